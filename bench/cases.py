@@ -1,0 +1,137 @@
+"""Suites: text files of problem lines, read into cases.
+
+A line of a suite is a problem line (`fastconv.problem.parse_line`) whose quoted name may end in
+``*count``, as in benchdnn's own shape files: ``ic64ih56oc64oh56kh3ph1n"layer1.0.conv2*3"`` is a
+layer that the network runs three times. Names may hold spaces. Lines that start with ``#`` are
+comments. A suite is timed once a line; counts only weight the total at the end of the report.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastconv.problem import ConvProblem, parse_line
+
+__all__ = ["Case", "load", "parse_case", "select", "suite_names", "total_macs"]
+
+_FOLDER = Path(__file__).parent / "problems"
+_NAME = re.compile(r'n"([^"]*)"\s*$')
+_COUNT = re.compile(r"\*(\d+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row of a benchmark.
+
+    Parameters
+    ----------
+    problem : ConvProblem
+        What is computed.
+    name : str
+        The row's label.
+    count : int
+        How often the network runs this layer.
+    line : str
+        The line that it was read from; it runs again as ``python -m fastconv bench LINE``.
+    """
+
+    problem: ConvProblem
+    name: str
+    count: int
+    line: str
+
+
+def suite_names() -> list[str]:
+    """Return the names of the suites that ship with the package, sorted."""
+    return sorted(path.stem for path in _FOLDER.glob("*.txt"))
+
+
+def parse_case(line: str) -> Case:
+    """Read one line of a suite.
+
+    Examples
+    --------
+    >>> case = parse_case('g96ic96ih56oc96kh3ph1n"dw 96@56*2"')
+    >>> case.name, case.count, case.problem.groups
+    ('dw 96@56', 2, 96)
+    """
+    text = line.strip()
+    found = _NAME.search(text)
+    # The quoted name is taken off first: it may hold spaces, and means nothing to the problem.
+    problem, plain = parse_line(text[: found.start()] if found else text)
+    label = found.group(1) if found else plain
+    counted = _COUNT.search(label)
+    count = int(counted.group(1)) if counted else 1
+    name = label[: counted.start()] if counted else label
+    if count < 1:
+        raise ValueError(f"{text}: got a count of {count}, want at least 1")
+    return Case(problem, name or problem.line(), count, text)
+
+
+def load(suite: str) -> list[Case]:
+    """Read a suite by name, a text file by path, or a single problem line.
+
+    Parameters
+    ----------
+    suite : str
+        A name of `suite_names`, a path to a text file of problem lines, or one problem line.
+
+    Returns
+    -------
+    list of Case
+        In the order of the file.
+
+    Raises
+    ------
+    ValueError
+        Where it is none of the three, or a line is not a problem.
+
+    Examples
+    --------
+    >>> [case.name for case in load("alexnet")][:2]
+    ['features.0', 'features.3']
+    >>> load("ic3ih224oc64kh7sh2ph3")[0].problem.out_size
+    (112, 112)
+    """
+    if suite in suite_names():
+        return _read(_FOLDER / f"{suite}.txt")
+    if "\n" not in suite and Path(suite).is_file():
+        return _read(Path(suite))
+    if re.search(r"ic\d", suite):
+        return [parse_case(suite)]
+    raise ValueError(
+        f"suite: got {suite!r}, want a problem line, a file, or one of {', '.join(suite_names())}"
+    )
+
+
+def _read(path: Path) -> list[Case]:
+    cases = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            cases.append(parse_case(line))
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from error
+    if not cases:
+        raise ValueError(f"{path}: got no problem line, want at least one")
+    return cases
+
+
+def select(cases: Iterable[Case], pattern: str) -> list[Case]:
+    """Return the cases whose line (which holds the name) matches a regular expression."""
+    try:
+        wanted = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"--rows: got {pattern!r}, which is no regular expression: {error}"
+        ) from None
+    return [case for case in cases if wanted.search(case.line)]
+
+
+def total_macs(cases: Iterable[Case]) -> int:
+    """Return the multiply-accumulates of all cases, each times its count."""
+    return sum(case.problem.macs * case.count for case in cases)

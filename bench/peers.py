@@ -1,0 +1,400 @@
+"""One small class a library: how it is called at its best on a problem.
+
+A peer is made inside a worker process. `prepare` does what a user does once (tensors, packed
+weights, compiled models) and returns the call that is timed; `to_numpy` turns what the call
+returned into an array, to be checked. A problem that a library cannot do, or only in another
+arithmetic, is a `Refusal` with its reason.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastconv.problem import ConvProblem
+
+__all__ = ["PEERS", "Peer", "Refusal", "installed_peers", "symmetric_padding"]
+
+Call = Callable[[], Any]
+
+
+class Refusal(Exception):
+    """A sentence that says why a library has no figure on a problem."""
+
+
+class Peer:
+    """One library, in the form that one column of the table shows.
+
+    Parameters
+    ----------
+    threads : int
+        Threads that the library may use.
+    """
+
+    name: ClassVar[str]
+    #: Modules that must be importable.
+    modules: ClassVar[tuple[str, ...]]
+    #: The distribution whose version the report tells.
+    distribution: ClassVar[str]
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    def version(self) -> str:
+        """Return the library's version."""
+        return version(self.distribution)
+
+    def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
+        """Return the call to be timed, or raise `Refusal`."""
+        raise NotImplementedError
+
+    def to_numpy(self, problem: ConvProblem, result: Any) -> np.ndarray:
+        """Return the call's result as an array of shape ``problem.out_shape``."""
+        return np.asarray(result).reshape(problem.out_shape)
+
+    def kernel(self, problem: ConvProblem) -> str | None:
+        """Return the name of the kernel that runs, where the library tells it."""
+        return None
+
+
+class Fastconv(Peer):
+    """The `Conv1d`/`Conv2d`/`Conv3d` objects: weights packed once."""
+
+    name = "fastconv"
+    modules = ("fastconv",)
+    distribution = "fastconv"
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        from fastconv.config import set_num_threads
+
+        set_num_threads(threads)
+
+    def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
+        """Pack the weight; the call is ``conv(x)``."""
+        import fastconv
+
+        make = getattr(fastconv, f"Conv{problem.ndim}d")
+        conv = make(w, None, **_fastconv_arguments(problem))
+        return lambda: conv(x)
+
+    def kernel(self, problem: ConvProblem) -> str | None:
+        """Return the dispatcher's choice."""
+        from fastconv.dispatch import choose
+
+        name: str = choose(problem).name
+        return name
+
+
+class FastconvFunctional(Fastconv):
+    """``conv1d``/``conv2d``/``conv3d``: weights packed in every call."""
+
+    name = "fastconv_functional"
+
+    def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
+        """Return ``conv2d(x, w, ...)`` or its 1-D or 3-D kin."""
+        import fastconv
+
+        conv = getattr(fastconv, f"conv{problem.ndim}d")
+        arguments = _fastconv_arguments(problem)
+        return lambda: conv(x, w, None, **arguments)
+
+
+def _fastconv_arguments(problem: ConvProblem) -> dict[str, Any]:
+    return {name: getattr(problem, name) for name in ("stride", "padding", "dilation", "groups")}
+
+
+def symmetric_padding(problem: ConvProblem) -> tuple[int, ...] | None:
+    """Return one pad an axis where equal pads at both sides give the same output, else None.
+
+    A stride may leave the last padded positions unread; then the high pad does not matter.
+    """
+    lows = tuple(low for low, _ in problem.padding)
+    equal = problem.with_(padding=tuple((low, low) for low in lows))
+    return lows if equal.out_size == problem.out_size else None
+
+
+class Torch(Peer):
+    """``torch.nn.functional.conv*`` on tensors in the problem's own memory order."""
+
+    name = "torch"
+    modules = ("torch",)
+    distribution = "torch"
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.inference_mode().__enter__()  # for the rest of this process
+
+    def _tensors(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> tuple[Any, Any]:
+        return _torch_tensor(x), _torch_tensor(w)
+
+    def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
+        """Return the functional call; unequal pads go through ``F.pad`` inside it."""
+        from torch.nn import functional
+
+        conv = getattr(functional, f"conv{problem.ndim}d")
+        xt, wt = self._tensors(problem, x, w)
+        stride, dilation, groups = problem.stride, problem.dilation, problem.groups
+        pads = symmetric_padding(problem)
+        if pads is not None:
+            return lambda: conv(xt, wt, None, stride, pads, dilation, groups)
+        sides = [side for pair in reversed(problem.padding) for side in pair]
+        return lambda: conv(functional.pad(xt, sides), wt, None, stride, 0, dilation, groups)
+
+    def to_numpy(self, problem: ConvProblem, result: Any) -> np.ndarray:
+        """Return the tensor's values; bfloat16 as float32, which NumPy knows."""
+        array: np.ndarray = (result.float() if problem.dtype == "bfloat16" else result).numpy()
+        return array
+
+
+def _torch_tensor(array: np.ndarray) -> Any:
+    import torch
+
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+class TorchChannelsLast(Torch):
+    """The same with input and weight in PyTorch's channels-last memory format."""
+
+    name = "torch_channels_last"
+
+    def _tensors(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> tuple[Any, Any]:
+        import torch
+
+        if problem.ndim == 1:
+            raise Refusal("PyTorch has no channels-last memory format for 1-D")
+        last = torch.channels_last if problem.ndim == 2 else torch.channels_last_3d
+        xt, wt = super()._tensors(problem, x, w)
+        return xt.contiguous(memory_format=last), wt.contiguous(memory_format=last)
+
+
+def _onnx_model(problem: ConvProblem, w: np.ndarray) -> bytes:
+    """Return an ONNX model of one Conv node whose weight is a constant."""
+    from onnx import helper, numpy_helper
+
+    element = helper.np_dtype_to_tensor_dtype(w.dtype)
+    node = helper.make_node(
+        "Conv",
+        ["x", "w"],
+        ["y"],
+        strides=list(problem.stride),
+        pads=[pad for side in zip(*problem.padding, strict=True) for pad in side],
+        dilations=list(problem.dilation),
+        group=problem.groups,
+    )
+    graph = helper.make_graph(
+        [node],
+        "conv",
+        [helper.make_tensor_value_info("x", element, list(problem.x_shape))],
+        [helper.make_tensor_value_info("y", element, list(problem.out_shape))],
+        [numpy_helper.from_array(np.ascontiguousarray(w), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    content: bytes = model.SerializeToString()
+    return content
+
+
+class OnnxRuntime(Peer):
+    """ONNX Runtime's CPU provider on a model of one node."""
+
+    name = "onnxruntime"
+    modules = ("onnxruntime", "onnx")
+    distribution = "onnxruntime"
+
+    def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
+        """Build a session; the call is ``session.run``."""
+        import onnxruntime
+
+        if problem.dtype not in ("float32", "float16"):
+            raise Refusal(f"ONNX Runtime's CPU provider has no {problem.dtype} Conv")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(
+            _onnx_model(problem, w), options, providers=["CPUExecutionProvider"]
+        )
+        feed = {"x": np.ascontiguousarray(x)}
+        return lambda: session.run(None, feed)[0]
+
+
+class OpenVino(Peer):
+    """OpenVINO's CPU plugin, told to compute in float32."""
+
+    name = "openvino"
+    modules = ("openvino", "onnx")
+    distribution = "openvino"
+
+    def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
+        """Compile the model; the call is one inference on tensors that share x's memory."""
+        import openvino
+
+        if problem.dtype not in ("float32", "float16"):
+            raise Refusal(f"OpenVINO's CPU plugin computes {problem.dtype} in another type")
+        core = openvino.Core()
+        compiled = core.compile_model(
+            core.read_model(_onnx_model(problem, w), b""),
+            "CPU",
+            {
+                "INFERENCE_NUM_THREADS": self.threads,
+                "PERFORMANCE_HINT": "LATENCY",
+                # This plugin may choose bfloat16 by itself on a CPU that has it.
+                "INFERENCE_PRECISION_HINT": "f32",
+            },
+        )
+        request = compiled.create_infer_request()
+        feed = np.ascontiguousarray(x)
+        request.set_input_tensor(openvino.Tensor(feed, shared_memory=True))
+
+        def call(_held: np.ndarray = feed) -> Any:  # the request does not hold x's memory
+            request.infer()
+            return request.get_output_tensor().data
+
+        return call
+
+
+def _refuse_all_but_filters(problem: ConvProblem, library: str) -> None:
+    """Raise where a problem is not one kernel a channel, dense, with stride 1."""
+    if problem.dtype not in ("float32", "float64"):
+        raise Refusal(f"{library} is called on float32 and float64 only")
+    if not problem.in_channels == problem.out_channels == problem.groups:
+        raise Refusal(f"{library} filters each channel by itself, with one kernel a channel")
+    if set(problem.stride) != {1}:
+        raise Refusal(f"{library} filters with stride 1 only")
+    if set(problem.dilation) != {1}:
+        raise Refusal(f"{library} filters without dilation only")
+
+
+def _is_same(problem: ConvProblem) -> bool:
+    """Tell whether kernels are odd and pads keep the size, the same at both sides."""
+    sides = zip(problem.padding, problem.kernel_size, strict=True)
+    return all(low == high and 2 * low == k - 1 for (low, high), k in sides)
+
+
+class SciPy(Peer):
+    """The fastest of oaconvolve, fftconvolve and, for small kernels, ndimage.correlate."""
+
+    name = "scipy"
+    modules = ("scipy",)
+    distribution = "scipy"
+    #: ndimage.correlate takes about 1 ns a tap and pixel: above this it cannot win.
+    direct_taps: ClassVar[int] = 128
+
+    def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
+        """Try each function once and return the fastest."""
+        _refuse_all_but_filters(problem, "SciPy")
+        from scipy import fft, signal
+
+        axes = tuple(range(2, 2 + problem.ndim))
+        padded = ((0, 0), (0, 0), *problem.padding)
+        flipped = np.flip(w[:, 0], axis=tuple(range(1, 1 + problem.ndim)))[None]
+
+        def transform(convolve: Callable[..., Any]) -> Call:
+            def call() -> Any:
+                with fft.set_workers(self.threads):
+                    return convolve(np.pad(x, padded), flipped, mode="valid", axes=axes)
+
+            return call
+
+        calls = [transform(signal.oaconvolve), transform(signal.fftconvolve)]
+        if _is_same(problem) and prod(problem.kernel_size) <= self.direct_taps:
+            calls.append(self._correlate(x, w))
+        return min(calls, key=_seconds)
+
+    @staticmethod
+    def _correlate(x: np.ndarray, w: np.ndarray) -> Call:
+        from scipy import ndimage
+
+        def call() -> Any:
+            out = np.empty_like(x)
+            for n, c in np.ndindex(x.shape[:2]):
+                ndimage.correlate(x[n, c], w[c, 0], output=out[n, c], mode="constant")
+            return out
+
+        return call
+
+
+def _seconds(call: Call) -> float:
+    call()
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+class OpenCV(Peer):
+    """``cv2.filter2D``, a channel at a time, zeros outside the image."""
+
+    name = "opencv"
+    modules = ("cv2",)
+    distribution = "opencv-python-headless"
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        import cv2
+
+        cv2.setNumThreads(threads)
+
+    def version(self) -> str:
+        """Return the module's own version, as several distributions carry it."""
+        import cv2
+
+        return str(cv2.__version__)
+
+    def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
+        """Return one filter2D a plane into a new output."""
+        import cv2
+
+        _refuse_all_but_filters(problem, "OpenCV")
+        if problem.ndim != 2:
+            raise Refusal("OpenCV filters 2-D images only")
+        if not _is_same(problem):
+            raise Refusal("OpenCV's filter2D is called on odd kernels with 'same' padding only")
+        depth = cv2.CV_32F if problem.dtype == "float32" else cv2.CV_64F
+        image = np.ascontiguousarray(x)
+        planes = list(np.ndindex(image.shape[:2]))
+
+        def call() -> Any:
+            out = np.empty_like(image)
+            for n, c in planes:
+                plane, kernel = image[n, c], w[c, 0]
+                cv2.filter2D(plane, depth, kernel, out[n, c], borderType=cv2.BORDER_CONSTANT)
+            return out
+
+        return call
+
+
+#: Every column of the table by its name, fastconv's two first.
+PEERS: dict[str, type[Peer]] = {
+    peer.name: peer
+    for peer in (
+        Fastconv,
+        FastconvFunctional,
+        Torch,
+        TorchChannelsLast,
+        OnnxRuntime,
+        OpenVino,
+        SciPy,
+        OpenCV,
+    )
+}
+
+
+def installed_peers() -> list[str]:
+    """Return the names of the other libraries that this environment holds."""
+    return [
+        name
+        for name, peer in PEERS.items()
+        if not issubclass(peer, Fastconv)
+        and all(importlib.util.find_spec(module) for module in peer.modules)
+    ]

@@ -1,0 +1,196 @@
+"""What a run says: rows, means, JSON and the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import median, quantiles
+from typing import TYPE_CHECKING, Any
+
+from .cases import Case
+from .runner import Measurement, Result
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = ["build", "print_report"]
+
+PACKED = "fastconv"
+FUNCTIONAL = "fastconv_functional"
+
+
+def build(suite: str, result: Result) -> dict[str, Any]:
+    """Turn measurements into the report, ready for JSON.
+
+    Parameters
+    ----------
+    suite : str
+        The suite's name, or the file or line that stood for it.
+    result : Result
+        What `fastconv.bench.runner.run` measured.
+
+    Returns
+    -------
+    dict
+        ``machine``, ``suite``, ``rows``, ``geomean_speedup`` and ``min_speedup`` (packed
+        fastconv against the best peer of each row; None without such a row), the same two for
+        the functional form, ``min_speedup_problem``, and ``total_ms``: for each library, the
+        sum over rows of count times median, where it has every row.
+    """
+    rows = [_row(case, measured, result.peaks) for case, measured in result.rows]
+    packed = [row["speedup"] for row in rows if row["speedup"] is not None]
+    functional = [row["functional_speedup"] for row in rows if row["functional_speedup"]]
+    worst = min(
+        (row for row in rows if row["speedup"] is not None),
+        key=lambda row: row["speedup"],
+        default=None,
+    )
+    gflops = {dtype: peak / 1e9 for dtype, peak in result.peaks.items()}
+    return {
+        "machine": result.machine | {"peak_gflops": gflops},
+        "suite": suite,
+        "rows": rows,
+        "geomean_speedup": geometric_mean(packed),
+        "min_speedup": min(packed, default=None),
+        "min_speedup_problem": worst["problem"] if worst else None,
+        "functional_geomean_speedup": geometric_mean(functional),
+        "functional_min_speedup": min(functional, default=None),
+        "total_ms": _totals(rows),
+    }
+
+
+def geometric_mean(values: Sequence[float]) -> float | None:
+    """Return the geometric mean, None of nothing.
+
+    Examples
+    --------
+    >>> geometric_mean([0.5, 2.0])
+    1.0
+    """
+    return math.exp(math.fsum(map(math.log, values)) / len(values)) if values else None
+
+
+def _row(case: Case, measured: dict[str, Measurement], peaks: dict[str, float]) -> dict[str, Any]:
+    times = {name: 1e3 * median(m.times) for name, m in measured.items() if m.times}
+    peers = {name: ms for name, ms in times.items() if not name.startswith(PACKED)}
+    best = min(peers, key=lambda name: peers[name], default=None)
+    own, functional = times.get(PACKED), times.get(FUNCTIONAL)
+    gflops = case.problem.flops / own / 1e6 if own else None
+    peak = peaks["float64" if case.problem.dtype == "float64" else "float32"] / 1e9
+    return {
+        "problem": case.line,
+        "name": case.name,
+        "count": case.count,
+        "kernel": measured[PACKED].kernel if PACKED in measured else None,
+        "times_ms": times,
+        "quartiles_ms": {name: _quartiles(m.times) for name, m in measured.items() if m.times},
+        "samples": {name: len(m.times) for name, m in measured.items() if m.times},
+        "best_peer": best,
+        "speedup": peers[best] / own if best and own else None,
+        "functional_speedup": peers[best] / functional if best and functional else None,
+        "gflops": gflops,
+        "percent_of_peak": 100 * gflops / peak if gflops else None,
+        "errors": {name: m.error for name, m in measured.items() if m.error is not None},
+        "refused": {name: m.reason for name, m in measured.items() if m.reason},
+        "wrong": sorted(name for name, m in measured.items() if m.wrong),
+    }
+
+
+def _quartiles(times: Sequence[float]) -> list[float]:
+    if len(times) < 2:
+        return [1e3 * times[0]] * 2
+    low, _, high = quantiles(times, n=4, method="inclusive")
+    return [1e3 * low, 1e3 * high]
+
+
+def _totals(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    names = {name for row in rows for name in row["times_ms"]}
+    return {
+        name: math.fsum(row["count"] * row["times_ms"][name] for row in rows)
+        for name in sorted(names)
+        if all(name in row["times_ms"] for row in rows)
+    }
+
+
+def print_report(report: dict[str, Any], libraries: Sequence[str], console: Console) -> None:
+    """Print the table, the reasons for missing figures, the means and the totals."""
+    console.print(_table(report, libraries))
+    for note in _notes(report["rows"]):
+        console.print(note, style="dim", markup=False, highlight=False)
+    for line in _summary(report):
+        console.print(line, markup=False, highlight=False)
+
+
+def _table(report: dict[str, Any], libraries: Sequence[str]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"{report['suite']}: median milliseconds", header_style="bold")
+    table.add_column("problem", no_wrap=True)
+    table.add_column("kernel", no_wrap=True)
+    for name in libraries:
+        table.add_column(name.replace("_", "\n"), justify="right")
+    for name in ("GFLOP/s", "% of\npeak", "speed-up"):
+        table.add_column(name, justify="right")
+    table.add_column("best peer", no_wrap=True)
+    for row in report["rows"]:
+        count = f" x{row['count']}" if row["count"] > 1 else ""
+        times = [_milliseconds(row["times_ms"].get(name)) for name in libraries]
+        table.add_row(
+            row["name"] + count,
+            row["kernel"] or "",
+            *times,
+            _number(row["gflops"], ".1f"),
+            _number(row["percent_of_peak"], ".0f"),
+            _number(row["speedup"], ".2f"),
+            row["best_peer"] or "",
+        )
+    return table
+
+
+def _milliseconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _notes(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Return one line for each library and reason, with the rows that it meets."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for name, reason in row["refused"].items():
+            grouped.setdefault((name, reason), []).append(row["name"])
+    notes = []
+    for (name, reason), where in grouped.items():
+        some = ", ".join(where[:3]) + (f" and {len(where) - 3} more" if len(where) > 3 else "")
+        notes.append(f"no figure for {name} on {some}: {reason}")
+    return notes
+
+
+def _summary(report: dict[str, Any]) -> list[str]:
+    machine = report["machine"]
+    peaks = ", ".join(f"{dtype} {peak:.0f}" for dtype, peak in machine["peak_gflops"].items())
+    lines = [
+        f"{machine.get('cpu', 'unknown CPU')}, {machine.get('isa', '')}, {machine['threads']} "
+        f"threads; multiply-add peak measured in this run: {peaks} GFLOP/s"
+    ]
+    if report["geomean_speedup"] is not None:
+        worst = next(r for r in report["rows"] if r["problem"] == report["min_speedup_problem"])
+        lines.append(
+            f"packed against the best peer: geometric mean {report['geomean_speedup']:.3f}, "
+            f"worst {report['min_speedup']:.3f} ({worst['name']}, {worst['best_peer']})"
+        )
+    if report["functional_geomean_speedup"] is not None:
+        lines.append(
+            f"functional against the best peer: geometric mean "
+            f"{report['functional_geomean_speedup']:.3f}, "
+            f"worst {report['functional_min_speedup']:.3f}"
+        )
+    if report["total_ms"] and any(row["count"] > 1 for row in report["rows"]):
+        totals = ", ".join(f"{name} {ms:.2f}" for name, ms in report["total_ms"].items())
+        lines.append(f"milliseconds for all convolutions, counts included: {totals}")
+    return lines

@@ -1,0 +1,361 @@
+"""Run a suite: one process a library, measured strictly in turn.
+
+Thread pools of several libraries spin against each other on the same cores (0.1 ms became 8 to
+30 ms), so each library lives in its own `fastconv.bench.worker` process, and all of them but the
+one at work are stopped (SIGSTOP; where that does not exist they wait for input, asleep). For each
+case the reference process writes the true output, each library sets the case up and is checked
+against it, and then the libraries are timed in turn, twice over: a drift of the machine within a
+row meets all of them. ``core`` with three peers takes about two minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from .cases import Case
+from .worker import REFERENCE
+
+__all__ = ["BenchError", "Measurement", "Options", "Result", "WorkerProcess", "run"]
+
+_START_SECONDS = 120.0
+_STOPPABLE = hasattr(signal, "SIGSTOP")
+_SLOW_SECONDS = 0.5
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "FASTCONV_NUM_THREADS",
+)
+
+
+class BenchError(RuntimeError):
+    """The benchmark itself cannot go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to measure.
+
+    Parameters
+    ----------
+    threads : int
+        Threads of every library.
+    budget : float
+        Seconds of timing for one library on one case, over all rounds.
+    rounds : int
+        How often the libraries take turns on a case.
+    limit : float
+        Seconds that setting a case up or one round of timing may take; what takes longer gets a
+        reason instead of a figure.
+    """
+
+    threads: int
+    budget: float = 0.4
+    rounds: int = 2
+    limit: float = 20.0
+
+
+@dataclass(slots=True)
+class Measurement:
+    """What came of one library on one case.
+
+    Parameters
+    ----------
+    times : list of float
+        Seconds of each call; empty where there is a reason.
+    reason : str or None
+        Why there is no figure.
+    wrong : bool
+        Whether the reason is a wrong result.
+    error : float or None
+        Largest error relative to the largest output.
+    kernel : str or None
+        The kernel that ran, where the library tells it.
+    """
+
+    times: list[float] = field(default_factory=list)
+    reason: str | None = None
+    wrong: bool = False
+    error: float | None = None
+    kernel: str | None = None
+
+
+@dataclass(slots=True)
+class Result:
+    """A whole run: machine, peaks (FLOP/s by dtype) and one dict of measurements a case."""
+
+    machine: dict[str, Any]
+    peaks: dict[str, float]
+    rows: list[tuple[Case, dict[str, Measurement]]]
+
+
+class WorkerProcess:
+    """One worker, stopped whenever it is not asked anything.
+
+    Parameters
+    ----------
+    name : str
+        A peer's name, or that of the reference.
+    threads : int
+        Threads that it may use.
+    log : file
+        Where its standard error goes.
+    """
+
+    def __init__(self, name: str, threads: int, log: IO[bytes]) -> None:
+        self.name = name
+        environment = os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "fastconv.bench.worker", name, str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+        )
+        self.pid = self._process.pid
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self.version: str = self._reply(_START_SECONDS)["version"]
+        self._stop()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line.decode())
+        self._lines.put(None)
+
+    def _stop(self) -> None:
+        """Stop the process and wait until it lies still."""
+        if _STOPPABLE and self._process.poll() is None:
+            self._process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def _continue(self) -> None:
+        if _STOPPABLE and self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+
+    def _reply(self, limit: float) -> dict[str, Any]:
+        try:
+            line = self._lines.get(timeout=limit)
+        except queue.Empty:
+            raise TimeoutError(f"took more than {limit:.0f} s") from None
+        if line is None:
+            code = self._process.wait()
+            raise BenchError(f"the process of {self.name} ended with code {code}")
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+    def ask(self, do: str, limit: float, **arguments: Any) -> dict[str, Any]:
+        """Send one command and return its reply; the worker runs only meanwhile.
+
+        Raises
+        ------
+        TimeoutError
+            Where no reply came within `limit` seconds.
+        BenchError
+            Where the process ended.
+        """
+        assert self._process.stdin is not None
+        self._continue()
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise BenchError(f"the process of {self.name} has ended") from None
+        reply = self._reply(limit)
+        self._stop()
+        return reply
+
+    def close(self) -> None:
+        """End the process, stopped or not."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+class _Pool:
+    """The workers of a run; one that died or hung is made anew when next needed."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._folder = tempfile.TemporaryDirectory(prefix="fastconv-bench-")
+        self.folder = Path(self._folder.name)
+        self._log = (self.folder / "workers.log").open("w+b")
+        self._workers: dict[str, WorkerProcess] = {}
+        self.versions: dict[str, str] = {}
+
+    def ask(self, name: str, do: str, limit: float, **arguments: Any) -> dict[str, Any]:
+        """Ask a worker; a time-out or an ended process is a reply with a reason."""
+        if name not in self._workers:
+            self._workers[name] = self._start(name)
+        try:
+            return self._workers[name].ask(do, limit, **arguments)
+        except (TimeoutError, BenchError) as error:
+            self._workers.pop(name).close()
+            return {"reason": str(error), "failed": True}
+
+    def _start(self, name: str) -> WorkerProcess:
+        try:
+            worker = WorkerProcess(name, self.threads, self._log)
+        except (TimeoutError, BenchError) as error:
+            raise BenchError(f"{name} does not start: {error}\n{self._tail()}") from error
+        self.versions[name] = worker.version
+        return worker
+
+    def _tail(self) -> str:
+        self._log.seek(0)
+        return "\n".join(self._log.read().decode(errors="replace").splitlines()[-8:])
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for worker in self._workers.values():
+            worker.close()
+        self._log.close()
+        self._folder.cleanup()
+
+
+def run(
+    cases: Sequence[Case],
+    libraries: Iterable[str],
+    options: Options,
+    progress: Callable[[str, int], None] = lambda text, done: None,
+) -> Result:
+    """Measure every library on every case.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+        The rows.
+    libraries : iterable of str
+        Keys of `fastconv.bench.peers.PEERS`; "fastconv" must be among them, as its process also
+        measures the multiply-add peak.
+    options : Options
+        Threads and budgets.
+    progress : callable
+        Called with what is being done and the number of cases done.
+
+    Returns
+    -------
+    Result
+        Measurements in the order of `cases`.
+
+    Raises
+    ------
+    BenchError
+        Where a library's process does not start or the peak cannot be measured.
+    """
+    names = list(libraries)
+    with _Pool(options.threads) as pool:
+        progress("peak", 0)
+        dtypes = {_peak_dtype(case) for case in cases}
+        peaks = _peaks(pool, dtypes)
+        rows = []
+        for index, case in enumerate(cases):
+            say = _labelled(progress, case.name, index)
+            rows.append((case, _measure(pool, case, names, options, say)))
+        # The machine may have been slower at first: the peak is the better of two looks.
+        for dtype, again in _peaks(pool, dtypes).items():
+            peaks[dtype] = max(peaks[dtype], again)
+        machine = _must(pool.ask("fastconv", "machine", _START_SECONDS), "the machine")
+        machine["threads"] = options.threads
+        machine["versions"] = {name: pool.versions[name] for name in names}
+        return Result(machine, peaks, rows)
+
+
+def _must(reply: dict[str, Any], what: str) -> dict[str, Any]:
+    if "reason" in reply:
+        raise BenchError(f"{what}: {reply['reason']}")
+    return reply
+
+
+def _peak_dtype(case: Case) -> str:
+    """Return the dtype in which a case is computed: the halves accumulate in float32."""
+    return "float64" if case.problem.dtype == "float64" else "float32"
+
+
+def _peaks(pool: _Pool, dtypes: Iterable[str]) -> dict[str, float]:
+    peaks = {}
+    for dtype in sorted(dtypes):
+        reply = pool.ask("fastconv", "peak", _START_SECONDS, dtype=dtype)
+        peaks[dtype] = _must(reply, "the multiply-add peak")["flops"]
+    return peaks
+
+
+def _labelled(progress: Callable[[str, int], None], name: str, index: int) -> Callable[[str], None]:
+    return lambda library: progress(f"{name}: {library}", index)
+
+
+def _measure(
+    pool: _Pool,
+    case: Case,
+    names: Sequence[str],
+    options: Options,
+    say: Callable[[str], None],
+) -> dict[str, Measurement]:
+    """Check and time every library on one case."""
+    measured = {}
+    with _truth(pool, case, say) as path:
+        for name in names:
+            say(name)
+            limit = options.limit + (_START_SECONDS if name.startswith("fastconv") else 0)
+            reply = pool.ask(name, "prepare", limit, line=case.line, path=path)
+            measured[name] = Measurement(
+                reason=reply.get("reason"),
+                wrong=reply.get("wrong", False),
+                error=reply.get("error"),
+                kernel=reply.get("kernel"),
+            )
+    for _ in range(options.rounds):
+        for name, measurement in measured.items():
+            if measurement.reason is None and not _slow(measurement.times):
+                say(name)
+                _time(pool, name, measurement, options)
+    return measured
+
+
+@contextmanager
+def _truth(pool: _Pool, case: Case, say: Callable[[str], None]) -> Iterator[str]:
+    """Have the reference process write a case's true output, for as long as it is needed."""
+    say(REFERENCE)
+    path = pool.folder / "truth.npy"
+    reply = pool.ask(REFERENCE, "truth", _START_SECONDS, line=case.line, path=str(path))
+    _must(reply, f"the true output of {case.line}")
+    try:
+        yield str(path)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _slow(times: Sequence[float]) -> bool:
+    return bool(times) and min(times) > _SLOW_SECONDS
+
+
+def _time(pool: _Pool, name: str, measurement: Measurement, options: Options) -> None:
+    reply = pool.ask(name, "time", options.limit, budget=options.budget / options.rounds)
+    if "reason" in reply:
+        measurement.times, measurement.reason = [], reply["reason"]
+    else:
+        measurement.times += reply["times"]

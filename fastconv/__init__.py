@@ -1,0 +1,74 @@
+"""Convolution for NumPy arrays, as fast as the machine allows, with every choice explained.
+
+Names are loaded when they are first used: ``import fastconv`` itself loads neither Numba nor any
+other array library.
+
+Examples
+--------
+>>> import numpy as np, fastconv
+>>> x = np.ones((1, 3, 32, 32), np.float32)
+>>> fastconv.conv2d(x, np.ones((8, 3, 3, 3), np.float32), padding=1).shape
+(1, 8, 32, 32)
+"""
+
+from __future__ import annotations
+
+import importlib
+from pkgutil import extend_path
+from typing import TYPE_CHECKING, Any
+
+# Run from a checkout's root, this folder hides an installed wheel: its kernels are still found.
+__path__ = extend_path(__path__, __name__)
+
+if TYPE_CHECKING:
+    from .config import get_num_threads, set_num_threads
+    from .dispatch import explain, precision, use_kernel
+    from .errors import DeviceError, DTypeError, FastconvError, NoKernelError, ShapeError
+    from .functional import conv1d, conv2d, conv3d
+    from .modules import Conv1d, Conv2d, Conv3d, fold_batch_norm
+    from .problem import ConvProblem
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "config": ("get_num_threads", "set_num_threads"),
+    "dispatch": ("explain", "precision", "use_kernel"),
+    "errors": ("DTypeError", "DeviceError", "FastconvError", "NoKernelError", "ShapeError"),
+    "functional": ("conv1d", "conv2d", "conv3d"),
+    "modules": ("Conv1d", "Conv2d", "Conv3d", "fold_batch_norm"),
+    "problem": ("ConvProblem",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvProblem",
+    "DTypeError",
+    "DeviceError",
+    "FastconvError",
+    "NoKernelError",
+    "ShapeError",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "explain",
+    "fold_batch_norm",
+    "get_num_threads",
+    "precision",
+    "set_num_threads",
+    "use_kernel",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fastconv' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_HOME))

@@ -1,0 +1,55 @@
+"""The demo: photographs through image filters, a ResNet-style stem and a residual block.
+
+`cases` says what is computed, `engines` runs the same work with fastconv, SciPy and PyTorch,
+`report` prints the table and `picture` draws the outputs.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ..errors import FastconvError
+
+__all__ = ["run"]
+
+
+def run(out: Path) -> int:
+    """Run every case with every engine, draw a picture and print a table.
+
+    Parameters
+    ----------
+    out : Path
+        PNG file to write.
+
+    Returns
+    -------
+    int
+        Exit code 0.
+
+    Raises
+    ------
+    FastconvError
+        Where `out` can not be written; nothing has been computed then.
+    """
+    if out.suffix != ".png" or not out.parent.is_dir():
+        raise FastconvError(f"--out: got {str(out)!r}, want a .png file in a folder that exists")
+    from . import cases, engines, picture, report
+
+    china, flower = cases.photographs()
+    _say("fastconv: compiling or loading kernels, then timing")
+    results = [engines.run_fastconv(case) for case in cases.image_cases(china, flower)]
+    results.append(engines.run_fastconv(cases.block_case(results[-1].y)))
+    chosen = [result.case for result in results]
+    _say("SciPy")
+    scipy = engines.run_scipy(chosen)
+    _say("PyTorch, in a process of its own")
+    torch = engines.run_torch(chosen)
+    print(report.table(results, {"SciPy": scipy, "PyTorch": torch}))
+    picture.draw(out, china, flower, results)
+    print(f"\nwrote {out}")
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,236 @@
+"""Convolutions made from a weight array: packed once, then called.
+
+The functional form must bring the weight into the kernel's order in every call; an object does it
+once for each order that its inputs ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import require_array
+from .errors import DTypeError, ShapeError
+from .functional import (
+    Activation,
+    Padding,
+    PreparedCall,
+    Sizes,
+    parse_activation,
+    prepare,
+    run_prepared,
+    unbatch,
+)
+
+__all__ = ["Conv1d", "Conv2d", "Conv3d", "fold_batch_norm"]
+
+Array = NDArray[Any]
+
+
+class _Conv:
+    """What the three ranks share."""
+
+    _ndim: int
+
+    def __init__(
+        self,
+        weight: Array,
+        bias: Array | None = None,
+        stride: Sizes = 1,
+        padding: Padding = 0,
+        dilation: Sizes = 1,
+        groups: int = 1,
+        *,
+        activation: Activation = None,
+    ) -> None:
+        require_array("weight", weight)
+        if weight.ndim != self._ndim + 2:
+            raise ShapeError(
+                f"weight: got {weight.ndim} axes {weight.shape}, want {self._ndim + 2} "
+                "(output channels, input channels / groups, kernel size)"
+            )
+        if bias is not None:
+            if require_array("bias", bias).shape != weight.shape[:1]:
+                raise ShapeError(f"bias: got shape {bias.shape}, want {weight.shape[:1]}")
+            if bias.dtype != weight.dtype:
+                raise DTypeError(f"bias: got {bias.dtype}, want {weight.dtype} as the weight has")
+        parse_activation(activation)
+        # Private copies: what is packed later must be what was given.
+        self.weight = np.array(weight, order="C")
+        self.bias = None if bias is None else np.array(bias, order="C")
+        self.weight.flags.writeable = False
+        self.activation = activation
+        self._geometry = tuple(
+            tuple(value) if isinstance(value, list) else value
+            for value in (stride, padding, dilation, groups)
+        )
+        self._packed: dict[Hashable, Array] = {}
+
+    def __repr__(self) -> str:
+        names = ("stride", "padding", "dilation", "groups")
+        geometry = ", ".join(
+            f"{name}={value}" for name, value in zip(names, self._geometry, strict=True)
+        )
+        return f"{type(self).__name__}({self.weight.shape} {self.weight.dtype}, {geometry})"
+
+    def prepare(self, input: Array, residual: Array | None = None, out: Array | None = None) -> str:
+        """Choose and compile the kernel for an input and pack the weight, without computing.
+
+        Returns
+        -------
+        str
+            Name of the kernel that a call will run.
+        """
+        if input.ndim == self._ndim + 1:
+            input, residual, out = unbatch(self._ndim, input, residual, out)
+        call = self._prepare(input, residual, out)
+        self._pack(call)
+        return call.kernel
+
+    def _prepare(self, x: Array, residual: Array | None, out: Array | None) -> PreparedCall:
+        return prepare(
+            self._ndim,
+            x,
+            self.weight,
+            self.bias,
+            self._geometry,  # type: ignore[arg-type]
+            self.activation,
+            residual,
+            out,
+        )
+
+    def _pack(self, call: PreparedCall) -> Array | None:
+        if call.plan is None:
+            return None
+        packed = self._packed.get(call.plan.packing)
+        if packed is None:
+            packed = call.plan.pack(self.weight)
+            self._packed[call.plan.packing] = packed
+        return packed
+
+    def __call__(
+        self, input: Array, residual: Array | None = None, out: Array | None = None
+    ) -> Array:
+        """Convolve `input`; arguments and result are those of the function of the same name."""
+        if getattr(input, "ndim", 0) == self._ndim + 1:
+            x, residual_n, out_n = unbatch(self._ndim, input, residual, out)
+            result = self(x, residual_n, out_n)
+            return result[0] if out is None else out
+        call = self._prepare(input, residual, out)
+        packed = self._pack(call)
+        return run_prepared(call, input, self.weight, packed, self.bias, residual, out)
+
+
+class Conv1d(_Conv):
+    """A 1-D convolution with packed weights; see `Conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> smooth = fastconv.Conv1d(np.full((1, 1, 5), 0.2, np.float32), padding="same")
+    >>> smooth(np.ones((1, 8), np.float32)).shape
+    (1, 8)
+    """
+
+    _ndim = 1
+
+
+class Conv2d(_Conv):
+    """A 2-D convolution with packed weights.
+
+    Parameters
+    ----------
+    weight : ndarray, shape (K, C / groups, kh, kw)
+        Filters; copied.
+    bias : ndarray, shape (K,), optional
+        Added to each output channel; copied.
+    stride, padding, dilation, groups, activation
+        As for `fastconv.conv2d`.
+
+    Notes
+    -----
+    Calls take ``(input, residual=None, out=None)``, and may come from many threads at once.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> layer = fastconv.Conv2d(np.ones((8, 3, 3, 3), np.float32), padding=1, activation="relu")
+    >>> layer(np.ones((1, 3, 32, 32), np.float32)).shape
+    (1, 8, 32, 32)
+    """
+
+    _ndim = 2
+
+
+class Conv3d(_Conv):
+    """A 3-D convolution with packed weights; see `Conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> layer = fastconv.Conv3d(np.ones((2, 1, 3, 3, 3), np.float32), stride=2)
+    >>> layer(np.ones((1, 1, 9, 9, 9), np.float32)).shape
+    (1, 2, 4, 4, 4)
+    """
+
+    _ndim = 3
+
+
+def fold_batch_norm(
+    weight: Array,
+    bias: Array | None,
+    mean: Array,
+    var: Array,
+    gamma: Array | None = None,
+    beta: Array | None = None,
+    eps: float = 1e-5,
+) -> tuple[Array, Array]:
+    """Fold a batch normalisation that follows a convolution into its weight and bias.
+
+    ``gamma * (conv(x) + bias - mean) / sqrt(var + eps) + beta``, computed in float64.
+
+    Parameters
+    ----------
+    weight : ndarray, shape (K, ...)
+        The convolution's filters.
+    bias : ndarray, shape (K,), or None
+        Its bias.
+    mean, var : ndarray, shape (K,)
+        Running statistics of the normalisation.
+    gamma, beta : ndarray, shape (K,), optional
+        Its scale (1) and shift (0).
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    (ndarray, ndarray)
+        Weight and bias of the one convolution, in the weight's dtype.
+
+    Raises
+    ------
+    ShapeError
+        Where a vector does not have one entry for each filter.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> w, b = fold_batch_norm(np.ones((2, 1, 1, 1)), None, np.zeros(2), np.full(2, 4.0), eps=0.0)
+    >>> w[:, 0, 0, 0], b
+    (array([0.5, 0.5]), array([0., 0.]))
+    """
+    vectors = {"bias": bias, "mean": mean, "var": var, "gamma": gamma, "beta": beta}
+    for name, vector in vectors.items():
+        if vector is not None and vector.shape != weight.shape[:1]:
+            raise ShapeError(f"{name}: got shape {vector.shape}, want {weight.shape[:1]}")
+    scale = np.asarray(1.0 if gamma is None else gamma, np.float64) / np.sqrt(
+        np.asarray(var, np.float64) + eps
+    )
+    shift = -np.asarray(mean, np.float64) if bias is None else np.asarray(bias, np.float64) - mean
+    folded_bias = shift * scale + (0.0 if beta is None else np.asarray(beta, np.float64))
+    column = scale.reshape(-1, *(1,) * (weight.ndim - 1))
+    folded = np.asarray(weight, np.float64) * column
+    return folded.astype(weight.dtype), folded_bias.astype(weight.dtype)

@@ -1,0 +1,166 @@
+"""The contract between the library and its kernels.
+
+A kernel is one `KernelSpec`: what it computes, why it may not run a problem, what it would cost,
+and where its code is. The library knows nothing else about a kernel, and a kernel knows nothing
+about the library but this file and `fastconv.problem`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .problem import ConvProblem
+
+__all__ = ["ACTIVATIONS", "Binding", "ConvPlan", "DeviceInfo", "KernelSpec", "Tolerance"]
+
+#: Activations that a kernel's epilogue applies, with the default of their parameter (alpha).
+ACTIVATIONS: dict[str, float] = {
+    "relu": 0.0,
+    "leaky_relu": 0.01,
+    "elu": 1.0,
+    "silu": 0.0,
+    "sigmoid": 0.0,
+    "tanh": 0.0,
+    "relu6": 0.0,
+    "hardswish": 0.0,
+    "gelu": 0.0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """What a kernel may know of the device that it runs on.
+
+    Parameters
+    ----------
+    kind : {"cpu"}
+        Device type.
+    name : str
+        Marketing name, for people.
+    isa : str
+        Widest usable instruction set, a key of the tile table ("avx512", "avx2", "sse2", "neon").
+    vector_bytes : int
+        Bytes in one vector register.
+    registers : int
+        Number of vector registers.
+    fma : bool
+        Whether a multiply-add is one instruction.
+    l1, l2, l3 : int
+        Data cache sizes in bytes: of one core, of one core, and of all cores together.
+    threads : int
+        Threads that a call may use.
+    """
+
+    kind: str
+    name: str
+    isa: str
+    vector_bytes: int
+    registers: int
+    fma: bool
+    l1: int
+    l2: int
+    l3: int
+    threads: int
+
+    def lanes(self, itemsize: int) -> int:
+        """Return the number of elements of `itemsize` bytes in one vector."""
+        return self.vector_bytes // itemsize
+
+    def flops(self, itemsize: int) -> float:
+        """Return a nominal FLOP/s over all threads, for costs that are compared with each other."""
+        per_cycle = 2 * min(self.lanes(itemsize), 32 // itemsize * 2) * (2 if self.fma else 1)
+        return 3.0e9 * per_cycle / 2 * self.threads * (2 if self.vector_bytes < 64 else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """Largest accepted error against the float64 reference.
+
+    Parameters
+    ----------
+    relative : float
+        Bound on ``max|y - reference| / max|reference|``, the error relative to the largest
+        output, as benchdnn states it for Winograd.
+    """
+
+    relative: float
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """How the arrays of one call lie in memory, and what its epilogue does.
+
+    All strides are in bytes. Together with a problem and a device this decides a plan, so a
+    second call with equal bindings computes at once.
+
+    Parameters
+    ----------
+    x_strides, out_strides : tuple of int
+        For ``(N, C, *spatial)``.
+    weight_strides : tuple of int
+        For ``(K, C / groups, *kernel)``.
+    residual_strides : tuple of int or None
+        As `out_strides`; None without a residual.
+    activation : str or None
+        A key of `ACTIVATIONS`.
+    alpha : float
+        The activation's parameter.
+    """
+
+    x_strides: tuple[int, ...]
+    weight_strides: tuple[int, ...]
+    out_strides: tuple[int, ...]
+    residual_strides: tuple[int, ...] | None = None
+    activation: str | None = None
+    alpha: float = 0.0
+
+
+class ConvPlan(Protocol):
+    """A kernel made ready for one problem and one binding. Immutable, so threads share it."""
+
+    packing: Hashable  #: plans with equal `packing` share a packed weight
+
+    def pack(self, weight: Any) -> Any:
+        """Return `weight` in the kernel's own order; it depends on the problem alone."""
+
+    def run(self, x: Any, packed: Any, bias: Any | None, residual: Any | None, out: Any) -> None:
+        """Compute into `out`."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSpec:
+    """One kernel as the dispatcher sees it.
+
+    Parameters
+    ----------
+    name : str
+        Stable, ``device.kernel``; logs, tuning cache, tests and `use_kernel` all say it.
+    op, device : str
+        What it computes and where.
+    reasons : callable
+        Sentences that say why it can not run a problem; empty when it can.
+    cost : callable
+        Predicted seconds.
+    target : str
+        ``"module:function"``, imported when first run; the function takes (problem, binding,
+        device) and returns a `ConvPlan`.
+    workspace : callable
+        Scratch bytes that a call needs beside its arrays.
+    tolerance : mapping of str to Tolerance
+        Error bound for each supported dtype.
+    exact : bool
+        False where the arithmetic is transformed (Winograd, FFT); ``precision("exact")`` leaves
+        such kernels out.
+    """
+
+    name: str
+    op: str
+    device: str
+    reasons: Callable[[ConvProblem, DeviceInfo], list[str]]
+    cost: Callable[[ConvProblem, DeviceInfo], float]
+    target: str
+    workspace: Callable[[ConvProblem, DeviceInfo], int]
+    tolerance: Mapping[str, Tolerance]
+    exact: bool = True

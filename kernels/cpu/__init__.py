@@ -1,0 +1,1 @@
+"""Kernels for the CPU, written in Numba with explicit vectors."""

@@ -1,0 +1,79 @@
+"""Dilated convolution that skips the taps which see only padding.
+
+Wins where the dilation is a good part of the map: a 3x3 kernel with dilation 12 on a 33x33 map has
+43% of its products in the padding. The output is cut into regions within which one box of taps
+reaches the input, and each region is a matrix product over those taps alone::
+
+    rows of the output      taps in reach            33 rows, dilation 12, padding 12
+    0  .. 11                     1, 2
+    12 .. 20                  0, 1, 2                 x the same along the columns: 9 regions
+    21 .. 32                  0, 1                    (75 / 99)**2 = 57% of the products
+
+The arithmetic, the packing and the weight's order are those of `im2col_gemm`; only the list of
+regions differs. Sums go through a tile of scratch memory, since a region's pixels are not one run
+of the output.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import Binding, ConvPlan, DeviceInfo
+
+
+__all__ = ["active_share", "axis_intervals", "plan", "regions", "workspace"]
+
+Interval = tuple[int, int, int, int]
+
+
+def axis_intervals(problem: ConvProblem, axis: int) -> list[Interval]:
+    """Cut one output axis where the taps in reach change.
+
+    Returns
+    -------
+    list of (start, size, first tap, tap end)
+        In order; together the whole axis. An interval out of reach of the input has no taps.
+    """
+    size, kernel = problem.in_size[axis], problem.kernel_size[axis]
+    step, hole, low = problem.stride[axis], problem.dilation[axis], problem.padding[axis][0]
+    intervals: list[Interval] = []
+    for position in range(problem.out_size[axis]):
+        origin = position * step - low
+        first = min(max(-(origin // hole), 0), kernel)
+        end = max(min((size - 1 - origin) // hole + 1, kernel), first)
+        if intervals and intervals[-1][2:] == (first, end):
+            intervals[-1] = (intervals[-1][0], intervals[-1][1] + 1, first, end)
+        else:
+            intervals.append((position, 1, first, end))
+    return intervals
+
+
+def regions(problem: ConvProblem) -> list[tuple[tuple[int, ...], ...]]:
+    """Return the boxes of the output, each (start, size, first tap, tap end) by axis."""
+    axes = [axis_intervals(problem, axis) for axis in range(problem.ndim)]
+    return [tuple(zip(*box, strict=True)) for box in itertools.product(*axes)]
+
+
+def active_share(problem: ConvProblem, lanes: int) -> float:
+    """Return the part of the products that is computed, counting unfilled vectors as full."""
+    done = 0
+    for _, sizes, first, end in regions(problem):
+        taps = math.prod(stop - start for start, stop in zip(first, end, strict=True))
+        done += -(-math.prod(sizes) // lanes) * lanes * taps
+    return done / (math.prod(problem.out_size) * math.prod(problem.kernel_size))
+
+
+def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
+    """Return the scratch bytes of a call, over all threads."""
+    from .im2col_gemm import workspace_bytes
+
+    return workspace_bytes(problem, device, regions(problem), direct=False)
+
+
+def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan:
+    """Prepare the kernel for one problem and one binding."""
+    from .im2col_gemm import plan_regions
+
+    return plan_regions(problem, binding, device, regions(problem))

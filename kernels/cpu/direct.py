@@ -1,0 +1,18 @@
+"""Direct convolution for few channels: image filters, and layers with a handful of outputs.
+
+Wins where a matrix product has too few rows to fill its tile: a filter bank on a grey or colour
+image, or a last layer that brings many channels to one to three. It is the depthwise arithmetic
+(window.py) with the sum running over the group's input channels as well::
+
+    for output channel                      few: each reads the whole band again
+      tile of rh rows x nv vectors          sums over input channel, depth, row, column
+
+The band's input, all channels of it, is copied once (sliding.py); with C input channels a copied
+vector is used ``K kh kw`` times.
+"""
+
+from __future__ import annotations
+
+from .sliding import plan, workspace
+
+__all__ = ["plan", "workspace"]

@@ -1,0 +1,120 @@
+"""The second half of the epilogue: sums that do not already lie finished in the output.
+
+A GEMM-like kernel clamps in registers and stores straight into the output where that is possible.
+Where it is not (residual, other activations, halves, an output with gaps) it leaves a tile of sums
+in L1 or in `out` itself, and this moves the tile to where it belongs, segment by segment.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numba
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import Binding
+
+from .epilogue import activate
+from .geometry import ACTIVATION_CODES, LAST_CLAMP
+from .pack import SEGMENT_WORDS
+from .simd import (
+    ITEMSIZE,
+    add,
+    get_word,
+    load_gather,
+    load_masked,
+    load_scalar,
+    range_mask,
+    store,
+    store_masked,
+    store_scalar,
+)
+
+__all__ = ["finish_fields", "is_dense", "make_finish_vector", "make_finish_tile"]
+
+#: Fields of a geometry that decide what is finished where.
+FINISH_FIELDS = ("direct", "needs_finish", "finish_code")
+
+
+def is_dense(problem: ConvProblem, binding: Binding, itemsize: int) -> bool:
+    """Return whether each output map is one run of memory in the order of its pixels."""
+    expected = itemsize
+    for size, stride in zip(reversed(problem.out_size), reversed(binding.out_strides[2:]), strict=True):
+        if stride != expected and size > 1:
+            return False
+        expected *= size
+    return True
+
+
+def finish_fields(binding: Binding, direct: bool) -> dict[str, int]:
+    """Return the values of `FINISH_FIELDS`; `direct` says that sums lie in the output itself."""
+    code = ACTIVATION_CODES[binding.activation]
+    residual = binding.residual_strides is not None
+    if code <= LAST_CLAMP and not residual:
+        code = 0  # the micro-kernel's clamp has done it
+    return {
+        "direct": int(direct),
+        "needs_finish": int(residual or code > 0 or not direct),
+        "finish_code": code,
+    }
+
+
+@functools.cache
+def make_finish_vector(lanes: int, storage: int, compute: int) -> Any:
+    """Return a function that finishes one vector of sums: residual, activation, store."""
+    item, size = ITEMSIZE[storage], ITEMSIZE[compute]
+
+    @numba.njit
+    def finish_vector(
+        g: Any, source: int, out: int, residual: int, count: int, scratch: int
+    ) -> None:
+        mask = range_mask(0, count)
+        value = load_masked(source, mask, compute, lanes)
+        if g.has_residual:
+            if g.rw == item:
+                value = add(value, load_masked(residual, mask, storage, lanes))
+            else:
+                value = add(value, load_gather(residual, g.rw, mask, storage, lanes))
+        value = activate(value, g.finish_code, g.alpha)
+        if g.yw == item:
+            store_masked(out, value, mask, storage)
+        else:
+            store(scratch, value, compute)
+            for lane in range(count):
+                element = load_scalar(scratch + lane * size, compute)
+                store_scalar(out + lane * g.yw, element, storage)
+
+    return finish_vector
+
+
+@functools.cache
+def make_finish_tile(lanes: int, storage: int, compute: int) -> Any:
+    """Return a function that finishes `rows` rows of one panel.
+
+    `out` and `residual` are the addresses of the first row's map, `source` that of the panel's
+    first sum.
+    """
+    size = ITEMSIZE[compute]
+    finish_vector = make_finish_vector(lanes, storage, compute)
+
+    @numba.njit
+    def finish_tile(
+        g: Any, source: int, pitch: int, rows: int, out: int, residual: int,
+        segments: int, count: int, scratch: int,
+    ) -> None:  # fmt: skip
+        for row in range(rows):
+            for s in range(count):
+                words = segments + 8 * SEGMENT_WORDS * s
+                d, h, w = get_word(words, 2), get_word(words, 3), get_word(words, 4)
+                first, length = get_word(words, 0), get_word(words, 1)
+                to = out + row * g.yc + d * g.yd + h * g.yh + w * g.yw
+                extra = residual + row * g.rc + d * g.rd + h * g.rh + w * g.rw
+                sums = source + row * pitch + first * size
+                for start in range(0, length, lanes):
+                    finish_vector(
+                        g, sums + start * size, to + start * g.yw, extra + start * g.rw,
+                        min(lanes, length - start), scratch,
+                    )  # fmt: skip
+
+    return finish_tile

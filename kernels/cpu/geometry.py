@@ -1,0 +1,116 @@
+"""A problem and a binding as one record that machine code reads.
+
+Every rank becomes three spatial axes (depth, height, width) by adding axes of size one in front,
+so that one kernel serves conv1d, conv2d and conv3d. Strides are bytes. Kernels add fields of
+their own (block sizes, task counts) behind the common ones.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import Binding
+
+__all__ = ["ACTIVATION_CODES", "as_record", "record_type", "make_record"]
+
+#: Codes of the activations in machine code; `epilogue` applies them.
+ACTIVATION_CODES = {
+    None: 0,
+    "relu": 1,
+    "relu6": 2,
+    "leaky_relu": 3,
+    "elu": 4,
+    "silu": 5,
+    "sigmoid": 6,
+    "tanh": 7,
+    "hardswish": 8,
+    "gelu": 9,
+}
+#: The codes up to this one are a clamp to [low, high].
+LAST_CLAMP = ACTIVATION_CODES["relu6"]
+_CLAMPS = {None: (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
+
+# n: images; groups; c, k: input and output channels of one group. Then by axis: input size,
+# output size, kernel, stride, padding at the low side, dilation. Then byte strides of input,
+# output, residual and weight.
+_COMMON = (
+    "n groups c k "
+    "id ih iw od oh ow kd kh kw sd sh sw pd ph pw dd dh dw "
+    "xn xc xd xh xw yn yc yd yh yw rn rc rd rh rw wk wc wd wh ww "
+    "has_residual activation"
+).split()
+_REALS = ("alpha", "low", "high")
+
+
+@functools.cache
+def record_type(extra: tuple[str, ...] = ()) -> np.dtype[Any]:
+    """Return the record's dtype: common fields, then whole numbers named by `extra`."""
+    fields = [(name, np.int64) for name in (*_COMMON, *extra)]
+    return np.dtype(fields + [(name, np.float64) for name in _REALS])
+
+
+def _padded(values: Sequence[int], fill: int) -> list[int]:
+    """Return one value for each of depth, height and width."""
+    return [fill] * (3 - len(values)) + list(values)
+
+
+def make_record(
+    problem: ConvProblem, binding: Binding, extra: dict[str, int] | None = None
+) -> NDArray[Any]:
+    """Return the record for one call, an array of length 1."""
+    extra = extra or {}
+    record = np.zeros(1, record_type(tuple(extra)))
+    values: dict[str, float] = dict(extra)
+    values["n"], values["groups"] = problem.batch, problem.groups
+    values["c"] = problem.in_channels // problem.groups
+    values["k"] = problem.out_channels // problem.groups
+    axes: dict[str, tuple[Sequence[int], int]] = {
+        "i": (problem.in_size, 1),
+        "o": (problem.out_size, 1),
+        "k": (problem.kernel_size, 1),
+        "s": (problem.stride, 1),
+        "p": ([low for low, _ in problem.padding], 0),
+        "d": (problem.dilation, 1),
+        "x": (binding.x_strides[2:], 0),
+        "y": (binding.out_strides[2:], 0),
+        "r": ((binding.residual_strides or ())[2:], 0),
+        "w": (binding.weight_strides[2:], 0),
+    }
+    for letter, (sizes, fill) in axes.items():
+        values.update(zip((f"{letter}d", f"{letter}h", f"{letter}w"), _padded(sizes, fill), strict=True))
+    values["xn"], values["xc"] = binding.x_strides[:2]
+    values["yn"], values["yc"] = binding.out_strides[:2]
+    values["wk"], values["wc"] = binding.weight_strides[:2]
+    if binding.residual_strides is not None:
+        values["rn"], values["rc"] = binding.residual_strides[:2]
+        values["has_residual"] = 1
+    values["activation"] = ACTIVATION_CODES[binding.activation]
+    values["alpha"] = binding.alpha
+    values["low"], values["high"] = _CLAMPS.get(binding.activation, _CLAMPS[None])
+    for name, value in values.items():
+        record[name] = value
+    return record
+
+
+def as_record(extra: tuple[str, ...] = ()) -> Any:
+    """Return an intrinsic that turns an address into a record with those extra fields."""
+    kind = numba.from_dtype(record_type(extra))
+
+    @intrinsic
+    def view(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], context.get_value_type(kind))
+
+        return kind(types.intp), codegen
+
+    return view

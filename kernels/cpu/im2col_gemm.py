@@ -1,0 +1,381 @@
+"""Convolution as a matrix product, without the im2col matrix.
+
+Wins wherever there are enough channels to feed a register tile: it is the kernel of ordinary
+layers, and it can run every problem. ``out[K, pixels] = W[K, C * taps] * patches[C * taps,
+pixels]``, where the patches exist only as one block of panels in L2::
+
+    task = image x group x part of K x block of pixels        taken by any thread
+      for each block of channels                              sums kept in out (or a scratch tile)
+        pack: for panel, tap, channel: nr pixels of one tap   vector copies, zeros at the border
+        for mr rows of W                                      A panel: mr x kc, stays in L1
+          for panel                                           B panel: kc x nr, from L2
+            register tile (gemm.py)
+      residual, other activations, other dtypes, strides      on the tile just computed (finish.py)
+
+Pixels are numbered through all output rows (pack.py), so a panel of nr pixels spans rows on small
+maps and only an image's last panel is not full.
+
+Budget (AVX-512, float32): B block 4 panels x 32 pixels x kc 512 = 256 KiB of 1 MiB L2; A panel
+12 x 512 = 24 KiB of 32 KiB L1. Packing costs about 4 cycles a vector and channel, against ``2 K``
+cycles of arithmetic: 3% at K = 128.
+
+After K. Goto and R. van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), and
+the implicit GEMM of cuDNN (Chetlur et al., arXiv:1410.0759, section 4).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numba
+import numpy as np
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import Binding, DeviceInfo
+
+from .finish import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
+from .gemm import call_tile, tile_address
+from .geometry import as_record, make_record
+from .isa import Tile, gemm_tile
+from .pack import (
+    CHUNK_WORDS,
+    REGION_WORDS,
+    SEGMENT_WORDS,
+    make_list_segments,
+    make_pack_pixels,
+    make_pack_weights,
+)
+from .plan import CpuPlan, compile_kernel, compute_dtype, worth_helpers
+from .simd import F32, F64, ITEMSIZE, get_word, storage_code
+
+__all__ = ["Region", "plan", "plan_regions", "workspace", "workspace_bytes"]
+
+#: (start, size, first tap, tap end), each by axis.
+Region = tuple[tuple[int, ...], ...]
+
+_FIELDS = (
+    *FINISH_FIELDS,
+    "channel_block",  # input channels of one block of the reduction
+    "panels",  # panels of one task
+    "blocks",  # tasks along the pixels of all regions
+    "parts",  # tasks along K
+    "part_rows",  # rows of one part, a multiple of mr
+    "tile",  # address of the micro-kernel
+    "regions",  # address of the regions' table
+    "region_count",
+    "worker_bytes",  # workspace of one worker: panels, tables, sums
+    "segments_at",
+    "chunks_at",
+    "sums_at",
+    "scratch_at",
+)
+_view = as_record(_FIELDS)
+
+#: Steps of one reduction block: the A panel of mr x 512 floats fits L1 beside a panel's stream.
+_REDUCTION = 512
+#: Bytes of packed pixels that one task works on, as a part of L2.
+_BLOCK_SHARE = 4
+
+
+@numba.njit
+def _find_region(g: Any, block: int) -> int:
+    """Return the address of the region that a block lies in."""
+    region = g.regions
+    for i in range(1, g.region_count):
+        following = g.regions + 8 * REGION_WORDS * i
+        if get_word(following, 12) > block:
+            break
+        region = following
+    return region
+
+
+@numba.njit
+def _active_taps(region: int) -> int:
+    """Return how many taps a region uses."""
+    depth = get_word(region, 9) - get_word(region, 6)
+    height = get_word(region, 10) - get_word(region, 7)
+    return depth * height * (get_word(region, 11) - get_word(region, 8))
+
+
+@functools.cache
+def _make_multiply_block(tile: Tile, compute: int) -> Any:
+    """Return a function that adds one channel block's products to all tiles of a task."""
+    mr, nr, size = tile.mr, tile.nr, ITEMSIZE[compute]
+
+    @numba.njit
+    def multiply_run(
+        g: Any, a: int, b: int, kc: int, rows: int, width: int, panel_bytes: int,
+        c: int, pitch: int, bias: int, accumulate: int, last: int,
+    ) -> None:  # fmt: skip
+        low, high = -np.inf, np.inf
+        if last and not g.has_residual:
+            low, high = g.low, g.high
+        a_pitch = g.c * g.kd * g.kh * g.kw * mr * size
+        for row in range(0, rows, mr):
+            for start in range(0, width, nr):
+                call_tile(
+                    g.tile, a + row // mr * a_pitch, mr * size, b + start // nr * panel_bytes, nr * size,
+                    kc, c + row * pitch + start * size, pitch, bias + row * size,
+                    accumulate, low, high, min(nr, width - start), min(mr, rows - row),
+                )  # fmt: skip
+
+    @numba.njit
+    def multiply_block(
+        g: Any, region: int, a: int, b: int, channels: int, rows: int, width: int,
+        panel_bytes: int, c: int, pitch: int, bias: int, first: int, last: int,
+    ) -> None:  # fmt: skip
+        """Split the region's taps into runs that are contiguous in A, and multiply each run."""
+        d0, h0, w0 = get_word(region, 6), get_word(region, 7), get_word(region, 8)
+        d, h = get_word(region, 9) - d0, get_word(region, 10) - h0
+        taps, outer, inner = get_word(region, 11) - w0, d, h
+        if taps == g.kw:
+            taps, inner = taps * h, 1
+            if h == g.kh:
+                taps, outer = taps * d, 1
+        if outer * inner * taps <= 0:
+            outer, inner, taps = 1, 1, 0  # only padding in reach: the sum is the bias
+        done, step = 0, channels * taps
+        for i in range(outer):
+            for j in range(inner):
+                tap = ((d0 + i) * g.kh + h0 + j) * g.kw + w0
+                multiply_run(
+                    g, a + tap * channels * mr * size, b + done * step * nr * size, step, rows,
+                    width, panel_bytes, c, pitch, bias, int(done > 0 or not first),
+                    int(last and done == outer * inner - 1),
+                )  # fmt: skip
+                done += 1
+
+    return multiply_block
+
+
+@functools.cache
+def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
+    """Return the task: see the drawing at the top of this file."""
+    mr, nr, size = tile.mr, tile.nr, ITEMSIZE[compute]
+    pack_pixels = make_pack_pixels(tile, storage, compute)
+    multiply_block = _make_multiply_block(tile, compute)
+    finish_tile = make_finish_tile(tile.lanes, storage, compute)
+    list_segments = make_list_segments(nr)
+
+    def task(
+        geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
+        workspace: int, number: int, worker: int,
+    ) -> None:  # fmt: skip
+        g = _view(geometry)
+        block, rest = number % g.blocks, number // g.blocks
+        part, rest = rest % g.parts, rest // g.parts
+        group, image = rest % g.groups, rest // g.groups
+
+        region = _find_region(g, block)
+        start = (block - get_word(region, 12)) * g.panels * nr
+        pixels = get_word(region, 3) * get_word(region, 4) * get_word(region, 5)
+        width = min(g.panels * nr, pixels - start)
+        first_row = part * g.part_rows
+        rows = min(g.part_rows, g.k - first_row)
+        taps = g.kd * g.kh * g.kw
+
+        b = workspace + worker * g.worker_bytes
+        segments, chunks = b + g.segments_at, b + g.chunks_at
+        channel = group * g.k + first_row
+        x += image * g.xn + group * g.c * g.xc
+        out += image * g.yn + channel * g.yc
+        residual += image * g.rn + channel * g.rc
+        row_panels = (g.k + mr - 1) // mr
+        weight += (group * row_panels + first_row // mr) * g.c * taps * mr * size
+        sums, pitch = b + g.sums_at, g.panels * nr * size
+        if g.direct:
+            sums, pitch = out + start * size, g.yc
+
+        for c0 in range(0, g.c, g.channel_block):
+            channels = min(g.channel_block, g.c - c0)
+            panel_bytes = channels * _active_taps(region) * nr * size
+            for panel in range(0, width, nr):
+                pack_pixels(
+                    g, region, x, c0, c0 + channels, start + panel, segments, chunks,
+                    b + panel // nr * panel_bytes,
+                )  # fmt: skip
+            multiply_block(
+                g, region, weight + c0 * taps * mr * size, b, channels, rows, width, panel_bytes,
+                sums, pitch, bias + channel * size, int(c0 == 0), int(c0 + channels == g.c),
+            )  # fmt: skip
+
+        if g.needs_finish:
+            for panel in range(0, width, nr):
+                count = list_segments(region, start + panel, segments)
+                finish_tile(
+                    g, sums + panel * size, pitch, rows, out, residual, segments, count,
+                    b + g.scratch_at,
+                )  # fmt: skip
+
+    return task
+
+
+@functools.cache
+def _make_pack_kernel(tile: Tile, storage: int, compute: int) -> Any:
+    """Return the task that packs one panel of mr output channels."""
+    mr, size = tile.mr, ITEMSIZE[compute]
+    pack_weights = make_pack_weights(mr, storage, compute)
+
+    def task(
+        geometry: int, weight: int, unused: int, bias: int, residual: int, packed: int,
+        workspace: int, number: int, worker: int,
+    ) -> None:  # fmt: skip
+        g = _view(geometry)
+        row_panels = (g.k + mr - 1) // mr
+        group, panel = number // row_panels, number % row_panels
+        rows = min(mr, g.k - panel * mr)
+        source = weight + (group * g.k + panel * mr) * g.wk
+        target = packed + number * g.c * g.kd * g.kh * g.kw * mr * size
+        pack_weights(g, source, rows, g.channel_block, target)
+
+    return task
+
+
+def _channel_block(problem: ConvProblem) -> int:
+    """Return the input channels of one reduction block, equal blocks of about `_REDUCTION` steps."""
+    channels = problem.in_channels // problem.groups
+    most = max(1, _REDUCTION // math.prod(problem.kernel_size))
+    return -(-channels // -(-channels // most))
+
+
+def _choose_blocks(
+    problem: ConvProblem, device: DeviceInfo, tile: Tile, size: int, pixels: Sequence[int], direct: bool
+) -> tuple[int, int]:
+    """Return (panels, parts) of a task: the split whose busiest thread ends first.
+
+    Counted in cycles: multiply-adds one vector a cycle, packing 4 cycles a vector, and the A
+    panels from beyond L2 at 8 bytes a cycle.
+    """
+    rows = problem.out_channels // problem.groups
+    steps = problem.in_channels // problem.groups * math.prod(problem.kernel_size)
+    block = min(steps, _channel_block(problem) * math.prod(problem.kernel_size))
+    most_panels = max(1, device.l2 // _BLOCK_SHARE // (block * tile.nr * size))
+    weight_bytes = rows * steps * size
+    streamed = weight_bytes if weight_bytes > device.l2 // 2 else 0
+    best, best_cost = (1, 1), math.inf
+    for panels in sorted({1, 2, 3, 4, 6, 8, 12, 16, 24, 32, most_panels}):
+        if panels > most_panels:
+            break
+        for parts in range(1, min(8, -(-rows // tile.mr)) + 1):
+            part_rows = -(-rows // (tile.mr * parts)) * tile.mr
+            if not direct and part_rows * panels * tile.nr * size > device.l2 // 2 and panels > 1:
+                continue
+            blocks = sum(-(-count // (panels * tile.nr)) for count in pixels)
+            tasks = problem.batch * problem.groups * parts * blocks
+            real = min(panels, max(-(-count // tile.nr) for count in pixels))
+            task = real * tile.nv * steps * (part_rows + 4) + streamed / parts / 8 + 2000
+            cost = -(-tasks // device.threads) * task
+            if cost < best_cost:
+                best, best_cost = (panels, parts), cost
+    return best
+
+
+def _region_table(problem: ConvProblem, regions: Sequence[Region], block: int) -> Any:
+    """Return the regions as words, and the number of blocks of `block` pixels in all of them."""
+    table, blocks = np.zeros((len(regions), REGION_WORDS), np.int64), 0
+    for words, (start, sizes, first_tap, tap_end) in zip(table, regions, strict=True):
+        lead = 3 - problem.ndim
+        words[:12] = (
+            *(0,) * lead, *start, *(1,) * lead, *sizes,
+            *(0,) * lead, *first_tap, *(1,) * lead, *tap_end,
+        )  # fmt: skip
+        words[12] = blocks
+        blocks += -(-math.prod(sizes) // block)
+    return table, blocks
+
+
+def whole(problem: ConvProblem) -> list[Region]:
+    """Return the one region that holds all outputs and all taps."""
+    zeros = (0,) * problem.ndim
+    return [(zeros, problem.out_size, zeros, problem.kernel_size)]
+
+
+def _layout(problem: ConvProblem, device: DeviceInfo, regions: Sequence[Region], direct: bool) -> Any:
+    """Return block sizes and where a worker's workspace holds what."""
+    storage = storage_code(problem.dtype)
+    compute = F64 if storage == F64 else F32
+    tile, size = gemm_tile(device, storage), ITEMSIZE[compute]
+    pixels = [math.prod(region[1]) for region in regions]
+    panels, parts = _choose_blocks(problem, device, tile, size, pixels, direct)
+    part_rows = -(-(problem.out_channels // problem.groups) // (tile.mr * parts)) * tile.mr
+    channel_block = _channel_block(problem)
+    taps = math.prod(problem.kernel_size)
+    sizes = {
+        "segments_at": (panels * channel_block * taps * tile.nr + tile.lanes) * size,
+        "chunks_at": tile.nr * SEGMENT_WORDS * 8,
+        "sums_at": tile.nr * CHUNK_WORDS * 8,
+        "scratch_at": 0 if direct else part_rows * panels * tile.nr * size,
+        "worker_bytes": tile.lanes * size,
+    }
+    fields, end = {}, 0
+    for name, before in sizes.items():
+        end += -(-before // 64) * 64
+        fields[name] = end
+    fields.update(channel_block=channel_block, panels=panels, parts=parts, part_rows=part_rows)
+    return tile, storage, compute, fields
+
+
+def workspace_bytes(
+    problem: ConvProblem, device: DeviceInfo, regions: Sequence[Region], direct: bool
+) -> int:
+    """Return the scratch bytes of a call, over all threads."""
+    fields = _layout(problem, device, regions, direct)[-1]
+    return int(fields["worker_bytes"]) * worth_helpers(problem.macs, device.threads)
+
+
+def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
+    """Return the scratch bytes of a call with a dense output, over all threads."""
+    direct = problem.layout == "channels_first" and problem.dtype in ("float32", "float64")
+    return workspace_bytes(problem, device, whole(problem), direct)
+
+
+def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
+    """Prepare the kernel for one problem and one binding."""
+    return plan_regions(problem, binding, device, whole(problem))
+
+
+def plan_regions(
+    problem: ConvProblem, binding: Binding, device: DeviceInfo, regions: Sequence[Region]
+) -> CpuPlan:
+    """Prepare the kernel for an output that is cut into regions.
+
+    Parameters
+    ----------
+    problem, binding, device
+        As for every kernel.
+    regions : sequence of (start, size, first tap, tap end)
+        Boxes of output positions, which together are the whole output, each with the box of taps
+        that it needs.
+    """
+    code = storage_code(problem.dtype)
+    direct = (
+        len(regions) == 1 and code in (F32, F64) and is_dense(problem, binding, ITEMSIZE[code])
+    )
+    tile, storage, compute, fields = _layout(problem, device, regions, direct)
+    table, blocks = _region_table(problem, regions, fields["panels"] * tile.nr)
+    workers = worth_helpers(problem.macs, device.threads)
+    fields |= finish_fields(binding, direct)
+    fields["tile"] = tile_address(tile, compute)
+    fields |= {"blocks": blocks, "regions": table.ctypes.data, "region_count": len(regions)}
+    key = (tile.mr, tile.nv, tile.lanes, storage)
+    row_panels = -(-(problem.out_channels // problem.groups) // tile.mr)
+    steps = problem.in_channels // problem.groups * math.prod(problem.kernel_size)
+    return CpuPlan(
+        record=make_record(problem, binding, {name: fields[name] for name in _FIELDS}),
+        kernel=compile_kernel(_make_kernel(tile, storage, compute), "im2col_gemm", *key),
+        tasks=problem.batch * problem.groups * fields["parts"] * blocks,
+        workers=workers,
+        workspace_bytes=fields["worker_bytes"] * workers,
+        compute=compute_dtype(problem.dtype),
+        bias_size=problem.out_channels,
+        pack_kernel=compile_kernel(
+            _make_pack_kernel(tile, storage, compute), "im2col_gemm_pack", *key
+        ),
+        pack_tasks=problem.groups * row_panels,
+        packed_size=problem.groups * row_panels * steps * tile.mr,
+        packing=("im2col_gemm", *key, fields["channel_block"]),
+        tables=(table,),
+    )

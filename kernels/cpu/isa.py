@@ -1,0 +1,49 @@
+"""Register tiles by instruction set: the one table that names an architecture.
+
+A tile of ``mr x nv`` vectors keeps ``mr * nv`` accumulators, `nv` vectors of the panel and one
+broadcast in registers, so ``mr * nv + nv + 1`` must not exceed the register count (the broadcast
+folds into the multiply-add on AVX-512). A step of the reduction loop makes ``mr * nv``
+multiply-adds out of ``mr + nv`` loads: the squarer the tile, the fewer loads.
+
+=======  =========  ====  ====  =====================  ====================
+isa      registers    mr    nv  accumulators + others  multiply-adds : loads
+=======  =========  ====  ====  =====================  ====================
+avx512          32    12     2  24 + 3                 24 : 14
+avx2            16     6     2  12 + 3                 12 : 8
+sse2            16     6     2  12 + 3                 12 : 8
+neon            32     8     3  24 + 4                 24 : 11
+=======  =========  ====  ====  =====================  ====================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastconv.spec import DeviceInfo
+
+from .simd import F64
+
+__all__ = ["Tile", "gemm_tile"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A register tile: `mr` broadcast rows times `nv` vectors of `lanes` elements."""
+
+    mr: int
+    nv: int
+    lanes: int
+
+    @property
+    def nr(self) -> int:
+        """Elements across the tile."""
+        return self.nv * self.lanes
+
+
+_GEMM = {"avx512": (12, 2), "avx2": (6, 2), "sse2": (6, 2), "neon": (8, 3)}
+
+
+def gemm_tile(device: DeviceInfo, storage: int) -> Tile:
+    """Return the GEMM tile for a storage code; the halves compute, and so tile, as float32."""
+    mr, nv = _GEMM[device.isa]
+    return Tile(mr, nv, device.vector_bytes // (8 if storage == F64 else 4))

@@ -1,0 +1,198 @@
+"""Packers: bring weights and patches of the input into the order of the register tile.
+
+Pixels are numbered through the rows of a *region*, a box of output positions with a box of kernel
+taps that reach real input from there (the whole output and all taps, unless a kernel says
+otherwise). A panel of nr pixels is cut into *segments*, runs within one output row, and for every
+tap each segment into *chunks* that fit a vector. A chunk's address and mask are worked out once a
+tap and used for every channel.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numba
+
+from .isa import Tile
+from .simd import (
+    ITEMSIZE,
+    get_word,
+    load,
+    load_gather,
+    load_masked,
+    load_scalar,
+    pick_even,
+    range_mask,
+    set_word,
+    store,
+    store_scalar,
+)
+
+__all__ = [
+    "CHUNK_WORDS",
+    "REGION_WORDS",
+    "SEGMENT_WORDS",
+    "make_copy_vector",
+    "make_list_segments",
+    "make_pack_pixels",
+    "make_pack_weights",
+    "pair_mask",
+]
+
+#: A region: output start (depth, height, width), output size, first tap, tap end; then the number
+#: of its first block.
+REGION_WORDS = 13
+#: A segment: first lane in the panel, length, then output depth, height, width.
+SEGMENT_WORDS = 5
+#: A chunk: byte offset in the input, lane mask, byte offset in the panel, mask of two vectors.
+CHUNK_WORDS = 4
+
+
+@functools.cache
+def make_list_segments(nr: int) -> Any:
+    """Return a function that cuts one panel of a region into segments and counts them."""
+
+    @numba.njit
+    def list_segments(region: int, first: int, table: int) -> int:
+        d0, h0, w0 = get_word(region, 0), get_word(region, 1), get_word(region, 2)
+        depth, height, width = get_word(region, 3), get_word(region, 4), get_word(region, 5)
+        stop = min(first + nr, depth * height * width)
+        pixel, count = first, 0
+        while pixel < stop:
+            row = pixel // width
+            column = pixel - row * width
+            length = min(width - column, stop - pixel)
+            words = table + 8 * SEGMENT_WORDS * count
+            set_word(words, 0, pixel - first)
+            set_word(words, 1, length)
+            set_word(words, 2, d0 + row // height)
+            set_word(words, 3, h0 + row % height)
+            set_word(words, 4, w0 + column)
+            pixel += length
+            count += 1
+        return count
+
+    return list_segments
+
+
+def _make_list_chunks(lanes: int, size: int) -> Any:
+    """Return a function that works out one tap's chunks and counts them."""
+
+    @numba.njit
+    def list_chunks(
+        g: Any, kd: int, kh: int, kw: int, segments: int, count: int, chunks: int
+    ) -> int:
+        made = 0
+        for s in range(count):
+            words = segments + 8 * SEGMENT_WORDS * s
+            d = get_word(words, 2) * g.sd - g.pd + kd * g.dd
+            h = get_word(words, 3) * g.sh - g.ph + kh * g.dh
+            inside = 0 <= d < g.id and 0 <= h < g.ih
+            for start in range(0, get_word(words, 1), lanes):
+                w = (get_word(words, 4) + start) * g.sw - g.pw + kw * g.dw
+                length = min(lanes, get_word(words, 1) - start)
+                low = min(max(-(w // g.sw), 0), length)
+                high = max(min((g.iw - 1 - w) // g.sw + 1, length), low)
+                if not inside:
+                    high = low
+                chunk = chunks + 8 * CHUNK_WORDS * made
+                set_word(chunk, 0, d * g.xd + h * g.xh + w * g.xw)
+                set_word(chunk, 1, range_mask(low, high))
+                set_word(chunk, 2, (get_word(words, 0) + start) * size)
+                set_word(chunk, 3, pair_mask(low, high))
+                made += 1
+        return made
+
+    return list_chunks
+
+
+@functools.cache
+def make_copy_vector(lanes: int, storage: int, compute: int) -> Any:
+    """Return a function that copies one vector: contiguous, every second element, or any step.
+
+    Its `mask` has a bit for each lane inside the input; `pair` is the same for every second
+    element of two vectors, see `pair_mask`. Lanes outside become zero and are not read.
+    """
+    item = ITEMSIZE[storage]
+    full = (1 << lanes) - 1
+
+    @numba.njit
+    def copy_vector(address: int, step: int, mask: int, pair: int, target: int) -> None:
+        if step == item:
+            if mask == full:
+                store(target, load(address, storage, lanes), compute)
+            else:
+                store(target, load_masked(address, mask, storage, lanes), compute)
+        elif step == 2 * item:
+            second = address + lanes * item
+            low = load_masked(address, pair & full, storage, lanes)
+            high = load_masked(second, pair >> lanes, storage, lanes)
+            store(target, pick_even(low, high), compute)
+        else:
+            store(target, load_gather(address, step, mask, storage, lanes), compute)
+
+    return copy_vector
+
+
+@numba.njit
+def pair_mask(low: int, high: int) -> int:
+    """Return the bits of elements 2 * low, 2 * low + 1, ... 2 * (high - 1)."""
+    return range_mask(2 * low, max(2 * high - 1, 2 * low))
+
+
+@functools.cache
+def make_pack_pixels(tile: Tile, storage: int, compute: int) -> Any:
+    """Return the packer of one panel: B[tap, channel, lane] for channels c0 to c1.
+
+    Every chunk stores a whole vector. What runs over its end is written again by the next chunk or
+    the next row, so the panel needs one vector of room behind it and no masked store.
+    """
+    lanes, panel_step = tile.lanes, tile.nr * ITEMSIZE[compute]
+    list_segments = make_list_segments(tile.nr)
+    list_chunks = _make_list_chunks(lanes, ITEMSIZE[compute])
+    copy_vector = make_copy_vector(lanes, storage, compute)
+
+    @numba.njit
+    def pack(
+        g: Any, region: int, x: int, c0: int, c1: int, first: int, segments: int, chunks: int, b: int
+    ) -> int:
+        count = list_segments(region, first, segments)
+        step = g.sw * g.xw
+        for kd in range(get_word(region, 6), get_word(region, 9)):
+            for kh in range(get_word(region, 7), get_word(region, 10)):
+                for kw in range(get_word(region, 8), get_word(region, 11)):
+                    made = list_chunks(g, kd, kh, kw, segments, count, chunks)
+                    for c in range(c0, c1):
+                        source = x + c * g.xc
+                        for i in range(made):
+                            chunk = chunks + 8 * CHUNK_WORDS * i
+                            copy_vector(
+                                source + get_word(chunk, 0), step, get_word(chunk, 1),
+                                get_word(chunk, 3), b + get_word(chunk, 2),
+                            )  # fmt: skip
+                        b += panel_step
+        return count
+
+    return pack
+
+
+@functools.cache
+def make_pack_weights(mr: int, storage: int, compute: int) -> Any:
+    """Return the packer of one A panel: A[channel block, tap, channel, row] of mr rows."""
+    size = ITEMSIZE[compute]
+
+    @numba.njit
+    def pack(g: Any, weight: int, rows: int, channel_block: int, a: int) -> None:
+        for c0 in range(0, g.c, channel_block):
+            for kd in range(g.kd):
+                for kh in range(g.kh):
+                    for kw in range(g.kw):
+                        tap = weight + kd * g.wd + kh * g.wh + kw * g.ww
+                        for c in range(c0, min(c0 + channel_block, g.c)):
+                            for i in range(rows):
+                                value = load_scalar(tap + c * g.wc + i * g.wk, storage)
+                                store_scalar(a + i * size, value, compute)
+                            a += mr * size
+
+    return pack

@@ -1,0 +1,57 @@
+"""The multiply-add peak of this machine, measured with the GEMM micro-kernel on data in L1."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from fastconv.spec import DeviceInfo
+
+from . import pool
+from .gemm import call_tile, tile_address
+from .isa import gemm_tile
+from .plan import compile_kernel
+from .simd import ITEMSIZE, get_word, storage_code
+
+__all__ = ["measure"]
+
+_STEPS, _CALLS, _RUNS = 128, 4000, 7
+
+
+def _task(
+    geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
+    workspace: int, number: int, worker: int,
+) -> None:  # fmt: skip
+    """Multiply one tile again and again; the geometry is a short table of words."""
+    pitch = get_word(geometry, 2)
+    for _ in range(get_word(geometry, 4)):
+        call_tile(
+            get_word(geometry, 0), weight, get_word(geometry, 1), x, pitch, get_word(geometry, 3),
+            out + number * get_word(geometry, 5), pitch, bias, 0, -np.inf, np.inf,
+            get_word(geometry, 6), get_word(geometry, 7),
+        )  # fmt: skip
+
+
+def measure(dtype: str, device: DeviceInfo) -> float:
+    """Return the best FLOP/s of several short runs on all of the device's threads together."""
+    code = storage_code(dtype)
+    tile, size = gemm_tile(device, code), ITEMSIZE[code]
+    table = np.array(
+        [tile_address(tile, code), tile.mr * size, tile.nr * size, _STEPS, _CALLS,
+         tile.mr * tile.nr * size, tile.nr, tile.mr],
+    )  # fmt: skip
+    x: Any = np.ones((_STEPS, tile.nr), dtype)
+    weight: Any = np.ones((_STEPS, tile.mr), dtype)
+    bias, out = np.zeros(tile.mr, dtype), np.empty((device.threads, tile.mr, tile.nr), dtype)
+    kernel = compile_kernel(_task, "peak")
+    best = np.inf
+    for _ in range(_RUNS):
+        start = time.perf_counter()
+        pool.run(
+            kernel, table.ctypes.data, x, weight, bias, None, out, None, device.threads,
+            device.threads,
+        )  # fmt: skip
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * tile.mr * tile.nr * _STEPS * _CALLS * device.threads / best

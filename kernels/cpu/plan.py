@@ -1,0 +1,136 @@
+"""What every CPU kernel's plan is made of: a geometry, machine code, tasks, workspace.
+
+A kernel's `plan` function works out block sizes and fills in a `CpuPlan`; running it is the same
+for all of them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.config import config
+
+from . import jit, pool
+
+__all__ = ["CpuPlan", "compile_kernel", "compute_dtype", "worth_helpers"]
+
+#: Below so many multiply-adds a helper costs more than it brings (a hand-over is a microsecond).
+_SERIAL_MACS = 100_000
+#: Workspaces up to this size are kept for a thread's next call; fresh pages cost time.
+_KEPT_BYTES = 8 << 20
+
+_SIGNATURE = jit.void(9)
+_kept = threading.local()
+
+
+def compile_kernel(function: Callable[..., None], *key: Hashable) -> int:
+    """Compile ``void(geometry, x, weight, bias, residual, out, workspace, task, worker)``.
+
+    `key` names the kernel and every value that the function closes over. Returns its address.
+    """
+    return int(jit.compile_callback(function, _SIGNATURE, key).address)
+
+
+def compute_dtype(dtype: str) -> type[np.floating[Any]]:
+    """Return the NumPy type of sums and packed operands."""
+    return np.float64 if dtype == "float64" else np.float32
+
+
+def worth_helpers(macs: int, threads: int) -> int:
+    """Return how many threads a job of so many multiply-adds should be given."""
+    return threads if macs > _SERIAL_MACS else 1
+
+
+def _workspace(size: int) -> NDArray[np.uint8] | None:
+    """Return scratch memory aligned to a cache line; its content is arbitrary."""
+    if size == 0:
+        return None
+    kept: NDArray[np.uint8] | None = getattr(_kept, "memory", None)
+    if kept is None or kept.size < size:
+        raw = np.empty(size + 64, np.uint8)
+        start = -raw.ctypes.data % 64
+        kept = raw[start : start + size]
+        if size <= _KEPT_BYTES:
+            _kept.memory = kept
+    if config.poison_workspace:
+        kept.fill(0xFF)  # NaN in every float type
+    return kept
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CpuPlan:
+    """A CPU kernel made ready for one problem and one binding.
+
+    Parameters
+    ----------
+    record : ndarray
+        Geometry, see `geometry`.
+    kernel, tasks, workers : int
+        Address of the machine code, number of its tasks, most threads on them.
+    workspace_bytes : int
+        Scratch memory of one call.
+    compute : type
+        NumPy type of sums; the bias is brought to it.
+    bias_size : int
+        Output channels.
+    pack_kernel, pack_tasks : int
+        Address of the weight packer and number of its tasks; 0 where weights are read as they are.
+    packed_size : int
+        Elements of the packed weight.
+    packing : hashable
+        Names the order of the packed weight: plans with equal `packing` share it.
+    """
+
+    record: NDArray[Any]
+    kernel: int
+    tasks: int
+    workers: int
+    workspace_bytes: int
+    compute: type[np.floating[Any]]
+    bias_size: int
+    pack_kernel: int
+    pack_tasks: int
+    packed_size: int
+    packing: Hashable
+    tables: tuple[NDArray[Any], ...] = ()
+    geometry: int = field(init=False)
+    no_bias: NDArray[Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "geometry", self.record.ctypes.data)
+        object.__setattr__(self, "no_bias", np.zeros(self.bias_size, self.compute))
+
+    def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
+        """Return `weight` in the kernel's order."""
+        packed = np.empty(self.packed_size, self.compute)
+        if config.poison_workspace:
+            packed.fill(np.nan)
+        pool.run(
+            self.pack_kernel, self.geometry, weight, None, None, None, packed, None,
+            self.pack_tasks, worth_helpers(32 * packed.size, self.workers),
+        )  # fmt: skip
+        return packed
+
+    def run(
+        self,
+        x: NDArray[Any],
+        packed: NDArray[Any],
+        bias: NDArray[Any] | None,
+        residual: NDArray[Any] | None,
+        out: NDArray[Any],
+    ) -> None:
+        """Compute into `out`."""
+        if bias is None:
+            bias = self.no_bias
+        elif bias.dtype != self.compute or not bias.flags.c_contiguous:
+            bias = np.ascontiguousarray(bias, self.compute)
+        pool.run(
+            self.kernel, self.geometry, x, packed, bias, residual, out,
+            _workspace(self.workspace_bytes), self.tasks, self.workers,
+        )  # fmt: skip

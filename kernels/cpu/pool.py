@@ -1,0 +1,411 @@
+"""Threads for the kernels: one small pool that can be used from anywhere.
+
+A job is a compiled function and a number of tasks; whoever is free takes the next task. Numba's
+own threading layers are not used, for three reasons: `workqueue` aborts the process when two
+Python threads launch at once, OpenMP aborts it after a fork, and a launch costs 3 microseconds
+(`workqueue`: 190) where this pool's costs well under one.
+
+How it works. Helper threads are Python threads that spend their lives in machine code with the
+GIL released: they spin for about a millisecond waiting for a job and then park on a lock. The
+state that they share with the caller is an array of integers::
+
+    ticket      generation << 32 | next task      one word, so that a claim is one compare-swap
+    done        finished tasks of the job in work
+    busy        1 while a caller owns the pool
+    job         function, operands, tasks, workers
+    parked[w]   1 while helper w sleeps
+
+A claim succeeds only for the generation whose job was read, so a late helper can never run a
+stale job. A caller that finds the pool busy runs its job alone: no waiting, no oversubscription.
+After a fork the child starts with a fresh state and fresh helpers.
+
+A kernel is ``void(geometry, x, weight, bias, residual, out, workspace, task, worker)``, all
+integers. Tasks must not depend on each other, and no sum may depend on which worker took it: then
+results are the same bits for any number of threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from . import jit
+from .simd import I32, I64, call, pointer
+
+__all__ = ["run"]
+
+_OPERANDS = 7  # geometry, x, weight, bias, residual, out, workspace
+_TICKET, _DONE, _BUSY, _JOB, _PARKED = 0, 8, 16, 24, 40
+_TASKS, _WORKERS = _OPERANDS + 1, _OPERANDS + 2  # words of the job, after function and operands
+_CLOSED = 0xFFFFFFFF  # a next task that no job has
+_LINE = 8  # words in a cache line: flags written by different threads do not share one
+_MOST_WORKERS = 256
+_SPINS = 40_000  # pauses before a helper parks: about a millisecond
+_IMPATIENCE = 4_000  # pauses before a waiting caller offers its processor to others
+
+# In CPython every object starts with its header, and NumPy's array struct continues with the data
+# pointer; `np.ndarray.ctypes.data` tells the same address and takes a microsecond.
+_DATA_OFFSET = object.__basicsize__
+
+
+@intrinsic
+def _load(typingctx: Any, address: Any) -> Any:
+    """Read a word that other threads write."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load_atomic(pointer(builder, args[0], I64), "seq_cst", 8)
+
+    return types.intp(types.intp), codegen
+
+
+@intrinsic
+def _store(typingctx: Any, address: Any, value: Any) -> Any:
+    """Write a word that other threads read."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store_atomic(args[1], pointer(builder, args[0], I64), "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), codegen
+
+
+@intrinsic
+def _swap(typingctx: Any, address: Any, value: Any) -> Any:
+    """Write a word and return the one that was there."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("xchg", pointer(builder, args[0], I64), args[1], "seq_cst")
+
+    return types.intp(types.intp, types.intp), codegen
+
+
+@intrinsic
+def _increment(typingctx: Any, address: Any) -> Any:
+    """Add one to a word."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("add", pointer(builder, args[0], I64), I64(1), "seq_cst")
+
+    return types.intp(types.intp), codegen
+
+
+@intrinsic
+def _claim(typingctx: Any, address: Any, expected: Any) -> Any:
+    """Add one to a word if it still holds `expected`; return whether it did."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        after = builder.add(args[1], I64(1))
+        pair = builder.cmpxchg(
+            pointer(builder, args[0], I64), args[1], after, "seq_cst", "seq_cst"
+        )
+        return builder.zext(builder.extract_value(pair, 1), I64)
+
+    return types.intp(types.intp, types.intp), codegen
+
+
+@intrinsic
+def _pause(typingctx: Any) -> Any:
+    """Tell the processor that this is a spin loop."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if builder.module.triple.startswith(("aarch64", "arm64")):
+            call(builder, "llvm.aarch64.hint", ir.VoidType(), I32(1))  # yield
+        elif builder.module.triple.startswith(("x86_64", "i686", "i386")):
+            call(builder, "llvm.x86.sse2.pause", ir.VoidType())
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def _read(typingctx: Any, address: Any) -> Any:
+    """Read a word."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(pointer(builder, args[0], I64))
+
+    return types.intp(types.intp), codegen
+
+
+@intrinsic
+def _data(typingctx: Any, array: Any) -> Any:
+    """Return the data pointer of the NumPy array whose `id` is given; 0 for 0."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        field = builder.add(args[0], I64(_DATA_OFFSET))
+        none = builder.icmp_signed("==", args[0], I64(0))
+        # Reading the caller's own frame where there is no array keeps this free of branches.
+        address = builder.select(none, builder.ptrtoint(builder.alloca(I64), I64), field)
+        value = builder.load(pointer(builder, address, I64))
+        return builder.select(none, I64(0), value)
+
+    return types.intp(types.intp), codegen
+
+
+@intrinsic
+def _call(
+    typingctx: Any, function: Any, g: Any, x: Any, w: Any, b: Any, r: Any, y: Any, s: Any, t: Any, i: Any
+) -> Any:
+    """Call a kernel: function, seven operands, task, worker."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [I64] * (_OPERANDS + 2))
+        builder.call(pointer(builder, args[0], kind), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*([types.intp] * (_OPERANDS + 3))), codegen
+
+
+def _functions() -> dict[str, Any]:
+    """Define what the caller and the helpers run in machine code."""
+
+    @numba.njit
+    def call_job(job: int, task: int, worker: int) -> None:
+        """Run one task of the job whose words stand at an address."""
+        _call(
+            _read(job),
+            _read(job + 8),
+            _read(job + 16),
+            _read(job + 24),
+            _read(job + 32),
+            _read(job + 40),
+            _read(job + 48),
+            _read(job + 56),
+            task,
+            worker,
+        )
+
+    @numba.njit
+    def take_tasks(state: int, generation: int, worker: int) -> None:
+        """Run tasks of one generation until none is left."""
+        job = state + 8 * _JOB
+        tasks = _load(job + 8 * _TASKS)
+        while True:
+            ticket = _load(state + 8 * _TICKET)
+            task = ticket & _CLOSED
+            if ticket >> 32 != generation or task >= tasks:
+                return
+            if _claim(state + 8 * _TICKET, ticket):
+                call_job(job, task, worker)
+                _increment(state + 8 * _DONE)
+
+    @numba.njit
+    def finish(state: int) -> int:
+        """Work on the job, then wait for the others; 0 when all is done, 1 when still waiting."""
+        generation = _load(state + 8 * _TICKET) >> 32
+        take_tasks(state, generation, 0)
+        tasks = _read(state + 8 * (_JOB + _TASKS))
+        for _ in range(_IMPATIENCE):
+            if _load(state + 8 * _DONE) == tasks:
+                # A late helper must not find a task while the next job's words are written.
+                _store(state + 8 * _TICKET, generation << 32 | _CLOSED)
+                _store(state + 8 * _BUSY, 0)
+                return 0
+            _pause()
+        return 1
+
+    def submit(
+        state: int, function: int, g: int, x: int, w: int, b: int, r: int, y: int, s: int,
+        tasks: int, workers: int,
+    ) -> int:  # fmt: skip
+        """Run a job; 0 when done, 1 when still waiting, 2 when helpers must be woken first."""
+        x, w, b, r, y, s = _data(x), _data(w), _data(b), _data(r), _data(y), _data(s)
+        if workers < 2 or tasks < 2 or _swap(state + 8 * _BUSY, 1):
+            for task in range(tasks):
+                _call(function, g, x, w, b, r, y, s, task, 0)
+            return 0
+        job = state + 8 * _JOB
+        for i, value in enumerate((function, g, x, w, b, r, y, s, tasks, workers)):
+            _store(job + 8 * i, value)
+        _store(state + 8 * _DONE, 0)
+        generation = (_load(state + 8 * _TICKET) >> 32) + 1 & 0x7FFFFFFF
+        _store(state + 8 * _TICKET, generation << 32)
+        asleep = 0
+        for worker in range(1, workers):
+            asleep |= _load(state + 8 * (_PARKED + worker * _LINE))
+        return 2 if asleep else finish(state)
+
+    def resume(state: int) -> int:
+        """Go on with a job that `submit` published."""
+        return finish(state)
+
+    def serve(state: int, worker: int, seen: int) -> int:
+        """Help with jobs until none came for a while; return the last generation seen."""
+        idle = 0
+        while idle < _SPINS:
+            generation = _load(state + 8 * _TICKET) >> 32
+            if generation == seen:
+                _pause()
+                idle += 1
+                continue
+            idle, seen = 0, generation
+            if worker < _load(state + 8 * (_JOB + _WORKERS)):
+                take_tasks(state, generation, worker)
+        return seen
+
+    def park(state: int, worker: int, seen: int) -> int:
+        """Announce that a helper goes to sleep; 0 when a job has come meanwhile."""
+        _store(state + 8 * (_PARKED + worker * _LINE), 1)
+        if _load(state + 8 * _TICKET) >> 32 == seen:
+            return 1
+        return 1 - _swap(state + 8 * (_PARKED + worker * _LINE), 0)
+
+    def wake(state: int, worker: int) -> int:
+        """Return whether helper `worker` slept and is now to be woken by the caller."""
+        return _swap(state + 8 * (_PARKED + worker * _LINE), 0)
+
+    return {"submit": submit, "resume": resume, "serve": serve, "park": park, "wake": wake}
+
+
+_ARGUMENTS = {"submit": 11, "resume": 1, "serve": 3, "park": 3, "wake": 2}
+
+
+class Pool:
+    """The helpers and the words that they share with callers."""
+
+    def __init__(self) -> None:
+        integer = types.intp
+        self._native = {
+            name: jit.compile_function(
+                function, integer(*([integer] * _ARGUMENTS[name])), (f"pool_{name}",)
+            )
+            for name, function in _functions().items()
+        }
+        self.submit = self._native["submit"]
+        self._lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        """Start from a fresh state with no helper: in a new process, and after a fork."""
+        self._words = np.zeros(_PARKED + _MOST_WORKERS * _LINE + _LINE, np.int64)
+        line = 8 * _LINE
+        self.state = (self._words.ctypes.data + line - 1) // line * line
+        self.helpers: list[threading.Lock] = []
+        self._lock = threading.Lock()
+
+    def grow(self, workers: int) -> None:
+        """Start helpers until `workers` threads, the caller among them, can work on a job."""
+        with self._lock:
+            while len(self.helpers) < min(workers, _MOST_WORKERS) - 1:
+                bed = threading.Lock()
+                bed.acquire()
+                self.helpers.append(bed)
+                arguments = (self.state, len(self.helpers), bed)
+                name = f"fastconv-{len(self.helpers)}"
+                threading.Thread(target=self._live, args=arguments, name=name, daemon=True).start()
+
+    def _live(self, state: int, worker: int, bed: threading.Lock) -> None:
+        """Spend a helper's life: serve in machine code, sleep when there is nothing to do."""
+        serve, park = self._native["serve"], self._native["park"]
+        seen = 0
+        while True:
+            seen = serve(state, worker, seen)
+            if park(state, worker, seen):
+                bed.acquire()
+
+    def complete(self, status: int) -> None:
+        """Wake helpers if need be and see the job through."""
+        wake, resume = self._native["wake"], self._native["resume"]
+        if status == 2:
+            for worker, bed in enumerate(self.helpers, 1):
+                if wake(self.state, worker):
+                    bed.release()
+        while resume(self.state):
+            time.sleep(0)
+
+
+_pool: Pool | None = None
+
+
+def _started() -> Pool:
+    """Return the pool, made by the first caller."""
+    global _pool
+    with jit.lock:
+        if _pool is None:
+            _pool = Pool()
+            _check_layout()
+        return _pool
+
+
+def _check_layout() -> None:
+    """Make sure that an array's data pointer stands where this module reads it."""
+    probe = np.empty(1)
+    if ctypes.c_void_p.from_address(id(probe) + _DATA_OFFSET).value != probe.ctypes.data:
+        raise RuntimeError("fastconv needs CPython: NumPy's arrays have another layout here")
+
+
+def _before_fork() -> None:
+    jit.lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    jit.lock.release()
+
+
+def _after_fork_in_child() -> None:
+    """Forget the parent's helpers: a fork copies no threads, and may copy a job half done."""
+    if _pool is not None:
+        _pool.reset()
+    jit.lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
+
+
+def run(
+    function: int,
+    geometry: int,
+    x: Any,
+    weight: Any,
+    bias: Any | None,
+    residual: Any | None,
+    out: Any,
+    workspace: Any | None,
+    tasks: int,
+    workers: int,
+) -> None:
+    """Run every task of a job and return when all are done.
+
+    Parameters
+    ----------
+    function, geometry : int
+        Addresses of the kernel and of its geometry.
+    x, weight, bias, residual, out, workspace : ndarray or None
+        Operands, alive in the caller; a kernel gets their data addresses, 0 for None.
+    tasks : int
+        Number of tasks.
+    workers : int
+        Most threads that may work on them, the calling one among them.
+    """
+    pool = _pool or _started()
+    if workers > len(pool.helpers) + 1:
+        pool.grow(workers)
+    status = pool.submit(
+        pool.state,
+        function,
+        geometry,
+        id(x),
+        id(weight),
+        0 if bias is None else id(bias),
+        0 if residual is None else id(residual),
+        id(out),
+        0 if workspace is None else id(workspace),
+        tasks,
+        workers,
+    )
+    if status:
+        pool.complete(status)

@@ -1,0 +1,173 @@
+"""The CPU's kernels: what each can run, what it costs, where its code is.
+
+This table imports no compiler, so that explaining and choosing are cheap; a kernel's module is
+imported when it first runs.
+
+Costs are predicted seconds: floating point operations over the nominal peak, divided by the part
+of the peak that the kernel reaches, plus the bytes that it must move.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import DeviceInfo, KernelSpec, Tolerance
+
+from . import dilated
+
+__all__ = ["SPECS"]
+
+ITEMSIZE = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
+
+# Sums in compute precision lose a few units in the last place; the halves are rounded once at the
+# end, by at most half a unit: 2**-12 and 2**-9 of the largest output.
+_TOLERANCE = {
+    "float32": Tolerance(2e-6),
+    "float64": Tolerance(4e-15),
+    "float16": Tolerance(2.0**-11),
+    "bfloat16": Tolerance(2.0**-8),
+}
+
+
+def _workspace(module: str) -> Callable[[ConvProblem, DeviceInfo], int]:
+    """Return a function that asks a kernel's module for its workspace."""
+
+    def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
+        found = importlib.import_module(f"fastconv.kernels.cpu.{module}")
+        return int(found.workspace(problem, device))
+
+    return workspace
+
+
+def _seconds(problem: ConvProblem, device: DeviceInfo, efficiency: float, waste: float = 1.0) -> float:
+    """Return arithmetic time at a part of the peak, or memory time where that is longer."""
+    size = ITEMSIZE[problem.dtype]
+    compute_size = 8 if problem.dtype == "float64" else 4
+    elements = math.prod(problem.x_shape) + math.prod(problem.out_shape)
+    elements += math.prod(problem.weight_shape)
+    arithmetic = problem.flops * waste / device.flops(compute_size) / efficiency
+    return max(arithmetic, elements * size / 20e9) + 2e-6
+
+
+def _no_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    return []
+
+
+def _im2col_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    rows = problem.out_channels // problem.groups
+    # Packing costs as much as 4 rows of arithmetic; row counts round up to a step of the tile.
+    waste = (rows + 4) / rows
+    pixels, lanes = math.prod(problem.out_size), device.lanes(8 if problem.dtype == "float64" else 4)
+    waste *= -(-pixels // lanes) * lanes / max(pixels, 1)
+    strided = problem.layout != "channels_first"
+    waste *= (rows + (24 if strided else 0)) / rows
+    return _seconds(problem, device, 0.9, waste)
+
+
+#: Regions of the output with taps of their own; more would be too thin to fill vectors.
+_MOST_REGIONS = 125
+
+
+def _dilated_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    if max(problem.dilation) == 1:
+        return ["is for dilated kernels; this one has no holes"]
+    if not any(max(pair) for pair in problem.padding):
+        return ["skips taps in the padding; there is none"]
+    intervals = [len(dilated.axis_intervals(problem, axis)) for axis in range(problem.ndim)]
+    if math.prod(intervals) > _MOST_REGIONS:
+        return [f"would cut the output into {math.prod(intervals)} regions, more than {_MOST_REGIONS}"]
+    return []
+
+
+def _dilated_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    rows = problem.out_channels // problem.groups
+    share = dilated.active_share(problem, lanes) * (rows + 6) / rows
+    regions = math.prod(len(dilated.axis_intervals(problem, axis)) for axis in range(problem.ndim))
+    return _seconds(problem, device, 0.88, share) + regions * 2e-6
+
+
+#: Input channels of a group times kernel depth that `direct` copies at once.
+_MOST_PLANES = 64
+
+
+def _window_waste(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Return cycles a useful multiply-add of the window tile, one vector a cycle being 1."""
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    kernel, stride = (1, *problem.kernel_size)[-2:], (1, *problem.stride)[-2:]
+    width = problem.out_size[-1]
+    waste = -(-width // lanes) * lanes / width
+    # Without shared rows every multiply-add loads a vector, most of them across a cache line.
+    shared = stride[0] == 1 and kernel[0] > 1
+    copies = 3 * stride[0] * stride[1] / (kernel[0] * kernel[1])
+    if problem.layout != "channels_first":
+        copies *= 8
+    rows = problem.out_channels // problem.groups
+    return waste * ((1.3 if shared else 2.2) + copies / rows)
+
+
+def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    return _seconds(problem, device, 0.8, _window_waste(problem, device))
+
+
+def _depthwise_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    if not problem.is_depthwise:
+        channels = problem.in_channels // problem.groups
+        return [f"wants one input channel a group; this has {channels}"]
+    return []
+
+
+def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    planes = problem.in_channels // problem.groups * math.prod(problem.kernel_size[:-2])
+    if planes > _MOST_PLANES:
+        return [f"copies input channels x kernel depth = {planes} planes a group, at most {_MOST_PLANES}"]
+    if problem.is_depthwise and problem.groups > 1:
+        return ["leaves depthwise problems to cpu.depthwise"]
+    return []
+
+
+SPECS = (
+    KernelSpec(
+        name="cpu.im2col_gemm",
+        op="conv",
+        device="cpu",
+        reasons=_no_reasons,
+        cost=_im2col_gemm_cost,
+        target="fastconv.kernels.cpu.im2col_gemm:plan",
+        workspace=_workspace("im2col_gemm"),
+        tolerance=_TOLERANCE,
+    ),
+    KernelSpec(
+        name="cpu.dilated",
+        op="conv",
+        device="cpu",
+        reasons=_dilated_reasons,
+        cost=_dilated_cost,
+        target="fastconv.kernels.cpu.dilated:plan",
+        workspace=_workspace("dilated"),
+        tolerance=_TOLERANCE,
+    ),
+    KernelSpec(
+        name="cpu.depthwise",
+        op="conv",
+        device="cpu",
+        reasons=_depthwise_reasons,
+        cost=_window_cost,
+        target="fastconv.kernels.cpu.depthwise:plan",
+        workspace=_workspace("depthwise"),
+        tolerance=_TOLERANCE,
+    ),
+    KernelSpec(
+        name="cpu.direct",
+        op="conv",
+        device="cpu",
+        reasons=_direct_reasons,
+        cost=_window_cost,
+        target="fastconv.kernels.cpu.direct:plan",
+        workspace=_workspace("direct"),
+        tolerance=_TOLERANCE,
+    ),
+)

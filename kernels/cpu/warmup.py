@@ -1,0 +1,70 @@
+"""Compile ahead of time: everything that common problems will ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from fastconv.arrays import dtype_of
+from fastconv.dispatch import kernels, make_plan, use_kernel
+from fastconv.errors import NoKernelError
+from fastconv.problem import DTYPES, ConvProblem, parse_line
+from fastconv.spec import Binding
+
+from . import jit
+
+__all__ = ["warmup"]
+
+# Each line reaches another variant: tiles by width, by kernel size, by stride.
+_LINES = (
+    "ic64ih14oc64kh3ph1",
+    "ic64ih40oc64kh3ph6dh5",
+    *(f"g8ic8ih{w}oc8kh{k}ph{k // 2}sh{s}" for w in (14, 28, 42, 112) for k in (3, 5, 7) for s in (1, 2)),
+    *(f"g8ic8iw{w}oc8kw{k}pw{k // 2}" for w in (16, 1000) for k in (3, 31)),
+    "g8ic8id8ih28iw28oc8kd3pd1",
+    *(f"ic3ih{w}oc3kh{k}ph{k // 2}" for w in (16, 512) for k in (3, 5, 15)),
+)
+
+
+def _problems(dtypes: Iterable[str]) -> Iterator[ConvProblem]:
+    for dtype in dtypes:
+        for line in _LINES:
+            yield parse_line(f"--dt={DTYPES[dtype]} {line}")[0]
+
+
+def _binding(problem: ConvProblem) -> Binding:
+    """Return the binding of contiguous arrays."""
+    shapes = (problem.x_shape, problem.weight_shape, problem.out_shape)
+    return Binding(*(np.empty(shape, dtype_of(problem.dtype)).strides for shape in shapes))
+
+
+def warmup(
+    dtypes: Iterable[str] = ("float32", "float64"),
+    progress: Callable[[str], None] | None = None,
+) -> int:
+    """Compile the CPU kernels for common problems and keep them on disk.
+
+    Parameters
+    ----------
+    dtypes : iterable of str
+        Element types to compile for.
+    progress : callable, optional
+        Told each kernel and problem before it is compiled.
+
+    Returns
+    -------
+    int
+        Number of variants that were compiled now; those found on disk do not count.
+    """
+    before = jit.statistics.compiled
+    for problem in _problems(dtypes):
+        for spec in kernels("conv", "cpu"):
+            if progress is not None:
+                progress(f"{spec.name} {problem.line()}")
+            try:
+                with use_kernel(spec.name):
+                    make_plan(problem, _binding(problem))
+            except NoKernelError:
+                continue  # this kernel does not run this problem: nothing to compile
+    return jit.statistics.compiled - before

@@ -1,0 +1,218 @@
+"""The truth that every kernel is tested against: plain NumPy in float64, slow and obvious.
+
+One function an operator. Nothing here is fast on purpose and nothing here is ever dispatched to.
+
+A convolution is written as its definition: pad the input with explicit zeros, then add up one
+matrix product for each kernel tap over the strided window of pixels which that tap touches:
+
+    padded = zeros(N, C, in_size + pads);  padded[inside] = x
+    for tap in kernel_size:                                    # (i, j) of a 3x3, say
+        window = padded[..., tap * dilation :: stride]         # out_size pixels, every channel
+        for g in groups:
+            out[:, g] += weight[g, :, :, tap] @ window[:, g]   # (O/g, C/g) @ (C/g, pixels)
+    out = activation(out + bias + residual)
+
+Padding is a zero like any other: it is multiplied and added, so an infinite or NaN weight makes a
+NaN wherever its tap meets padding, just as a NaN or an infinity of the input reaches every output
+whose window holds it, and no other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+_erf: Callable[[Array], Array] = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def relu(y: Array) -> Array:
+    """``max(y, 0)``; NaN stays NaN."""
+    return np.maximum(y, 0.0)
+
+
+def leaky_relu(y: Array, alpha: float = 0.01) -> Array:
+    """``y`` where it is positive, else ``alpha * y``."""
+    return np.where(y > 0, y, alpha * y)
+
+
+def elu(y: Array, alpha: float = 1.0) -> Array:
+    """``y`` where it is positive, else ``alpha * (exp(y) - 1)``."""
+    return np.where(y > 0, y, alpha * np.expm1(np.minimum(y, 0.0)))
+
+
+def sigmoid(y: Array) -> Array:
+    """``1 / (1 + exp(-y))``."""
+    return 1.0 / (1.0 + np.exp(-y))
+
+
+def silu(y: Array) -> Array:
+    """``y * sigmoid(y)``."""
+    return y / (1.0 + np.exp(-y))
+
+
+def relu6(y: Array) -> Array:
+    """``min(max(y, 0), 6)``."""
+    return np.minimum(np.maximum(y, 0.0), 6.0)
+
+
+def hardswish(y: Array) -> Array:
+    """``y * relu6(y + 3) / 6``."""
+    return y * relu6(y + 3.0) / 6.0
+
+
+def gelu(y: Array) -> Array:
+    """``y * (1 + erf(y / sqrt(2))) / 2``: the exact form, not the tanh approximation."""
+    return y * (0.5 * (1.0 + _erf(y / math.sqrt(2.0))))
+
+
+ACTIVATIONS: dict[str, Callable[..., Array]] = {
+    "relu": relu,
+    "leaky_relu": leaky_relu,
+    "elu": elu,
+    "silu": silu,
+    "sigmoid": sigmoid,
+    "tanh": np.tanh,
+    "relu6": relu6,
+    "hardswish": hardswish,
+    "gelu": gelu,
+}
+
+
+def activate(y: Array, activation: str | None, alpha: float | None = None) -> Array:
+    """Apply an activation by name.
+
+    Parameters
+    ----------
+    y : float64 array of any shape
+    activation : str or None
+        A key of `ACTIVATIONS`, or None for none.
+    alpha : float, optional
+        Slope of ``leaky_relu`` (default 0.01), scale of ``elu`` (default 1.0).
+
+    Returns
+    -------
+    float64 array of the same shape
+
+    Raises
+    ------
+    KeyError
+        The name is unknown.
+    TypeError
+        `alpha` is given to an activation that has none.
+
+    Examples
+    --------
+    >>> activate(np.array([-2.0, 3.0]), "leaky_relu", 0.5).tolist()
+    [-1.0, 3.0]
+    """
+    if activation is None:
+        return y
+    function = ACTIVATIONS[activation]
+    with np.errstate(over="ignore", invalid="ignore"):
+        return function(y) if alpha is None else function(y, alpha)
+
+
+def _out_size(
+    in_size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+) -> list[int]:
+    return [
+        (size + lo + hi - d * (k - 1) - 1) // s + 1
+        for size, k, s, (lo, hi), d in zip(
+            in_size, kernel_size, stride, padding, dilation, strict=True
+        )
+    ]
+
+
+def _touched_by(
+    tap: Sequence[int], out_size: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> tuple[slice, ...]:
+    """The index of the padded pixels, one an output pixel, that one tap is multiplied with."""
+    pixels = [
+        slice(t * d, t * d + (size - 1) * s + 1, s)
+        for t, size, s, d in zip(tap, out_size, stride, dilation, strict=True)
+    ]
+    return (slice(None), slice(None), *pixels)
+
+
+def conv(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    stride: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+    dilation: tuple[int, ...],
+    groups: int = 1,
+    residual: ArrayLike | None = None,
+    activation: str | None = None,
+    alpha: float | None = None,
+) -> Array:
+    """Convolution of one to three spatial dimensions: the definition, in float64.
+
+    Deep learning's convolution, which signal processing calls correlation: the kernel is not
+    flipped. The order is convolution, bias, residual, activation.
+
+    Parameters
+    ----------
+    x : array of shape (batch, in_channels, *in_size)
+        Any real dtype; it is converted to float64 first.
+    weight : array of shape (out_channels, in_channels / groups, *kernel_size)
+    bias : array of shape (out_channels,), optional
+    stride, dilation : tuple of int
+        One an axis, in pixels.
+    padding : tuple of (int, int)
+        Zeros before and after each axis, in pixels.
+    groups : int
+        Output channel ``o`` sees only the input channels of group ``o // (out_channels/groups)``.
+    residual : array of the output's shape, optional
+    activation : str, optional
+        A key of `ACTIVATIONS`.
+    alpha : float, optional
+        Parameter of ``leaky_relu`` and ``elu``.
+
+    Returns
+    -------
+    float64 array of shape (batch, out_channels, *out_size)
+        ``out_size = (in_size + lo + hi - dilation * (kernel_size - 1) - 1) // stride + 1``
+
+    Examples
+    --------
+    A difference of neighbours, on a ramp with one zero of padding on the left:
+
+    >>> x = np.array([[[1.0, 2.0, 4.0, 8.0]]])
+    >>> weight = np.array([[[-1.0, 1.0]]])
+    >>> conv(x, weight, stride=(1,), padding=((1, 0),), dilation=(1,)).tolist()
+    [[[1.0, 1.0, 2.0, 4.0]]]
+    """
+    x = np.asarray(x).astype(np.float64)
+    weight = np.asarray(weight).astype(np.float64)
+    batch, in_channels, *in_size = x.shape
+    out_channels, channels_per_group, *kernel_size = weight.shape
+    assert channels_per_group * groups == in_channels, "channels do not match groups"
+    out_size = _out_size(in_size, kernel_size, stride, padding, dilation)
+    pixels = math.prod(out_size)
+    padded = np.pad(x, ((0, 0), (0, 0), *padding))
+    # As matrices: one (O/g, C/g) a group and tap, one (C/g, pixels) an image and group.
+    filters = weight.reshape(groups, out_channels // groups, channels_per_group, *kernel_size)
+    out = np.zeros((batch, groups, out_channels // groups, pixels))
+    for tap in np.ndindex(*kernel_size):
+        window = padded[_touched_by(tap, out_size, stride, dilation)]
+        window = window.reshape(batch, groups, channels_per_group, pixels)
+        filter_tap = (slice(None), slice(None), slice(None), *tap)
+        with np.errstate(over="ignore", invalid="ignore"):
+            out += filters[filter_tap] @ window
+    out = out.reshape(batch, out_channels, *out_size)
+    if bias is not None:
+        out += np.asarray(bias).astype(np.float64).reshape(out_channels, *[1] * len(out_size))
+    if residual is not None:
+        out += np.asarray(residual).astype(np.float64)
+    return activate(out, activation, alpha)

@@ -1,0 +1,192 @@
+"""What the tests share: arrays for a problem, the reference's answer, and comparisons."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+import fastconv
+from fastconv import dispatch
+from fastconv.kernels import reference
+from fastconv.problem import ConvProblem
+from fastconv.spec import KernelSpec, Tolerance
+
+ROOT = Path(__file__).resolve().parent.parent
+
+DTYPES: dict[str, np.dtype] = {
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+FUNCTIONS = {1: fastconv.conv1d, 2: fastconv.conv2d, 3: fastconv.conv3d}
+MODULES = {1: fastconv.Conv1d, 2: fastconv.Conv2d, 3: fastconv.Conv3d}
+
+
+@dataclass
+class Tensors:
+    """The arrays of one call; `residual` has the output's shape."""
+
+    x: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+    residual: np.ndarray
+
+
+def in_layout(array: np.ndarray, layout: str) -> np.ndarray:
+    """The same values in another memory order."""
+    if layout == "channels_last":
+        return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1)
+    if layout == "strided":  # every second element of a wider array, so no axis is dense
+        wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
+        wide[..., ::2] = array
+        return wide[..., ::2]
+    return array
+
+
+def _tensors(problem: ConvProblem, draw: Callable[[tuple[int, ...], str], np.ndarray]) -> Tensors:
+    dtype = DTYPES[problem.dtype]
+    shapes = {
+        "x": problem.x_shape,
+        "weight": problem.weight_shape,
+        "bias": (problem.out_channels,),
+        "residual": problem.out_shape,
+    }
+    arrays = {name: draw(shape, name).astype(dtype) for name, shape in shapes.items()}
+    for name in ("x", "residual"):
+        arrays[name] = in_layout(arrays[name], problem.layout)
+    return Tensors(**arrays)
+
+
+def small_integers(problem: ConvProblem, rng: np.random.Generator) -> Tensors:
+    """Arrays whose every partial sum is an exact float32, so any order of adding is exact."""
+    return _tensors(problem, lambda shape, _: rng.integers(-4, 5, shape))
+
+
+def gaussians(problem: ConvProblem, rng: np.random.Generator) -> Tensors:
+    """Standard normal input and weights scaled so that outputs are of order one."""
+    fan_in = np.sqrt(np.prod(problem.weight_shape[1:]))
+
+    def draw(shape: tuple[int, ...], name: str) -> np.ndarray:
+        values = rng.standard_normal(shape)
+        return values / fan_in if name == "weight" else values
+
+    return _tensors(problem, draw)
+
+
+def refusals(spec: KernelSpec, problem: ConvProblem) -> list[str]:
+    """The sentences for which a kernel can not run a problem, as `explain` tells them."""
+    rows = dispatch.explain(problem).rows
+    row = next(row for row in rows if row.kernel == spec.name)
+    return row.reasons if row.milliseconds is None else []
+
+
+def geometry(problem: ConvProblem) -> dict[str, Any]:
+    """The keyword arguments that fastconv and the reference have in common."""
+    return {
+        "stride": problem.stride,
+        "padding": problem.padding,
+        "dilation": problem.dilation,
+        "groups": problem.groups,
+    }
+
+
+def expected(
+    problem: ConvProblem, t: Tensors, *, epilogue: bool = False, activation: Any = None
+) -> np.ndarray:
+    """The reference's float64 answer; `epilogue` adds bias and residual."""
+    name, alpha = activation if isinstance(activation, tuple) else (activation, None)
+    return reference.conv(
+        t.x,
+        t.weight,
+        t.bias if epilogue else None,
+        residual=t.residual if epilogue else None,
+        activation=name,
+        alpha=alpha,
+        **geometry(problem),
+    )
+
+
+def functional(
+    problem: ConvProblem, t: Tensors, *, epilogue: bool = False, activation: Any = None, out: Any
+) -> np.ndarray:
+    """`conv1d`, `conv2d` or `conv3d`."""
+    return FUNCTIONS[problem.ndim](
+        t.x,
+        t.weight,
+        t.bias if epilogue else None,
+        residual=t.residual if epilogue else None,
+        activation=activation,
+        out=out,
+        **geometry(problem),
+    )
+
+
+def packed(
+    problem: ConvProblem, t: Tensors, *, epilogue: bool = False, activation: Any = None, out: Any
+) -> np.ndarray:
+    """The same through a `Conv1d`, `Conv2d` or `Conv3d` object."""
+    layer = MODULES[problem.ndim](
+        t.weight, t.bias if epilogue else None, activation=activation, **geometry(problem)
+    )
+    return layer(t.x, residual=t.residual if epilogue else None, out=out)
+
+
+CALLS = {"functional": functional, "packed": packed}
+
+
+def nan_output(problem: ConvProblem) -> np.ndarray:
+    """An output full of NaN in the memory order that the problem's output has."""
+    out = np.full(problem.out_shape, np.nan, DTYPES[problem.dtype])
+    return in_layout(out, "channels_last") if problem.layout == "channels_last" else out
+
+
+def assert_exact(actual: np.ndarray, truth: np.ndarray, what: str = "") -> None:
+    """Every element equals the reference, rounded to the dtype of `actual`."""
+    rounded = truth.astype(actual.dtype)
+    np.testing.assert_array_equal(
+        actual.astype(np.float64), rounded.astype(np.float64), err_msg=what, strict=True
+    )
+
+
+def assert_close(
+    actual: np.ndarray, truth: np.ndarray, tolerance: Tolerance, what: str = ""
+) -> None:
+    """The largest error is within the tolerance; NaN and infinity lie where the truth has them."""
+    assert actual.shape == truth.shape, what
+    values = actual.astype(np.float64)
+    finite = np.isfinite(truth)
+    np.testing.assert_array_equal(values[~finite], truth[~finite], err_msg=what)
+    scale = np.max(np.abs(truth[finite]), initial=1.0)
+    error = np.max(np.abs(values[finite] - truth[finite]), initial=0.0)
+    assert error <= tolerance.relative * scale, (
+        f"{what}: error {error:.3g} > {tolerance.relative:.3g} x {scale:.3g}"
+    )
+
+
+def bits(array: np.ndarray) -> bytes:
+    """The array's values as bytes, for comparisons to the last bit."""
+    return np.ascontiguousarray(array).tobytes()
+
+
+def run_child(
+    script: str, *arguments: str, timeout: float = 120, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a script of this folder in a fresh interpreter; a hang is an error of its own."""
+    command = [sys.executable, "-X", "faulthandler", str(ROOT / "tests" / script), *arguments]
+    return subprocess.run(
+        command,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

@@ -1,0 +1,303 @@
+"""The benchmark: suites, true outputs, the report's arithmetic, the command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastconv.bench import command, peers, report, truth
+from fastconv.bench.cases import Case, load, parse_case, select, suite_names, total_macs
+from fastconv.bench.runner import Measurement, Options, Result
+from fastconv.errors import ShapeError
+from fastconv.kernels import reference
+from fastconv.problem import parse_line
+
+NETWORKS = {
+    # name: (convolutions, published multiply-accumulates of them in millions,
+    #        published parameters less the fully connected, batch-norm and bias ones)
+    "alexnet": (5, 655.6, 61_100_840 - 58_631_144 - 1_152),
+    "vgg16": (13, 15_346.6, 138_357_544 - 123_642_856 - 4_224),
+    "resnet50": (53, 4_087.1, 25_557_032 - 2_049_000 - 53_120),
+    "inception_v3": (94, 5_711.2, 23_834_568 - 2_049_000 - 34_432),
+    "mobilenet_v1": (27, 567.7, 4_231_976 - 1_025_000 - 21_888),
+    "mobilenet_v2": (52, 299.5, 3_504_872 - 1_281_000 - 34_112),
+    "squeezenet": (26, 349.2, 1_235_496 - 3_944),
+    "shufflenet": (49, 137.5 - 0.96, None),
+    "densenet121": (120, 2_833.1, 7_978_856 - 1_025_000 - 83_648),
+}
+KINDS = {"core", "depthwise", "dilated", "grouped", "conv1d", "conv3d", "image", "float64"}
+
+TRUTHS = [
+    "ic6ih9oc8oh9kh3ph1",
+    "mb2ic5ih11iw8oc4kh3kw2sh2sw1ph1pw0",
+    "g3ic6ih9iw7oc9kh3ph2dh1",
+    "g4ic4ih12oc8kh3sh2ph1",
+    "g4ic4ih20oc8kh9ph4",
+    "mb2g2ic2iw300oc2kw70pw3",
+    "ic3id6ih7iw5oc4kd3kh2kw1pd1",
+    "ic40ih6oc4kh3ph1",
+    "--dt=f64 g2ic2ih15iw16oc2kh8ph3",
+    "--dt=f16 ic4ih6oc4kh3ph1",
+    "--tag=axb ic4ih6oc4kh3ph1",
+    "ic3ih8oc4oh4kh3sh2ph0",
+]
+
+
+def test_suites_are_those_announced() -> None:
+    assert set(suite_names()) == KINDS | set(NETWORKS)
+
+
+@pytest.mark.parametrize("suite", sorted(KINDS | set(NETWORKS)))
+def test_suite_reads_and_has_no_row_twice(suite: str) -> None:
+    cases = load(suite)
+    assert len({case.name for case in cases}) == len(cases)
+    assert len({case.problem for case in cases}) == len(cases)
+    for case in cases:
+        assert parse_line(case.problem.line())[0].out_shape == case.problem.out_shape
+
+
+@pytest.mark.parametrize("suite", sorted(NETWORKS))
+def test_network_has_its_published_size(suite: str) -> None:
+    cases = load(suite)
+    convolutions, millions, parameters = NETWORKS[suite]
+    weights = sum(case.count * int(np.prod(case.problem.weight_shape)) for case in cases)
+    assert sum(case.count for case in cases) == convolutions
+    assert total_macs(cases) / 1e6 == pytest.approx(millions, rel=1e-3)
+    assert parameters is None or weights == parameters
+    assert all(case.problem.batch == 1 for case in cases)
+
+
+def test_core_rows() -> None:
+    cases = load("core")
+    assert len(cases) == 39
+    assert [case.name for case in cases][::19] == ["conv1 7x7s2", "dw7x7 96@56", "lenet N256"]
+
+
+@pytest.mark.parametrize("suite", sorted(KINDS - {"core"}))
+def test_kind_suites_hold_their_kind(suite: str) -> None:
+    problems = [case.problem for case in load(suite)]
+    assert 20 <= len(problems) <= 30
+    test = {
+        "depthwise": lambda p: p.is_depthwise,
+        "dilated": lambda p: max(p.dilation) > 1,
+        "grouped": lambda p: 1 < p.groups < p.in_channels,
+        "conv1d": lambda p: p.ndim == 1,
+        "conv3d": lambda p: p.ndim == 3,
+        "image": lambda p: p.in_channels <= 4 and p.ndim == 2 and min(p.in_size) >= 512,
+        "float64": lambda p: p.dtype == "float64",
+    }[suite]
+    assert all(test(problem) for problem in problems)
+
+
+def test_case_with_count_and_spaces() -> None:
+    case = parse_case('--dt=f64 g2ic4ih8oc6kh3ph1n"two groups, 8x8*12"')
+    assert (case.name, case.count) == ("two groups, 8x8", 12)
+    assert (case.problem.groups, case.problem.dtype) == (2, "float64")
+    assert parse_case("ic4ih8oc6kh3").name == "ic4ih8oc6oh6kh3"
+
+
+def test_load_reads_files_and_lines(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text('# a comment\n\nic4ih8oc6kh3n"a*2"\n  ic4iw8oc6kw3n"b"\n')
+    assert [(case.name, case.count) for case in load(str(file))] == [("a", 2), ("b", 1)]
+    assert [case.name for case in select(load(str(file)), "iw8")] == ["b"]
+    assert load('ic4ih8oc6kh3n"single"')[0].name == "single"
+
+
+def test_load_names_what_is_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "bad.txt"
+    file.write_text("ic4ih8oc6kh3\nic4ih8oc6kh9\n")
+    with pytest.raises(ValueError, match=r"bad\.txt:2: .*kernel"):
+        load(str(file))
+    file.write_text("# nothing\n")
+    with pytest.raises(ValueError, match="no problem line"):
+        load(str(file))
+    with pytest.raises(ValueError, match="one of alexnet"):
+        load("resnet51")
+    with pytest.raises(ValueError, match="count of 0"):
+        parse_case('ic4ih8oc6kh3n"x*0"')
+    with pytest.raises(ShapeError):
+        load("ic4ih8")
+
+
+@pytest.mark.parametrize("line", TRUTHS)
+def test_truth_is_the_reference(line: str) -> None:
+    problem = parse_case(line).problem
+    x, w = truth.arrays(problem)
+    again, _ = truth.arrays(problem)
+    np.testing.assert_array_equal(x, again)
+    assert x.dtype.name == w.dtype.name == problem.dtype
+    assert x.shape == problem.x_shape
+    wanted = reference.conv(
+        x,
+        w,
+        stride=problem.stride,
+        padding=problem.padding,
+        dilation=problem.dilation,
+        groups=problem.groups,
+    )
+    assert truth.relative_error(truth.expected(problem, x, w), wanted) < 1e-14
+
+
+def test_arrays_lie_as_the_layout_says() -> None:
+    last, _ = truth.arrays(parse_case("--tag=axb ic4ih6oc4kh3").problem)
+    assert last.transpose(0, 2, 3, 1).flags.c_contiguous
+    strided, _ = truth.arrays(parse_case("--tag=any ic4ih6oc4kh3").problem)
+    assert not strided.flags.c_contiguous
+
+
+def test_wrong_results_have_a_reason() -> None:
+    problem = parse_case("ic2ih4oc2kh3ph1").problem
+    true = np.linspace(-1.0, 1.0, 32).reshape(problem.out_shape)
+    assert truth.wrong(problem, true.astype(np.float32), true) is None
+    assert "error 1.0e-03" in str(truth.wrong(problem, true + 1e-3, true))
+    assert "shape" in str(truth.wrong(problem, true[0], true))
+    true[0, 0, 0, 0] = np.nan
+    assert "error inf" in str(truth.wrong(problem, true, np.ones_like(true)))
+
+
+def test_symmetric_padding() -> None:
+    assert peers.symmetric_padding(parse_case("ic3ih8oc4oh4kh3sh2ph1").problem) == (1, 1)
+    unread = parse_case("ic3ih8oc4kh3sh2ph1").problem.with_(padding=((1, 0), (1, 0)))
+    assert peers.symmetric_padding(unread) == (1, 1)
+    read = parse_case("ic3ih8oc4kh3").problem.with_(padding=((0, 1), (0, 1)))
+    assert peers.symmetric_padding(read) is None
+
+
+def made_up() -> Result:
+    first = parse_case('ic64ih56oc64oh56kh3ph1n"first*3"')
+    second = parse_case('--dt=f64 ic4ih8oc4kh3n"second"')
+    third = parse_case('ic4ih8oc4kh3n"third"')
+
+    def took(*milliseconds: float, kernel: str | None = None) -> Measurement:
+        return Measurement([ms / 1e3 for ms in milliseconds], error=1e-7, kernel=kernel)
+
+    rows: list[tuple[Case, dict[str, Measurement]]] = [
+        (
+            first,
+            {
+                "fastconv": took(1.0, 2.0, 9.0, kernel="cpu.im2col_gemm"),
+                "fastconv_functional": took(4.0),
+                "torch": took(3.0, 4.0, 5.0),
+                "onnxruntime": took(8.0),
+            },
+        ),
+        (
+            second,
+            {
+                "fastconv": took(2.0, kernel="cpu.direct"),
+                "fastconv_functional": took(2.0),
+                "torch": took(1.0),
+                "onnxruntime": Measurement(reason="no float64"),
+            },
+        ),
+        (
+            third,
+            {
+                "fastconv": Measurement(reason="wrong result: planted", wrong=True, kernel="cpu.x"),
+                "fastconv_functional": took(2.0),
+                "torch": Measurement(reason="broken"),
+                "onnxruntime": Measurement(reason="broken"),
+            },
+        ),
+    ]
+    machine = {"cpu": "made up", "isa": "avx2", "threads": 2}
+    return Result(machine, {"float32": 231.211008e9, "float64": 100e9}, rows)
+
+
+def test_report_arithmetic() -> None:
+    made = report.build("made_up", made_up())
+    first, second, third = made["rows"]
+    assert first["times_ms"] == pytest.approx(
+        {"fastconv": 2.0, "fastconv_functional": 4.0, "torch": 4.0, "onnxruntime": 8.0}
+    )
+    assert first["quartiles_ms"]["torch"] == pytest.approx([3.5, 4.5])
+    assert (first["best_peer"], first["speedup"]) == ("torch", pytest.approx(2.0))
+    assert first["functional_speedup"] == pytest.approx(1.0)
+    # 231.2 million FLOP in 2 ms is 115.6 GFLOP/s: half of the peak made up above.
+    assert first["gflops"] == pytest.approx(115.605504)
+    assert first["percent_of_peak"] == pytest.approx(50.0)
+    assert second["percent_of_peak"] == pytest.approx(100 * 2 * 5184 / 2e-3 / 100e9)
+    assert second["refused"] == {"onnxruntime": "no float64"}
+    assert (third["speedup"], third["best_peer"], third["wrong"]) == (None, None, ["fastconv"])
+    assert made["geomean_speedup"] == pytest.approx(1.0)  # of 2 and 1/2; the count is no weight
+    assert made["min_speedup"] == pytest.approx(0.5)
+    assert made["min_speedup_problem"] == second["problem"]
+    assert made["functional_geomean_speedup"] == pytest.approx(0.5**0.5)
+    assert made["total_ms"] == pytest.approx({"fastconv_functional": 3 * 4.0 + 2.0 + 2.0})
+    assert made["machine"]["peak_gflops"]["float64"] == pytest.approx(100.0)
+
+
+def check_schema(made: dict[str, Any]) -> None:
+    """Hold a report against the shape that its readers rely on."""
+    assert isinstance(made["machine"], dict)
+    assert isinstance(made["suite"], str)
+    for key in ("geomean_speedup", "min_speedup"):
+        assert made[key] is None or isinstance(made[key], float)
+    for row in made["rows"]:
+        assert isinstance(row["problem"], str)
+        assert parse_case(row["problem"]).count == row["count"]
+        assert isinstance(row["kernel"], str)
+        assert all(isinstance(ms, float) for ms in row["times_ms"].values())
+        assert row["best_peer"] is None or row["best_peer"] in row["times_ms"]
+        for key in ("speedup", "percent_of_peak"):
+            assert row[key] is None or isinstance(row[key], float)
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_command_writes_json_and_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Any] = []
+
+    def measure(cases: Any, libraries: Any, options: Options, progress: Any) -> Result:
+        seen.extend([len(cases), list(libraries), options.threads])
+        return made_up()
+
+    monkeypatch.setattr(command, "measure", measure)
+    file = tmp_path / "made.json"
+    code = command.run(arguments("vgg16", "--peers", "none", "--threads", "2", "--json", str(file)))
+    assert code == 1  # fastconv's own third result is wrong
+    assert seen == [9, ["fastconv", "fastconv_functional"], 2]
+    check_schema(json.loads(file.read_text()))
+    shown = capsys.readouterr().out
+    for part in ("first x3", "cpu.im2col_gemm", "2.000", "wrong result: planted", "worst 0.500"):
+        assert part in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["resnet51"], "resnet51"),
+        (["core", "--peers", "torhc"], "torhc"),
+        (["core", "--peers", "fastconv"], "want some of torch"),
+        (["core", "--peers", "none", "--rows", "nothing"], "matches no row"),
+        (["core", "--peers", "none", "--threads", "0"], "--threads"),
+        (["core", "--peers", "none", "--limit", "0"], "--limit"),
+        (["core", "--peers", "none", "--json", "/no/such/folder/x.json"], "--json"),
+        (["core", "--peers", "none", "--rows", "("], "--rows"),
+    ],
+)
+def test_command_names_the_bad_argument(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.run(arguments(*words)) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_command_says_which_package_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "installed_peers", list)
+    assert command.run(arguments("core", "--peers", "openvino")) == 2
+    assert "openvino, onnx" in capsys.readouterr().err

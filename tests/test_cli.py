@@ -1,0 +1,154 @@
+"""The command line: what each command prints, and that a mistake is one sentence and code 2."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import fastconv
+from fastconv import cli, device, dispatch
+from fastconv.cli import main
+
+_LINE = 'ic64ih56oc64kh3ph1n"res2"'
+_COMMANDS = ("info", "explain", "bench", "demo", "warmup", "cache")
+
+
+def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_help_names_every_command_and_loads_nothing_heavy() -> None:
+    done = _python(
+        "import sys\n"
+        "from fastconv.cli import main\n"
+        "try:\n"
+        "    main(['--help'])\n"
+        "except SystemExit as stop:\n"
+        "    assert stop.code == 0\n"
+        "assert not {'numba', 'torch', 'scipy', 'matplotlib'} & set(sys.modules)\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in _COMMANDS)
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    assert f"fastconv {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["convolve"], ["cache", "--empty"]])
+def test_unknown_words_are_refused(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+
+
+def test_info_reports_machine_and_kernels(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(device, "measure_peak", lambda dtype, threads: 123e9)
+    assert main(["info"]) == 0
+    printed = capsys.readouterr().out
+    cpu = device.cpu_info()
+    for expected in ("numba", "llvmlite", "numpy", cpu.name, cpu.isa, "123 GFLOP/s measured"):
+        assert expected in printed
+    for spec in fastconv.kernels():
+        assert spec.name in printed
+    assert "FASTCONV_CACHE_DIR" in printed
+
+
+def test_info_says_why_a_kernel_is_unusable(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = replace(dispatch.kernels()[0], name="cpu.never", reasons=lambda *_: ["needs a tide"])
+    monkeypatch.setattr(dispatch, "kernels", lambda *_: [spec])
+    assert cli._usable_kernels() == {"cpu.never": "unusable; needs a tide"}
+
+
+def test_info_does_not_import_the_peers() -> None:
+    done = _python(
+        "import sys\n"
+        "from fastconv.cli import main\n"
+        "assert main(['info']) == 0\n"
+        "assert not {'torch', 'onnxruntime', 'openvino', 'cv2'} & set(sys.modules)\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "GFLOP/s measured" in done.stdout
+
+
+@pytest.mark.parametrize("words", [[_LINE], ["--dt=f64 " + _LINE], ["ic8iw100", "oc8kw3"]])
+def test_explain_prints_the_table(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", *words]) == 0
+    printed = capsys.readouterr().out
+    explanation = fastconv.explain(" ".join(words))
+    assert printed == f"{explanation}\n"
+    assert explanation.chosen in printed
+
+
+@pytest.mark.parametrize(
+    "line", ["", "nonsense!", "ic64ih56", "ic64ih2oc64kh3", "g3ic64ih56oc64kh3", "--dt=i8 " + _LINE]
+)
+def test_bad_problem_line_is_one_sentence(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", line]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("fastconv: ") and captured.err.count("\n") == 1
+
+
+def test_module_exits_with_the_code_and_no_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fastconv", "explain", "ic64"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr and done.stderr.startswith("fastconv: problem line")
+
+
+def test_a_wrong_variable_is_one_sentence() -> None:
+    code = "import sys; from fastconv.cli import main; sys.exit(main(['info']))"
+    done = _python(code, FASTCONV_NUM_THREADS="many")
+    assert done.returncode == 2
+    assert done.stderr.startswith("fastconv: FASTCONV_NUM_THREADS: got 'many'")
+
+
+def test_cache_shows_and_clears(tmp_path: Path) -> None:
+    show = "from fastconv.cli import main; main(['cache'])"
+    clear = "from fastconv.cli import main; main(['cache', '--clear'])"
+    environment = {"FASTCONV_CACHE_DIR": str(tmp_path / "kept"), "FASTCONV_CACHE": "1"}
+    assert "entries  0\n" in _python(show, **environment).stdout
+    (folder,) = (tmp_path / "kept").iterdir()
+    (folder / "kernel.nbc").write_bytes(bytes(2048))
+    shown = _python(show, **environment).stdout
+    assert str(folder) in shown and "entries  1\n" in shown and "size     2 KiB\n" in shown
+    assert "removed 1 files" in _python(clear, **environment).stdout
+    assert not list((tmp_path / "kept").rglob("*.nbc"))
+
+
+def test_cache_switched_off_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = _python("from fastconv.cli import main; main(['cache'])", FASTCONV_CACHE="0")
+    assert "none (switched off by FASTCONV_CACHE" in done.stdout
+
+
+def test_demo_names_missing_packages(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    assert main(["demo"]) == 2
+    expected = "demo needs scikit-learn and matplotlib, which is not installed"
+    assert expected in capsys.readouterr().err

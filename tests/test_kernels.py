@@ -1,0 +1,205 @@
+"""Every registered CPU convolution kernel on every problem of the matrix.
+
+The tests are generated from the registry, so a new kernel is tested with no new test code. A pair
+that the kernel refuses is not skipped: it must raise `NoKernelError` with the kernel's sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastconv import dispatch
+from fastconv.errors import NoKernelError
+from fastconv.kernels import reference
+from fastconv.problem import ConvProblem
+from fastconv.spec import ACTIVATIONS, KernelSpec
+from helpers import (
+    CALLS,
+    Tensors,
+    assert_close,
+    assert_exact,
+    bits,
+    expected,
+    functional,
+    gaussians,
+    nan_output,
+    refusals,
+    small_integers,
+)
+from problem_matrix import matrix, problem
+
+KERNELS = dispatch.kernels(op="conv", device="cpu")
+MATRIX = matrix()
+EPILOGUES = (None, "relu", ("leaky_relu", 0.25), "relu6")  # exact on small integers
+SMALL_PROBLEMS = (
+    problem((5, 19), (6, 35), 3, padding=1),
+    problem((3, 3), (6, 35), 3, padding=1, groups=3),
+    problem((1, 2), (9, 35), 5, padding=2),
+    problem((6, 9), (9, 35), 3, padding=2, dilation=2),
+    problem((17, 33), (37,), 1),
+    problem((5, 19), (6, 35), 3, padding=1, layout="channels_last"),
+    problem((3, 3), (6, 35), 3, padding=1, groups=3, layout="channels_last"),
+)
+
+
+def supported(problems: Iterable[ConvProblem]) -> list[Any]:
+    """Every pair of a kernel and a problem that it runs, for parametrize."""
+    pairs = [(spec, each) for each in problems for spec in KERNELS if not refusals(spec, each)]
+    pairs.sort(key=lambda pair: pair[0].name)  # stable: the problems stay in their order
+    return [pytest.param(*pair, id=f"{pair[0].name}-{pair[1].line()}") for pair in pairs]
+
+
+def epilogue_of(of: ConvProblem) -> object:
+    """A different activation from problem to problem, the same in every run."""
+    return EPILOGUES[(sum(of.in_size) + of.out_channels) % len(EPILOGUES)]
+
+
+def test_registry_is_not_empty_and_every_kernel_has_work() -> None:
+    assert {spec.name for spec in KERNELS} >= {
+        "cpu.im2col_gemm",
+        "cpu.direct",
+        "cpu.depthwise",
+        "cpu.dilated",
+    }
+    for spec in KERNELS:
+        assert sum(not refusals(spec, each) for each in MATRIX) >= 10, spec.name
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_every_problem_has_a_kernel(dtype: str) -> None:
+    for each in MATRIX:
+        assert dispatch.choose(each.with_(dtype=dtype)) in KERNELS
+
+
+@pytest.mark.parametrize(("spec", "each"), supported(MATRIX))
+def test_small_integers_are_exact(
+    spec: KernelSpec, each: ConvProblem, rng: np.random.Generator
+) -> None:
+    tensors = small_integers(each, rng)
+    activation = epilogue_of(each)
+    plain = expected(each, tensors)
+    fused = expected(each, tensors, epilogue=True, activation=activation)
+    with dispatch.use_kernel(spec.name):
+        for how, call in CALLS.items():
+            for truth, epilogue, name in ((plain, False, None), (fused, True, activation)):
+                out = nan_output(each)
+                result = call(each, tensors, epilogue=epilogue, activation=name, out=out)
+                assert result is out
+                if spec.exact:
+                    assert_exact(result, truth, f"{how} epilogue={epilogue}")
+                else:
+                    assert_close(result, truth, spec.tolerance[each.dtype], how)
+
+
+@pytest.mark.parametrize(("spec", "each"), supported(MATRIX))
+def test_random_values_are_within_tolerance(
+    spec: KernelSpec, each: ConvProblem, rng: np.random.Generator
+) -> None:
+    tensors = gaussians(each, rng)
+    activation = list(ACTIVATIONS)[sum(each.in_size) % len(ACTIVATIONS)]
+    tolerance = spec.tolerance[each.dtype]
+    with dispatch.use_kernel(spec.name):
+        plain = functional(each, tensors, out=None)
+        fused = functional(each, tensors, epilogue=True, activation=activation, out=None)
+    assert plain.dtype == fused.dtype == tensors.x.dtype
+    assert_close(plain, expected(each, tensors), tolerance, "plain")
+    truth = expected(each, tensors, epilogue=True, activation=activation)
+    assert_close(fused, truth, tolerance, activation)
+
+
+@pytest.mark.parametrize("spec", KERNELS, ids=lambda spec: spec.name)
+def test_refused_problems_raise_the_kernels_own_sentences(
+    spec: KernelSpec, rng: np.random.Generator
+) -> None:
+    for each in MATRIX:
+        sentences = refusals(spec, each)
+        if not sentences or each.batch == 0:  # an empty batch runs no kernel
+            continue
+        assert all(len(sentence.split()) > 2 for sentence in sentences), sentences
+        with dispatch.use_kernel(spec.name), pytest.raises(NoKernelError) as caught:
+            functional(each, small_integers(each, rng), out=None)
+        assert spec.name in str(caught.value)
+        for sentence in sentences:
+            assert sentence in str(caught.value), each.line()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(("spec", "each"), supported(SMALL_PROBLEMS))
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_every_activation(
+    spec: KernelSpec, each: ConvProblem, activation: str, dtype: str, rng: np.random.Generator
+) -> None:
+    each = each.with_(dtype=dtype)
+    if sentences := refusals(spec, each):  # the pair was generated for float32
+        with dispatch.use_kernel(spec.name), pytest.raises(NoKernelError) as caught:
+            functional(each, gaussians(each, rng), out=None)
+        assert sentences[0] in str(caught.value)
+        return
+    tensors = gaussians(each, rng)
+    tensors.residual *= 8  # reach the saturated ends as well
+    with dispatch.use_kernel(spec.name):
+        actual = functional(each, tensors, epilogue=True, activation=activation, out=None)
+    truth = expected(each, tensors, epilogue=True, activation=activation)
+    assert_close(actual, truth, spec.tolerance[dtype], activation)
+
+
+def poisoned(tensors: Tensors, value: float, argument: str, rng: np.random.Generator) -> None:
+    array = getattr(tensors, argument)
+    array[tuple(rng.integers(size) for size in array.shape)] = value
+
+
+def touched_by_padding(of: ConvProblem) -> np.ndarray:
+    """Mask of the output pixels whose window holds some padding."""
+    image = np.ones((1, 1, *of.in_size))
+    taps = np.ones((1, 1, *of.kernel_size))
+    inside = reference.conv(image, taps, stride=of.stride, padding=of.padding, dilation=of.dilation)
+    return inside[0, 0] < taps.size
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
+@pytest.mark.parametrize(("spec", "each"), supported(SMALL_PROBLEMS))
+def test_a_nan_or_infinity_reaches_its_outputs_and_no_other(
+    spec: KernelSpec, each: ConvProblem, value: float, rng: np.random.Generator
+) -> None:
+    for argument in ("x", "weight"):
+        tensors = gaussians(each, rng)
+        poisoned(tensors, value, argument, rng)
+        with dispatch.use_kernel(spec.name):
+            actual = functional(each, tensors, out=None)
+        truth = expected(each, tensors)
+        if argument == "weight":  # a tap on padding may be multiplied (0 * inf) or left out
+            touched = touched_by_padding(each)
+            actual, truth = actual.copy(), truth.copy()
+            actual[..., touched] = truth[..., touched] = 0
+        assert_close(actual, truth, spec.tolerance[each.dtype], argument)
+
+
+@pytest.mark.parametrize(("spec", "each"), supported(SMALL_PROBLEMS))
+def test_a_nan_survives_every_activation(
+    spec: KernelSpec, each: ConvProblem, rng: np.random.Generator
+) -> None:
+    tensors = gaussians(each, rng)
+    tensors.residual[(0,) * each.ndim] = np.nan
+    with dispatch.use_kernel(spec.name):
+        for activation in ACTIVATIONS:
+            actual = functional(each, tensors, epilogue=True, activation=activation, out=None)
+            truth = expected(each, tensors, epilogue=True, activation=activation)
+            assert_close(actual, truth, spec.tolerance[each.dtype], activation)
+
+
+@pytest.mark.parametrize(("spec", "each"), supported(SMALL_PROBLEMS))
+def test_two_calls_agree_to_the_last_bit(
+    spec: KernelSpec, each: ConvProblem, rng: np.random.Generator
+) -> None:
+    tensors = gaussians(each, rng)
+    with dispatch.use_kernel(spec.name):
+        results = {
+            bits(call(each, tensors, epilogue=True, activation="silu", out=None))
+            for call in CALLS.values()
+            for _ in range(3)
+        }
+    assert len(results) == 1
