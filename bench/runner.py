@@ -4,8 +4,8 @@ Thread pools of several libraries spin against each other on the same cores (0.1
 30 ms), so each library lives in its own `fastconv.bench.worker` process, and all of them but the
 one at work are stopped (SIGSTOP; where that does not exist they wait for input, asleep). For each
 case the reference process writes the true output, each library sets the case up and is checked
-against it, and then the libraries are timed in turn, twice over: a drift of the machine within a
-row meets all of them. ``core`` with three peers takes about two minutes.
+against it, and then the libraries are timed in turn, three times over: a drift of the machine
+within a row meets all of them. ``core`` with three peers takes about two minutes.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Options:
     """
 
     threads: int
-    budget: float = 0.4
-    rounds: int = 2
+    budget: float = 0.45
+    rounds: int = 3
     limit: float = 20.0
 
 

@@ -120,7 +120,7 @@ def _info(_: argparse.Namespace) -> int:
         "cpu": cpu.name,
         "isa": f"{cpu.isa}, {cpu.vector_bytes * 8}-bit vectors" + (", fma" if cpu.fma else ""),
         "caches": f"L1 {_bytes(cpu.l1)}, L2 {_bytes(cpu.l2)} a core, L3 {_bytes(cpu.l3)}",
-        "threads": f"{cpu.threads}, {_threading_layer()} layer",
+        "threads": f"{cpu.threads}, in fastconv's own pool (none of Numba's threading layers is used)",
     }
     print(_pairs("machine", machine | peaks))
     print(_pairs("kernel cache", _cache_facts(cache.cache_dir())))
@@ -138,16 +138,6 @@ def _versions() -> dict[str, str]:
             if name in _REQUIRED:
                 found[name] = "not installed"
     return found
-
-
-def _threading_layer() -> str:
-    """Name the layer that Numba's threads run on, known once a parallel kernel has run."""
-    import numba
-
-    try:
-        return str(numba.threading_layer())
-    except ValueError:
-        return f"{numba.config.THREADING_LAYER} (not started)"
 
 
 def _setting(name: str) -> str:
@@ -180,7 +170,6 @@ def _configure_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "line",
         metavar="'PROBLEM LINE'",
-        nargs="+",
         help="in benchdnn's grammar, say 'ic64ih56oc64kh3ph1' or '--dt=f64 g8ic8ih32oc8kh3'",
     )
 
@@ -188,7 +177,7 @@ def _configure_explain(parser: argparse.ArgumentParser) -> None:
 def _explain(arguments: argparse.Namespace) -> int:
     from .dispatch import explain
 
-    print(explain(" ".join(arguments.line)))
+    print(explain(arguments.line))
     return 0
 
 

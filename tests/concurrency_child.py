@@ -284,6 +284,7 @@ class Interrupted(Exception):
 def interrupted_calls() -> None:
     """An exception out of a signal handler leaves a pool that works and arrays that lie still."""
     truth = results()
+    fastconv.set_num_threads(8)  # more than processors: the caller often has to wait
 
     def interrupt(*_: object) -> None:
         raise Interrupted

@@ -158,14 +158,23 @@ def assert_exact(actual: np.ndarray, truth: np.ndarray, what: str = "") -> None:
 
 
 def assert_close(
-    actual: np.ndarray, truth: np.ndarray, tolerance: Tolerance, what: str = ""
+    actual: np.ndarray,
+    truth: np.ndarray,
+    tolerance: Tolerance,
+    what: str = "",
+    before_activation: np.ndarray | None = None,
 ) -> None:
-    """The largest error is within the tolerance; NaN and infinity lie where the truth has them."""
+    """The largest error is within the tolerance; NaN and infinity lie where the truth has them.
+
+    An activation makes values smaller and not the error of their sums, so an error is measured
+    against the largest value that the activation was given, where that is told.
+    """
     assert actual.shape == truth.shape, what
     values = actual.astype(np.float64)
     finite = np.isfinite(truth)
     np.testing.assert_array_equal(values[~finite], truth[~finite], err_msg=what)
-    scale = np.max(np.abs(truth[finite]), initial=1.0)
+    largest = truth if before_activation is None else before_activation
+    scale = np.max(np.abs(largest[finite]), initial=1.0)
     error = np.max(np.abs(values[finite] - truth[finite]), initial=0.0)
     assert error <= tolerance.relative * scale, (
         f"{what}: error {error:.3g} > {tolerance.relative:.3g} x {scale:.3g}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import fastconv
+from fastconv import dispatch
 from fastconv.cli import main
 from fastconv.demo import cases, engines, picture, report
 from fastconv.demo.cases import Array, Case
@@ -76,7 +76,7 @@ def test_fastconv_agrees_with_the_reference(
 
 
 def test_kernels_are_registered_ones(results: list[Measured]) -> None:
-    known = {spec.name for spec in fastconv.kernels(op="conv", device="cpu")}
+    known = {spec.name for spec in dispatch.kernels(op="conv", device="cpu")}
     for result in results:
         assert len(result.kernels) == len(result.case.layers)
         assert set(result.kernels) <= known

@@ -168,8 +168,10 @@ def test_any_kernel_that_accepts_is_within_tolerance(
             groups=problem.groups,
             activation=activation,
         )
-    truth = truth_of(problem, arguments, activation=activation)
-    assert_close(actual, truth, spec.tolerance[problem.dtype], f"{spec.name} {problem.line()}")
+    sums = truth_of(problem, arguments)
+    truth = reference.activate(sums, activation)
+    what = f"{spec.name} {problem.line()} {activation}"
+    assert_close(actual, truth, spec.tolerance[problem.dtype], what, sums)
 
 
 small = st.integers(-2, 6)
@@ -180,45 +182,76 @@ pads = st.one_of(
     st.lists(st.tuples(small, small), min_size=1, max_size=3).map(tuple),
 )
 shapes = st.lists(st.integers(0, 7), min_size=0, max_size=6).map(tuple)
+ANYTHING = {
+    "input": shapes,
+    "weight": shapes,
+    "stride": sizes,
+    "padding": pads,
+    "dilation": sizes,
+    "groups": small,
+}
 
 
-@settings(relaxed, max_examples=300)
-@given(shapes, shapes, sizes, pads, sizes, st.integers(-1, 4), st.integers(1, 3))
-def test_arbitrary_arguments_are_computed_rightly_or_refused(
-    x_shape: tuple[int, ...],
-    weight_shape: tuple[int, ...],
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: int,
-    ndim: int,
-) -> None:
-    x = np.arange(math.prod(x_shape), dtype=np.float64).reshape(x_shape) % 7
-    weight = np.arange(math.prod(weight_shape), dtype=np.float64).reshape(weight_shape) % 5
-    try:
-        actual = FUNCTIONS[ndim](x, weight, None, stride, padding, dilation, groups)
-    except ShapeError as error:
-        words = ("input", "weight", "stride", "padding", "dilation", "groups", "kernel")
-        assert any(word in str(error) for word in words), str(error)
-        event("refused")
-        return
-    event("computed")
+@st.composite
+def careless_calls(draw: st.DrawFn) -> tuple[int, dict[str, Any]]:
+    """A good call's rank and arguments with up to two of them replaced by anything."""
+    ndim, groups, channels = (draw(st.integers(1, 3)) for _ in range(3))
+    spatial = tuple(draw(st.integers(3, 8)) for _ in range(ndim))
+    kernel = tuple(draw(st.integers(1, 3)) for _ in range(ndim))
+    batch = draw(st.sampled_from(((), (0,), (2,))))
+    arguments: dict[str, Any] = {
+        "input": (*batch, groups * channels, *spatial),
+        "weight": (groups * draw(st.integers(1, 4)), channels, *kernel),
+        "stride": draw(st.integers(1, 3)),
+        "padding": draw(st.one_of(st.integers(0, 3), st.just("valid"))),
+        "dilation": draw(st.sampled_from((1, (1,) * ndim))),
+        "groups": groups,
+    }
+    for name in draw(st.lists(st.sampled_from(tuple(ANYTHING)), max_size=2)):
+        arguments[name] = draw(ANYTHING[name])
+    for name, values in (("input", 7.0), ("weight", 5.0)):
+        arguments[name] = np.resize(np.arange(values), arguments[name])
+    return ndim, arguments
+
+
+def normal(ndim: int, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments that fastconv has taken, as the reference wants them."""
 
     def per_axis(value: Any) -> tuple[Any, ...]:
-        return (value,) * ndim if isinstance(value, int) else value
+        return value if isinstance(value, tuple) else (value,) * ndim
 
-    steps, holes = per_axis(stride), per_axis(dilation)
+    padding, dilation = arguments["padding"], per_axis(arguments["dilation"])
     if padding == "valid":
         padding = 0
     if padding == "same":
-        totals = [d * (k - 1) for d, k in zip(holes, weight_shape[2:], strict=True)]
+        kernel = arguments["weight"].shape[2:]
+        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         padding = tuple((total // 2, total - total // 2) for total in totals)
-    pairs = tuple(p if isinstance(p, tuple) else (p, p) for p in per_axis(padding))
-    batched = x if x.ndim == ndim + 2 else x[None]
-    truth = reference.conv(
-        batched, weight, stride=steps, padding=pairs, dilation=holes, groups=groups
-    )
-    assert_exact(actual, truth if x.ndim == ndim + 2 else truth[0])
+    return {
+        "stride": per_axis(arguments["stride"]),
+        "padding": tuple(p if isinstance(p, tuple) else (p, p) for p in per_axis(padding)),
+        "dilation": dilation,
+        "groups": arguments["groups"],
+    }
+
+
+@settings(relaxed, max_examples=400)
+@given(careless_calls())
+def test_arbitrary_arguments_are_computed_rightly_or_refused(
+    call: tuple[int, dict[str, Any]],
+) -> None:
+    ndim, arguments = call
+    try:
+        actual = FUNCTIONS[ndim](**arguments)
+    except ShapeError as error:
+        assert any(word in str(error) for word in (*ANYTHING, "kernel")), str(error)
+        event("refused")
+        return
+    event("computed")
+    x, weight = arguments["input"], arguments["weight"]
+    unbatched = x.ndim == ndim + 1
+    truth = reference.conv(x[None] if unbatched else x, weight, **normal(ndim, arguments))
+    assert_exact(actual, truth[0] if unbatched else truth)
 
 
 @settings(relaxed, max_examples=300)

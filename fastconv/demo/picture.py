@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from .cases import ANGLES, STEM_ROWS, Array, stem_weight
 from .engines import Measured
-from .report import shapes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +23,7 @@ _COLUMNS, _ROWS = 4, 3
 # Inches. A panel has the photographs' shape, 640 x 427.
 _PANEL, _GAP, _MARGIN, _CAPTION, _HEADER = (3.9, 3.9 * 427 / 640), 0.28, 0.4, 0.5, 0.62
 _TILES = 4  # a montage shows 4 x 4 channels
-_GAMMA = 0.5  # lifts weak responses
+_GAMMA = 0.5  # lifts the weak responses of a montage
 _FILTER_ROWS = 8.35  # eight rows of filters and the key of colours below
 
 
@@ -46,7 +45,7 @@ def draw(out: Path, china: Array, flower: Array, results: Sequence[Measured]) ->
     with rc_context({"font.family": "DejaVu Sans", "text.color": _DARK}):
         figure = _figure()
         axes = _grid(figure)
-        _image(next(axes), china, "Input", _size(china, "china.jpg"))
+        _image(next(axes), china, "Input", f"china.jpg, {_shape(china)}")
         for result in (gaussian, sharpen, dilated):
             _image(next(axes), result.y, result.case.name, _caption(result))
         for name, plane in zip(("x", "y"), sobel.y, strict=True):
@@ -54,7 +53,7 @@ def draw(out: Path, china: Array, flower: Array, results: Sequence[Measured]) ->
         magnitude = np.hypot(*sobel.y)
         _image(next(axes), _grey(magnitude), "Sobel magnitude", "root of x² + y², by NumPy")
         _filters(next(axes))
-        _image(next(axes), flower, "Input", _size(flower, "flower.jpg"))
+        _image(next(axes), flower, "Input", f"flower.jpg, {_shape(flower)}")
         _montage(next(axes), separable)
         title = f"{stem.case.name}: edges by direction"
         _image(next(axes), _directions(stem.y), title, _caption(stem))
@@ -94,13 +93,13 @@ def _grid(figure: Figure) -> Iterator[Axes]:
             yield axes
 
 
-def _size(array: Array, name: str) -> str:
-    return f"{name}, {'x'.join(map(str, array.shape))}"
+def _shape(array: Array) -> str:
+    return "x".join(map(str, array.shape))
 
 
 def _caption(result: Measured) -> str:
     kernels = " + ".join(dict.fromkeys(result.kernels))
-    return f"{shapes(result.case, result.y)}, {kernels}, {result.milliseconds:.2f} ms"
+    return f"{_shape(result.y)}, {kernels}, {result.milliseconds:.2f} ms"
 
 
 def _titles(axes: Axes, title: str, caption: str) -> None:
@@ -115,10 +114,9 @@ def _titles(axes: Axes, title: str, caption: str) -> None:
 
 def _image(axes: Axes, planes: Array, title: str, caption: str) -> None:
     """Show (3, H, W) values from 0 to 1 as colours, (H, W) ones as grey."""
-    pixels = planes if planes.ndim == 2 else planes.transpose(1, 2, 0)
-    axes.imshow(
-        np.clip(pixels, 0, 1), cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="lanczos"
-    )
+    colours = np.broadcast_to(planes, (3, *planes.shape[-2:])).transpose(1, 2, 0)
+    pixels = (np.clip(colours, 0, 1) * 255 + 0.5).astype(np.uint8)
+    axes.imshow(pixels, aspect="auto", interpolation="hanning")
     _titles(axes, title, caption)
 
 
@@ -132,8 +130,9 @@ def _grey(plane: Array, signed: bool = False) -> Array:
 
 
 def _montage(axes: Axes, result: Measured) -> None:
-    """Show 16 evenly spaced channels as 4 x 4 tiles, each at its own scale."""
-    shown = result.y[:: len(result.y) // _TILES**2][: _TILES**2]
+    """Show the 16 strongest channels as 4 x 4 tiles, each at its own scale."""
+    strongest = np.argsort(result.y.mean((1, 2)))[-(_TILES**2) :]
+    shown = result.y[np.sort(strongest)]
     title = f"{result.case.name}: {len(shown)} of {len(result.y)} channels"
     rim = max(shown.shape[2] // 60, 1)
     bright = (np.clip(_grey(tile), 0, 1) ** _GAMMA for tile in shown)
@@ -174,5 +173,5 @@ def _directions(stem: Array) -> Array:
     energy = (stem.reshape(8, 8, *stem.shape[1:]) ** 2).sum(0)
     turning = np.tensordot(np.exp(2j * ANGLES), energy, 1)
     strength = np.sqrt(np.abs(turning))
-    value = np.clip(_grey(strength), 0, 1) ** _GAMMA
+    value = np.clip(_grey(strength), 0, 1)
     return _hues(np.angle(turning) / 2 % np.pi, value).transpose(2, 0, 1)

@@ -10,12 +10,7 @@ import numpy.typing as npt
 from .cases import Array, Case
 from .engines import Measured, PeerMeasured, run_reference
 
-__all__ = ["shapes", "table"]
-
-
-def shapes(case: Case, y: Array) -> str:
-    """Return the sizes of input and output, as ``3x427x640 -> 64x214x320``."""
-    return " -> ".join("x".join(map(str, array.shape)) for array in (case.x, y))
+__all__ = ["table"]
 
 
 def table(results: Sequence[Measured], peers: Mapping[str, Sequence[PeerMeasured]]) -> str:
@@ -35,7 +30,7 @@ def table(results: Sequence[Measured], peers: Mapping[str, Sequence[PeerMeasured
         others = [peer[index] for peer in peers.values()]
         row = [
             result.case.name,
-            shapes(result.case, result.y),
+            _shapes(result.case, result.y),
             " + ".join(dict.fromkeys(result.kernels)),
             f"{result.milliseconds:.2f}",
             *(_milliseconds(other) for other in others),
@@ -46,6 +41,10 @@ def table(results: Sequence[Measured], peers: Mapping[str, Sequence[PeerMeasured
     notes += ["SciPy: one thread; has no stride, dilation or channels, so planes are added up."]
     notes += ["difference: largest one from any other column, relative to the largest output."]
     return "\n".join([*_aligned(rows, left=3), "", *notes, *_reasons(results, peers)])
+
+
+def _shapes(case: Case, y: Array) -> str:
+    return " -> ".join("x".join(map(str, array.shape)) for array in (case.x, y))
 
 
 def _milliseconds(peer: PeerMeasured) -> str:

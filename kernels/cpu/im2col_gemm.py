@@ -76,6 +76,8 @@ _view = as_record(_FIELDS)
 
 #: Steps of one reduction block: the A panel of mr x 512 floats fits L1 beside a panel's stream.
 _REDUCTION = 512
+#: Workspace of one worker that packs weights: a square block of vectors.
+_PACK_BYTES = 16 * 16 * 4
 #: Bytes of packed pixels that one task works on, as a part of L2.
 _BLOCK_SHARE = 4
 
@@ -217,7 +219,7 @@ def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
 def _make_pack_kernel(tile: Tile, storage: int, compute: int) -> Any:
     """Return the task that packs one panel of mr output channels."""
     mr, size = tile.mr, ITEMSIZE[compute]
-    pack_weights = make_pack_weights(mr, storage, compute)
+    pack_weights = make_pack_weights(mr, tile.lanes, storage, compute)
 
     def task(
         geometry: int, weight: int, unused: int, bias: int, residual: int, packed: int,
@@ -229,7 +231,8 @@ def _make_pack_kernel(tile: Tile, storage: int, compute: int) -> Any:
         rows = min(mr, g.k - panel * mr)
         source = weight + (group * g.k + panel * mr) * g.wk
         target = packed + number * g.c * g.kd * g.kh * g.kw * mr * size
-        pack_weights(g, source, rows, g.channel_block, target)
+        scratch = workspace + worker * _PACK_BYTES
+        pack_weights(g, source, rows, g.channel_block, scratch, target)
 
     return task
 
@@ -375,6 +378,7 @@ def plan_regions(
             _make_pack_kernel(tile, storage, compute), "im2col_gemm_pack", *key
         ),
         pack_tasks=problem.groups * row_panels,
+        pack_bytes=_PACK_BYTES * workers,
         packed_size=problem.groups * row_panels * steps * tile.mr,
         packing=("im2col_gemm", *key, fields["channel_block"]),
         tables=(table,),

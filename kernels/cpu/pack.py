@@ -26,7 +26,9 @@ from .simd import (
     range_mask,
     set_word,
     store,
+    store_masked,
     store_scalar,
+    transpose_block,
 )
 
 __all__ = [
@@ -178,12 +180,48 @@ def make_pack_pixels(tile: Tile, storage: int, compute: int) -> Any:
 
 
 @functools.cache
-def make_pack_weights(mr: int, storage: int, compute: int) -> Any:
-    """Return the packer of one A panel: A[channel block, tap, channel, row] of mr rows."""
-    size = ITEMSIZE[compute]
+def make_pack_weights(mr: int, lanes: int, storage: int, compute: int) -> Any:
+    """Return the packer of one A panel: A[channel block, tap, channel, row] of mr rows.
+
+    Where taps and channels of the weight are one run of memory, blocks of mr rows by `lanes`
+    elements are transposed in registers; any other weight is read element by element.
+    """
+    item, size = ITEMSIZE[storage], ITEMSIZE[compute]
 
     @numba.njit
-    def pack(g: Any, weight: int, rows: int, channel_block: int, a: int) -> None:
+    def is_run(g: Any) -> bool:
+        """Tell whether a row of the weight is contiguous."""
+        return (
+            (g.ww == item or g.kw == 1)
+            and (g.wh == g.kw * item or g.kh == 1)
+            and (g.wd == g.kh * g.kw * item or g.kd == 1)
+            and (g.wc == g.kd * g.kh * g.kw * item or g.c == 1)
+        )
+
+    @numba.njit
+    def pack_run(g: Any, weight: int, rows: int, channel_block: int, scratch: int, a: int) -> None:
+        taps = g.kd * g.kh * g.kw
+        row_mask = range_mask(0, rows)
+        c0, c, tap = 0, 0, 0
+        channels = min(channel_block, g.c)
+        for first in range(0, g.c * taps, lanes):
+            columns = min(lanes, g.c * taps - first)
+            transpose_block(
+                weight + first * item, g.wk, rows, range_mask(0, columns), scratch,
+                storage, compute, lanes,
+            )  # fmt: skip
+            for i in range(columns):
+                step = c0 * taps + tap * channels + c - c0
+                column = load(scratch + i * lanes * size, compute, lanes)
+                store_masked(a + step * mr * size, column, row_mask, compute)
+                tap += 1
+                if tap == taps:
+                    tap, c = 0, c + 1
+                    if c == c0 + channels:
+                        c0, channels = c, min(channel_block, g.c - c)
+
+    @numba.njit
+    def pack_any(g: Any, weight: int, rows: int, channel_block: int, a: int) -> None:
         for c0 in range(0, g.c, channel_block):
             for kd in range(g.kd):
                 for kh in range(g.kh):
@@ -194,5 +232,12 @@ def make_pack_weights(mr: int, storage: int, compute: int) -> Any:
                                 value = load_scalar(tap + c * g.wc + i * g.wk, storage)
                                 store_scalar(a + i * size, value, compute)
                             a += mr * size
+
+    @numba.njit
+    def pack(g: Any, weight: int, rows: int, channel_block: int, scratch: int, a: int) -> None:
+        if rows <= lanes and is_run(g):
+            pack_run(g, weight, rows, channel_block, scratch, a)
+        else:
+            pack_any(g, weight, rows, channel_block, a)
 
     return pack

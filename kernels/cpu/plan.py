@@ -81,6 +81,8 @@ class CpuPlan:
         Output channels.
     pack_kernel, pack_tasks : int
         Address of the weight packer and number of its tasks; 0 where weights are read as they are.
+    pack_bytes : int
+        Scratch memory of the weight packer.
     packed_size : int
         Elements of the packed weight.
     packing : hashable
@@ -96,6 +98,7 @@ class CpuPlan:
     bias_size: int
     pack_kernel: int
     pack_tasks: int
+    pack_bytes: int
     packed_size: int
     packing: Hashable
     tables: tuple[NDArray[Any], ...] = ()
@@ -112,7 +115,8 @@ class CpuPlan:
         if config.poison_workspace:
             packed.fill(np.nan)
         pool.run(
-            self.pack_kernel, self.geometry, weight, None, None, None, packed, None,
+            self.pack_kernel, self.geometry, weight, None, None, None, packed,
+            _workspace(self.pack_bytes),
             self.pack_tasks, worth_helpers(32 * packed.size, self.workers),
         )  # fmt: skip
         return packed

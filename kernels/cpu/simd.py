@@ -46,6 +46,7 @@ __all__ = [
     "store_masked",
     "store_scalar",
     "storage_code",
+    "transpose_block",
 ]
 
 F32, F64, F16, BF16 = range(4)
@@ -464,6 +465,56 @@ def pick_even(typingctx: Any, low: Any, high: Any) -> Any:
         return builder.shuffle_vector(args[0], args[1], pattern)
 
     return low(low, low), codegen
+
+
+def transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """Return the columns of a square block of vectors.
+
+    Interleaving vectors i and i + n / 2 for all i, log2(n) times, is a transposition: each pass
+    moves one bit of the row number behind the bits of the lane number.
+    """
+    count = len(rows)
+    kind = ir.VectorType(I32, count)
+    half = count // 2
+    low = ir.Constant(kind, [I32(i // 2 + i % 2 * count) for i in range(count)])
+    high = ir.Constant(kind, [I32(half + i // 2 + i % 2 * count) for i in range(count)])
+    for _ in range(count.bit_length() - 1):
+        pairs = [(rows[i], rows[i + half]) for i in range(half)]
+        rows = [builder.shuffle_vector(a, b, which) for a, b in pairs for which in (low, high)]
+    return rows
+
+
+@intrinsic(prefer_literal=True)
+def transpose_block(
+    typingctx: Any, source: Any, pitch: Any, rows: Any, bits: Any, target: Any,
+    storage: Any, compute: Any, lanes: Any,
+) -> Any:  # fmt: skip
+    """Write the columns of `rows` rows as vectors, one behind the other, at `target`.
+
+    Row i is at ``source + i * pitch``, of which the elements whose bit is set are read. All
+    `lanes` columns are written; what was not read is zero.
+    """
+    code, made, count = literal(storage), literal(compute), literal(lanes)
+    if code is None or made is None or count is None:
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        mask = lane_mask(builder, args[3], count)
+        none = ir.Constant(mask.type, None)
+        vectors = []
+        for i in range(count):
+            present = builder.icmp_signed("<", I64(i), args[2])
+            flags = builder.select(present, mask, none)
+            address = builder.add(args[0], builder.mul(args[1], I64(i)))
+            vectors.append(load_vector(builder, pointer(builder, address, I8), count, code, flags))
+        target = pointer(builder, args[4], I8)
+        for i, column in enumerate(transposed(builder, vectors)):
+            step = I64(i * count * ITEMSIZE[made])
+            store_vector(builder, builder.gep(target, [step]), column, made)
+        return context.get_dummy_value()
+
+    words = [types.intp] * 5
+    return types.void(*words, storage, compute, lanes), codegen
 
 
 @intrinsic

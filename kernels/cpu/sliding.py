@@ -340,6 +340,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         bias_size=problem.out_channels,
         pack_kernel=compile_kernel(_make_pack_kernel(storage, compute), "sliding_pack", storage),
         pack_tasks=problem.out_channels,
+        pack_bytes=0,
         packed_size=math.prod(problem.weight_shape),
         packing=("sliding", storage),
         tables=(columns,),

@@ -58,13 +58,13 @@ def _no_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
 
 def _im2col_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     rows = problem.out_channels // problem.groups
-    # Packing costs as much as 4 rows of arithmetic; row counts round up to a step of the tile.
-    waste = (rows + 4) / rows
+    # Packing costs as much as some rows of arithmetic; few rows leave the multiply-adds waiting
+    # for each other.
+    waste = (max(rows, 4) + (8 if problem.layout == "channels_first" else 32)) / rows
     pixels, lanes = math.prod(problem.out_size), device.lanes(8 if problem.dtype == "float64" else 4)
     waste *= -(-pixels // lanes) * lanes / max(pixels, 1)
-    strided = problem.layout != "channels_first"
-    waste *= (rows + (24 if strided else 0)) / rows
-    return _seconds(problem, device, 0.9, waste)
+    tasks = problem.batch * problem.groups
+    return _seconds(problem, device, 0.9, waste) + tasks * 0.4e-6 / device.threads
 
 
 #: Regions of the output with taps of their own; more would be too thin to fill vectors.
