@@ -269,16 +269,13 @@ def run(
     """
     names = list(libraries)
     with _Pool(options.threads) as pool:
-        progress("peak", 0)
-        dtypes = {_peak_dtype(case) for case in cases}
-        peaks = _peaks(pool, dtypes)
+        peaks: dict[str, float] = {}
         rows = []
         for index, case in enumerate(cases):
+            _look_at_peak(pool, case, peaks)
             say = _labelled(progress, case.name, index)
             rows.append((case, _measure(pool, case, names, options, say)))
-        # The machine may have been slower at first: the peak is the better of two looks.
-        for dtype, again in _peaks(pool, dtypes).items():
-            peaks[dtype] = max(peaks[dtype], again)
+            _look_at_peak(pool, case, peaks)
         machine = _must(pool.ask("fastconv", "machine", _START_SECONDS), "the machine")
         machine["threads"] = options.threads
         machine["versions"] = {name: pool.versions[name] for name in names}
@@ -291,17 +288,15 @@ def _must(reply: dict[str, Any], what: str) -> dict[str, Any]:
     return reply
 
 
-def _peak_dtype(case: Case) -> str:
-    """Return the dtype in which a case is computed: the halves accumulate in float32."""
-    return "float64" if case.problem.dtype == "float64" else "float32"
+def _look_at_peak(pool: _Pool, case: Case, peaks: dict[str, float]) -> None:
+    """Measure the peak of a case's arithmetic (the halves: float32) and keep the best seen.
 
-
-def _peaks(pool: _Pool, dtypes: Iterable[str]) -> dict[str, float]:
-    peaks = {}
-    for dtype in sorted(dtypes):
-        reply = pool.ask("fastconv", "peak", _START_SECONDS, dtype=dtype)
-        peaks[dtype] = _must(reply, "the multiply-add peak")["flops"]
-    return peaks
+    A look takes milliseconds; many, spread over the run, outlast another process's burst.
+    """
+    dtype = "float64" if case.problem.dtype == "float64" else "float32"
+    reply = pool.ask("fastconv", "peak", _START_SECONDS, dtype=dtype)
+    peak: float = _must(reply, "the multiply-add peak")["flops"]
+    peaks[dtype] = max(peak, peaks.get(dtype, 0.0))
 
 
 def _labelled(progress: Callable[[str, int], None], name: str, index: int) -> Callable[[str], None]:

@@ -120,7 +120,7 @@ def _info(_: argparse.Namespace) -> int:
         "cpu": cpu.name,
         "isa": f"{cpu.isa}, {cpu.vector_bytes * 8}-bit vectors" + (", fma" if cpu.fma else ""),
         "caches": f"L1 {_bytes(cpu.l1)}, L2 {_bytes(cpu.l2)} a core, L3 {_bytes(cpu.l3)}",
-        "threads": f"{cpu.threads}, in fastconv's own pool (none of Numba's threading layers is used)",
+        "threads": f"{cpu.threads}, in fastconv's own pool (no threading layer of Numba's)",
     }
     print(_pairs("machine", machine | peaks))
     print(_pairs("kernel cache", _cache_facts(cache.cache_dir())))
@@ -223,7 +223,7 @@ def _warmup(arguments: argparse.Namespace) -> int:
 
     start = time.perf_counter()
     count = warmup(dtypes=arguments.dtypes, progress=_progress)
-    print(f"{count} kernels ready in {time.perf_counter() - start:.1f} s")
+    print(f"{count} kernels compiled in {time.perf_counter() - start:.1f} s, the others found on disk")
     return 0
 
 

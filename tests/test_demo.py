@@ -95,6 +95,16 @@ def test_torch_in_its_own_process_agrees_with_the_reference(
         _assert_close(peer.y, expected)
 
 
+def test_a_broken_torch_is_a_note_and_no_crash(
+    all_cases: list[Case], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('libtorch is missing')\n")
+    monkeypatch.syspath_prepend(tmp_path)  # the new process starts with this one's path
+    assert {peer.reason for peer in engines.run_torch(all_cases)} == {
+        "failed (libtorch is missing)"
+    }
+
+
 def test_scipy_is_given_up_when_it_is_slow(
     all_cases: list[Case], results: list[Measured], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -32,8 +33,8 @@ def run(out: Path) -> int:
     FastconvError
         Where `out` can not be written; nothing has been computed then.
     """
-    if out.suffix != ".png" or not out.parent.is_dir():
-        raise FastconvError(f"--out: got {str(out)!r}, want a .png file in a folder that exists")
+    if out.suffix != ".png" or not os.access(out.parent, os.W_OK):
+        raise FastconvError(f"--out: got {str(out)!r}, want a .png file in a folder to write in")
     from . import cases, engines, picture, report
 
     china, flower = cases.photographs()
@@ -41,9 +42,8 @@ def run(out: Path) -> int:
     results = [engines.run_fastconv(case) for case in cases.image_cases(china, flower)]
     results.append(engines.run_fastconv(cases.block_case(results[-1].y)))
     chosen = [result.case for result in results]
-    _say("SciPy")
+    _say("SciPy, then PyTorch in a process of its own, where they are installed")
     scipy = engines.run_scipy(chosen)
-    _say("PyTorch, in a process of its own")
     torch = engines.run_torch(chosen)
     print(report.table(results, {"SciPy": scipy, "PyTorch": torch}))
     picture.draw(out, china, flower, results)

@@ -11,9 +11,10 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -94,7 +95,7 @@ def run_fastconv(case: Case) -> Measured:
     return Measured(case, y, milliseconds, tuple(kernels))
 
 
-def _arguments(layer: Layer) -> dict[str, int]:
+def _arguments(layer: Layer) -> dict[str, Any]:
     return {
         "stride": layer.stride,
         "padding": layer.padding,
@@ -216,7 +217,10 @@ def run_torch(cases: list[Case]) -> list[PeerMeasured]:
 
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_run_torch_here, cases, get_num_threads()).result()
+        try:
+            return pool.submit(_run_torch_here, cases, get_num_threads()).result()
+        except (ImportError, OSError, RuntimeError, BrokenExecutor) as error:  # a broken install
+            return [PeerMeasured(reason=f"failed ({error})")] * len(cases)
 
 
 def _run_torch_here(cases: list[Case], threads: int) -> list[PeerMeasured]:

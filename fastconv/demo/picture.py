@@ -125,7 +125,7 @@ def _grey(plane: Array, signed: bool = False) -> Array:
     scale = max(float(np.percentile(np.abs(plane), 99.5)), 1e-6)
     scaled: Array = plane / np.float32(scale)
     if signed:
-        scaled = (scaled + 1) / 2
+        scaled = (scaled + 1) * np.float32(0.5)
     return scaled
 
 

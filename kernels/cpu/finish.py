@@ -11,6 +11,7 @@ import functools
 from typing import Any
 
 import numba
+import numpy as np
 
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
@@ -19,6 +20,7 @@ from .epilogue import activate
 from .geometry import ACTIVATION_CODES, LAST_CLAMP
 from .pack import SEGMENT_WORDS
 from .simd import (
+    F64,
     ITEMSIZE,
     add,
     get_word,
@@ -26,12 +28,13 @@ from .simd import (
     load_masked,
     load_scalar,
     range_mask,
+    splat,
     store,
     store_masked,
     store_scalar,
 )
 
-__all__ = ["finish_fields", "is_dense", "make_finish_vector", "make_finish_tile"]
+__all__ = ["FINISH_FIELDS", "finish_fields", "is_dense", "make_finish_vector", "make_finish_tile"]
 
 #: Fields of a geometry that decide what is finished where.
 FINISH_FIELDS = ("direct", "needs_finish", "finish_code")
@@ -47,12 +50,16 @@ def is_dense(problem: ConvProblem, binding: Binding, itemsize: int) -> bool:
     return True
 
 
-def finish_fields(binding: Binding, direct: bool) -> dict[str, int]:
-    """Return the values of `FINISH_FIELDS`; `direct` says that sums lie in the output itself."""
+def finish_fields(binding: Binding, direct: bool, clamped: bool = True) -> dict[str, int]:
+    """Return the values of `FINISH_FIELDS`.
+
+    `direct` says that sums lie in the output itself, `clamped` that they arrive clamped where the
+    activation is a clamp and there is no residual.
+    """
     code = ACTIVATION_CODES[binding.activation]
     residual = binding.residual_strides is not None
-    if code <= LAST_CLAMP and not residual:
-        code = 0  # the micro-kernel's clamp has done it
+    if clamped and code <= LAST_CLAMP and not residual:
+        code = 0
     return {
         "direct": int(direct),
         "needs_finish": int(residual or code > 0 or not direct),
@@ -62,15 +69,17 @@ def finish_fields(binding: Binding, direct: bool) -> dict[str, int]:
 
 @functools.cache
 def make_finish_vector(lanes: int, storage: int, compute: int) -> Any:
-    """Return a function that finishes one vector of sums: residual, activation, store."""
+    """Return a function that finishes one vector of sums: bias, residual, activation, store."""
     item, size = ITEMSIZE[storage], ITEMSIZE[compute]
+    as_compute = np.float64 if compute == F64 else np.float32
 
     @numba.njit
     def finish_vector(
-        g: Any, source: int, out: int, residual: int, count: int, scratch: int
+        g: Any, source: int, bias: float, out: int, residual: int, count: int, scratch: int
     ) -> None:
         mask = range_mask(0, count)
         value = load_masked(source, mask, compute, lanes)
+        value = add(value, splat(as_compute(bias), lanes))
         if g.has_residual:
             if g.rw == item:
                 value = add(value, load_masked(residual, mask, storage, lanes))
@@ -113,7 +122,7 @@ def make_finish_tile(lanes: int, storage: int, compute: int) -> Any:
                 sums = source + row * pitch + first * size
                 for start in range(0, length, lanes):
                     finish_vector(
-                        g, sums + start * size, to + start * g.yw, extra + start * g.rw,
+                        g, sums + start * size, 0.0, to + start * g.yw, extra + start * g.rw,
                         min(lanes, length - start), scratch,
                     )  # fmt: skip
 

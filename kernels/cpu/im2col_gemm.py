@@ -48,7 +48,7 @@ from .pack import (
     make_pack_pixels,
     make_pack_weights,
 )
-from .plan import CpuPlan, compile_kernel, compute_dtype, worth_helpers
+from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .simd import F32, F64, ITEMSIZE, get_word, storage_code
 
 __all__ = ["Region", "plan", "plan_regions", "workspace", "workspace_bytes"]
@@ -366,18 +366,16 @@ def plan_regions(
     key = (tile.mr, tile.nv, tile.lanes, storage)
     row_panels = -(-(problem.out_channels // problem.groups) // tile.mr)
     steps = problem.in_channels // problem.groups * math.prod(problem.kernel_size)
+    kernel = compile_kernel(_make_kernel(tile, storage, compute), "im2col_gemm", *key)
+    pack = compile_kernel(_make_pack_kernel(tile, storage, compute), "im2col_gemm_pack", *key)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields[name] for name in _FIELDS}),
-        kernel=compile_kernel(_make_kernel(tile, storage, compute), "im2col_gemm", *key),
-        tasks=problem.batch * problem.groups * fields["parts"] * blocks,
+        stages=(Stage(kernel, problem.batch * problem.groups * fields["parts"] * blocks),),
         workers=workers,
         workspace_bytes=fields["worker_bytes"] * workers,
         compute=compute_dtype(problem.dtype),
         bias_size=problem.out_channels,
-        pack_kernel=compile_kernel(
-            _make_pack_kernel(tile, storage, compute), "im2col_gemm_pack", *key
-        ),
-        pack_tasks=problem.groups * row_panels,
+        pack_stage=Stage(pack, problem.groups * row_panels),
         pack_bytes=_PACK_BYTES * workers,
         packed_size=problem.groups * row_panels * steps * tile.mr,
         packing=("im2col_gemm", *key, fields["channel_block"]),

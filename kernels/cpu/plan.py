@@ -18,7 +18,7 @@ from fastconv.config import config
 
 from . import jit, pool
 
-__all__ = ["CpuPlan", "compile_kernel", "compute_dtype", "worth_helpers"]
+__all__ = ["CpuPlan", "Stage", "compile_kernel", "compute_dtype", "worth_helpers"]
 
 #: Below so many multiply-adds a helper costs more than it brings (a hand-over is a microsecond).
 _SERIAL_MACS = 100_000
@@ -63,6 +63,14 @@ def _workspace(size: int) -> NDArray[np.uint8] | None:
     return kept
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Machine code at an address, and the number of its tasks."""
+
+    kernel: int
+    tasks: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class CpuPlan:
     """A CPU kernel made ready for one problem and one binding.
@@ -71,16 +79,18 @@ class CpuPlan:
     ----------
     record : ndarray
         Geometry, see `geometry`.
-    kernel, tasks, workers : int
-        Address of the machine code, number of its tasks, most threads on them.
+    stages : tuple of Stage
+        What a call runs, one after the other.
+    workers : int
+        Most threads on them.
     workspace_bytes : int
         Scratch memory of one call.
     compute : type
         NumPy type of sums; the bias is brought to it.
     bias_size : int
         Output channels.
-    pack_kernel, pack_tasks : int
-        Address of the weight packer and number of its tasks; 0 where weights are read as they are.
+    pack_stage : Stage
+        The weight packer.
     pack_bytes : int
         Scratch memory of the weight packer.
     packed_size : int
@@ -90,14 +100,12 @@ class CpuPlan:
     """
 
     record: NDArray[Any]
-    kernel: int
-    tasks: int
+    stages: tuple[Stage, ...]
     workers: int
     workspace_bytes: int
     compute: type[np.floating[Any]]
     bias_size: int
-    pack_kernel: int
-    pack_tasks: int
+    pack_stage: Stage
     pack_bytes: int
     packed_size: int
     packing: Hashable
@@ -115,9 +123,9 @@ class CpuPlan:
         if config.poison_workspace:
             packed.fill(np.nan)
         pool.run(
-            self.pack_kernel, self.geometry, weight, None, None, None, packed,
+            self.pack_stage.kernel, self.geometry, weight, None, None, None, packed,
             _workspace(self.pack_bytes),
-            self.pack_tasks, worth_helpers(32 * packed.size, self.workers),
+            self.pack_stage.tasks, worth_helpers(32 * packed.size, self.workers),
         )  # fmt: skip
         return packed
 
@@ -134,7 +142,9 @@ class CpuPlan:
             bias = self.no_bias
         elif bias.dtype != self.compute or not bias.flags.c_contiguous:
             bias = np.ascontiguousarray(bias, self.compute)
-        pool.run(
-            self.kernel, self.geometry, x, packed, bias, residual, out,
-            _workspace(self.workspace_bytes), self.tasks, self.workers,
-        )  # fmt: skip
+        workspace = _workspace(self.workspace_bytes)
+        for stage in self.stages:
+            pool.run(
+                stage.kernel, self.geometry, x, packed, bias, residual, out, workspace, stage.tasks,
+                self.workers,
+            )  # fmt: skip

@@ -34,7 +34,7 @@ from . import jit
 from .finish import FINISH_FIELDS, finish_fields, make_finish_vector
 from .geometry import as_record, make_record
 from .pack import make_copy_vector, pair_mask
-from .plan import CpuPlan, compile_kernel, compute_dtype, worth_helpers
+from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .simd import (
     F32,
     F64,
@@ -166,7 +166,7 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
         for row in range(rows):
             for start in range(0, width, lanes):
                 finish_vector(
-                    g, sums + (row * g.tile_lanes + start) * size,
+                    g, sums + (row * g.tile_lanes + start) * size, 0.0,
                     out + row * g.share * g.yh + start * g.yw,
                     residual + row * g.share * g.rh + start * g.rw,
                     min(lanes, width - start), scratch,
@@ -330,16 +330,16 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     workers = worth_helpers(problem.macs, device.threads)
     tasks = problem.batch * problem.groups * math.prod(problem.out_size[:-2]) * fields["bands"]
     key = (shape.lanes, storage)
+    kernel = compile_kernel(_make_kernel(shape.lanes, storage, compute), "sliding", *key)
+    pack = compile_kernel(_make_pack_kernel(storage, compute), "sliding_pack", storage)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields[name] for name in _FIELDS}),
-        kernel=compile_kernel(_make_kernel(shape.lanes, storage, compute), "sliding", *key),
-        tasks=tasks,
+        stages=(Stage(kernel, tasks),),
         workers=workers,
         workspace_bytes=fields["worker_bytes"] * workers,
         compute=compute_dtype(problem.dtype),
         bias_size=problem.out_channels,
-        pack_kernel=compile_kernel(_make_pack_kernel(storage, compute), "sliding_pack", storage),
-        pack_tasks=problem.out_channels,
+        pack_stage=Stage(pack, problem.out_channels),
         pack_bytes=0,
         packed_size=math.prod(problem.weight_shape),
         packing=("sliding", storage),

@@ -129,6 +129,72 @@ def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     return []
 
 
+#: Largest error of F(m, r) in float32 relative to the largest output, over two transformed axes.
+_WINOGRAD_LIMIT = 2e-5
+_WINOGRAD_TOLERANCE = {
+    "float32": Tolerance(_WINOGRAD_LIMIT),
+    "float64": Tolerance(_WINOGRAD_LIMIT * 2.0**-29),  # 29 more bits than float32
+    "float16": Tolerance(2.0**-11 + _WINOGRAD_LIMIT),
+    "bfloat16": Tolerance(2.0**-8 + _WINOGRAD_LIMIT),
+}
+_WINOGRAD_KERNELS = {2: 7, 4: 5, 6: 3}  # largest kernel of each tile that stays within the limit
+
+
+def _winograd_reasons(m: int, problem: ConvProblem) -> list[str]:
+    reasons = []
+    if any(step != 1 for step in problem.stride):
+        reasons.append(f"wants a stride of 1; this has {problem.stride}")
+    if any(hole != 1 for hole in problem.dilation):
+        reasons.append(f"wants a dense kernel; this has dilation {problem.dilation}")
+    largest = max(problem.kernel_size)
+    if largest == 1:
+        reasons.append("has nothing to transform in a kernel of size 1")
+    elif largest > _WINOGRAD_KERNELS[m]:
+        reasons.append(
+            f"transforms up to {_WINOGRAD_KERNELS[m]} taps an axis within its error; this has {largest}"
+        )
+    return reasons
+
+
+def _winograd_cost(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
+    """Count vector cycles: products, transforms, and the transformed weights from beyond L2."""
+    sizes = [(m if r > 1 else 1, r) for r in problem.kernel_size]
+    elements = math.prod(tile + r - 1 for tile, r in sizes)
+    size = 8 if problem.dtype == "float64" else 4
+    lanes = device.lanes(size)
+    tiles = math.prod(-(-o // tile) for o, (tile, _) in zip(problem.out_size, sizes, strict=True))
+    vectors = -(-tiles // lanes) * problem.batch * problem.groups
+    k, c = problem.out_channels // problem.groups, problem.in_channels // problem.groups
+    outputs = math.prod(tile for tile, _ in sizes)
+    row = problem.out_size[-1] / sizes[-1][0]
+    gather = 1 + min(lanes / row, lanes)
+    inverse = 4 * elements + 10 * outputs * k / k
+    cycles = vectors * (elements * k * c * 1.08 + c * elements * (4 + 2 * gather) + k * inverse)
+    weights = elements * k * c * size * problem.groups
+    streamed = weights * max(1, vectors // 4) if weights > device.l2 else 0
+    seconds = cycles / 3.4e9 / device.threads
+    return max(seconds, streamed / 30e9) + 5e-6
+
+
+def _winograd_workspace(m: int, problem: ConvProblem, device: DeviceInfo) -> int:
+    winograd = importlib.import_module("fastconv.kernels.cpu.winograd")
+    return int(winograd.workspace(problem, device, m))
+
+
+def _winograd_spec(m: int) -> KernelSpec:
+    return KernelSpec(
+        name=f"cpu.winograd_f{m}",
+        op="conv",
+        device="cpu",
+        reasons=lambda problem, device: _winograd_reasons(m, problem),
+        cost=lambda problem, device: _winograd_cost(m, problem, device),
+        target=f"fastconv.kernels.cpu.winograd:plan_f{m}",
+        workspace=lambda problem, device: _winograd_workspace(m, problem, device),
+        tolerance=_WINOGRAD_TOLERANCE,
+        exact=False,
+    )
+
+
 SPECS = (
     KernelSpec(
         name="cpu.im2col_gemm",
@@ -170,4 +236,5 @@ SPECS = (
         workspace=_workspace("direct"),
         tolerance=_TOLERANCE,
     ),
+    *(_winograd_spec(m) for m in (2, 4, 6)),
 )

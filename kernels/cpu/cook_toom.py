@@ -1,0 +1,107 @@
+"""Cook-Toom (Winograd) matrices from exact fractions, for any tile and kernel size.
+
+``F(m, r)`` computes m outputs of an r-tap correlation with ``n = m + r - 1`` products instead of
+``m r``: ``y = A^T ((G w) * (B^T x))``, where * is the product element by element. The matrices come from
+evaluating polynomials at n - 1 points and at infinity; in two and three dimensions they are applied
+along each axis in turn.
+
+The points decide the rounding error. Small fractions around 1, in pairs of opposite sign, with
+reciprocal pairs (p, 1/p), keep the powers that occur in the matrices close to each other; those
+below are the best found over all small fractions, by the largest error of random layers. For
+F(4, 3) they are four times as accurate as the usual (0, 1, -1, 2, -2).
+
+Sources: A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks",
+arXiv:1509.09308; B. Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd
+Convolution for Deep Neural Networks", arXiv:1803.10986.
+"""
+
+from __future__ import annotations
+
+import functools
+from fractions import Fraction
+from math import prod
+
+__all__ = ["Matrix", "matrices", "points"]
+
+Matrix = tuple[tuple[Fraction, ...], ...]
+
+# Magnitudes of the pairs beside 0, and a last single point where the number is even; by n.
+_PAIRS: dict[int, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    3: ((), ("1",)),
+    4: (("1",), ()),
+    5: (("2/3",), ("2",)),
+    6: (("5/7", "7/5"), ()),
+    7: (("1/2", "1"), ("5/2",)),
+    8: (("1/2", "1", "2"), ()),
+    9: (("1/2", "4/5", "4/3"), ("2",)),
+    10: (("2/5", "4/5", "5/4", "5/2"), ()),
+    11: (("1/4", "1", "3/2", "5/2"), ("2/3",)),
+    12: (("1/4", "4/5", "1", "7/5", "3"), ()),
+}
+
+
+def points(n: int) -> list[Fraction]:
+    """Return the n - 1 finite interpolation points."""
+    pairs, single = _PAIRS[n]
+    chosen = [Fraction(0)]
+    for magnitude in pairs:
+        chosen += [Fraction(magnitude), -Fraction(magnitude)]
+    return chosen + [Fraction(value) for value in single]
+
+
+def _polynomial(roots: list[Fraction]) -> list[Fraction]:
+    """Return the coefficients, lowest first, of the monic polynomial with these roots."""
+    coefficients = [Fraction(1)]
+    for root in roots:
+        shifted = [Fraction(0), *coefficients]
+        scaled = [-root * value for value in coefficients] + [Fraction(0)]
+        coefficients = [a + b for a, b in zip(shifted, scaled, strict=True)]
+    return coefficients
+
+
+def _power_of_two(row: list[Fraction]) -> Fraction:
+    """Return the power of two that brings a row's largest entry to between 3/4 and 3/2."""
+    scale, largest = Fraction(1), max(abs(value) for value in row)
+    while largest * scale > Fraction(3, 2):
+        scale /= 2
+    while largest * scale <= Fraction(3, 4):
+        scale *= 2
+    return scale
+
+
+@functools.cache
+def matrices(m: int, r: int) -> tuple[Matrix, Matrix, Matrix]:
+    """Return A^T (m x n), G (n x r) and B^T (n x n) of F(m, r).
+
+    Rows of B^T are scaled by powers of two, which rounds nothing, and rows of G by the inverse.
+
+    Examples
+    --------
+    >>> at, g, bt = matrices(2, 3)
+    >>> [[str(v) for v in row] for row in at]
+    [['1', '1', '1', '0'], ['0', '1', '-1', '1']]
+    """
+    if r == 1:
+        one: Matrix = ((Fraction(1),),)
+        return one, one, one
+    n = m + r - 1
+    chosen = points(n)
+    zero = Fraction(0)
+    at = [[p**i for p in chosen] + [Fraction(int(i == m - 1))] for i in range(m)]
+    g, bt = [], []
+    for i, point in enumerate(chosen):
+        others = chosen[:i] + chosen[i + 1 :]
+        divisor = prod((point - other for other in others), start=Fraction(1))
+        g.append([point**j / divisor for j in range(r)])
+        bt.append([*_polynomial(others), zero])
+    g.append([Fraction(int(j == r - 1)) for j in range(r)])
+    bt.append(_polynomial(chosen))
+    for i in range(n):
+        scale = _power_of_two(bt[i])
+        bt[i] = [value * scale for value in bt[i]]
+        g[i] = [value / scale for value in g[i]]
+    return (
+        tuple(tuple(row) for row in at),
+        tuple(tuple(row) for row in g),
+        tuple(tuple(row) for row in bt),
+    )

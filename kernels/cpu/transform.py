@@ -1,0 +1,330 @@
+"""Winograd transforms on vectors: one line of a tile at a time, for a vector's worth of tiles.
+
+A transform in several dimensions is one matrix applied along each axis in turn. Each step here
+takes a line of vectors (lane = tile), multiplies it by a constant matrix in registers and writes
+the line back; the matrices (cook_toom.py) are written out as multiply-adds. Rows of a matrix that
+belong to a pair of opposite points share their work: the even and the odd part are formed once, and
+the rows are their sum and difference.
+
+Reading tiles from an image row and writing them back needs no gather: m vectors of contiguous
+elements are split into (or joined from) their m phases by shuffles.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from .cook_toom import Matrix, matrices
+from .simd import (
+    I1,
+    I8,
+    I32,
+    I64,
+    ITEMSIZE,
+    broadcast,
+    call,
+    constant,
+    fmuladd,
+    literal,
+    load_vector,
+    mangle,
+    memory_ir,
+    pointer,
+    store_vector,
+    widen,
+)
+
+__all__ = ["INPUT", "OUTPUT", "WEIGHT", "gather_line", "join_line", "transform_line"]
+
+OUTPUT, WEIGHT, INPUT = range(3)
+
+
+def _weighted_sum(builder: Any, coefficients: list[Fraction], x: list[Any]) -> Any:
+    """Return the sum of coefficient times vector, None for an empty sum."""
+    total = None
+    # Ones first: they start the sum without a multiplication.
+    order = sorted(range(len(x)), key=lambda j: abs(coefficients[j]) != 1)
+    for j in order:
+        factor = coefficients[j]
+        if factor == 0:
+            continue
+        if total is None:
+            if factor == 1:
+                total = x[j]
+            else:
+                total = builder.fmul(x[j], constant(x[j].type, float(factor)))
+        elif abs(factor) == 1:
+            total = (builder.fadd if factor == 1 else builder.fsub)(total, x[j])
+        else:
+            total = fmuladd(builder, x[j], constant(x[j].type, float(factor)), total)
+    return total
+
+
+def apply_matrix(builder: Any, matrix: Matrix, x: list[Any]) -> list[Any]:
+    """Multiply a constant matrix by a line of vectors."""
+    result: list[Any] = []
+    row = 0
+    while row < len(matrix):
+        here = matrix[row]
+        pair = matrix[row + 1] if row + 1 < len(matrix) else None
+        mirrored = pair is not None and all(abs(a) == abs(b) for a, b in zip(here, pair, strict=True))
+        same = [a if mirrored and a == b else Fraction(0) for a, b in zip(here, pair or here, strict=True)]
+        even = _weighted_sum(builder, same, x) if mirrored else None
+        odd = None
+        if mirrored:
+            rest = [a - s for a, s in zip(here, same, strict=True)]
+            odd = _weighted_sum(builder, rest, x)
+        if even is None or odd is None:
+            result.append(_weighted_sum(builder, list(here), x))
+            row += 1
+        else:
+            result += [builder.fadd(even, odd), builder.fsub(even, odd)]
+            row += 2
+    return result
+
+
+def _matrix(kind: int, m: int, r: int) -> Matrix:
+    return matrices(m, r)[kind]
+
+
+@intrinsic(prefer_literal=True)
+def transform_line(
+    typingctx: Any, source: Any, source_step: Any, target: Any, target_step: Any,
+    kind: Any, m: Any, r: Any, lanes: Any, code: Any,
+) -> Any:  # fmt: skip
+    """Multiply a line of vectors by the `kind` matrix of F(m, r); steps are bytes.
+
+    Source and target may be the same line. The last five arguments are literal.
+    """
+    which, tile, taps, count, storage = (literal(value) for value in (kind, m, r, lanes, code))
+    if which is None or tile is None or taps is None or count is None or storage is None:
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        matrix = _matrix(which, tile, taps)
+        base, goal = pointer(builder, args[0], I8), pointer(builder, args[2], I8)
+        x = [
+            load_vector(builder, builder.gep(base, [builder.mul(args[1], I64(j))]), count, storage)
+            for j in range(len(matrix[0]))
+        ]
+        for i, value in enumerate(apply_matrix(builder, matrix, x)):
+            address = builder.gep(goal, [builder.mul(args[3], I64(i))])
+            store_vector(builder, address, value, storage)
+        return context.get_dummy_value()
+
+    words = [types.intp] * 4
+    return types.void(*words, kind, m, r, lanes, code), codegen
+
+
+def _shuffle(builder: Any, a: Any, b: Any, pattern: list[int]) -> Any:
+    kind = ir.VectorType(I32, len(pattern))
+    return builder.shuffle_vector(a, b, ir.Constant(kind, [I32(index) for index in pattern]))
+
+
+def split_phases(builder: Any, vectors: list[Any]) -> list[Any]:
+    """Split m vectors of contiguous elements into m vectors of every m-th element."""
+    m, lanes = len(vectors), vectors[0].type.count
+    if m == 1:
+        return vectors
+    if m % 2 == 0:
+        halves = []
+        for parity in (0, 1):
+            pattern = [2 * i + parity for i in range(lanes)]
+            picked = [_shuffle(builder, vectors[v], vectors[v + 1], pattern)
+                      for v in range(0, m, 2)]  # fmt: skip
+            halves.append(split_phases(builder, picked))
+        return [halves[phase % 2][phase // 2] for phase in range(m)]
+    return [_pick(builder, vectors, [m * i + phase for i in range(lanes)]) for phase in range(m)]
+
+
+def join_phases(builder: Any, phases: list[Any]) -> list[Any]:
+    """Undo `split_phases`."""
+    m, lanes = len(phases), phases[0].type.count
+    if m == 1:
+        return phases
+    if m % 2 == 0:
+        halves = [join_phases(builder, phases[parity::2]) for parity in (0, 1)]
+        result = []
+        for even, odd in zip(*halves, strict=True):
+            for start in (0, lanes // 2):
+                pattern = [start + i // 2 + i % 2 * lanes for i in range(lanes)]
+                result.append(_shuffle(builder, even, odd, pattern))
+        return result
+    # Element e of the joined run is lane e // m of phase e % m.
+    return [
+        _pick(builder, phases, [e % m * lanes + e // m for e in range(v * lanes, (v + 1) * lanes)])
+        for v in range(m)
+    ]
+
+
+def _pick(builder: Any, vectors: list[Any], wanted: list[int]) -> Any:
+    """Return elements `wanted` of several vectors laid end to end, one vector at a time."""
+    lanes = vectors[0].type.count
+    result = vectors[0]
+    for v in range(1, len(vectors)):
+        keep = [
+            (lanes + e % lanes if e // lanes == v else (lane if v > 1 or e // lanes else e % lanes))
+            for lane, e in enumerate(wanted)
+        ]
+        result = _shuffle(builder, result, vectors[v], keep)
+    return result
+
+
+def _inside(builder: Any, first: int, step: int, low: Any, high: Any, lanes: int) -> Any:
+    """Return flags for the lanes i with ``low <= first + i * step < high``."""
+    kind = ir.VectorType(I32, lanes)
+    index = ir.Constant(kind, [I32(first + lane * step) for lane in range(lanes)])
+    floor = broadcast(builder, builder.trunc(low, I32), lanes)
+    ceiling = broadcast(builder, builder.trunc(high, I32), lanes)
+    above = builder.icmp_signed(">=", index, floor)
+    return builder.and_(above, builder.icmp_signed("<", index, ceiling))
+
+
+class _Gather:
+    """Emits the reading of one line of tiles, in three ways."""
+
+    def __init__(self, builder: Any, args: Any, sizes: tuple[int, int, int, int]) -> None:
+        self.builder, self.sizes = builder, sizes
+        self.address, self.step, self.low, self.high = args[:4]
+
+    def contiguous(self, masked: bool) -> list[Any]:
+        """Load runs of m vectors and split them into phases."""
+        m, n, lanes, storage = self.sizes
+        builder, item = self.builder, ITEMSIZE[storage]
+        base = pointer(builder, self.address, I8)
+        line: list[Any] = []
+        for run in range(0, n, m):
+            vectors = []
+            for v in range(m):
+                first = run + v * lanes
+                flags = _inside(builder, first, 1, self.low, self.high, lanes) if masked else None
+                address = builder.gep(base, [I64(first * item)])
+                vectors.append(load_vector(builder, address, lanes, storage, flags))
+            line += split_phases(builder, vectors)
+        return line[:n]
+
+    def strided(self) -> list[Any]:
+        """Load each element of the line for all tiles by a gather."""
+        m, n, lanes, storage = self.sizes
+        builder, kind = self.builder, ir.VectorType(memory_ir(storage), lanes)
+        index = ir.Constant(ir.VectorType(I64, lanes), [I64(lane * m) for lane in range(lanes)])
+        line = []
+        for j in range(n):
+            offsets = builder.mul(
+                builder.add(index, constant(index.type, j)), broadcast(builder, self.step, lanes)
+            )
+            addresses = builder.add(offsets, broadcast(builder, self.address, lanes))
+            pointers = builder.inttoptr(addresses, ir.VectorType(I8.as_pointer(), lanes))
+            flags = _inside(builder, j, m, self.low, self.high, lanes)
+            name = f"llvm.masked.gather.{mangle(kind)}.v{lanes}p0"
+            zero = ir.Constant(kind, None)
+            raw = call(builder, name, kind, pointers, I32(ITEMSIZE[storage]), flags, zero)
+            line.append(widen(builder, raw, storage))
+        return line
+
+    def emit(self) -> list[Any]:
+        """Emit the choice between the three, and return the line."""
+        m, n, lanes, storage = self.sizes
+        builder = self.builder
+        span = (n - 1) // m * m + m * lanes
+        packed = builder.icmp_signed("==", self.step, I64(ITEMSIZE[storage]))
+        whole = builder.and_(
+            builder.icmp_signed("<=", self.low, I64(0)),
+            builder.icmp_signed(">=", self.high, I64(span)),
+        )
+        ways = (
+            (builder.and_(packed, whole), lambda: self.contiguous(masked=False)),
+            (packed, lambda: self.contiguous(masked=True)),
+            (I1(1), self.strided),
+        )
+        done = builder.append_basic_block("line")
+        incoming = []
+        for condition, load in ways:
+            block, following = (builder.append_basic_block(name) for name in ("way", "else"))
+            builder.cbranch(condition, block, following)
+            builder.position_at_end(block)
+            incoming.append((load(), builder.block))
+            builder.branch(done)
+            builder.position_at_end(following)
+        builder.unreachable()
+        builder.position_at_end(done)
+        line = []
+        for j in range(n):
+            phi = builder.phi(incoming[0][0][j].type)
+            for values, block in incoming:
+                phi.add_incoming(values[j], block)
+            line.append(phi)
+        return line
+
+
+@intrinsic(prefer_literal=True)
+def gather_line(
+    typingctx: Any, address: Any, step: Any, low: Any, high: Any, target: Any, target_step: Any,
+    m: Any, r: Any, lanes: Any, storage: Any, code: Any,
+) -> Any:  # fmt: skip
+    """Read the line of `lanes` tiles that begins at an element, and transform it.
+
+    Tile t's line is the n = m + r - 1 elements from ``t * m`` on. Elements before `low` and from
+    `high` on, counted from the address, are zero and not read.
+
+    Parameters
+    ----------
+    address, step : intp
+        First element, and bytes from one to the next.
+    low, high : intp
+        Elements that exist.
+    target, target_step : intp
+        Where the n transformed vectors go.
+    m, r, lanes, storage, code : literal int
+        F(m, r), the vector, the input's storage code and that of sums.
+    """
+    tile, taps, count = literal(m), literal(r), literal(lanes)
+    source, made = literal(storage), literal(code)
+    if tile is None or taps is None or count is None or source is None or made is None:
+        return None
+    n = tile + taps - 1
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        line = _Gather(builder, args, (tile, n, count, source)).emit()
+        goal = pointer(builder, args[4], I8)
+        for i, value in enumerate(apply_matrix(builder, _matrix(INPUT, tile, taps), line)):
+            store_vector(builder, builder.gep(goal, [builder.mul(args[5], I64(i))]), value, made)
+        return context.get_dummy_value()
+
+    words = [types.intp] * 6
+    return types.void(*words, m, r, lanes, storage, code), codegen
+
+
+@intrinsic(prefer_literal=True)
+def join_line(
+    typingctx: Any, source: Any, source_step: Any, target: Any,
+    m: Any, r: Any, lanes: Any, code: Any,
+) -> Any:  # fmt: skip
+    """Transform a line of products to m outputs a tile and write the tiles side by side.
+
+    The last four arguments are literal. `target` gets ``m * lanes`` contiguous elements.
+    """
+    tile, taps, count, storage = (literal(value) for value in (m, r, lanes, code))
+    if tile is None or taps is None or count is None or storage is None:
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        matrix = _matrix(OUTPUT, tile, taps)
+        base, goal = pointer(builder, args[0], I8), pointer(builder, args[2], I8)
+        x = [
+            load_vector(builder, builder.gep(base, [builder.mul(args[1], I64(j))]), count, storage)
+            for j in range(len(matrix[0]))
+        ]
+        joined = join_phases(builder, apply_matrix(builder, matrix, x))
+        for v, value in enumerate(joined):
+            address = builder.gep(goal, [I64(v * count * ITEMSIZE[storage])])
+            store_vector(builder, address, value, storage)
+        return context.get_dummy_value()
+
+    words = [types.intp] * 3
+    return types.void(*words, m, r, lanes, code), codegen
