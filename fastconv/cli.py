@@ -223,7 +223,8 @@ def _warmup(arguments: argparse.Namespace) -> int:
 
     start = time.perf_counter()
     count = warmup(dtypes=arguments.dtypes, progress=_progress)
-    print(f"{count} kernels compiled in {time.perf_counter() - start:.1f} s, the others found on disk")
+    seconds = time.perf_counter() - start
+    print(f"{count} kernels compiled in {seconds:.1f} s; the others were found on disk")
     return 0
 
 

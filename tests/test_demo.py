@@ -49,9 +49,9 @@ def results(all_cases: list[Case]) -> list[Measured]:
     return [engines.run_fastconv(case) for case in all_cases]
 
 
-def _assert_close(y: np.ndarray | None, truth: np.ndarray) -> None:
+def _assert_close(y: np.ndarray | None, truth: np.ndarray, relative: float = 1e-5) -> None:
     assert y is not None and y.dtype == np.float32 and y.shape == truth.shape
-    np.testing.assert_allclose(y, truth, rtol=0, atol=2e-5 * float(np.abs(truth).max()))
+    np.testing.assert_allclose(y, truth, rtol=0, atol=relative * float(np.abs(truth).max()))
 
 
 def test_cases_are_the_announced_ones(all_cases: list[Case]) -> None:
@@ -72,7 +72,10 @@ def test_filters_keep_what_they_should() -> None:
 def test_fastconv_agrees_with_the_reference(
     index: int, results: list[Measured], truth: list[np.ndarray]
 ) -> None:
-    _assert_close(results[index].y, truth[index])
+    allowed = {spec.name: spec.tolerance["float32"].relative for spec in dispatch.kernels("conv")}
+    # A layer passes the error of the one before on, at most a few times as large.
+    bound = 4 * sum(allowed[name] for name in results[index].kernels)
+    _assert_close(results[index].y, truth[index], bound)
 
 
 def test_kernels_are_registered_ones(results: list[Measured]) -> None:
@@ -125,7 +128,7 @@ def test_missing_peers_leave_the_reference_as_the_measure(
     for line, name in zip(lines[2:], _NAMES, strict=False):
         assert line.startswith(name)
         assert line.split()[-3:-1] == ["-", "-"]
-        assert float(line.split()[-1]) < 2e-5
+        assert float(line.split()[-1]) < 1e-4
     assert "SciPy: not installed." in lines and "PyTorch: not installed." in lines
 
 

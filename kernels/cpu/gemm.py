@@ -31,6 +31,7 @@ from .simd import (
     I64,
     ITEMSIZE,
     broadcast,
+    call_address,
     clamp_high,
     clamp_low,
     compute_ir,
@@ -298,10 +299,4 @@ def call_tile(
     c_pitch: Any, bias: Any, accumulate: Any, low: Any, high: Any, width: Any, rows: Any,
 ) -> Any:  # fmt: skip
     """Call the function at a `tile_address` (arguments of `multiply_tile`, then the rows)."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [value.type for value in args[1:]])
-        builder.call(pointer(builder, args[0], kind), args[1:])
-        return context.get_dummy_value()
-
-    return types.void(types.intp, *_TILE_SIGNATURE.args), codegen
+    return types.void(types.intp, *_TILE_SIGNATURE.args), call_address

@@ -39,7 +39,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from . import jit
-from .simd import I32, I64, call, pointer
+from .simd import I32, I64, call, call_address, pointer
 
 __all__ = ["run"]
 
@@ -156,13 +156,7 @@ def _call(
     typingctx: Any, function: Any, g: Any, x: Any, w: Any, b: Any, r: Any, y: Any, s: Any, t: Any, i: Any
 ) -> Any:
     """Call a kernel: function, seven operands, task, worker."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [I64] * (_OPERANDS + 2))
-        builder.call(pointer(builder, args[0], kind), args[1:])
-        return context.get_dummy_value()
-
-    return types.void(*([types.intp] * (_OPERANDS + 3))), codegen
+    return types.void(*([types.intp] * (_OPERANDS + 3))), call_address
 
 
 def _functions() -> dict[str, Any]:

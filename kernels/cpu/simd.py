@@ -104,6 +104,13 @@ def call(builder: Any, name: str, returns: ir.Type, *arguments: Any) -> Any:
     return builder.call(function, arguments)
 
 
+def call_address(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    """Lower an intrinsic that calls machine code: the first argument is its address."""
+    kind = ir.FunctionType(ir.VoidType(), [value.type for value in args[1:]])
+    builder.call(pointer(builder, args[0], kind), args[1:])
+    return context.get_dummy_value()
+
+
 def mangle(kind: ir.Type) -> str:
     """Return the suffix by which LLVM names an overload: ``v16f32`` for 16 floats."""
     if isinstance(kind, ir.VectorType):

@@ -23,7 +23,6 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
@@ -39,8 +38,8 @@ from .simd import (
     F32,
     F64,
     ITEMSIZE,
+    call_address,
     load_scalar,
-    pointer,
     range_mask,
     storage_code,
     store_scalar,
@@ -108,13 +107,7 @@ def _call_tile(
     width: Any, rows: Any,
 ) -> Any:  # fmt: skip
     """Call the function at a `_tile_address`."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [value.type for value in args[1:]])
-        builder.call(pointer(builder, args[0], kind), args[1:])
-        return context.get_dummy_value()
-
-    return types.void(types.intp, *_TILE_SIGNATURE.args), codegen
+    return types.void(types.intp, *_TILE_SIGNATURE.args), call_address
 
 
 @functools.cache

@@ -137,7 +137,8 @@ _WINOGRAD_TOLERANCE = {
     "float16": Tolerance(2.0**-11 + _WINOGRAD_LIMIT),
     "bfloat16": Tolerance(2.0**-8 + _WINOGRAD_LIMIT),
 }
-_WINOGRAD_KERNELS = {2: 7, 4: 5, 6: 3}  # largest kernel of each tile that stays within the limit
+#: Largest tile, by the number of transformed axes, that stays within that error.
+_WINOGRAD_ELEMENTS = {1: 10, 2: 8, 3: 6}
 
 
 def _winograd_reasons(m: int, problem: ConvProblem) -> list[str]:
@@ -146,13 +147,17 @@ def _winograd_reasons(m: int, problem: ConvProblem) -> list[str]:
         reasons.append(f"wants a stride of 1; this has {problem.stride}")
     if any(hole != 1 for hole in problem.dilation):
         reasons.append(f"wants a dense kernel; this has dilation {problem.dilation}")
+    axes = sum(r > 1 for r in problem.kernel_size)
     largest = max(problem.kernel_size)
-    if largest == 1:
+    if axes == 0:
         reasons.append("has nothing to transform in a kernel of size 1")
-    elif largest > _WINOGRAD_KERNELS[m]:
+    elif m + largest - 1 > _WINOGRAD_ELEMENTS[axes]:
         reasons.append(
-            f"transforms up to {_WINOGRAD_KERNELS[m]} taps an axis within its error; this has {largest}"
+            f"would use tiles of {m + largest - 1} along {axes} axes, whose error passes "
+            f"{_WINOGRAD_LIMIT:g}; at most {_WINOGRAD_ELEMENTS[axes]}"
         )
+    if problem.in_channels == problem.groups:
+        reasons.append("has no input channels to sum over in a depthwise problem")
     return reasons
 
 

@@ -4,7 +4,8 @@ A transform in several dimensions is one matrix applied along each axis in turn.
 takes a line of vectors (lane = tile), multiplies it by a constant matrix in registers and writes
 the line back; the matrices (cook_toom.py) are written out as multiply-adds. Rows of a matrix that
 belong to a pair of opposite points share their work: the even and the odd part are formed once, and
-the rows are their sum and difference.
+the rows are their sum and difference. Each matrix is compiled once, and kernels call it by address:
+a new kernel size costs tenths of a second.
 
 Reading tiles from an image row and writing them back needs no gather: m vectors of contiguous
 elements are split into (or joined from) their m phases by shuffles.
@@ -19,6 +20,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from . import jit
 from .cook_toom import Matrix, matrices
 from .simd import (
     I1,
@@ -28,6 +30,7 @@ from .simd import (
     ITEMSIZE,
     broadcast,
     call,
+    call_address,
     constant,
     fmuladd,
     literal,
@@ -39,7 +42,17 @@ from .simd import (
     widen,
 )
 
-__all__ = ["INPUT", "OUTPUT", "WEIGHT", "gather_line", "join_line", "transform_line"]
+__all__ = [
+    "INPUT",
+    "OUTPUT",
+    "WEIGHT",
+    "call_gather",
+    "call_join",
+    "call_lines",
+    "gather_address",
+    "join_address",
+    "lines_address",
+]
 
 OUTPUT, WEIGHT, INPUT = range(3)
 
@@ -328,3 +341,73 @@ def join_line(
 
     words = [types.intp] * 3
     return types.void(*words, m, r, lanes, code), codegen
+
+
+# What kernels call: the same by address, for a number of lines.
+
+_GATHER_SIGNATURE = jit.void(6)
+_LINES_SIGNATURE = jit.void(7)
+_JOIN_SIGNATURE = jit.void(6)
+
+
+def gather_address(m: int, r: int, lanes: int, storage: int, code: int) -> int:
+    """Return the address of `gather_line` for F(m, r); `call_gather` calls it."""
+
+    def gather(address: int, step: int, low: int, high: int, target: int, target_step: int) -> None:
+        gather_line(address, step, low, high, target, target_step, m, r, lanes, storage, code)
+
+    key = ("winograd_gather", m, r, lanes, storage)
+    return int(jit.compile_callback(gather, _GATHER_SIGNATURE, key).address)
+
+
+def lines_address(kind: int, m: int, r: int, lanes: int, code: int) -> int:
+    """Return the address of `transform_line` for a number of lines; `call_lines` calls it."""
+
+    def lines(source: int, source_step: int, target: int, target_step: int, count: int,
+              source_next: int, target_next: int) -> None:  # fmt: skip
+        for i in range(count):
+            transform_line(source + i * source_next, source_step, target + i * target_next,
+                           target_step, kind, m, r, lanes, code)  # fmt: skip
+
+    key = ("winograd_lines", kind, m, r, lanes, code)
+    return int(jit.compile_callback(lines, _LINES_SIGNATURE, key).address)
+
+
+def join_address(m: int, r: int, lanes: int, code: int) -> int:
+    """Return the address of `join_line` for a number of lines; `call_join` calls it."""
+
+    def join(source: int, source_step: int, target: int, count: int, source_next: int,
+             target_next: int) -> None:  # fmt: skip
+        for i in range(count):
+            join_line(source + i * source_next, source_step, target + i * target_next, m, r, lanes,
+                      code)  # fmt: skip
+
+    key = ("winograd_join", m, r, lanes, code)
+    return int(jit.compile_callback(join, _JOIN_SIGNATURE, key).address)
+
+
+@intrinsic
+def call_gather(
+    typingctx: Any, function: Any, address: Any, step: Any, low: Any, high: Any, target: Any,
+    target_step: Any,
+) -> Any:  # fmt: skip
+    """Call the function at a `gather_address`."""
+    return types.void(types.intp, *_GATHER_SIGNATURE.args), call_address
+
+
+@intrinsic
+def call_lines(
+    typingctx: Any, function: Any, source: Any, source_step: Any, target: Any, target_step: Any,
+    count: Any, source_next: Any, target_next: Any,
+) -> Any:  # fmt: skip
+    """Call the function at a `lines_address`."""
+    return types.void(types.intp, *_LINES_SIGNATURE.args), call_address
+
+
+@intrinsic
+def call_join(
+    typingctx: Any, function: Any, source: Any, source_step: Any, target: Any, count: Any,
+    source_next: Any, target_next: Any,
+) -> Any:  # fmt: skip
+    """Call the function at a `join_address`."""
+    return types.void(types.intp, *_JOIN_SIGNATURE.args), call_address

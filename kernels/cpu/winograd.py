@@ -56,9 +56,24 @@ from .simd import (
     store,
     store_masked,
 )
-from .transform import INPUT, OUTPUT, WEIGHT, gather_line, join_line, transform_line
+from .transform import (
+    INPUT,
+    OUTPUT,
+    WEIGHT,
+    call_gather,
+    call_join,
+    call_lines,
+    gather_address,
+    join_address,
+    lines_address,
+)
 
 __all__ = ["Sizes", "plan", "plan_f2", "plan_f4", "plan_f6", "tile_sizes", "workspace"]
+
+#: Addresses of the transforms; 0 where an axis has none.
+_TRANSFORMS = (
+    "gather", "input_h", "input_d", "output_d", "output_h", "join", "weight_w", "weight_h", "weight_d",
+)  # fmt: skip
 
 _FIELDS = (
     *FINISH_FIELDS,
@@ -79,8 +94,12 @@ _FIELDS = (
     "products_at",  # M
     "lines_at",  # lines between two passes
     "more_lines_at",
+    "joined_at",  # rows of outputs
     "segments_at",
     "scratch_at",
+    "weight_bytes",  # U of one group
+    *(f"{letter}{axis}" for letter in "mn" for axis in "dhw"),  # outputs, elements of a tile
+    *_TRANSFORMS,
 )
 _view = as_record(_FIELDS)
 
@@ -102,11 +121,6 @@ class Sizes:
         """Elements of a tile."""
         return math.prod(self.n)
 
-    @property
-    def key(self) -> tuple[int, ...]:
-        """The six numbers."""
-        return (*self.m, *self.r)
-
 
 def tile_sizes(problem: ConvProblem, m: int) -> Sizes:
     """Return the tile of a problem with `m` outputs along each transformed axis."""
@@ -115,12 +129,10 @@ def tile_sizes(problem: ConvProblem, m: int) -> Sizes:
 
 
 @functools.cache
-def _make_transform_panel(sizes: Sizes, tile: Tile, storage: int, compute: int) -> Any:
+def _make_transform_panel(tile: Tile, compute: int) -> Any:
     """Return a function that transforms one panel of tiles for some channels: V[e, C, tile]."""
     lanes, nr, size = tile.lanes, tile.nr, ITEMSIZE[compute]
-    (md, mh, mw), (rd, rh, rw), (nd, nh, nw) = sizes.m, sizes.r, sizes.n
     pitch = (nr + lanes) * size  # a chunk's last vector may run over the panel's end
-    row_step, plane_step = nw * pitch, nh * nw * pitch
     list_segments = make_list_segments(nr)
 
     @numba.njit
@@ -129,44 +141,38 @@ def _make_transform_panel(sizes: Sizes, tile: Tile, storage: int, compute: int) 
         for s in range(count):
             words = segments + 8 * SEGMENT_WORDS * s
             lane, length = get_word(words, 0), get_word(words, 1)
-            d0 = get_word(words, 2) * md - g.pd
-            h0 = get_word(words, 3) * mh - g.ph
+            d0 = get_word(words, 2) * g.md - g.pd
+            h0 = get_word(words, 3) * g.mh - g.ph
             for start in range(0, length, lanes):
-                w0 = (get_word(words, 4) + start) * mw - g.pw
+                w0 = (get_word(words, 4) + start) * g.mw - g.pw
                 target = lines + (lane + start) * size
-                for i in range(nd):
-                    for j in range(nh):
+                for i in range(g.nd):
+                    for j in range(g.nh):
                         d, h = d0 + i, h0 + j
                         inside = 0 <= d < g.id and 0 <= h < g.ih
-                        gather_line(
-                            x + d * g.xd + h * g.xh + w0 * g.xw, g.xw, -w0,
-                            g.iw - w0 if inside else -w0, target + (i * nh + j) * row_step, pitch,
-                            mw, rw, lanes, storage, compute,
+                        call_gather(
+                            g.gather, x + d * g.xd + h * g.xh + w0 * g.xw, g.xw, -w0,
+                            g.iw - w0 if inside else -w0,
+                            target + (i * g.nh + j) * g.nw * pitch, pitch,
                         )  # fmt: skip
 
     @numba.njit
-    def transform_vector(lines: int, v: int, e_step: int) -> None:
+    def transform_vector(g: Any, lines: int, v: int, e_step: int) -> None:
         """Transform one vector of tiles along height and depth, into V."""
-        if rh > 1:
-            for i in range(nd):
-                for k in range(nw):
-                    source = lines + i * plane_step + k * pitch
-                    if rd > 1:
-                        transform_line(source, row_step, source, row_step, INPUT, mh, rh, lanes, compute)
-                    else:
-                        transform_line(
-                            source, row_step, v + k * e_step, nw * e_step, INPUT, mh, rh, lanes,
-                            compute,
-                        )  # fmt: skip
-        elif rd == 1:
-            for k in range(nw):
+        row, plane = g.nw * pitch, g.nh * g.nw * pitch
+        if g.kd > 1:
+            if g.kh > 1:
+                for i in range(g.nd):
+                    at = lines + i * plane
+                    call_lines(g.input_h, at, row, at, row, g.nw, pitch, pitch)
+            call_lines(
+                g.input_d, lines, plane, v, g.nh * g.nw * e_step, g.nh * g.nw, pitch, e_step
+            )
+        elif g.kh > 1:
+            call_lines(g.input_h, lines, row, v, g.nw * e_step, g.nw, pitch, e_step)
+        else:
+            for k in range(g.nw):
                 store(v + k * e_step, load(lines + k * pitch, compute, lanes), compute)
-        if rd > 1:
-            for k in range(nh * nw):
-                transform_line(
-                    lines + k * pitch, plane_step, v + k * e_step, nh * nw * e_step, INPUT, md, rd,
-                    lanes, compute,
-                )  # fmt: skip
 
     @numba.njit
     def transform_panel(
@@ -177,40 +183,36 @@ def _make_transform_panel(sizes: Sizes, tile: Tile, storage: int, compute: int) 
             gather(g, x + c * g.xc, segments, count, lines)
             for start in range(0, width, lanes):
                 target = v + (c * nr + start) * size
-                transform_vector(lines + start * size, target, g.c * nr * size)
+                transform_vector(g, lines + start * size, target, g.c * nr * size)
 
     return transform_panel
 
 
 @functools.cache
-def _make_finish_row(sizes: Sizes, tile: Tile, storage: int, compute: int) -> Any:
+def _make_finish_row(tile: Tile, storage: int, compute: int) -> Any:
     """Return a function that brings one row (output channel) of a panel's products to `out`."""
     lanes, nr, size = tile.lanes, tile.nr, ITEMSIZE[compute]
-    (md, mh, mw), (rd, rh, rw), (nd, nh, nw) = sizes.m, sizes.r, sizes.n
-    line, run = nr * size, nr * mw * size
+    line = nr * size
     finish_vector = make_finish_vector(lanes, storage, compute)
 
     @numba.njit
-    def inverse(products: int, e_step: int, lines: int, more: int, joined: int) -> None:
+    def inverse(g: Any, products: int, e_step: int, lines: int, more: int, joined: int) -> None:
         """Transform one vector of tiles back: along depth, height, then width."""
         source, step = products, e_step
-        if rd > 1:
-            for k in range(nh * nw):
-                transform_line(
-                    source + k * step, nh * nw * step, lines + k * line, nh * nw * line, OUTPUT, md,
-                    rd, lanes, compute,
-                )  # fmt: skip
+        if g.kd > 1:
+            plane = g.nh * g.nw
+            call_lines(
+                g.output_d, source, plane * step, lines, plane * line, plane, step, line
+            )
             source, step = lines, line
-        if rh > 1:
-            for i in range(md):
-                for k in range(nw):
-                    transform_line(
-                        source + (i * nh * nw + k) * step, nw * step,
-                        more + (i * mh * nw + k) * line, nw * line, OUTPUT, mh, rh, lanes, compute,
-                    )  # fmt: skip
+        if g.kh > 1:
+            for i in range(g.md):
+                call_lines(
+                    g.output_h, source + i * g.nh * g.nw * step, g.nw * step,
+                    more + i * g.mh * g.nw * line, g.nw * line, g.nw, step, line,
+                )  # fmt: skip
             source, step = more, line
-        for i in range(md * mh):
-            join_line(source + i * nw * step, step, joined + i * run, mw, rw, lanes, compute)
+        call_join(g.join, source, step, joined, g.md * g.mh, g.nw * step, g.mw * line)
 
     @numba.njit
     def store_rows(
@@ -221,14 +223,14 @@ def _make_finish_row(sizes: Sizes, tile: Tile, storage: int, compute: int) -> An
         for s in range(count):
             words = segments + 8 * SEGMENT_WORDS * s
             lane, length = get_word(words, 0), get_word(words, 1)
-            ow = get_word(words, 4) * mw
-            stop = min(length * mw, g.ow - ow)
-            for i in range(md):
-                for j in range(mh):
-                    od, oh = get_word(words, 2) * md + i, get_word(words, 3) * mh + j
+            ow = get_word(words, 4) * g.mw
+            stop = min(length * g.mw, g.ow - ow)
+            for i in range(g.md):
+                for j in range(g.mh):
+                    od, oh = get_word(words, 2) * g.md + i, get_word(words, 3) * g.mh + j
                     if od >= g.od or oh >= g.oh:
                         continue
-                    source = joined + (i * mh + j) * run + lane * mw * size
+                    source = joined + ((i * g.mh + j) * nr + lane) * g.mw * size
                     to = out + od * g.yd + oh * g.yh + ow * g.yw
                     extra = residual + od * g.rd + oh * g.rh + ow * g.rw
                     for start in range(0, stop, lanes):
@@ -242,12 +244,11 @@ def _make_finish_row(sizes: Sizes, tile: Tile, storage: int, compute: int) -> An
         g: Any, products: int, e_step: int, width: int, segments: int, count: int, bias: float,
         out: int, residual: int, worker: int,
     ) -> None:  # fmt: skip
-        lines, more = worker + g.lines_at, worker + g.more_lines_at
-        joined = more + mh * md * nw * line
+        lines, more, joined = worker + g.lines_at, worker + g.more_lines_at, worker + g.joined_at
         for start in range(0, width, lanes):
             inverse(
-                products + start * size, e_step, lines + start * size, more + start * size,
-                joined + start * mw * size,
+                g, products + start * size, e_step, lines + start * size, more + start * size,
+                joined + start * g.mw * size,
             )  # fmt: skip
         store_rows(g, joined, segments, count, bias, out, residual, worker + g.scratch_at)
 
@@ -255,11 +256,11 @@ def _make_finish_row(sizes: Sizes, tile: Tile, storage: int, compute: int) -> An
 
 
 @functools.cache
-def _make_kernel(sizes: Sizes, tile: Tile, storage: int, compute: int) -> Any:
+def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
     """Return the main task: see the drawing at the top of this file."""
-    mr, nr, size, elements = tile.mr, tile.nr, ITEMSIZE[compute], sizes.elements
-    transform_panel = _make_transform_panel(sizes, tile, storage, compute)
-    finish_row = _make_finish_row(sizes, tile, storage, compute)
+    mr, nr, size = tile.mr, tile.nr, ITEMSIZE[compute]
+    transform_panel = _make_transform_panel(tile, compute)
+    finish_row = _make_finish_row(tile, storage, compute)
     list_segments = make_list_segments(nr)
 
     @numba.njit
@@ -267,7 +268,7 @@ def _make_kernel(sizes: Sizes, tile: Tile, storage: int, compute: int) -> Any:
         """Multiply all elements for the rows of one part: M[e, row, tile]."""
         pitch = g.panels * nr * size
         row_panels = (g.k + mr - 1) // mr
-        for e in range(elements):
+        for e in range(g.nd * g.nh * g.nw):
             for row in range(0, rows, mr):
                 a = u + (e * row_panels + row // mr) * g.c * mr * size
                 c = products + (e * g.part_rows + row) * pitch
@@ -309,9 +310,8 @@ def _make_kernel(sizes: Sizes, tile: Tile, storage: int, compute: int) -> Any:
         x += image * g.xn + group * g.c * g.xc
         out += image * g.yn + group * g.k * g.yc
         residual += image * g.rn + group * g.k * g.rc
-        row_panels = (g.k + mr - 1) // mr
-        weight += group * elements * row_panels * g.c * mr * size
         bias += group * g.k * size
+        weight += group * g.weight_bytes
         v = mine
         if g.shared:
             v = workspace + ((image * g.groups + group) * g.blocks + block) * g.panels * g.panel_bytes
@@ -339,10 +339,10 @@ _STAGE_CHANNELS = 16
 
 
 @functools.cache
-def _make_stage(sizes: Sizes, tile: Tile, storage: int, compute: int) -> Any:
+def _make_stage(tile: Tile, compute: int) -> Any:
     """Return the first stage's task: one panel of tiles, some channels, into shared memory."""
     nr = tile.nr
-    transform_panel = _make_transform_panel(sizes, tile, storage, compute)
+    transform_panel = _make_transform_panel(tile, compute)
 
     def task(
         geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
@@ -368,39 +368,36 @@ def _make_stage(sizes: Sizes, tile: Tile, storage: int, compute: int) -> Any:
 
 
 @functools.cache
-def _make_pack_kernel(sizes: Sizes, tile: Tile, storage: int, compute: int) -> Any:
+def _make_pack_kernel(tile: Tile, storage: int, compute: int) -> Any:
     """Return the task that transforms the weights of mr output channels: U[e, panel, C, row]."""
-    mr, lanes, size, elements = tile.mr, tile.lanes, ITEMSIZE[compute], sizes.elements
-    (md, mh, mw), (rd, rh, rw), (nd, nh, nw) = sizes.m, sizes.r, sizes.n
+    mr, lanes, size = tile.mr, tile.lanes, ITEMSIZE[compute]
     line = lanes * size
 
     @numba.njit
-    def transform(lines: int) -> None:
+    def transform(g: Any, lines: int) -> None:
         """Transform a kernel in place, held as [nd, nh, nw] vectors with taps in the corner."""
-        for i in range(rd):
-            for j in range(rh):
-                at = lines + (i * nh + j) * nw * line
-                transform_line(at, line, at, line, WEIGHT, mw, rw, lanes, compute)
-        for i in range(rd):
-            for k in range(nw):
-                at = lines + (i * nh * nw + k) * line
-                transform_line(at, nw * line, at, nw * line, WEIGHT, mh, rh, lanes, compute)
-        for k in range(nh * nw):
-            at = lines + k * line
-            transform_line(at, nh * nw * line, at, nh * nw * line, WEIGHT, md, rd, lanes, compute)
+        row, plane = g.nw * line, g.nh * g.nw * line
+        for i in range(g.kd):
+            at = lines + i * plane
+            if g.kw > 1:
+                call_lines(g.weight_w, at, line, at, line, g.kh, row, row)
+            if g.kh > 1:
+                call_lines(g.weight_h, at, row, at, row, g.nw, line, line)
+        if g.kd > 1:
+            call_lines(g.weight_d, lines, plane, lines, plane, g.nh * g.nw, line, line)
 
     @numba.njit
     def pack_rows(g: Any, weight: int, mask: int, target: int, e_step: int, lines: int) -> None:
         """Transform up to `lanes` rows."""
         for c in range(g.c):
-            for i in range(rd):
-                for j in range(rh):
-                    for k in range(rw):
+            for i in range(g.kd):
+                for j in range(g.kh):
+                    for k in range(g.kw):
                         tap = weight + c * g.wc + i * g.wd + j * g.wh + k * g.ww
                         taps = load_gather(tap, g.wk, mask, storage, lanes)
-                        store(lines + ((i * nh + j) * nw + k) * line, taps, compute)
-            transform(lines)
-            for e in range(elements):
+                        store(lines + ((i * g.nh + j) * g.nw + k) * line, taps, compute)
+            transform(g, lines)
+            for e in range(g.nd * g.nh * g.nw):
                 row = load(lines + e * line, compute, lanes)
                 store_masked(target + e * e_step + c * mr * size, row, mask, compute)
 
@@ -411,14 +408,16 @@ def _make_pack_kernel(sizes: Sizes, tile: Tile, storage: int, compute: int) -> A
         g = _view(geometry)
         row_panels = (g.k + mr - 1) // mr
         group, panel = number // row_panels, number % row_panels
-        e_step = row_panels * g.c * mr * size
-        target = packed + group * elements * e_step + panel * g.c * mr * size
+        target = packed + group * g.weight_bytes + panel * g.c * mr * size
         rows = min(mr, g.k - panel * mr)
         source = weight + (group * g.k + panel * mr) * g.wk
-        lines = workspace + worker * elements * line
+        lines = workspace + worker * g.nd * g.nh * g.nw * line
         for first in range(0, rows, lanes):
             mask = range_mask(0, min(lanes, rows - first))
-            pack_rows(g, source + first * g.wk, mask, target + first * size, e_step, lines)
+            pack_rows(
+                g, source + first * g.wk, mask, target + first * size, row_panels * g.c * mr * size,
+                lines,
+            )  # fmt: skip
 
     return task
 
@@ -463,7 +462,8 @@ def _layout(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> Any:
         "products_at": 0 if shared else panels * panel_bytes,
         "lines_at": part_panels * tile.mr * row_bytes,
         "more_lines_at": sizes.elements * line,
-        "segments_at": math.prod(sizes.m[:2]) * (sizes.n[2] + sizes.m[2]) * tile.nr * size,
+        "joined_at": math.prod(sizes.m[:2]) * sizes.n[2] * tile.nr * size,
+        "segments_at": math.prod(sizes.m) * tile.nr * size,
         "scratch_at": tile.nr * SEGMENT_WORDS * 8,
         "worker_bytes": tile.lanes * size,
     }
@@ -472,6 +472,21 @@ def _layout(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> Any:
         end += -(-before // 64) * 64
         fields[name] = end
     return tile, storage, compute, fields
+
+
+def _transforms(sizes: Sizes, lanes: int, storage: int, compute: int) -> dict[str, int]:
+    """Return the addresses of `_TRANSFORMS`, compiled."""
+    (md, mh, mw), (rd, rh, rw) = sizes.m, sizes.r
+    found = dict.fromkeys(_TRANSFORMS, 0)
+    found["gather"] = gather_address(mw, rw, lanes, storage, compute)
+    found["join"] = join_address(mw, rw, lanes, compute)
+    for axis, m, r in (("d", md, rd), ("h", mh, rh), ("w", mw, rw)):
+        if r == 1:
+            continue
+        for name, kind in (("input", INPUT), ("output", OUTPUT), ("weight", WEIGHT)):
+            if f"{name}_{axis}" in found:
+                found[f"{name}_{axis}"] = lines_address(kind, m, r, lanes, compute)
+    return found
 
 
 def workspace(problem: ConvProblem, device: DeviceInfo, m: int) -> int:
@@ -509,16 +524,21 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
     jobs = problem.batch * problem.groups
     c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     row_panels = -(-k // tile.mr)
-    key = (*sizes.key, tile.mr, tile.nv, tile.lanes, storage)
+    weight_size = sizes.elements * row_panels * c * tile.mr
+    fields["weight_bytes"] = weight_size * ITEMSIZE[compute]
+    fields |= {f"m{axis}": m for axis, m in zip("dhw", sizes.m, strict=True)}
+    fields |= {f"n{axis}": n for axis, n in zip("dhw", sizes.n, strict=True)}
+    fields |= _transforms(sizes, tile.lanes, storage, compute)
+    key = (tile.mr, tile.nv, tile.lanes, storage)
     stages = []
     if fields["shared"]:
         chunks = -(-c // _STAGE_CHANNELS)
-        stage = compile_kernel(_make_stage(sizes, tile, storage, compute), "winograd_input", *key)
+        stage = compile_kernel(_make_stage(tile, compute), "winograd_input", *key)
         stages.append(Stage(stage, jobs * fields["blocks"] * fields["panels"] * chunks))
-    main = compile_kernel(_make_kernel(sizes, tile, storage, compute), "winograd", *key)
+    main = compile_kernel(_make_kernel(tile, storage, compute), "winograd", *key)
     split = fields["parts"] if fields["shared"] else 1
     stages.append(Stage(main, jobs * fields["blocks"] * split))
-    pack = compile_kernel(_make_pack_kernel(sizes, tile, storage, compute), "winograd_pack", *key)
+    pack = compile_kernel(_make_pack_kernel(tile, storage, compute), "winograd_pack", *key)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields[name] for name in _FIELDS}),
         stages=tuple(stages),
@@ -528,7 +548,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
         bias_size=problem.out_channels,
         pack_stage=Stage(pack, problem.groups * row_panels),
         pack_bytes=sizes.elements * tile.lanes * ITEMSIZE[compute] * workers,
-        packed_size=problem.groups * sizes.elements * row_panels * c * tile.mr,
-        packing=("winograd", *key),
+        packed_size=problem.groups * weight_size,
+        packing=("winograd", *sizes.m, *sizes.r, *key),
         tables=(region, zeros),
     )
