@@ -217,7 +217,7 @@ class Explanation:
     def __str__(self) -> str:
         lines = [
             f"{self.problem.line()}  {self.problem.dtype}, {self.problem.layout}, "
-            f"{self.problem.flops / 1e6:.1f} MFLOP",
+            f"{self.problem.flops / 1e6:.3g} MFLOP",
             f"  {'kernel':<22} {'predicted ms':>12} {'workspace':>10}  why",
         ]
         for row in self.rows:
@@ -263,6 +263,8 @@ def explain(what: ConvProblem | str | Callable[..., Any], *args: Any, **kwargs: 
 
 def _explain_rows(problem: ConvProblem) -> list[Row]:
     device, forced = _device(problem), _forced.get()
+    if forced:
+        _named(forced)
     refused = {
         spec.name: _reasons(spec, problem, device) for spec in kernels(problem.op, problem.device)
     }

@@ -80,19 +80,19 @@ def test_small_integers_are_exact(
     spec: KernelSpec, each: ConvProblem, rng: np.random.Generator
 ) -> None:
     tensors = small_integers(each, rng)
-    activation = epilogue_of(each)
-    plain = expected(each, tensors)
-    fused = expected(each, tensors, epilogue=True, activation=activation)
-    with dispatch.use_kernel(spec.name):
+    for epilogue, activation in ((False, None), (True, epilogue_of(each))):
+        truth = expected(each, tensors, epilogue=epilogue, activation=activation)
+        sums = expected(each, tensors, epilogue=epilogue)
         for how, call in CALLS.items():
-            for truth, epilogue, name in ((plain, False, None), (fused, True, activation)):
-                out = nan_output(each)
-                result = call(each, tensors, epilogue=epilogue, activation=name, out=out)
-                assert result is out
-                if spec.exact:
-                    assert_exact(result, truth, f"{how} epilogue={epilogue}")
-                else:
-                    assert_close(result, truth, spec.tolerance[each.dtype], how)
+            out = nan_output(each)
+            with dispatch.use_kernel(spec.name):
+                result = call(each, tensors, epilogue=epilogue, activation=activation, out=out)
+            assert result is out
+            what = f"{how} {activation}"
+            if spec.exact:
+                assert_exact(result, truth, what)
+            else:
+                assert_close(result, truth, spec.tolerance[each.dtype], what, sums)
 
 
 @pytest.mark.parametrize(("spec", "each"), supported(MATRIX))
@@ -176,6 +176,11 @@ def test_a_nan_or_infinity_reaches_its_outputs_and_no_other(
             touched = touched_by_padding(each)
             actual, truth = actual.copy(), truth.copy()
             actual[..., touched] = truth[..., touched] = 0
+        if not spec.exact:  # a transform mixes the pixels of one tile
+            spread = ~np.isfinite(actual)
+            assert np.all(spread >= ~np.isfinite(truth)), argument
+            assert not spread.all(), argument
+            actual = np.where(spread, truth.astype(actual.dtype), actual)
         assert_close(actual, truth, spec.tolerance[each.dtype], argument)
 
 

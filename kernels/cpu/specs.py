@@ -162,23 +162,25 @@ def _winograd_reasons(m: int, problem: ConvProblem) -> list[str]:
 
 
 def _winograd_cost(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
-    """Count vector cycles: products, transforms, and the transformed weights from beyond L2."""
+    """Count cycles for a vector of tiles: products, transforms, and weights from beyond L2."""
     sizes = [(m if r > 1 else 1, r) for r in problem.kernel_size]
     elements = math.prod(tile + r - 1 for tile, r in sizes)
+    outputs = math.prod(tile for tile, _ in sizes)
     size = 8 if problem.dtype == "float64" else 4
     lanes = device.lanes(size)
-    tiles = math.prod(-(-o // tile) for o, (tile, _) in zip(problem.out_size, sizes, strict=True))
-    vectors = -(-tiles // lanes) * problem.batch * problem.groups
+    tiles = [-(-o // tile) for o, (tile, _) in zip(problem.out_size, sizes, strict=True)]
+    vectors = -(-math.prod(tiles) // lanes) * problem.batch * problem.groups
     k, c = problem.out_channels // problem.groups, problem.in_channels // problem.groups
-    outputs = math.prod(tile for tile, _ in sizes)
-    row = problem.out_size[-1] / sizes[-1][0]
-    gather = 1 + min(lanes / row, lanes)
-    inverse = 4 * elements + 10 * outputs * k / k
-    cycles = vectors * (elements * k * c * 1.08 + c * elements * (4 + 2 * gather) + k * inverse)
+    runs = max(1.0, lanes / tiles[-1])  # a vector of tiles is read in so many pieces
+    if problem.layout != "channels_first":
+        runs = 4 * lanes / 8
+    products = elements * max(k, 4) * (c + 5)
+    transforms = c * elements * (10 + 14 * runs) + k * (18 * elements + 40 * outputs)
+    scale = 16 / device.lanes(4)  # narrower vectors run two at a time
+    cycles = vectors * (products + transforms) / min(scale, 2.0)
     weights = elements * k * c * size * problem.groups
     streamed = weights * max(1, vectors // 4) if weights > device.l2 else 0
-    seconds = cycles / 3.4e9 / device.threads
-    return max(seconds, streamed / 30e9) + 5e-6
+    return max(cycles / 3.4e9 / device.threads, streamed / 30e9) + 8e-6
 
 
 def _winograd_workspace(m: int, problem: ConvProblem, device: DeviceInfo) -> int:
