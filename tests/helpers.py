@@ -52,6 +52,27 @@ def in_layout(array: np.ndarray, layout: str) -> np.ndarray:
     return array
 
 
+def memory_orders(array: np.ndarray) -> dict[str, np.ndarray]:
+    """The same values over many memory orders."""
+    wide = np.full([3 * size + 1 for size in array.shape], np.nan, array.dtype)
+    sliced = wide[tuple(slice(1, 3 * size, 3) for size in array.shape)]
+    sliced[...] = array
+    reverse = tuple(slice(None, None, -1) for _ in array.shape)
+    read_only = array.copy()
+    read_only.flags.writeable = False
+    offset = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    offset[...] = array
+    return {
+        "fortran": np.asfortranarray(array),
+        "sliced": sliced,
+        "negative": np.ascontiguousarray(array[reverse])[reverse],
+        "transposed": np.ascontiguousarray(array.swapaxes(0, -1)).swapaxes(0, -1),
+        "channels_last": in_layout(array, "channels_last"),
+        "read_only": read_only,
+        "unaligned": offset,
+    }
+
+
 def _tensors(problem: ConvProblem, draw: Callable[[tuple[int, ...], str], np.ndarray]) -> Tensors:
     dtype = DTYPES[problem.dtype]
     shapes = {

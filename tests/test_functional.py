@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from helpers import (
     expected,
     functional,
     in_layout,
+    memory_orders,
     small_integers,
 )
 from problem_matrix import problem
@@ -40,6 +41,13 @@ PROBLEMS = (
 
 def per_problem(function: Callable[..., None]) -> Callable[..., None]:
     return pytest.mark.parametrize("of", PROBLEMS, ids=lambda of: of.line())(function)
+
+
+@pytest.fixture(autouse=True)
+def exact() -> Iterator[None]:
+    """Kernels that sum the products as they are, so that small integers come out exactly."""
+    with fastconv.precision("exact"):
+        yield
 
 
 # The signature
@@ -114,27 +122,6 @@ def test_activation_at_awkward_values(name: Any) -> None:
 # Memory
 
 
-def _variants(array: np.ndarray) -> dict[str, np.ndarray]:
-    """The same values over many memory orders."""
-    wide = np.full([3 * size + 1 for size in array.shape], np.nan, array.dtype)
-    sliced = wide[tuple(slice(1, 3 * size, 3) for size in array.shape)]
-    sliced[...] = array
-    reverse = tuple(slice(None, None, -1) for _ in array.shape)
-    read_only = array.copy()
-    read_only.flags.writeable = False
-    offset = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
-    offset[...] = array
-    return {
-        "fortran": np.asfortranarray(array),
-        "sliced": sliced,
-        "negative": np.ascontiguousarray(array[reverse])[reverse],
-        "transposed": np.ascontiguousarray(array.swapaxes(0, -1)).swapaxes(0, -1),
-        "channels_last": in_layout(array, "channels_last"),
-        "read_only": read_only,
-        "unaligned": offset,
-    }
-
-
 @per_problem
 def test_any_strides_of_input_weight_and_residual(
     of: ConvProblem, rng: np.random.Generator
@@ -143,7 +130,7 @@ def test_any_strides_of_input_weight_and_residual(
     truth = expected(of, t, epilogue=True)
     for argument in ("x", "weight", "residual"):
         original = getattr(t, argument)
-        for name, variant in _variants(original).items():
+        for name, variant in memory_orders(original).items():
             setattr(t, argument, variant)
             for how, call in CALLS.items():
                 result = call(of, t, epilogue=True, out=None)
@@ -176,7 +163,7 @@ def test_out_of_any_strides_is_filled_and_nothing_beside_it(
 ) -> None:
     t = small_integers(of, rng)
     truth = expected(of, t, epilogue=True, activation="relu")
-    for name, out in _variants(np.zeros(of.out_shape, t.x.dtype)).items():
+    for name, out in memory_orders(np.zeros(of.out_shape, t.x.dtype)).items():
         if not out.flags.writeable:
             continue
         out[...] = np.nan

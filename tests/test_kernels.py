@@ -6,6 +6,7 @@ that the kernel refuses is not skipped: it must raise `NoKernelError` with the k
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from fastconv import dispatch
+from fastconv.arrays import memory_layout
 from fastconv.errors import NoKernelError
 from fastconv.kernels import reference
 from fastconv.problem import ConvProblem
@@ -26,6 +28,7 @@ from helpers import (
     expected,
     functional,
     gaussians,
+    memory_orders,
     nan_output,
     refusals,
     small_integers,
@@ -146,6 +149,31 @@ def test_every_activation(
     sums = expected(each, tensors, epilogue=True)
     truth = reference.activate(sums, activation)
     assert_close(actual, truth, spec.tolerance[dtype], activation, sums)
+
+
+@pytest.mark.parametrize(("spec", "each"), supported(SMALL_PROBLEMS))
+def test_every_memory_order(spec: KernelSpec, each: ConvProblem, rng: np.random.Generator) -> None:
+    tensors = gaussians(each, rng)
+    truth = expected(each, tensors, epilogue=True)
+    orders = {
+        argument: memory_orders(getattr(tensors, argument))
+        for argument in ("x", "weight", "residual")
+    }
+    outputs = memory_orders(np.full(each.out_shape, np.nan, tensors.x.dtype))
+    checked = 0
+    for name in outputs:  # every argument in the same kind of order, then one after another
+        for changed in (tuple(orders), *((argument,) for argument in orders), ()):
+            arrays = {argument: orders[argument][name] for argument in changed}
+            now = dataclasses.replace(tensors, **arrays)
+            out = outputs[name] if outputs[name].flags.writeable and not changed else None
+            layout = memory_layout(now.x)
+            if refusals(spec, each.with_(layout=layout)):
+                continue
+            with dispatch.use_kernel(spec.name):
+                result = functional(each, now, epilogue=True, out=out)
+            assert_close(result, truth, spec.tolerance[each.dtype], f"{name} {changed}")
+            checked += 1
+    assert checked >= len(outputs)
 
 
 def poisoned(tensors: Tensors, value: float, argument: str, rng: np.random.Generator) -> None:
