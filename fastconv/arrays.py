@@ -97,5 +97,6 @@ def check_writable(name: str, array: NDArray[Any]) -> None:
     """Raise where an output cannot be written, or has elements that share memory."""
     if not array.flags.writeable:
         raise ShapeError(f"{name}: got a read-only array, want a writable one")
-    if any(stride == 0 and size > 1 for size, stride in zip(array.shape, array.strides, strict=True)):
+    steps = zip(array.shape, array.strides, strict=True)
+    if array.size and any(stride == 0 and size > 1 for size, stride in steps):
         raise ShapeError(f"{name}: got a broadcast array, want one whose elements are its own")

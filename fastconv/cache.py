@@ -21,6 +21,7 @@ from .config import config
 
 __all__ = ["cache_dir", "clear", "root_dir", "source_key"]
 
+
 @functools.cache
 def source_key() -> str:
     """Return a hash over versions and every kernel source: the name of the cache folder."""

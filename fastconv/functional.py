@@ -14,7 +14,7 @@ from .arrays import check_writable, dtype_name, empty_output, memory_layout, req
 from .config import config
 from .dispatch import make_plan, settings
 from .errors import DTypeError, ShapeError
-from .problem import ConvProblem, normalise_padding
+from .problem import ConvProblem, canonical_padding, normalise_padding
 from .spec import ACTIVATIONS, Binding, ConvPlan
 
 __all__ = ["conv1d", "conv2d", "conv3d"]
@@ -68,8 +68,25 @@ _prepared: dict[tuple[Any, ...], PreparedCall] = {}
 _MOST_PREPARED = 4096
 
 
-def _signature(array: Array | None) -> tuple[Any, ...] | None:
-    return None if array is None else (array.shape, array.strides, array.dtype)
+def _signature(array: Array) -> tuple[Any, ...]:
+    return array.shape, array.strides, array.dtype
+
+
+def exact_integers(geometry: tuple[Any, Any, Any, Any]) -> bool:
+    """Tell whether stride, padding, dilation and groups are all plain integers."""
+    stride, padding, dilation, groups = geometry
+    return type(stride) is type(padding) is type(dilation) is type(groups) is int
+
+
+def canonical_geometry(ndim: int, geometry: tuple[Any, Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
+    """Check stride, padding, dilation and groups and return them as integers, tuples and words."""
+    stride, padding, dilation, groups = geometry
+    return (
+        _sizes("stride", stride, ndim),
+        canonical_padding(padding, ndim),
+        _sizes("dilation", dilation, ndim),
+        _whole("groups", groups),
+    )
 
 
 def prepare(
@@ -95,16 +112,21 @@ def prepare(
     activation : str, (str, float) or None
         As for `conv2d`.
     """
-    # Every part of the key is checked when its entry is made, so a hit needs no check.
+    # Every part of the key is checked when its entry is made, so a hit needs no check. Types are in
+    # it because 1.0 equals 1, and because what looks like an array may be none.
     try:
+        if not exact_integers(geometry):
+            geometry = canonical_geometry(ndim, geometry)
         key = (
-            ndim, x.shape, x.strides, x.dtype, weight.shape, weight.strides, weight.dtype,
-            None if bias is None else (bias.shape, bias.dtype), geometry, activation,
-            None if residual is None else _signature(residual),
-            None if out is None else (_signature(out), out.flags.writeable), settings(),
+            ndim, type(x), x.shape, x.strides, x.dtype,
+            type(weight), weight.shape, weight.strides, weight.dtype, geometry, activation,
+            None if bias is None else (type(bias), bias.shape, bias.dtype),
+            None if residual is None else (type(residual), *_signature(residual)),
+            None if out is None else (type(out), *_signature(out), out.flags.writeable),
+            settings(),
         )  # fmt: skip
         found = _prepared.get(key)
-    except (AttributeError, TypeError):  # not arrays, or lists in the geometry: check and compute
+    except (AttributeError, TypeError):  # not arrays: the checks say so
         key, found = None, None
     if found is None:
         found = _prepare(ndim, x, weight, bias, geometry, activation, residual, out)
@@ -209,7 +231,11 @@ def parse_activation(activation: Activation) -> tuple[str | None, float]:
     name, alpha = activation if isinstance(activation, tuple) else (activation, None)
     if name not in ACTIVATIONS:
         raise ValueError(f"activation: got {name!r}, want None or one of {', '.join(ACTIVATIONS)}")
-    return name, float(ACTIVATIONS[name] if alpha is None else alpha)
+    if alpha is None:
+        return name, ACTIVATIONS[name]
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float, np.number)):
+        raise ValueError(f"activation: got the parameter {alpha!r} for {name}, want a number")
+    return name, float(alpha)
 
 
 def _check_companions(
@@ -245,7 +271,7 @@ def problem_of_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> 
     given = bound.arguments
     geometry = tuple(given[name] for name in ("stride", "padding", "dilation", "groups"))
     x, ndim = require_array("input", given["input"]), ranks[function]
-    return make_problem(ndim, x[None] if x.ndim == ndim + 1 else x, given["weight"], geometry)  # type: ignore[arg-type]
+    return make_problem(ndim, x[None] if x.ndim == ndim + 1 else x, given["weight"], geometry)
 
 
 def shares_memory(out: Array, others: Sequence[Array | None]) -> bool:

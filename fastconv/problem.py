@@ -207,16 +207,24 @@ def normalise_padding(
     Accepted: an int, an int an axis, a pair an axis, ``'valid'`` and ``'same'`` (stride 1 only;
     an odd total puts the extra zero at the high side, as PyTorch does).
     """
-    ndim = len(in_size)
-    if isinstance(padding, str):
-        if padding == "valid":
-            return ((0, 0),) * ndim
-        if padding != "same":
-            raise ShapeError(f"padding: got {padding!r}, want 'same', 'valid' or numbers")
+    padding = canonical_padding(padding, len(in_size))
+    if padding == "valid":
+        return ((0, 0),) * len(in_size)
+    if padding == "same":
         if any(step != 1 for step in stride):
             raise ShapeError(f"padding: got 'same' with stride={stride}, want a stride of 1")
         total = [d * (k - 1) for d, k in zip(dilation, kernel_size, strict=True)]
         return tuple((t // 2, t - t // 2) for t in total)
+    assert not isinstance(padding, str)
+    return padding
+
+
+def canonical_padding(padding: Any, ndim: int) -> Pads | str:
+    """Return padding as pairs of integers, or as 'same' or 'valid'."""
+    if isinstance(padding, str):
+        if padding not in ("same", "valid"):
+            raise ShapeError(f"padding: got {padding!r}, want 'same', 'valid' or numbers")
+        return padding
     if _is_int(padding):
         return ((int(padding), int(padding)),) * ndim
     pairs = []
@@ -224,10 +232,10 @@ def normalise_padding(
         if _is_int(entry):
             pairs.append((int(entry), int(entry)))
             continue
-        pair = _as_sequence("padding", entry, 2)
-        if not all(_is_int(value) for value in pair):
+        low, high = _as_sequence("padding", entry, 2)
+        if not (_is_int(low) and _is_int(high)):
             raise ShapeError(f"padding: got {padding!r}, want whole numbers")
-        pairs.append((int(pair[0]), int(pair[1])))
+        pairs.append((int(low), int(high)))
     return tuple(pairs)
 
 
@@ -348,7 +356,9 @@ def _tokens(descriptor: str, text: str) -> tuple[dict[str, int], str]:
 def _from_values(values: dict[str, int], dtype: str, layout: str, text: str) -> ConvProblem:
     known = {"g", "mb", "ic", "oc"} | {f"{letter}{axis}" for letter in "ioskpd" for axis in _AXES}
     if unknown := sorted(set(values) - known):
-        raise ShapeError(f"problem line: got keys {', '.join(unknown)} in {text!r}, want benchdnn's")
+        raise ShapeError(
+            f"problem line: got keys {', '.join(unknown)} in {text!r}, want benchdnn's"
+        )
     axes = next((_AXES[i:] for i in range(3) if f"i{_AXES[i]}" in values), "")
     if not axes or "ic" not in values or "oc" not in values:
         raise ShapeError(f"problem line: got {text!r}, want at least ic, oc and iw, ih or id")
@@ -372,7 +382,9 @@ def _from_values(values: dict[str, int], dtype: str, layout: str, text: str) -> 
     high = low
     if out is not None:
         high = tuple(
-            max((o - 1) * s + d * (k - 1) + 1 - i - p, 0) if o != output_size(i, k, s, (p, p), d) else p
+            max((o - 1) * s + d * (k - 1) + 1 - i - p, 0)
+            if o != output_size(i, k, s, (p, p), d)
+            else p
             for i, o, k, s, p, d in zip(in_size, out, kernel, stride, low, dilation, strict=True)
         )
     problem = ConvProblem(

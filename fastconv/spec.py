@@ -120,7 +120,9 @@ class Binding:
 class ConvPlan(Protocol):
     """A kernel made ready for one problem and one binding. Immutable, so threads share it."""
 
-    packing: Hashable  #: plans with equal `packing` share a packed weight
+    @property
+    def packing(self) -> Hashable:
+        """Name of the packed weight's order: plans with equal `packing` share it."""
 
     def pack(self, weight: Any) -> Any:
         """Return `weight` in the kernel's own order; it depends on the problem alone."""

@@ -1,9 +1,9 @@
 """Cook-Toom (Winograd) matrices from exact fractions, for any tile and kernel size.
 
 ``F(m, r)`` computes m outputs of an r-tap correlation with ``n = m + r - 1`` products instead of
-``m r``: ``y = A^T ((G w) * (B^T x))``, where * is the product element by element. The matrices come from
-evaluating polynomials at n - 1 points and at infinity; in two and three dimensions they are applied
-along each axis in turn.
+``m r``: ``y = A^T ((G w) * (B^T x))``, where * is the product element by element. The matrices come
+from evaluating polynomials at n - 1 points and at infinity; in two and three dimensions they are
+applied along each axis in turn.
 
 The points decide the rounding error. Small fractions around 1, in pairs of opposite sign, with
 reciprocal pairs (p, 1/p), keep the powers that occur in the matrices close to each other; those

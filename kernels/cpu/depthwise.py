@@ -6,9 +6,9 @@ vectors run along the image's rows, a loaded vector serves up to four output row
 of kernels up to 5x5 stay in registers.
 
 Budget (AVX-512, float32, 3x3): 4 rows x 4 vectors of sums, 4 vectors of input, 9 weights: 29 of 32
-registers; 144 multiply-adds out of 72 loads. Floor: the larger of ``2 kh kw`` FLOP an output element
-over the peak, and 8 bytes an element over the bandwidth (3x3: 0.08 ns against 0.4 ns from memory,
-so a 3x3 layer that does not fit the cache is bound by memory).
+registers; 144 multiply-adds out of 72 loads. Floor: the larger of ``2 kh kw`` FLOP an output
+element over the peak, and 8 bytes an element over the bandwidth (3x3: 0.08 ns against 0.4 ns from
+memory, so a 3x3 layer that does not fit the cache is bound by memory).
 """
 
 from __future__ import annotations

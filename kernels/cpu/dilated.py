@@ -22,7 +22,6 @@ import math
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, ConvPlan, DeviceInfo
 
-
 __all__ = ["active_share", "axis_intervals", "plan", "regions", "workspace"]
 
 Interval = tuple[int, int, int, int]

@@ -62,7 +62,9 @@ def _exp(builder: Any, x: Any) -> Any:
     half = builder.ashr(whole, constant(integer, 1))
     bits, excess = (23, 127) if single else (52, 1023)
     for part in (half, builder.sub(whole, half)):
-        exponent = builder.shl(builder.add(part, constant(integer, excess)), constant(integer, bits))
+        exponent = builder.shl(
+            builder.add(part, constant(integer, excess)), constant(integer, bits)
+        )
         total = builder.fmul(total, builder.bitcast(exponent, kind))
     return builder.select(is_nan, x, total)
 

@@ -34,7 +34,7 @@ from .simd import (
     store_scalar,
 )
 
-__all__ = ["FINISH_FIELDS", "finish_fields", "is_dense", "make_finish_vector", "make_finish_tile"]
+__all__ = ["FINISH_FIELDS", "finish_fields", "is_dense", "make_finish_tile", "make_finish_vector"]
 
 #: Fields of a geometry that decide what is finished where.
 FINISH_FIELDS = ("direct", "needs_finish", "finish_code")
@@ -43,7 +43,9 @@ FINISH_FIELDS = ("direct", "needs_finish", "finish_code")
 def is_dense(problem: ConvProblem, binding: Binding, itemsize: int) -> bool:
     """Return whether each output map is one run of memory in the order of its pixels."""
     expected = itemsize
-    for size, stride in zip(reversed(problem.out_size), reversed(binding.out_strides[2:]), strict=True):
+    for size, stride in zip(
+        reversed(problem.out_size), reversed(binding.out_strides[2:]), strict=True
+    ):
         if stride != expected and size > 1:
             return False
         expected *= size

@@ -35,10 +35,10 @@ from .simd import (
     clamp_high,
     clamp_low,
     compute_ir,
-    constant,
     first_lanes,
     fmuladd,
     literal,
+    literals,
     load_vector,
     pointer,
     store_vector,
@@ -95,7 +95,12 @@ def _reduction_loop(
 
 
 def _load_tile(
-    builder: Any, c: Any, c_pitch: Any, shape: tuple[int, int, int], masks: list[Any] | None, code: int
+    builder: Any,
+    c: Any,
+    c_pitch: Any,
+    shape: tuple[int, ...],
+    masks: list[Any] | None,
+    code: int,
 ) -> list[list[Any]]:
     """Emit loads of C."""
     mr, nv, lanes = shape
@@ -123,7 +128,7 @@ def _store_tile(
 
 
 def _first_sums(
-    builder: Any, tile: _TileArguments, shape: tuple[int, int, int], masks: list[Any], code: int
+    builder: Any, tile: _TileArguments, shape: tuple[int, ...], masks: list[Any], code: int
 ) -> list[list[Any]]:
     """Emit the sums' start: C where `accumulate`, else the bias."""
     mr, nv, lanes = shape
@@ -171,7 +176,7 @@ class _TileArguments:
     width: Any
 
 
-def _emit_tile(builder: Any, tile: _TileArguments, shape: tuple[int, int, int], code: int) -> None:
+def _emit_tile(builder: Any, tile: _TileArguments, shape: tuple[int, ...], code: int) -> None:
     """Emit one tile: start, loop, clamp, store."""
     _, nv, lanes = shape
     masks = [first_lanes(builder, tile.width, lanes, j * lanes) for j in range(nv)]
@@ -220,9 +225,9 @@ def multiply_tile(
     mr, nv, lanes, code : literal int
         The tile, and the storage code of all operands (F32 or F64).
     """
-    shape = tuple(literal(value) for value in (mr, nv, lanes))
+    shape = literals((mr, nv, lanes))
     storage = literal(code)
-    if None in shape or storage is None:
+    if shape is None or storage is None:
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -257,7 +262,9 @@ def _make_rows(tile: Tile, code: int, mr: int) -> Any:
     return rows
 
 
-_TILE_SIGNATURE = types.void(*([types.intp] * 9), types.float64, types.float64, types.intp, types.intp)
+_TILE_SIGNATURE = types.void(
+    *([types.intp] * 9), types.float64, types.float64, types.intp, types.intp
+)
 
 
 def tile_address(tile: Tile, code: int) -> int:

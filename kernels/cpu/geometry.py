@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
-__all__ = ["ACTIVATION_CODES", "as_record", "record_type", "make_record"]
+__all__ = ["ACTIVATION_CODES", "as_record", "make_record", "record_type"]
 
 #: Codes of the activations in machine code; `epilogue` applies them.
 ACTIVATION_CODES = {
@@ -87,7 +87,9 @@ def make_record(
         "w": (binding.weight_strides[2:], 0),
     }
     for letter, (sizes, fill) in axes.items():
-        values.update(zip((f"{letter}d", f"{letter}h", f"{letter}w"), _padded(sizes, fill), strict=True))
+        values.update(
+            zip((f"{letter}d", f"{letter}h", f"{letter}w"), _padded(sizes, fill), strict=True)
+        )
     values["xn"], values["xc"] = binding.x_strides[:2]
     values["yn"], values["yc"] = binding.out_strides[:2]
     values["wk"], values["wc"] = binding.weight_strides[:2]

@@ -119,8 +119,8 @@ def _make_multiply_block(tile: Tile, compute: int) -> Any:
         for row in range(0, rows, mr):
             for start in range(0, width, nr):
                 call_tile(
-                    g.tile, a + row // mr * a_pitch, mr * size, b + start // nr * panel_bytes, nr * size,
-                    kc, c + row * pitch + start * size, pitch, bias + row * size,
+                    g.tile, a + row // mr * a_pitch, mr * size, b + start // nr * panel_bytes,
+                    nr * size, kc, c + row * pitch + start * size, pitch, bias + row * size,
                     accumulate, low, high, min(nr, width - start), min(mr, rows - row),
                 )  # fmt: skip
 
@@ -238,14 +238,19 @@ def _make_pack_kernel(tile: Tile, storage: int, compute: int) -> Any:
 
 
 def _channel_block(problem: ConvProblem) -> int:
-    """Return the input channels of one reduction block, equal blocks of about `_REDUCTION` steps."""
+    """Return the input channels of one reduction block: equal blocks of about `_REDUCTION`."""
     channels = problem.in_channels // problem.groups
     most = max(1, _REDUCTION // math.prod(problem.kernel_size))
     return -(-channels // -(-channels // most))
 
 
 def _choose_blocks(
-    problem: ConvProblem, device: DeviceInfo, tile: Tile, size: int, pixels: Sequence[int], direct: bool
+    problem: ConvProblem,
+    device: DeviceInfo,
+    tile: Tile,
+    size: int,
+    pixels: Sequence[int],
+    direct: bool,
 ) -> tuple[int, int]:
     """Return (panels, parts) of a task: the split whose busiest thread ends first.
 
@@ -296,7 +301,9 @@ def whole(problem: ConvProblem) -> list[Region]:
     return [(zeros, problem.out_size, zeros, problem.kernel_size)]
 
 
-def _layout(problem: ConvProblem, device: DeviceInfo, regions: Sequence[Region], direct: bool) -> Any:
+def _layout(
+    problem: ConvProblem, device: DeviceInfo, regions: Sequence[Region], direct: bool
+) -> Any:
     """Return block sizes and where a worker's workspace holds what."""
     storage = storage_code(problem.dtype)
     compute = F64 if storage == F64 else F32
@@ -354,9 +361,7 @@ def plan_regions(
         that it needs.
     """
     code = storage_code(problem.dtype)
-    direct = (
-        len(regions) == 1 and code in (F32, F64) and is_dense(problem, binding, ITEMSIZE[code])
-    )
+    direct = len(regions) == 1 and code in (F32, F64) and is_dense(problem, binding, ITEMSIZE[code])
     tile, storage, compute, fields = _layout(problem, device, regions, direct)
     table, blocks = _region_table(problem, regions, fields["panels"] * tile.nr)
     workers = worth_helpers(problem.macs, device.threads)

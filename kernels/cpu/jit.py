@@ -9,17 +9,20 @@ rename.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import os
 import pickle
 import threading
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from numba.core import types
+from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import _Cache
 from numba.core.ccallback import CFunc
 from numba.core.compiler import CompileResult
@@ -102,6 +105,23 @@ class KernelCache(_Cache):
         """Do nothing: the cache is switched by ``FASTCONV_CACHE``."""
 
 
+@contextlib.contextmanager
+def _names_of(key: tuple[Any, ...]) -> Iterator[None]:
+    """Make the symbols of what is compiled inside the block unique to `key`.
+
+    Numba tells the closures of one factory apart by a counter of the process. Machine code of two
+    variants, made by two processes, can therefore bear one name, and a third process that loads
+    both would run the wrong one. Here the counter starts at a hash of the key.
+    """
+    before = FunctionIdentity._unique_ids
+    start = int(hashlib.sha256(repr(key).encode()).hexdigest()[:13], 16)
+    FunctionIdentity._unique_ids = itertools.count(start)
+    try:
+        yield
+    finally:
+        FunctionIdentity._unique_ids = before
+
+
 _callbacks: dict[tuple[Any, ...], CFunc] = {}
 
 
@@ -128,7 +148,8 @@ def compile_callback(function: Callable[..., Any], signature: Any, key: tuple[An
             args = (signature.args, signature.return_type)
             callback = CFunc(function, args, locals={}, options=options)
             callback._cache = KernelCache(key)
-            callback.compile()
+            with _names_of(key):
+                callback.compile()
             _callbacks[key] = callback
         return _callbacks[key]
 
@@ -148,7 +169,8 @@ def compile_function(function: Callable[..., Any], signature: Any, key: tuple[An
     with lock:
         dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
         dispatcher._cache = KernelCache(key)
-        dispatcher.compile(signature)
+        with _names_of(key):
+            dispatcher.compile(signature)
         dispatcher.disable_compile()
         return dispatcher
 

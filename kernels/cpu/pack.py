@@ -157,7 +157,15 @@ def make_pack_pixels(tile: Tile, storage: int, compute: int) -> Any:
 
     @numba.njit
     def pack(
-        g: Any, region: int, x: int, c0: int, c1: int, first: int, segments: int, chunks: int, b: int
+        g: Any,
+        region: int,
+        x: int,
+        c0: int,
+        c1: int,
+        first: int,
+        segments: int,
+        chunks: int,
+        b: int,
     ) -> int:
         count = list_segments(region, first, segments)
         step = g.sw * g.xw

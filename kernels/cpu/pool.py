@@ -104,9 +104,7 @@ def _claim(typingctx: Any, address: Any, expected: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         after = builder.add(args[1], I64(1))
-        pair = builder.cmpxchg(
-            pointer(builder, args[0], I64), args[1], after, "seq_cst", "seq_cst"
-        )
+        pair = builder.cmpxchg(pointer(builder, args[0], I64), args[1], after, "seq_cst", "seq_cst")
         return builder.zext(builder.extract_value(pair, 1), I64)
 
     return types.intp(types.intp, types.intp), codegen
@@ -153,14 +151,24 @@ def _data(typingctx: Any, array: Any) -> Any:
 
 @intrinsic
 def _call(
-    typingctx: Any, function: Any, g: Any, x: Any, w: Any, b: Any, r: Any, y: Any, s: Any, t: Any, i: Any
+    typingctx: Any,
+    function: Any,
+    g: Any,
+    x: Any,
+    w: Any,
+    b: Any,
+    r: Any,
+    y: Any,
+    s: Any,
+    t: Any,
+    i: Any,
 ) -> Any:
     """Call a kernel: function, seven operands, task, worker."""
     return types.void(*([types.intp] * (_OPERANDS + 3))), call_address
 
 
-def _functions() -> dict[str, Any]:
-    """Define what the caller and the helpers run in machine code."""
+def _make_work() -> tuple[Any, Any]:
+    """Return the functions that take tasks of a job, and that see a job through."""
 
     @numba.njit
     def call_job(job: int, task: int, worker: int) -> None:
@@ -206,6 +214,13 @@ def _functions() -> dict[str, Any]:
                 return 0
             _pause()
         return 1
+
+    return take_tasks, finish
+
+
+def _functions() -> dict[str, Any]:
+    """Define what the caller and the helpers run in machine code."""
+    take_tasks, finish = _make_work()
 
     def submit(
         state: int, function: int, g: int, x: int, w: int, b: int, r: int, y: int, s: int,

@@ -17,6 +17,7 @@ is made inside a closure.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -42,10 +43,10 @@ __all__ = [
     "range_mask",
     "set_word",
     "splat",
+    "storage_code",
     "store",
     "store_masked",
     "store_scalar",
-    "storage_code",
     "transpose_block",
 ]
 
@@ -71,7 +72,7 @@ class VectorType(types.Type):
 
 
 @register_model(VectorType)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: VectorType) -> None:
         element = DOUBLE if fe_type.element is types.float64 else FLOAT
         super().__init__(dmm, fe_type, ir.VectorType(element, fe_type.lanes))
@@ -80,6 +81,12 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
 def literal(value: Any) -> int | None:
     """Return the value of a literal integer's type, None for any other type."""
     return value.literal_value if isinstance(value, types.IntegerLiteral) else None
+
+
+def literals(values: Sequence[Any]) -> tuple[int, ...] | None:
+    """Return the values of literal integers' types, None where one is no literal."""
+    found = tuple(value.literal_value for value in values if literal(value) is not None)
+    return found if len(found) == len(values) else None
 
 
 def compute_type(storage: int) -> types.Float:
@@ -236,9 +243,7 @@ def _round_half(builder: Any, bits: Any, like: Any) -> Any:
     odd = builder.and_(builder.lshr(magnitude, k(13)), k(1))
     rebased = builder.add(magnitude, builder.add(odd, k(((15 - 127) << 23) + 0xFFF)))
     normal = builder.lshr(rebased, k(13))
-    finite = builder.select(
-        builder.icmp_unsigned("<", magnitude, k(0x38800000)), subnormal, normal
-    )
+    finite = builder.select(builder.icmp_unsigned("<", magnitude, k(0x38800000)), subnormal, normal)
     is_nan = builder.icmp_unsigned(">", magnitude, k(0x7F800000))
     special = builder.select(is_nan, k(0x7E00), k(0x7C00))
     overflow = builder.icmp_unsigned(">=", magnitude, k(0x477FF000))

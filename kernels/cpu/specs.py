@@ -42,7 +42,9 @@ def _workspace(module: str) -> Callable[[ConvProblem, DeviceInfo], int]:
     return workspace
 
 
-def _seconds(problem: ConvProblem, device: DeviceInfo, efficiency: float, waste: float = 1.0) -> float:
+def _seconds(
+    problem: ConvProblem, device: DeviceInfo, efficiency: float, waste: float = 1.0
+) -> float:
     """Return arithmetic time at a part of the peak, or memory time where that is longer."""
     size = ITEMSIZE[problem.dtype]
     compute_size = 8 if problem.dtype == "float64" else 4
@@ -61,7 +63,10 @@ def _im2col_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     # Packing costs as much as some rows of arithmetic; few rows leave the multiply-adds waiting
     # for each other.
     waste = (max(rows, 4) + (8 if problem.layout == "channels_first" else 32)) / rows
-    pixels, lanes = math.prod(problem.out_size), device.lanes(8 if problem.dtype == "float64" else 4)
+    pixels, lanes = (
+        math.prod(problem.out_size),
+        device.lanes(8 if problem.dtype == "float64" else 4),
+    )
     waste *= -(-pixels // lanes) * lanes / max(pixels, 1)
     tasks = problem.batch * problem.groups
     return _seconds(problem, device, 0.9, waste) + tasks * 0.4e-6 / device.threads
@@ -78,7 +83,9 @@ def _dilated_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
         return ["skips taps in the padding; there is none"]
     intervals = [len(dilated.axis_intervals(problem, axis)) for axis in range(problem.ndim)]
     if math.prod(intervals) > _MOST_REGIONS:
-        return [f"would cut the output into {math.prod(intervals)} regions, more than {_MOST_REGIONS}"]
+        return [
+            f"would cut the output into {math.prod(intervals)} regions, more than {_MOST_REGIONS}"
+        ]
     return []
 
 
@@ -123,7 +130,10 @@ def _depthwise_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
 def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     planes = problem.in_channels // problem.groups * math.prod(problem.kernel_size[:-2])
     if planes > _MOST_PLANES:
-        return [f"copies input channels x kernel depth = {planes} planes a group, at most {_MOST_PLANES}"]
+        return [
+            f"copies {planes} planes (input channels x kernel depth) a group, more than "
+            f"{_MOST_PLANES}"
+        ]
     if problem.is_depthwise and problem.groups > 1:
         return ["leaves depthwise problems to cpu.depthwise"]
     return []

@@ -85,8 +85,13 @@ def apply_matrix(builder: Any, matrix: Matrix, x: list[Any]) -> list[Any]:
     while row < len(matrix):
         here = matrix[row]
         pair = matrix[row + 1] if row + 1 < len(matrix) else None
-        mirrored = pair is not None and all(abs(a) == abs(b) for a, b in zip(here, pair, strict=True))
-        same = [a if mirrored and a == b else Fraction(0) for a, b in zip(here, pair or here, strict=True)]
+        mirrored = pair is not None and all(
+            abs(a) == abs(b) for a, b in zip(here, pair, strict=True)
+        )
+        same = [
+            a if mirrored and a == b else Fraction(0)
+            for a, b in zip(here, pair or here, strict=True)
+        ]
         even = _weighted_sum(builder, same, x) if mirrored else None
         odd = None
         if mirrored:

@@ -20,7 +20,12 @@ __all__ = ["warmup"]
 _LINES = (
     "ic64ih14oc64kh3ph1",
     "ic64ih40oc64kh3ph6dh5",
-    *(f"g8ic8ih{w}oc8kh{k}ph{k // 2}sh{s}" for w in (14, 28, 42, 112) for k in (3, 5, 7) for s in (1, 2)),
+    *(
+        f"g8ic8ih{w}oc8kh{k}ph{k // 2}sh{s}"
+        for w in (14, 28, 42, 112)
+        for k in (3, 5, 7)
+        for s in (1, 2)
+    ),
     *(f"g8ic8iw{w}oc8kw{k}pw{k // 2}" for w in (16, 1000) for k in (3, 31)),
     "g8ic8id8ih28iw28oc8kd3pd1",
     *(f"ic3ih{w}oc3kh{k}ph{k // 2}" for w in (16, 512) for k in (3, 5, 15)),
@@ -35,8 +40,12 @@ def _problems(dtypes: Iterable[str]) -> Iterator[ConvProblem]:
 
 def _binding(problem: ConvProblem) -> Binding:
     """Return the binding of contiguous arrays."""
-    shapes = (problem.x_shape, problem.weight_shape, problem.out_shape)
-    return Binding(*(np.empty(shape, dtype_of(problem.dtype)).strides for shape in shapes))
+    dtype = dtype_of(problem.dtype)
+    return Binding(
+        np.empty(problem.x_shape, dtype).strides,
+        np.empty(problem.weight_shape, dtype).strides,
+        np.empty(problem.out_shape, dtype).strides,
+    )
 
 
 def warmup(

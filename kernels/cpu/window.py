@@ -24,7 +24,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
@@ -39,6 +38,7 @@ from .simd import (
     first_lanes,
     fmuladd,
     literal,
+    literals,
     load_vector,
     pointer,
     store_vector,
@@ -97,17 +97,19 @@ class _Window:
         base = self.builder.gep(row, [offset])
         step = self.lanes * self.size
         return [
-            load_vector(self.builder, self.builder.gep(base, [I64(j * step)]), self.lanes, self.code)
+            load_vector(
+                self.builder, self.builder.gep(base, [I64(j * step)]), self.lanes, self.code
+            )
             for j in range(self.nv)
         ]
 
-    def multiply(self, sums: Sums, reached: Sequence[int], weights: list[Any], x: list[Any]) -> Sums:
+    def multiply(
+        self, sums: Sums, reached: Sequence[int], weights: list[Any], x: list[Any]
+    ) -> Sums:
         """Add one tap's products to the output rows that it reaches."""
         result = [list(row) for row in sums]
         for r, weight in zip(reached, weights, strict=True):
-            result[r] = [
-                fmuladd(self.builder, weight, x[j], sums[r][j]) for j in range(self.nv)
-            ]
+            result[r] = [fmuladd(self.builder, weight, x[j], sums[r][j]) for j in range(self.nv)]
         return result
 
     def plane_unrolled(self, x: Any, w: Any, sums: Sums) -> Sums:
@@ -219,9 +221,9 @@ def window_tile(
     code : literal int
         Storage code of input copy, weights, bias and sums (F32 or F64).
     """
-    shape = [literal(value) for value in (rh, nv, lanes, kh_literal, kw_literal)]
+    shape = literals((rh, nv, lanes, kh_literal, kw_literal))
     storage = literal(code)
-    if None in shape or storage is None:
+    if shape is None or storage is None:
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:

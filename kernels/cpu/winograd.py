@@ -72,8 +72,16 @@ __all__ = ["Sizes", "plan", "plan_f2", "plan_f4", "plan_f6", "tile_sizes", "work
 
 #: Addresses of the transforms; 0 where an axis has none.
 _TRANSFORMS = (
-    "gather", "input_h", "input_d", "output_d", "output_h", "join", "weight_w", "weight_h", "weight_d",
-)  # fmt: skip
+    "gather",
+    "input_h",
+    "input_d",
+    "output_d",
+    "output_h",
+    "join",
+    "weight_w",
+    "weight_h",
+    "weight_d",
+)
 
 _FIELDS = (
     *FINISH_FIELDS,
@@ -165,9 +173,7 @@ def _make_transform_panel(tile: Tile, compute: int) -> Any:
                 for i in range(g.nd):
                     at = lines + i * plane
                     call_lines(g.input_h, at, row, at, row, g.nw, pitch, pitch)
-            call_lines(
-                g.input_d, lines, plane, v, g.nh * g.nw * e_step, g.nh * g.nw, pitch, e_step
-            )
+            call_lines(g.input_d, lines, plane, v, g.nh * g.nw * e_step, g.nh * g.nw, pitch, e_step)
         elif g.kh > 1:
             call_lines(g.input_h, lines, row, v, g.nw * e_step, g.nw, pitch, e_step)
         else:
@@ -201,9 +207,7 @@ def _make_finish_row(tile: Tile, storage: int, compute: int) -> Any:
         source, step = products, e_step
         if g.kd > 1:
             plane = g.nh * g.nw
-            call_lines(
-                g.output_d, source, plane * step, lines, plane * line, plane, step, line
-            )
+            call_lines(g.output_d, source, plane * step, lines, plane * line, plane, step, line)
             source, step = lines, line
         if g.kh > 1:
             for i in range(g.md):
@@ -256,16 +260,12 @@ def _make_finish_row(tile: Tile, storage: int, compute: int) -> Any:
 
 
 @functools.cache
-def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
-    """Return the main task: see the drawing at the top of this file."""
+def _make_multiply(tile: Tile, compute: int) -> Any:
+    """Return a function that multiplies all elements for the rows of one part: M[e, row, tile]."""
     mr, nr, size = tile.mr, tile.nr, ITEMSIZE[compute]
-    transform_panel = _make_transform_panel(tile, compute)
-    finish_row = _make_finish_row(tile, storage, compute)
-    list_segments = make_list_segments(nr)
 
     @numba.njit
     def multiply(g: Any, u: int, v: int, rows: int, width: int, products: int) -> None:
-        """Multiply all elements for the rows of one part: M[e, row, tile]."""
         pitch = g.panels * nr * size
         row_panels = (g.k + mr - 1) // mr
         for e in range(g.nd * g.nh * g.nw):
@@ -278,6 +278,19 @@ def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
                         g.tile, a, mr * size, b, nr * size, g.c, c + start * size, pitch, g.zeros,
                         0, -math.inf, math.inf, min(nr, width - start), min(mr, rows - row),
                     )  # fmt: skip
+
+    return multiply
+
+
+@functools.cache
+def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
+    """Return the main task: see the drawing at the top of this file."""
+    nr, size = tile.nr, ITEMSIZE[compute]
+    transform_panel = _make_transform_panel(tile, compute)
+    finish_row = _make_finish_row(tile, storage, compute)
+    list_segments = make_list_segments(nr)
+
+    multiply = _make_multiply(tile, compute)
 
     @numba.njit
     def finish(
@@ -314,7 +327,10 @@ def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
         weight += group * g.weight_bytes
         v = mine
         if g.shared:
-            v = workspace + ((image * g.groups + group) * g.blocks + block) * g.panels * g.panel_bytes
+            v = (
+                workspace
+                + ((image * g.groups + group) * g.blocks + block) * g.panels * g.panel_bytes
+            )
         else:
             for start in range(0, width, nr):
                 transform_panel(
@@ -442,7 +458,9 @@ def _layout(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> Any:
 
     # Two panels a task where their transformed input still fits L2: the weights are read half as
     # often. Few tasks: share the transformed input and split K.
-    panels = 2 if 2 * panel_bytes <= device.l2 // 2 and all_panels * jobs >= 4 * device.threads else 1
+    panels = (
+        2 if 2 * panel_bytes <= device.l2 // 2 and all_panels * jobs >= 4 * device.threads else 1
+    )
     blocks = -(-all_panels // panels)
     shared = blocks * jobs < 4 * device.threads and device.threads > 1
     shared = shared and blocks * panels * jobs * panel_bytes <= _MOST_SHARED
