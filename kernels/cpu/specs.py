@@ -22,7 +22,8 @@ __all__ = ["SPECS"]
 
 ITEMSIZE = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 
-# Sums in compute precision lose a few units in the last place; the halves are rounded once at the
+# Sums in compute precision lose a few units in the last place (of the largest output: 1e-6 for a
+# thousand products, growing with the square root of their number); the halves are rounded once at the
 # end, by at most half a unit: 2**-12 and 2**-9 of the largest output.
 _TOLERANCE = {
     "float32": Tolerance(2e-6),
@@ -147,8 +148,12 @@ _WINOGRAD_TOLERANCE = {
     "float16": Tolerance(2.0**-11 + _WINOGRAD_LIMIT),
     "bfloat16": Tolerance(2.0**-8 + _WINOGRAD_LIMIT),
 }
-#: Largest tile, by the number of transformed axes, that stays within that error.
+#: Largest tile, by the number of transformed axes, that stays within that error. Over fifty random
+#: layers the largest errors were: one axis, tile 9 1.7e-6; two axes, tile 6 3.5e-6, tile 8 2.2e-5 at
+#: 512 channels and 1.1e-5 at 128 (the error grows with their square root); three axes, tile 6 3.7e-6.
 _WINOGRAD_ELEMENTS = {1: 10, 2: 8, 3: 6}
+#: Most channels to sum over in two axes' tiles of more than six.
+_WINOGRAD_CHANNELS = 128
 
 
 def _winograd_reasons(m: int, problem: ConvProblem) -> list[str]:
@@ -158,6 +163,7 @@ def _winograd_reasons(m: int, problem: ConvProblem) -> list[str]:
     if any(hole != 1 for hole in problem.dilation):
         reasons.append(f"wants a dense kernel; this has dilation {problem.dilation}")
     axes = sum(r > 1 for r in problem.kernel_size)
+    channels = problem.in_channels // problem.groups
     largest = max(problem.kernel_size)
     if axes == 0:
         reasons.append("has nothing to transform in a kernel of size 1")
@@ -165,6 +171,11 @@ def _winograd_reasons(m: int, problem: ConvProblem) -> list[str]:
         reasons.append(
             f"would use tiles of {m + largest - 1} along {axes} axes, whose error passes "
             f"{_WINOGRAD_LIMIT:g}; at most {_WINOGRAD_ELEMENTS[axes]}"
+        )
+    elif axes == 2 and m + largest - 1 > 6 and channels > _WINOGRAD_CHANNELS:
+        reasons.append(
+            f"would sum {channels} channels in tiles of {m + largest - 1}, whose error passes "
+            f"{_WINOGRAD_LIMIT:g}; at most {_WINOGRAD_CHANNELS}"
         )
     if problem.in_channels == problem.groups:
         reasons.append("has no input channels to sum over in a depthwise problem")
