@@ -295,13 +295,15 @@ def interrupted_calls() -> None:
 
     signal.signal(signal.SIGALRM, interrupt)
     # More threads than processors, and other programs: the caller often has to wait for a helper.
-    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    hog = "import time; end = time.time() + 60\nwhile time.time() < end: pass"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    hogs = [subprocess.Popen([sys.executable, "-c", hog], **quiet) for _ in range(2)]
     try:
         interruptions = sum(_interrupt_once(x, weight, out, attempt) for attempt in range(60))
     finally:
-        for hog in hogs:
-            hog.kill()
-            hog.wait()
+        for process in hogs:
+            process.kill()
+            process.wait()
     assert interruptions > 20, interruptions
     repeat(truth, 2)
 

@@ -2,7 +2,7 @@
 
 ::
 
-    task = image x group x output depth x band of rows
+    task = some images and groups x output depth x band of rows
       copy_band: the input rows under the band, padded         compute precision, in L2 or L1
         row = one run a phase of the horizontal stride          so that every tap is contiguous
       for output channel of the group
@@ -52,6 +52,7 @@ _FIELDS = (
     *FINISH_FIELDS,
     "band_rows",  # output rows of one task
     "bands",  # tasks along the output height
+    "items",  # images and groups of one task
     "row_bytes",  # one row of the copy: sw phases
     "phase_length",  # elements of one phase
     "plane_bytes",  # the rows of one input channel and kernel depth
@@ -66,6 +67,8 @@ _FIELDS = (
 )
 _view = as_record(_FIELDS)
 
+#: Tasks a thread, enough for a late thread to be helped out.
+_TASKS = 8
 #: Kernels up to this many taps are unrolled with their weights in registers.
 _UNROLLED_TAPS = 25
 
@@ -189,30 +192,41 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
                     extra = residual + row * share * g.rh + start * g.rw
                     finish_rows(g, sums, y, extra, width, count, scratch)
 
-    def task(
-        geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
-        workspace: int, number: int, worker: int,
+    @numba.njit
+    def group_rows(
+        g: Any, copy: int, weight: int, bias: int, residual: int, out: int, group: int, rows: int,
+        sums: int, scratch: int,
     ) -> None:  # fmt: skip
-        g = _view(geometry)
-        band, rest = number % g.bands, number // g.bands
-        od, rest = rest % g.od, rest // g.od
-        group, image = rest % g.groups, rest // g.groups
-        first_row = band * g.band_rows
-        rows = min(g.band_rows, g.oh - first_row)
-        copy = workspace + worker * g.worker_bytes
-        x += image * g.xn + group * g.c * g.xc
-        copy_band(g, x, od, first_row, (rows - 1) * g.sh + (g.kh - 1) * g.dh + 1, copy)
+        """Compute a band for every output channel of one group."""
         taps = g.c * g.kd * g.kh * g.kw
-        out += image * g.yn + od * g.yd + first_row * g.yh
-        residual += image * g.rn + od * g.rd + first_row * g.rh
         for k in range(group * g.k, (group + 1) * g.k):
             for residue in range(min(g.share, rows)):
                 channel_rows(
                     g, copy + residue * g.sh * g.row_bytes, weight + k * taps * size,
                     bias + k * size, residual + k * g.rc + residue * g.rh,
                     out + k * g.yc + residue * g.yh, (rows - residue + g.share - 1) // g.share,
-                    g.share, copy + g.sums_at, copy + g.scratch_at,
+                    g.share, sums, scratch,
                 )  # fmt: skip
+
+    def task(
+        geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
+        workspace: int, number: int, worker: int,
+    ) -> None:  # fmt: skip
+        g = _view(geometry)
+        copy = workspace + worker * g.worker_bytes
+        band, rest = number % g.bands, number // g.bands
+        od, chunk = rest % g.od, rest // g.od
+        first_row = band * g.band_rows
+        rows = min(g.band_rows, g.oh - first_row)
+        y_start, r_start = od * g.yd + first_row * g.yh, od * g.rd + first_row * g.rh
+        for item in range(chunk * g.items, min((chunk + 1) * g.items, g.n * g.groups)):
+            image, group = item // g.groups, item % g.groups
+            source = x + image * g.xn + group * g.c * g.xc
+            copy_band(g, source, od, first_row, (rows - 1) * g.sh + (g.kh - 1) * g.dh + 1, copy)
+            group_rows(
+                g, copy, weight, bias, residual + image * g.rn + r_start,
+                out + image * g.yn + y_start, group, rows, copy + g.sums_at, copy + g.scratch_at,
+            )  # fmt: skip
 
     return task
 
@@ -287,7 +301,11 @@ def _layout(problem: ConvProblem, device: DeviceInfo) -> tuple[_Shape, int, int,
             break  # the rows that bands copy twice would cost more than is won
         band_rows = smaller
     plane_bytes = copied_rows(band_rows) * row_bytes
+    # Taking a task costs about 0.1 microseconds: small maps share one.
+    depths = math.prod(problem.out_size[:-2]) * -(-oh // band_rows)
+    items = max(1, problem.batch * problem.groups * depths // (_TASKS * device.threads))
     fields = {
+        "items": items,
         "band_rows": band_rows,
         "bands": -(-oh // band_rows),
         "row_bytes": row_bytes,
@@ -321,7 +339,8 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     fields["direct"] = int(not fields["needs_finish"])  # rows are too short to finish in place
     fields |= {"columns": columns.ctypes.data, "tile": _tile_address(shape, compute)}
     workers = worth_helpers(problem.macs, device.threads)
-    tasks = problem.batch * problem.groups * math.prod(problem.out_size[:-2]) * fields["bands"]
+    chunks = -(-problem.batch * problem.groups // fields["items"])
+    tasks = chunks * math.prod(problem.out_size[:-2]) * fields["bands"]
     key = (shape.lanes, storage)
     kernel = compile_kernel(_make_kernel(shape.lanes, storage, compute), "sliding", *key)
     pack = compile_kernel(_make_pack_kernel(storage, compute), "sliding_pack", storage)

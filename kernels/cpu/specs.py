@@ -23,8 +23,8 @@ __all__ = ["SPECS"]
 ITEMSIZE = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 
 # Sums in compute precision lose a few units in the last place (of the largest output: 1e-6 for a
-# thousand products, growing with the square root of their number); the halves are rounded once at the
-# end, by at most half a unit: 2**-12 and 2**-9 of the largest output.
+# thousand products, growing with the square root of their number); the halves are rounded once at
+# the end, by at most half a unit: 2**-12 and 2**-9 of the largest output.
 _TOLERANCE = {
     "float32": Tolerance(2e-6),
     "float64": Tolerance(4e-15),
@@ -149,8 +149,9 @@ _WINOGRAD_TOLERANCE = {
     "bfloat16": Tolerance(2.0**-8 + _WINOGRAD_LIMIT),
 }
 #: Largest tile, by the number of transformed axes, that stays within that error. Over fifty random
-#: layers the largest errors were: one axis, tile 9 1.7e-6; two axes, tile 6 3.5e-6, tile 8 2.2e-5 at
-#: 512 channels and 1.1e-5 at 128 (the error grows with their square root); three axes, tile 6 3.7e-6.
+#: layers the largest errors were: one axis, tile 9 1.7e-6; two axes, tile 6 3.5e-6, tile 8 2.2e-5
+#: at 512 channels and 1.1e-5 at 128 (the error grows with their square root); three axes, tile 6
+#: 3.7e-6.
 _WINOGRAD_ELEMENTS = {1: 10, 2: 8, 3: 6}
 #: Most channels to sum over in two axes' tiles of more than six.
 _WINOGRAD_CHANNELS = 128
