@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import require_array
-from .errors import DTypeError, ShapeError
-from .functional import (
+from .calls import (
     Activation,
     Padding,
     PreparedCall,
@@ -24,6 +23,7 @@ from .functional import (
     run_prepared,
     unbatch,
 )
+from .errors import DTypeError, ShapeError
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "fold_batch_norm"]
 

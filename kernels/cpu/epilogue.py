@@ -19,7 +19,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from .geometry import ACTIVATION_CODES
-from .simd import (
+from .vectors import (
     FLOAT,
     I32,
     I64,

@@ -20,8 +20,6 @@ from .epilogue import activate
 from .geometry import ACTIVATION_CODES, LAST_CLAMP
 from .pack import SEGMENT_WORDS
 from .simd import (
-    F64,
-    ITEMSIZE,
     add,
     get_word,
     load_gather,
@@ -33,6 +31,7 @@ from .simd import (
     store_masked,
     store_scalar,
 )
+from .vectors import F64, ITEMSIZE
 
 __all__ = ["FINISH_FIELDS", "finish_fields", "is_dense", "make_finish_tile", "make_finish_vector"]
 

@@ -26,7 +26,7 @@ from numba.extending import intrinsic
 
 from . import jit
 from .isa import Tile
-from .simd import (
+from .vectors import (
     I8,
     I64,
     ITEMSIZE,

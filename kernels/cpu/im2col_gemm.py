@@ -49,7 +49,8 @@ from .pack import (
     make_pack_weights,
 )
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .simd import F32, F64, ITEMSIZE, get_word, storage_code
+from .simd import get_word
+from .vectors import F32, F64, ITEMSIZE, storage_code
 
 __all__ = ["Region", "plan", "plan_regions", "workspace", "workspace_bytes"]
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from fastconv.spec import DeviceInfo
 
-from .simd import F64
+from .vectors import F64
 
 __all__ = ["Tile", "gemm_tile"]
 

@@ -16,7 +16,6 @@ import numba
 
 from .isa import Tile
 from .simd import (
-    ITEMSIZE,
     get_word,
     load,
     load_gather,
@@ -30,6 +29,7 @@ from .simd import (
     store_scalar,
     transpose_block,
 )
+from .vectors import ITEMSIZE
 
 __all__ = [
     "CHUNK_WORDS",

@@ -13,7 +13,8 @@ from . import pool
 from .gemm import call_tile, tile_address
 from .isa import gemm_tile
 from .plan import compile_kernel
-from .simd import ITEMSIZE, get_word, storage_code
+from .simd import get_word
+from .vectors import ITEMSIZE, storage_code
 
 __all__ = ["measure"]
 

@@ -39,7 +39,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from . import jit
-from .simd import I32, I64, call, call_address, pointer
+from .vectors import I32, I64, call, call_address, pointer
 
 __all__ = ["run"]
 

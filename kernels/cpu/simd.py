@@ -1,34 +1,47 @@
-"""Explicit vectors for Numba code.
+"""Explicit vectors for Numba code: what kernels call.
 
 Numba has no vector type, and LLVM's vectoriser cannot be relied on for a register tile. Here a
-vector is a Numba type of its own that lowers to one LLVM vector, so that a kernel reads as plain
-Python and its accumulators stay in registers.
+vector is a Numba type of its own (vectors.py) that lowers to one LLVM vector, so that a kernel
+reads as plain Python and its accumulators stay in registers. Addresses are plain integers and
+strides are bytes: a kernel sees no array library.
 
-- *Storage* is what lies in memory: float32, float64, float16 or bfloat16, named by the codes
-  `F32`, `F64`, `F16`, `BF16`.
-- *Compute* is what lies in registers: float64 for float64, else float32. Loads widen, stores
-  round to nearest even.
-- Addresses are plain integers and strides are bytes: a kernel sees no array library.
-
-Lane counts and codes must be literal integers where the intrinsic is called (a factory closes over
-them); Numba then finds the machine code in its disk cache, which it does not for an intrinsic that
-is made inside a closure.
+Lane counts and storage codes must be literal integers where an intrinsic is called; a factory
+closes over them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic, models, register_model
+from numba.core import types
+from numba.extending import intrinsic
+
+from .vectors import (
+    I8,
+    I32,
+    I64,
+    ITEMSIZE,
+    VectorType,
+    broadcast,
+    call,
+    clamp_high,
+    clamp_low,
+    compute_type,
+    fmuladd,
+    lane_mask,
+    literal,
+    load_vector,
+    mangle,
+    memory_ir,
+    narrow,
+    pointer,
+    store_vector,
+    transposed,
+    widen,
+)
 
 __all__ = [
-    "BF16",
-    "F16",
-    "F32",
-    "F64",
     "add",
     "fma",
     "get_word",
@@ -43,238 +56,11 @@ __all__ = [
     "range_mask",
     "set_word",
     "splat",
-    "storage_code",
     "store",
     "store_masked",
     "store_scalar",
     "transpose_block",
 ]
-
-F32, F64, F16, BF16 = range(4)
-_CODES = {"float32": F32, "float64": F64, "float16": F16, "bfloat16": BF16}
-ITEMSIZE = {F32: 4, F64: 8, F16: 2, BF16: 2}
-
-I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
-FLOAT, DOUBLE = ir.FloatType(), ir.DoubleType()
-
-
-def storage_code(dtype: str) -> int:
-    """Return the storage code of a dtype's name."""
-    return _CODES[dtype]
-
-
-class VectorType(types.Type):
-    """Numba type of a vector of `lanes` float32 or float64."""
-
-    def __init__(self, element: types.Float, lanes: int) -> None:
-        self.element, self.lanes = element, lanes
-        super().__init__(f"Vector({element}, {lanes})")
-
-
-@register_model(VectorType)
-class _VectorModel(models.PrimitiveModel):
-    def __init__(self, dmm: Any, fe_type: VectorType) -> None:
-        element = DOUBLE if fe_type.element is types.float64 else FLOAT
-        super().__init__(dmm, fe_type, ir.VectorType(element, fe_type.lanes))
-
-
-def literal(value: Any) -> int | None:
-    """Return the value of a literal integer's type, None for any other type."""
-    return value.literal_value if isinstance(value, types.IntegerLiteral) else None
-
-
-def literals(values: Sequence[Any]) -> tuple[int, ...] | None:
-    """Return the values of literal integers' types, None where one is no literal."""
-    found = tuple(value.literal_value for value in values if literal(value) is not None)
-    return found if len(found) == len(values) else None
-
-
-def compute_type(storage: int) -> types.Float:
-    """Return the Numba type that registers hold for a storage code."""
-    return types.float64 if storage == F64 else types.float32
-
-
-def compute_ir(storage: int) -> ir.Type:
-    """Return the LLVM type that registers hold for a storage code."""
-    return DOUBLE if storage == F64 else FLOAT
-
-
-def memory_ir(storage: int) -> ir.Type:
-    """Return the LLVM type of one stored element; the halves travel as 16-bit integers."""
-    return (FLOAT, DOUBLE, I16, I16)[storage]
-
-
-def call(builder: Any, name: str, returns: ir.Type, *arguments: Any) -> Any:
-    """Call an LLVM intrinsic by its mangled name (llvmlite's own helper rejects vectors)."""
-    function_type = ir.FunctionType(returns, [argument.type for argument in arguments])
-    function = cgutils.get_or_insert_function(builder.module, function_type, name)
-    return builder.call(function, arguments)
-
-
-def call_address(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    """Lower an intrinsic that calls machine code: the first argument is its address."""
-    kind = ir.FunctionType(ir.VoidType(), [value.type for value in args[1:]])
-    builder.call(pointer(builder, args[0], kind), args[1:])
-    return context.get_dummy_value()
-
-
-def mangle(kind: ir.Type) -> str:
-    """Return the suffix by which LLVM names an overload: ``v16f32`` for 16 floats."""
-    if isinstance(kind, ir.VectorType):
-        return f"v{kind.count}{mangle(kind.element)}"
-    if isinstance(kind, ir.IntType):
-        return f"i{kind.width}"
-    return "f64" if isinstance(kind, ir.DoubleType) else "f32"
-
-
-def constant(kind: ir.Type, value: float) -> ir.Constant:
-    """Return a scalar constant, or a vector with `value` in every lane."""
-    if isinstance(kind, ir.VectorType):
-        return ir.Constant(kind, [ir.Constant(kind.element, value)] * kind.count)
-    return ir.Constant(kind, value)
-
-
-def pointer(builder: Any, address: Any, kind: ir.Type) -> Any:
-    """Turn an integer address into a pointer."""
-    return builder.inttoptr(address, kind.as_pointer())
-
-
-def broadcast(builder: Any, scalar: Any, lanes: int) -> Any:
-    """Return a vector with `scalar` in every lane."""
-    kind = ir.VectorType(scalar.type, lanes)
-    undefined = ir.Constant(kind, ir.Undefined)
-    first = builder.insert_element(undefined, scalar, I32(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, lanes), None))
-
-
-def fmuladd(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """Return ``a * b + c``: one instruction where the CPU has FMA, two where not."""
-    return call(builder, f"llvm.fmuladd.{mangle(a.type)}", a.type, a, b, c)
-
-
-def lane_mask(builder: Any, bits: Any, lanes: int) -> Any:
-    """Turn the low bits of an integer into one flag a lane."""
-    narrow = builder.trunc(bits, ir.IntType(lanes))
-    return builder.bitcast(narrow, ir.VectorType(I1, lanes))
-
-
-def first_lanes(builder: Any, count: Any, lanes: int, offset: int = 0) -> Any:
-    """Return flags for the lanes i with ``i + offset < count``."""
-    kind = ir.VectorType(I32, lanes)
-    index = ir.Constant(kind, [I32(offset + lane) for lane in range(lanes)])
-    limit = broadcast(builder, builder.trunc(count, I32), lanes)
-    return builder.icmp_signed("<", index, limit)
-
-
-def widen(builder: Any, raw: Any, storage: int) -> Any:
-    """Turn loaded elements (scalar or vector) into compute precision."""
-    if storage in (F32, F64):
-        return raw
-    vector = isinstance(raw.type, ir.VectorType)
-
-    def like(kind: ir.Type) -> ir.Type:
-        return ir.VectorType(kind, raw.type.count) if vector else kind
-
-    bits = builder.zext(raw, like(I32))
-    if storage == BF16:
-        shifted = builder.shl(bits, constant(like(I32), 16))
-        return builder.bitcast(shifted, like(FLOAT))
-    if vector and raw.type.count >= 8:  # a CPU with such vectors has F16C
-        return builder.fpext(builder.bitcast(raw, like(ir.HalfType())), like(FLOAT))
-    return _widen_half_bits(builder, bits, like)
-
-
-def _widen_half_bits(builder: Any, bits: Any, like: Any) -> Any:
-    """Widen float16 by integer arithmetic: scale by 2**112, which is right for subnormals too."""
-
-    def k(value: int) -> Any:
-        return constant(like(I32), value)
-
-    magnitude = builder.and_(bits, k(0x7FFF))
-    moved = builder.bitcast(builder.shl(magnitude, k(13)), like(FLOAT))
-    scaled = builder.bitcast(builder.fmul(moved, constant(like(FLOAT), 2.0**112)), like(I32))
-    special = builder.icmp_unsigned(">=", magnitude, k(0x7C00))
-    scaled = builder.select(special, builder.or_(scaled, k(0x7F800000)), scaled)
-    sign = builder.shl(builder.and_(bits, k(0x8000)), k(16))
-    return builder.bitcast(builder.or_(scaled, sign), like(FLOAT))
-
-
-def narrow(builder: Any, value: Any, storage: int) -> Any:
-    """Round compute precision (scalar or vector) to stored elements, nearest even."""
-    if storage in (F32, F64):
-        return value
-    vector = isinstance(value.type, ir.VectorType)
-
-    def like(kind: ir.Type) -> ir.Type:
-        return ir.VectorType(kind, value.type.count) if vector else kind
-
-    if storage == F16 and vector and value.type.count >= 8:
-        return builder.bitcast(builder.fptrunc(value, like(ir.HalfType())), like(I16))
-    bits = builder.bitcast(value, like(I32))
-    wide = (_round_half if storage == F16 else _round_bfloat)(builder, bits, like)
-    return builder.trunc(wide, like(I16))
-
-
-def _round_bfloat(builder: Any, bits: Any, like: Any) -> Any:
-    def k(value: int) -> Any:
-        return constant(like(I32), value)
-
-    high = builder.lshr(bits, k(16))
-    odd = builder.and_(high, k(1))
-    rounded = builder.lshr(builder.add(bits, builder.add(odd, k(0x7FFF))), k(16))
-    is_nan = builder.icmp_unsigned(">", builder.and_(bits, k(0x7FFFFFFF)), k(0x7F800000))
-    return builder.select(is_nan, builder.or_(high, k(0x40)), rounded)
-
-
-def _round_half(builder: Any, bits: Any, like: Any) -> Any:
-    """Round to float16 by integer arithmetic; the three ranges are subnormal, normal, overflow."""
-
-    def k(value: int) -> Any:
-        return constant(like(I32), value)
-
-    sign = builder.lshr(builder.and_(bits, k(0x80000000)), k(16))
-    magnitude = builder.and_(bits, k(0x7FFFFFFF))
-    # Adding 0.5 moves a subnormal half's bits to the end of the mantissa, rounded by the adder.
-    magic = k(0x3F000000)
-    summed = builder.fadd(
-        builder.bitcast(magnitude, like(FLOAT)), builder.bitcast(magic, like(FLOAT))
-    )
-    subnormal = builder.sub(builder.bitcast(summed, like(I32)), magic)
-    odd = builder.and_(builder.lshr(magnitude, k(13)), k(1))
-    rebased = builder.add(magnitude, builder.add(odd, k(((15 - 127) << 23) + 0xFFF)))
-    normal = builder.lshr(rebased, k(13))
-    finite = builder.select(builder.icmp_unsigned("<", magnitude, k(0x38800000)), subnormal, normal)
-    is_nan = builder.icmp_unsigned(">", magnitude, k(0x7F800000))
-    special = builder.select(is_nan, k(0x7E00), k(0x7C00))
-    overflow = builder.icmp_unsigned(">=", magnitude, k(0x477FF000))
-    return builder.or_(sign, builder.select(overflow, special, finite))
-
-
-def load_vector(builder: Any, ptr: Any, lanes: int, storage: int, mask: Any = None) -> Any:
-    """Load (under a mask: zero elsewhere, and those bytes are not touched) and widen."""
-    kind = ir.VectorType(memory_ir(storage), lanes)
-    typed = builder.bitcast(ptr, kind.as_pointer())
-    align = ITEMSIZE[storage]
-    if mask is None:
-        return widen(builder, builder.load(typed, align=align), storage)
-    name = f"llvm.masked.load.{mangle(kind)}.p0"
-    zero = ir.Constant(kind, None)
-    return widen(builder, call(builder, name, kind, typed, I32(align), mask, zero), storage)
-
-
-def store_vector(builder: Any, ptr: Any, value: Any, storage: int, mask: Any = None) -> None:
-    """Round and store (under a mask: other bytes are not touched)."""
-    raw = narrow(builder, value, storage)
-    typed = builder.bitcast(ptr, raw.type.as_pointer())
-    align = ITEMSIZE[storage]
-    if mask is None:
-        builder.store(raw, typed, align=align)
-        return
-    name = f"llvm.masked.store.{mangle(raw.type)}.p0"
-    call(builder, name, ir.VoidType(), raw, typed, I32(align), mask)
-
-
-# What kernels call.
 
 
 @intrinsic(prefer_literal=True)
@@ -445,16 +231,6 @@ def mul(typingctx: Any, a: Any, b: Any) -> Any:
     return a(a, a), lambda context, builder, signature, args: builder.fmul(*args)
 
 
-def clamp_low(builder: Any, value: Any, low: Any) -> Any:
-    """Return the larger; a NaN in `value` stays NaN."""
-    return builder.select(builder.fcmp_ordered("<", value, low), low, value)
-
-
-def clamp_high(builder: Any, value: Any, high: Any) -> Any:
-    """Return the smaller; a NaN in `value` stays NaN."""
-    return builder.select(builder.fcmp_ordered(">", value, high), high, value)
-
-
 @intrinsic
 def maximum(typingctx: Any, value: Any, low: Any) -> Any:
     """Return the larger lane by lane; a NaN in `value` stays NaN."""
@@ -477,23 +253,6 @@ def pick_even(typingctx: Any, low: Any, high: Any) -> Any:
         return builder.shuffle_vector(args[0], args[1], pattern)
 
     return low(low, low), codegen
-
-
-def transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """Return the columns of a square block of vectors.
-
-    Interleaving vectors i and i + n / 2 for all i, log2(n) times, is a transposition: each pass
-    moves one bit of the row number behind the bits of the lane number.
-    """
-    count = len(rows)
-    kind = ir.VectorType(I32, count)
-    half = count // 2
-    low = ir.Constant(kind, [I32(i // 2 + i % 2 * count) for i in range(count)])
-    high = ir.Constant(kind, [I32(half + i // 2 + i % 2 * count) for i in range(count)])
-    for _ in range(count.bit_length() - 1):
-        pairs = [(rows[i], rows[i + half]) for i in range(half)]
-        rows = [builder.shuffle_vector(a, b, which) for a, b in pairs for which in (low, high)]
-    return rows
 
 
 @intrinsic(prefer_literal=True)

@@ -34,16 +34,8 @@ from .finish import FINISH_FIELDS, finish_fields, make_finish_vector
 from .geometry import as_record, make_record
 from .pack import make_copy_vector, pair_mask
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .simd import (
-    F32,
-    F64,
-    ITEMSIZE,
-    call_address,
-    load_scalar,
-    range_mask,
-    storage_code,
-    store_scalar,
-)
+from .simd import load_scalar, range_mask, store_scalar
+from .vectors import F32, F64, ITEMSIZE, call_address, storage_code
 from .window import window_tile
 
 __all__ = ["plan", "workspace"]

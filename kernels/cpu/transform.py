@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 
 from . import jit
 from .cook_toom import Matrix, matrices
-from .simd import (
+from .vectors import (
     I1,
     I8,
     I32,

@@ -27,7 +27,7 @@ from typing import Any
 from numba.core import types
 from numba.extending import intrinsic
 
-from .simd import (
+from .vectors import (
     I8,
     I64,
     ITEMSIZE,

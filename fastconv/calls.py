@@ -1,0 +1,306 @@
+"""What functions and modules share: arguments are checked once, then remembered.
+
+A call's arguments become a `ConvProblem` and a `Binding`, and those a plan. All of it is kept under
+a key of shapes, strides and settings, so a second call with equal ones computes at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import check_writable, dtype_name, empty_output, memory_layout, require_array
+from .config import config
+from .dispatch import make_plan, settings
+from .errors import DTypeError, ShapeError
+from .problem import ConvProblem, canonical_padding, normalise_padding
+from .spec import ACTIVATIONS, Binding, ConvPlan
+
+__all__ = [
+    "Activation",
+    "Array",
+    "Padding",
+    "PreparedCall",
+    "Sizes",
+    "make_problem",
+    "parse_activation",
+    "prepare",
+    "run_prepared",
+    "unbatch",
+]
+
+Sizes = int | Sequence[int]
+Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
+Activation = str | tuple[str, float] | None
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCall:
+    """Everything about a call but its data: a second call with equal shapes computes at once.
+
+    Parameters
+    ----------
+    problem : ConvProblem
+        What is computed.
+    plan : ConvPlan or None
+        The kernel; None where there is nothing to compute.
+    kernel : str
+        Its name.
+    dtype : dtype
+        Of the output.
+    """
+
+    problem: ConvProblem
+    plan: ConvPlan | None
+    kernel: str
+    dtype: np.dtype[Any]
+
+    def run(
+        self,
+        x: Array,
+        packed: Array | None,
+        bias: Array | None,
+        residual: Array | None,
+        out: Array | None,
+    ) -> Array:
+        """Compute, into `out` if there is one."""
+        if out is None:
+            out = empty_output(self.problem.out_shape, self.dtype, self.problem.layout)
+            if config.poison_workspace:
+                out.fill(np.nan)
+        if self.plan is not None:
+            self.plan.run(x, packed, bias, residual, out)
+        return out
+
+
+_prepared: dict[tuple[Any, ...], PreparedCall] = {}
+_MOST_PREPARED = 4096
+
+
+def _signature(array: Array) -> tuple[Any, ...]:
+    return array.shape, array.strides, array.dtype
+
+
+def exact_integers(geometry: tuple[Any, Any, Any, Any]) -> bool:
+    """Tell whether stride, padding, dilation and groups are all plain integers."""
+    stride, padding, dilation, groups = geometry
+    return type(stride) is type(padding) is type(dilation) is type(groups) is int
+
+
+def canonical_geometry(ndim: int, geometry: tuple[Any, Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
+    """Check stride, padding, dilation and groups and return them as integers, tuples and words."""
+    stride, padding, dilation, groups = geometry
+    return (
+        _sizes("stride", stride, ndim),
+        canonical_padding(padding, ndim),
+        _sizes("dilation", dilation, ndim),
+        _whole("groups", groups),
+    )
+
+
+def prepare(
+    ndim: int,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: tuple[Any, Any, Any, Any],
+    activation: Activation,
+    residual: Array | None,
+    out: Array | None,
+) -> PreparedCall:
+    """Return the prepared call for these arguments, from memory where it was made before.
+
+    Parameters
+    ----------
+    ndim : int
+        Spatial axes.
+    x, weight, bias, residual, out : ndarray or None
+        As for `conv2d`, with a batch axis.
+    geometry : tuple
+        ``(stride, padding, dilation, groups)`` as the caller gave them.
+    activation : str, (str, float) or None
+        As for `conv2d`.
+    """
+    # Every part of the key is checked when its entry is made, so a hit needs no check. Types are in
+    # it because 1.0 equals 1, and because what looks like an array may be none.
+    try:
+        if not exact_integers(geometry):
+            geometry = canonical_geometry(ndim, geometry)
+        key = (
+            ndim, type(x), x.shape, x.strides, x.dtype,
+            type(weight), weight.shape, weight.strides, weight.dtype, geometry, activation,
+            None if bias is None else (type(bias), bias.shape, bias.dtype),
+            None if residual is None else (type(residual), *_signature(residual)),
+            None if out is None else (type(out), *_signature(out), out.flags.writeable),
+            settings(),
+        )  # fmt: skip
+        found = _prepared.get(key)
+    except (AttributeError, TypeError):  # not arrays: the checks say so
+        key, found = None, None
+    if found is None:
+        found = _prepare(ndim, x, weight, bias, geometry, activation, residual, out)
+        if key is not None:
+            if len(_prepared) >= _MOST_PREPARED:
+                _prepared.clear()
+            _prepared[key] = found
+    return found
+
+
+def _prepare(
+    ndim: int, x: Any, weight: Any, bias: Any, geometry: tuple[Any, Any, Any, Any],
+    activation: Activation, residual: Any, out: Any,
+) -> PreparedCall:  # fmt: skip
+    problem = make_problem(ndim, x, weight, geometry)
+    name, alpha = parse_activation(activation)
+    _check_companions(problem, x, weight, bias, residual, out)
+    if math.prod(problem.out_shape) == 0:
+        return PreparedCall(problem, None, "", x.dtype)
+    target = out if out is not None else empty_output(problem.out_shape, x.dtype, problem.layout)
+    binding = Binding(
+        x.strides,
+        weight.strides,
+        target.strides,
+        None if residual is None else residual.strides,
+        name,
+        alpha,
+    )
+    spec, plan = make_plan(problem, binding)
+    return PreparedCall(problem, plan, spec.name, x.dtype)
+
+
+def make_problem(
+    ndim: int, x: Any, weight: Any, geometry: tuple[Any, Any, Any, Any]
+) -> ConvProblem:
+    """Check input, weight and geometry and return the problem that they describe."""
+    x, weight = require_array("input", x), require_array("weight", weight)
+    axes = ", ".join(("depth", "height", "width")[3 - ndim :])
+    if x.ndim != ndim + 2:
+        raise ShapeError(
+            f"input: got {x.ndim} axes {x.shape}, want {ndim + 2} (batch, channels, {axes}) "
+            f"or {ndim + 1} without the batch"
+        )
+    if weight.ndim != ndim + 2:
+        raise ShapeError(
+            f"weight: got {weight.ndim} axes {weight.shape}, want {ndim + 2} "
+            f"(output channels, input channels / groups, {axes})"
+        )
+    if weight.dtype != x.dtype:
+        raise DTypeError(f"weight: got {weight.dtype}, want {x.dtype} as the input has")
+    stride, padding, dilation, groups = geometry
+    stride, dilation = _sizes("stride", stride, ndim), _sizes("dilation", dilation, ndim)
+    groups = _whole("groups", groups)
+    if groups < 1:
+        raise ShapeError(f"groups: got {groups}, want at least 1")
+    kernel = weight.shape[2:]
+    if min(kernel) < 1 or weight.shape[0] < 1:
+        raise ShapeError(f"weight: got shape {weight.shape}, want no axis of size 0")
+    if weight.shape[1] * groups != x.shape[1]:
+        raise ShapeError(
+            f"weight: got {weight.shape[1]} input channels a group with groups={groups}, want "
+            f"{x.shape[1]} / {groups} as the input has {x.shape[1]} channels"
+        )
+    for name, values in (("stride", stride), ("dilation", dilation)):
+        if min(values) < 1:
+            raise ShapeError(f"{name}: got {values}, want every value to be at least 1")
+    pads = normalise_padding(padding, x.shape[2:], kernel, stride, dilation)
+    return ConvProblem(
+        x.shape[0],
+        x.shape[1],
+        weight.shape[0],
+        x.shape[2:],
+        kernel,
+        stride,
+        pads,
+        dilation,
+        groups,
+        dtype_name("input", x.dtype),
+        memory_layout(x),
+    )
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ShapeError(f"{name}: got {value!r}, want a whole number")
+    return int(value.__index__())
+
+
+def _sizes(name: str, value: Any, ndim: int) -> tuple[int, ...]:
+    """Return one whole number an axis."""
+    if isinstance(value, (tuple, list)):
+        if len(value) != ndim:
+            raise ShapeError(f"{name}: got {len(value)} values {value!r}, want 1 or {ndim}")
+        return tuple(_whole(name, entry) for entry in value)
+    return (_whole(name, value),) * ndim
+
+
+def parse_activation(activation: Activation) -> tuple[str | None, float]:
+    """Return an activation's name and parameter."""
+    if activation is None:
+        return None, 0.0
+    name, alpha = activation if isinstance(activation, tuple) else (activation, None)
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation: got {name!r}, want None or one of {', '.join(ACTIVATIONS)}")
+    if alpha is None:
+        return name, ACTIVATIONS[name]
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float, np.number)):
+        raise ValueError(f"activation: got the parameter {alpha!r} for {name}, want a number")
+    return name, float(alpha)
+
+
+def _check_companions(
+    problem: ConvProblem, x: Array, weight: Array, bias: Any, residual: Any, out: Any
+) -> None:
+    """Check bias, residual and out against the problem."""
+    shapes = {
+        "bias": (bias, (problem.out_channels,)),
+        "residual": (residual, problem.out_shape),
+        "out": (out, problem.out_shape),
+    }
+    for name, (array, shape) in shapes.items():
+        if array is None:
+            continue
+        require_array(name, array)
+        if array.dtype != x.dtype:
+            raise DTypeError(f"{name}: got {array.dtype}, want {x.dtype} as the input has")
+        if array.shape != shape:
+            raise ShapeError(f"{name}: got shape {array.shape}, want {shape}")
+    if out is not None:
+        check_writable("out", out)
+
+
+def shares_memory(out: Array, others: Sequence[Array | None]) -> bool:
+    """Return whether writing `out` could change one of the operands."""
+    return any(other is not None and np.may_share_memory(out, other) for other in others)
+
+
+def run_prepared(
+    call: PreparedCall, x: Array, weight: Array, packed: Array | None, bias: Array | None,
+    residual: Array | None, out: Array | None,
+) -> Array:  # fmt: skip
+    """Run a prepared call; through a copy where `out` shares memory with an operand."""
+    if out is not None and shares_memory(out, (x, weight, bias, residual)):
+        np.copyto(out, call.run(x, packed, bias, residual, None))
+        return out
+    return call.run(x, packed, bias, residual, out)
+
+
+def unbatch(
+    ndim: int, x: Array, residual: Array | None, out: Array | None
+) -> tuple[Array, Array | None, Array | None]:
+    """Give an unbatched input, residual and output a batch axis of size one."""
+    for name, array in (("residual", residual), ("out", out)):
+        if array is not None and require_array(name, array).ndim != ndim + 1:
+            raise ShapeError(
+                f"{name}: got {array.ndim} axes {array.shape}, want {ndim + 1} as the input has"
+            )
+    return (
+        require_array("input", x)[None],
+        None if residual is None else residual[None],
+        None if out is None else out[None],
+    )
