@@ -13,6 +13,17 @@ vector is used ``K kh kw`` times.
 
 from __future__ import annotations
 
-from .sliding import plan, workspace
+from fastconv.problem import ConvProblem
+from fastconv.spec import Binding, DeviceInfo
+
+from . import sliding, stencil
+from .plan import CpuPlan
+from .sliding import workspace
 
 __all__ = ["plan", "workspace"]
+
+
+def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
+    """Prepare the kernel for one problem and one binding."""
+    way = stencil if stencil.fits(problem, binding) else sliding
+    return way.plan(problem, binding, device)

@@ -12,12 +12,14 @@ state that they share with the caller is an array of integers::
     ticket      generation << 32 | next task      one word, so that a claim is one compare-swap
     done        finished tasks of the job in work
     busy        1 while a caller owns the pool
+    yield       address of the system's function that gives the processor to others
     job         function, operands, tasks, workers
     parked[w]   1 while helper w sleeps
 
-A claim succeeds only for the generation whose job was read, so a late helper can never run a
-stale job. A caller that finds the pool busy runs its job alone: no waiting, no oversubscription.
-After a fork the child starts with a fresh state and fresh helpers.
+A caller stays in machine code until its job has ended, so no signal or exception can free an array
+that a helper still writes. A claim succeeds only for the generation whose job was read, so a late
+helper can never run a stale job. A caller that finds the pool busy runs its job alone: no waiting,
+no oversubscription. After a fork the child starts with a fresh state and fresh helpers.
 
 A kernel is ``void(geometry, x, weight, bias, residual, out, workspace, task, worker)``, all
 integers. Tasks must not depend on each other, and no sum may depend on which worker took it: then
@@ -26,10 +28,11 @@ results are the same bits for any number of threads.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import sys
 import threading
-import time
 from typing import Any
 
 import numba
@@ -44,7 +47,7 @@ from .vectors import I32, I64, call, call_address, pointer
 __all__ = ["run"]
 
 _OPERANDS = 7  # geometry, x, weight, bias, residual, out, workspace
-_TICKET, _DONE, _BUSY, _JOB, _PARKED = 0, 8, 16, 24, 40
+_TICKET, _DONE, _BUSY, _YIELD, _JOB, _PARKED = 0, 8, 16, 24, 32, 48
 _TASKS, _WORKERS = _OPERANDS + 1, _OPERANDS + 2  # words of the job, after function and operands
 _CLOSED = 0xFFFFFFFF  # a next task that no job has
 _LINE = 8  # words in a cache line: flags written by different threads do not share one
@@ -167,6 +170,17 @@ def _call(
     return types.void(*([types.intp] * (_OPERANDS + 3))), call_address
 
 
+@intrinsic
+def _yield(typingctx: Any, function: Any) -> Any:
+    """Call a function without arguments at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.call(pointer(builder, args[0], ir.FunctionType(I32, [])), [])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
+
+
 def _make_work() -> tuple[Any, Any]:
     """Return the functions that take tasks of a job, and that see a job through."""
 
@@ -201,19 +215,21 @@ def _make_work() -> tuple[Any, Any]:
                 _increment(state + 8 * _DONE)
 
     @numba.njit
-    def finish(state: int) -> int:
-        """Work on the job, then wait for the others; 0 when all is done, 1 when still waiting."""
+    def finish(state: int) -> None:
+        """Work on the job, then wait until the others have ended theirs."""
         generation = _load(state + 8 * _TICKET) >> 32
         take_tasks(state, generation, 0)
         tasks = _read(state + 8 * (_JOB + _TASKS))
-        for _ in range(_IMPATIENCE):
-            if _load(state + 8 * _DONE) == tasks:
-                # A late helper must not find a task while the next job's words are written.
-                _store(state + 8 * _TICKET, generation << 32 | _CLOSED)
-                _store(state + 8 * _BUSY, 0)
-                return 0
-            _pause()
-        return 1
+        pauses = 0
+        while _load(state + 8 * _DONE) < tasks:
+            pauses += 1
+            if pauses < _IMPATIENCE:
+                _pause()
+            else:
+                _yield(_read(state + 8 * _YIELD))
+        # A late helper must not find a task while the next job's words are written.
+        _store(state + 8 * _TICKET, generation << 32 | _CLOSED)
+        _store(state + 8 * _BUSY, 0)
 
     return take_tasks, finish
 
@@ -224,11 +240,16 @@ def _functions() -> dict[str, Any]:
 
     def submit(
         state: int, function: int, g: int, x: int, w: int, b: int, r: int, y: int, s: int,
-        tasks: int, workers: int,
+        tasks: int, workers: int, wakened: int,
     ) -> int:  # fmt: skip
-        """Run a job; 0 when done, 1 when still waiting, 2 when helpers must be woken first."""
+        """Run a job and return 0; or do nothing and return 1 where helpers must be woken first."""
         x, w, b, r, y, s = _data(x), _data(w), _data(b), _data(r), _data(y), _data(s)
-        if workers < 2 or tasks < 2 or _swap(state + 8 * _BUSY, 1):
+        alone = workers < 2 or tasks < 2
+        if not alone and not wakened:
+            for worker in range(1, workers):
+                if _load(state + 8 * (_PARKED + worker * _LINE)):
+                    return 1
+        if alone or _swap(state + 8 * _BUSY, 1):
             for task in range(tasks):
                 _call(function, g, x, w, b, r, y, s, task, 0)
             return 0
@@ -238,17 +259,12 @@ def _functions() -> dict[str, Any]:
         _store(state + 8 * _DONE, 0)
         generation = (_load(state + 8 * _TICKET) >> 32) + 1 & 0x7FFFFFFF
         _store(state + 8 * _TICKET, generation << 32)
-        asleep = 0
-        for worker in range(1, workers):
-            asleep |= _load(state + 8 * (_PARKED + worker * _LINE))
-        return 2 if asleep else finish(state)
-
-    def resume(state: int) -> int:
-        """Go on with a job that `submit` published."""
-        return finish(state)
+        finish(state)
+        return 0
 
     def serve(state: int, worker: int, seen: int) -> int:
         """Help with jobs until none came for a while; return the last generation seen."""
+        _store(state + 8 * (_PARKED + worker * _LINE), 0)
         idle = 0
         while idle < _SPINS:
             generation = _load(state + 8 * _TICKET) >> 32
@@ -264,18 +280,21 @@ def _functions() -> dict[str, Any]:
     def park(state: int, worker: int, seen: int) -> int:
         """Announce that a helper goes to sleep; 0 when a job has come meanwhile."""
         _store(state + 8 * (_PARKED + worker * _LINE), 1)
-        if _load(state + 8 * _TICKET) >> 32 == seen:
-            return 1
-        return 1 - _swap(state + 8 * (_PARKED + worker * _LINE), 0)
+        return int(_load(state + 8 * _TICKET) >> 32 == seen)
 
-    def wake(state: int, worker: int) -> int:
-        """Return whether helper `worker` slept and is now to be woken by the caller."""
-        return _swap(state + 8 * (_PARKED + worker * _LINE), 0)
-
-    return {"submit": submit, "resume": resume, "serve": serve, "park": park, "wake": wake}
+    return {"submit": submit, "serve": serve, "park": park}
 
 
-_ARGUMENTS = {"submit": 11, "resume": 1, "serve": 3, "park": 3, "wake": 2}
+_ARGUMENTS = {"submit": 12, "serve": 3, "park": 3}
+
+
+def _yield_address() -> int:
+    """Return the address of the system's function that gives the processor to another thread."""
+    if sys.platform == "win32":
+        function = ctypes.windll.kernel32.SwitchToThread
+    else:
+        function = ctypes.CDLL(None).sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 class Pool:
@@ -298,6 +317,7 @@ class Pool:
         self._words = np.zeros(_PARKED + _MOST_WORKERS * _LINE + _LINE, np.int64)
         line = 8 * _LINE
         self.state = (self._words.ctypes.data + line - 1) // line * line
+        ctypes.c_int64.from_address(self.state + 8 * _YIELD).value = _yield_address()
         self.helpers: list[threading.Lock] = []
         self._lock = threading.Lock()
 
@@ -321,15 +341,12 @@ class Pool:
             if park(state, worker, seen):
                 bed.acquire()
 
-    def complete(self, status: int) -> None:
-        """Wake helpers if need be and see the job through."""
-        wake, resume = self._native["wake"], self._native["resume"]
-        if status == 2:
-            for worker, bed in enumerate(self.helpers, 1):
-                if wake(self.state, worker):
+    def wake(self) -> None:
+        """Wake the helpers; one that was awake goes once more around its loop."""
+        for bed in self.helpers:
+            if bed.locked():
+                with contextlib.suppress(RuntimeError):  # another caller was quicker
                     bed.release()
-        while resume(self.state):
-            time.sleep(0)
 
 
 _pool: Pool | None = None
@@ -403,18 +420,11 @@ def run(
     pool = _pool or _started()
     if workers > len(pool.helpers) + 1:
         pool.grow(workers)
-    status = pool.submit(
-        pool.state,
-        function,
-        geometry,
-        id(x),
-        id(weight),
-        0 if bias is None else id(bias),
-        0 if residual is None else id(residual),
-        id(out),
-        0 if workspace is None else id(workspace),
-        tasks,
-        workers,
-    )
-    if status:
-        pool.complete(status)
+    operands = (
+        pool.state, function, geometry, id(x), id(weight), 0 if bias is None else id(bias),
+        0 if residual is None else id(residual), id(out), 0 if workspace is None else id(workspace),
+        tasks, workers,
+    )  # fmt: skip
+    if pool.submit(*operands, 0):
+        pool.wake()
+        pool.submit(*operands, 1)

@@ -38,7 +38,7 @@ from .simd import load_scalar, range_mask, store_scalar
 from .vectors import F32, F64, ITEMSIZE, call_address, storage_code
 from .window import window_tile
 
-__all__ = ["plan", "workspace"]
+__all__ = ["make_pack_kernel", "plan", "workspace"]
 
 _FIELDS = (
     *FINISH_FIELDS,
@@ -224,7 +224,7 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
 
 
 @functools.cache
-def _make_pack_kernel(storage: int, compute: int) -> Any:
+def make_pack_kernel(storage: int, compute: int) -> Any:
     """Return the task that brings one output channel's weights to compute precision, in order."""
     size = ITEMSIZE[compute]
 
@@ -335,7 +335,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     tasks = chunks * math.prod(problem.out_size[:-2]) * fields["bands"]
     key = (shape.lanes, storage)
     kernel = compile_kernel(_make_kernel(shape.lanes, storage, compute), "sliding", *key)
-    pack = compile_kernel(_make_pack_kernel(storage, compute), "sliding_pack", storage)
+    pack = compile_kernel(make_pack_kernel(storage, compute), "sliding_pack", storage)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields[name] for name in _FIELDS}),
         stages=(Stage(kernel, tasks),),

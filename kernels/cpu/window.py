@@ -44,13 +44,16 @@ from .vectors import (
     store_vector,
 )
 
-__all__ = ["window_tile"]
+__all__ = ["Sums", "Window", "window_tile"]
 
 Sums = list[list[Any]]
 
 
-class _Window:
+class Window:
     """Emits one tile; holds the LLVM values and literal sizes that its parts share."""
+
+    #: Input rows between the first ones of successive output rows (unrolled kernels).
+    row_share = 1
 
     def __init__(self, builder: Any, args: Sequence[Any], shape: Sequence[int], code: int) -> None:
         self.builder, self.code = builder, code
@@ -90,6 +93,14 @@ class _Window:
         value = self.builder.load(self.builder.gep(typed, [index]), align=self.size)
         return broadcast(self.builder, value, self.lanes)
 
+    def plane(self, i: Any) -> Any:
+        """Return where plane `i` of the input begins."""
+        return self.builder.gep(self.x, [self.builder.mul(self.plane_step, i)])
+
+    def row(self, x: Any, q: Any) -> Any:
+        """Return where input row `q` of the window begins."""
+        return self.builder.gep(x, [self.builder.mul(self.row_step, q)])
+
     def vectors(self, row: Any, column: Any) -> list[Any]:
         """Load the tile's vectors of one input row at one tap column."""
         offsets = self.builder.bitcast(self.columns, I64.as_pointer())
@@ -114,20 +125,20 @@ class _Window:
 
     def plane_unrolled(self, x: Any, w: Any, sums: Sums) -> Sums:
         """Emit a plane of a small kernel: weights in registers, every tap written out."""
-        kh, kw, builder = self.kh_literal, self.kw_literal, self.builder
+        kh, kw = self.kh_literal, self.kw_literal
         weights = [self.scalar(w, I64(tap)) for tap in range(kh * kw)]
-        for q in range(kh + self.rh - 1):
-            row = builder.gep(x, [builder.mul(self.row_step, I64(q))])
-            reached = [r for r in range(self.rh) if 0 <= q - r < kh]
+        for q in range(kh + (self.rh - 1) * self.row_share):
+            row = self.row(x, I64(q))
+            reached = [r for r in range(self.rh) if 0 <= q - r * self.row_share < kh]
             for s in range(kw):
-                taps = [weights[(q - r) * kw + s] for r in reached]
+                taps = [weights[(q - r * self.row_share) * kw + s] for r in reached]
                 sums = self.multiply(sums, reached, taps, self.vectors(row, I64(s)))
         return sums
 
     def input_row(self, x: Any, w: Any, q: Any, reached: Sequence[int], sums: Sums) -> Sums:
         """Emit the loop over the tap columns of input row `q`."""
         builder = self.builder
-        row = builder.gep(x, [builder.mul(self.row_step, q)])
+        row = self.row(x, q)
         starts = [builder.mul(builder.sub(q, I64(r)), self.kw) for r in reached]
 
         def tap(s: Any, sums: Sums) -> Sums:
@@ -180,11 +191,10 @@ class _Window:
         start = self.scalar(self.bias, I64(0))
         sums = [[start] * self.nv for _ in range(self.rh)]
         taps = builder.mul(builder.mul(self.kh, self.kw), I64(self.size))
-        plane = self.plane_unrolled if self.kh_literal else self.plane_looped
+        add_plane = self.plane_unrolled if self.kh_literal else self.plane_looped
 
         def each_plane(i: Any, sums: Sums) -> Sums:
-            x = builder.gep(self.x, [builder.mul(self.plane_step, i)])
-            return plane(x, builder.gep(self.w, [builder.mul(taps, i)]), sums)
+            return add_plane(self.plane(i), builder.gep(self.w, [builder.mul(taps, i)]), sums)
 
         self.store(self.loop(self.planes, sums, each_plane))
 
@@ -232,7 +242,7 @@ def window_tile(
             values[index] = pointer(builder, values[index], I8)
         if compute_ir(storage) != values[11].type:
             values[11:13] = (builder.fptrunc(value, compute_ir(storage)) for value in values[11:13])
-        _Window(builder, values, shape, storage).emit()
+        Window(builder, values, shape, storage).emit()
         return context.get_dummy_value()
 
     word, real = types.intp, types.float64
