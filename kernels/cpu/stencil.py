@@ -299,7 +299,7 @@ def fits(problem: ConvProblem, binding: Binding) -> bool:
         return False
     size = ITEMSIZE[storage_code(problem.dtype)]
     contiguous = problem.in_size[-1] == 1 or binding.x_strides[-1] == size
-    return contiguous and (problem.out_size[-1] == 1 or binding.out_strides[-1] == size)
+    return contiguous and binding.out_strides[-1] == size
 
 
 def _tile_shape(problem: ConvProblem, device: DeviceInfo, size: int) -> tuple[int, ...]:
