@@ -217,7 +217,7 @@ class Explanation:
     def __str__(self) -> str:
         lines = [
             f"{self.problem.line()}  {self.problem.dtype}, {self.problem.layout}, "
-            f"{self.problem.flops / 1e6:.3g} MFLOP",
+            f"{self.problem.flops / 1e6:,.{1 if self.problem.flops > 1e5 else 4}f} MFLOP",
             f"  {'kernel':<22} {'predicted ms':>12} {'workspace':>10}  why",
         ]
         for row in self.rows:
