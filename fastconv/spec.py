@@ -70,8 +70,9 @@ class DeviceInfo:
 
     def flops(self, itemsize: int) -> float:
         """Return a nominal FLOP/s over all threads, for costs that are compared with each other."""
-        per_cycle = 2 * min(self.lanes(itemsize), 32 // itemsize * 2) * (2 if self.fma else 1)
-        return 3.0e9 * per_cycle / 2 * self.threads * (2 if self.vector_bytes < 64 else 1)
+        # Two vector pipes, which work together on a 512-bit vector; a multiply and an add without FMA.
+        vectors = (1.0 if self.vector_bytes == 64 else 2.0) * (1.0 if self.fma else 0.5)
+        return 3.0e9 * 2 * self.lanes(itemsize) * vectors * self.threads
 
 
 @dataclass(frozen=True, slots=True)
