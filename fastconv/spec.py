@@ -70,7 +70,7 @@ class DeviceInfo:
 
     def flops(self, itemsize: int) -> float:
         """Return a nominal FLOP/s over all threads, for costs that are compared with each other."""
-        # Two vector pipes, which work together on a 512-bit vector; a multiply and an add without FMA.
+        # Two vector pipes, which join for a 512-bit vector; without FMA two instructions.
         vectors = (1.0 if self.vector_bytes == 64 else 2.0) * (1.0 if self.fma else 0.5)
         return 3.0e9 * 2 * self.lanes(itemsize) * vectors * self.threads
 
