@@ -37,6 +37,7 @@ _TABLES = {"cpu": "fastconv.kernels.cpu.specs"}
 _forced: ContextVar[str | None] = ContextVar("fastconv_kernel", default=config.kernel)
 _precision: ContextVar[str] = ContextVar("fastconv_precision", default=config.precision)
 _chosen: dict[tuple[Any, ...], KernelSpec] = {}
+_MOST_CHOSEN = 4096
 
 
 def kernels(op: str | None = None, device: str | None = None) -> list[KernelSpec]:
@@ -145,6 +146,8 @@ def choose(problem: ConvProblem) -> KernelSpec:
     spec = _chosen.get(key)
     if spec is None:
         spec = _choose(problem)
+        if len(_chosen) >= _MOST_CHOSEN:
+            _chosen.clear()
         _chosen[key] = spec
         if config.log:
             print(f"fastconv: {spec.name} {problem.line()}", file=sys.stderr)

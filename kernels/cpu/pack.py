@@ -2,9 +2,9 @@
 
 Pixels are numbered through the rows of a *region*, a box of output positions with a box of kernel
 taps that reach real input from there (the whole output and all taps, unless a kernel says
-otherwise). A panel of nr pixels is cut into *segments*, runs within one output row, and for every
-tap each segment into *chunks* that fit a vector. A chunk's address and mask are worked out once a
-tap and used for every channel.
+otherwise). A panel of nr pixels is cut into *segments*, runs within one output row, and those into
+*chunks* that fit a vector. A chunk's address is worked out once a tap and used for every channel;
+so is its mask where some tap reaches over the border.
 """
 
 from __future__ import annotations
@@ -47,8 +47,10 @@ __all__ = [
 REGION_WORDS = 13
 #: A segment: first lane in the panel, length, then output depth, height, width.
 SEGMENT_WORDS = 5
-#: A chunk: byte offset in the input, lane mask, byte offset in the panel, mask of two vectors.
-CHUNK_WORDS = 4
+#: A chunk: for the tap at hand byte offset in the input and lane mask; byte offset in the panel;
+#: mask of two vectors; then what the taps share: byte offset of the first tap, 1 where every tap is
+#: inside, lanes, and the input's depth, height and width of the first tap.
+CHUNK_WORDS = 10
 
 
 @functools.cache
@@ -78,35 +80,61 @@ def make_list_segments(nr: int) -> Any:
     return list_segments
 
 
+@numba.njit
+def _place_chunk(g: Any, kd: int, kh: int, kw: int, chunk: int) -> None:
+    """Work out the masks of a chunk that reaches over the border for some taps."""
+    d, h = get_word(chunk, 7) + kd * g.dd, get_word(chunk, 8) + kh * g.dh
+    w, length = get_word(chunk, 9) + kw * g.dw, get_word(chunk, 6)
+    low = min(max(-(w // g.sw), 0), length)
+    high = max(min((g.iw - 1 - w) // g.sw + 1, length), low)
+    if not (0 <= d < g.id and 0 <= h < g.ih):
+        high = low
+    set_word(chunk, 1, range_mask(low, high))
+    set_word(chunk, 3, pair_mask(low, high))
+
+
 def _make_list_chunks(lanes: int, size: int) -> Any:
-    """Return a function that works out one tap's chunks and counts them."""
+    """Return functions that cut a panel's segments into chunks, and place them for one tap."""
 
     @numba.njit
-    def list_chunks(
-        g: Any, kd: int, kh: int, kw: int, segments: int, count: int, chunks: int
-    ) -> int:
+    def list_chunks(g: Any, segments: int, count: int, chunks: int) -> int:
+        """Write what all taps share, and whether every tap of a chunk lies inside the input."""
         made = 0
+        reach_d, reach_h = (g.kd - 1) * g.dd, (g.kh - 1) * g.dh
+        reach_w = (g.kw - 1) * g.dw
         for s in range(count):
             words = segments + 8 * SEGMENT_WORDS * s
-            d = get_word(words, 2) * g.sd - g.pd + kd * g.dd
-            h = get_word(words, 3) * g.sh - g.ph + kh * g.dh
-            inside = 0 <= d < g.id and 0 <= h < g.ih
+            d = get_word(words, 2) * g.sd - g.pd
+            h = get_word(words, 3) * g.sh - g.ph
+            rows_inside = d >= 0 and d + reach_d < g.id and h >= 0 and h + reach_h < g.ih
             for start in range(0, get_word(words, 1), lanes):
-                w = (get_word(words, 4) + start) * g.sw - g.pw + kw * g.dw
+                w = (get_word(words, 4) + start) * g.sw - g.pw
                 length = min(lanes, get_word(words, 1) - start)
-                low = min(max(-(w // g.sw), 0), length)
-                high = max(min((g.iw - 1 - w) // g.sw + 1, length), low)
-                if not inside:
-                    high = low
+                inside = rows_inside and w >= 0 and w + (length - 1) * g.sw + reach_w < g.iw
                 chunk = chunks + 8 * CHUNK_WORDS * made
-                set_word(chunk, 0, d * g.xd + h * g.xh + w * g.xw)
-                set_word(chunk, 1, range_mask(low, high))
+                set_word(chunk, 1, range_mask(0, length))
                 set_word(chunk, 2, (get_word(words, 0) + start) * size)
-                set_word(chunk, 3, pair_mask(low, high))
+                set_word(chunk, 3, pair_mask(0, length))
+                set_word(chunk, 4, d * g.xd + h * g.xh + w * g.xw)
+                set_word(chunk, 5, int(inside))
+                set_word(chunk, 6, length)
+                set_word(chunk, 7, d)
+                set_word(chunk, 8, h)
+                set_word(chunk, 9, w)
                 made += 1
         return made
 
-    return list_chunks
+    @numba.njit
+    def place_chunks(g: Any, kd: int, kh: int, kw: int, chunks: int, made: int) -> None:
+        """Write where each chunk begins for one tap, and its masks."""
+        tap = kd * g.dd * g.xd + kh * g.dh * g.xh + kw * g.dw * g.xw
+        for i in range(made):
+            chunk = chunks + 8 * CHUNK_WORDS * i
+            set_word(chunk, 0, get_word(chunk, 4) + tap)
+            if not get_word(chunk, 5):
+                _place_chunk(g, kd, kh, kw, chunk)
+
+    return list_chunks, place_chunks
 
 
 @functools.cache
@@ -152,7 +180,7 @@ def make_pack_pixels(tile: Tile, storage: int, compute: int) -> Any:
     """
     lanes, panel_step = tile.lanes, tile.nr * ITEMSIZE[compute]
     list_segments = make_list_segments(tile.nr)
-    list_chunks = _make_list_chunks(lanes, ITEMSIZE[compute])
+    list_chunks, place_chunks = _make_list_chunks(lanes, ITEMSIZE[compute])
     copy_vector = make_copy_vector(lanes, storage, compute)
 
     @numba.njit
@@ -168,11 +196,12 @@ def make_pack_pixels(tile: Tile, storage: int, compute: int) -> Any:
         b: int,
     ) -> int:
         count = list_segments(region, first, segments)
+        made = list_chunks(g, segments, count, chunks)
         step = g.sw * g.xw
         for kd in range(get_word(region, 6), get_word(region, 9)):
             for kh in range(get_word(region, 7), get_word(region, 10)):
                 for kw in range(get_word(region, 8), get_word(region, 11)):
-                    made = list_chunks(g, kd, kh, kw, segments, count, chunks)
+                    place_chunks(g, kd, kh, kw, chunks, made)
                     for c in range(c0, c1):
                         source = x + c * g.xc
                         for i in range(made):
