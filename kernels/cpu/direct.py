@@ -7,8 +7,8 @@ image, or a last layer that brings many channels to one to three. It is the dept
     for output channel                      few: each reads the whole band again
       tile of rh rows x nv vectors          sums over input channel, depth, row, column
 
-The band's input, all channels of it, is copied once (sliding.py); with C input channels a copied
-vector is used ``K kh kw`` times.
+The input is read in place (stencil.py) where its rows are contiguous; else a band of it, all
+channels, is copied once (sliding.py), and a copied vector is used ``K kh kw`` times.
 """
 
 from __future__ import annotations

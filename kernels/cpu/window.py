@@ -1,8 +1,8 @@
 """Sliding windows in registers: the arithmetic of the depthwise and the direct kernel.
 
 A tile is `rh` output rows by `nv` vectors of one output channel. Its input rows lie in a padded
-copy (copy_band, below), so that no tap needs a border test, and every input vector is loaded once
-and used for every output row that it reaches::
+copy (sliding.py), so that no tap needs a border test, or are read in place under masks
+(stencil.py). Every input vector is loaded once and used for every output row that it reaches::
 
     for plane (input channels x kernel depth)
       for input row q of the window                    q - r is the kernel's row for output row r
