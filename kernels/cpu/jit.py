@@ -48,6 +48,10 @@ class Statistics:
 statistics = Statistics()
 
 
+#: A file begins with the SHA-256 of what follows, so that damage is seen before it is unpickled.
+_DIGEST = 32
+
+
 class KernelCache(_Cache):
     """One file for one compiled variant."""
 
@@ -71,12 +75,17 @@ class KernelCache(_Cache):
             return None
         target_context.refresh()
         try:
-            payload = pickle.loads(self._path.read_bytes())
+            content = self._path.read_bytes()
         except FileNotFoundError:
             return None
-        except (OSError, EOFError, pickle.UnpicklingError, AttributeError, ImportError) as error:
+        except OSError as error:
             warnings.warn(f"fastconv: compiling {self._key[0]} again: {error}", stacklevel=2)
             return None
+        digest, data = content[:_DIGEST], content[_DIGEST:]
+        if hashlib.sha256(data).digest() != digest:
+            warnings.warn(f"fastconv: compiling {self._key[0]} again: damaged file", stacklevel=2)
+            return None
+        payload = pickle.loads(data)
         statistics.loaded += 1
         return CompileResult._rebuild(target_context, *payload)
 
@@ -87,7 +96,8 @@ class KernelCache(_Cache):
             return
         temporary = self._path.with_suffix(f".{uuid.uuid4().hex}.tmp")
         try:
-            temporary.write_bytes(dumps(data._reduce()))
+            content = dumps(data._reduce())
+            temporary.write_bytes(hashlib.sha256(content).digest() + content)
             os.replace(temporary, self._path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
