@@ -25,10 +25,7 @@ from .vectors import (
     VectorType,
     broadcast,
     call,
-    clamp_high,
-    clamp_low,
     compute_type,
-    fmuladd,
     lane_mask,
     literal,
     load_vector,
@@ -43,15 +40,11 @@ from .vectors import (
 
 __all__ = [
     "add",
-    "fma",
     "get_word",
     "load",
     "load_gather",
     "load_masked",
     "load_scalar",
-    "maximum",
-    "minimum",
-    "mul",
     "pick_even",
     "range_mask",
     "set_word",
@@ -210,37 +203,9 @@ def set_word(typingctx: Any, table: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
-def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
-    """Return ``a * b + c``."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return fmuladd(builder, *args)
-
-    return a(a, a, a), codegen
-
-
-@intrinsic
 def add(typingctx: Any, a: Any, b: Any) -> Any:
     """Return ``a + b``."""
     return a(a, a), lambda context, builder, signature, args: builder.fadd(*args)
-
-
-@intrinsic
-def mul(typingctx: Any, a: Any, b: Any) -> Any:
-    """Return ``a * b``."""
-    return a(a, a), lambda context, builder, signature, args: builder.fmul(*args)
-
-
-@intrinsic
-def maximum(typingctx: Any, value: Any, low: Any) -> Any:
-    """Return the larger lane by lane; a NaN in `value` stays NaN."""
-    return value(value, value), lambda c, builder, s, args: clamp_low(builder, *args)
-
-
-@intrinsic
-def minimum(typingctx: Any, value: Any, high: Any) -> Any:
-    """Return the smaller lane by lane; a NaN in `value` stays NaN."""
-    return value(value, value), lambda c, builder, s, args: clamp_high(builder, *args)
 
 
 @intrinsic

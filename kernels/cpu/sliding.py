@@ -38,7 +38,7 @@ from .simd import load_scalar, range_mask, store_scalar
 from .vectors import F32, F64, ITEMSIZE, call_address, storage_code
 from .window import window_tile
 
-__all__ = ["make_pack_kernel", "plan", "workspace"]
+__all__ = ["TASKS", "UNROLLED_TAPS", "make_pack_kernel", "plan", "workspace"]
 
 _FIELDS = (
     *FINISH_FIELDS,
@@ -60,9 +60,9 @@ _FIELDS = (
 _view = as_record(_FIELDS)
 
 #: Tasks a thread, enough for a late thread to be helped out.
-_TASKS = 8
+TASKS = 8
 #: Kernels up to this many taps are unrolled with their weights in registers.
-_UNROLLED_TAPS = 25
+UNROLLED_TAPS = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +252,7 @@ def _tile_shape(problem: ConvProblem, device: DeviceInfo, code: int) -> _Shape:
     kernel = (1, *problem.kernel_size)[-2:]
     stride = (1, *problem.stride)[-2:]
     height = (1, *problem.out_size)[-2]
-    small = kernel[0] * kernel[1] <= _UNROLLED_TAPS
+    small = kernel[0] * kernel[1] <= UNROLLED_TAPS
     rh = 1
     if stride[0] == 1 and height > 1 and kernel[0] > 1:
         rh = 4 if small or kernel[0] >= 4 else kernel[0]
@@ -295,7 +295,7 @@ def _layout(problem: ConvProblem, device: DeviceInfo) -> tuple[_Shape, int, int,
     plane_bytes = copied_rows(band_rows) * row_bytes
     # Taking a task costs about 0.1 microseconds: small maps share one.
     depths = math.prod(problem.out_size[:-2]) * -(-oh // band_rows)
-    items = max(1, problem.batch * problem.groups * depths // (_TASKS * device.threads))
+    items = max(1, problem.batch * problem.groups * depths // (TASKS * device.threads))
     fields = {
         "items": items,
         "band_rows": band_rows,

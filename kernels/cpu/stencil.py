@@ -35,7 +35,7 @@ from . import jit
 from .finish import FINISH_FIELDS, finish_fields, make_finish_vector
 from .geometry import as_record, make_record
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .sliding import make_pack_kernel
+from .sliding import TASKS, UNROLLED_TAPS, make_pack_kernel
 from .vectors import (
     F32,
     F64,
@@ -65,11 +65,6 @@ _FIELDS = (
     "band",  # address of the compiled band
 )
 _view = as_record(_FIELDS)
-
-#: Kernels up to this many taps are unrolled with their weights in registers.
-_UNROLLED_TAPS = 25
-#: Tasks a thread, enough for a late thread to be helped out.
-_TASKS = 8
 
 
 class _BorderWindow(Window):
@@ -310,7 +305,7 @@ def _tile_shape(problem: ConvProblem, device: DeviceInfo, size: int) -> tuple[in
     kh, kw = (1, *problem.kernel_size)[-2:]
     (sh, sw), (dh, dw) = (1, *problem.stride)[-2:], (1, *problem.dilation)[-2:]
     height = (1, *problem.out_size)[-2]
-    unrolled = kh * kw <= _UNROLLED_TAPS
+    unrolled = kh * kw <= UNROLLED_TAPS
     rh, row_share = 1, 1
     if kh > 1 and height > 1 and sh == 1:
         rh = 4 if unrolled or kh >= 4 else kh
@@ -328,7 +323,7 @@ def _bands(problem: ConvProblem, threads: int) -> tuple[int, int]:
     height = (1, *problem.out_size)[-2]
     depths = math.prod(problem.out_size[:-2])
     jobs = problem.batch * problem.groups
-    wanted = _TASKS * threads
+    wanted = TASKS * threads
     bands = min(max(1, wanted // (jobs * depths)), -(-height // 8))
     band_rows = -(-height // bands)
     bands = -(-height // band_rows)
