@@ -105,6 +105,13 @@ class FastconvFunctional(Fastconv):
         arguments = _fastconv_arguments(problem)
         return lambda: conv(x, w, None, **arguments)
 
+    def kernel(self, problem: ConvProblem) -> str | None:
+        """Return the dispatcher's choice where the weight is packed in each call."""
+        from fastconv.dispatch import choose
+
+        name: str = choose(problem, packed=False).name
+        return name
+
 
 def _fastconv_arguments(problem: ConvProblem) -> dict[str, Any]:
     return {name: getattr(problem, name) for name in ("stride", "padding", "dilation", "groups")}
