@@ -65,6 +65,13 @@ class FastconvFunctional(Fastconv):
         arguments = _fastconv_arguments(problem)
         return lambda: conv(x, w, None, **arguments)
 
+    def kernel(self, problem: ConvProblem) -> str | None:
+        """Return the dispatcher's choice where the weight is packed in each call."""
+        from fastconv.dispatch import choose
+
+        name: str = choose(problem, packed=False).name
+        return name
+
 
 class FastconvBest(Fastconv):
     """The packed objects with the fastest of all kernels that can run a problem."""

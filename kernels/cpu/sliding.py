@@ -33,12 +33,12 @@ from . import jit
 from .finish import FINISH_FIELDS, finish_fields, make_finish_vector
 from .geometry import as_record, make_record
 from .pack import make_copy_vector, pair_mask
-from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, in_weight_order, worth_helpers
 from .simd import load_scalar, range_mask, store_scalar
 from .vectors import F32, F64, ITEMSIZE, call_address, storage_code
 from .window import window_tile
 
-__all__ = ["TASKS", "UNROLLED_TAPS", "make_pack_kernel", "plan", "workspace"]
+__all__ = ["TASKS", "UNROLLED_TAPS", "pack_stage", "plan", "workspace"]
 
 _FIELDS = (
     *FINISH_FIELDS,
@@ -224,7 +224,7 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
 
 
 @functools.cache
-def make_pack_kernel(storage: int, compute: int) -> Any:
+def _make_pack_kernel(storage: int, compute: int) -> Any:
     """Return the task that brings one output channel's weights to compute precision, in order."""
     size = ITEMSIZE[compute]
 
@@ -244,6 +244,14 @@ def make_pack_kernel(storage: int, compute: int) -> Any:
                         target += size
 
     return task
+
+
+def pack_stage(problem: ConvProblem, binding: Binding, storage: int, compute: int) -> Stage | None:
+    """Return what brings the weight into its logical order, None where it lies so."""
+    if in_weight_order(problem, binding):
+        return None
+    pack = compile_kernel(_make_pack_kernel(storage, compute), "sliding_pack", storage)
+    return Stage(pack, problem.out_channels)
 
 
 def _tile_shape(problem: ConvProblem, device: DeviceInfo, code: int) -> _Shape:
@@ -335,7 +343,6 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     tasks = chunks * math.prod(problem.out_size[:-2]) * fields["bands"]
     key = (shape.lanes, storage)
     kernel = compile_kernel(_make_kernel(shape.lanes, storage, compute), "sliding", *key)
-    pack = compile_kernel(make_pack_kernel(storage, compute), "sliding_pack", storage)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields[name] for name in _FIELDS}),
         stages=(Stage(kernel, tasks),),
@@ -343,7 +350,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         workspace_bytes=fields["worker_bytes"] * workers,
         compute=compute_dtype(problem.dtype),
         bias_size=problem.out_channels,
-        pack_stage=Stage(pack, problem.out_channels),
+        pack_stage=pack_stage(problem, binding, storage, compute),
         pack_bytes=0,
         packed_size=math.prod(problem.weight_shape),
         packing=("sliding", storage),

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 
 from fastconv.problem import ConvProblem
-from fastconv.spec import DeviceInfo, KernelSpec, Tolerance
+from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 
 from . import dilated
 
@@ -53,6 +53,11 @@ def _seconds(
     elements += math.prod(problem.weight_shape)
     arithmetic = problem.flops * waste / device.flops(compute_size) / efficiency
     return max(arithmetic, elements * size / 20e9) + 2e-6
+
+
+def _plain_pack_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Count nothing for a weight that is read as it lies; the halves are widened."""
+    return copy_cost(problem, device) if problem.dtype in ("float16", "bfloat16") else 0.0
 
 
 def _no_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
@@ -205,6 +210,15 @@ def _winograd_cost(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
     return max(cycles / 3.4e9 / device.threads, streamed / 30e9) + 8e-6
 
 
+def _winograd_pack_cost(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
+    """Count the elements of the transformed weight, and the bytes that outgrow half of L3."""
+    elements = math.prod(m + r - 1 if r > 1 else 1 for r in problem.kernel_size)
+    elements *= math.prod(problem.weight_shape[:2])
+    size = 8 if problem.dtype == "float64" else 4
+    streamed = max(0, elements * size - device.l3 // 2)
+    return elements * (size / 4) * 0.7e-9 / device.threads + streamed / 5e9 + 1e-6
+
+
 def _winograd_workspace(m: int, problem: ConvProblem, device: DeviceInfo) -> int:
     winograd = importlib.import_module("fastconv.kernels.cpu.winograd")
     return int(winograd.workspace(problem, device, m))
@@ -221,6 +235,7 @@ def _winograd_spec(m: int) -> KernelSpec:
         workspace=lambda problem, device: _winograd_workspace(m, problem, device),
         tolerance=_WINOGRAD_TOLERANCE,
         exact=False,
+        pack_cost=lambda problem, device: _winograd_pack_cost(m, problem, device),
     )
 
 
@@ -254,6 +269,7 @@ SPECS = (
         target="fastconv.kernels.cpu.depthwise:plan",
         workspace=_workspace("depthwise"),
         tolerance=_TOLERANCE,
+        pack_cost=_plain_pack_cost,
     ),
     KernelSpec(
         name="cpu.direct",
@@ -264,6 +280,7 @@ SPECS = (
         target="fastconv.kernels.cpu.direct:plan",
         workspace=_workspace("direct"),
         tolerance=_TOLERANCE,
+        pack_cost=_plain_pack_cost,
     ),
     *(_winograd_spec(m) for m in (2, 4, 6)),
 )

@@ -35,7 +35,7 @@ from . import jit
 from .finish import FINISH_FIELDS, finish_fields, make_finish_vector
 from .geometry import as_record, make_record
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .sliding import TASKS, UNROLLED_TAPS, make_pack_kernel
+from .sliding import TASKS, UNROLLED_TAPS, pack_stage
 from .vectors import (
     F32,
     F64,
@@ -349,7 +349,6 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     chunks = -(-problem.batch * problem.groups // items)
     lanes = device.lanes(ITEMSIZE[code])
     kernel = compile_kernel(_make_kernel(lanes, code), "stencil", lanes, code)
-    pack = compile_kernel(make_pack_kernel(code, code), "sliding_pack", code)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields[name] for name in _FIELDS}),
         stages=(Stage(kernel, chunks * math.prod(problem.out_size[:-2]) * bands),),
@@ -357,7 +356,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         workspace_bytes=0,
         compute=compute_dtype(problem.dtype),
         bias_size=problem.out_channels,
-        pack_stage=Stage(pack, problem.out_channels),
+        pack_stage=pack_stage(problem, binding, code, code),
         pack_bytes=0,
         packed_size=math.prod(problem.weight_shape),
         packing=("sliding", code),
