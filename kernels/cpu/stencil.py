@@ -1,8 +1,8 @@
 """Sliding windows over the input itself: no copy, borders by masks.
 
 The twin of sliding.py for inputs whose rows are contiguous, in float32 or float64, with a
-horizontal stride of 1 or 2 and a kernel whose sums fit the registers. It wins there by the copy that
-it saves, which on the 3x3 layers of mobile networks costs as much as the arithmetic::
+horizontal stride of 1 or 2 and a kernel whose sums fit the registers. It wins there by the copy
+that it saves, which on the 3x3 layers of mobile networks costs as much as the arithmetic::
 
     task = some images and groups x output depth x band of rows
       for strip of columns                          strips.py; masked loads where it reaches over a

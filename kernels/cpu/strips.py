@@ -189,7 +189,7 @@ def cut(problem: ConvProblem, device: DeviceInfo, size: int) -> Cut:
 
 
 def _masked(problem: ConvProblem, source: int, start: int, nv: int, tail: int, lanes: int) -> int:
-    """Return which vectors of a strip may reach over a side: 0 none, 1 the outer two, 2 all."""
+    """Return which vectors of a strip may reach over a side: bits 1 first, 2 last, 4 any."""
     reach = (problem.kernel_size[-1] - 1) * problem.dilation[-1]
 
     def over(j: int) -> bool:
@@ -203,8 +203,8 @@ def _masked(problem: ConvProblem, source: int, start: int, nv: int, tail: int, l
         return left < 0 or left + width * source + reach > problem.in_size[-1]
 
     if any(over(j) for j in range(1, nv - 1)):
-        return 2
-    return int(over(0) or over(nv - 1))
+        return 4
+    return int(over(0)) | 2 * int(over(nv - 1))
 
 
 def strip_table(problem: ConvProblem, way: Cut, source: int, code: int) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """Sliding windows in registers: the arithmetic of the depthwise and the direct kernel.
 
-A `Strip` is a column of output rows, `nv` vectors wide. Input rows pass by once, from top to bottom,
-and each is added to all the output rows that it reaches, whose sums live in registers::
+A `Strip` is a column of output rows, `nv` vectors wide. Input rows pass by once, from top to
+bottom, and each is added to all the output rows that it reaches, whose sums live in registers::
 
     for step t (one output row ends at each)
       for input row e of the `down` rows that the window moves, unless it is padding
@@ -19,8 +19,8 @@ with dilation every ``dilation``-th, with a stride all.
 
 A `Tile` is for kernels of more rows than registers hold sums: rh output rows by nv vectors, and
 loops over kernel rows and columns. A tap makes ``rh nv`` multiply-adds (6 x 4: 24) out of
-``2 nv + rh`` cycles of loads (14). The first and last rh - 1 input rows, which reach only some output
-rows, are written out.
+``2 nv + rh`` cycles of loads (14). The first and last rh - 1 input rows, which reach only some
+output rows, are written out.
 
 In both no product is ever formed with a weight that is not there, so a NaN stays within its window.
 """
@@ -79,6 +79,7 @@ class Window:
     def __init__(self, builder: Any, args: Sequence[Any], code: int, widths: Sequence[int]) -> None:
         self.builder, self.code, self.widths = builder, code, list(widths)
         self.kind, self.size = compute_ir(code), ITEMSIZE[code]
+        self.storage = code  # of what is read and stored
         self.starts = [sum(widths[:j]) for j in range(len(widths))]
         self.arg = dict(zip(self.words, args, strict=False))
         for name in self.addresses:
@@ -181,7 +182,7 @@ class Window:
             low, high = (broadcast(self.builder, bound, self.widths[j]) for bound in self.bounds)
             value = clamp_high(self.builder, clamp_low(self.builder, value, low), high)
             store_vector(
-                self.builder, self.target(row, block, j), value, self.code, self.store_mask(j)
+                self.builder, self.target(row, block, j), value, self.storage, self.store_mask(j)
             )
 
 
@@ -215,11 +216,7 @@ class Strip(Window):
                 builder, builder.gep(base, [I64(self.starts[j] * self.size)]), width, self.code
             )
         first = self.starts[j] * self.source + half * width
-        flags = None
-        if self.masked == 2 or (self.masked and j in (0, len(self.widths) - 1)):
-            flags = self.flags.get((s, first))
-            if flags is None:
-                flags = self.flags[s, first] = self.inside(s, first, width)
+        flags = self.flags.get((s, first))
         column = builder.add(self.arg["col0"], builder.mul(I64(s), self.arg["dw"]))
         offset = builder.mul(builder.add(column, I64(first)), I64(self.size))
         return load_vector(builder, builder.gep(row, [offset]), width, self.code, flags)
@@ -261,6 +258,11 @@ class Strip(Window):
             return self.taps(row, self.arg["w"], e, sums)
         return self.each_plane(lambda x, w, sums: self.taps(x, w, e, sums), row, sums)
 
+    def reaches_over(self, j: int) -> bool:
+        """Return whether loads of vector `j` need masks."""
+        first, last = self.masked & 1 and j == 0, self.masked & 2 and j == len(self.widths) - 1
+        return bool(first or last or self.masked & 4)
+
     def prepare(self) -> None:
         """Emit what holds for all rows: offsets, masks, weights where there is room for them."""
         builder = self.builder
@@ -270,10 +272,9 @@ class Strip(Window):
         elif self.masked:
             for s in range(0, self.kw, 2 if self.source == PAIRS and self.dense else 1):
                 for j, width in enumerate(self.widths):
-                    if self.masked == 2 or j in (0, len(self.widths) - 1):
-                        for half in range(self.source):
-                            first = self.starts[j] * self.source + half * width
-                            self.flags[s, first] = self.inside(s, first, width)
+                    for half in range(self.source if self.reaches_over(j) else 0):
+                        first = self.starts[j] * self.source + half * width
+                        self.flags[s, first] = self.inside(s, first, width)
         if self.kept:
             for block in range(self.block):
                 for tap in range(self.kh * self.kw):
@@ -281,7 +282,7 @@ class Strip(Window):
 
     def store_mask(self, j: int) -> Any:
         """Return flags for the lanes of vector `j` that exist, None for all."""
-        return super().store_mask(j) if self.masked else None
+        return super().store_mask(j) if self.masked & 6 else None
 
     def emit(self) -> None:
         """Emit the whole strip."""
@@ -395,8 +396,8 @@ def rolling_strip(
     shape : kh, kw; input rows (of the dilated kernel) between successive output rows; vectors,
         lanes, lanes of the last vector; output channels computed at once; where rows come from
         (`COPY`, `DENSE`, `PAIRS`); 1 for a horizontal dilation of 1; 1 for a single plane; 1 to
-        keep all weights in registers; vectors that may reach over a side (0 none, 1 the first and the
-        last, 2 all); storage code.
+        keep all weights in registers; vectors that may reach over a side (bits: 1 the first, 2 the
+        last, 4 all); storage code.
     """
     return emit_window(Strip, shape, None)
 
