@@ -333,9 +333,7 @@ def _as_row(problem: ConvProblem, binding: Binding) -> tuple[ConvProblem, Bindin
         strides = getattr(binding, name)
         if strides is None:
             continue
-        for size, outer, inner in zip(
-            problem.in_size[1:], strides[2:-1], strides[3:], strict=True
-        ):
+        for size, outer, inner in zip(problem.in_size[1:], strides[2:-1], strides[3:], strict=True):
             if outer != size * inner:
                 return problem, binding
         changed[name] = (*strides[:2], strides[-1])
@@ -353,9 +351,7 @@ def _layout(
     band, band_bytes = _band(problem, x_strides, blocks, storage, size)
     sh, sw = (1, *problem.stride)[-2:]
     conflict = sw * x_strides[-1] % _L1_STRIDE == 0 and math.prod(problem.out_size[-1:]) > 1
-    copied = (
-        blocks.side == PIXEL_LANES or storage != compute or conflict or not _is_inside(problem)
-    )
+    copied = blocks.side == PIXEL_LANES or storage != compute or conflict or not _is_inside(problem)
     if copied:
         c, d, h, w = (band[f"band_{axis}"] for axis in "cdhw")
     else:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from . import sliding, stencil
+from . import depthwise_channels_last, sliding, stencil
 from .plan import CpuPlan
 from .sliding import workspace
 
@@ -25,5 +25,7 @@ __all__ = ["plan", "workspace"]
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding."""
-    way = stencil if stencil.fits(problem, binding) else sliding
+    if depthwise_channels_last.fits(problem, binding, device):
+        return depthwise_channels_last.plan(problem, binding, device)
+    way = stencil if stencil.fits(problem, binding, device) else sliding
     return way.plan(problem, binding, device)

@@ -1,22 +1,28 @@
 """Sliding windows in registers: the arithmetic of the depthwise and the direct kernel.
 
-A tile is `rh` output rows by `nv` vectors of one output channel. Its input rows lie in a padded
-copy (sliding.py), so that no tap needs a border test, or are read in place under masks
-(stencil.py). Every input vector is loaded once and used for every output row that it reaches::
+A `Strip` is a column of output rows, `nv` vectors wide. Input rows pass by once, from top to
+bottom, and each is added to all the output rows that it reaches, whose sums live in registers::
 
-    for plane (input channels x kernel depth)
-      for input row q of the window                    q - r is the kernel's row for output row r
-        for tap column s
-          load nv vectors                              at any offset, from L1
-          for output row r with 0 <= q - r < kh
-            acc[r] += w[q - r, s] * vectors            rh * nv multiply-adds a nv + rh loads
+    for step t (one output row ends at each)
+      for input row e of the `down` rows that the window moves, unless it is padding
+        for plane (input channel x kernel depth)
+          for tap column s
+            load nv vectors                          at any offset; across a cache line 2 cycles
+            for output row t - m, for output channel of the block
+              sums[m] += w[e + m * down, s] * vectors
+      store the oldest row, make room for a new one
 
-Rows share input only where the vertical stride is 1; with dilation the rows of a tile are those
-that do share (every `dilation`-th). Otherwise rh is 1.
+So a loaded vector serves ``kh / down`` rows and a weight serves nv vectors: a step makes
+``kh kw nv`` multiply-adds (3x3, nv = 4: 36) out of ``2 kw nv`` cycles of loads (24), and weights
+stay in registers where there is room. Output rows of one strip are those that share input rows:
+with dilation every ``dilation``-th, with a stride all.
 
-Small kernels are unrolled with their weights in registers; larger ones loop over rows and columns,
-with the first and last rh - 1 input rows, which reach only some output rows, written out. So no
-product is ever formed with a weight that is not there, and a NaN stays within its window.
+A `Tile` is for kernels of more rows than registers hold sums: rh output rows by nv vectors, and
+loops over kernel rows and columns. A tap makes ``rh nv`` multiply-adds (6 x 4: 24) out of
+``2 nv + rh`` cycles of loads (14). The first and last rh - 1 input rows, which reach only some
+output rows, are written out.
+
+In both no product is ever formed with a weight that is not there, so a NaN stays within its window.
 """
 
 from __future__ import annotations
@@ -24,11 +30,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
 from .vectors import (
     I8,
+    I32,
     I64,
     ITEMSIZE,
     broadcast,
@@ -37,31 +45,48 @@ from .vectors import (
     compute_ir,
     first_lanes,
     fmuladd,
-    literal,
     literals,
     load_vector,
     pointer,
     store_vector,
 )
 
-__all__ = ["Sums", "Window", "window_tile"]
+__all__ = ["Strip", "Window", "emit_window", "rolling_strip", "window_tile"]
 
-Sums = list[list[Any]]
+Sums = list[Any]
+
+#: Where the vectors of a strip's row come from: a copy whose rows are split by the horizontal
+#: stride, or the input itself with that stride.
+COPY, DENSE, PAIRS = 0, 1, 2
 
 
 class Window:
-    """Emits one tile; holds the LLVM values and literal sizes that its parts share."""
+    """What strips and tiles share: loops, loads of weights, the store of a finished row."""
 
-    #: Input rows between the first ones of successive output rows (unrolled kernels).
-    row_share = 1
+    #: Names of the integer arguments of the intrinsics, in order; addresses and bytes.
+    words = (
+        "x",  # where input row 0 of the first channel and depth lies
+        "channels", "xc", "depths", "xd",  # planes to sum over, and the bytes between them
+        "h0", "dh", "h_end", "xh",  # first input row, rows between taps, end of rows, bytes
+        "col0", "dw", "iw",  # first input column, columns between taps, number of columns
+        "columns",  # offsets of the tap columns in a copy
+        "w", "wk", "wc", "wd",  # weights: bytes between output channels, planes
+        "out", "yh", "yc",  # bytes between output rows of this strip and output channels
+        "bias", "width", "rows",  # lanes and rows to store
+    )  # fmt: skip
+    addresses = ("x", "columns", "w", "out", "bias")
 
-    def __init__(self, builder: Any, args: Sequence[Any], shape: Sequence[int], code: int) -> None:
-        self.builder, self.code = builder, code
-        self.rh, self.nv, self.lanes, self.kh_literal, self.kw_literal = shape
-        (self.x, self.plane_step, self.planes, self.row_step, self.columns, self.w, self.kh,
-         self.kw, self.c, self.c_pitch, self.bias, self.low, self.high, self.width,
-         self.rows) = args  # fmt: skip
+    def __init__(self, builder: Any, args: Sequence[Any], code: int, widths: Sequence[int]) -> None:
+        self.builder, self.code, self.widths = builder, code, list(widths)
         self.kind, self.size = compute_ir(code), ITEMSIZE[code]
+        self.storage = code  # of what is read and stored
+        self.starts = [sum(widths[:j]) for j in range(len(widths))]
+        self.arg = dict(zip(self.words, args, strict=False))
+        for name in self.addresses:
+            self.arg[name] = pointer(builder, self.arg[name], I8)
+        self.bounds = list(args[len(self.words) :])
+        if self.kind != self.bounds[0].type:
+            self.bounds = [builder.fptrunc(bound, self.kind) for bound in self.bounds]
 
     def loop(self, count: Any, sums: Sums, body: Callable[[Any, Sums], Sums]) -> Sums:
         """Emit ``for i in range(count): sums = body(i, sums)``."""
@@ -71,7 +96,7 @@ class Window:
         builder.branch(head)
         builder.position_at_end(head)
         index = builder.phi(I64)
-        carried = [[builder.phi(value.type) for value in row] for row in sums]
+        carried = [builder.phi(value.type) for value in sums]
         builder.cbranch(builder.icmp_signed("<", index, count), block, end)
         builder.position_at_end(block)
         after = body(index, carried)
@@ -80,173 +105,312 @@ class Window:
         builder.branch(head)
         index.add_incoming(I64(0), entry)
         index.add_incoming(following, last)
-        for phis, first, new in zip(carried, sums, after, strict=True):
-            for phi, before, value in zip(phis, first, new, strict=True):
-                phi.add_incoming(before, entry)
-                phi.add_incoming(value, last)
+        for phi, before, value in zip(carried, sums, after, strict=True):
+            phi.add_incoming(before, entry)
+            phi.add_incoming(value, last)
         builder.position_at_end(end)
         return carried
 
-    def scalar(self, base: Any, index: Any) -> Any:
-        """Load one weight into every lane."""
+    def when(self, flag: Any, sums: Sums, body: Callable[[Sums], Sums]) -> Sums:
+        """Emit ``if flag: sums = body(sums)``."""
+        builder = self.builder
+        before = builder.block
+        with builder.if_then(flag):
+            after = body(sums)
+            inside = builder.block
+        merged = []
+        for old, new in zip(sums, after, strict=True):
+            phi = builder.phi(old.type)
+            phi.add_incoming(old, before)
+            phi.add_incoming(new, inside)
+            merged.append(phi)
+        return merged
+
+    def at(self, base: Any, *terms: tuple[Any, Any]) -> Any:
+        """Return ``base`` plus the products of some pairs."""
+        for index, step in terms:
+            base = self.builder.gep(base, [self.builder.mul(index, step)])
+        return base
+
+    def scalar(self, base: Any, index: int) -> list[Any]:
+        """Load one number into every lane, once for each width of vector."""
         typed = self.builder.bitcast(base, self.kind.as_pointer())
-        value = self.builder.load(self.builder.gep(typed, [index]), align=self.size)
-        return broadcast(self.builder, value, self.lanes)
+        value = self.builder.load(self.builder.gep(typed, [I64(index)]), align=self.size)
+        made = {width: broadcast(self.builder, value, width) for width in set(self.widths)}
+        return [made[width] for width in self.widths]
 
-    def plane(self, i: Any) -> Any:
-        """Return where plane `i` of the input begins."""
-        return self.builder.gep(self.x, [self.builder.mul(self.plane_step, i)])
+    def weight(self, base: Any, block: int, tap: Any) -> list[Any]:
+        """Return a weight for each of the vectors."""
+        base = self.at(base, (self.arg["wk"], I64(block)), (tap, I64(self.size)))
+        return self.scalar(base, 0)
 
-    def row(self, x: Any, q: Any) -> Any:
-        """Return where input row `q` of the window begins."""
-        return self.builder.gep(x, [self.builder.mul(self.row_step, q)])
+    def initial(self, block: int) -> list[Any]:
+        """Return what the sums of one output row start from."""
+        return self.scalar(self.arg["bias"], block)
 
-    def vectors(self, row: Any, column: Any) -> list[Any]:
-        """Load the tile's vectors of one input row at one tap column."""
-        offsets = self.builder.bitcast(self.columns, I64.as_pointer())
-        offset = self.builder.load(self.builder.gep(offsets, [column]))
-        base = self.builder.gep(row, [offset])
-        step = self.lanes * self.size
-        return [
-            load_vector(
-                self.builder, self.builder.gep(base, [I64(j * step)]), self.lanes, self.code
+    def each_plane(self, body: Callable[[Any, Any, Sums], Sums], x: Any, sums: Sums) -> Sums:
+        """Emit loops over input channels and kernel depths."""
+        arg = self.arg
+
+        def channel(c: Any, sums: Sums) -> Sums:
+            x_channel = self.at(x, (c, arg["xc"]))
+            w_channel = self.at(arg["w"], (c, arg["wc"]))
+
+            def depth(d: Any, sums: Sums) -> Sums:
+                return body(
+                    self.at(x_channel, (d, arg["xd"])), self.at(w_channel, (d, arg["wd"])), sums
+                )
+
+            return self.loop(arg["depths"], sums, depth)
+
+        return self.loop(arg["channels"], sums, channel)
+
+    def target(self, row: Any, block: int, j: int) -> Any:
+        """Return where vector `j` of an output row goes."""
+        base = self.at(self.arg["out"], (row, self.arg["yh"]), (I64(block), self.arg["yc"]))
+        return self.builder.gep(base, [I64(self.starts[j] * self.size)])
+
+    def store_mask(self, j: int) -> Any:
+        """Return flags for the lanes of vector `j` that exist, None for all."""
+        if j < len(self.widths) - 1:
+            return None
+        return first_lanes(self.builder, self.arg["width"], self.widths[j], self.starts[j])
+
+    def store(self, row: Any, block: int, values: Sequence[Any]) -> None:
+        """Emit the clamp and the stores of one output row."""
+        for j, value in enumerate(values):
+            low, high = (broadcast(self.builder, bound, self.widths[j]) for bound in self.bounds)
+            value = clamp_high(self.builder, clamp_low(self.builder, value, low), high)
+            store_vector(
+                self.builder, self.target(row, block, j), value, self.storage, self.store_mask(j)
             )
-            for j in range(self.nv)
-        ]
 
-    def multiply(
-        self, sums: Sums, reached: Sequence[int], weights: list[Any], x: list[Any]
-    ) -> Sums:
-        """Add one tap's products to the output rows that it reaches."""
-        result = [list(row) for row in sums]
-        for r, weight in zip(reached, weights, strict=True):
-            result[r] = [fmuladd(self.builder, weight, x[j], sums[r][j]) for j in range(self.nv)]
+
+class Strip(Window):
+    """Emits a column of output rows whose sums roll through registers."""
+
+    def __init__(self, builder: Any, args: Any, shape: Sequence[int]) -> None:
+        (self.kh, self.kw, self.down, nv, self.lanes, tail, self.block, self.source, self.dense,
+         self.single, self.kept, self.masked, code) = shape  # fmt: skip
+        self.height = -(-self.kh // self.down)
+        self.weights: dict[tuple[int, int], list[Any]] = {}
+        self.flags: dict[tuple[int, int], Any] = {}
+        self.runs: dict[tuple[int, int], Any] = {}
+        super().__init__(builder, args, code, [self.lanes] * (nv - 1) + [tail])
+
+    def inside(self, s: int, first: int, width: int) -> Any:
+        """Return flags for the lanes whose element lies in the input's row."""
+        builder, kind = self.builder, ir.VectorType(I32, width)
+        column = builder.add(self.arg["col0"], builder.mul(I64(s), self.arg["dw"]))
+        lane = ir.Constant(kind, [I32(first + i) for i in range(width)])
+        start = broadcast(builder, builder.trunc(column, I32), width)
+        limit = broadcast(builder, builder.trunc(self.arg["iw"], I32), width)
+        return builder.icmp_unsigned("<", builder.add(lane, start), limit)
+
+    def run(self, row: Any, s: int, j: int, half: int = 0) -> Any:
+        """Load the elements under tap column `s` for vector `j` (one of two for a pair)."""
+        builder, width = self.builder, self.widths[j]
+        if self.source == COPY:
+            base = builder.gep(row, [self.offsets[s]])
+            return load_vector(
+                builder, builder.gep(base, [I64(self.starts[j] * self.size)]), width, self.code
+            )
+        first = self.starts[j] * self.source + half * width
+        flags = self.flags.get((s, first))
+        column = builder.add(self.arg["col0"], builder.mul(I64(s), self.arg["dw"]))
+        offset = builder.mul(builder.add(column, I64(first)), I64(self.size))
+        return load_vector(builder, builder.gep(row, [offset]), width, self.code, flags)
+
+    def vector(self, row: Any, s: int, j: int) -> Any:
+        """Return the elements under tap column `s` for vector `j`."""
+        if self.source != PAIRS:
+            return self.run(row, s, j)
+        odd = s % 2 if self.dense else 0  # its elements come with those of the tap before
+        if (s - odd, j) not in self.runs:
+            self.runs[s - odd, j] = [self.run(row, s - odd, j, half) for half in (0, 1)]
+        width = self.widths[j]
+        pattern = ir.Constant(ir.VectorType(I32, width), [I32(2 * i + odd) for i in range(width)])
+        return self.builder.shuffle_vector(*self.runs[s - odd, j], pattern)
+
+    def taps(self, row: Any, w: Any, e: int, sums: Sums) -> Sums:
+        """Emit all products of one input row of one plane."""
+        result, nv = list(sums), len(self.widths)
+        self.runs = {}
+        for s in range(self.kw):
+            vectors = [self.vector(row, s, j) for j in range(nv)]
+            for block in range(self.block):
+                for m in range(self.height):
+                    i = e + m * self.down
+                    if i >= self.kh:
+                        continue
+                    tap = i * self.kw + s
+                    weights = self.weights.get((block, tap)) or self.weight(w, block, I64(tap))
+                    at = (block * self.height + m) * nv
+                    for j, x in enumerate(vectors):
+                        if x is not None:
+                            result[at + j] = fmuladd(self.builder, weights[j], x, result[at + j])
         return result
 
-    def plane_unrolled(self, x: Any, w: Any, sums: Sums) -> Sums:
-        """Emit a plane of a small kernel: weights in registers, every tap written out."""
-        kh, kw = self.kh_literal, self.kw_literal
-        weights = [self.scalar(w, I64(tap)) for tap in range(kh * kw)]
-        for q in range(kh + (self.rh - 1) * self.row_share):
-            row = self.row(x, I64(q))
-            reached = [r for r in range(self.rh) if 0 <= q - r * self.row_share < kh]
-            for s in range(kw):
-                taps = [weights[(q - r * self.row_share) * kw + s] for r in reached]
-                sums = self.multiply(sums, reached, taps, self.vectors(row, I64(s)))
-        return sums
+    def input_row(self, h: Any, e: int, sums: Sums) -> Sums:
+        """Emit the products of one input row."""
+        row = self.at(self.arg["x"], (h, self.arg["xh"]))
+        if self.single:
+            return self.taps(row, self.arg["w"], e, sums)
+        return self.each_plane(lambda x, w, sums: self.taps(x, w, e, sums), row, sums)
+
+    def reaches_over(self, j: int) -> bool:
+        """Return whether loads of vector `j` need masks."""
+        first, last = self.masked & 1 and j == 0, self.masked & 2 and j == len(self.widths) - 1
+        return bool(first or last or self.masked & 4)
+
+    def prepare(self) -> None:
+        """Emit what holds for all rows: offsets, masks, weights where there is room for them."""
+        builder = self.builder
+        if self.source == COPY:
+            table = builder.bitcast(self.arg["columns"], I64.as_pointer())
+            self.offsets = [builder.load(builder.gep(table, [I64(s)])) for s in range(self.kw)]
+        elif self.masked:
+            for s in range(0, self.kw, 2 if self.source == PAIRS and self.dense else 1):
+                for j, width in enumerate(self.widths):
+                    for half in range(self.source if self.reaches_over(j) else 0):
+                        first = self.starts[j] * self.source + half * width
+                        self.flags[s, first] = self.inside(s, first, width)
+        if self.kept:
+            for block in range(self.block):
+                for tap in range(self.kh * self.kw):
+                    self.weights[block, tap] = self.weight(self.arg["w"], block, I64(tap))
+
+    def store_mask(self, j: int) -> Any:
+        """Return flags for the lanes of vector `j` that exist, None for all."""
+        return super().store_mask(j) if self.masked & 6 else None
+
+    def emit(self) -> None:
+        """Emit the whole strip."""
+        builder, nv = self.builder, len(self.widths)
+        self.prepare()
+        initial = [self.initial(block) for block in range(self.block)]
+        per_block = self.height * nv
+
+        def step(t: Any, sums: Sums) -> Sums:
+            for e in range(min(self.down, self.kh)):
+                q = builder.add(builder.mul(t, I64(self.down)), I64(e))
+                h = builder.add(self.arg["h0"], builder.mul(q, self.arg["dh"]))
+                exists = builder.icmp_unsigned("<", h, self.arg["h_end"])
+                sums = self.when(exists, sums, lambda sums, h=h, e=e: self.input_row(h, e, sums))
+            row = builder.sub(t, I64(self.height - 1))
+            rolled = []
+            with builder.if_then(builder.icmp_signed(">=", row, I64(0))):
+                for block in range(self.block):
+                    end = (block + 1) * per_block
+                    self.store(row, block, sums[end - nv : end])
+            for block in range(self.block):
+                start = block * per_block
+                rolled += [*initial[block], *sums[start : start + per_block - nv]]
+            return rolled
+
+        sums = [value for block in initial for value in block * self.height]
+        self.loop(builder.add(self.arg["rows"], I64(self.height - 1)), sums, step)
+
+
+class _Tile(Window):
+    """Emits one tile of a kernel with loops over its rows and columns; reads a padded copy."""
+
+    words = (*Window.words, "kh", "kw")
+
+    def __init__(self, builder: Any, args: Any, shape: Sequence[int]) -> None:
+        self.rh, nv, lanes, tail, code = shape
+        super().__init__(builder, args, code, [lanes] * (nv - 1) + [tail])
 
     def input_row(self, x: Any, w: Any, q: Any, reached: Sequence[int], sums: Sums) -> Sums:
-        """Emit the loop over the tap columns of input row `q`."""
-        builder = self.builder
-        row = self.row(x, q)
-        starts = [builder.mul(builder.sub(q, I64(r)), self.kw) for r in reached]
+        """Emit the loop over the tap columns of input row `q`, unless it is padding."""
+        builder, arg, nv = self.builder, self.arg, len(self.widths)
+        h = builder.add(arg["h0"], builder.mul(q, arg["dh"]))
+        row = self.at(x, (h, arg["xh"]))
+        starts = [builder.mul(builder.sub(q, I64(r)), arg["kw"]) for r in reached]
+        table = builder.bitcast(arg["columns"], I64.as_pointer())
 
         def tap(s: Any, sums: Sums) -> Sums:
-            weights = [self.scalar(w, builder.add(start, s)) for start in starts]
-            return self.multiply(sums, reached, weights, self.vectors(row, s))
+            result = list(sums)
+            base = builder.gep(row, [builder.load(builder.gep(table, [s]))])
+            vectors = [
+                load_vector(builder, builder.gep(base, [I64(at * self.size)]), width, self.code)
+                for at, width in zip(self.starts, self.widths, strict=True)
+            ]
+            for r, start in zip(reached, starts, strict=True):
+                weights = self.weight(w, 0, builder.add(start, s))
+                for j in range(nv):
+                    at = r * nv + j
+                    result[at] = fmuladd(builder, weights[j], vectors[j], result[at])
+            return result
 
-        return self.loop(self.kw, sums, tap)
+        exists = builder.icmp_unsigned("<", h, arg["h_end"])
+        return self.when(exists, sums, lambda sums: self.loop(arg["kw"], sums, tap))
 
-    def plane_looped(self, x: Any, w: Any, sums: Sums) -> Sums:
-        """Emit a plane of any kernel of at least rh rows: first rows, middle rows, last rows."""
-        builder, rh = self.builder, self.rh
+    def plane(self, x: Any, w: Any, sums: Sums) -> Sums:
+        """Emit a plane of a kernel of at least rh rows: first rows, middle rows, last rows."""
+        builder, rh, kh = self.builder, self.rh, self.arg["kh"]
         for q in range(rh - 1):
             sums = self.input_row(x, w, I64(q), range(q + 1), sums)
-        middle = builder.sub(self.kh, I64(rh - 1))
 
         def middle_row(i: Any, sums: Sums) -> Sums:
             return self.input_row(x, w, builder.add(i, I64(rh - 1)), range(rh), sums)
 
-        sums = self.loop(middle, sums, middle_row)
+        sums = self.loop(builder.sub(kh, I64(rh - 1)), sums, middle_row)
         for i in range(rh - 1):
-            q = builder.add(self.kh, I64(i))
-            sums = self.input_row(x, w, q, range(i + 1, rh), sums)
+            sums = self.input_row(x, w, builder.add(kh, I64(i)), range(i + 1, rh), sums)
         return sums
-
-    def store(self, sums: Sums) -> None:
-        """Emit the clamp and the stores of the rows and lanes that exist."""
-        builder = self.builder
-        floor, ceiling = (broadcast(builder, bound, self.lanes) for bound in (self.low, self.high))
-        full = builder.icmp_signed(">=", self.width, I64(self.nv * self.lanes))
-        masks = [first_lanes(builder, self.width, self.lanes, j * self.lanes)
-                 for j in range(self.nv)]  # fmt: skip
-        for r, row in enumerate(sums):
-            with builder.if_then(builder.icmp_signed("<", I64(r), self.rows)):
-                base = builder.gep(self.c, [builder.mul(self.c_pitch, I64(r))])
-                values = [clamp_high(builder, clamp_low(builder, value, floor), ceiling)
-                          for value in row]  # fmt: skip
-                targets = [builder.gep(base, [I64(j * self.lanes * self.size)])
-                           for j in range(self.nv)]  # fmt: skip
-                with builder.if_else(full) as (whole, edge):
-                    with whole:
-                        for target, value in zip(targets, values, strict=True):
-                            store_vector(builder, target, value, self.code)
-                    with edge:
-                        for target, value, mask in zip(targets, values, masks, strict=True):
-                            store_vector(builder, target, value, self.code, mask)
 
     def emit(self) -> None:
         """Emit the whole tile."""
-        builder = self.builder
-        start = self.scalar(self.bias, I64(0))
-        sums = [[start] * self.nv for _ in range(self.rh)]
-        taps = builder.mul(builder.mul(self.kh, self.kw), I64(self.size))
-        add_plane = self.plane_unrolled if self.kh_literal else self.plane_looped
+        builder, nv = self.builder, len(self.widths)
+        sums = self.each_plane(self.plane, self.arg["x"], self.initial(0) * self.rh)
+        for r in range(self.rh):
+            with builder.if_then(builder.icmp_signed("<", I64(r), self.arg["rows"])):
+                self.store(I64(r), 0, sums[r * nv : (r + 1) * nv])
 
-        def each_plane(i: Any, sums: Sums) -> Sums:
-            return add_plane(self.plane(i), builder.gep(self.w, [builder.mul(taps, i)]), sums)
 
-        self.store(self.loop(self.planes, sums, each_plane))
+def emit_window(made: type[Strip] | type[_Tile], shape: Any, args: Any) -> Any:
+    """Return what an intrinsic returns that emits a strip or a tile with literal sizes."""
+    sizes = literals(shape.types) if isinstance(shape, types.BaseTuple) else None
+    if sizes is None:
+        return None
+    count = len(made.words)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        made(builder, list(args[: count + 2]), sizes).emit()
+        return context.get_dummy_value()
+
+    words = [types.intp] * count
+    return types.void(*words, types.float64, types.float64, shape), codegen
+
+
+@intrinsic(prefer_literal=True)
+def rolling_strip(
+    typingctx: Any, x: Any, channels: Any, xc: Any, depths: Any, xd: Any, h0: Any, dh: Any,
+    h_end: Any, xh: Any, col0: Any, dw: Any, iw: Any, columns: Any, w: Any, wk: Any, wc: Any,
+    wd: Any, out: Any, yh: Any, yc: Any, bias: Any, width: Any, rows: Any, low: Any, high: Any,
+    shape: Any,
+) -> Any:  # fmt: skip
+    """Compute a strip; the arguments are those of `Window.words`, the clamp, and literal sizes.
+
+    shape : kh, kw; input rows (of the dilated kernel) between successive output rows; vectors,
+        lanes, lanes of the last vector; output channels computed at once; where rows come from
+        (`COPY`, `DENSE`, `PAIRS`); 1 for a horizontal dilation of 1; 1 for a single plane; 1 to
+        keep all weights in registers; vectors that may reach over a side (bits: 1 the first, 2 the
+        last, 4 all); storage code.
+    """
+    return emit_window(Strip, shape, None)
 
 
 @intrinsic(prefer_literal=True)
 def window_tile(
-    typingctx: Any, x: Any, plane_step: Any, planes: Any, row_step: Any, columns: Any, w: Any,
-    kh: Any, kw: Any, c: Any, c_pitch: Any, bias: Any, low: Any, high: Any, width: Any, rows: Any,
-    rh: Any, nv: Any, lanes: Any, kh_literal: Any, kw_literal: Any, code: Any,
+    typingctx: Any, x: Any, channels: Any, xc: Any, depths: Any, xd: Any, h0: Any, dh: Any,
+    h_end: Any, xh: Any, col0: Any, dw: Any, iw: Any, columns: Any, w: Any, wk: Any, wc: Any,
+    wd: Any, out: Any, yh: Any, yc: Any, bias: Any, width: Any, rows: Any, kh: Any, kw: Any,
+    low: Any, high: Any, shape: Any,
 ) -> Any:  # fmt: skip
-    """Compute one tile; the last six arguments are literal.
+    """Compute a tile; arguments as for `rolling_strip`, and the kernel's size (``kh >= rh``).
 
-    Parameters
-    ----------
-    x, plane_step, planes, row_step : intp
-        Address of the tile's first input element, bytes between planes, number of planes, bytes
-        between the input rows of successive kernel rows.
-    columns : intp
-        Address of the byte offset of each tap column.
-    w, kh, kw : intp
-        Address of the weights (planes, kh, kw) and the kernel's size.
-    c, c_pitch : intp
-        Address of the output and bytes between its rows.
-    bias : intp
-        Address of the number to start from.
-    low, high : float64
-        Clamp of the result.
-    width, rows : intp
-        Lanes and rows to store.
-    rh, nv, lanes : literal int
-        The tile.
-    kh_literal, kw_literal : literal int
-        The kernel's size where it is to be unrolled, else 0 (then ``kh >= rh``).
-    code : literal int
-        Storage code of input copy, weights, bias and sums (F32 or F64).
+    shape : rows, vectors, lanes, lanes of the last vector, storage code.
     """
-    shape = literals((rh, nv, lanes, kh_literal, kw_literal))
-    storage = literal(code)
-    if shape is None or storage is None:
-        return None
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        values = list(args[:15])
-        for index in (0, 4, 5, 8, 10):
-            values[index] = pointer(builder, values[index], I8)
-        if compute_ir(storage) != values[11].type:
-            values[11:13] = (builder.fptrunc(value, compute_ir(storage)) for value in values[11:13])
-        Window(builder, values, shape, storage).emit()
-        return context.get_dummy_value()
-
-    word, real = types.intp, types.float64
-    signature = types.void(
-        *([word] * 11), real, real, word, word, rh, nv, lanes, kh_literal, kw_literal, code
-    )
-    return signature, codegen
+    return emit_window(_Tile, shape, None)
