@@ -16,7 +16,7 @@ from collections.abc import Callable
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 
-from . import brgemm_blocks, dilated
+from . import brgemm_blocks, dilated, fast_fir_sizes
 
 __all__ = ["SPECS"]
 
@@ -256,6 +256,31 @@ def _winograd_spec(m: int) -> KernelSpec:
     )
 
 
+#: Over fifty random filters of 13x13 to 63x63 taps: 1.3e-5 of the largest output, see fast_fir.py.
+_FAST_FIR_TOLERANCE = {
+    "float32": Tolerance(2e-5),
+    "float64": Tolerance(2e-5 * 2.0**-29),
+    "float16": Tolerance(2.0**-11 + 2e-5),
+    "bfloat16": Tolerance(2.0**-8 + 2e-5),
+}
+
+
+def _fast_fir_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    reasons = []
+    if problem.ndim == 3:
+        reasons.append("transforms one or two axes; this problem has three")
+    if any(step != 1 for step in problem.stride):
+        reasons.append(f"wants a stride of 1; this has {problem.stride}")
+    if any(hole != 1 for hole in problem.dilation):
+        reasons.append(f"wants a dense kernel; this has dilation {problem.dilation}")
+    channels = problem.in_channels // problem.groups
+    if channels > _MOST_PLANES:
+        reasons.append(f"holds {channels} input channels of a group, more than {_MOST_PLANES}")
+    if not any(True for _ in fast_fir_sizes.phase_counts(problem)):
+        reasons.append(f"wants two taps of a phase at least; the kernel is {problem.kernel_size}")
+    return reasons
+
+
 SPECS = (
     KernelSpec(
         name="cpu.im2col_gemm",
@@ -310,4 +335,15 @@ SPECS = (
         tolerance=_TOLERANCE,
     ),
     *(_winograd_spec(m) for m in (2, 4, 6)),
+    KernelSpec(
+        name="cpu.fast_fir",
+        op="conv",
+        device="cpu",
+        reasons=_fast_fir_reasons,
+        cost=lambda problem, device: fast_fir_sizes.seconds(problem, device),
+        target="fastconv.kernels.cpu.fast_fir:plan",
+        workspace=_workspace("fast_fir"),
+        tolerance=_FAST_FIR_TOLERANCE,
+        exact=False,
+    ),
 )
