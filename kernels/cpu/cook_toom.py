@@ -5,10 +5,10 @@
 from evaluating polynomials at n - 1 points and at infinity; in two and three dimensions they are
 applied along each axis in turn.
 
-With a stride, tap t meets input sample ``stride i + t``: the taps of one remainder modulo the stride
-are a dense kernel on every stride-th sample, and the sums of these *phases* are the output. The
-matrices of the phases side by side are one triple again, ``n = stride (m - 1) + r`` for any stride:
-F(4, 3) with stride 2 has 5 products for taps 0 and 2 and 4 for tap 1, where the definition has 12.
+With a stride, tap t meets input sample ``stride i + t``: the taps of one remainder modulo the
+stride are a dense kernel on every stride-th sample, and the output is the sum of these *phases*.
+Their matrices side by side are one triple again, with ``n = stride (m - 1) + r`` for any stride:
+F(4, 3) with stride 2 has 5 products for taps 0 and 2 and 4 for tap 1, the definition 12.
 
 The points decide the rounding error. Small fractions around 1, in pairs of opposite sign, with
 reciprocal pairs (p, 1/p), keep the powers that occur in the matrices close to each other; those
@@ -111,7 +111,9 @@ def _spread(row: tuple[Fraction, ...], first: int, step: int, length: int) -> tu
 
 @functools.cache
 def matrices(m: int, r: int, stride: int = 1) -> tuple[Matrix, Matrix, Matrix]:
-    """Return A^T (m x n), G (n x r) and B^T (n x n) of F(m, r) with ``stride <= r``.
+    """Return A^T (m x n), G (n x r) and B^T (n x n) of F(m, r).
+
+    A stride larger than r passes over samples; it is allowed where m is 1.
 
     Rows of B^T are scaled by powers of two, which rounds nothing, and rows of G by the inverse.
 
@@ -125,7 +127,7 @@ def matrices(m: int, r: int, stride: int = 1) -> tuple[Matrix, Matrix, Matrix]:
     at: Matrix = ((),) * m
     g: Matrix = ()
     bt: Matrix = ()
-    for phase in range(stride):
+    for phase in range(min(stride, r)):
         of_phase = _dense(m, len(range(phase, r, stride)))
         at = tuple(a + b for a, b in zip(at, of_phase[0], strict=True))
         g += tuple(_spread(row, phase, stride, r) for row in of_phase[1])
