@@ -16,7 +16,7 @@ from collections.abc import Callable
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 
-from . import brgemm_blocks, dilated, fast_fir_sizes
+from . import brgemm_blocks, dilated, fast_fir_sizes, winograd_tiles
 
 __all__ = ["SPECS"]
 
@@ -181,23 +181,22 @@ _WINOGRAD_CHANNELS = 128
 
 def _winograd_reasons(m: int, problem: ConvProblem) -> list[str]:
     reasons = []
-    if any(step != 1 for step in problem.stride):
-        reasons.append(f"wants a stride of 1; this has {problem.stride}")
-    if any(hole != 1 for hole in problem.dilation):
-        reasons.append(f"wants a dense kernel; this has dilation {problem.dilation}")
+    sizes = winograd_tiles.tile_sizes(problem, m)
     axes = sum(r > 1 for r in problem.kernel_size)
     channels = problem.in_channels // problem.groups
-    largest = max(problem.kernel_size)
+    points = max(axis.points for axis in sizes.axes)
     if axes == 0:
         reasons.append("has nothing to transform in a kernel of size 1")
-    elif m + largest - 1 > _WINOGRAD_ELEMENTS[axes]:
+    elif sizes.elements >= math.prod(sizes.m) * math.prod(problem.kernel_size):
+        reasons.append(f"saves no product with strides of {problem.stride}")
+    elif points > _WINOGRAD_ELEMENTS[axes]:
         reasons.append(
-            f"would use tiles of {m + largest - 1} along {axes} axes, whose error passes "
+            f"would use tiles of {points} along {axes} axes, whose error passes "
             f"{_WINOGRAD_LIMIT:g}; at most {_WINOGRAD_ELEMENTS[axes]}"
         )
-    elif axes == 2 and m + largest - 1 > 6 and channels > _WINOGRAD_CHANNELS:
+    elif axes == 2 and points > 6 and channels > _WINOGRAD_CHANNELS:
         reasons.append(
-            f"would sum {channels} channels in tiles of {m + largest - 1}, whose error passes "
+            f"would sum {channels} channels in tiles of {points}, whose error passes "
             f"{_WINOGRAD_LIMIT:g}; at most {_WINOGRAD_CHANNELS}"
         )
     if problem.in_channels == problem.groups:
@@ -205,21 +204,28 @@ def _winograd_reasons(m: int, problem: ConvProblem) -> list[str]:
     return reasons
 
 
+def _winograd_input_cycles(
+    sizes: winograd_tiles.Sizes, problem: ConvProblem, device: DeviceInfo
+) -> float:
+    """Count cycles for reading and transforming a vector of tiles of one channel."""
+    width = sizes.axes[-1]
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    runs = max(1.0, lanes / width.tiles)  # a vector of tiles is read in so many pieces
+    copied = width.dilation > 1 or problem.layout != "channels_first"
+    return sizes.elements * (10 + 14 * runs + 14 * copied)
+
+
 def _winograd_cost(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
     """Count cycles for a vector of tiles: products, transforms, and weights from beyond L2."""
-    sizes = [(m if r > 1 else 1, r) for r in problem.kernel_size]
-    elements = math.prod(tile + r - 1 for tile, r in sizes)
-    outputs = math.prod(tile for tile, _ in sizes)
+    sizes = winograd_tiles.tile_sizes(problem, m)
+    elements, outputs = sizes.elements, math.prod(sizes.m)
     size = 8 if problem.dtype == "float64" else 4
     lanes = device.lanes(size)
-    tiles = [-(-o // tile) for o, (tile, _) in zip(problem.out_size, sizes, strict=True)]
-    vectors = -(-math.prod(tiles) // lanes) * problem.batch * problem.groups
+    vectors = -(-sizes.tiles // lanes) * problem.batch * problem.groups
     k, c = problem.out_channels // problem.groups, problem.in_channels // problem.groups
-    runs = max(1.0, lanes / tiles[-1])  # a vector of tiles is read in so many pieces
-    if problem.layout != "channels_first":
-        runs = 4 * lanes / 8
     products = elements * max(k, 4) * (c + 5)
-    transforms = c * elements * (10 + 14 * runs) + k * (18 * elements + 40 * outputs)
+    transforms = c * _winograd_input_cycles(sizes, problem, device)
+    transforms += k * (18 * elements + 40 * outputs)
     scale = 16 / device.lanes(4)  # narrower vectors run two at a time
     cycles = vectors * (products + transforms) / min(scale, 2.0)
     weights = elements * k * c * size * problem.groups
@@ -334,7 +340,7 @@ SPECS = (
         workspace=_workspace("brgemm"),
         tolerance=_TOLERANCE,
     ),
-    *(_winograd_spec(m) for m in (2, 4, 6)),
+    *(_winograd_spec(m) for m in (2, 3, 4, 6)),
     KernelSpec(
         name="cpu.fast_fir",
         op="conv",

@@ -27,7 +27,6 @@ spreads over its tile, and ``precision("exact")`` leaves this kernel out.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,6 +49,7 @@ from .transform import (
     lines_address,
 )
 from .vectors import F32, F64, ITEMSIZE, storage_code
+from .winograd_rows import copy_tasks, make_copy_rows, source_fields
 from .winograd_tasks import (
     FIELDS,
     STAGE_CHANNELS,
@@ -58,32 +58,9 @@ from .winograd_tasks import (
     make_pack_kernel,
     make_stage,
 )
+from .winograd_tiles import Sizes, tile_fields, tile_sizes
 
-__all__ = ["Sizes", "plan", "plan_f2", "plan_f4", "plan_f6", "tile_sizes", "workspace"]
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """F(m, r) along depth, height and width; (1, 1) where there is nothing to transform."""
-
-    m: tuple[int, int, int]
-    r: tuple[int, int, int]
-
-    @property
-    def n(self) -> tuple[int, ...]:
-        """Elements of a tile along each axis."""
-        return tuple(m + r - 1 for m, r in zip(self.m, self.r, strict=True))
-
-    @property
-    def elements(self) -> int:
-        """Elements of a tile."""
-        return math.prod(self.n)
-
-
-def tile_sizes(problem: ConvProblem, m: int) -> Sizes:
-    """Return the tile of a problem with `m` outputs along each transformed axis."""
-    kernel = (1, 1, *problem.kernel_size)[-3:]
-    return Sizes(tuple(m if r > 1 else 1 for r in kernel), kernel)  # type: ignore[arg-type]
+__all__ = ["plan", "plan_f2", "plan_f3", "plan_f4", "plan_f6", "workspace"]
 
 
 #: Products of one part of K, as a part of L2.
@@ -92,17 +69,18 @@ _PRODUCTS_SHARE = 2
 _MOST_SHARED = 16 << 20
 
 
-def _layout(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> Any:
-    """Return the register tile, codes and block sizes."""
+def _layout(problem: ConvProblem, device: DeviceInfo, sizes: Sizes, copied_bytes: int) -> Any:
+    """Return the register tile, codes and block sizes; a copy of the input comes first."""
     storage = storage_code(problem.dtype)
     compute = F64 if storage == F64 else F32
     tile, size = gemm_tile(device, storage), ITEMSIZE[compute]
-    out = (1, 1, *problem.out_size)[-3:]
-    tiles = [-(-o // m) for o, m in zip(out, sizes.m, strict=True)]
     k, c = problem.out_channels // problem.groups, problem.in_channels // problem.groups
-    count, jobs = math.prod(tiles), problem.batch * problem.groups
-    panel_bytes = sizes.elements * c * tile.nr * size
-    all_panels = -(-count // tile.nr)
+    jobs = problem.batch * problem.groups
+    # One cache line more than C vectors: with a power of two between them, the elements of a tile
+    # would all lie in one set of L1 and push each other out.
+    element_bytes = c * tile.nr * size + 64
+    panel_bytes = sizes.elements * element_bytes
+    all_panels = -(-sizes.tiles // tile.nr)
 
     # Two panels a task where their transformed input still fits L2: the weights are read half as
     # often. Few tasks: share the transformed input and split K.
@@ -118,10 +96,11 @@ def _layout(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> Any:
     row_panels = -(-k // tile.mr)
     part_panels = max(1, min(fit, row_panels // wanted))
     fields = {
-        "td": tiles[0], "th": tiles[1], "tw": tiles[2], "panels": panels, "blocks": blocks,
+        "panels": panels, "blocks": blocks,
         "part_rows": part_panels * tile.mr, "parts": -(-row_panels // part_panels),
-        "shared": int(shared), "panel_bytes": panel_bytes,
-        "worker_at": blocks * panels * jobs * panel_bytes if shared else 0,
+        "shared": int(shared), "panel_bytes": panel_bytes, "element_bytes": element_bytes,
+        "shared_at": copied_bytes,
+        "worker_at": copied_bytes + (blocks * panels * jobs * panel_bytes if shared else 0),
     }  # fmt: skip
     line = (tile.nr + tile.lanes) * size
     parts = {
@@ -140,24 +119,32 @@ def _layout(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> Any:
     return tile, storage, compute, fields
 
 
-def _transforms(sizes: Sizes, lanes: int, storage: int, compute: int) -> dict[str, int]:
+def _transforms(sizes: Sizes, lanes: int, source: int, compute: int) -> dict[str, int]:
     """Return the addresses of `TRANSFORMS`, compiled."""
-    (md, mh, mw), (rd, rh, rw) = sizes.m, sizes.r
+    width = sizes.axes[-1]
     found = dict.fromkeys(TRANSFORMS, 0)
-    found["gather"] = gather_address(mw, rw, lanes, storage, compute)
-    found["join"] = join_address(mw, rw, lanes, compute)
-    for axis, m, r in (("d", md, rd), ("h", mh, rh), ("w", mw, rw)):
-        if r == 1:
+    found["gather"] = gather_address(width.m, width.r, width.stride, lanes, source, compute)
+    found["join"] = join_address(width.m, width.r, width.stride, lanes, compute)
+    for letter, axis in zip("dhw", sizes.axes, strict=True):
+        if axis.r == 1:
             continue
         for name, kind in (("input", INPUT), ("output", OUTPUT), ("weight", WEIGHT)):
-            if f"{name}_{axis}" in found:
-                found[f"{name}_{axis}"] = lines_address(kind, m, r, lanes, compute)
+            if f"{name}_{letter}" in found:
+                found[f"{name}_{letter}"] = lines_address(
+                    kind, axis.m, axis.r, axis.stride, lanes, compute
+                )
     return found
 
 
 def workspace(problem: ConvProblem, device: DeviceInfo, m: int) -> int:
-    """Return the scratch bytes of a call, over all threads."""
-    fields = _layout(problem, device, tile_sizes(problem, m))[-1]
+    """Return the scratch bytes of a call, over all threads, for an input in the usual order."""
+    sizes, storage = tile_sizes(problem, m), storage_code(problem.dtype)
+    compute = F64 if storage == F64 else F32
+    step = ITEMSIZE[storage] * (1 if problem.layout == "channels_first" else 2)
+    binding = Binding((0,) * (problem.ndim + 1) + (step,), (), ())
+    tile = gemm_tile(device, storage)
+    source = source_fields(problem, binding, sizes, tile, (storage, compute))
+    fields = _layout(problem, device, sizes, source["copied_bytes"])[-1]
     workers = worth_helpers(problem.macs, device.threads)
     return int(fields["worker_at"] + fields["worker_bytes"] * workers)
 
@@ -165,6 +152,11 @@ def workspace(problem: ConvProblem, device: DeviceInfo, m: int) -> int:
 def plan_f2(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare F(2, r), the most exact and least saving."""
     return plan(problem, binding, device, 2)
+
+
+def plan_f3(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
+    """Prepare F(3, r)."""
+    return plan(problem, binding, device, 3)
 
 
 def plan_f4(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
@@ -180,8 +172,12 @@ def plan_f6(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPl
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> CpuPlan:
     """Prepare the kernel with `m` outputs a tile for one problem and one binding."""
     sizes = tile_sizes(problem, m)
-    tile, storage, compute, fields = _layout(problem, device, sizes)
-    region = np.array([0, 0, 0, fields["td"], fields["th"], fields["tw"]], np.int64)
+    storage = storage_code(problem.dtype)
+    compute = F64 if storage == F64 else F32
+    tile = gemm_tile(device, storage)
+    source = source_fields(problem, binding, sizes, tile, (storage, compute))
+    fields = source | _layout(problem, device, sizes, source["copied_bytes"])[-1]
+    region = np.array([0, 0, 0, *(axis.tiles for axis in sizes.axes)], np.int64)
     zeros = np.zeros(tile.mr, compute_dtype(problem.dtype))
     fields |= finish_fields(binding, direct=False, clamped=False)
     fields |= {"region": region.ctypes.data, "zeros": zeros.ctypes.data}
@@ -192,11 +188,13 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
     row_panels = -(-k // tile.mr)
     weight_size = sizes.elements * row_panels * c * tile.mr
     fields["weight_bytes"] = weight_size * ITEMSIZE[compute]
-    fields |= {f"m{axis}": m for axis, m in zip("dhw", sizes.m, strict=True)}
-    fields |= {f"n{axis}": n for axis, n in zip("dhw", sizes.n, strict=True)}
-    fields |= _transforms(sizes, tile.lanes, storage, compute)
+    fields |= tile_fields(sizes)
+    fields |= _transforms(sizes, tile.lanes, compute if fields["copied"] else storage, compute)
     key = (tile.mr, tile.nv, tile.lanes, storage)
     stages = []
+    if fields["copied"]:
+        copy = compile_kernel(make_copy_rows(tile.lanes, storage, compute), "winograd_rows", *key)
+        stages.append(Stage(copy, copy_tasks(problem, tile.lanes)))
     if fields["shared"]:
         chunks = -(-c // STAGE_CHANNELS)
         stage = compile_kernel(make_stage(tile, compute), "winograd_input", *key)
@@ -205,8 +203,12 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
     split = fields["parts"] if fields["shared"] else 1
     stages.append(Stage(main, jobs * fields["blocks"] * split))
     pack = compile_kernel(make_pack_kernel(tile, storage, compute), "winograd_pack", *key)
+    record = make_record(problem, binding, {name: fields[name] for name in FIELDS})
+    record["dd"], record["dh"], record["dw"] = (axis.dilation for axis in sizes.axes)
+    for name in ("yw", "rw"):  # steps within a sub-grid
+        record[name] *= sizes.axes[-1].distance
     return CpuPlan(
-        record=make_record(problem, binding, {name: fields[name] for name in FIELDS}),
+        record=record,
         stages=tuple(stages),
         workers=workers,
         workspace_bytes=fields["worker_at"] + fields["worker_bytes"] * workers,
@@ -215,6 +217,6 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
         pack_stage=Stage(pack, problem.groups * row_panels),
         pack_bytes=sizes.elements * tile.lanes * ITEMSIZE[compute] * workers,
         packed_size=problem.groups * weight_size,
-        packing=("winograd", *sizes.m, *sizes.r, *key),
+        packing=("winograd", *((axis.m, axis.r, axis.stride) for axis in sizes.axes), *key),
         tables=(region, zeros),
     )

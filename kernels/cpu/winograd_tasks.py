@@ -32,6 +32,7 @@ __all__ = [
     "make_kernel",
     "make_pack_kernel",
     "make_stage",
+    "view",
 ]
 
 #: Addresses of the transforms; 0 where an axis has none.
@@ -49,9 +50,6 @@ TRANSFORMS = (
 
 FIELDS = (
     *FINISH_FIELDS,
-    "td",  # tiles along depth, height, width
-    "th",
-    "tw",
     "region",  # address of the region of all tiles
     "panels",  # panels of one task
     "blocks",  # tasks along the tiles
@@ -61,6 +59,8 @@ FIELDS = (
     "tile",  # address of the micro-kernel
     "zeros",  # address of mr zeros, from which products start
     "panel_bytes",  # V of one panel
+    "element_bytes",  # V of one element of a tile
+    "shared_at",  # V where threads share it
     "worker_at",  # where the workers' own memory begins
     "worker_bytes",
     "products_at",  # M
@@ -70,10 +70,26 @@ FIELDS = (
     "segments_at",
     "scratch_at",
     "weight_bytes",  # U of one group
-    *(f"{letter}{axis}" for letter in "mn" for axis in "dhw"),  # outputs, elements of a tile
+    # By axis: outputs and elements of a tile, tiles, tiles of one sub-grid, distance of a
+    # sub-grid's outputs, samples from one tile to the next.
+    *(f"{letter}{axis}" for letter in "mntuqa" for axis in "dhw"),
+    # Where tiles are read: in the input itself, or in its copy at the workspace's start.
+    "copied",  # 1: in the copy
+    *(f"source_{letter}" for letter in "ncdhw"),  # bytes between its images, channels, ...
+    "first",  # samples before a row's start at which the first tile begins
+    "width",  # samples of a row
+    "shift",  # bytes from a tile's first sample to the first that its neighbour owns
+    "shifts",  # times that a row is held
+    "line_bytes",  # one of them
     *TRANSFORMS,
 )
-_view = as_record(FIELDS)
+view = as_record(FIELDS)
+
+
+@numba.njit
+def first_sample(tile: int, tiles: int, step: int, advance: int) -> int:
+    """Return where a tile begins on an axis: sub-grids `step` apart, tiles `advance` apart."""
+    return tile // tiles * step + tile % tiles * advance
 
 
 @functools.cache
@@ -84,23 +100,23 @@ def _make_transform_panel(tile: Tile, compute: int) -> Any:
     list_segments = make_list_segments(nr)
 
     @numba.njit
-    def gather(g: Any, x: int, segments: int, count: int, lines: int) -> None:
+    def gather(g: Any, source: int, segments: int, count: int, lines: int) -> None:
         """Read the panel's tiles of one channel and transform them along the width."""
         for s in range(count):
             words = segments + 8 * SEGMENT_WORDS * s
             lane, length = get_word(words, 0), get_word(words, 1)
-            d0 = get_word(words, 2) * g.md - g.pd
-            h0 = get_word(words, 3) * g.mh - g.ph
+            d0 = first_sample(get_word(words, 2), g.ud, g.sd, g.ad * g.dd) - g.pd
+            h0 = first_sample(get_word(words, 3), g.uh, g.sh, g.ah * g.dh) - g.ph
             for start in range(0, length, lanes):
-                w0 = (get_word(words, 4) + start) * g.mw - g.pw
+                w0 = (get_word(words, 4) + start) * g.aw - g.first
                 target = lines + (lane + start) * size
                 for i in range(g.nd):
                     for j in range(g.nh):
-                        d, h = d0 + i, h0 + j
+                        d, h = d0 + i * g.dd, h0 + j * g.dh
                         inside = 0 <= d < g.id and 0 <= h < g.ih
                         call_gather(
-                            g.gather, x + d * g.xd + h * g.xh + w0 * g.xw, g.xw, -w0,
-                            g.iw - w0 if inside else -w0,
+                            g.gather, source + d * g.source_d + h * g.source_h + w0 * g.source_w,
+                            g.shift, -w0, g.width - w0 if inside else -w0,
                             target + (i * g.nh + j) * g.nw * pitch, pitch,
                         )  # fmt: skip
 
@@ -122,16 +138,71 @@ def _make_transform_panel(tile: Tile, compute: int) -> Any:
 
     @numba.njit
     def transform_panel(
-        g: Any, x: int, panel: int, width: int, c0: int, c1: int, v: int, segments: int, lines: int
-    ) -> None:
+        g: Any, source: int, panel: int, width: int, c0: int, c1: int, v: int, segments: int,
+        lines: int,
+    ) -> None:  # fmt: skip
         count = list_segments(g.region, panel * nr, segments)
         for c in range(c0, c1):
-            gather(g, x + c * g.xc, segments, count, lines)
+            gather(g, source + c * g.source_c, segments, count, lines)
             for start in range(0, width, lanes):
                 target = v + (c * nr + start) * size
-                transform_vector(g, lines + start * size, target, g.c * nr * size)
+                transform_vector(g, lines + start * size, target, g.element_bytes)
 
     return transform_panel
+
+
+@functools.cache
+def _make_store_rows(tile: Tile, storage: int, compute: int) -> Any:
+    """Return a function that stores a panel's joined outputs of one channel where they belong."""
+    lanes, nr, size = tile.lanes, tile.nr, ITEMSIZE[compute]
+    finish_vector = make_finish_vector(lanes, storage, compute)
+
+    @numba.njit
+    def store_run(
+        g: Any, source: int, stop: int, d: int, h: int, w: int, bias: float, out: int,
+        residual: int, scratch: int,
+    ) -> None:  # fmt: skip
+        """Store rows of `stop` joined outputs of one sub-grid, the first of them at (d, h, w).
+
+        ``g.yw`` and ``g.rw`` are the steps within a sub-grid, ``g.qw`` outputs each.
+        """
+        out, residual = out + w * (g.yw // g.qw), residual + w * (g.rw // g.qw)
+        for i in range(g.md):
+            for j in range(g.mh):
+                od, oh = d + i * g.qd, h + j * g.qh
+                if od >= g.od or oh >= g.oh:
+                    continue
+                joined = source + (i * g.mh + j) * nr * g.mw * size
+                to = out + od * g.yd + oh * g.yh
+                extra = residual + od * g.rd + oh * g.rh
+                for start in range(0, stop, lanes):
+                    finish_vector(
+                        g, joined + start * size, bias, to + start * g.yw, extra + start * g.rw,
+                        min(lanes, stop - start), scratch,
+                    )  # fmt: skip
+
+    @numba.njit
+    def store_rows(
+        g: Any, joined: int, segments: int, count: int, bias: float, out: int, residual: int,
+        scratch: int,
+    ) -> None:  # fmt: skip
+        """Store the joined rows, run by run: what of a segment lies in one sub-grid."""
+        for s in range(count):
+            words = segments + 8 * SEGMENT_WORDS * s
+            lane, end = get_word(words, 0), get_word(words, 0) + get_word(words, 1)
+            d = first_sample(get_word(words, 2), g.ud, 1, g.md * g.qd)
+            h = first_sample(get_word(words, 3), g.uh, 1, g.mh * g.qh)
+            tile = get_word(words, 4)
+            while lane < end:
+                length = min(g.uw - tile % g.uw, end - lane)
+                w = first_sample(tile, g.uw, 1, g.mw * g.qw)
+                stop = min(length * g.mw, (g.ow - w + g.qw - 1) // g.qw)
+                store_run(
+                    g, joined + lane * g.mw * size, stop, d, h, w, bias, out, residual, scratch
+                )
+                lane, tile = lane + length, tile + length
+
+    return store_rows
 
 
 @functools.cache
@@ -139,7 +210,7 @@ def _make_finish_row(tile: Tile, storage: int, compute: int) -> Any:
     """Return a function that brings one row (output channel) of a panel's products to `out`."""
     lanes, nr, size = tile.lanes, tile.nr, ITEMSIZE[compute]
     line = nr * size
-    finish_vector = make_finish_vector(lanes, storage, compute)
+    store_rows = _make_store_rows(tile, storage, compute)
 
     @numba.njit
     def inverse(g: Any, products: int, e_step: int, lines: int, more: int, joined: int) -> None:
@@ -157,31 +228,6 @@ def _make_finish_row(tile: Tile, storage: int, compute: int) -> Any:
                 )  # fmt: skip
             source, step = more, line
         call_join(g.join, source, step, joined, g.md * g.mh, g.nw * step, g.mw * line)
-
-    @numba.njit
-    def store_rows(
-        g: Any, joined: int, segments: int, count: int, bias: float, out: int, residual: int,
-        scratch: int,
-    ) -> None:  # fmt: skip
-        """Store the joined rows, segment by segment."""
-        for s in range(count):
-            words = segments + 8 * SEGMENT_WORDS * s
-            lane, length = get_word(words, 0), get_word(words, 1)
-            ow = get_word(words, 4) * g.mw
-            stop = min(length * g.mw, g.ow - ow)
-            for i in range(g.md):
-                for j in range(g.mh):
-                    od, oh = get_word(words, 2) * g.md + i, get_word(words, 3) * g.mh + j
-                    if od >= g.od or oh >= g.oh:
-                        continue
-                    source = joined + ((i * g.mh + j) * nr + lane) * g.mw * size
-                    to = out + od * g.yd + oh * g.yh + ow * g.yw
-                    extra = residual + od * g.rd + oh * g.rh + ow * g.rw
-                    for start in range(0, stop, lanes):
-                        finish_vector(
-                            g, source + start * size, bias, to + start * g.yw,
-                            extra + start * g.rw, min(lanes, stop - start), scratch,
-                        )  # fmt: skip
 
     @numba.njit
     def finish_row(
@@ -213,7 +259,7 @@ def _make_multiply(tile: Tile, compute: int) -> Any:
                 a = u + (e * row_panels + row // mr) * g.c * mr * size
                 c = products + (e * g.part_rows + row) * pitch
                 for start in range(0, width, nr):
-                    b = v + start // nr * g.panel_bytes + e * g.c * nr * size
+                    b = v + start // nr * g.panel_bytes + e * g.element_bytes
                     call_tile(
                         g.tile, a, mr * size, b, nr * size, g.c, c + start * size, pitch, g.zeros,
                         0, -math.inf, math.inf, min(nr, width - start), min(mr, rows - row),
@@ -252,7 +298,7 @@ def make_kernel(tile: Tile, storage: int, compute: int) -> Any:
         geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
         workspace: int, number: int, worker: int,
     ) -> None:  # fmt: skip
-        g = _view(geometry)
+        g = view(geometry)
         parts = g.parts if g.shared else 1
         part, rest = number % parts, number // parts
         block, rest = rest % g.blocks, rest // g.blocks
@@ -260,7 +306,7 @@ def make_kernel(tile: Tile, storage: int, compute: int) -> Any:
         first_tile = block * g.panels * nr
         width = min(g.panels * nr, g.td * g.th * g.tw - first_tile)
         mine = workspace + g.worker_at + worker * g.worker_bytes
-        x += image * g.xn + group * g.c * g.xc
+        source = (workspace if g.copied else x) + image * g.source_n + group * g.c * g.source_c
         out += image * g.yn + group * g.k * g.yc
         residual += image * g.rn + group * g.k * g.rc
         bias += group * g.k * size
@@ -269,12 +315,13 @@ def make_kernel(tile: Tile, storage: int, compute: int) -> Any:
         if g.shared:
             v = (
                 workspace
+                + g.shared_at
                 + ((image * g.groups + group) * g.blocks + block) * g.panels * g.panel_bytes
             )
         else:
             for start in range(0, width, nr):
                 transform_panel(
-                    g, x, first_tile // nr + start // nr, min(nr, width - start), 0, g.c,
+                    g, source, first_tile // nr + start // nr, min(nr, width - start), 0, g.c,
                     v + start // nr * g.panel_bytes, mine + g.segments_at, mine + g.lines_at,
                 )  # fmt: skip
         first_part, end_part = (part, part + 1) if g.shared else (0, g.parts)
@@ -304,7 +351,7 @@ def make_stage(tile: Tile, compute: int) -> Any:
         geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
         workspace: int, number: int, worker: int,
     ) -> None:  # fmt: skip
-        g = _view(geometry)
+        g = view(geometry)
         chunks = (g.c + STAGE_CHANNELS - 1) // STAGE_CHANNELS
         chunk, rest = number % chunks, number // chunks
         panels = g.blocks * g.panels
@@ -313,11 +360,12 @@ def make_stage(tile: Tile, compute: int) -> Any:
         width = min(nr, g.td * g.th * g.tw - panel * nr)
         mine = workspace + g.worker_at + worker * g.worker_bytes
         if width > 0:
+            source = workspace if g.copied else x
             transform_panel(
-                g, x + image * g.xn + group * g.c * g.xc, panel, width, chunk * STAGE_CHANNELS,
-                min((chunk + 1) * STAGE_CHANNELS, g.c),
-                workspace + (rest * panels + panel) * g.panel_bytes, mine + g.segments_at,
-                mine + g.lines_at,
+                g, source + image * g.source_n + group * g.c * g.source_c, panel, width,
+                chunk * STAGE_CHANNELS, min((chunk + 1) * STAGE_CHANNELS, g.c),
+                workspace + g.shared_at + (rest * panels + panel) * g.panel_bytes,
+                mine + g.segments_at, mine + g.lines_at,
             )  # fmt: skip
 
     return task
@@ -361,7 +409,7 @@ def make_pack_kernel(tile: Tile, storage: int, compute: int) -> Any:
         geometry: int, weight: int, unused: int, bias: int, residual: int, packed: int,
         workspace: int, number: int, worker: int,
     ) -> None:  # fmt: skip
-        g = _view(geometry)
+        g = view(geometry)
         row_panels = (g.k + mr - 1) // mr
         group, panel = number // row_panels, number % row_panels
         target = packed + group * g.weight_bytes + panel * g.c * mr * size
