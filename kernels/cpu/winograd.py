@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -37,8 +36,8 @@ from fastconv.spec import Binding, DeviceInfo
 
 from .finish import finish_fields
 from .gemm import tile_address
-from .geometry import make_record
-from .isa import gemm_tile
+from .geometry import ACTIVATION_CODES, LAST_CLAMP, make_record
+from .isa import Tile, gemm_tile
 from .pack import SEGMENT_WORDS
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .transform import (
@@ -46,7 +45,6 @@ from .transform import (
     OUTPUT,
     WEIGHT,
     gather_address,
-    join_address,
     lines_address,
 )
 from .vectors import F32, F64, ITEMSIZE, storage_code
@@ -55,9 +53,9 @@ from .winograd_tasks import (
     STAGE_CHANNELS,
     TRANSFORMS,
     make_kernel,
-    make_pack_kernel,
     make_stage,
 )
+from .winograd_weights import make_pack_kernel
 
 __all__ = ["Sizes", "plan", "plan_f2", "plan_f4", "plan_f6", "tile_sizes", "workspace"]
 
@@ -86,58 +84,90 @@ def tile_sizes(problem: ConvProblem, m: int) -> Sizes:
     return Sizes(tuple(m if r > 1 else 1 for r in kernel), kernel)  # type: ignore[arg-type]
 
 
-#: Products of one part of K, as a part of L2.
+#: Products of one task, as a part of L2.
 _PRODUCTS_SHARE = 2
 #: Most bytes of transformed input that threads share.
-_MOST_SHARED = 16 << 20
+_MOST_SHARED = 24 << 20
+#: Input channels of one sum: the rounding error grows with the length of a sum, and a block of
+#: transformed weights stays in L1 while all panels of a task are multiplied by it.
+_CHANNEL_BLOCK = 128
 
 
-def _layout(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> Any:
-    """Return the register tile, codes and block sizes."""
-    storage = storage_code(problem.dtype)
-    compute = F64 if storage == F64 else F32
-    tile, size = gemm_tile(device, storage), ITEMSIZE[compute]
+def _panel_tile(tile: Tile) -> Tile:
+    """Return the shape of a panel of tiles, which the input's transform fills."""
+    return tile
+
+
+def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> dict[str, int]:
+    """Return how the work is cut into tasks."""
+    tile = gemm_tile(device, storage_code(problem.dtype))
+    size = 8 if problem.dtype == "float64" else 4
+    panel_tiles = _panel_tile(tile).nr
     out = (1, 1, *problem.out_size)[-3:]
     tiles = [-(-o // m) for o, m in zip(out, sizes.m, strict=True)]
     k, c = problem.out_channels // problem.groups, problem.in_channels // problem.groups
-    count, jobs = math.prod(tiles), problem.batch * problem.groups
-    panel_bytes = sizes.elements * c * tile.nr * size
-    all_panels = -(-count // tile.nr)
+    image_panels = -(-math.prod(tiles) // panel_tiles)
+    panels, k_panels = max(1, image_panels * problem.batch), -(-k // tile.nr)
+    panel_bytes = sizes.elements * c * panel_tiles * size
+    product_bytes = sizes.elements * panel_tiles * tile.nr * size
+    most = max(1, device.l2 // _PRODUCTS_SHARE // product_bytes)
+    busy = 4 * device.threads  # tasks that keep the threads evenly busy
 
-    # Two panels a task where their transformed input still fits L2: the weights are read half as
-    # often. Few tasks: share the transformed input and split K.
-    panels = (
-        2 if 2 * panel_bytes <= device.l2 // 2 and all_panels * jobs >= 4 * device.threads else 1
-    )
-    blocks = -(-all_panels // panels)
-    shared = blocks * jobs < 4 * device.threads and device.threads > 1
-    shared = shared and blocks * panels * jobs * panel_bytes <= _MOST_SHARED
-    row_bytes = sizes.elements * panels * tile.nr * size
-    fit = max(1, device.l2 // _PRODUCTS_SHARE // row_bytes // tile.mr)
-    wanted = -(-4 * device.threads // max(1, blocks * jobs)) if shared else 1
-    row_panels = -(-k // tile.mr)
-    part_panels = max(1, min(fit, row_panels // wanted))
-    fields = {
-        "td": tiles[0], "th": tiles[1], "tw": tiles[2], "panels": panels, "blocks": blocks,
-        "part_rows": part_panels * tile.mr, "parts": -(-row_panels // part_panels),
-        "shared": int(shared), "panel_bytes": panel_bytes,
-        "worker_at": blocks * panels * jobs * panel_bytes if shared else 0,
+    shared_bytes = panels * problem.groups * panel_bytes
+    shared = panels * problem.groups < busy or panel_bytes + product_bytes > device.l2
+    shared = shared and shared_bytes <= _MOST_SHARED
+    block_panels, part_panels = 1, min(most, k_panels)
+    if shared:
+        # Weights are read once for each block, transformed inputs once for each part.
+        block_panels = min(panels, max(1, math.isqrt(most)))
+        part_panels = min(k_panels, max(1, most // block_panels))
+        while part_panels > 1 and (
+            problem.groups * -(-panels // block_panels) * -(-k_panels // part_panels) < busy
+        ):
+            part_panels -= 1
+    return {
+        "td": tiles[0], "th": tiles[1], "tw": tiles[2], "panel_tiles": panel_tiles,
+        "image_panels": image_panels, "block_panels": block_panels,
+        "blocks": -(-panels // block_panels), "part_panels": part_panels,
+        "parts": -(-k_panels // part_panels), "shared": int(shared), "panel_bytes": panel_bytes,
+        "channel_block": _CHANNEL_BLOCK, "worker_at": shared_bytes if shared else 0,
+        "weight_bytes": sizes.elements * k_panels * c * tile.nr * size,
     }  # fmt: skip
-    line = (tile.nr + tile.lanes) * size
+
+
+def _odd_lines(size: int) -> int:
+    """Return a size of an odd number of cache lines, so that pitches of it spread over all sets."""
+    return (-(-size // 64) | 1) * 64
+
+
+def _layout(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> dict[str, int]:
+    """Return the block sizes, and where a worker keeps what."""
+    tile = gemm_tile(device, storage_code(problem.dtype))
+    size = 8 if problem.dtype == "float64" else 4
+    fields = _blocks(problem, device, sizes)
+    line, panel_tiles = tile.lanes * size, fields["panel_tiles"]
+    fields["element_pitch"] = fields["part_panels"] * tile.nr * size
+    fields["tile_pitch"] = _odd_lines(sizes.elements * fields["element_pitch"])
+    fields["run"] = tile.lanes // math.gcd(tile.lanes, sizes.m[2])
+    fields["joined_pitch"] = -(-fields["run"] * sizes.m[2] // tile.lanes) * tile.lanes * line
+    own_input = 0 if fields["shared"] else fields["block_panels"] * fields["panel_bytes"]
+    lines = sizes.elements * (panel_tiles + tile.lanes) * size
     parts = {
-        "products_at": 0 if shared else panels * panel_bytes,
-        "lines_at": part_panels * tile.mr * row_bytes,
-        "more_lines_at": sizes.elements * line,
-        "joined_at": math.prod(sizes.m[:2]) * sizes.n[2] * tile.nr * size,
-        "segments_at": math.prod(sizes.m) * tile.nr * size,
-        "scratch_at": tile.nr * SEGMENT_WORDS * 8,
-        "worker_bytes": tile.lanes * size,
+        "products_at": own_input,
+        "lines_at": fields["block_panels"] * panel_tiles * fields["tile_pitch"],
+        "more_lines_at": lines,
+        "joined_at": math.prod(sizes.m[:2]) * sizes.n[2] * line,
+        "segments_at": math.prod(sizes.m[:2]) * fields["joined_pitch"],
+        "scratch_at": panel_tiles * SEGMENT_WORDS * 8,
+        "worker_bytes": (tile.lanes + 1) * line,
     }
     end = 0
     for name, before in parts.items():
         end += -(-before // 64) * 64
         fields[name] = end
-    return tile, storage, compute, fields
+    taps = math.prod(sizes.r) * tile.lanes
+    fields["pack_worker_bytes"] = (taps + sizes.elements) * line
+    return fields
 
 
 def _transforms(sizes: Sizes, lanes: int, storage: int, compute: int) -> dict[str, int]:
@@ -145,21 +175,37 @@ def _transforms(sizes: Sizes, lanes: int, storage: int, compute: int) -> dict[st
     (md, mh, mw), (rd, rh, rw) = sizes.m, sizes.r
     found = dict.fromkeys(TRANSFORMS, 0)
     found["gather"] = gather_address(mw, rw, lanes, storage, compute)
-    found["join"] = join_address(mw, rw, lanes, compute)
     for axis, m, r in (("d", md, rd), ("h", mh, rh), ("w", mw, rw)):
-        if r == 1:
-            continue
         for name, kind in (("input", INPUT), ("output", OUTPUT), ("weight", WEIGHT)):
-            if f"{name}_{axis}" in found:
+            # Along the width a size of 1 is a copy, which ends or begins each transform.
+            if f"{name}_{axis}" in found and (r > 1 or axis == "w"):
                 found[f"{name}_{axis}"] = lines_address(kind, m, r, lanes, compute)
     return found
 
 
+def _is_run(problem: ConvProblem, binding: Binding) -> bool:
+    """Return whether a filter's channels and taps are one run of memory."""
+    expected = ITEMSIZE[storage_code(problem.dtype)]
+    sizes = (problem.in_channels // problem.groups, *problem.kernel_size)
+    for size, stride in zip(reversed(sizes), reversed(binding.weight_strides[1:]), strict=True):
+        if stride != expected and size > 1:
+            return False
+        expected *= size
+    return True
+
+
+def _is_plain(problem: ConvProblem, binding: Binding) -> bool:
+    """Return whether outputs need only a bias and a clamp, and rows of the output are runs."""
+    clamp = ACTIVATION_CODES[binding.activation] <= LAST_CLAMP
+    packed = binding.out_strides[-1] == ITEMSIZE[storage_code(problem.dtype)]
+    return clamp and packed and binding.residual_strides is None
+
+
 def workspace(problem: ConvProblem, device: DeviceInfo, m: int) -> int:
     """Return the scratch bytes of a call, over all threads."""
-    fields = _layout(problem, device, tile_sizes(problem, m))[-1]
+    fields = _layout(problem, device, tile_sizes(problem, m))
     workers = worth_helpers(problem.macs, device.threads)
-    return int(fields["worker_at"] + fields["worker_bytes"] * workers)
+    return fields["worker_at"] + fields["worker_bytes"] * workers
 
 
 def plan_f2(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
@@ -179,42 +225,50 @@ def plan_f6(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPl
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> CpuPlan:
     """Prepare the kernel with `m` outputs a tile for one problem and one binding."""
-    sizes = tile_sizes(problem, m)
-    tile, storage, compute, fields = _layout(problem, device, sizes)
+    sizes, storage = tile_sizes(problem, m), storage_code(problem.dtype)
+    compute, tile = F64 if storage == F64 else F32, gemm_tile(device, storage)
+    fields = _layout(problem, device, sizes)
     region = np.array([0, 0, 0, fields["td"], fields["th"], fields["tw"]], np.int64)
     zeros = np.zeros(tile.mr, compute_dtype(problem.dtype))
     fields |= finish_fields(binding, direct=False, clamped=False)
     fields |= {"region": region.ctypes.data, "zeros": zeros.ctypes.data}
-    fields["tile"] = tile_address(tile, compute)
-    workers = worth_helpers(problem.macs, device.threads)
-    jobs = problem.batch * problem.groups
-    c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    row_panels = -(-k // tile.mr)
-    weight_size = sizes.elements * row_panels * c * tile.mr
-    fields["weight_bytes"] = weight_size * ITEMSIZE[compute]
+    fields |= {"tile": tile_address(tile, compute), "plain": int(_is_plain(problem, binding))}
+    fields["weight_is_run"] = int(_is_run(problem, binding))
     fields |= {f"m{axis}": m for axis, m in zip("dhw", sizes.m, strict=True)}
     fields |= {f"n{axis}": n for axis, n in zip("dhw", sizes.n, strict=True)}
     fields |= _transforms(sizes, tile.lanes, storage, compute)
-    key = (tile.mr, tile.nv, tile.lanes, storage)
-    stages = []
-    if fields["shared"]:
-        chunks = -(-c // STAGE_CHANNELS)
-        stage = compile_kernel(make_stage(tile, compute), "winograd_input", *key)
-        stages.append(Stage(stage, jobs * fields["blocks"] * fields["panels"] * chunks))
-    main = compile_kernel(make_kernel(tile, storage, compute), "winograd", *key)
-    split = fields["parts"] if fields["shared"] else 1
-    stages.append(Stage(main, jobs * fields["blocks"] * split))
-    pack = compile_kernel(make_pack_kernel(tile, storage, compute), "winograd_pack", *key)
+    workers = worth_helpers(problem.macs, device.threads)
+    pack, pack_key = make_pack_kernel(tile, storage, compute), (tile.nv, tile.lanes, storage)
+    chunks = -(-problem.in_channels // problem.groups // tile.lanes)
+    k_panels = -(-problem.out_channels // problem.groups // tile.nr)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields[name] for name in FIELDS}),
-        stages=tuple(stages),
+        stages=_stages(problem, fields, tile, storage, compute),
         workers=workers,
         workspace_bytes=fields["worker_at"] + fields["worker_bytes"] * workers,
         compute=compute_dtype(problem.dtype),
         bias_size=problem.out_channels,
-        pack_stage=Stage(pack, problem.groups * row_panels),
-        pack_bytes=sizes.elements * tile.lanes * ITEMSIZE[compute] * workers,
-        packed_size=problem.groups * weight_size,
-        packing=("winograd", *sizes.m, *sizes.r, *key),
+        pack_stage=Stage(
+            compile_kernel(pack, "winograd_pack", *pack_key), problem.groups * k_panels * chunks
+        ),
+        pack_bytes=fields["pack_worker_bytes"] * workers,
+        packed_size=problem.groups * fields["weight_bytes"] // ITEMSIZE[compute],
+        packing=("winograd", *sizes.m, *sizes.r, *pack_key),
         tables=(region, zeros),
     )
+
+
+def _stages(
+    problem: ConvProblem, fields: dict[str, int], tile: Tile, storage: int, compute: int
+) -> tuple[Stage, ...]:
+    """Return the stages of a call."""
+    panel = _panel_tile(tile)
+    key = (tile.mr, tile.nv, tile.lanes, panel.nv, storage)
+    main = compile_kernel(make_kernel(tile, panel, storage, compute), "winograd", *key)
+    tasks = problem.groups * fields["blocks"]
+    if not fields["shared"]:
+        return (Stage(main, tasks),)
+    first = compile_kernel(make_stage(panel, compute), "winograd_input", *key)
+    chunks = -(-problem.in_channels // problem.groups // STAGE_CHANNELS)
+    panels = problem.batch * problem.groups * fields["image_panels"]
+    return (Stage(first, panels * chunks), Stage(main, tasks * fields["parts"]))
