@@ -88,45 +88,32 @@ def tile_sizes(problem: ConvProblem, m: int) -> Sizes:
 _PRODUCTS_SHARE = 2
 #: Most bytes of transformed input that threads share.
 _MOST_SHARED = 24 << 20
+#: Most panels of tiles that a task multiplies by the same weights.
+_MOST_PANELS = 2
 #: Input channels of one sum: the rounding error grows with the length of a sum, and a block of
 #: transformed weights stays in L1 while all panels of a task are multiplied by it.
 _CHANNEL_BLOCK = 128
-
-
-def _panel_tile(tile: Tile) -> Tile:
-    """Return the shape of a panel of tiles, which the input's transform fills."""
-    return tile
 
 
 def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> dict[str, int]:
     """Return how the work is cut into tasks."""
     tile = gemm_tile(device, storage_code(problem.dtype))
     size = 8 if problem.dtype == "float64" else 4
-    panel_tiles = _panel_tile(tile).nr
     out = (1, 1, *problem.out_size)[-3:]
     tiles = [-(-o // m) for o, m in zip(out, sizes.m, strict=True)]
     k, c = problem.out_channels // problem.groups, problem.in_channels // problem.groups
-    image_panels = -(-math.prod(tiles) // panel_tiles)
+    image_panels = -(-math.prod(tiles) // tile.nr)
     panels, k_panels = max(1, image_panels * problem.batch), -(-k // tile.nr)
-    panel_bytes = sizes.elements * c * panel_tiles * size
-    product_bytes = sizes.elements * panel_tiles * tile.nr * size
+    panel_bytes = sizes.elements * c * tile.nr * size
+    product_bytes = sizes.elements * tile.nr * tile.nr * size
     most = max(1, device.l2 // _PRODUCTS_SHARE // product_bytes)
-    busy = 4 * device.threads  # tasks that keep the threads evenly busy
-
     shared_bytes = panels * problem.groups * panel_bytes
-    shared = panels * problem.groups < busy or panel_bytes + product_bytes > device.l2
-    shared = shared and shared_bytes <= _MOST_SHARED
-    block_panels, part_panels = 1, min(most, k_panels)
-    if shared:
-        # Weights are read once for each block, transformed inputs once for each part.
-        block_panels = min(panels, max(1, math.isqrt(most)))
-        part_panels = min(k_panels, max(1, most // block_panels))
-        while part_panels > 1 and (
-            problem.groups * -(-panels // block_panels) * -(-k_panels // part_panels) < busy
-        ):
-            part_panels -= 1
+    # With few panels, parts of K keep the threads busy.
+    shared = panels * problem.groups < 4 * device.threads and shared_bytes <= _MOST_SHARED
+    block_panels = min(panels, most, _MOST_PANELS) if shared else 1
+    part_panels = 1 if shared else min(most, k_panels)
     return {
-        "td": tiles[0], "th": tiles[1], "tw": tiles[2], "panel_tiles": panel_tiles,
+        "td": tiles[0], "th": tiles[1], "tw": tiles[2],
         "image_panels": image_panels, "block_panels": block_panels,
         "blocks": -(-panels // block_panels), "part_panels": part_panels,
         "parts": -(-k_panels // part_panels), "shared": int(shared), "panel_bytes": panel_bytes,
@@ -145,20 +132,20 @@ def _layout(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> dict[str,
     tile = gemm_tile(device, storage_code(problem.dtype))
     size = 8 if problem.dtype == "float64" else 4
     fields = _blocks(problem, device, sizes)
-    line, panel_tiles = tile.lanes * size, fields["panel_tiles"]
+    line = tile.lanes * size
     fields["element_pitch"] = fields["part_panels"] * tile.nr * size
     fields["tile_pitch"] = _odd_lines(sizes.elements * fields["element_pitch"])
     fields["run"] = tile.lanes // math.gcd(tile.lanes, sizes.m[2])
     fields["joined_pitch"] = -(-fields["run"] * sizes.m[2] // tile.lanes) * tile.lanes * line
     own_input = 0 if fields["shared"] else fields["block_panels"] * fields["panel_bytes"]
-    lines = sizes.elements * (panel_tiles + tile.lanes) * size
+    lines = sizes.elements * (tile.nr + tile.lanes) * size
     parts = {
         "products_at": own_input,
-        "lines_at": fields["block_panels"] * panel_tiles * fields["tile_pitch"],
+        "lines_at": fields["block_panels"] * tile.nr * fields["tile_pitch"],
         "more_lines_at": lines,
         "joined_at": math.prod(sizes.m[:2]) * sizes.n[2] * line,
         "segments_at": math.prod(sizes.m[:2]) * fields["joined_pitch"],
-        "scratch_at": panel_tiles * SEGMENT_WORDS * 8,
+        "scratch_at": tile.nr * SEGMENT_WORDS * 8,
         "worker_bytes": (tile.lanes + 1) * line,
     }
     end = 0
@@ -262,13 +249,12 @@ def _stages(
     problem: ConvProblem, fields: dict[str, int], tile: Tile, storage: int, compute: int
 ) -> tuple[Stage, ...]:
     """Return the stages of a call."""
-    panel = _panel_tile(tile)
-    key = (tile.mr, tile.nv, tile.lanes, panel.nv, storage)
-    main = compile_kernel(make_kernel(tile, panel, storage, compute), "winograd", *key)
+    key = (tile.mr, tile.nv, tile.lanes, storage)
+    main = compile_kernel(make_kernel(tile, storage, compute), "winograd", *key)
     tasks = problem.groups * fields["blocks"]
     if not fields["shared"]:
         return (Stage(main, tasks),)
-    first = compile_kernel(make_stage(panel, compute), "winograd_input", *key)
+    first = compile_kernel(make_stage(tile, compute), "winograd_input", *key)
     chunks = -(-problem.in_channels // problem.groups // STAGE_CHANNELS)
     panels = problem.batch * problem.groups * fields["image_panels"]
     return (Stage(first, panels * chunks), Stage(main, tasks * fields["parts"]))

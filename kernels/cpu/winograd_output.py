@@ -19,10 +19,10 @@ from typing import Any
 
 import numba
 
-from .finish import make_finish_across, make_finish_vector
+from .finish import make_finish_run
 from .isa import Tile
 from .pack import SEGMENT_WORDS
-from .simd import get_word, range_mask, store_columns
+from .simd import add, get_word, load, load_masked, range_mask, store, store_columns
 from .transform import call_lines
 from .vectors import ITEMSIZE
 
@@ -59,8 +59,22 @@ def _make_inverse(lanes: int, compute: int) -> Any:
 def _make_store_row(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that stores one row of joined pixels for up to `lanes` channels."""
     item, line, full = ITEMSIZE[storage], lanes * ITEMSIZE[compute], (1 << lanes) - 1
-    finish_vector = make_finish_vector(lanes, storage, compute)
-    finish_across = make_finish_across(lanes, storage, compute)
+    finish_run = make_finish_run(lanes, storage, compute)
+
+    @numba.njit
+    def store_across(
+        g: Any, joined: int, width: int, channels: int, bias: int, out: int, residual: int,
+        scratch: int,
+    ) -> None:  # fmt: skip
+        """Store pixel by pixel: neighbours in memory are channels."""
+        shift = load_masked(bias, range_mask(0, channels), compute, lanes)
+        for pixel in range(width):
+            at = joined + pixel * line
+            store(at, add(load(at, compute, lanes), shift), compute)
+            finish_run(
+                g, at, 0.0, out + pixel * g.yw, g.yc, residual + pixel * g.rw, g.rc, channels,
+                scratch,
+            )  # fmt: skip
 
     @numba.njit
     def store_row(
@@ -74,11 +88,7 @@ def _make_store_row(lanes: int, storage: int, compute: int) -> Any:
                     range_mask(0, min(lanes, width - start)), storage, compute, lanes,
                 )  # fmt: skip
         elif g.yc == item:
-            for pixel in range(width):
-                finish_across(
-                    g, joined + pixel * line, bias, out + pixel * g.yw, residual + pixel * g.rw,
-                    channels, scratch,
-                )  # fmt: skip
+            store_across(g, joined, width, channels, bias, out, residual, scratch)
         else:
             for start in range(0, width, lanes):
                 store_columns(
@@ -86,9 +96,10 @@ def _make_store_row(lanes: int, storage: int, compute: int) -> Any:
                     channels, full, compute, compute, lanes,
                 )  # fmt: skip
                 for c in range(channels):
-                    finish_vector(
-                        g, scratch + line + c * line, 0.0, out + c * g.yc + start * g.yw,
-                        residual + c * g.rc + start * g.rw, min(lanes, width - start), scratch,
+                    finish_run(
+                        g, scratch + line + c * line, 0.0, out + c * g.yc + start * g.yw, g.yw,
+                        residual + c * g.rc + start * g.rw, g.rw, min(lanes, width - start),
+                        scratch,
                     )  # fmt: skip
 
     return store_row

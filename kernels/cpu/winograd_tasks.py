@@ -49,7 +49,6 @@ FIELDS = (
     "th",
     "tw",
     "region",  # address of the region of all tiles
-    "panel_tiles",  # tiles of one panel
     "image_panels",  # panels of one image
     "block_panels",  # panels of one task
     "blocks",  # tasks along the panels of all images
@@ -146,16 +145,16 @@ def _make_multiply(tile: Tile, compute: int) -> Any:
     mr, nr, lanes, size = tile.mr, tile.nr, tile.lanes, ITEMSIZE[compute]
 
     @numba.njit
-    def multiply_panel(
-        g: Any, u: int, v: int, first: bool, steps: int, width: int, channels: int, products: int
-    ) -> None:
-        """Add the products of one element, one panel of tiles, one panel of K, some channels."""
+    def multiply_panel(g: Any, u: int, v: int, width: int, channels: int, products: int) -> None:
+        """Multiply one element of one panel of tiles by one panel of K."""
         for row in range(0, width, mr):
-            call_tile(
-                g.tile, v + row * size, g.panel_tiles * size, u, nr * size, steps,
-                products + row * g.tile_pitch, g.tile_pitch, g.zeros, int(not first), -math.inf,
-                math.inf, channels, min(mr, width - row),
-            )  # fmt: skip
+            for c in range(0, g.c, g.channel_block):
+                call_tile(
+                    g.tile, v + (c * nr + row) * size, nr * size,
+                    u + c * nr * size, nr * size, min(g.channel_block, g.c - c),
+                    products + row * g.tile_pitch, g.tile_pitch, g.zeros, int(c > 0), -math.inf,
+                    math.inf, channels, min(mr, width - row),
+                )  # fmt: skip
 
     @numba.njit
     def multiply(
@@ -164,36 +163,33 @@ def _make_multiply(tile: Tile, compute: int) -> Any:
         """Multiply all elements; k and `stop` are the part's output channels."""
         e_step = (g.k + nr - 1) // nr * nr * g.c * size
         for e in range(g.nd * g.nh * g.nw):
-            for c in range(0, g.c, g.channel_block):
-                steps = min(g.channel_block, g.c - c)
-                for j in range(k, stop, nr):
-                    channels = min(nr, (stop - j + lanes - 1) // lanes * lanes)
-                    at = products + e * g.element_pitch + (j - k) * size
-                    for p in range(panels):
-                        width = _panel_width(g, first_panel + p)
-                        multiply_panel(
-                            g, u + e * e_step + (j * g.c + c * nr) * size,
-                            v + p * g.panel_bytes + (e * g.c + c) * g.panel_tiles * size,
-                            c == 0, steps, width, channels,
-                            at + p * g.panel_tiles * g.tile_pitch,
-                        )  # fmt: skip
+            for j in range(k, stop, nr):
+                channels = min(nr, (stop - j + lanes - 1) // lanes * lanes)
+                at = products + e * g.element_pitch + (j - k) * size
+                for p in range(panels):
+                    multiply_panel(
+                        g, u + e * e_step + j * g.c * size,
+                        v + p * g.panel_bytes + e * g.c * nr * size,
+                        _panel_width(g, nr, first_panel + p), channels,
+                        at + p * nr * g.tile_pitch,
+                    )  # fmt: skip
 
     return multiply
 
 
 @numba.njit
-def _panel_width(g: Any, panel: int) -> int:
+def _panel_width(g: Any, nr: int, panel: int) -> int:
     """Return the tiles of a panel; the last of each image may not be full."""
-    return min(g.panel_tiles, g.td * g.th * g.tw - panel % g.image_panels * g.panel_tiles)
+    return min(nr, g.td * g.th * g.tw - panel % g.image_panels * nr)
 
 
 @functools.cache
-def make_kernel(tile: Tile, panel: Tile, storage: int, compute: int) -> Any:
+def make_kernel(tile: Tile, storage: int, compute: int) -> Any:
     """Return the main task: see the drawing at the top of this file."""
     nr, size = tile.nr, ITEMSIZE[compute]
-    transform_panel = _make_transform_panel(panel, compute)
+    transform_panel = _make_transform_panel(tile, compute)
     finish_panel = make_finish_panel(tile, storage, compute)
-    list_segments = make_list_segments(panel.nr)
+    list_segments = make_list_segments(nr)
     multiply = _make_multiply(tile, compute)
 
     @numba.njit
@@ -201,7 +197,7 @@ def make_kernel(tile: Tile, panel: Tile, storage: int, compute: int) -> Any:
         for p in range(panels):
             image, at = (first_panel + p) // g.image_panels, (first_panel + p) % g.image_panels
             transform_panel(
-                g, x + image * g.xn, at, _panel_width(g, at), 0, g.c, v + p * g.panel_bytes,
+                g, x + image * g.xn, at, _panel_width(g, nr, at), 0, g.c, v + p * g.panel_bytes,
                 worker + g.segments_at, worker + g.lines_at,
             )  # fmt: skip
 
@@ -213,9 +209,9 @@ def make_kernel(tile: Tile, panel: Tile, storage: int, compute: int) -> Any:
         segments = worker + g.segments_at
         for p in range(panels):
             image, at = (first_panel + p) // g.image_panels, (first_panel + p) % g.image_panels
-            count = list_segments(g.region, at * g.panel_tiles, segments)
+            count = list_segments(g.region, at * nr, segments)
             finish_panel(
-                g, products + p * g.panel_tiles * g.tile_pitch, channels, segments, count, bias,
+                g, products + p * nr * g.tile_pitch, channels, segments, count, bias,
                 out + image * g.yn, residual + image * g.rn, worker,
             )  # fmt: skip
 
@@ -258,9 +254,10 @@ STAGE_CHANNELS = 16
 
 
 @functools.cache
-def make_stage(panel: Tile, compute: int) -> Any:
+def make_stage(tile: Tile, compute: int) -> Any:
     """Return the first stage's task: one panel of tiles, some channels, into shared memory."""
-    transform_panel = _make_transform_panel(panel, compute)
+    nr = tile.nr
+    transform_panel = _make_transform_panel(tile, compute)
 
     def task(
         geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
@@ -273,7 +270,7 @@ def make_stage(panel: Tile, compute: int) -> Any:
         group = rest // (g.image_panels * g.n)
         mine = workspace + g.worker_at + worker * g.worker_bytes
         transform_panel(
-            g, x + image * g.xn + group * g.c * g.xc, at, _panel_width(g, at),
+            g, x + image * g.xn + group * g.c * g.xc, at, _panel_width(g, nr, at),
             chunk * STAGE_CHANNELS, min((chunk + 1) * STAGE_CHANNELS, g.c),
             workspace + rest * g.panel_bytes, mine + g.segments_at, mine + g.lines_at,
         )  # fmt: skip
