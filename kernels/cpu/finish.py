@@ -37,7 +37,7 @@ __all__ = [
     "FINISH_FIELDS",
     "finish_fields",
     "is_dense",
-    "make_finish_across",
+    "make_finish_run",
     "make_finish_tile",
     "make_finish_vector",
 ]
@@ -76,16 +76,22 @@ def finish_fields(binding: Binding, direct: bool, clamped: bool = True) -> dict[
 
 
 @functools.cache
-def _make_finish_value(lanes: int, storage: int, compute: int) -> Any:
-    """Return a function that finishes one vector in registers: residual, activation, store."""
+def make_finish_run(lanes: int, storage: int, compute: int) -> Any:
+    """Return a function that finishes one vector of sums: bias, residual, activation, store.
+
+    Its elements lie `out_step` and `residual_step` bytes apart: neighbours along any axis.
+    """
     item, size = ITEMSIZE[storage], ITEMSIZE[compute]
+    as_compute = np.float64 if compute == F64 else np.float32
 
     @numba.njit
-    def finish_value(
-        g: Any, value: Any, out: int, out_step: int, residual: int, residual_step: int, count: int,
-        scratch: int,
+    def finish_run(
+        g: Any, source: int, bias: float, out: int, out_step: int, residual: int,
+        residual_step: int, count: int, scratch: int,
     ) -> None:  # fmt: skip
         mask = range_mask(0, count)
+        value = load_masked(source, mask, compute, lanes)
+        value = add(value, splat(as_compute(bias), lanes))
         if g.has_residual:
             if residual_step == item:
                 value = add(value, load_masked(residual, mask, storage, lanes))
@@ -100,41 +106,21 @@ def _make_finish_value(lanes: int, storage: int, compute: int) -> Any:
                 element = load_scalar(scratch + lane * size, compute)
                 store_scalar(out + lane * out_step, element, storage)
 
-    return finish_value
+    return finish_run
 
 
 @functools.cache
 def make_finish_vector(lanes: int, storage: int, compute: int) -> Any:
-    """Return a function that finishes one vector of sums of one channel, lanes along a row."""
-    as_compute = np.float64 if compute == F64 else np.float32
-    finish_value = _make_finish_value(lanes, storage, compute)
+    """Return a function that finishes one vector of sums of neighbouring pixels."""
+    finish_run = make_finish_run(lanes, storage, compute)
 
     @numba.njit
     def finish_vector(
         g: Any, source: int, bias: float, out: int, residual: int, count: int, scratch: int
     ) -> None:
-        value = load_masked(source, range_mask(0, count), compute, lanes)
-        value = add(value, splat(as_compute(bias), lanes))
-        finish_value(g, value, out, g.yw, residual, g.rw, count, scratch)
+        finish_run(g, source, bias, out, g.yw, residual, g.rw, count, scratch)
 
     return finish_vector
-
-
-@functools.cache
-def make_finish_across(lanes: int, storage: int, compute: int) -> Any:
-    """Return a function that finishes one vector of sums of one pixel, lanes along channels."""
-    finish_value = _make_finish_value(lanes, storage, compute)
-
-    @numba.njit
-    def finish_across(
-        g: Any, source: int, bias: int, out: int, residual: int, count: int, scratch: int
-    ) -> None:
-        mask = range_mask(0, count)
-        value = load_masked(source, mask, compute, lanes)
-        value = add(value, load_masked(bias, mask, compute, lanes))
-        finish_value(g, value, out, g.yc, residual, g.rc, count, scratch)
-
-    return finish_across
 
 
 @functools.cache
