@@ -70,15 +70,20 @@ def worth_helpers(macs: int, threads: int) -> int:
     return threads if macs > _SERIAL_MACS else 1
 
 
+def _aligned(size: int) -> NDArray[np.uint8]:
+    """Return fresh memory aligned to a cache line: no vector then reaches over two lines."""
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size]
+
+
 def _workspace(size: int) -> NDArray[np.uint8] | None:
     """Return scratch memory aligned to a cache line; its content is arbitrary."""
     if size == 0:
         return None
     kept: NDArray[np.uint8] | None = getattr(_kept, "memory", None)
     if kept is None or kept.size < size:
-        raw = np.empty(size + 64, np.uint8)
-        start = -raw.ctypes.data % 64
-        kept = raw[start : start + size]
+        kept = _aligned(size)
         if size <= _KEPT_BYTES:
             _kept.memory = kept
     if config.poison_workspace:
@@ -163,7 +168,7 @@ class CpuPlan:
         """Return `weight` in the kernel's order."""
         if self.pack_stage is None:
             return weight
-        packed = np.empty(self.packed_size, self.compute)
+        packed = _aligned(self.packed_size * np.dtype(self.compute).itemsize).view(self.compute)
         if config.poison_workspace:
             packed.fill(np.nan)
         operands = (weight, None, None, None, packed, _workspace(self.pack_bytes))

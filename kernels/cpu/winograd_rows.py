@@ -31,7 +31,7 @@ from .isa import Tile
 from .pack import make_copy_vector, pair_mask
 from .simd import load, range_mask, splat, store, transpose_block
 from .vectors import F64, ITEMSIZE
-from .winograd_tasks import view
+from .winograd_fields import view
 from .winograd_tiles import Sizes
 
 __all__ = ["copy_tasks", "make_copy_rows", "source_fields"]
