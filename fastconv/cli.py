@@ -202,13 +202,24 @@ def _tune(arguments: argparse.Namespace) -> int:
         rows = cases.select(cases.load(arguments.suite), arguments.rows)
     except ValueError as error:
         raise FastconvError(str(error)) from None
+    right = []
     for case in rows:
-        print(f"{case.name:<30} {_tune_problem(case.problem)}", flush=True)
+        kernel, times = _tune_problem(case.problem)
+        told = ", ".join(f"{name} {taken:.3f} ms" for name, taken in times.items())
+        print(f"{case.name:<30} {kernel:<18} {told or 'no other can run it'}", flush=True)
+        if times:
+            predicted, *_ = times.values()
+            right.append(predicted <= 1.1 * min(times.values()))
+    if right:
+        print(
+            f"predicted kernel within 10% of the fastest measured: {sum(right)} of {len(right)} "
+            f"rows with a choice"
+        )
     return 0
 
 
-def _tune_problem(problem: ConvProblem) -> str:
-    """Measure a problem's kernels where that was not done yet, and tell their times."""
+def _tune_problem(problem: ConvProblem) -> tuple[str, dict[str, float]]:
+    """Return the fastest kernel and the milliseconds of those measured, lowest prediction first."""
     import fastconv
 
     from .dispatch import tuned_choice
@@ -219,10 +230,7 @@ def _tune_problem(problem: ConvProblem) -> str:
     layer = getattr(fastconv, f"Conv{problem.ndim}d")(weight, None, *geometry, tune=True)
     kernel = layer.prepare(x)
     tuned = tuned_choice(problem, packed=True)
-    if tuned is None:
-        return f"{kernel}, the only one to run it"
-    times = sorted(tuned.milliseconds.items(), key=lambda item: item[1])
-    return ", ".join(f"{name} {taken:.3f} ms" for name, taken in times)
+    return kernel, {} if tuned is None else tuned.milliseconds
 
 
 def _configure_demo(parser: argparse.ArgumentParser) -> None:

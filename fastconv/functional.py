@@ -135,7 +135,8 @@ def conv2d(
     tune : bool
         Measure which kernel is fastest the first time that a problem comes, on these arrays, and
         remember it on disk; this takes some tens of milliseconds (and what compiling the kernels
-        takes). Otherwise the predicted cost decides, unless a measurement is remembered.
+        takes). Otherwise the predicted cost decides, unless a measurement is remembered. Kernels
+        differ in the last bits of their results.
 
     Returns
     -------

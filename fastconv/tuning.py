@@ -19,7 +19,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ __all__ = ["Choice", "Memory", "choice_key", "lock", "memory", "race"]
 _BUDGET = 0.05
 #: Least and most rounds of timing: a median wants a few, a call of microseconds no thousands.
 _ROUNDS = 3, 100
-#: A kernel that took this many times the fastest one's time when warm is not timed again.
-_HOPELESS = 2.0
+#: After so many rounds, a kernel that took this many times the fastest one's time drops out.
+_TRIALS, _HOPELESS = 2, 2.0
 
 _clock = time.perf_counter
 
@@ -52,7 +52,7 @@ class Choice:
     kernel : str
         The fastest kernel's name.
     milliseconds : dict of str to float
-        Median time of each kernel that was measured.
+        Median time of each kernel that was measured, lowest predicted cost first.
     """
 
     kernel: str
@@ -75,22 +75,24 @@ def race(calls: Mapping[str, Callable[[], object]]) -> Choice:
     """
     for call in calls.values():
         call()
-    times = {name: [_seconds(call)] for name, call in calls.items()}
-    limit = _HOPELESS * min(taken for (taken,) in times.values())
-    contenders = [name for name, (taken,) in times.items() if taken <= limit]
+    times: dict[str, list[float]] = {name: [] for name in calls}
+
+    def take_turns(names: Iterable[str]) -> None:
+        for name in names:
+            start = _clock()
+            calls[name]()
+            times[name].append(_clock() - start)
+
+    for _ in range(_TRIALS):
+        take_turns(calls)
+    best = {name: min(taken) for name, taken in times.items()}
+    contenders = [name for name in calls if best[name] <= _HOPELESS * min(best.values())]
+    round_seconds = sum(best[name] for name in contenders)
     least, most = _ROUNDS
-    round_seconds = sum(times[name][0] for name in contenders)
     for _ in range(min(max(least, int(_BUDGET / max(round_seconds, 1e-9))), most)):
-        for name in contenders:
-            times[name].append(_seconds(calls[name]))
+        take_turns(contenders)
     medians = {name: 1e3 * statistics.median(taken) for name, taken in times.items()}
     return Choice(min(contenders, key=lambda name: medians[name]), medians)
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    start = _clock()
-    call()
-    return _clock() - start
 
 
 class Memory:
