@@ -31,6 +31,7 @@ from .vectors import (
     ITEMSIZE,
     broadcast,
     call_address,
+    compute_ir,
     constant,
     fmuladd,
     literal,
@@ -283,6 +284,26 @@ def gather_line(
 
 
 @intrinsic(prefer_literal=True)
+def clear_line(
+    typingctx: Any, target: Any, target_step: Any, m: Any, r: Any, stride: Any, lanes: Any,
+    code: Any,
+) -> Any:  # fmt: skip
+    """Write the transform of a line of zeros. The last five arguments are literal."""
+    form, count, made = literals((m, r, stride)), literal(lanes), literal(code)
+    if form is None or count is None or made is None:
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        goal = pointer(builder, args[0], I8)
+        zero = ir.Constant(ir.VectorType(compute_ir(made), count), None)
+        for i in range(len(matrices(*form)[INPUT])):
+            store_vector(builder, builder.gep(goal, [builder.mul(args[1], I64(i))]), zero, made)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, m, r, stride, lanes, code), codegen
+
+
+@intrinsic(prefer_literal=True)
 def join_line(
     typingctx: Any, source: Any, source_step: Any, target: Any,
     m: Any, r: Any, stride: Any, lanes: Any, code: Any,
@@ -314,18 +335,25 @@ def join_line(
 
 # What kernels call: the same by address, for a number of lines.
 
-_GATHER_SIGNATURE = jit.void(6)
+_GATHER_SIGNATURE = jit.void(11)
 _LINES_SIGNATURE = jit.void(7)
 _JOIN_SIGNATURE = jit.void(6)
 
 
 def gather_address(m: int, r: int, stride: int, lanes: int, storage: int, code: int) -> int:
-    """Return the address of `gather_line` for F(m, r); `call_gather` calls it."""
+    """Return the address of `gather_line` for the rows of tiles; `call_gather` calls it.
 
-    def gather(address: int, shift: int, low: int, high: int, target: int,
-               target_step: int) -> None:  # fmt: skip
-        gather_line(address, shift, low, high, target, target_step, m, r, stride, lanes, storage,
-                    code)  # fmt: skip
+    Rows before `first` and from `end` on lie outside the input.
+    """
+
+    def gather(address: int, row_step: int, rows: int, first: int, end: int, shift: int, low: int,
+               high: int, target: int, target_row: int, target_step: int) -> None:  # fmt: skip
+        for row in range(rows):
+            if first <= row < end:
+                gather_line(address + row * row_step, shift, low, high, target + row * target_row,
+                            target_step, m, r, stride, lanes, storage, code)  # fmt: skip
+            else:
+                clear_line(target + row * target_row, target_step, m, r, stride, lanes, code)
 
     key = ("winograd_gather", m, r, stride, lanes, storage)
     return int(jit.compile_callback(gather, _GATHER_SIGNATURE, key).address)
@@ -359,8 +387,8 @@ def join_address(m: int, r: int, stride: int, lanes: int, code: int) -> int:
 
 @intrinsic
 def call_gather(
-    typingctx: Any, function: Any, address: Any, shift: Any, low: Any, high: Any, target: Any,
-    target_step: Any,
+    typingctx: Any, function: Any, address: Any, row_step: Any, rows: Any, first: Any, end: Any,
+    shift: Any, low: Any, high: Any, target: Any, target_row: Any, target_step: Any,
 ) -> Any:  # fmt: skip
     """Call the function at a `gather_address`."""
     return types.void(types.intp, *_GATHER_SIGNATURE.args), call_address

@@ -107,18 +107,18 @@ def _make_transform_panel(tile: Tile, compute: int) -> Any:
             lane, length = get_word(words, 0), get_word(words, 1)
             d0 = first_sample(get_word(words, 2), g.ud, g.sd, g.ad * g.dd) - g.pd
             h0 = first_sample(get_word(words, 3), g.uh, g.sh, g.ah * g.dh) - g.ph
+            first, end = -(h0 // g.dh), (g.ih - 1 - h0) // g.dh + 1  # rows inside the input
             for start in range(0, length, lanes):
                 w0 = (get_word(words, 4) + start) * g.aw - g.first
                 target = lines + (lane + start) * size
                 for i in range(g.nd):
-                    for j in range(g.nh):
-                        d, h = d0 + i * g.dd, h0 + j * g.dh
-                        inside = 0 <= d < g.id and 0 <= h < g.ih
-                        call_gather(
-                            g.gather, source + d * g.source_d + h * g.source_h + w0 * g.source_w,
-                            g.shift, -w0, g.width - w0 if inside else -w0,
-                            target + (i * g.nh + j) * g.nw * pitch, pitch,
-                        )  # fmt: skip
+                    d = d0 + i * g.dd
+                    call_gather(
+                        g.gather,
+                        source + d * g.source_d + h0 * g.source_h + w0 * g.source_w,
+                        g.dh * g.source_h, g.nh, first, end if 0 <= d < g.id else first, g.shift,
+                        -w0, g.width - w0, target + i * g.nh * g.nw * pitch, g.nw * pitch, pitch,
+                    )  # fmt: skip
 
     @numba.njit
     def transform_vector(g: Any, lines: int, v: int, e_step: int) -> None:
