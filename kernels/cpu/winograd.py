@@ -43,21 +43,17 @@ from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .transform import (
     INPUT,
     OUTPUT,
+    PIECE_WORDS,
     WEIGHT,
     gather_address,
     join_address,
     lines_address,
 )
 from .vectors import F32, F64, ITEMSIZE, storage_code
+from .winograd_fields import FIELDS, TRANSFORMS
+from .winograd_input import STAGE_CHANNELS, make_stage
 from .winograd_rows import copy_tasks, make_copy_rows, source_fields
-from .winograd_tasks import (
-    FIELDS,
-    STAGE_CHANNELS,
-    TRANSFORMS,
-    make_kernel,
-    make_pack_kernel,
-    make_stage,
-)
+from .winograd_tasks import make_kernel, make_pack_kernel
 from .winograd_tiles import Sizes, tile_fields, tile_sizes
 
 __all__ = ["plan", "plan_f2", "plan_f3", "plan_f4", "plan_f6", "workspace"]
@@ -109,7 +105,8 @@ def _layout(problem: ConvProblem, device: DeviceInfo, sizes: Sizes, copied_bytes
         "more_lines_at": sizes.elements * line,
         "joined_at": math.prod(sizes.m[:2]) * sizes.n[2] * tile.nr * size,
         "segments_at": math.prod(sizes.m) * tile.nr * size,
-        "scratch_at": tile.nr * SEGMENT_WORDS * 8,
+        "pieces_at": tile.nr * SEGMENT_WORDS * 8,
+        "scratch_at": sizes.rows * sizes.axes[-1].pieces(tile.lanes) * PIECE_WORDS * 8,
         "worker_bytes": tile.lanes * size,
     }
     end = 0

@@ -12,143 +12,17 @@ from typing import Any
 
 import numba
 
-from .finish import FINISH_FIELDS, make_finish_vector
+from .finish import make_finish_vector
 from .gemm import call_tile
-from .geometry import as_record
 from .isa import Tile
 from .pack import SEGMENT_WORDS, make_list_segments
 from .simd import get_word, load, load_gather, load_scalar, range_mask, store, store_masked
-from .transform import (
-    call_gather,
-    call_join,
-    call_lines,
-)
+from .transform import call_join, call_lines
 from .vectors import ITEMSIZE
+from .winograd_fields import first_sample, view
+from .winograd_input import make_transform_panel
 
-__all__ = [
-    "FIELDS",
-    "STAGE_CHANNELS",
-    "TRANSFORMS",
-    "make_kernel",
-    "make_pack_kernel",
-    "make_stage",
-    "view",
-]
-
-#: Addresses of the transforms; 0 where an axis has none.
-TRANSFORMS = (
-    "gather",
-    "input_h",
-    "input_d",
-    "output_d",
-    "output_h",
-    "join",
-    "weight_w",
-    "weight_h",
-    "weight_d",
-)
-
-FIELDS = (
-    *FINISH_FIELDS,
-    "region",  # address of the region of all tiles
-    "panels",  # panels of one task
-    "blocks",  # tasks along the tiles
-    "parts",  # parts of K
-    "part_rows",  # rows of one part, a multiple of mr
-    "shared",  # 1: the first stage has transformed the input
-    "tile",  # address of the micro-kernel
-    "zeros",  # address of mr zeros, from which products start
-    "panel_bytes",  # V of one panel
-    "element_bytes",  # V of one element of a tile
-    "shared_at",  # V where threads share it
-    "worker_at",  # where the workers' own memory begins
-    "worker_bytes",
-    "products_at",  # M
-    "lines_at",  # lines between two passes
-    "more_lines_at",
-    "joined_at",  # rows of outputs
-    "segments_at",
-    "scratch_at",
-    "weight_bytes",  # U of one group
-    # By axis: outputs and elements of a tile, tiles, tiles of one sub-grid, distance of a
-    # sub-grid's outputs, samples from one tile to the next.
-    *(f"{letter}{axis}" for letter in "mntuqa" for axis in "dhw"),
-    # Where tiles are read: in the input itself, or in its copy at the workspace's start.
-    "copied",  # 1: in the copy
-    *(f"source_{letter}" for letter in "ncdhw"),  # bytes between its images, channels, ...
-    "first",  # samples before a row's start at which the first tile begins
-    "width",  # samples of a row
-    "shift",  # bytes from a tile's first sample to the first that its neighbour owns
-    "shifts",  # times that a row is held
-    "line_bytes",  # one of them
-    *TRANSFORMS,
-)
-view = as_record(FIELDS)
-
-
-@numba.njit
-def first_sample(tile: int, tiles: int, step: int, advance: int) -> int:
-    """Return where a tile begins on an axis: sub-grids `step` apart, tiles `advance` apart."""
-    return tile // tiles * step + tile % tiles * advance
-
-
-@functools.cache
-def _make_transform_panel(tile: Tile, compute: int) -> Any:
-    """Return a function that transforms one panel of tiles for some channels: V[e, C, tile]."""
-    lanes, nr, size = tile.lanes, tile.nr, ITEMSIZE[compute]
-    pitch = (nr + lanes) * size  # a chunk's last vector may run over the panel's end
-    list_segments = make_list_segments(nr)
-
-    @numba.njit
-    def gather(g: Any, source: int, segments: int, count: int, lines: int) -> None:
-        """Read the panel's tiles of one channel and transform them along the width."""
-        for s in range(count):
-            words = segments + 8 * SEGMENT_WORDS * s
-            lane, length = get_word(words, 0), get_word(words, 1)
-            d0 = first_sample(get_word(words, 2), g.ud, g.sd, g.ad * g.dd) - g.pd
-            h0 = first_sample(get_word(words, 3), g.uh, g.sh, g.ah * g.dh) - g.ph
-            first, end = -(h0 // g.dh), (g.ih - 1 - h0) // g.dh + 1  # rows inside the input
-            for start in range(0, length, lanes):
-                w0 = (get_word(words, 4) + start) * g.aw - g.first
-                target = lines + (lane + start) * size
-                for i in range(g.nd):
-                    d = d0 + i * g.dd
-                    call_gather(
-                        g.gather,
-                        source + d * g.source_d + h0 * g.source_h + w0 * g.source_w,
-                        g.dh * g.source_h, g.nh, first, end if 0 <= d < g.id else first, g.shift,
-                        -w0, g.width - w0, target + i * g.nh * g.nw * pitch, g.nw * pitch, pitch,
-                    )  # fmt: skip
-
-    @numba.njit
-    def transform_vector(g: Any, lines: int, v: int, e_step: int) -> None:
-        """Transform one vector of tiles along height and depth, into V."""
-        row, plane = g.nw * pitch, g.nh * g.nw * pitch
-        if g.kd > 1:
-            if g.kh > 1:
-                for i in range(g.nd):
-                    at = lines + i * plane
-                    call_lines(g.input_h, at, row, at, row, g.nw, pitch, pitch)
-            call_lines(g.input_d, lines, plane, v, g.nh * g.nw * e_step, g.nh * g.nw, pitch, e_step)
-        elif g.kh > 1:
-            call_lines(g.input_h, lines, row, v, g.nw * e_step, g.nw, pitch, e_step)
-        else:
-            for k in range(g.nw):
-                store(v + k * e_step, load(lines + k * pitch, compute, lanes), compute)
-
-    @numba.njit
-    def transform_panel(
-        g: Any, source: int, panel: int, width: int, c0: int, c1: int, v: int, segments: int,
-        lines: int,
-    ) -> None:  # fmt: skip
-        count = list_segments(g.region, panel * nr, segments)
-        for c in range(c0, c1):
-            gather(g, source + c * g.source_c, segments, count, lines)
-            for start in range(0, width, lanes):
-                target = v + (c * nr + start) * size
-                transform_vector(g, lines + start * size, target, g.element_bytes)
-
-    return transform_panel
+__all__ = ["make_kernel", "make_pack_kernel"]
 
 
 @functools.cache
@@ -272,7 +146,7 @@ def _make_multiply(tile: Tile, compute: int) -> Any:
 def make_kernel(tile: Tile, storage: int, compute: int) -> Any:
     """Return the main task: see the drawing at the top of this file."""
     nr, size = tile.nr, ITEMSIZE[compute]
-    transform_panel = _make_transform_panel(tile, compute)
+    transform_panel = make_transform_panel(tile, compute)
     finish_row = _make_finish_row(tile, storage, compute)
     list_segments = make_list_segments(nr)
 
@@ -322,7 +196,7 @@ def make_kernel(tile: Tile, storage: int, compute: int) -> Any:
             for start in range(0, width, nr):
                 transform_panel(
                     g, source, first_tile // nr + start // nr, min(nr, width - start), 0, g.c,
-                    v + start // nr * g.panel_bytes, mine + g.segments_at, mine + g.lines_at,
+                    v + start // nr * g.panel_bytes, mine,
                 )  # fmt: skip
         first_part, end_part = (part, part + 1) if g.shared else (0, g.parts)
         for p in range(first_part, end_part):
@@ -332,40 +206,6 @@ def make_kernel(tile: Tile, storage: int, compute: int) -> Any:
             finish(
                 g, mine + g.products_at, rows, first_tile, width, bias + row * size,
                 out + row * g.yc, residual + row * g.rc, mine,
-            )  # fmt: skip
-
-    return task
-
-
-#: Channels that one task of the first stage transforms.
-STAGE_CHANNELS = 16
-
-
-@functools.cache
-def make_stage(tile: Tile, compute: int) -> Any:
-    """Return the first stage's task: one panel of tiles, some channels, into shared memory."""
-    nr = tile.nr
-    transform_panel = _make_transform_panel(tile, compute)
-
-    def task(
-        geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
-        workspace: int, number: int, worker: int,
-    ) -> None:  # fmt: skip
-        g = view(geometry)
-        chunks = (g.c + STAGE_CHANNELS - 1) // STAGE_CHANNELS
-        chunk, rest = number % chunks, number // chunks
-        panels = g.blocks * g.panels
-        panel, rest = rest % panels, rest // panels
-        group, image = rest % g.groups, rest // g.groups
-        width = min(nr, g.td * g.th * g.tw - panel * nr)
-        mine = workspace + g.worker_at + worker * g.worker_bytes
-        if width > 0:
-            source = workspace if g.copied else x
-            transform_panel(
-                g, source + image * g.source_n + group * g.c * g.source_c, panel, width,
-                chunk * STAGE_CHANNELS, min((chunk + 1) * STAGE_CHANNELS, g.c),
-                workspace + g.shared_at + (rest * panels + panel) * g.panel_bytes,
-                mine + g.segments_at, mine + g.lines_at,
             )  # fmt: skip
 
     return task
