@@ -25,14 +25,16 @@ from numba.extending import intrinsic
 from . import jit
 from .cook_toom import Matrix, matrices
 from .vectors import (
+    F32,
+    F64,
     I8,
     I32,
     I64,
     ITEMSIZE,
-    broadcast,
     call_address,
     constant,
     fmuladd,
+    lane_mask,
     literal,
     literals,
     load_vector,
@@ -42,7 +44,9 @@ from .vectors import (
 
 __all__ = [
     "INPUT",
+    "MORE",
     "OUTPUT",
+    "PIECE_WORDS",
     "WEIGHT",
     "call_gather",
     "call_lines",
@@ -166,98 +170,75 @@ def _pick(builder: Any, vectors: list[Any], wanted: list[int]) -> Any:
     return result
 
 
-def _inside(builder: Any, first: int, low: Any, high: Any, lanes: int) -> Any:
-    """Return flags for the lanes i with ``low <= first + i < high``."""
-    kind = ir.VectorType(I32, lanes)
-    index = ir.Constant(kind, [I32(first + lane) for lane in range(lanes)])
-    floor = broadcast(builder, builder.trunc(low, I32), lanes)
-    ceiling = broadcast(builder, builder.trunc(high, I32), lanes)
-    above = builder.icmp_signed(">=", index, floor)
-    return builder.and_(above, builder.icmp_signed("<", index, ceiling))
+#: A piece of a vector of samples: byte offset, mask; the last bit says that another follows.
+PIECE_WORDS = 2
+MORE = 1 << 32
 
 
-class _Gather:
-    """Emits the reading of one line of tiles, with masks or without."""
-
-    def __init__(self, builder: Any, args: Any, step: int, n: int, kind: tuple[int, int]) -> None:
-        self.builder, self.step, self.n, self.kind = builder, step, n, kind
-        self.address, self.shift, self.low, self.high = args[:4]
-
-    def load(self, masked: bool) -> list[Any]:
-        """Load runs of `step` vectors and split them into phases."""
-        builder, (lanes, storage) = self.builder, self.kind
-        base = pointer(builder, self.address, I8)
-        line: list[Any] = []
-        for run in range(0, self.n, self.step):
-            vectors = []
-            for v in range(self.step):
-                first = run + v * lanes
-                flags = _inside(builder, first, self.low, self.high, lanes) if masked else None
-                address = builder.gep(base, [I64(v * lanes * ITEMSIZE[storage])])
-                vectors.append(load_vector(builder, address, lanes, storage, flags))
-            line += split_phases(builder, vectors)
-            base = builder.gep(base, [self.shift])
-        return line[: self.n]
-
-    def emit(self) -> list[Any]:
-        """Emit the choice between the two, and return the line."""
-        builder, (lanes, _) = self.builder, self.kind
-        span = (self.n - 1) // self.step * self.step + self.step * lanes
-        whole = builder.and_(
-            builder.icmp_signed("<=", self.low, I64(0)),
-            builder.icmp_signed(">=", self.high, I64(span)),
-        )
-        incoming = []
-        with builder.if_else(whole) as (inside, border):
-            for branch, masked in ((inside, False), (border, True)):
-                with branch:
-                    incoming.append((self.load(masked), builder.block))
-        line = []
-        for j in range(self.n):
-            phi = builder.phi(incoming[0][0][j].type)
-            for values, block in incoming:
-                phi.add_incoming(values[j], block)
-            line.append(phi)
-        return line
+def _load_pieces(builder: Any, table: Any, base: Any, lanes: int, storage: int) -> tuple[Any, Any]:
+    """Emit the loads of one vector's pieces; return it and the place behind them."""
+    entry, loop = builder.block, builder.append_basic_block("piece")
+    end = builder.append_basic_block("pieces")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    bits = ir.VectorType(ir.IntType(8 * ITEMSIZE[F64 if storage == F64 else F32]), lanes)
+    now, before = builder.phi(table.type), builder.phi(bits)
+    word = builder.load(builder.gep(now, [I64(1)]))
+    address = builder.gep(base, [builder.load(now)])
+    piece = load_vector(builder, address, lanes, storage, lane_mask(builder, word, lanes))
+    total = builder.or_(before, builder.bitcast(piece, bits))
+    behind = builder.gep(now, [I64(PIECE_WORDS)])
+    for phi, first, following in ((now, table, behind), (before, ir.Constant(bits, None), total)):
+        phi.add_incoming(first, entry)
+        phi.add_incoming(following, loop)
+    more = builder.icmp_signed(">=", word, I64(MORE))
+    builder.cbranch(more, loop, end)
+    builder.position_at_end(end)
+    return builder.bitcast(total, piece.type), behind
 
 
 @intrinsic(prefer_literal=True)
 def gather_line(
-    typingctx: Any, address: Any, shift: Any, low: Any, high: Any, target: Any, target_step: Any,
+    typingctx: Any, table: Any, source: Any, target: Any, target_step: Any,
     m: Any, r: Any, stride: Any, lanes: Any, storage: Any, code: Any,
 ) -> Any:  # fmt: skip
-    """Read the line of `lanes` tiles that begins at an element, and transform it.
+    """Read the line of `lanes` tiles, transform it and return the place behind its pieces.
 
-    Tile t's line is the ``n = stride (m - 1) + r`` elements from ``t * step`` on. Elements before
-    `low` and from `high` on, counted from the address, are zero and not read.
+    Tile t's line is the ``n = stride (m - 1) + r`` samples from ``t * step`` on: the first `step`
+    come from `step` vectors of contiguous samples, each further `step` from as many again. A vector
+    is made of pieces, one for each row of the input that its tiles lie in.
 
     Parameters
     ----------
-    address, shift : intp
-        First element, and bytes to the element `step` further on, as the last tile sees it.
-    low, high : intp
-        Elements that exist.
+    table, source : intp
+        Pieces in the order of reading, and what their offsets count from.
     target, target_step : intp
         Where the n transformed vectors go.
     m, r, stride, lanes, storage, code : literal int
         F(m, r) and its stride, the vector, the input's storage code and that of sums.
     """
     form, count = literals((m, r, stride)), literal(lanes)
-    source, made = literal(storage), literal(code)
-    if form is None or count is None or source is None or made is None:
+    stored, made = literal(storage), literal(code)
+    if form is None or count is None or stored is None or made is None:
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         matrix = matrices(*form)[INPUT]
-        step = form[0] * form[2]
-        line = _Gather(builder, args, step, len(matrix[0]), (count, source)).emit()
-        goal = pointer(builder, args[4], I8)
-        for i, value in enumerate(apply_matrix(builder, matrix, line)):
-            store_vector(builder, builder.gep(goal, [builder.mul(args[5], I64(i))]), value, made)
-        return context.get_dummy_value()
+        now, base = pointer(builder, args[0], I64), pointer(builder, args[1], I8)
+        goal = pointer(builder, args[2], I8)
+        line: list[Any] = []
+        while len(line) < len(matrix):
+            vectors = []
+            for _ in range(form[0] * form[2]):
+                vector, now = _load_pieces(builder, now, base, count, stored)
+                vectors.append(vector)
+            line += split_phases(builder, vectors)
+        for i, value in enumerate(apply_matrix(builder, matrix, line[: len(matrix)])):
+            store_vector(builder, builder.gep(goal, [builder.mul(args[3], I64(i))]), value, made)
+        return builder.ptrtoint(now, I64)
 
-    words = [types.intp] * 6
-    return types.void(*words, m, r, stride, lanes, storage, code), codegen
+    words = [types.intp] * 4
+    return types.intp(*words, m, r, stride, lanes, storage, code), codegen
 
 
 # What kernels call: the same by address, for a number of lines.
@@ -267,12 +248,13 @@ _LINES_SIGNATURE = jit.void(7)
 
 
 def gather_address(m: int, r: int, stride: int, lanes: int, storage: int, code: int) -> int:
-    """Return the address of `gather_line` for F(m, r); `call_gather` calls it."""
+    """Return the address of `gather_line` for a number of rows; `call_gather` calls it."""
 
-    def gather(address: int, shift: int, low: int, high: int, target: int,
+    def gather(table: int, source: int, rows: int, target: int, target_row: int,
                target_step: int) -> None:  # fmt: skip
-        gather_line(address, shift, low, high, target, target_step, m, r, stride, lanes, storage,
-                    code)  # fmt: skip
+        for row in range(rows):
+            table = gather_line(table, source, target + row * target_row, target_step, m, r,
+                                stride, lanes, storage, code)  # fmt: skip
 
     key = ("winograd_gather", m, r, stride, lanes, storage)
     return int(jit.compile_callback(gather, _GATHER_SIGNATURE, key).address)
@@ -293,8 +275,8 @@ def lines_address(kind: int, m: int, r: int, stride: int, lanes: int, code: int)
 
 @intrinsic
 def call_gather(
-    typingctx: Any, function: Any, address: Any, shift: Any, low: Any, high: Any, target: Any,
-    target_step: Any,
+    typingctx: Any, function: Any, table: Any, source: Any, rows: Any, target: Any,
+    target_row: Any, target_step: Any,
 ) -> Any:  # fmt: skip
     """Call the function at a `gather_address`."""
     return types.void(types.intp, *_GATHER_SIGNATURE.args), call_address

@@ -42,14 +42,16 @@ from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .transform import (
     INPUT,
     OUTPUT,
+    PIECE_WORDS,
     WEIGHT,
     gather_address,
     lines_address,
 )
 from .vectors import F32, F64, ITEMSIZE, storage_code
 from .winograd_fields import FIELDS, TRANSFORMS
+from .winograd_input import STAGE_CHANNELS, make_stage
 from .winograd_rows import copy_tasks, make_copy_rows, source_fields
-from .winograd_tasks import STAGE_CHANNELS, make_kernel, make_stage
+from .winograd_tasks import make_kernel
 from .winograd_tiles import Sizes, tile_fields, tile_sizes
 from .winograd_weights import make_pack_kernel
 
@@ -122,7 +124,8 @@ def _layout(
         "more_lines_at": lines,
         "joined_at": math.prod(sizes.m[:2]) * sizes.n[2] * line,
         "segments_at": math.prod(sizes.m[:2]) * fields["joined_pitch"],
-        "scratch_at": tile.nr * SEGMENT_WORDS * 8,
+        "pieces_at": tile.nr * SEGMENT_WORDS * 8,
+        "scratch_at": sizes.rows * sizes.axes[-1].pieces(tile.lanes) * PIECE_WORDS * 8,
         "worker_bytes": (tile.lanes + 1) * line,
     }
     end = 0

@@ -52,6 +52,7 @@ FIELDS = (
     "more_lines_at",
     "joined_at",  # rows of outputs
     "segments_at",
+    "pieces_at",  # where the samples of a vector of tiles lie
     "scratch_at",
     # By axis: outputs and elements of a tile, tiles, tiles of one sub-grid, distance of a
     # sub-grid's outputs, samples from one tile to the next.
@@ -62,8 +63,8 @@ FIELDS = (
     "first",  # samples before a row's start at which the first tile begins
     "width",  # samples of a row
     "shift",  # bytes from a tile's first sample to the first that its neighbour owns
-    "shifts",  # times that a row is held
-    "line_bytes",  # one of them
+    "shifts",  # so many neighbours' samples a tile reaches, its own among them
+    "line_bytes",  # a row of the copy is held once for each shift
     *TRANSFORMS,
 )
 view = as_record(FIELDS)

@@ -48,26 +48,25 @@ def source_fields(
 ) -> dict[str, int]:
     """Return the fields that say where tiles are read, and the bytes of the copy."""
     width, (storage, compute) = sizes.axes[-1], codes
-    fields = {f"source_{letter}": 0 for letter in "dh"}
+    fields = {f"source_{letter}": 0 for letter in "dh"} | {"shifts": width.shifts}
     item, size = ITEMSIZE[storage], ITEMSIZE[compute]
     names = ("n", "c", "d", "h", "w")[:2] + ("d", "h", "w")[-problem.ndim :]
     if width.dilation == 1 and binding.x_strides[-1] == item:
         fields |= {f"source_{n}": s for n, s in zip(names, binding.x_strides, strict=True)}
         return fields | {
             "copied": 0, "first": problem.padding[-1][0], "width": problem.in_size[-1],
-            "shift": width.step * item, "shifts": 0, "line_bytes": 0, "copied_bytes": 0,
+            "shift": width.step * item, "line_bytes": 0, "copied_bytes": 0,
         }  # fmt: skip
     # A run's last vector may reach over its end.
     line = -(-(width.tiles * width.step + tile.lanes) // tile.lanes) * tile.lanes * size
-    shifts = -(-width.n // width.step)
     sizes_in = (1, 1, *problem.in_size)[-3:]
-    at = line * shifts
+    at = line * width.shifts
     for letter, count in zip("hdcn", (*sizes_in[1::-1], problem.in_channels, 1), strict=True):
         fields[f"source_{letter}"] = at
         at *= count
     return fields | {
         "copied": 1, "first": 0, "width": _ENDLESS, "source_w": size, "shift": line,
-        "shifts": shifts, "line_bytes": line,
+        "line_bytes": line,
         # A vector of tiles is read whole, also behind the last tile.
         "copied_bytes": -(-(at * problem.batch + width.step * tile.lanes * size) // 64) * 64,
     }  # fmt: skip

@@ -14,73 +14,13 @@ import numba
 
 from .gemm import call_tile
 from .isa import Tile
-from .pack import SEGMENT_WORDS, make_list_segments
-from .simd import get_word, load, store
-from .transform import call_gather, call_lines
+from .pack import make_list_segments
 from .vectors import ITEMSIZE
-from .winograd_fields import first_sample, view
+from .winograd_fields import view
+from .winograd_input import make_transform_panel, panel_width
 from .winograd_output import make_finish_panel
 
-__all__ = ["STAGE_CHANNELS", "make_kernel", "make_stage"]
-
-
-@functools.cache
-def _make_transform_panel(tile: Tile, compute: int) -> Any:
-    """Return a function that transforms one panel of tiles for some channels: V[e, C, tile]."""
-    lanes, nr, size = tile.lanes, tile.nr, ITEMSIZE[compute]
-    pitch = (nr + lanes) * size  # a chunk's last vector may run over the panel's end
-    list_segments = make_list_segments(nr)
-
-    @numba.njit
-    def gather(g: Any, source: int, segments: int, count: int, lines: int) -> None:
-        """Read the panel's tiles of one channel and transform them along the width."""
-        for s in range(count):
-            words = segments + 8 * SEGMENT_WORDS * s
-            lane, length = get_word(words, 0), get_word(words, 1)
-            d0 = first_sample(get_word(words, 2), g.ud, g.sd, g.ad * g.dd) - g.pd
-            h0 = first_sample(get_word(words, 3), g.uh, g.sh, g.ah * g.dh) - g.ph
-            for start in range(0, length, lanes):
-                w0 = (get_word(words, 4) + start) * g.aw - g.first
-                target = lines + (lane + start) * size
-                for i in range(g.nd):
-                    for j in range(g.nh):
-                        d, h = d0 + i * g.dd, h0 + j * g.dh
-                        inside = 0 <= d < g.id and 0 <= h < g.ih
-                        call_gather(
-                            g.gather, source + d * g.source_d + h * g.source_h + w0 * g.source_w,
-                            g.shift, -w0, g.width - w0 if inside else -w0,
-                            target + (i * g.nh + j) * g.nw * pitch, pitch,
-                        )  # fmt: skip
-
-    @numba.njit
-    def transform_vector(g: Any, lines: int, v: int, e_step: int) -> None:
-        """Transform one vector of tiles along height and depth, into V."""
-        row, plane = g.nw * pitch, g.nh * g.nw * pitch
-        if g.kd > 1:
-            if g.kh > 1:
-                for i in range(g.nd):
-                    at = lines + i * plane
-                    call_lines(g.input_h, at, row, at, row, g.nw, pitch, pitch)
-            call_lines(g.input_d, lines, plane, v, g.nh * g.nw * e_step, g.nh * g.nw, pitch, e_step)
-        elif g.kh > 1:
-            call_lines(g.input_h, lines, row, v, g.nw * e_step, g.nw, pitch, e_step)
-        else:
-            for k in range(g.nw):
-                store(v + k * e_step, load(lines + k * pitch, compute, lanes), compute)
-
-    @numba.njit
-    def transform_panel(
-        g: Any, source: int, panel: int, width: int, c0: int, c1: int, v: int, segments: int,
-        lines: int,
-    ) -> None:  # fmt: skip
-        count = list_segments(g.region, panel * nr, segments)
-        for c in range(c0, c1):
-            gather(g, source + c * g.source_c, segments, count, lines)
-            for start in range(0, width, lanes):
-                target = v + (c * nr + start) * size
-                transform_vector(g, lines + start * size, target, g.element_bytes)
-
-    return transform_panel
+__all__ = ["make_kernel"]
 
 
 @functools.cache
@@ -114,24 +54,18 @@ def _make_multiply(tile: Tile, compute: int) -> Any:
                     multiply_panel(
                         g, u + e * e_step + j * g.c * size,
                         v + p * g.panel_bytes + e * g.element_bytes,
-                        _panel_width(g, nr, first_panel + p), channels,
+                        panel_width(g, nr, first_panel + p), channels,
                         at + p * nr * g.tile_pitch,
                     )  # fmt: skip
 
     return multiply
 
 
-@numba.njit
-def _panel_width(g: Any, nr: int, panel: int) -> int:
-    """Return the tiles of a panel; the last of each image may not be full."""
-    return min(nr, g.td * g.th * g.tw - panel % g.image_panels * nr)
-
-
 @functools.cache
 def make_kernel(tile: Tile, storage: int, compute: int) -> Any:
     """Return the main task: see the drawing at the top of this file."""
     nr, size = tile.nr, ITEMSIZE[compute]
-    transform_panel = _make_transform_panel(tile, compute)
+    transform_panel = make_transform_panel(tile, compute)
     finish_panel = make_finish_panel(tile, storage, compute)
     list_segments = make_list_segments(nr)
     multiply = _make_multiply(tile, compute)
@@ -141,8 +75,8 @@ def make_kernel(tile: Tile, storage: int, compute: int) -> Any:
         for p in range(panels):
             image, at = (first_panel + p) // g.image_panels, (first_panel + p) % g.image_panels
             transform_panel(
-                g, source + image * g.source_n, at, _panel_width(g, nr, at), 0, g.c,
-                v + p * g.panel_bytes, worker + g.segments_at, worker + g.lines_at,
+                g, source + image * g.source_n, at, panel_width(g, nr, at), 0, g.c,
+                v + p * g.panel_bytes, worker,
             )  # fmt: skip
 
     @numba.njit
@@ -191,35 +125,5 @@ def make_kernel(tile: Tile, storage: int, compute: int) -> Any:
                 g, mine + g.products_at, stop - k, first_panel, panels, bias + k_out * size,
                 out + k_out * g.yc, residual + k_out * g.rc, mine,
             )  # fmt: skip
-
-    return task
-
-
-#: Channels that one task of the first stage transforms.
-STAGE_CHANNELS = 16
-
-
-@functools.cache
-def make_stage(tile: Tile, compute: int) -> Any:
-    """Return the first stage's task: one panel of tiles, some channels, into shared memory."""
-    nr = tile.nr
-    transform_panel = _make_transform_panel(tile, compute)
-
-    def task(
-        geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
-        workspace: int, number: int, worker: int,
-    ) -> None:  # fmt: skip
-        g = view(geometry)
-        chunks = (g.c + STAGE_CHANNELS - 1) // STAGE_CHANNELS
-        chunk, rest = number % chunks, number // chunks
-        at, image = rest % g.image_panels, rest // g.image_panels % g.n
-        group = rest // (g.image_panels * g.n)
-        mine = workspace + g.worker_at + worker * g.worker_bytes
-        source = (workspace if g.copied else x) + image * g.source_n + group * g.c * g.source_c
-        transform_panel(
-            g, source, at, _panel_width(g, nr, at), chunk * STAGE_CHANNELS,
-            min((chunk + 1) * STAGE_CHANNELS, g.c),
-            workspace + g.shared_at + rest * g.panel_bytes, mine + g.segments_at, mine + g.lines_at,
-        )  # fmt: skip
 
     return task

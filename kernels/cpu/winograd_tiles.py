@@ -51,6 +51,15 @@ class Axis:
         return self.stride * self.m
 
     @property
+    def shifts(self) -> int:
+        """Tiles whose first `step` samples a tile reaches, itself among them."""
+        return -(-self.n // self.step)
+
+    def pieces(self, lanes: int) -> int:
+        """Most pieces of which the samples of one row of `lanes` tiles are made."""
+        return self.shifts * (self.step + lanes)
+
+    @property
     def sub_tiles(self) -> int:
         """Tiles of one sub-grid."""
         return -(-self.outputs // (self.distance * self.m))
@@ -81,6 +90,11 @@ class Sizes:
     def elements(self) -> int:
         """Elements of a tile."""
         return math.prod(self.n)
+
+    @property
+    def rows(self) -> int:
+        """Rows of a tile's elements."""
+        return math.prod(self.n[:2])
 
     @property
     def tiles(self) -> int:
