@@ -171,19 +171,15 @@ _WINOGRAD_TOLERANCE = {
     "bfloat16": Tolerance(2.0**-8 + _WINOGRAD_LIMIT),
 }
 #: Largest tile, by the number of transformed axes, that stays within that error. Over fifty random
-#: layers the largest errors were: one axis, tile 9 1.7e-6; two axes, tile 6 3.5e-6, tile 8 2.2e-5
-#: at 512 channels and 1.1e-5 at 128 (the error grows with their square root); three axes, tile 6
-#: 3.7e-6.
+#: layers the largest errors were: one axis, tile 9 1.7e-6; two axes, tile 6 5.6e-6, tile 8 9.8e-6
+#: for 64 to 1024 channels (sums of 64 channels, see winograd.py); three axes, tile 6 3.7e-6.
 _WINOGRAD_ELEMENTS = {1: 10, 2: 8, 3: 6}
-#: Most channels to sum over in two axes' tiles of more than six.
-_WINOGRAD_CHANNELS = 128
 
 
 def _winograd_reasons(m: int, problem: ConvProblem) -> list[str]:
     reasons = []
     sizes = winograd_tiles.tile_sizes(problem, m)
     axes = sum(r > 1 for r in problem.kernel_size)
-    channels = problem.in_channels // problem.groups
     points = max(axis.points for axis in sizes.axes)
     if axes == 0:
         reasons.append("has nothing to transform in a kernel of size 1")
@@ -193,11 +189,6 @@ def _winograd_reasons(m: int, problem: ConvProblem) -> list[str]:
         reasons.append(
             f"would use tiles of {points} along {axes} axes, whose error passes "
             f"{_WINOGRAD_LIMIT:g}; at most {_WINOGRAD_ELEMENTS[axes]}"
-        )
-    elif axes == 2 and points > 6 and channels > _WINOGRAD_CHANNELS:
-        reasons.append(
-            f"would sum {channels} channels in tiles of {points}, whose error passes "
-            f"{_WINOGRAD_LIMIT:g}; at most {_WINOGRAD_CHANNELS}"
         )
     if problem.in_channels == problem.groups:
         reasons.append("has no input channels to sum over in a depthwise problem")
@@ -215,22 +206,48 @@ def _winograd_input_cycles(
     return sizes.elements * (10 + 14 * runs + 14 * copied)
 
 
+def _winograd_product_seconds(
+    elements: int, outputs: int, tiles: int, problem: ConvProblem, device: DeviceInfo
+) -> float:
+    """Predict seconds for products, what they wait for, and outputs; `tiles` are those of an image.
+
+    Counted on Zen 4: a call of the register tile loses 160 cycles of 24 a step, so 7 of a
+    multiply-add; an output costs 12 cycles an element and 8 a pixel for each vector of channels.
+    Of the time that operands take from L3 or memory some half is hidden by arithmetic.
+    """
+    size, lanes = ITEMSIZE[problem.dtype], device.lanes(8 if problem.dtype == "float64" else 4)
+    c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    vectors = -(-k // lanes) * tiles * problem.batch * problem.groups
+    cycles = vectors * (elements * (c + 7 * -(-c // 64)) + 12 * elements + 8 * outputs)
+    per_cycle = 1.0 if device.vector_bytes == 64 else 2.0  # narrower vectors run two at a time
+    # Panels of two vectors of tiles; where there are few, a task has two panels and a part of K.
+    panels = -(-tiles // (2 * lanes)) * problem.batch
+    few = panels * problem.groups < 4 * device.threads
+    k_panels = -(-k // (2 * lanes))
+    tasks = -(-panels // 2) * k_panels if few else panels
+    rounds = -(-tasks * problem.groups // device.threads) * device.threads
+    arithmetic = cycles / 3.6e9 / per_cycle / device.threads * rounds / (tasks * problem.groups)
+    compute_size = 8 if problem.dtype == "float64" else 4
+    weights = elements * k * c * compute_size * problem.groups
+    inputs = elements * c * tiles * problem.batch * compute_size * problem.groups
+    streamed = weights * (-(-panels // 2) if few else panels) if weights > device.l2 // 2 else 0
+    waits = streamed / (260e9 if weights <= device.l3 // 2 else 90e9)
+    waits += inputs * k_panels / 260e9 if few else 0.0
+    moved = (math.prod(problem.x_shape) + 2 * math.prod(problem.out_shape)) * size
+    return arithmetic + waits + max(0.0, moved - device.l3 / 4) * 0.6 / 20e9
+
+
 def _winograd_cost(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
-    """Count cycles for a vector of tiles: products, transforms, and weights from beyond L2."""
+    """Count cycles for the transform of the input, and add all that follows it."""
     sizes = winograd_tiles.tile_sizes(problem, m)
-    elements, outputs = sizes.elements, math.prod(sizes.m)
-    size = 8 if problem.dtype == "float64" else 4
-    lanes = device.lanes(size)
-    vectors = -(-sizes.tiles // lanes) * problem.batch * problem.groups
-    k, c = problem.out_channels // problem.groups, problem.in_channels // problem.groups
-    products = elements * max(k, 4) * (c + 5)
-    transforms = c * _winograd_input_cycles(sizes, problem, device)
-    transforms += k * (18 * elements + 40 * outputs)
-    scale = 16 / device.lanes(4)  # narrower vectors run two at a time
-    cycles = vectors * (products + transforms) / min(scale, 2.0)
-    weights = elements * k * c * size * problem.groups
-    streamed = weights * max(1, vectors // 4) if weights > device.l2 else 0
-    return max(cycles / 3.4e9 / device.threads, streamed / 30e9) + 8e-6
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    vectors = -(-sizes.tiles // lanes) * problem.batch * problem.in_channels
+    cycles = vectors * _winograd_input_cycles(sizes, problem, device)
+    seconds = cycles / min(16 / device.lanes(4), 2.0) / 3.6e9 / device.threads
+    seconds += _winograd_product_seconds(
+        sizes.elements, math.prod(sizes.m), sizes.tiles, problem, device
+    )
+    return seconds + 8e-6
 
 
 def _winograd_pack_cost(m: int, problem: ConvProblem, device: DeviceInfo) -> float:

@@ -247,6 +247,13 @@ def store_vector(builder: Any, ptr: Any, value: Any, storage: int, mask: Any = N
     call(builder, name, ir.VoidType(), raw, typed, I32(align), mask)
 
 
+def prefetch(builder: Any, ptr: Any, write: bool = False) -> None:
+    """Ask for a cache line, to be read or to be written."""
+    arguments = (I32(int(write)), I32(3), I32(1))
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), builder.bitcast(ptr, I8.as_pointer()),
+         *arguments)  # fmt: skip
+
+
 def transposed(builder: Any, rows: list[Any]) -> list[Any]:
     """Return the columns of a square block of vectors.
 

@@ -64,9 +64,11 @@ _PRODUCTS_SHARE = 2
 _MOST_SHARED = 24 << 20
 #: Most panels of tiles that a task multiplies by the same weights.
 _MOST_PANELS = 2
-#: Input channels of one sum: the rounding error grows with the length of a sum, and a block of
-#: transformed weights stays in L1 while all panels of a task are multiplied by it.
-_CHANNEL_BLOCK = 128
+#: Input channels of one sum in tiles of more than `_LONG_LINE` elements along an axis. The rounding
+#: error grows with the length of a sum: blocks of it, added up at the end, keep the error of 64
+#: channels for any number. A block of 64 steps costs a twentieth of the multiplication's speed.
+_CHANNEL_BLOCK = 64
+_LONG_LINE = 6
 
 
 def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> dict[str, int]:
@@ -87,11 +89,12 @@ def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> dict[str,
     shared = panels * problem.groups < 4 * device.threads and shared_bytes <= _MOST_SHARED
     block_panels = min(panels, most, _MOST_PANELS) if shared else 1
     part_panels = 1 if shared else min(most, k_panels)
+    channel_block = _CHANNEL_BLOCK if max(axis.points for axis in sizes.axes) > _LONG_LINE else c
     return {
         "image_panels": image_panels, "block_panels": block_panels,
         "blocks": -(-panels // block_panels), "part_panels": part_panels,
         "parts": -(-k_panels // part_panels), "shared": int(shared), "panel_bytes": panel_bytes,
-        "element_bytes": element_bytes, "channel_block": _CHANNEL_BLOCK,
+        "element_bytes": element_bytes, "channel_block": channel_block,
         "shared_bytes": shared_bytes if shared else 0,
         "weight_bytes": sizes.elements * k_panels * c * tile.nr * size,
     }  # fmt: skip
