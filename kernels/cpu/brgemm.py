@@ -38,11 +38,11 @@ from fastconv.spec import Binding, DeviceInfo
 from .band import BAND_FIELDS, make_copy_band
 from .brgemm_blocks import PIXEL_LANES, PIXEL_ROWS, Blocks, as_row, band_extent, choose_blocks
 from .finish import FINISH_FIELDS, finish_fields, make_finish_run
-from .geometry import LAST_CLAMP, ACTIVATION_CODES, as_record, make_record
+from .geometry import as_record, make_record
 from .isa import Tile
 from .pack import make_pack_weights
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .run_tile import call_run_tile, run_tile_address
+from .run_tile import call_run_tiles, run_tiles_address
 from .simd import get_word, range_mask, transpose_block
 from .vectors import F32, F64, ITEMSIZE, storage_code
 
@@ -71,7 +71,7 @@ _FIELDS = (
     "steps",
     "row_runs",  # runs of one kernel row, 0 where rows in the padding are not left out
     "w_step",
-    "tile_table",  # addresses: the tile, with fewer pixels; with fewer channels, with fewer of both
+    "tile_table",  # addresses of the tiles of a panel of output channels, and of the last panel
     "row_step",  # bytes of the output from a row of the tile to the next, and from a lane
     "lane_step",
     "row_residual",
@@ -116,9 +116,8 @@ def _make_finish_rows(lanes: int, storage: int, compute: int) -> Any:
 
     @numba.njit
     def finish_rows(
-        g: Any, sums: int, out: int, residual: int, rows: int, width: int, scratch: int
+        g: Any, sums: int, pitch: int, out: int, residual: int, rows: int, width: int, scratch: int
     ) -> None:
-        pitch = g.channels * size if g.side == PIXEL_ROWS else g.pixels * size
         if g.row_step == item and g.lane_step != item:
             finish_across(g, sums, pitch, out, residual, rows, width, scratch)
             return
@@ -142,31 +141,26 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
     finish_rows = _make_finish_rows(lanes, storage, compute)
 
     @numba.njit
-    def multiply_row(
-        g: Any, x: int, weight: int, table: int, runs: int, bias: int, out: int, residual: int,
-        tiles: int, pixels: int, channels: int, worker: int,
+    def finished_row(
+        g: Any, tiles: int, x: int, weight: int, table: int, runs: int, bias: int, out: int,
+        residual: int, pixels: int, channels: int, low: float, high: float, worker: int,
     ) -> None:  # fmt: skip
-        """Compute `pixels` pixels of one output row for one panel of output channels."""
-        low, high = (-np.inf, np.inf) if g.has_residual else (g.low, g.high)
+        """Compute a row tile by tile through L1."""
+        sums, scratch = worker + g.sums_at, worker + g.scratch_at
+        pitch = (g.channels if g.side == PIXEL_ROWS else g.pixels) * size
         for start in range(0, pixels, g.pixels):
             at, count = start, min(g.pixels, pixels - start)
             rows, width = channels, count
-            if g.side == PIXEL_ROWS:  # the last tile goes back over pixels of the one before
-                at = min(start, pixels - g.pixels)
-                rows, width = g.pixels, channels
-            c, c_pitch = out + at * g.yw, g.row_step
-            if not g.direct:
-                c = worker + g.sums_at
-                c_pitch = (g.channels if g.side == PIXEL_ROWS else g.pixels) * size
-            call_run_tile(
-                get_word(tiles, int(count < g.pixels)), x + at * g.x_w, g.x_w, g.x_step, weight,
-                g.w_step, table, runs, g.steps, c, c_pitch, bias, low, high, width,
+            if g.side == PIXEL_ROWS:
+                at, count = min(start, pixels - g.pixels), g.pixels
+                rows, width = count, channels
+            call_run_tiles(
+                tiles, x + at * g.x_w, g.x_w, g.x_step, weight, g.w_step, table, runs, g.steps,
+                sums, pitch, 0, bias, count, low, high, channels,
             )  # fmt: skip
-            if not g.direct:
-                finish_rows(
-                    g, c, out + at * g.yw, residual + at * g.rw, rows, width,
-                    worker + g.scratch_at,
-                )  # fmt: skip
+            finish_rows(
+                g, sums, pitch, out + at * g.yw, residual + at * g.rw, rows, width, scratch
+            )  # fmt: skip
 
     @numba.njit
     def multiply_panel(
@@ -174,7 +168,8 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
         rows: int, pixels: int, worker: int,
     ) -> None:  # fmt: skip
         """Compute a band for one panel of output channels, kernel rows in the padding left out."""
-        tiles = g.tile_table + 16 * int(panel == g.panels - 1)
+        low, high = (-np.inf, np.inf) if g.has_residual else (g.low, g.high)
+        tiles = get_word(g.tile_table, int(panel == g.panels - 1))
         channels = min(g.channels, g.k - panel * g.channels)
         for r in range(rows):
             first, runs = 0, g.runs
@@ -183,10 +178,18 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
                 first = max((-h + g.dh - 1) // g.dh, 0)
                 runs = max(min((g.ih - 1 - h) // g.dh + 1, g.kh) - first, 0) * g.row_runs
                 first *= g.row_runs
-            multiply_row(
-                g, x + r * g.x_h, weight + first * g.steps * g.w_step, g.table + 8 * first, runs,
-                bias, out + r * g.yh, residual + r * g.rh, tiles, pixels, channels, worker,
-            )  # fmt: skip
+            source, w = x + r * g.x_h, weight + first * g.steps * g.w_step
+            table, c, extra = g.table + 8 * first, out + r * g.yh, residual + r * g.rh
+            if g.direct:
+                call_run_tiles(
+                    tiles, source, g.x_w, g.x_step, w, g.w_step, table, runs, g.steps,
+                    c, g.row_step, g.yw, bias, pixels, low, high, channels,
+                )  # fmt: skip
+            else:
+                finished_row(
+                    g, tiles, source, w, table, runs, bias, c, extra, pixels, channels, low, high,
+                    worker,
+                )  # fmt: skip
 
     def task(
         geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
@@ -376,15 +379,16 @@ def _layout(
 
 
 def _tile_table(blocks: Blocks, compute: int) -> NDArray[np.int64]:
-    """Return the tiles' addresses, see `_FIELDS`."""
-    rows, nv = (blocks.rows, blocks.row_tail), (blocks.nv, blocks.vector_tail)
+    """Return the addresses of the tiles of all panels of output channels but the last, and of it."""
+    rows, nv, lanes = blocks.rows, blocks.nv, blocks.lanes
     if blocks.side == PIXEL_ROWS:
-        shapes = [(rows[0], n) for n in nv for _ in range(2)]
+        shapes = [(rows, nv, nv), (rows, blocks.vector_tail, blocks.vector_tail)]
     else:
-        shapes = [(r, n) for r in rows for n in nv]
+        shapes = [(rows, nv, blocks.vector_tail), (blocks.row_tail, nv, blocks.vector_tail)]
     return np.array(
-        [run_tile_address(Tile(r, n, blocks.lanes), compute, blocks.side) for r, n in shapes]
-    )
+        [run_tiles_address(Tile(r, n, lanes), narrow, compute, blocks.side)
+         for r, n, narrow in shapes]
+    )  # fmt: skip
 
 
 def _output_fields(
@@ -396,7 +400,9 @@ def _output_fields(
     channel, pixel = (binding.out_strides[1], residual[1]), (binding.out_strides[-1], residual[-1])
     row, lane = (pixel, channel) if side == PIXEL_ROWS else (channel, pixel)
     lanes = problem.out_channels // problem.groups if side == PIXEL_ROWS else problem.out_size[-1]
-    fields = finish_fields(binding, direct=storage in (F32, F64) and lane[0] == item or lanes == 1)
+    fields = finish_fields(
+        binding, direct=(storage in (F32, F64) and lane[0] == item) or lanes == 1
+    )
     fields["direct"] = int(not fields["needs_finish"])
     fields |= {"row_step": row[0], "lane_step": lane[0]}
     return fields | {"row_residual": row[1], "lane_residual": lane[1]}

@@ -8,8 +8,7 @@
 
 The input takes either side, the packed weights and the bias the other:
 
-- `PIXEL_ROWS`: rows are output pixels, which lie `x_pitch` bytes apart and are broadcast one by
-  one; lanes are output channels. Nothing is asked of the input's order, so any stride, dilation
+- `PIXEL_ROWS`: rows are output pixels, which lie equally far apart and are broadcast one by one; lanes are output channels. Nothing is asked of the input's order, so any stride, dilation
   and memory order is read in place.
 - `PIXEL_LANES`: rows are output channels, whose weights are broadcast; lanes are neighbouring
   pixels of one output row. The vectors must be contiguous; they need not be aligned: two loads
@@ -31,7 +30,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from . import jit
-from .brgemm_blocks import PIXEL_LANES, PIXEL_ROWS
+from .brgemm_blocks import PIXEL_ROWS
 from .isa import Tile
 from .vectors import (
     I8,
@@ -50,9 +49,7 @@ from .vectors import (
     store_vector,
 )
 
-__all__ = ["call_run_tile", "run_tile_address"]
-
-Values = list[list[Any]]
+__all__ = ["call_run_tiles", "run_tiles_address"]
 
 
 @dataclass(slots=True)
@@ -217,7 +214,10 @@ def _run_tile(
     steps: Any, c: Any, c_pitch: Any, bias: Any, low: Any, high: Any, width: Any,
     rows: Any, nv: Any, lanes: Any, code: Any, side: Any,
 ) -> Any:  # fmt: skip
-    """Compute one tile, see `call_run_tile`; the last five arguments are literal."""
+    """Compute one tile, see `call_run_tiles`; the last five arguments are literal.
+
+    `x_pitch` is the distance of the rows' pixels, `width` the number of lanes to store.
+    """
     shape = literals((rows, nv, lanes, code, side))
     if shape is None:
         return None
@@ -237,47 +237,75 @@ def _run_tile(
     return types.void(*([word] * 11), real, real, word, rows, nv, lanes, code, side), codegen
 
 
-_SIGNATURE = types.void(*([types.intp] * 11), types.float64, types.float64, types.intp)
+_SIGNATURE = types.void(*([types.intp] * 13), types.float64, types.float64, types.intp)
 
 
-def run_tile_address(tile: Tile, code: int, side: int) -> int:
-    """Return the address of a tile of `tile.mr` rows; `call_run_tile` calls it."""
+def run_tiles_address(tile: Tile, narrow: int, code: int, side: int) -> int:
+    """Return the address of a function that computes tiles along one output row.
+
+    `call_run_tiles` calls it. With `PIXEL_LANES` what fits in `narrow` vectors takes a narrower
+    tile. The loop over the tiles is in here because a call's arguments and saved registers fill
+    the store queue (64 entries, a 512-bit store takes two) behind a tile's stores, so that the
+    next tile could not begin under them: 60 of 700 cycles on a first layer.
+    """
     rows, nv, lanes = tile.mr, tile.nv, tile.lanes
+    pixels = rows if side == PIXEL_ROWS else nv * lanes
 
-    def run_tile(x: int, x_pitch: int, x_step: int, w: int, w_step: int, table: int, runs: int,
-                 steps: int, c: int, c_pitch: int, bias: int, low: float, high: float,
-                 width: int) -> None:  # fmt: skip
-        _run_tile(x, x_pitch, x_step, w, w_step, table, runs, steps, c, c_pitch, bias, low, high,
-                  width, rows, nv, lanes, code, side)  # fmt: skip
+    def run_tiles(
+        x: int, x_move: int, x_step: int, w: int, w_step: int, table: int, runs: int, steps: int,
+        c: int, c_pitch: int, c_move: int, bias: int, count: int, low: float, high: float,
+        channels: int,
+    ) -> None:  # fmt: skip
+        for start in range(0, count, pixels):
+            if side == PIXEL_ROWS:  # the last tile goes back over pixels of the one before
+                at = min(start, count - pixels)
+                _run_tile(
+                    x + at * x_move, x_move, x_step, w, w_step, table, runs, steps,
+                    c + at * c_move, c_pitch, bias, low, high, channels, rows, nv, lanes, code, side,
+                )  # fmt: skip
+            elif count - start > narrow * lanes:
+                _run_tile(
+                    x + start * x_move, x_move, x_step, w, w_step, table, runs, steps,
+                    c + start * c_move, c_pitch, bias, low, high, count - start,
+                    rows, nv, lanes, code, side,
+                )  # fmt: skip
+            else:
+                _run_tile(
+                    x + start * x_move, x_move, x_step, w, w_step, table, runs, steps,
+                    c + start * c_move, c_pitch, bias, low, high, count - start,
+                    rows, narrow, lanes, code, side,
+                )  # fmt: skip
 
-    key = ("run_tile", rows, nv, lanes, code, side)
-    return int(jit.compile_callback(run_tile, _SIGNATURE, key).address)
+    key = ("run_tiles", rows, nv, narrow, lanes, code, side)
+    return int(jit.compile_callback(run_tiles, _SIGNATURE, key).address)
 
 
 @intrinsic
-def call_run_tile(
-    typingctx: Any, function: Any, x: Any, x_pitch: Any, x_step: Any, w: Any, w_step: Any,
-    table: Any, runs: Any, steps: Any, c: Any, c_pitch: Any, bias: Any, low: Any, high: Any, width: Any,
+def call_run_tiles(
+    typingctx: Any, function: Any, x: Any, x_move: Any, x_step: Any, w: Any, w_step: Any,
+    table: Any, runs: Any, steps: Any, c: Any, c_pitch: Any, c_move: Any, bias: Any, count: Any,
+    low: Any, high: Any, channels: Any,
 ) -> Any:  # fmt: skip
-    """Call the function at a `run_tile_address`.
+    """Call the function at a `run_tiles_address`.
 
     Parameters
     ----------
-    x, x_pitch, x_step : intp
-        Address of the first pixel, bytes between the pixels of two rows (`PIXEL_ROWS`), and bytes
-        from one step to the next.
+    x, x_move, x_step : intp
+        Address of the first pixel, bytes from a pixel to the next, and from a step to the next.
     w, w_step : intp
         Address of the packed weights, for each step the tile's rows or lanes, and bytes from one
         step to the next.
     table, runs, steps : intp
         Address of the runs' offsets, their number, and the steps of each.
-    c, c_pitch : intp
-        Address of the output, and bytes between its rows.
+    c, c_pitch, c_move : intp
+        Address of the output, bytes between the rows of a tile, and from a pixel to the next.
     bias : intp
-        Address of the sums' start, one number a row or lane.
+        Address of the sums' start, one number an output channel.
+    count : intp
+        Pixels; with `PIXEL_ROWS` at least as many as the tile has rows.
     low, high : float64
         Clamp of the result.
-    width : intp
-        Lanes to store, and to read of the bias.
+    channels : intp
+        Output channels, where they are the lanes.
     """
     return types.void(types.intp, *_SIGNATURE.args), call_address
