@@ -2,8 +2,8 @@
 
 Wins wherever the channels of input and output are contiguous: no tap is misaligned against
 another, no lane is lost at the end of a row, and columns outside the input are known when the code
-is made, so nothing is computed for them. Input rows roll through registers as in window.py, with pixels in the
-place of vectors::
+is made, so nothing is computed for them. Input rows roll through registers as in window.py, with
+pixels in the place of vectors::
 
     task = image x output depth x band of rows x some channels
       for strip of nv pixels                      columns beyond a side are left out of its code
@@ -352,23 +352,27 @@ def _table(problem: ConvProblem, device: DeviceInfo, way: _Cut, rest: int) -> An
     return np.array(table, np.int64)
 
 
+#: Fewest vectors of channels in a task. Neighbouring tasks write to a common cache line of each
+#: pixel, which the cores then hand to and fro.
+_CHUNK = 3
+
+
 def _tasks(problem: ConvProblem, device: DeviceInfo, lanes: int) -> dict[str, int]:
     """Divide rows, then channels, until there are enough tasks."""
     outer = problem.batch * math.prod(problem.out_size[:-2])
     height, vectors = (1, *problem.out_size)[-2], -(-problem.groups // lanes)
     reach = ((1, *problem.kernel_size)[-2] - 1) * (1, *problem.dilation)[-2]
     wanted = -(-TASKS * device.threads // outer)
-    chunks = min(vectors, wanted)
-    chunk = -(-vectors // chunks)
-    chunks = -(-vectors // chunk)
     # The first steps of a band fill the sums; at most a fifth of its work may go there.
-    bands = min(max(1, wanted // chunks), max(1, height // max(4, 4 * reach)))
+    bands = min(wanted, max(1, height // max(8, 4 * reach)))
     band_rows = -(-height // bands)
+    bands = -(-height // band_rows)
+    chunk = max(min(_CHUNK, vectors), -(-vectors * bands // wanted))
     return {
         "band_rows": band_rows,
-        "bands": -(-height // band_rows),
+        "bands": bands,
         "chunk": chunk * lanes,
-        "chunks": chunks,
+        "chunks": -(-vectors // chunk),
     }
 
 
