@@ -133,6 +133,13 @@ class _PixelStrip(Strip):
         """Return flags for the channels that exist, None for all."""
         return self.channels
 
+    def prefetched(self) -> list[Any]:
+        """Return the byte offsets in a row of the pixels that a strip reads."""
+        last = (len(self.widths) - 1) * self.sw + (self.kw - 1) * self.dilation
+        pixels = range(self.low, min(self.high, last + 1))
+        columns = [self.builder.add(self.arg["col0"], I64(p)) for p in pixels]
+        return [self.builder.mul(column, self.arg["xw"]) for column in columns]
+
     def prepare(self) -> None:
         """Load the weights where there is room for them."""
         if self.kept:
