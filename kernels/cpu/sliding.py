@@ -31,6 +31,7 @@ from .finish import finish_fields, make_finish_vector
 from .geometry import make_record
 from .pack import make_copy_vector, pair_mask
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .rolling import COPY
 from .simd import get_word, range_mask
 from .strips import (
     FIELDS,
@@ -44,7 +45,6 @@ from .strips import (
     widths,
 )
 from .vectors import F32, F64, ITEMSIZE, storage_code
-from .window import COPY
 
 __all__ = ["plan", "workspace"]
 

@@ -32,9 +32,10 @@ from . import jit
 from .finish import FINISH_FIELDS
 from .geometry import as_record
 from .plan import Stage, compile_kernel, in_weight_order
+from .rolling import COPY, rolling_strip
 from .simd import load_scalar, store_scalar
 from .vectors import ITEMSIZE, call_address
-from .window import COPY, rolling_strip, window_tile
+from .window import window_tile
 
 __all__ = [
     "FIELDS",
@@ -42,6 +43,7 @@ __all__ = [
     "Cut",
     "call_strip",
     "cut",
+    "cut_cycles",
     "pack_stage",
     "strip_table",
     "view",
@@ -189,6 +191,13 @@ def cut(problem: ConvProblem, device: DeviceInfo, size: int) -> Cut:
     return min(ways, key=lambda way: way.cycles)
 
 
+def cut_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Return the cycles of one image by the best cut."""
+    way = cut(problem, device, 8 if problem.dtype == "float64" else 4)
+    rows = math.prod(problem.out_size[:-1]) * math.prod(problem.kernel_size[:-2])
+    return way.cycles * rows * problem.groups
+
+
 def _masked(problem: ConvProblem, source: int, start: int, nv: int, tail: int, lanes: int) -> int:
     """Return which vectors of a strip may reach over a side: bits 1 first, 2 last, 4 any."""
     reach = (problem.kernel_size[-1] - 1) * problem.dilation[-1]
@@ -279,7 +288,7 @@ def _tile_loop(shape: tuple[int, ...]) -> int:
                             g.in_h, 0, g.dw, g.iw, g.columns, weight + k * g.c * g.kd * wd,
                             0, g.kd * wd, wd, out + k * g.to_c + row * g.to_h + start * size,
                             g.share * g.to_h, g.to_c, bias + k * size, g.ow - start,
-                            (rows - row + g.share - 1) // g.share, g.kh, g.kw, low, high,
+                            (rows - row + g.share - 1) // g.share, g.kh, g.kw, 0, g.kw, low, high,
                             (rh, nv, lanes, tail, code),
                         )  # fmt: skip
 

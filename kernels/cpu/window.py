@@ -1,28 +1,11 @@
-"""Sliding windows in registers: the arithmetic of the depthwise and the direct kernel.
+"""Sliding windows in registers: what the depthwise and the direct kernel's arithmetic shares.
 
-A `Strip` is a column of output rows, `nv` vectors wide. Input rows pass by once, from top to
-bottom, and each is added to all the output rows that it reaches, whose sums live in registers::
+Small kernels run as strips (rolling.py). A `Tile` is for kernels of more rows than registers hold
+sums: rh output rows by nv vectors, and loops over kernel rows and columns. A tap makes ``rh nv``
+multiply-adds (6 x 4: 24) out of ``2 nv + rh`` cycles of loads (14). The first and last rh - 1 input
+rows, which reach only some output rows, are written out; rows of padding are skipped.
 
-    for step t (one output row ends at each)
-      for input row e of the `down` rows that the window moves, unless it is padding
-        for plane (input channel x kernel depth)
-          for tap column s
-            load nv vectors                          at any offset; across a cache line 2 cycles
-            for output row t - m, for output channel of the block
-              sums[m] += w[e + m * down, s] * vectors
-      store the oldest row, make room for a new one
-
-So a loaded vector serves ``kh / down`` rows and a weight serves nv vectors: a step makes
-``kh kw nv`` multiply-adds (3x3, nv = 4: 36) out of ``2 kw nv`` cycles of loads (24), and weights
-stay in registers where there is room. Output rows of one strip are those that share input rows:
-with dilation every ``dilation``-th, with a stride all.
-
-A `Tile` is for kernels of more rows than registers hold sums: rh output rows by nv vectors, and
-loops over kernel rows and columns. A tap makes ``rh nv`` multiply-adds (6 x 4: 24) out of
-``2 nv + rh`` cycles of loads (14). The first and last rh - 1 input rows, which reach only some
-output rows, are written out.
-
-In both no product is ever formed with a weight that is not there, so a NaN stays within its window.
+No product is ever formed with a weight that is not there, so a NaN stays within its window.
 """
 
 from __future__ import annotations
@@ -30,13 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
 from .vectors import (
     I8,
-    I32,
     I64,
     ITEMSIZE,
     broadcast,
@@ -51,13 +32,9 @@ from .vectors import (
     store_vector,
 )
 
-__all__ = ["Strip", "Window", "emit_window", "rolling_strip", "window_tile"]
+__all__ = ["Sums", "Tile", "Window", "emit_window", "window_tile"]
 
 Sums = list[Any]
-
-#: Where the vectors of a strip's row come from: a copy whose rows are split by the horizontal
-#: stride, or the input itself with that stride.
-COPY, DENSE, PAIRS = 0, 1, 2
 
 
 class Window:
@@ -186,140 +163,24 @@ class Window:
             )
 
 
-class Strip(Window):
-    """Emits a column of output rows whose sums roll through registers."""
-
-    def __init__(self, builder: Any, args: Any, shape: Sequence[int]) -> None:
-        (self.kh, self.kw, self.down, nv, self.lanes, tail, self.block, self.source, self.dense,
-         self.single, self.kept, self.masked, code) = shape  # fmt: skip
-        self.height = -(-self.kh // self.down)
-        self.weights: dict[tuple[int, int], list[Any]] = {}
-        self.flags: dict[tuple[int, int], Any] = {}
-        self.runs: dict[tuple[int, int], Any] = {}
-        super().__init__(builder, args, code, [self.lanes] * (nv - 1) + [tail])
-
-    def inside(self, s: int, first: int, width: int) -> Any:
-        """Return flags for the lanes whose element lies in the input's row."""
-        builder, kind = self.builder, ir.VectorType(I32, width)
-        column = builder.add(self.arg["col0"], builder.mul(I64(s), self.arg["dw"]))
-        lane = ir.Constant(kind, [I32(first + i) for i in range(width)])
-        start = broadcast(builder, builder.trunc(column, I32), width)
-        limit = broadcast(builder, builder.trunc(self.arg["iw"], I32), width)
-        return builder.icmp_unsigned("<", builder.add(lane, start), limit)
-
-    def run(self, row: Any, s: int, j: int, half: int = 0) -> Any:
-        """Load the elements under tap column `s` for vector `j` (one of two for a pair)."""
-        builder, width = self.builder, self.widths[j]
-        if self.source == COPY:
-            base = builder.gep(row, [self.offsets[s]])
-            return load_vector(
-                builder, builder.gep(base, [I64(self.starts[j] * self.size)]), width, self.code
-            )
-        first = self.starts[j] * self.source + half * width
-        flags = self.flags.get((s, first))
-        column = builder.add(self.arg["col0"], builder.mul(I64(s), self.arg["dw"]))
-        offset = builder.mul(builder.add(column, I64(first)), I64(self.size))
-        return load_vector(builder, builder.gep(row, [offset]), width, self.code, flags)
-
-    def vector(self, row: Any, s: int, j: int) -> Any:
-        """Return the elements under tap column `s` for vector `j`."""
-        if self.source != PAIRS:
-            return self.run(row, s, j)
-        odd = s % 2 if self.dense else 0  # its elements come with those of the tap before
-        if (s - odd, j) not in self.runs:
-            self.runs[s - odd, j] = [self.run(row, s - odd, j, half) for half in (0, 1)]
-        width = self.widths[j]
-        pattern = ir.Constant(ir.VectorType(I32, width), [I32(2 * i + odd) for i in range(width)])
-        return self.builder.shuffle_vector(*self.runs[s - odd, j], pattern)
-
-    def taps(self, row: Any, w: Any, e: int, sums: Sums) -> Sums:
-        """Emit all products of one input row of one plane."""
-        result, nv = list(sums), len(self.widths)
-        self.runs = {}
-        for s in range(self.kw):
-            vectors = [self.vector(row, s, j) for j in range(nv)]
-            for block in range(self.block):
-                for m in range(self.height):
-                    i = e + m * self.down
-                    if i >= self.kh:
-                        continue
-                    tap = i * self.kw + s
-                    weights = self.weights.get((block, tap)) or self.weight(w, block, I64(tap))
-                    at = (block * self.height + m) * nv
-                    for j, x in enumerate(vectors):
-                        if x is not None:
-                            result[at + j] = fmuladd(self.builder, weights[j], x, result[at + j])
-        return result
-
-    def input_row(self, h: Any, e: int, sums: Sums) -> Sums:
-        """Emit the products of one input row."""
-        row = self.at(self.arg["x"], (h, self.arg["xh"]))
-        if self.single:
-            return self.taps(row, self.arg["w"], e, sums)
-        return self.each_plane(lambda x, w, sums: self.taps(x, w, e, sums), row, sums)
-
-    def reaches_over(self, j: int) -> bool:
-        """Return whether loads of vector `j` need masks."""
-        first, last = self.masked & 1 and j == 0, self.masked & 2 and j == len(self.widths) - 1
-        return bool(first or last or self.masked & 4)
-
-    def prepare(self) -> None:
-        """Emit what holds for all rows: offsets, masks, weights where there is room for them."""
-        builder = self.builder
-        if self.source == COPY:
-            table = builder.bitcast(self.arg["columns"], I64.as_pointer())
-            self.offsets = [builder.load(builder.gep(table, [I64(s)])) for s in range(self.kw)]
-        elif self.masked:
-            for s in range(0, self.kw, 2 if self.source == PAIRS and self.dense else 1):
-                for j, width in enumerate(self.widths):
-                    for half in range(self.source if self.reaches_over(j) else 0):
-                        first = self.starts[j] * self.source + half * width
-                        self.flags[s, first] = self.inside(s, first, width)
-        if self.kept:
-            for block in range(self.block):
-                for tap in range(self.kh * self.kw):
-                    self.weights[block, tap] = self.weight(self.arg["w"], block, I64(tap))
-
-    def store_mask(self, j: int) -> Any:
-        """Return flags for the lanes of vector `j` that exist, None for all."""
-        return super().store_mask(j) if self.masked & 6 else None
-
-    def emit(self) -> None:
-        """Emit the whole strip."""
-        builder, nv = self.builder, len(self.widths)
-        self.prepare()
-        initial = [self.initial(block) for block in range(self.block)]
-        per_block = self.height * nv
-
-        def step(t: Any, sums: Sums) -> Sums:
-            for e in range(min(self.down, self.kh)):
-                q = builder.add(builder.mul(t, I64(self.down)), I64(e))
-                h = builder.add(self.arg["h0"], builder.mul(q, self.arg["dh"]))
-                exists = builder.icmp_unsigned("<", h, self.arg["h_end"])
-                sums = self.when(exists, sums, lambda sums, h=h, e=e: self.input_row(h, e, sums))
-            row = builder.sub(t, I64(self.height - 1))
-            rolled = []
-            with builder.if_then(builder.icmp_signed(">=", row, I64(0))):
-                for block in range(self.block):
-                    end = (block + 1) * per_block
-                    self.store(row, block, sums[end - nv : end])
-            for block in range(self.block):
-                start = block * per_block
-                rolled += [*initial[block], *sums[start : start + per_block - nv]]
-            return rolled
-
-        sums = [value for block in initial for value in block * self.height]
-        self.loop(builder.add(self.arg["rows"], I64(self.height - 1)), sums, step)
-
-
-class _Tile(Window):
+class Tile(Window):
     """Emits one tile of a kernel with loops over its rows and columns; reads a padded copy."""
 
-    words = (*Window.words, "kh", "kw")
+    words = (*Window.words, "kh", "kw", "tap0", "tap_end")  # the columns that meet the input
 
     def __init__(self, builder: Any, args: Any, shape: Sequence[int]) -> None:
         self.rh, nv, lanes, tail, code = shape
         super().__init__(builder, args, code, [lanes] * (nv - 1) + [tail])
+
+    def vectors(self, row: Any, s: Any) -> list[Any]:
+        """Load the elements under tap column `s`."""
+        builder = self.builder
+        table = builder.bitcast(self.arg["columns"], I64.as_pointer())
+        base = builder.gep(row, [builder.load(builder.gep(table, [s]))])
+        return [
+            load_vector(builder, builder.gep(base, [I64(at * self.size)]), width, self.code)
+            for at, width in zip(self.starts, self.widths, strict=True)
+        ]
 
     def input_row(self, x: Any, w: Any, q: Any, reached: Sequence[int], sums: Sums) -> Sums:
         """Emit the loop over the tap columns of input row `q`, unless it is padding."""
@@ -327,15 +188,10 @@ class _Tile(Window):
         h = builder.add(arg["h0"], builder.mul(q, arg["dh"]))
         row = self.at(x, (h, arg["xh"]))
         starts = [builder.mul(builder.sub(q, I64(r)), arg["kw"]) for r in reached]
-        table = builder.bitcast(arg["columns"], I64.as_pointer())
 
-        def tap(s: Any, sums: Sums) -> Sums:
-            result = list(sums)
-            base = builder.gep(row, [builder.load(builder.gep(table, [s]))])
-            vectors = [
-                load_vector(builder, builder.gep(base, [I64(at * self.size)]), width, self.code)
-                for at, width in zip(self.starts, self.widths, strict=True)
-            ]
+        def tap(i: Any, sums: Sums) -> Sums:
+            s = builder.add(arg["tap0"], i)
+            result, vectors = list(sums), self.vectors(row, s)
             for r, start in zip(reached, starts, strict=True):
                 weights = self.weight(w, 0, builder.add(start, s))
                 for j in range(nv):
@@ -344,7 +200,8 @@ class _Tile(Window):
             return result
 
         exists = builder.icmp_unsigned("<", h, arg["h_end"])
-        return self.when(exists, sums, lambda sums: self.loop(arg["kw"], sums, tap))
+        count = builder.sub(arg["tap_end"], arg["tap0"])
+        return self.when(exists, sums, lambda sums: self.loop(count, sums, tap))
 
     def plane(self, x: Any, w: Any, sums: Sums) -> Sums:
         """Emit a plane of a kernel of at least rh rows: first rows, middle rows, last rows."""
@@ -369,7 +226,7 @@ class _Tile(Window):
                 self.store(I64(r), 0, sums[r * nv : (r + 1) * nv])
 
 
-def emit_window(made: type[Strip] | type[_Tile], shape: Any, args: Any) -> Any:
+def emit_window(made: Any, shape: Any) -> Any:
     """Return what an intrinsic returns that emits a strip or a tile with literal sizes."""
     sizes = literals(shape.types) if isinstance(shape, types.BaseTuple) else None
     if sizes is None:
@@ -385,32 +242,14 @@ def emit_window(made: type[Strip] | type[_Tile], shape: Any, args: Any) -> Any:
 
 
 @intrinsic(prefer_literal=True)
-def rolling_strip(
-    typingctx: Any, x: Any, channels: Any, xc: Any, depths: Any, xd: Any, h0: Any, dh: Any,
-    h_end: Any, xh: Any, col0: Any, dw: Any, iw: Any, columns: Any, w: Any, wk: Any, wc: Any,
-    wd: Any, out: Any, yh: Any, yc: Any, bias: Any, width: Any, rows: Any, low: Any, high: Any,
-    shape: Any,
-) -> Any:  # fmt: skip
-    """Compute a strip; the arguments are those of `Window.words`, the clamp, and literal sizes.
-
-    shape : kh, kw; input rows (of the dilated kernel) between successive output rows; vectors,
-        lanes, lanes of the last vector; output channels computed at once; where rows come from
-        (`COPY`, `DENSE`, `PAIRS`); 1 for a horizontal dilation of 1; 1 for a single plane; 1 to
-        keep all weights in registers; vectors that may reach over a side (bits: 1 the first, 2 the
-        last, 4 all); storage code.
-    """
-    return emit_window(Strip, shape, None)
-
-
-@intrinsic(prefer_literal=True)
 def window_tile(
     typingctx: Any, x: Any, channels: Any, xc: Any, depths: Any, xd: Any, h0: Any, dh: Any,
     h_end: Any, xh: Any, col0: Any, dw: Any, iw: Any, columns: Any, w: Any, wk: Any, wc: Any,
     wd: Any, out: Any, yh: Any, yc: Any, bias: Any, width: Any, rows: Any, kh: Any, kw: Any,
-    low: Any, high: Any, shape: Any,
+    tap0: Any, tap_end: Any, low: Any, high: Any, shape: Any,
 ) -> Any:  # fmt: skip
-    """Compute a tile; arguments as for `rolling_strip`, and the kernel's size (``kh >= rh``).
+    """Compute a tile; the arguments are those of `Tile.words`, the clamp, and literal sizes.
 
     shape : rows, vectors, lanes, lanes of the last vector, storage code.
     """
-    return emit_window(_Tile, shape, None)
+    return emit_window(Tile, shape)
