@@ -1,9 +1,9 @@
 """Convolution by the fast Fourier transform: overlap-save, through SciPy's pocketfft.
 
 Wins for the largest kernels of few channels, from about 40x40 taps: a point costs ``2.5 log2(n)``
-operations in each direction, whatever the kernel. The output is cut into blocks, each of which needs
-a block of the input that is longer by the kernel's reach; the products of the transforms make a
-circular correlation, of which the first outputs are right::
+operations in each direction, whatever the kernel. The output is cut into blocks, each of which
+needs a block of the input that is longer by the kernel's reach; the products of the transforms make
+a circular correlation, of which the first outputs are right::
 
     for round of blocks                       some blocks at once, within the last cache
       read: every channel, zeros outside                     machine code
@@ -15,8 +15,8 @@ circular correlation, of which the first outputs are right::
 Block sizes are chosen by counted operations (fft_sizes.py) among lengths of factors 2, 3 and 5. The
 kernel's transforms are the packed weight. float32 stays float32: over random filters of 13x13 to
 63x63 taps the largest error was 3.3e-7 of the largest output. A NaN or an infinity spreads over its
-block, and an output far smaller than its block's largest loses digits; ``precision("exact")`` leaves
-this kernel out.
+block, and an output far smaller than its block's largest loses digits; ``precision("exact")``
+leaves this kernel out.
 
 SciPy has threads of its own, so the machine code between its calls runs on the calling thread: a
 helper that spins for its next job would take a core from them.
@@ -32,14 +32,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, DeviceInfo
+from fastconv.spec import Binding, ConvPlan, DeviceInfo
 
 from . import pool
+from .buffers import kept_arrays
 from .fft_sizes import Blocks, choose, reach
 from .fft_tasks import FIELDS, make_finish, make_multiply, make_read
 from .finish import finish_fields
 from .geometry import make_record
 from .plan import compile_kernel, compute_dtype
+from .separable import with_passes
 from .vectors import F32, F64, ITEMSIZE, storage_code
 
 __all__ = ["FftPlan", "plan", "workspace"]
@@ -121,10 +123,13 @@ class FftPlan:
         inputs, outputs = count * self.problem.in_channels, count * self.problem.out_channels
         scratch = np.zeros(64, np.int64)  # first block, then room for a vector
         scratch[0] = first
-        blocks = np.empty((inputs, *lengths), self.compute)
+        half = (*lengths[:-1], lengths[-1] // 2 + 1)
+        complex_type = np.result_type(self.compute, np.complex64)
+        sums, blocks = kept_arrays(
+            ((outputs, *half), complex_type), ((inputs, *lengths), self.compute)
+        )
         pool.run(read, geometry, x, packed, None, None, blocks, scratch, inputs, 1)
         spectra = self.forward(blocks, axes=self._axes, workers=self.threads)
-        sums = np.empty((outputs, *spectra.shape[1:]), spectra.dtype)
         pool.run(multiply, geometry, spectra, packed, None, None, sums, scratch, outputs, 1)
         blocks = self.inverse(
             sums, s=lengths, axes=self._axes, workers=self.threads, overwrite_x=True
@@ -140,7 +145,7 @@ def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
     return 2 * blocks.per_round * channels * blocks.points * size
 
 
-def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> FftPlan:
+def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan:
     """Prepare the kernel for one problem and one binding."""
     from scipy import fft
 
@@ -152,7 +157,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> FftPlan:
         padded = (1, 1, *values)[-3:]
         fields |= {f"{name}_{axis}": value for axis, value in zip("dhw", padded, strict=True)}
     key = (lanes, storage, code)
-    return FftPlan(
+    whole = FftPlan(
         problem=problem,
         blocks=blocks,
         record=make_record(problem, binding, {name: fields[name] for name in FIELDS}),
@@ -166,3 +171,4 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> FftPlan:
         forward=fft.rfftn,
         inverse=fft.irfftn,
     )
+    return with_passes(whole, problem, binding, device)

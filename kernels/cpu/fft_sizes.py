@@ -18,21 +18,23 @@ __all__ = ["Blocks", "choose", "reach"]
 
 #: FLOP/s of pocketfft on one core, by element size: measured on blocks of 256^2 to 576^2 and on
 #: 8192 points, out of L2 (Zen 4, SciPy 1.17).
-_FFT_FLOPS = {4: 14e9, 8: 7e9}
+_FFT_FLOPS = {4: 16e9, 8: 8e9}
 #: Seconds a point of a transform: reading, multiplying and finishing, on the calling thread.
 _POINT_SECONDS = 0.35e-9
 #: Seconds for each round of calls from Python.
 _ROUND_SECONDS = 60e-6
 #: Bytes of transforms that one round works on, so that they stay in the last cache.
-_ROUND_BYTES = 8 << 20
+_ROUND_BYTES = 4 << 20
 
 
 def _smooth(limit: int) -> tuple[int, ...]:
     """Return the even lengths up to `limit` without a prime factor above 5."""
-    twos, threes, fives = ((base**i for i in range(first, 40)) for base, first in
-                           ((2, 1), (3, 0), (5, 0)))  # fmt: skip
-    odd = [a * b for a, b in itertools.product(list(threes)[:20], list(fives)[:14])]
-    return tuple(sorted(a * b for a in twos for b in odd if a * b <= limit))
+    found = [2]
+    for factor in (2, 3, 5):
+        for length in found:  # grows as it is read
+            if length * factor <= limit:
+                found.append(length * factor)
+    return tuple(sorted(set(found)))
 
 
 _LENGTHS = _smooth(1 << 22)
