@@ -1,11 +1,11 @@
 """Fast FIR convolution: long and large kernels of few channels from fewer multiplications.
 
-Along an axis of k taps, input, kernel and output are split into m *phases*, every m-th element. Then
+Along an axis of k taps, input, kernel and output are split into m *phases*, every m-th element::
 
     y_p = sum over q of w_q * x_(p + q)                        * a correlation of k / m taps
 
-is F(m, m) of Cook and Toom (cook_toom.py) with correlations for products: 2 m - 1 of them instead of
-m^2, each on sequences m times shorter. Two axes, each with phases of its own, or one axis twice::
+This is F(m, m) of Cook and Toom (cook_toom.py) with correlations for products: 2 m - 1 of them
+instead of m^2, each on sequences m times shorter. On two axes, or on one axis twice::
 
     phases       products of the direct kernel's, by taps
     2 x 2         9 / 16    0.56
@@ -28,11 +28,13 @@ transposing blocks in registers. All transforms then run along the rows, a vecto
 cache line, and each loaded vector serves rh outputs, where a window along the signal would serve
 one. Its two levels of phases are those of one axis, (m1 m2) in all.
 
-Phases and blocks are chosen by counted cycles (fast_fir_sizes.py). At most four phases an axis: over
-fifty random filters of 13x13 to 63x63 taps, normal and positive, the largest error in float32 was
-1.3e-5 of the largest output with 4 x 4 phases, 3e-6 with 3 x 3 and 2.3e-6 with 2 x 2; with 5 x 5 it
-is 5e-5. A NaN or an infinity spreads over the tiles of m x m outputs that its window reaches, and
-down the register tile.
+Phases and blocks are chosen by counted cycles (fast_fir_sizes.py). Their number is bounded by the
+error, relative to the largest output. In float32, over fifty random filters of 9x9 to 63x63 taps
+(one to three channels) and as many of 64 to 1024 (up to 48 channels), normal and positive, it was
+at most 3.1e-6 with 2 x 2 phases, 5.5e-6 with 3 x 3, 9.8e-6 with 4 x 3, and with 4 x 4 1.8e-5 for sums
+of up to 12,000 products; for 49,000 it was 2.1e-5, so longer sums take fewer phases. 5 x 5 phases
+would make 5e-5.
+A NaN or an infinity spreads over the tiles of m x m outputs that its window reaches.
 
 Sources: Z.-J. Mou and P. Duhamel, "Short-length FIR filters and their use in fast nonrecursive
 filtering", IEEE Trans. Signal Processing 39 (1991); R. Blahut, "Fast Algorithms for Signal
@@ -48,7 +50,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, DeviceInfo
+from fastconv.spec import Binding, ConvPlan, DeviceInfo
 
 from .cook_toom import matrices
 from .fast_fir_sizes import Sizes, choose
@@ -57,6 +59,7 @@ from .finish import finish_fields
 from .fir_tile import correlate_address, join_address, split_address
 from .geometry import make_record
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .separable import with_passes
 from .transform import INPUT, OUTPUT, WEIGHT, lines_address
 from .vectors import F64, ITEMSIZE, storage_code
 
@@ -89,7 +92,8 @@ class FastFirPlan(CpuPlan):
         padded[:, :, :height, :width] = weight.reshape(k, c, height, width)
         phases = padded.reshape(k, c, s.taps_h, s.m2, s.taps_w, s.m1)
         first, second = _matrix(WEIGHT, s.m1), _matrix(WEIGHT, s.m2)
-        packed = np.einsum("ap,bq,kciqjp->kabcij", first, second, phases, optimize=True)
+        with np.errstate(invalid="ignore"):  # infinite weights
+            packed = np.einsum("ap,bq,kciqjp->kabcij", first, second, phases, optimize=True)
         return np.ascontiguousarray(packed, self.compute).reshape(-1)
 
 
@@ -134,7 +138,7 @@ def _addresses(s: Sizes, lanes: int, code: int) -> dict[str, int]:
     return found
 
 
-def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> FastFirPlan:
+def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan:
     """Prepare the kernel for one problem and one binding."""
     storage = storage_code(problem.dtype)
     code = F64 if storage == F64 else 0
@@ -152,11 +156,9 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> FastFirP
     key = (lanes, storage, code, int(s.fold))
     kernel = compile_kernel(make_kernel(*key), "fast_fir", *key)
     packed_size = problem.out_channels * s.n1 * s.n2 * channels * s.taps_h * s.taps_w
-    return FastFirPlan(
+    whole = FastFirPlan(
         record=make_record(problem, binding, {name: fields[name] for name in FIELDS}),
-        stages=(
-            Stage(kernel, problem.batch * problem.groups * s.blocks_h * s.blocks_w),
-        ),
+        stages=(Stage(kernel, problem.batch * problem.groups * s.blocks_h * s.blocks_w),),
         workers=workers,
         workspace_bytes=fields["worker_bytes"] * workers,
         compute=compute_dtype(problem.dtype),
@@ -167,3 +169,4 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> FastFirP
         packing=("fast_fir", s.fold, s.m1, s.m2, s.taps_h, s.taps_w, code),
         sizes=s,
     )
+    return with_passes(whole, problem, binding, device)

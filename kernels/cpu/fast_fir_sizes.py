@@ -16,8 +16,9 @@ from fastconv.spec import DeviceInfo
 
 __all__ = ["Sizes", "choose", "phase_counts", "seconds"]
 
-#: Most phases along an axis, by what keeps the error under 2e-5 (see fast_fir.py).
-_MOST_PHASES = 4
+#: Most phases along an axis, and most products of a sum where both levels have so many: what keeps
+#: the error under 2e-5 (see fast_fir.py).
+_MOST_PHASES, _MOST_PRODUCTS = 4, 12_000
 #: Cycles to transform one vector's line of an axis with so many phases: out of memory and back
 #: (lines), and with the split into or the join of phases (runs).
 _LINE_CYCLES = {1: 3, 2: 12, 3: 24, 4: 38}
@@ -76,20 +77,38 @@ class Sizes:
 def phase_counts(problem: ConvProblem) -> Iterator[tuple[int, int]]:
     """Return the (m1, m2) that are worth a try: phases of at least two taps."""
     kh, kw = (1, *problem.kernel_size)[-2:]
+    long_sum = problem.in_channels // problem.groups * kh * kw > _MOST_PRODUCTS
     for m1 in range(1, _MOST_PHASES + 1):
         for m2 in range(1, _MOST_PHASES + 1):
             if problem.ndim == 1:
                 fits = m1 >= m2 and kw >= 2 * m1 * m2
             else:
                 fits = m1 * m2 > 1 and (m1 == 1 or kw >= 2 * m1) and (m2 == 1 or kh >= 2 * m2)
-            if fits:
+            if fits and not (long_sum and m1 == m2 == _MOST_PHASES):
                 yield m1, m2
 
 
-def _register_tiles(problem: ConvProblem, device: DeviceInfo, taps_h: int) -> Iterator[int]:
+def _over(count: int, size: int) -> int:
+    """Return how many parts of a size cover a count."""
+    return -(-count // size)
+
+
+def _register_rows(device: DeviceInfo, taps_h: int) -> range:
     """Return rows of a register tile to try; a tile has at most one row more than taps."""
     most = min(6 if device.registers == 32 else 4, taps_h + 1)
-    yield from range(most, max(1, most - 4), -1)
+    return range(most, max(1, most - 4), -1)
+
+
+def _widths(problem: ConvProblem, device: DeviceInfo, m1: int) -> list[tuple[int, int]]:
+    """Return vectors of a register tile and columns of a block to try."""
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    most = 4 if device.registers == 32 else 2
+    if problem.ndim == 1:
+        return [(nv, nv * lanes) for nv in (1, 2, 4) if nv <= most]
+    vectors = _over(_over(problem.out_size[-1], m1), lanes)
+    nv = min(range(1, most + 1), key=lambda n: (_over(vectors, n) * (n + 0.3), n))
+    across = _over(vectors, nv)
+    return [(nv, _over(across, cut) * nv * lanes) for cut in _CUTS if cut <= across]
 
 
 def _candidates(problem: ConvProblem, device: DeviceInfo) -> Iterator[Sizes]:
@@ -98,31 +117,16 @@ def _candidates(problem: ConvProblem, device: DeviceInfo) -> Iterator[Sizes]:
     oh, ow = (1, *problem.out_size)[-2:]
     lanes = device.lanes(8 if problem.dtype == "float64" else 4)
     fold = problem.ndim == 1
-    most_vectors = 4 if device.registers == 32 else 2
     for m1, m2 in phase_counts(problem):
-        if fold:
-            taps_h, taps_w, tiles_h = -(-kw // (m1 * m2)), 1, 0
-            widths = [(nv, nv * lanes) for nv in (1, 2, 4) if nv <= most_vectors]
-        else:
-            taps_h, taps_w, tiles_h = -(-kh // m2), -(-kw // m1), -(-oh // m2)
-            vectors = -(-(-(-ow // m1)) // lanes)
-            nv = min(range(1, most_vectors + 1), key=lambda n: (-(-vectors // n) * (n + 0.3), n))
-            across = -(-vectors // nv)
-            widths = [(nv, -(-across // cut) * nv * lanes) for cut in _CUTS if cut <= across]
-        for nv, cols in widths:
-            blocks_w = 1 if fold else -(-(-(-ow // m1)) // cols)
-            in_cols = cols if fold else -(-(cols + taps_w - 1) // lanes) * lanes
-            if fold:
-                tiles_h = -(-ow // (cols * m1 * m2))
-            for rh in _register_tiles(problem, device, taps_h):
-                seen = set()
-                for cut in _CUTS:
-                    rows = -(-(-(-tiles_h // cut)) // rh) * rh
-                    if rows in seen:
-                        continue
-                    seen.add(rows)
+        taps_h, taps_w = (_over(kw, m1 * m2), 1) if fold else (_over(kh, m2), _over(kw, m1))
+        for nv, cols in _widths(problem, device, m1):
+            tiles_h = _over(ow, cols * m1 * m2) if fold else _over(oh, m2)
+            in_cols = cols if fold else _over(cols + taps_w - 1, lanes) * lanes
+            blocks_w = 1 if fold else _over(_over(ow, m1), cols)
+            for rh in _register_rows(device, taps_h):
+                for rows in {_over(_over(tiles_h, cut), rh) * rh for cut in _CUTS}:
                     yield Sizes(fold, m1, m2, taps_h, taps_w, rh, nv, rows, cols, in_cols,
-                                -(-tiles_h // rows), blocks_w)  # fmt: skip
+                                _over(tiles_h, rows), blocks_w)  # fmt: skip
 
 
 def _product_cycles(s: Sizes, planes: int) -> float:
@@ -162,7 +166,7 @@ def choose(problem: ConvProblem, device: DeviceInfo) -> tuple[float, Sizes]:
         cycles = _cycles(s, problem, lanes)
         if s.input_bytes(c, size) > device.l2 * 3 // 4:
             cycles *= 2  # products would wait for the transformed input
-        rounds = -(-tasks // device.threads)
+        rounds = _over(tasks, device.threads)
         if best is None or rounds * cycles < best[0]:
             best = rounds * cycles, s
     assert best is not None

@@ -15,7 +15,7 @@ import numba
 from .finish import FINISH_FIELDS, make_finish_vector
 from .fir_tile import call_correlate, call_join, call_split
 from .geometry import as_record
-from .simd import load, load_gather, load_scalar, range_mask, store, transpose_block
+from .simd import load_gather, load_scalar, range_mask, store, transpose_block
 from .transform import call_lines
 from .vectors import ITEMSIZE
 

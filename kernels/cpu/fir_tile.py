@@ -109,9 +109,7 @@ class _Correlation:
         """Emit the loop over the tap columns of input row `q`."""
         builder = self.builder
         row = builder.gep(x, [builder.mul(self.row_step, q)])
-        weights = [
-            builder.gep(w, [builder.mul(builder.sub(q, I64(r)), self.kw)]) for r in reached
-        ]
+        weights = [builder.gep(w, [builder.mul(builder.sub(q, I64(r)), self.kw)]) for r in reached]
         if self.single:
             return self.tap(row, weights, I64(0), reached, sums)
         return _loop(
@@ -218,9 +216,7 @@ def _split_line(
             line += split_phases(builder, vectors)
         matrix = matrices(phases, phases)[INPUT]
         for i, value in enumerate(apply_matrix(builder, matrix, line[: len(matrix)])):
-            store_vector(
-                builder, builder.gep(goal, [builder.mul(args[4], I64(i))]), value, storage
-            )
+            store_vector(builder, builder.gep(goal, [builder.mul(args[4], I64(i))]), value, storage)
         return context.get_dummy_value()
 
     return types.void(*([types.intp] * 5), m, lanes, masked, code), codegen
@@ -260,9 +256,7 @@ def _join_line(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         base, goal = pointer(builder, args[0], I8), pointer(builder, args[2], I8)
         line = [
-            load_vector(
-                builder, builder.gep(base, [builder.mul(args[1], I64(i))]), count, storage
-            )
+            load_vector(builder, builder.gep(base, [builder.mul(args[1], I64(i))]), count, storage)
             for i in range(2 * phases - 1)
         ]
         outputs = apply_matrix(builder, matrices(phases, phases)[OUTPUT], line)

@@ -9,14 +9,15 @@ of the peak that the kernel reaches, plus the bytes that it must move.
 
 from __future__ import annotations
 
-import importlib
+import functools
+import importlib.util
 import math
 from collections.abc import Callable
 
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 
-from . import brgemm_blocks, dilated, fast_fir_sizes, winograd_tiles
+from . import brgemm_blocks, dilated, fast_fir_sizes, fft_sizes, winograd_tiles
 
 __all__ = ["SPECS"]
 
@@ -304,6 +305,32 @@ def _fast_fir_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     return reasons
 
 
+#: Fewer taps than this are far from where a transform of blocks pays.
+_FFT_TAPS = 64
+#: Most transformed kernels of one group: each takes as much memory as a block.
+_FFT_KERNELS = 64
+
+
+def _fft_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    reasons = []
+    if not _has_scipy():
+        reasons.append("needs SciPy's FFT: pip install 'fastconv[scipy]'")
+    if any(step != 1 for step in problem.stride):
+        reasons.append(f"wants a stride of 1; this has {problem.stride}")
+    taps = math.prod(problem.kernel_size)
+    if taps < _FFT_TAPS:
+        reasons.append(f"is for kernels of at least {_FFT_TAPS} taps; this has {taps}")
+    kernels = problem.out_channels // problem.groups * (problem.in_channels // problem.groups)
+    if kernels > _FFT_KERNELS:
+        reasons.append(f"would transform {kernels} kernels of a group, more than {_FFT_KERNELS}")
+    return reasons
+
+
+@functools.cache
+def _has_scipy() -> bool:
+    return importlib.util.find_spec("scipy") is not None
+
+
 SPECS = (
     KernelSpec(
         name="cpu.im2col_gemm",
@@ -363,10 +390,21 @@ SPECS = (
         op="conv",
         device="cpu",
         reasons=_fast_fir_reasons,
-        cost=lambda problem, device: fast_fir_sizes.seconds(problem, device),
+        cost=fast_fir_sizes.seconds,
         target="fastconv.kernels.cpu.fast_fir:plan",
         workspace=_workspace("fast_fir"),
         tolerance=_FAST_FIR_TOLERANCE,
+        exact=False,
+    ),
+    KernelSpec(
+        name="cpu.fft",
+        op="conv",
+        device="cpu",
+        reasons=_fft_reasons,
+        cost=lambda problem, device: fft_sizes.choose(problem, device)[0],
+        target="fastconv.kernels.cpu.fft:plan",
+        workspace=_workspace("fft"),
+        tolerance=_TOLERANCE,
         exact=False,
     ),
 )
