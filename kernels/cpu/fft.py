@@ -119,7 +119,7 @@ class FftPlan:
     ) -> None:  # fmt: skip
         """Compute some blocks."""
         read, multiply, finish = self.kernels
-        geometry, lengths = self.record.ctypes.data, self.blocks.lengths
+        lengths = self.blocks.lengths
         inputs, outputs = count * self.problem.in_channels, count * self.problem.out_channels
         scratch = np.zeros(64, np.int64)  # first block, then room for a vector
         scratch[0] = first
@@ -128,13 +128,18 @@ class FftPlan:
         sums, blocks = kept_arrays(
             ((outputs, *half), complex_type), ((inputs, *lengths), self.compute)
         )
-        pool.run(read, geometry, x, packed, None, None, blocks, scratch, inputs, 1)
+        self._run_tasks(read, inputs, (x, packed, None, None, blocks, scratch))
         spectra = self.forward(blocks, axes=self._axes, workers=self.threads)
-        pool.run(multiply, geometry, spectra, packed, None, None, sums, scratch, outputs, 1)
+        self._run_tasks(multiply, outputs, (spectra, packed, None, None, sums, scratch))
         blocks = self.inverse(
             sums, s=lengths, axes=self._axes, workers=self.threads, overwrite_x=True
         )
-        pool.run(finish, geometry, blocks, packed, bias, residual, out, scratch, outputs, 1)
+        self._run_tasks(finish, outputs, (blocks, packed, bias, residual, out, scratch))
+
+    def _run_tasks(self, kernel: int, tasks: int, operands: pool.Operands) -> None:
+        """Run machine code in the calling thread, beside whose memory SciPy's threads work."""
+        job = pool.make_job(kernel, self.record.ctypes.data, tasks, 1)
+        pool.run(job.ctypes.data, 1, operands)
 
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
