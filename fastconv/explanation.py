@@ -1,7 +1,7 @@
 """What the dispatcher thinks of a problem, for people to read.
 
-Costs are those of a call as it is made: a problem or a line stands for an object whose weight is
-packed once, a call of ``conv2d`` packs it each time.
+Costs are those of a call as it is made: an object packs its weight once, as a problem or a line
+without arrays is thought to, and a call of ``conv2d`` packs it each time.
 """
 
 from __future__ import annotations
@@ -80,9 +80,10 @@ def explain(what: ConvProblem | str | Callable[..., Any], *args: Any, **kwargs: 
 
     Parameters
     ----------
-    what : ConvProblem, str or function
+    what : ConvProblem, str, function or object
         A problem, a problem line (see `fastconv.problem.parse_line`), or ``conv1d``, ``conv2d``,
-        ``conv3d`` with the arguments of a call, which is not made.
+        ``conv3d`` with the arguments of a call, which is not made, or a `Conv1d`, `Conv2d` or
+        `Conv3d` with its input.
     *args, **kwargs
         Arguments of that call.
 
@@ -101,7 +102,10 @@ def explain(what: ConvProblem | str | Callable[..., Any], *args: Any, **kwargs: 
     if isinstance(what, ConvProblem):
         return _explain(what, packed=True)
     from .functional import problem_of_call
+    from .modules import Conv1d, Conv2d, Conv3d
 
+    if isinstance(what, (Conv1d, Conv2d, Conv3d)):
+        return _explain(what.problem(*args, **kwargs), packed=True)
     return _explain(problem_of_call(what, *args, **kwargs), packed=False)
 
 

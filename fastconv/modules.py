@@ -18,16 +18,23 @@ from .calls import (
     Padding,
     PreparedCall,
     Sizes,
+    make_problem,
     parse_activation,
     prepare,
     run_prepared,
     unbatch,
 )
 from .errors import DTypeError, ShapeError
+from .problem import ConvProblem
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "fold_batch_norm"]
 
 Array = NDArray[Any]
+
+
+def _fixed(value: Any) -> Any:
+    """Return a list as a tuple, which nobody can change later."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 class _Conv:
@@ -65,10 +72,7 @@ class _Conv:
         self.weight.flags.writeable = False
         self.activation = activation
         self.tune = tune
-        self._geometry = tuple(
-            tuple(value) if isinstance(value, list) else value
-            for value in (stride, padding, dilation, groups)
-        )
+        self._geometry = (_fixed(stride), _fixed(padding), _fixed(dilation), _fixed(groups))
         self._packed: dict[Hashable, Array | None] = {}
 
     def __repr__(self) -> str:
@@ -77,6 +81,12 @@ class _Conv:
             f"{name}={value}" for name, value in zip(names, self._geometry, strict=True)
         )
         return f"{type(self).__name__}({self.weight.shape} {self.weight.dtype}, {geometry})"
+
+    def problem(self, input: Array) -> ConvProblem:
+        """Return the problem that a call with this input computes."""
+        x = require_array("input", input)
+        batched = x[None] if x.ndim == self._ndim + 1 else x
+        return make_problem(self._ndim, batched, self.weight, self._geometry)
 
     def prepare(self, input: Array, residual: Array | None = None, out: Array | None = None) -> str:
         """Choose and compile the kernel for an input and pack the weight, without computing.
@@ -98,7 +108,7 @@ class _Conv:
             x,
             self.weight,
             self.bias,
-            self._geometry,  # type: ignore[arg-type]
+            self._geometry,
             self.activation,
             residual,
             out,

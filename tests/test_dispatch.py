@@ -74,16 +74,18 @@ def test_the_cheapest_kernel_without_a_reason_against_it_is_chosen() -> None:
         assert chosen.milliseconds == min(times), of.line()
 
 
-def test_explain_takes_a_problem_a_line_or_a_call() -> None:
+def test_explain_takes_a_problem_a_line_a_layer_or_a_call() -> None:
     x, weight = arrays()
     told = [
         fastconv.explain(DENSE),
         fastconv.explain(DENSE.line("name")),
+        fastconv.explain(fastconv.Conv2d(weight, padding=1), x),
+        fastconv.explain(fastconv.Conv2d(weight, padding=1), x[0]),
         fastconv.explain(fastconv.conv2d, x, weight, padding=1),
         fastconv.explain(fastconv.conv2d, x, weight, None, 1, 1, activation="relu"),
     ]
-    assert {each.chosen for each in told[:2]} == {dispatch.choose(DENSE).name}
-    assert {each.chosen for each in told[2:]} == {dispatch.choose(DENSE, packed=False).name}
+    assert {each.chosen for each in told[:4]} == {dispatch.choose(DENSE).name}
+    assert {each.chosen for each in told[4:]} == {dispatch.choose(DENSE, packed=False).name}
     last = np.moveaxis(np.ones((1, 14, 14, 16), np.float32), -1, 1)
     assert fastconv.explain(fastconv.conv2d, last, weight, padding="same").chosen
     one = fastconv.explain(fastconv.conv1d, np.ones((4, 9)), np.ones((4, 1, 3)), groups=4)

@@ -230,6 +230,19 @@ def test_out_that_overlaps_the_input_is_right_or_refused(
         assert_exact(result, truth)
 
 
+@pytest.mark.parametrize("step", [2, -3])
+def test_out_that_is_the_input_and_has_gaps_between_its_elements(
+    step: int, rng: np.random.Generator
+) -> None:
+    base = rng.integers(-4, 5, (2, 4, 9, 36)).astype(np.float32)
+    weight = rng.integers(-4, 5, (4, 4, 3, 3)).astype(np.float32)
+    x, kept = base[..., ::step], base.copy()
+    truth = fastconv.conv2d(x.copy(), weight, padding=1)
+    fastconv.conv2d(x, weight, padding=1, out=x)
+    kept[..., ::step] = truth
+    np.testing.assert_array_equal(base, kept)
+
+
 def test_a_layer_keeps_its_weights_when_the_array_changes(rng: np.random.Generator) -> None:
     of = PROBLEMS[0]
     t = small_integers(of, rng)

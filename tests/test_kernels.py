@@ -261,16 +261,17 @@ def test_float16_overflows_to_infinity(spec: KernelSpec, each: ConvProblem) -> N
             assert_close(actual, truth, spec.tolerance["float16"], f"epilogue {epilogue}")
 
 
+@pytest.mark.parametrize("argument", ["x", "weight"])
 @pytest.mark.parametrize(("spec", "each"), supported(SMALL_PROBLEMS))
 def test_denormals_count_as_zero_but_those_of_float16(
-    spec: KernelSpec, each: ConvProblem, rng: np.random.Generator
+    spec: KernelSpec, each: ConvProblem, argument: str, rng: np.random.Generator
 ) -> None:
     for dtype, tiny in (("float32", 1e-40), ("float64", 1e-310), ("float16", 2.0**-24)):
         of = each.with_(dtype=dtype)
         if refusals(spec, of):
             continue
         tensors = small_integers(of, rng)
-        tensors.x[...] = tensors.x * tensors.x.dtype.type(tiny)
+        getattr(tensors, argument)[...] *= tensors.x.dtype.type(tiny)
         tensors.bias[...] = tensors.residual[...] = 0
         truth = expected(of, tensors) if dtype == "float16" else np.zeros(of.out_shape)
         scale = max(np.max(np.abs(truth)), tiny)

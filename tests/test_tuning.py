@@ -107,6 +107,18 @@ def test_the_environment_tunes_every_call(lab: Laboratory, monkeypatch: pytest.M
     assert dispatch.choose(OF, packed=False).name == second
 
 
+@pytest.mark.parametrize(("value", "expected"), [(None, "False"), ("0", "False"), ("1", "True")])
+def test_the_environment_is_read(value: str | None, expected: str) -> None:
+    settings = {name: text for name, text in os.environ.items() if name != "FASTCONV_TUNE"}
+    if value is not None:
+        settings["FASTCONV_TUNE"] = value
+    program = "from fastconv.config import config; print(config.tune)"
+    child = subprocess.run(
+        [sys.executable, "-c", program], env=settings, capture_output=True, text=True, check=True
+    )
+    assert child.stdout.strip() == expected
+
+
 def test_a_functional_call_is_measured_with_its_packing(lab: Laboratory) -> None:
     first, second, third, *_ = by_cost(packed=False)
     lab.seconds = {first: 1e-3, second: 2e-3, third: 9e-3}
