@@ -189,7 +189,7 @@ def _winograd_product_seconds(
     cycles = vectors * (elements * (c + 7 * -(-c // 64)) + 12 * elements + 8 * outputs)
     per_cycle = 1.0 if device.vector_bytes == 64 else 2.0  # narrower vectors run two at a time
     # Panels of two vectors of tiles; where there are few, a task has two panels and a part of K.
-    panels = -(-tiles // (2 * lanes)) * problem.batch
+    panels = max(1, -(-tiles // (2 * lanes)) * problem.batch)
     few = panels * problem.groups < 4 * device.threads
     k_panels = -(-k // (2 * lanes))
     tasks = -(-panels // 2) * k_panels if few else panels

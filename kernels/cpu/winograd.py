@@ -97,17 +97,26 @@ _CHANNEL_BLOCK = 64
 _LONG_LINE = 6
 
 
+def _panel_of(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> Tile:
+    """Return the shape of a panel of tiles: of one vector where V and M of two outgrow L2."""
+    tile = gemm_tile(device, storage_code(problem.dtype))
+    c = problem.in_channels // problem.groups
+    both = sizes.elements * tile.nr * (c + tile.nr) * (8 if problem.dtype == "float64" else 4)
+    return tile if both <= device.l2 else Tile(tile.mr, 1, tile.lanes)
+
+
 def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> dict[str, int]:
     """Return how the work is cut into tasks."""
     tile = gemm_tile(device, storage_code(problem.dtype))
     size = 8 if problem.dtype == "float64" else 4
+    panel_tiles = _panel_of(problem, device, sizes).nr
     out = (1, 1, *problem.out_size)[-3:]
     tiles = [-(-o // m) for o, m in zip(out, sizes.m, strict=True)]
     k, c = problem.out_channels // problem.groups, problem.in_channels // problem.groups
-    image_panels = -(-math.prod(tiles) // tile.nr)
+    image_panels = -(-math.prod(tiles) // panel_tiles)
     panels, k_panels = max(1, image_panels * problem.batch), -(-k // tile.nr)
-    panel_bytes = sizes.elements * c * tile.nr * size
-    product_bytes = sizes.elements * tile.nr * tile.nr * size
+    panel_bytes = sizes.elements * c * panel_tiles * size
+    product_bytes = sizes.elements * panel_tiles * tile.nr * size
     most = max(1, device.l2 // _PRODUCTS_SHARE // product_bytes)
     shared_bytes = panels * problem.groups * panel_bytes
     # With few panels, parts of K keep the threads busy.
@@ -135,20 +144,20 @@ def _layout(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> dict[str,
     tile = gemm_tile(device, storage_code(problem.dtype))
     size = 8 if problem.dtype == "float64" else 4
     fields = _blocks(problem, device, sizes)
-    line = tile.lanes * size
+    line, panel_tiles = tile.lanes * size, _panel_of(problem, device, sizes).nr
     fields["element_pitch"] = fields["part_panels"] * tile.nr * size
     fields["tile_pitch"] = _odd_lines(sizes.elements * fields["element_pitch"])
     fields["run"] = tile.lanes // math.gcd(tile.lanes, sizes.m[2])
     fields["joined_pitch"] = -(-fields["run"] * sizes.m[2] // tile.lanes) * tile.lanes * line
     own_input = 0 if fields["shared"] else fields["block_panels"] * fields["panel_bytes"]
-    lines = sizes.elements * (tile.nr + tile.lanes) * size
+    lines = sizes.elements * (panel_tiles + tile.lanes) * size
     parts = {
         "products_at": own_input,
-        "lines_at": fields["block_panels"] * tile.nr * fields["tile_pitch"],
+        "lines_at": fields["block_panels"] * panel_tiles * fields["tile_pitch"],
         "more_lines_at": lines,
         "joined_at": math.prod(sizes.m[:2]) * sizes.n[2] * line,
         "segments_at": math.prod(sizes.m[:2]) * fields["joined_pitch"],
-        "scratch_at": tile.nr * SEGMENT_WORDS * 8,
+        "scratch_at": panel_tiles * SEGMENT_WORDS * 8,
         "worker_bytes": (tile.lanes + 1) * line,
     }
     end = 0
@@ -233,7 +242,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
     k_panels = -(-problem.out_channels // problem.groups // tile.nr)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields[name] for name in FIELDS}),
-        stages=_stages(problem, fields, tile, storage, compute),
+        stages=_stages(problem, fields, tile, _panel_of(problem, device, sizes)),
         workers=workers,
         workspace_bytes=fields["worker_at"] + fields["worker_bytes"] * workers,
         compute=compute_dtype(problem.dtype),
@@ -249,15 +258,17 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
 
 
 def _stages(
-    problem: ConvProblem, fields: dict[str, int], tile: Tile, storage: int, compute: int
+    problem: ConvProblem, fields: dict[str, int], tile: Tile, panel: Tile
 ) -> tuple[Stage, ...]:
     """Return the stages of a call."""
-    key = (tile.mr, tile.nv, tile.lanes, storage)
-    main = compile_kernel(make_kernel(tile, storage, compute), "winograd", *key)
+    storage = storage_code(problem.dtype)
+    compute = F64 if storage == F64 else F32
+    key = (tile.mr, tile.nv, tile.lanes, panel.nv, storage)
+    main = compile_kernel(make_kernel(tile, panel, storage, compute), "winograd", *key)
     tasks = problem.groups * fields["blocks"]
     if not fields["shared"]:
         return (Stage(main, tasks),)
-    first = compile_kernel(make_stage(tile, compute), "winograd_input", *key)
+    first = compile_kernel(make_stage(panel, compute), "winograd_input", *key)
     chunks = -(-problem.in_channels // problem.groups // STAGE_CHANNELS)
     panels = problem.batch * problem.groups * fields["image_panels"]
     return (Stage(first, panels * chunks), Stage(main, tasks * fields["parts"]))

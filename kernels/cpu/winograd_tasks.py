@@ -140,7 +140,7 @@ def _make_transform_panel(tile: Tile, compute: int) -> Any:
 
 
 @functools.cache
-def _make_multiply(tile: Tile, compute: int) -> Any:
+def _make_multiply(tile: Tile, panel_tiles: int, compute: int) -> Any:
     """Return a function that multiplies one block of panels by one part of K: M[tile, e, K]."""
     mr, nr, lanes, size = tile.mr, tile.nr, tile.lanes, ITEMSIZE[compute]
 
@@ -150,7 +150,7 @@ def _make_multiply(tile: Tile, compute: int) -> Any:
         for row in range(0, width, mr):
             for c in range(0, g.c, g.channel_block):
                 call_tile(
-                    g.tile, v + (c * nr + row) * size, nr * size,
+                    g.tile, v + (c * panel_tiles + row) * size, panel_tiles * size,
                     u + c * nr * size, nr * size, min(g.channel_block, g.c - c),
                     products + row * g.tile_pitch, g.tile_pitch, g.zeros, int(c > 0), -math.inf,
                     math.inf, channels, min(mr, width - row),
@@ -169,36 +169,36 @@ def _make_multiply(tile: Tile, compute: int) -> Any:
                 for p in range(panels):
                     multiply_panel(
                         g, u + e * e_step + j * g.c * size,
-                        v + p * g.panel_bytes + e * g.c * nr * size,
-                        _panel_width(g, nr, first_panel + p), channels,
-                        at + p * nr * g.tile_pitch,
+                        v + p * g.panel_bytes + e * g.c * panel_tiles * size,
+                        _panel_width(g, panel_tiles, first_panel + p), channels,
+                        at + p * panel_tiles * g.tile_pitch,
                     )  # fmt: skip
 
     return multiply
 
 
 @numba.njit
-def _panel_width(g: Any, nr: int, panel: int) -> int:
+def _panel_width(g: Any, panel_tiles: int, panel: int) -> int:
     """Return the tiles of a panel; the last of each image may not be full."""
-    return min(nr, g.td * g.th * g.tw - panel % g.image_panels * nr)
+    return min(panel_tiles, g.td * g.th * g.tw - panel % g.image_panels * panel_tiles)
 
 
 @functools.cache
-def make_kernel(tile: Tile, storage: int, compute: int) -> Any:
-    """Return the main task: see the drawing at the top of this file."""
-    nr, size = tile.nr, ITEMSIZE[compute]
-    transform_panel = _make_transform_panel(tile, compute)
+def make_kernel(tile: Tile, panel: Tile, storage: int, compute: int) -> Any:
+    """Return the main task, for register tiles and panels of tiles of these shapes."""
+    nr, panel_tiles, size = tile.nr, panel.nr, ITEMSIZE[compute]
+    transform_panel = _make_transform_panel(panel, compute)
     finish_panel = make_finish_panel(tile, storage, compute)
-    list_segments = make_list_segments(nr)
-    multiply = _make_multiply(tile, compute)
+    list_segments = make_list_segments(panel_tiles)
+    multiply = _make_multiply(tile, panel_tiles, compute)
 
     @numba.njit
     def transform(g: Any, x: int, first_panel: int, panels: int, v: int, worker: int) -> None:
         for p in range(panels):
             image, at = (first_panel + p) // g.image_panels, (first_panel + p) % g.image_panels
             transform_panel(
-                g, x + image * g.xn, at, _panel_width(g, nr, at), 0, g.c, v + p * g.panel_bytes,
-                worker + g.segments_at, worker + g.lines_at,
+                g, x + image * g.xn, at, _panel_width(g, panel_tiles, at), 0, g.c,
+                v + p * g.panel_bytes, worker + g.segments_at, worker + g.lines_at,
             )  # fmt: skip
 
     @numba.njit
@@ -209,9 +209,9 @@ def make_kernel(tile: Tile, storage: int, compute: int) -> Any:
         segments = worker + g.segments_at
         for p in range(panels):
             image, at = (first_panel + p) // g.image_panels, (first_panel + p) % g.image_panels
-            count = list_segments(g.region, at * nr, segments)
+            count = list_segments(g.region, at * panel_tiles, segments)
             finish_panel(
-                g, products + p * nr * g.tile_pitch, channels, segments, count, bias,
+                g, products + p * panel_tiles * g.tile_pitch, channels, segments, count, bias,
                 out + image * g.yn, residual + image * g.rn, worker,
             )  # fmt: skip
 
@@ -254,10 +254,10 @@ STAGE_CHANNELS = 16
 
 
 @functools.cache
-def make_stage(tile: Tile, compute: int) -> Any:
+def make_stage(panel: Tile, compute: int) -> Any:
     """Return the first stage's task: one panel of tiles, some channels, into shared memory."""
-    nr = tile.nr
-    transform_panel = _make_transform_panel(tile, compute)
+    panel_tiles = panel.nr
+    transform_panel = _make_transform_panel(panel, compute)
 
     def task(
         geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
@@ -270,7 +270,7 @@ def make_stage(tile: Tile, compute: int) -> Any:
         group = rest // (g.image_panels * g.n)
         mine = workspace + g.worker_at + worker * g.worker_bytes
         transform_panel(
-            g, x + image * g.xn + group * g.c * g.xc, at, _panel_width(g, nr, at),
+            g, x + image * g.xn + group * g.c * g.xc, at, _panel_width(g, panel_tiles, at),
             chunk * STAGE_CHANNELS, min((chunk + 1) * STAGE_CHANNELS, g.c),
             workspace + rest * g.panel_bytes, mine + g.segments_at, mine + g.lines_at,
         )  # fmt: skip
