@@ -4,21 +4,29 @@ Wins for kernels of 2 to 7 taps an axis with some tens of channels on both sides
 36 products where the definition has 144, F(6x6, 3x3) 64 instead of 324. What it saves is partly
 spent on transforms, whose share is about ``1 / K + 1 / C``::
 
-    task = image x group x block of tiles (x part of K, where there are few tiles)
-      transform: for channel, for panel of tiles             V[e, C, tiles]     in L2
-      for part of K: rows whose products fit L2
+    task = group x block of panels of tiles (x part of K, where there are few panels)
+      transform: for panel, for channel                      V[e, C, tiles]    lanes are tiles
+      for part of K
         for e in the n_d * n_h * n_w elements of a tile
-          M[e] = U[e] * V[e]                                 the register tile of gemm.py
-        for row: inverse transform, join tiles to rows       bias, residual, activation, store
+          for panel of K, for panel of tiles
+            M[tile, e, K] = V[e, :, tile] * U[e, :, K]       the register tile of gemm.py
+        for tile: inverse transform, join, store             lanes are output channels
 
-Tiles are numbered through the whole output, as pixels are in `im2col_gemm`, so a vector holds one
-element of `lanes` tiles. Axes of kernel size 1 (1x7, 7x1) are not transformed.
+Tiles are numbered through the whole output, as pixels are in `im2col_gemm`. In the register tile
+they are the rows, which are broadcast, and output channels are the lanes: 49 tiles (28x28) cost 49
+rows where 64 lanes would be needed for them, and 16 tiles (14x14) run at full speed. Axes of kernel
+size 1 (1x7, 7x1) are not transformed.
 
-With few tiles (a 14x14 map has 16) the same transformed input is needed by several parts of K that
-run on different threads: then a first stage transforms all of it into shared memory.
+Bytes: a step of the 12 x 2 tile is 24 cycles of multiply-adds and reads 128 bytes of U and a line
+of V, 8 bytes a cycle of the 32 that L2 delivers. U (``prod(n / r)`` times the weights: 4 times for
+F(4x4, 3x3), 37 MB for 512 to 512 channels) comes from L3 or memory once for each panel of 32 tiles:
+2 bytes a cycle. V and M of a panel stay in L2: 295 KB each for F(4x4, 3x3) of 64 channels.
 
-Transformed weights are ``prod(n / r)`` times as large as the weights: 4 times for F(4x4, 3x3).
-Where they outgrow L3 and there are few tiles to use them on, the definition is faster.
+With fewer than four panels a thread, parts of K are tasks of their own: a first stage transforms
+all of the input into shared memory, and U is read once for each block of two panels. Then products
+of one panel of K stay in L2, and no thread waits for another's tiles.
+
+Where U outgrows L3 and there are few tiles to use it on, the definition is faster.
 
 Rounding: see cook_toom.py. The arithmetic is not that of the definition, so a NaN or an infinity
 spreads over its tile, and ``precision("exact")`` leaves this kernel out.

@@ -1,7 +1,8 @@
 """The machine code of winograd.py: its tasks, from the input to the output.
 
-In the order in which the data goes through it: tiles are gathered and transformed (V), multiplied
-by the transformed weights (M = U V), transformed back and stored; then the packer of the weights.
+In the order in which the data goes through it: tiles are gathered and transformed (V), and
+multiplied by the transformed weights (M). What follows is in winograd_output.py, the packer of the
+weights in winograd_weights.py.
 """
 
 from __future__ import annotations
