@@ -32,7 +32,7 @@ __all__ = [
 #: Below so many multiply-adds a helper costs more than it brings (a hand-over is a microsecond).
 _SERIAL_MACS = 100_000
 #: Workspaces up to this size are kept for a thread's next call; fresh pages cost time.
-_KEPT_BYTES = 8 << 20
+_KEPT_BYTES = 32 << 20
 
 _SIGNATURE = jit.void(9)
 _kept = threading.local()

@@ -221,21 +221,20 @@ def _winograd_product_seconds(
     vectors = -(-k // lanes) * tiles * problem.batch * problem.groups
     cycles = vectors * (elements * (c + 7 * -(-c // 64)) + 12 * elements + 8 * outputs)
     per_cycle = 1.0 if device.vector_bytes == 64 else 2.0  # narrower vectors run two at a time
-    # Panels of two vectors of tiles; where there are few, a task has two panels and a part of K.
+    # Panels of two vectors of tiles; where there are few, weights are read once for two of them.
+    # All but what is the same for every tile scales with the threads, so that their number does not
+    # decide which tile is chosen: results are then the same bits for any number.
     panels = max(1, -(-tiles // (2 * lanes)) * problem.batch)
-    few = panels * problem.groups < 4 * device.threads
-    k_panels = -(-k // (2 * lanes))
-    tasks = -(-panels // 2) * k_panels if few else panels
-    rounds = -(-tasks * problem.groups // device.threads) * device.threads
-    arithmetic = cycles / 3.6e9 / per_cycle / device.threads * rounds / (tasks * problem.groups)
+    few = panels * problem.groups < 8
     compute_size = 8 if problem.dtype == "float64" else 4
     weights = elements * k * c * compute_size * problem.groups
     inputs = elements * c * tiles * problem.batch * compute_size * problem.groups
     streamed = weights * (-(-panels // 2) if few else panels) if weights > device.l2 // 2 else 0
-    waits = streamed / (260e9 if weights <= device.l3 // 2 else 90e9)
-    waits += inputs * k_panels / 260e9 if few else 0.0
+    waits = streamed / (130e9 if weights <= device.l3 // 2 else 45e9)
+    waits += inputs * -(-k // (2 * lanes)) / 130e9 if few else 0.0
+    seconds = (cycles / 3.6e9 / per_cycle + waits) / device.threads
     moved = (math.prod(problem.x_shape) + 2 * math.prod(problem.out_shape)) * size
-    return arithmetic + waits + max(0.0, moved - device.l3 / 4) * 0.6 / 20e9
+    return seconds + max(0.0, moved - device.l3 / 4) * 0.6 / 20e9
 
 
 def _winograd_cost(m: int, problem: ConvProblem, device: DeviceInfo) -> float:

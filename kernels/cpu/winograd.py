@@ -4,21 +4,29 @@ Wins for kernels of 2 to 7 taps an axis with some tens of channels on both sides
 36 products where the definition has 144, F(6x6, 3x3) 64 instead of 324. What it saves is partly
 spent on transforms, whose share is about ``1 / K + 1 / C``::
 
-    task = image x group x block of tiles (x part of K, where there are few tiles)
-      transform: for channel, for panel of tiles             V[e, C, tiles]     in L2
-      for part of K: rows whose products fit L2
+    task = group x block of panels of tiles (x part of K, where there are few panels)
+      transform: for panel, for channel                      V[e, C, tiles]    lanes are tiles
+      for part of K
         for e in the n_d * n_h * n_w elements of a tile
-          M[e] = U[e] * V[e]                                 the register tile of gemm.py
-        for row: inverse transform, join tiles to rows       bias, residual, activation, store
+          for panel of K, for panel of tiles
+            M[tile, e, K] = V[e, :, tile] * U[e, :, K]       the register tile of gemm.py
+        for tile: inverse transform, join, store             lanes are output channels
 
-Tiles are numbered through the whole output, as pixels are in `im2col_gemm`, so a vector holds one
-element of `lanes` tiles. Axes of kernel size 1 (1x7, 7x1) are not transformed.
+Tiles are numbered through the whole output, as pixels are in `im2col_gemm`. In the register tile
+they are the rows, which are broadcast, and output channels are the lanes: 49 tiles (28x28) cost 49
+rows where 64 lanes would be needed for them, and 16 tiles (14x14) run at full speed. Axes of kernel
+size 1 (1x7, 7x1) are not transformed.
 
-With few tiles (a 14x14 map has 16) the same transformed input is needed by several parts of K that
-run on different threads: then a first stage transforms all of it into shared memory.
+Bytes: a step of the 12 x 2 tile is 24 cycles of multiply-adds and reads 128 bytes of U and a line
+of V, 8 bytes a cycle of the 32 that L2 delivers. U (``prod(n / r)`` times the weights: 4 times for
+F(4x4, 3x3), 37 MB for 512 to 512 channels) comes from L3 or memory once for each panel of 32 tiles:
+2 bytes a cycle. V and M of a panel stay in L2: 295 KB each for F(4x4, 3x3) of 64 channels.
 
-Transformed weights are ``prod(n / r)`` times as large as the weights: 4 times for F(4x4, 3x3).
-Where they outgrow L3 and there are few tiles to use them on, the definition is faster.
+With fewer than four panels a thread, parts of K are tasks of their own: a first stage transforms
+all of the input into shared memory, and U is read once for each block of two panels. Then products
+of one panel of K stay in L2, and no thread waits for another's tiles.
+
+Where U outgrows L3 and there are few tiles to use it on, the definition is faster.
 
 Rounding: see cook_toom.py. The arithmetic is not that of the definition, so a NaN or an infinity
 spreads over its tile, and ``precision("exact")`` leaves this kernel out.
@@ -71,18 +79,27 @@ _CHANNEL_BLOCK = 64
 _LONG_LINE = 6
 
 
+def _panel_of(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> Tile:
+    """Return the shape of a panel of tiles: of one vector where V and M of two outgrow L2."""
+    tile = gemm_tile(device, storage_code(problem.dtype))
+    c = problem.in_channels // problem.groups
+    both = sizes.elements * tile.nr * (c + tile.nr) * (8 if problem.dtype == "float64" else 4)
+    return tile if both <= device.l2 else Tile(tile.mr, 1, tile.lanes)
+
+
 def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> dict[str, int]:
     """Return how the work is cut into tasks."""
     tile = gemm_tile(device, storage_code(problem.dtype))
     size = 8 if problem.dtype == "float64" else 4
+    panel_tiles = _panel_of(problem, device, sizes).nr
     k, c = problem.out_channels // problem.groups, problem.in_channels // problem.groups
-    image_panels = -(-sizes.tiles // tile.nr)
+    image_panels = -(-sizes.tiles // panel_tiles)
     panels, k_panels = max(1, image_panels * problem.batch), -(-k // tile.nr)
     # One cache line more than C vectors: with a power of two between them, the elements of a tile
     # would all lie in one set of L1 and push each other out.
-    element_bytes = c * tile.nr * size + 64
+    element_bytes = c * panel_tiles * size + 64
     panel_bytes = sizes.elements * element_bytes
-    product_bytes = sizes.elements * tile.nr * tile.nr * size
+    product_bytes = sizes.elements * panel_tiles * tile.nr * size
     most = max(1, device.l2 // _PRODUCTS_SHARE // product_bytes)
     shared_bytes = panels * problem.groups * panel_bytes
     # With few panels, parts of K keep the threads busy.
@@ -112,7 +129,7 @@ def _layout(
     tile = gemm_tile(device, storage_code(problem.dtype))
     size = 8 if problem.dtype == "float64" else 4
     fields = _blocks(problem, device, sizes)
-    line = tile.lanes * size
+    line, panel_tiles = tile.lanes * size, _panel_of(problem, device, sizes).nr
     fields["shared_at"] = copied_bytes
     fields["worker_at"] = copied_bytes + fields.pop("shared_bytes")
     fields["element_pitch"] = fields["part_panels"] * tile.nr * size
@@ -120,14 +137,14 @@ def _layout(
     fields["run"] = tile.lanes // math.gcd(tile.lanes, sizes.m[2])
     fields["joined_pitch"] = -(-fields["run"] * sizes.m[2] // tile.lanes) * tile.lanes * line
     own_input = 0 if fields["shared"] else fields["block_panels"] * fields["panel_bytes"]
-    lines = sizes.elements * (tile.nr + tile.lanes) * size
+    lines = sizes.elements * (panel_tiles + tile.lanes) * size
     parts = {
         "products_at": own_input,
-        "lines_at": fields["block_panels"] * tile.nr * fields["tile_pitch"],
+        "lines_at": fields["block_panels"] * panel_tiles * fields["tile_pitch"],
         "more_lines_at": lines,
         "joined_at": math.prod(sizes.m[:2]) * sizes.n[2] * line,
         "segments_at": math.prod(sizes.m[:2]) * fields["joined_pitch"],
-        "pieces_at": tile.nr * SEGMENT_WORDS * 8,
+        "pieces_at": panel_tiles * SEGMENT_WORDS * 8,
         "scratch_at": sizes.rows * sizes.axes[-1].pieces(tile.lanes) * PIECE_WORDS * 8,
         "worker_bytes": (tile.lanes + 1) * line,
     }
@@ -233,7 +250,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
         record[name] *= sizes.axes[-1].distance
     return CpuPlan(
         record=record,
-        stages=_stages(problem, fields, tile, storage, compute),
+        stages=_stages(problem, fields, tile, _panel_of(problem, device, sizes)),
         workers=workers,
         workspace_bytes=fields["worker_at"] + fields["worker_bytes"] * workers,
         compute=compute_dtype(problem.dtype),
@@ -249,19 +266,21 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
 
 
 def _stages(
-    problem: ConvProblem, fields: dict[str, int], tile: Tile, storage: int, compute: int
+    problem: ConvProblem, fields: dict[str, int], tile: Tile, panel: Tile
 ) -> tuple[Stage, ...]:
     """Return the stages of a call."""
-    key, stages = (tile.mr, tile.nv, tile.lanes, storage), []
+    storage = storage_code(problem.dtype)
+    compute = F64 if storage == F64 else F32
+    key, stages = (tile.mr, tile.nv, tile.lanes, panel.nv, storage), []
     if fields["copied"]:
         copy = compile_kernel(make_copy_rows(tile.lanes, storage, compute), "winograd_rows", *key)
         stages.append(Stage(copy, copy_tasks(problem, tile.lanes)))
     tasks = problem.groups * fields["blocks"]
     if fields["shared"]:
-        first = compile_kernel(make_stage(tile, compute), "winograd_input", *key)
+        first = compile_kernel(make_stage(panel, compute), "winograd_input", *key)
         chunks = -(-problem.in_channels // problem.groups // STAGE_CHANNELS)
         panels = problem.batch * problem.groups * fields["image_panels"]
         stages.append(Stage(first, panels * chunks))
         tasks *= fields["parts"]
-    main = compile_kernel(make_kernel(tile, storage, compute), "winograd", *key)
+    main = compile_kernel(make_kernel(tile, panel, storage, compute), "winograd", *key)
     return (*stages, Stage(main, tasks))

@@ -1,7 +1,8 @@
 """The machine code of winograd.py: its tasks, from the input to the output.
 
-In the order in which the data goes through it: tiles are gathered and transformed (V), multiplied
-by the transformed weights (M = U V), transformed back and stored; then the packer of the weights.
+In the order in which the data goes through it: tiles are gathered and transformed (V), and
+multiplied by the transformed weights (M). What follows is in winograd_output.py, the packer of the
+weights in winograd_weights.py.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["make_kernel"]
 
 
 @functools.cache
-def _make_multiply(tile: Tile, compute: int) -> Any:
+def _make_multiply(tile: Tile, panel_tiles: int, compute: int) -> Any:
     """Return a function that multiplies one block of panels by one part of K: M[tile, e, K]."""
     mr, nr, lanes, size = tile.mr, tile.nr, tile.lanes, ITEMSIZE[compute]
 
@@ -34,7 +35,7 @@ def _make_multiply(tile: Tile, compute: int) -> Any:
         for row in range(0, width, mr):
             for c in range(0, g.c, g.channel_block):
                 call_tile(
-                    g.tile, v + (c * nr + row) * size, nr * size,
+                    g.tile, v + (c * panel_tiles + row) * size, panel_tiles * size,
                     u + c * nr * size, nr * size, min(g.channel_block, g.c - c),
                     products + row * g.tile_pitch, g.tile_pitch, g.zeros, int(c > 0), -math.inf,
                     math.inf, channels, min(mr, width - row),
@@ -54,28 +55,28 @@ def _make_multiply(tile: Tile, compute: int) -> Any:
                     multiply_panel(
                         g, u + e * e_step + j * g.c * size,
                         v + p * g.panel_bytes + e * g.element_bytes,
-                        panel_width(g, nr, first_panel + p), channels,
-                        at + p * nr * g.tile_pitch,
+                        panel_width(g, panel_tiles, first_panel + p), channels,
+                        at + p * panel_tiles * g.tile_pitch,
                     )  # fmt: skip
 
     return multiply
 
 
 @functools.cache
-def make_kernel(tile: Tile, storage: int, compute: int) -> Any:
-    """Return the main task: see the drawing at the top of this file."""
-    nr, size = tile.nr, ITEMSIZE[compute]
-    transform_panel = make_transform_panel(tile, compute)
+def make_kernel(tile: Tile, panel: Tile, storage: int, compute: int) -> Any:
+    """Return the main task, for register tiles and panels of tiles of these shapes."""
+    nr, panel_tiles, size = tile.nr, panel.nr, ITEMSIZE[compute]
+    transform_panel = make_transform_panel(panel, compute)
     finish_panel = make_finish_panel(tile, storage, compute)
-    list_segments = make_list_segments(nr)
-    multiply = _make_multiply(tile, compute)
+    list_segments = make_list_segments(panel_tiles)
+    multiply = _make_multiply(tile, panel_tiles, compute)
 
     @numba.njit
     def transform(g: Any, source: int, first_panel: int, panels: int, v: int, worker: int) -> None:
         for p in range(panels):
             image, at = (first_panel + p) // g.image_panels, (first_panel + p) % g.image_panels
             transform_panel(
-                g, source + image * g.source_n, at, panel_width(g, nr, at), 0, g.c,
+                g, source + image * g.source_n, at, panel_width(g, panel_tiles, at), 0, g.c,
                 v + p * g.panel_bytes, worker,
             )  # fmt: skip
 
@@ -87,9 +88,9 @@ def make_kernel(tile: Tile, storage: int, compute: int) -> Any:
         segments = worker + g.segments_at
         for p in range(panels):
             image, at = (first_panel + p) // g.image_panels, (first_panel + p) % g.image_panels
-            count = list_segments(g.region, at * nr, segments)
+            count = list_segments(g.region, at * panel_tiles, segments)
             finish_panel(
-                g, products + p * nr * g.tile_pitch, channels, segments, count, bias,
+                g, products + p * panel_tiles * g.tile_pitch, channels, segments, count, bias,
                 out + image * g.yn, residual + image * g.rn, worker,
             )  # fmt: skip
 
