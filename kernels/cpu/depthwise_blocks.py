@@ -13,7 +13,7 @@ with all lanes full and without a product for any tap in the padding::
       output = transposed sums                     64 shuffles
       residual, other activations                  in place
 
-The two transpositions cost about 8 cycles an output vector, as much as 8 taps. Both blocks lie
+The two transpositions cost some 25 cycles an output vector, as much as 25 taps. Both blocks lie
 in L2.
 """
 
@@ -56,7 +56,7 @@ from .vectors import (
 __all__ = ["cycles", "fits", "plan", "workspace"]
 
 #: Cycles to transpose a square of vectors into or out of a block.
-_TURN = 110
+_TURN = 220
 
 
 @intrinsic(prefer_literal=True)

@@ -15,12 +15,15 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
 from .pixels import strip_loop_address, tile_loop_address
+from .strips import alone, rows_met
 from .vectors import F64
 
 __all__ = ["PixelCut", "pixel_cut", "pixel_table"]
 
 #: Cycles that a step of a strip costs beside its arithmetic.
 _STEP = 10
+#: Cycles that a tap of a tile costs beside its arithmetic.
+_TAP = 3
 #: Most multiply-adds of a step that are written out.
 _UNROLLED_WORK = 700
 
@@ -51,12 +54,6 @@ class PixelCut:
     cycles: float
 
 
-def _single(problem: ConvProblem) -> bool:
-    """Return whether every output is a sum over one plane that is always there."""
-    depth = zip(problem.kernel_size[:-2], problem.padding[:-2], strict=True)
-    return all(k == 1 and not any(pads) for k, pads in depth)
-
-
 def _met(problem: ConvProblem, start: int, end: int) -> tuple[int, int]:
     """Return the range of tap columns that meet the input from some output column of a strip."""
     sw, dw, left = problem.stride[-1], problem.dilation[-1], problem.padding[-1][0]
@@ -72,9 +69,13 @@ def _starts(problem: ConvProblem, pixels: int) -> list[int]:
     return [problem.out_size[-1] * i // count for i in range(count + 1)]
 
 
-def _loads(aligned: bool) -> int:
-    """Return the cycles of a load: twice as many across a cache line."""
-    return 1 if aligned else 2
+def _columns(problem: ConvProblem, start: int, end: int) -> tuple[int, int]:
+    """Return the columns of the input that a strip reads, from its first tap's first one on."""
+    col0 = start * problem.stride[-1] - problem.padding[-1][0]
+    reach = (end - start - 1) * problem.stride[-1]
+    reach += (problem.kernel_size[-1] - 1) * problem.dilation[-1]
+    low = min(max(0, -col0), reach + 1)
+    return low, max(min(reach + 1, problem.in_size[-1] - col0), low)
 
 
 def _rolling(problem: ConvProblem, device: DeviceInfo, aligned: bool) -> Iterator[PixelCut]:
@@ -85,16 +86,19 @@ def _rolling(problem: ConvProblem, device: DeviceInfo, aligned: bool) -> Iterato
     common = math.gcd(sh, dh)
     down, share = sh // common, dh // common
     height, taps = -(-kh // down), kh * kw
-    planes = math.prod(problem.kernel_size[:-2]) * math.prod(problem.out_size[:-2])
+    planes = math.prod(problem.kernel_size[:-2]) * math.prod(problem.out_size[:-1])
     for nv in range(1, min(12, problem.out_size[-1]) + 1):
         used = height * nv + nv + 1
         if used >= device.registers or taps * nv > _UNROLLED_WORK:
             continue
-        kept = _single(problem) and used + taps < device.registers
-        pixels = {j * sw + s * dw for j in range(nv) for s in range(kw)}
-        loads = _loads(aligned) * len(pixels) * min(down, kh) + (0 if kept else taps)
-        strips = -(-problem.out_size[-1] // nv)
-        cycles = strips * (max(taps * nv, loads) + _STEP) * (1, *problem.out_size)[-2]
+        kept = alone(problem) == 3 and used + taps < device.registers
+        cycles = 0.0
+        for start, end in itertools.pairwise(_starts(problem, nv)):
+            low, high = _columns(problem, start, end)
+            met = [j * sw + s * dw for j in range(end - start) for s in range(kw)]
+            met = [p for p in met if low <= p < high]
+            loads = len(set(met)) * min(down, kh) * (1 if aligned else 2) + (0 if kept else taps)
+            cycles += max(len(met) * kh, loads) + _STEP
         yield PixelCut(nv, 0, down, share, kept, cycles * planes)
 
 
@@ -104,7 +108,7 @@ def _tiles(problem: ConvProblem, device: DeviceInfo) -> Iterator[PixelCut]:
     sh, dh = (1, *problem.stride)[-2], (1, *problem.dilation)[-2]
     share, height = (dh, (1, *problem.out_size)[-2]) if sh == 1 else (1, 1)
     rows = (1, *problem.out_size)[-2] / height
-    met = min(1.0, ((1, *problem.in_size)[-2] / 2 + height / 4) / (kh * dh / 2 + height / 2))
+    met = rows_met(problem)
     planes = math.prod(problem.kernel_size[:-2]) * math.prod(problem.out_size[:-2])
     for nv in range(1, min(12, problem.out_size[-1]) + 1):
         for rh in range(1, min(kh, -(-height // share), 12) + 1):
@@ -113,7 +117,7 @@ def _tiles(problem: ConvProblem, device: DeviceInfo) -> Iterator[PixelCut]:
             starts = _starts(problem, nv)
             met_taps = (_met(problem, *ends) for ends in itertools.pairwise(starts))
             taps = sum(end - first for first, end in met_taps)
-            cycles = taps * kh * met * max(rh * nv, rh + nv) * -(-height // rh) * rows
+            cycles = taps * kh * met * (max(rh * nv, rh + nv) + _TAP) * -(-height // rh) * rows
             yield PixelCut(nv, rh, 1, share, False, cycles * planes)
 
 
@@ -140,12 +144,8 @@ def pixel_table(
                 (way.rows, end - start, lanes, sw, *_met(problem, start, end), storage)
             )
         else:
-            col0 = start * sw - problem.padding[-1][0]
-            reach = (end - start - 1) * sw + (kw - 1) * dw
-            low = min(max(0, -col0), reach + 1)
-            high = max(min(reach + 1, problem.in_size[-1] - col0), low)
-            shape = (kh, kw, way.down, end - start, lanes, sw, dw, low, high,
-                     int(_single(problem)), int(way.kept), storage)  # fmt: skip
+            shape = (kh, kw, way.down, end - start, lanes, sw, dw, *_columns(problem, start, end),
+                     alone(problem), int(way.kept), storage)  # fmt: skip
             function = strip_loop_address(shape, rest)
         table.append((function, start))
     return np.array(table, np.int64)

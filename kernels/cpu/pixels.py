@@ -9,7 +9,7 @@ input are known when the code is made, so nothing is computed for them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -95,19 +95,6 @@ class _Pixels(Window):
         """Return flags for the channels that exist, None for all."""
         return self.channels
 
-    def each_plane(
-        self, body: Callable[[Any, Any, list[Any]], list[Any]], x: Any, sums: list[Any]
-    ) -> list[Any]:
-        """Emit the loop over kernel depths."""
-        arg = self.arg
-        return self.loop(
-            arg["depths"],
-            sums,
-            lambda d, sums: body(
-                self.at(x, (d, arg["xd"])), self.at(arg["w"], (d, arg["wd"])), sums
-            ),
-        )
-
 
 class _PixelStrip(_Pixels, Strip):
     """A strip whose vectors are pixels, with channels in their lanes."""
@@ -116,8 +103,8 @@ class _PixelStrip(_Pixels, Strip):
 
     def __init__(self, builder: Any, args: Any, shape: Sequence[int]) -> None:
         (self.kh, self.kw, self.down, nv, self.lanes, self.sw, self.dilation, self.low, self.high,
-         self.single, self.kept, self.masked, storage) = shape  # fmt: skip
-        self.height, self.block = -(-self.kh // self.down), 1
+         self.alone, self.kept, self.masked, storage) = shape  # fmt: skip
+        self.height, self.block, self.shifted = -(-self.kh // self.down), 1, 0
         self.weights: dict[tuple[int, int], list[Any]] = {}
         code = F64 if storage == F64 else F32
         super(Strip, self).__init__(builder, args, code, [self.lanes] * nv)
@@ -152,6 +139,8 @@ class _PixelStrip(_Pixels, Strip):
 
 class _PixelTile(_Pixels, Tile):
     """A tile whose vectors are pixels; it reads a padded block of one vector of channels."""
+
+    alone = 1
 
     words = (*Tile.words, "xw", "yw", "wt")
 
@@ -203,7 +192,7 @@ def strip_loop_address(shape: tuple[int, ...], rest: int) -> int:
 
     `rest` is the number of lanes for the last channels, 0 where there are only full vectors.
     """
-    kh, kw, down, nv, lanes, sw, dw, first, end, single, kept, storage = shape
+    kh, kw, down, nv, lanes, sw, dw, first, end, planes, kept, storage = shape
     item, size = ITEMSIZE[storage], ITEMSIZE[F64 if storage == F64 else F32]
     tail = max(rest, 1)
 
@@ -214,6 +203,7 @@ def strip_loop_address(shape: tuple[int, ...], rest: int) -> int:
         if g.has_residual:
             low, high = -np.inf, np.inf
         col0, wd = start * g.sw - g.pw, g.kh * g.kw * lanes * size
+        taps = g.kd * g.kh * g.kw * size
         for residue in range(min(g.share, rows)):
             count = (rows - residue + g.share - 1) // g.share
             h, y = h0 + residue * g.sh, out + residue * g.to_h + start * g.to_w
@@ -221,17 +211,17 @@ def strip_loop_address(shape: tuple[int, ...], rest: int) -> int:
             while c + lanes <= channels:
                 _pixel_strip(
                     x + c * item, 1, 0, depths, g.in_d, h, g.unit, h_end, g.in_h, col0, 0, 0, 0,
-                    weight + c * g.kd * g.kh * g.kw * size, 0, 0, wd, y + c * item, g.share * g.to_h, 0, bias + c * size,
+                    weight + c * taps, 0, 0, wd, y + c * item, g.share * g.to_h, 0, bias + c * size,
                     lanes, count, g.in_w, g.to_w, lanes * size, low, high,
-                    (kh, kw, down, nv, lanes, sw, dw, first, end, single, kept, 0, storage),
+                    (kh, kw, down, nv, lanes, sw, dw, first, end, planes, kept, 0, storage),
                 )  # fmt: skip
                 c += lanes
             if rest and c < channels:
                 _pixel_strip(
                     x + c * item, 1, 0, depths, g.in_d, h, g.unit, h_end, g.in_h, col0, 0, 0, 0,
-                    weight + c * g.kd * g.kh * g.kw * size, 0, 0, wd, y + c * item, g.share * g.to_h, 0, bias + c * size,
+                    weight + c * taps, 0, 0, wd, y + c * item, g.share * g.to_h, 0, bias + c * size,
                     channels - c, count, g.in_w, g.to_w, lanes * size, low, high,
-                    (kh, kw, down, nv, tail, sw, dw, first, end, single, kept, 1, storage),
+                    (kh, kw, down, nv, tail, sw, dw, first, end, planes, kept, 1, storage),
                 )  # fmt: skip
 
     key = ("pixel_strip", *shape, rest)

@@ -31,7 +31,7 @@ from fastconv.spec import DeviceInfo
 from . import jit
 from .finish import FINISH_FIELDS
 from .geometry import as_record
-from .rolling import COPY, rolling_strip
+from .rolling import COPY, DENSE, rolling_strip
 from .simd import load_scalar, store_scalar
 from .vectors import ITEMSIZE, call_address
 from .window import window_tile
@@ -40,10 +40,12 @@ __all__ = [
     "FIELDS",
     "TASKS",
     "Cut",
+    "alone",
     "call_strip",
     "cut",
     "cut_cycles",
     "make_weight_task",
+    "rows_met",
     "strip_table",
     "view",
     "widths",
@@ -104,6 +106,8 @@ class Cut:
         Distance of those output rows.
     kept : bool
         Whether all weights stay in registers.
+    shifted : bool
+        Whether shuffles take the place of most loads where the input is read in place.
     cycles : float
         Cycles for a row of one group's outputs.
     """
@@ -115,6 +119,7 @@ class Cut:
     down: int
     share: int
     kept: bool
+    shifted: bool
     cycles: float
 
 
@@ -132,12 +137,20 @@ def widths(total: int, lanes: int, most: int) -> list[tuple[int, int, int]]:
     return found
 
 
-def _single(problem: ConvProblem) -> bool:
-    """Return whether every output is a sum over one plane that is always there."""
+def alone(problem: ConvProblem) -> int:
+    """Return what a group has one of (`Window.alone`): a channel, a depth that is always there."""
     depth = zip(problem.kernel_size[:-2], problem.padding[:-2], strict=True)
-    return problem.in_channels == problem.groups and all(
-        k == 1 and not any(pads) for k, pads in depth
-    )
+    flat = all(k == 1 and not any(pads) for k, pads in depth)
+    return int(problem.in_channels == problem.groups) | 2 * int(flat)
+
+
+def rows_met(problem: ConvProblem) -> float:
+    """Return the share of kernel rows, over all output rows, that meet the input."""
+    kh, ih, oh = ((1, *sizes)[-2] for sizes in (problem.kernel_size, problem.in_size,
+                                                problem.out_size))  # fmt: skip
+    sh, dh, ph = (1, *problem.stride)[-2], (1, *problem.dilation)[-2], ((0, 0), *problem.padding)
+    first = np.arange(oh)[:, None] * sh - ph[-2][0] + np.arange(kh) * dh
+    return float(np.mean((first >= 0) & (first < ih)))
 
 
 def _rolling(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cut]:
@@ -147,6 +160,7 @@ def _rolling(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cu
     common = math.gcd(sh, dh)
     down, share = sh // common, dh // common
     height, taps = -(-kh // down), kh * kw
+    dense = problem.stride[-1] == problem.dilation[-1] == 1 < kw
     lanes, outputs = device.lanes(size), problem.out_channels // problem.groups
     for nv in range(1, min(8 if height == 1 else 4, -(-problem.out_size[-1] // lanes)) + 1):
         for block in (n for n in range(1, min(outputs, 8) + 1) if outputs % n == 0):
@@ -155,13 +169,23 @@ def _rolling(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cu
                 continue
             if taps * nv * block > _UNROLLED_WORK:
                 continue
-            kept = _single(problem) and used + taps * block < device.registers
-            cycles = 0.0
-            for _, n, tail in widths(problem.out_size[-1], lanes, nv):
-                vectors = n - 1 + tail / lanes
-                loads = 2 * n * kw * min(down, kh) + (0 if kept else taps * block)
-                cycles += max(taps * block * vectors, loads) + _STEP
-            yield Cut(lanes, nv, block, 0, down, share, kept, cycles * outputs / block)
+            kept = alone(problem) == 3 and used + taps * block < device.registers
+            for shifted in (False, True)[: 2 if dense else 1]:
+                cycles = 0.0
+                for _, n, tail in widths(problem.out_size[-1], lanes, nv):
+                    vectors, rows = n - 1 + tail / lanes, min(down, kh)
+                    multiplies, loads = taps * block * vectors, 0 if kept else taps * block
+                    if shifted and tail == lanes:
+                        loaded = -(-kw // lanes)
+                        loads += 2 * (n + 1) * loaded * rows
+                        # Three pipes: two multiply, two shuffle.
+                        shuffles = (kw - loaded) * n * rows
+                        multiplies = max(multiplies, 2 * (multiplies + shuffles) / 3)
+                    else:
+                        loads += 2 * n * kw * rows
+                    cycles += max(multiplies, loads) + _STEP
+                cycles *= outputs / block
+                yield Cut(lanes, nv, block, 0, down, share, kept, shifted, cycles)
 
 
 def _tiles(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cut]:
@@ -179,8 +203,8 @@ def _tiles(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cut]
                 vectors = n - 1 + tail / lanes
                 ends = sum(max(r * vectors, 2 * n + r) for r in range(1, rh))
                 row = max(rh * vectors, 2 * n + rh) * (kh - rh + 1) + 2 * ends
-                cycles += row * kw * -(-height // rh) / height
-            yield Cut(lanes, nv, 1, rh, 1, share, False, cycles * outputs)
+                cycles += row * kw * rows_met(problem) * -(-height // rh) / height
+            yield Cut(lanes, nv, 1, rh, 1, share, False, False, cycles * outputs)
 
 
 @functools.lru_cache(maxsize=256)
@@ -197,9 +221,14 @@ def cut_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     return way.cycles * rows * problem.groups
 
 
-def _masked(problem: ConvProblem, source: int, start: int, nv: int, tail: int, lanes: int) -> int:
+def _masked(
+    problem: ConvProblem, source: int, strip: tuple[int, int, int], lanes: int, shifted: bool
+) -> int:
     """Return which vectors of a strip may reach over a side: bits 1 first, 2 last, 4 any."""
+    start, nv, tail = strip
     reach = (problem.kernel_size[-1] - 1) * problem.dilation[-1]
+    if shifted:
+        reach = -(-reach // lanes) * lanes
 
     def over(j: int) -> bool:
         width = tail if j == nv - 1 else lanes
@@ -224,11 +253,12 @@ def strip_table(problem: ConvProblem, way: Cut, source: int, code: int) -> NDArr
         if way.rows:
             function = _tile_loop((way.rows, nv, way.lanes, tail, code))
         else:
-            masked = _masked(problem, source, start, nv, tail, way.lanes)
+            shifted = way.shifted and source == DENSE and tail == way.lanes
+            masked = _masked(problem, source, (start, nv, tail), way.lanes, shifted)
             dense = int(problem.dilation[-1] == 1)
             function = _strip_loop(
                 (kh, kw, way.down, nv, way.lanes, tail, way.block, source, dense,
-                 int(_single(problem)), int(way.kept), masked, code)
+                 int(shifted), alone(problem), int(way.kept), masked, code)
             )  # fmt: skip
         table.append((function, start))
     return np.array(table, np.int64)
@@ -236,7 +266,7 @@ def strip_table(problem: ConvProblem, way: Cut, source: int, code: int) -> NDArr
 
 def _strip_loop(shape: tuple[int, ...]) -> int:
     """Return the address of the loop over strips of one shape (that of `rolling_strip`)."""
-    kh, kw, down, nv, lanes, tail, block, source, dense, single, kept, masked, code = shape
+    kh, kw, down, nv, lanes, tail, block, source, dense, shifted, planes, kept, masked, code = shape
     size = ITEMSIZE[code]
 
     def strip_loop(geometry: int, start: int, x: int, weight: int, bias: int, out: int, h0: int,
@@ -258,8 +288,8 @@ def _strip_loop(shape: tuple[int, ...]) -> int:
                         out + k * g.to_c + residue * g.to_h + start * size, g.share * g.to_h,
                         g.to_c, bias + k * size, g.ow - start,
                         (rows - residue + g.share - 1) // g.share, low, high,
-                        (kh, kw, down, nv, lanes, tail, block, source, dense, single, kept,
-                         masked, code),
+                        (kh, kw, down, nv, lanes, tail, block, source, dense, shifted, planes,
+                         kept, masked, code),
                     )  # fmt: skip
 
     return int(jit.compile_callback(strip_loop, _SIGNATURE, ("strip", *shape)).address)
