@@ -9,16 +9,23 @@ input are known when the code is made, so nothing is computed for them.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import DeviceInfo
 
 from . import jit
+from .cuts import alone
 from .finish import FINISH_FIELDS
 from .geometry import as_record
+from .pixel_cuts import PixelCut, columns, starts, tap_range
 from .rolling import Strip
 from .simd import load_scalar, store_scalar
 from .vectors import (
@@ -36,8 +43,7 @@ __all__ = [
     "FIELDS",
     "call_pixels",
     "make_pixel_weights",
-    "strip_loop_address",
-    "tile_loop_address",
+    "pixel_table",
     "view",
 ]
 
@@ -187,7 +193,7 @@ def _pixel_strip(
 _SIGNATURE = jit.void(11)
 
 
-def strip_loop_address(shape: tuple[int, ...], rest: int) -> int:
+def _strip_loop(shape: tuple[int, ...], rest: int) -> int:
     """Return the address of the loop over channels of one shape of strip.
 
     `rest` is the number of lanes for the last channels, 0 where there are only full vectors.
@@ -228,7 +234,7 @@ def strip_loop_address(shape: tuple[int, ...], rest: int) -> int:
     return int(jit.compile_callback(strip_loop, _SIGNATURE, key).address)
 
 
-def tile_loop_address(shape: tuple[int, ...]) -> int:
+def _tile_loop(shape: tuple[int, ...]) -> int:
     """Return the address of the loop over tiles of one shape, for one vector of channels."""
     rh, nv, lanes, sw, tap0, tap_end, code = shape
     size = ITEMSIZE[code]
@@ -289,3 +295,26 @@ def make_pixel_weights(lanes: int, storage: int) -> Any:
                     target += lanes * size
 
     return task
+
+
+def pixel_table(
+    problem: ConvProblem, device: DeviceInfo, way: PixelCut, storage: int
+) -> NDArray[np.int64]:
+    """Compile the strips or tiles of a row; return function and first output column of each."""
+    lanes = device.lanes(8 if storage == F64 else 4)
+    rest = problem.groups % lanes
+    rest = max(4, 1 << (rest - 1).bit_length()) if rest else 0
+    kh, kw = (1, *problem.kernel_size)[-2:]
+    sw, dw = problem.stride[-1], problem.dilation[-1]
+    table = []
+    for start, end in itertools.pairwise(starts(problem, way.pixels)):
+        if way.rows:
+            function = _tile_loop(
+                (way.rows, end - start, lanes, sw, *tap_range(problem, start, end), storage)
+            )
+        else:
+            shape = (kh, kw, way.down, end - start, lanes, sw, dw, *columns(problem, start, end),
+                     alone(problem), int(way.kept), storage)  # fmt: skip
+            function = _strip_loop(shape, rest)
+        table.append((function, start))
+    return np.array(table, np.int64)
