@@ -13,7 +13,7 @@ with all lanes full and without a product for any tap in the padding::
       output = transposed sums                     64 shuffles
       residual, other activations                  in place
 
-The two transpositions cost about 8 cycles an output vector, as much as 8 taps. Both blocks lie
+The two transpositions cost some 25 cycles an output vector, as much as 25 taps. Both blocks lie
 in L2.
 """
 
@@ -34,8 +34,8 @@ from fastconv.spec import Binding, DeviceInfo
 
 from .finish import finish_fields, is_dense, make_finish_vector
 from .geometry import make_record
-from .pixel_cuts import PixelCut, pixel_cut, pixel_table
-from .pixels import FIELDS, call_pixels, make_pixel_weights, view
+from .pixel_cuts import block_cycles, block_shape, pixel_cut
+from .pixels import FIELDS, call_pixels, make_pixel_weights, pixel_table, view
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .simd import get_word, range_mask, splat, store, transpose_block
 from .vectors import (
@@ -53,10 +53,7 @@ from .vectors import (
     transposed,
 )
 
-__all__ = ["cycles", "fits", "plan", "workspace"]
-
-#: Cycles to transpose a square of vectors into or out of a block.
-_TURN = 110
+__all__ = ["fits", "plan", "workspace"]
 
 
 @intrinsic(prefer_literal=True)
@@ -190,35 +187,18 @@ def fits(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> bool:
         return False
     if needs_finish and item < 4:
         return False  # halves are rounded when they are stored: nothing may be left to do
-    return cycles(problem, device) < math.inf
+    return block_cycles(problem, device) < math.inf
 
 
-def cycles(problem: ConvProblem, device: DeviceInfo) -> float:
-    """Return the cycles of one image's channels, infinite where its blocks do not fit L2."""
-    way = pixel_cut(problem, device, True)
-    if way is None or workspace(problem, device) > device.l2 * device.threads:
-        return math.inf
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
-    pixels = math.prod(problem.in_size) + math.prod(problem.out_size)
-    return -(-problem.groups // lanes) * (way.cycles + _TURN * -(-pixels // lanes))
-
-
-def _layout(problem: ConvProblem, device: DeviceInfo) -> tuple[PixelCut, dict[str, int]]:
-    """Return the cut and how a block lies in memory."""
-    way = pixel_cut(problem, device, True)
-    assert way is not None
-    vector = device.vector_bytes
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+def _layout(problem: ConvProblem, device: DeviceInfo) -> dict[str, int]:
+    """Return how a block lies in memory."""
+    way, shape = pixel_cut(problem, device, True), block_shape(problem, device)
+    assert way is not None and shape is not None  # else `fits` has said so
+    vector, lanes = device.vector_bytes, device.lanes(8 if problem.dtype == "float64" else 4)
     depth, height, width = (1, 1, *problem.in_size)[-3:]
-    out_pixels = math.prod(problem.out_size)
-    left, right = problem.padding[-1] if way.rows else (0, 0)
-    pitch = (left + width + right) * vector
-    # A strip leaves out what lies outside; a tile reads zeros there. A square's last columns may
-    # run over the end.
-    block = depth * height * pitch + lanes * vector
-    fields = {
-        "in_d": (1, 1, *problem.dilation)[-3] * height * pitch,
-        "in_h": pitch,
+    return {
+        "in_d": (1, 1, *problem.dilation)[-3] * height * shape.pitch,
+        "in_h": shape.pitch,
         "in_w": vector,
         "to_d": math.prod(problem.out_size[-2:]) * vector,
         "to_h": problem.out_size[-1] * vector,
@@ -227,22 +207,20 @@ def _layout(problem: ConvProblem, device: DeviceInfo) -> tuple[PixelCut, dict[st
         "share": way.share,
         "runs": depth * height if way.rows else 1,
         "run_length": width if way.rows else depth * height * width,
-        "run_to": pitch,
-        "plane_bytes": height * pitch,
-        "first_at": left * vector,
-        "block_bytes": block,
+        "run_to": shape.pitch,
+        "plane_bytes": height * shape.pitch,
+        "first_at": shape.left,
+        "block_bytes": shape.block,
         "chunks": -(-problem.groups // lanes),
-        "sums_at": block,
+        "sums_at": shape.block,
+        "scratch_at": shape.block + shape.sums,
+        "worker_bytes": shape.block + shape.sums + vector,
     }
-    fields["scratch_at"] = block + (out_pixels + lanes) * vector
-    fields["worker_bytes"] = fields["scratch_at"] + vector
-    return way, fields
 
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
     """Return the scratch bytes of a call, over all threads."""
-    fields = _layout(problem, device)[-1]
-    return fields["worker_bytes"] * worth_helpers(problem.macs, device.threads)
+    return _layout(problem, device)["worker_bytes"] * worth_helpers(problem.macs, device.threads)
 
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
@@ -250,7 +228,8 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     storage = storage_code(problem.dtype)
     compute = F64 if storage == F64 else F32
     lanes = device.lanes(ITEMSIZE[compute])
-    way, fields = _layout(problem, device)
+    way, fields = pixel_cut(problem, device, True), _layout(problem, device)
+    assert way is not None
     table = pixel_table(problem, device, way, compute)
     padded = fields["chunks"] * lanes
     workers = worth_helpers(problem.macs, device.threads)

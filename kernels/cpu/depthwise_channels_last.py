@@ -31,8 +31,8 @@ from fastconv.spec import Binding, DeviceInfo
 from .epilogue import activate
 from .finish import finish_fields
 from .geometry import make_record
-from .pixel_cuts import pixel_cut, pixel_table
-from .pixels import FIELDS, call_pixels, make_pixel_weights, view
+from .pixel_cuts import pixel_cut
+from .pixels import FIELDS, call_pixels, make_pixel_weights, pixel_table, view
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .simd import add, get_word, load_masked, range_mask, store_masked
 from .strips import TASKS

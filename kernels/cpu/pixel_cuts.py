@@ -8,19 +8,29 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
-from .pixels import strip_loop_address, tile_loop_address
-from .vectors import F64
+from .cuts import alone, rows_met
 
-__all__ = ["PixelCut", "pixel_cut", "pixel_table"]
+__all__ = [
+    "BlockShape",
+    "PixelCut",
+    "block_cycles",
+    "block_shape",
+    "columns",
+    "map_cycles",
+    "pixel_cut",
+    "starts",
+    "tap_range",
+]
 
 #: Cycles that a step of a strip costs beside its arithmetic.
 _STEP = 10
+#: Cycles that a tap of a tile costs beside its arithmetic.
+_TAP = 3
+#: Cycles to transpose a square of vectors into or out of a block.
+_TURN = 220
 #: Most multiply-adds of a step that are written out.
 _UNROLLED_WORK = 700
 
@@ -51,13 +61,7 @@ class PixelCut:
     cycles: float
 
 
-def _single(problem: ConvProblem) -> bool:
-    """Return whether every output is a sum over one plane that is always there."""
-    depth = zip(problem.kernel_size[:-2], problem.padding[:-2], strict=True)
-    return all(k == 1 and not any(pads) for k, pads in depth)
-
-
-def _met(problem: ConvProblem, start: int, end: int) -> tuple[int, int]:
+def tap_range(problem: ConvProblem, start: int, end: int) -> tuple[int, int]:
     """Return the range of tap columns that meet the input from some output column of a strip."""
     sw, dw, left = problem.stride[-1], problem.dilation[-1], problem.padding[-1][0]
     first = -(-(left - (end - 1) * sw) // dw)
@@ -66,15 +70,19 @@ def _met(problem: ConvProblem, start: int, end: int) -> tuple[int, int]:
     return first, max(first, min(last + 1, problem.kernel_size[-1]))
 
 
-def _starts(problem: ConvProblem, pixels: int) -> list[int]:
+def starts(problem: ConvProblem, pixels: int) -> list[int]:
     """Return where strips of about equal width begin, and the end."""
     count = -(-problem.out_size[-1] // pixels)
     return [problem.out_size[-1] * i // count for i in range(count + 1)]
 
 
-def _loads(aligned: bool) -> int:
-    """Return the cycles of a load: twice as many across a cache line."""
-    return 1 if aligned else 2
+def columns(problem: ConvProblem, start: int, end: int) -> tuple[int, int]:
+    """Return the columns of the input that a strip reads, from its first tap's first one on."""
+    col0 = start * problem.stride[-1] - problem.padding[-1][0]
+    reach = (end - start - 1) * problem.stride[-1]
+    reach += (problem.kernel_size[-1] - 1) * problem.dilation[-1]
+    low = min(max(0, -col0), reach + 1)
+    return low, max(min(reach + 1, problem.in_size[-1] - col0), low)
 
 
 def _rolling(problem: ConvProblem, device: DeviceInfo, aligned: bool) -> Iterator[PixelCut]:
@@ -85,16 +93,19 @@ def _rolling(problem: ConvProblem, device: DeviceInfo, aligned: bool) -> Iterato
     common = math.gcd(sh, dh)
     down, share = sh // common, dh // common
     height, taps = -(-kh // down), kh * kw
-    planes = math.prod(problem.kernel_size[:-2]) * math.prod(problem.out_size[:-2])
+    planes = math.prod(problem.kernel_size[:-2]) * math.prod(problem.out_size[:-1])
     for nv in range(1, min(12, problem.out_size[-1]) + 1):
         used = height * nv + nv + 1
         if used >= device.registers or taps * nv > _UNROLLED_WORK:
             continue
-        kept = _single(problem) and used + taps < device.registers
-        pixels = {j * sw + s * dw for j in range(nv) for s in range(kw)}
-        loads = _loads(aligned) * len(pixels) * min(down, kh) + (0 if kept else taps)
-        strips = -(-problem.out_size[-1] // nv)
-        cycles = strips * (max(taps * nv, loads) + _STEP) * (1, *problem.out_size)[-2]
+        kept = alone(problem) == 3 and used + taps < device.registers
+        cycles = 0.0
+        for start, end in itertools.pairwise(starts(problem, nv)):
+            low, high = columns(problem, start, end)
+            met = [j * sw + s * dw for j in range(end - start) for s in range(kw)]
+            met = [p for p in met if low <= p < high]
+            loads = len(set(met)) * min(down, kh) * (1 if aligned else 2) + (0 if kept else taps)
+            cycles += max(len(met) * kh, loads) + _STEP
         yield PixelCut(nv, 0, down, share, kept, cycles * planes)
 
 
@@ -104,16 +115,16 @@ def _tiles(problem: ConvProblem, device: DeviceInfo) -> Iterator[PixelCut]:
     sh, dh = (1, *problem.stride)[-2], (1, *problem.dilation)[-2]
     share, height = (dh, (1, *problem.out_size)[-2]) if sh == 1 else (1, 1)
     rows = (1, *problem.out_size)[-2] / height
-    met = min(1.0, ((1, *problem.in_size)[-2] / 2 + height / 4) / (kh * dh / 2 + height / 2))
+    met = rows_met(problem)
     planes = math.prod(problem.kernel_size[:-2]) * math.prod(problem.out_size[:-2])
     for nv in range(1, min(12, problem.out_size[-1]) + 1):
         for rh in range(1, min(kh, -(-height // share), 12) + 1):
             if rh * nv + nv + 1 >= device.registers:
                 continue
-            starts = _starts(problem, nv)
-            met_taps = (_met(problem, *ends) for ends in itertools.pairwise(starts))
+            ends = itertools.pairwise(starts(problem, nv))
+            met_taps = (tap_range(problem, *pair) for pair in ends)
             taps = sum(end - first for first, end in met_taps)
-            cycles = taps * kh * met * max(rh * nv, rh + nv) * -(-height // rh) * rows
+            cycles = taps * kh * met * (max(rh * nv, rh + nv) + _TAP) * -(-height // rh) * rows
             yield PixelCut(nv, rh, 1, share, False, cycles * planes)
 
 
@@ -124,28 +135,57 @@ def pixel_cut(problem: ConvProblem, device: DeviceInfo, block: bool) -> PixelCut
     return min(ways, key=lambda way: way.cycles, default=None)
 
 
-def pixel_table(
-    problem: ConvProblem, device: DeviceInfo, way: PixelCut, storage: int
-) -> NDArray[np.int64]:
-    """Compile the strips or tiles of a row; return function and first output column of each."""
-    lanes = device.lanes(8 if storage == F64 else 4)
-    rest = problem.groups % lanes
-    rest = max(4, 1 << (rest - 1).bit_length()) if rest else 0
-    kh, kw = (1, *problem.kernel_size)[-2:]
-    sw, dw = problem.stride[-1], problem.dilation[-1]
-    table = []
-    for start, end in itertools.pairwise(_starts(problem, way.pixels)):
-        if way.rows:
-            function = tile_loop_address(
-                (way.rows, end - start, lanes, sw, *_met(problem, start, end), storage)
-            )
-        else:
-            col0 = start * sw - problem.padding[-1][0]
-            reach = (end - start - 1) * sw + (kw - 1) * dw
-            low = min(max(0, -col0), reach + 1)
-            high = max(min(reach + 1, problem.in_size[-1] - col0), low)
-            shape = (kh, kw, way.down, end - start, lanes, sw, dw, low, high,
-                     int(_single(problem)), int(way.kept), storage)  # fmt: skip
-            function = strip_loop_address(shape, rest)
-        table.append((function, start))
-    return np.array(table, np.int64)
+@dataclass(frozen=True, slots=True)
+class BlockShape:
+    """A vector of channels turned into pixels, input and output, in one worker's memory.
+
+    Parameters
+    ----------
+    pitch : int
+        Bytes of a row of the input.
+    left : int
+        Bytes of zeros in front of it: a tile reads them, a strip leaves out what lies outside.
+    block, sums : int
+        Bytes of input and output. A square's last columns may run over the end.
+    """
+
+    pitch: int
+    left: int
+    block: int
+    sums: int
+
+
+def block_shape(problem: ConvProblem, device: DeviceInfo) -> BlockShape | None:
+    """Return how a block lies in memory; None where nothing fits the registers."""
+    way = pixel_cut(problem, device, True)
+    if way is None:
+        return None
+    vector = device.vector_bytes
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    left, right = problem.padding[-1] if way.rows else (0, 0)
+    pitch = (left + problem.in_size[-1] + right) * vector
+    return BlockShape(
+        pitch,
+        left * vector,
+        math.prod(problem.in_size[:-1]) * pitch + lanes * vector,
+        (math.prod(problem.out_size) + lanes) * vector,
+    )
+
+
+def block_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Return the cycles of one image by blocks, infinite where they do not fit L2."""
+    way, shape = pixel_cut(problem, device, True), block_shape(problem, device)
+    if problem.out_channels != problem.groups or problem.in_channels != problem.groups:
+        return math.inf
+    if way is None or shape is None or shape.block + shape.sums > device.l2:
+        return math.inf
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    pixels = math.prod(problem.in_size) + math.prod(problem.out_size)
+    return -(-problem.groups // lanes) * (way.cycles + _TURN * -(-pixels // lanes))
+
+
+def map_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Return the cycles of one channels-last image read in place, 0 where no strip fits."""
+    way = pixel_cut(problem, device, False)
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    return 0.0 if way is None else way.cycles * -(-problem.groups // lanes)

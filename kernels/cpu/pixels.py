@@ -9,16 +9,23 @@ input are known when the code is made, so nothing is computed for them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import DeviceInfo
 
 from . import jit
+from .cuts import alone
 from .finish import FINISH_FIELDS
 from .geometry import as_record
+from .pixel_cuts import PixelCut, columns, starts, tap_range
 from .rolling import Strip
 from .simd import load_scalar, store_scalar
 from .vectors import (
@@ -36,8 +43,7 @@ __all__ = [
     "FIELDS",
     "call_pixels",
     "make_pixel_weights",
-    "strip_loop_address",
-    "tile_loop_address",
+    "pixel_table",
     "view",
 ]
 
@@ -95,19 +101,6 @@ class _Pixels(Window):
         """Return flags for the channels that exist, None for all."""
         return self.channels
 
-    def each_plane(
-        self, body: Callable[[Any, Any, list[Any]], list[Any]], x: Any, sums: list[Any]
-    ) -> list[Any]:
-        """Emit the loop over kernel depths."""
-        arg = self.arg
-        return self.loop(
-            arg["depths"],
-            sums,
-            lambda d, sums: body(
-                self.at(x, (d, arg["xd"])), self.at(arg["w"], (d, arg["wd"])), sums
-            ),
-        )
-
 
 class _PixelStrip(_Pixels, Strip):
     """A strip whose vectors are pixels, with channels in their lanes."""
@@ -116,8 +109,8 @@ class _PixelStrip(_Pixels, Strip):
 
     def __init__(self, builder: Any, args: Any, shape: Sequence[int]) -> None:
         (self.kh, self.kw, self.down, nv, self.lanes, self.sw, self.dilation, self.low, self.high,
-         self.single, self.kept, self.masked, storage) = shape  # fmt: skip
-        self.height, self.block = -(-self.kh // self.down), 1
+         self.alone, self.kept, self.masked, storage) = shape  # fmt: skip
+        self.height, self.block, self.shifted = -(-self.kh // self.down), 1, 0
         self.weights: dict[tuple[int, int], list[Any]] = {}
         code = F64 if storage == F64 else F32
         super(Strip, self).__init__(builder, args, code, [self.lanes] * nv)
@@ -152,6 +145,8 @@ class _PixelStrip(_Pixels, Strip):
 
 class _PixelTile(_Pixels, Tile):
     """A tile whose vectors are pixels; it reads a padded block of one vector of channels."""
+
+    alone = 1
 
     words = (*Tile.words, "xw", "yw", "wt")
 
@@ -198,12 +193,12 @@ def _pixel_strip(
 _SIGNATURE = jit.void(11)
 
 
-def strip_loop_address(shape: tuple[int, ...], rest: int) -> int:
+def _strip_loop(shape: tuple[int, ...], rest: int) -> int:
     """Return the address of the loop over channels of one shape of strip.
 
     `rest` is the number of lanes for the last channels, 0 where there are only full vectors.
     """
-    kh, kw, down, nv, lanes, sw, dw, first, end, single, kept, storage = shape
+    kh, kw, down, nv, lanes, sw, dw, first, end, planes, kept, storage = shape
     item, size = ITEMSIZE[storage], ITEMSIZE[F64 if storage == F64 else F32]
     tail = max(rest, 1)
 
@@ -214,6 +209,7 @@ def strip_loop_address(shape: tuple[int, ...], rest: int) -> int:
         if g.has_residual:
             low, high = -np.inf, np.inf
         col0, wd = start * g.sw - g.pw, g.kh * g.kw * lanes * size
+        taps = g.kd * g.kh * g.kw * size
         for residue in range(min(g.share, rows)):
             count = (rows - residue + g.share - 1) // g.share
             h, y = h0 + residue * g.sh, out + residue * g.to_h + start * g.to_w
@@ -221,24 +217,24 @@ def strip_loop_address(shape: tuple[int, ...], rest: int) -> int:
             while c + lanes <= channels:
                 _pixel_strip(
                     x + c * item, 1, 0, depths, g.in_d, h, g.unit, h_end, g.in_h, col0, 0, 0, 0,
-                    weight + c * g.kd * g.kh * g.kw * size, 0, 0, wd, y + c * item, g.share * g.to_h, 0, bias + c * size,
+                    weight + c * taps, 0, 0, wd, y + c * item, g.share * g.to_h, 0, bias + c * size,
                     lanes, count, g.in_w, g.to_w, lanes * size, low, high,
-                    (kh, kw, down, nv, lanes, sw, dw, first, end, single, kept, 0, storage),
+                    (kh, kw, down, nv, lanes, sw, dw, first, end, planes, kept, 0, storage),
                 )  # fmt: skip
                 c += lanes
             if rest and c < channels:
                 _pixel_strip(
                     x + c * item, 1, 0, depths, g.in_d, h, g.unit, h_end, g.in_h, col0, 0, 0, 0,
-                    weight + c * g.kd * g.kh * g.kw * size, 0, 0, wd, y + c * item, g.share * g.to_h, 0, bias + c * size,
+                    weight + c * taps, 0, 0, wd, y + c * item, g.share * g.to_h, 0, bias + c * size,
                     channels - c, count, g.in_w, g.to_w, lanes * size, low, high,
-                    (kh, kw, down, nv, tail, sw, dw, first, end, single, kept, 1, storage),
+                    (kh, kw, down, nv, tail, sw, dw, first, end, planes, kept, 1, storage),
                 )  # fmt: skip
 
     key = ("pixel_strip", *shape, rest)
     return int(jit.compile_callback(strip_loop, _SIGNATURE, key).address)
 
 
-def tile_loop_address(shape: tuple[int, ...]) -> int:
+def _tile_loop(shape: tuple[int, ...]) -> int:
     """Return the address of the loop over tiles of one shape, for one vector of channels."""
     rh, nv, lanes, sw, tap0, tap_end, code = shape
     size = ITEMSIZE[code]
@@ -299,3 +295,26 @@ def make_pixel_weights(lanes: int, storage: int) -> Any:
                     target += lanes * size
 
     return task
+
+
+def pixel_table(
+    problem: ConvProblem, device: DeviceInfo, way: PixelCut, storage: int
+) -> NDArray[np.int64]:
+    """Compile the strips or tiles of a row; return function and first output column of each."""
+    lanes = device.lanes(8 if storage == F64 else 4)
+    rest = problem.groups % lanes
+    rest = max(4, 1 << (rest - 1).bit_length()) if rest else 0
+    kh, kw = (1, *problem.kernel_size)[-2:]
+    sw, dw = problem.stride[-1], problem.dilation[-1]
+    table = []
+    for start, end in itertools.pairwise(starts(problem, way.pixels)):
+        if way.rows:
+            function = _tile_loop(
+                (way.rows, end - start, lanes, sw, *tap_range(problem, start, end), storage)
+            )
+        else:
+            shape = (kh, kw, way.down, end - start, lanes, sw, dw, *columns(problem, start, end),
+                     alone(problem), int(way.kept), storage)  # fmt: skip
+            function = _strip_loop(shape, rest)
+        table.append((function, start))
+    return np.array(table, np.int64)

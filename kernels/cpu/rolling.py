@@ -12,7 +12,9 @@ bottom, and each is added to all the output rows that it reaches, whose sums liv
               sums[m] += w[e + m * down, s] * vectors
       store the oldest row, make room for a new one
 
-So a loaded vector serves ``kh / down`` rows and a weight serves nv vectors: a step makes
+Where loads would take longer than multiply-adds, the vectors of most taps are made from those of
+an earlier one by shuffles, which have a port of their own. A loaded vector serves ``kh / down``
+rows and a weight serves nv vectors: a step makes
 ``kh kw nv`` multiply-adds (3x3, nv = 4: 36) out of ``2 kw nv`` cycles of loads (24), and weights
 stay in registers where there is room. Output rows of one strip are those that share input rows:
 with dilation every ``dilation``-th, with a stride all.
@@ -45,12 +47,18 @@ class Strip(Window):
 
     def __init__(self, builder: Any, args: Any, shape: Sequence[int]) -> None:
         (self.kh, self.kw, self.down, nv, self.lanes, tail, self.block, self.source, self.dense,
-         self.single, self.kept, self.masked, code) = shape  # fmt: skip
+         self.shifted, self.alone, self.kept, self.masked, code) = shape  # fmt: skip
         self.height = -(-self.kh // self.down)
         self.weights: dict[tuple[int, int], list[Any]] = {}
         self.flags: dict[tuple[int, int], Any] = {}
         self.runs: dict[tuple[int, int], Any] = {}
         super().__init__(builder, args, code, [self.lanes] * (nv - 1) + [tail])
+
+    def place(self, j: int) -> tuple[int, int]:
+        """Return the first lane and the width of vector `j`; there may be one after the last."""
+        if j == len(self.widths):
+            return self.starts[-1] + self.lanes, self.lanes
+        return self.starts[j], self.widths[j]
 
     def inside(self, s: int, first: int, width: int) -> Any:
         """Return flags for the lanes whose element lies in the input's row."""
@@ -63,13 +71,13 @@ class Strip(Window):
 
     def run(self, row: Any, s: int, j: int, half: int = 0) -> Any:
         """Load the elements under tap column `s` for vector `j` (one of two for a pair)."""
-        builder, width = self.builder, self.widths[j]
+        builder, (start, width) = self.builder, self.place(j)
         if self.source == COPY:
             base = builder.gep(row, [self.offsets[s]])
             return load_vector(
-                builder, builder.gep(base, [I64(self.starts[j] * self.size)]), width, self.code
+                builder, builder.gep(base, [I64(start * self.size)]), width, self.code
             )
-        first = self.starts[j] * self.source + half * width
+        first = start * self.source + half * width
         flags = self.flags.get((s, first))
         column = builder.add(self.arg["col0"], builder.mul(I64(s), self.arg["dw"]))
         offset = builder.mul(builder.add(column, I64(first)), I64(self.size))
@@ -77,6 +85,8 @@ class Strip(Window):
 
     def vector(self, row: Any, s: int, j: int) -> Any:
         """Return the elements under tap column `s` for vector `j`."""
+        if self.shifted:
+            return self.shift(row, s, j)
         if self.source != PAIRS:
             return self.run(row, s, j)
         odd = s % 2 if self.dense else 0  # its elements come with those of the tap before
@@ -85,6 +95,20 @@ class Strip(Window):
         width = self.widths[j]
         pattern = ir.Constant(ir.VectorType(I32, width), [I32(2 * i + odd) for i in range(width)])
         return self.builder.shuffle_vector(*self.runs[s - odd, j], pattern)
+
+    def shift(self, row: Any, s: int, j: int) -> Any:
+        """Return the elements under tap column `s` out of two vectors loaded for an earlier tap."""
+        by, vectors = s % self.lanes, []
+        for key in ((s - by, j), (s - by, j + 1))[: 2 if by else 1]:
+            if key not in self.runs:
+                self.runs[key] = self.run(row, *key)
+            vectors.append(self.runs[key])
+        if not by:
+            return vectors[0]
+        pattern = ir.Constant(
+            ir.VectorType(I32, self.lanes), [I32(by + i) for i in range(self.lanes)]
+        )
+        return self.builder.shuffle_vector(*vectors, pattern)
 
     def taps(self, row: Any, w: Any, e: int, sums: Sums) -> Sums:
         """Emit all products of one input row of one plane."""
@@ -108,13 +132,11 @@ class Strip(Window):
     def input_row(self, h: Any, e: int, sums: Sums) -> Sums:
         """Emit the products of one input row."""
         row = self.at(self.arg["x"], (h, self.arg["xh"]))
-        if self.single:
-            return self.taps(row, self.arg["w"], e, sums)
         return self.each_plane(lambda x, w, sums: self.taps(x, w, e, sums), row, sums)
 
     def reaches_over(self, j: int) -> bool:
         """Return whether loads of vector `j` need masks."""
-        first, last = self.masked & 1 and j == 0, self.masked & 2 and j == len(self.widths) - 1
+        first, last = self.masked & 1 and j == 0, self.masked & 2 and j >= len(self.widths) - 1
         return bool(first or last or self.masked & 4)
 
     def prepare(self) -> None:
@@ -124,10 +146,12 @@ class Strip(Window):
             table = builder.bitcast(self.arg["columns"], I64.as_pointer())
             self.offsets = [builder.load(builder.gep(table, [I64(s)])) for s in range(self.kw)]
         elif self.masked:
-            for s in range(0, self.kw, 2 if self.source == PAIRS and self.dense else 1):
-                for j, width in enumerate(self.widths):
+            together = self.lanes if self.shifted else 1 + (self.source == PAIRS and self.dense)
+            for s in range(0, self.kw, together):
+                for j in range(len(self.widths) + self.shifted):
+                    start, width = self.place(j)
                     for half in range(self.source if self.reaches_over(j) else 0):
-                        first = self.starts[j] * self.source + half * width
+                        first = start * self.source + half * width
                         self.flags[s, first] = self.inside(s, first, width)
         if self.kept:
             for block in range(self.block):
@@ -193,8 +217,9 @@ def rolling_strip(
 
     shape : kh, kw; input rows (of the dilated kernel) between successive output rows; vectors,
         lanes, lanes of the last vector; output channels computed at once; where rows come from
-        (`COPY`, `DENSE`, `PAIRS`); 1 for a horizontal dilation of 1; 1 for a single plane; 1 to
-        keep all weights in registers; vectors that may reach over a side (bits: 1 the first, 2 the
-        last, 4 all); storage code.
+        (`COPY`, `DENSE`, `PAIRS`); 1 for a horizontal dilation of 1; 1 to make most taps' vectors
+        by shuffles (of full vectors, `DENSE`); what there is one of (`Window.alone`); 1 to keep all
+        weights in registers; vectors that may reach over a side (bits: 1 the first, 2 the last,
+        4 all); storage code.
     """
     return emit_window(Strip, shape)

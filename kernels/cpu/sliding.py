@@ -27,6 +27,7 @@ import numpy as np
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
+from .cuts import Cut, cut, widths
 from .finish import finish_fields, make_finish_vector
 from .geometry import make_record
 from .pack import make_copy_vector, pair_mask
@@ -36,13 +37,10 @@ from .simd import get_word, range_mask
 from .strips import (
     FIELDS,
     TASKS,
-    Cut,
     call_strip,
-    cut,
     pack_stage,
     strip_table,
     view,
-    widths,
 )
 from .vectors import F32, F64, ITEMSIZE, storage_code
 

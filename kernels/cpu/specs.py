@@ -17,7 +17,15 @@ from collections.abc import Callable
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 
-from . import brgemm_blocks, dilated, fast_fir_sizes, fft_sizes, winograd_tiles
+from . import (
+    brgemm_blocks,
+    cuts,
+    dilated,
+    fast_fir_sizes,
+    fft_sizes,
+    pixel_cuts,
+    winograd_tiles,
+)
 
 __all__ = ["SPECS"]
 
@@ -108,23 +116,37 @@ def _dilated_cost(problem: ConvProblem, device: DeviceInfo) -> float:
 _MOST_PLANES = 64
 
 
-def _window_waste(problem: ConvProblem, device: DeviceInfo) -> float:
-    """Return cycles a useful multiply-add of the window tile, one vector a cycle being 1."""
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
-    kernel, stride = (1, *problem.kernel_size)[-2:], (1, *problem.stride)[-2:]
-    width = problem.out_size[-1]
-    waste = -(-width // lanes) * lanes / width
-    # Without shared rows every multiply-add loads a vector, most of them across a cache line.
-    shared = stride[0] == 1 and kernel[0] > 1
-    copies = 3 * stride[0] * stride[1] / (kernel[0] * kernel[1])
-    if problem.layout != "channels_first":
-        copies *= 8
-    rows = problem.out_channels // problem.groups
-    return waste * ((1.3 if shared else 2.2) + copies / rows)
+#: Bytes a second from L3 and from memory, both cores; the output is also read before it is written.
+_L3_BANDWIDTH, _MEMORY_BANDWIDTH = 110e9, 45e9
+#: Seconds that a call of a window kernel takes beside its arithmetic.
+_WINDOW_CALL = 8e-6
+
+
+def _vector_seconds(cycles: float, device: DeviceInfo) -> float:
+    """Return the time of multiply-adds of full vectors, one a cycle of a 512-bit machine."""
+    rate = device.flops(4) / (2 * device.lanes(4)) / device.threads
+    return cycles / (3.5 / 3.0 * rate) / device.threads
 
 
 def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
-    return _seconds(problem, device, 0.8, _window_waste(problem, device))
+    """Count the cycles of the cut, and bytes where operands do not fit the cores' L2."""
+    cycles = cuts.cut_cycles(problem, device)
+    if problem.out_channels == problem.groups == problem.in_channels:
+        in_place = problem.layout == "channels_last" and pixel_cuts.map_cycles(problem, device)
+        cycles = in_place or min(cycles, pixel_cuts.block_cycles(problem, device))
+    else:
+        in_place = 0.0
+    size = ITEMSIZE[problem.dtype]
+    inputs, outputs = math.prod(problem.x_shape), math.prod(problem.out_shape)
+    if size < 4 or (problem.layout != "channels_first" and not in_place):
+        # Elements are gathered into a copy and scattered from one, one by one or converted.
+        cycles += (3 * inputs + 4 * outputs) / max(problem.batch, 1) / (1 if size > 2 else 4)
+    traffic = size * (inputs + 2 * outputs)
+    if traffic > device.l3:
+        memory = traffic / _MEMORY_BANDWIDTH
+    else:
+        memory = traffic / _L3_BANDWIDTH if traffic > device.l2 * device.threads else 0.0
+    return max(_vector_seconds(cycles * problem.batch, device), memory) + _WINDOW_CALL
 
 
 def _depthwise_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:

@@ -4,10 +4,11 @@ The twin of sliding.py for inputs whose rows are contiguous, in float32 or float
 horizontal stride of 1 or 2 and a kernel whose sums fit the registers. It wins there by the copy
 that it saves, which on the 3x3 layers of mobile networks costs as much as the arithmetic::
 
-    task = some images and groups x output depth x band of rows
-      for strip of columns                          strips.py; masked loads where it reaches over a
-        for group, output channel, row              side, which only its outer vectors do
-      residual, other activations                   on the band just stored
+    task = some images and groups x slab of output depths x band of rows
+      for output depth                              one task reads what neighbours share
+        for strip of columns                        strips.py; masked loads where it reaches over a
+          for group, output channel, row            side, which only its outer vectors do
+        residual, other activations                 on the band just stored
 
 Rows above or below the input are skipped. With a stride of 2 a pair of vectors is split into its
 even and odd elements, which serve two taps.
@@ -24,11 +25,12 @@ import numba
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
+from .cuts import cut
 from .finish import finish_fields, make_finish_vector
 from .geometry import make_record
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .simd import get_word
-from .strips import FIELDS, TASKS, call_strip, cut, pack_stage, strip_table, view
+from .strips import FIELDS, TASKS, call_strip, pack_stage, strip_table, view
 from .vectors import F32, F64, ITEMSIZE, storage_code
 
 __all__ = ["fits", "plan"]
@@ -51,36 +53,49 @@ def _make_kernel(lanes: int, code: int) -> Any:
                     count = min(lanes, g.ow - start)
                     finish_vector(g, at, 0.0, at, r + start * g.rw, count, scratch)
 
+    @numba.njit
+    def group_strips(
+        g: Any, geometry: int, x: int, weight: int, bias: int, out: int, od: int, first_row: int,
+        rows: int, groups: int,
+    ) -> None:  # fmt: skip
+        """Compute a band of one output depth for some groups."""
+        d0 = od * g.sd - g.pd
+        skipped = max(0, (g.dd - 1 - d0) // g.dd)
+        depths = max(0, min(g.kd, (g.id - d0 + g.dd - 1) // g.dd) - skipped)
+        for s in range(g.strips):
+            call_strip(
+                get_word(g.table, 2 * s), geometry, get_word(g.table, 2 * s + 1),
+                x + (d0 + skipped * g.dd) * g.xd, weight + skipped * g.kh * g.kw * size, bias,
+                out + od * g.yd + first_row * g.yh, first_row * g.sh - g.ph, g.ih, rows, depths,
+                groups,
+            )  # fmt: skip
+
     def task(
         geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
         workspace: int, number: int, worker: int,
     ) -> None:  # fmt: skip
         g = view(geometry)
         band, rest = number % g.bands, number // g.bands
-        od, chunk = rest % g.od, rest // g.od
+        slab, chunk = rest % g.slabs, rest // g.slabs
         first_row = band * g.band_rows
         rows = min(g.band_rows, g.oh - first_row)
-        d0 = od * g.sd - g.pd
-        skipped = max(0, (g.dd - 1 - d0) // g.dd)
-        depths = max(0, min(g.kd, (g.id - d0 + g.dd - 1) // g.dd) - skipped)
-        taps = g.kh * g.kw * size
         item, end = chunk * g.items, min((chunk + 1) * g.items, g.n * g.groups)
         while item < end:
             image, group = item // g.groups, item % g.groups
-            count = min(end - item, g.groups - group, g.together)
-            source = x + image * g.xn + group * g.in_g + (d0 + skipped * g.dd) * g.xd
-            k = group * g.k
-            y = out + image * g.yn + k * g.yc + od * g.yd + first_row * g.yh
-            for s in range(g.strips):
-                call_strip(
-                    get_word(g.table, 2 * s), geometry, get_word(g.table, 2 * s + 1), source,
-                    weight + (k * g.c * g.kd + skipped) * taps, bias + k * size, y,
-                    first_row * g.sh - g.ph, g.ih, rows, depths, count,
+            groups, k = min(end - item, g.groups - group, g.together), group * g.k
+            y, r = out + image * g.yn + k * g.yc, residual + image * g.rn + k * g.rc
+            for od in range(slab * g.od // g.slabs, (slab + 1) * g.od // g.slabs):
+                group_strips(
+                    g, geometry, x + image * g.xn + group * g.in_g,
+                    weight + k * g.c * g.kd * g.kh * g.kw * size, bias + k * size, y, od,
+                    first_row, rows, groups,
                 )  # fmt: skip
-            if g.needs_finish:
-                extra = residual + image * g.rn + k * g.rc + od * g.rd + first_row * g.rh
-                finish_maps(g, y, extra, count * g.k, rows, workspace)
-            item += count
+                if g.needs_finish:
+                    finish_maps(
+                        g, y + od * g.yd + first_row * g.yh, r + od * g.rd + first_row * g.rh,
+                        groups * g.k, rows, workspace,
+                    )  # fmt: skip
+            item += groups
 
     return task
 
@@ -96,18 +111,23 @@ def fits(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> bool:
     return cut(problem, device, size).rows == 0
 
 
-def _bands(problem: ConvProblem, threads: int) -> tuple[int, int]:
-    """Return the output rows and the images and groups of one task."""
+def _tasks(problem: ConvProblem, threads: int) -> dict[str, int]:
+    """Divide images and groups, then depths, then rows, until there are enough tasks."""
     height = (1, *problem.out_size)[-2]
-    depths = math.prod(problem.out_size[:-2])
     jobs = problem.batch * problem.groups
     wanted = TASKS * threads
+    slabs = min(math.prod(problem.out_size[:-2]), -(-wanted // jobs))
     reach = ((1, *problem.kernel_size)[-2] - 1) * (1, *problem.dilation)[-2]
     # The first steps of a band fill the sums; at most a fifth of its work may go there.
-    bands = min(max(1, wanted // (jobs * depths)), max(1, height // max(8, 4 * reach)))
+    bands = min(max(1, wanted // (jobs * slabs)), max(1, height // max(8, 4 * reach)))
     band_rows = -(-height // bands)
     bands = -(-height // band_rows)
-    return band_rows, max(1, jobs * depths * bands // wanted)
+    return {
+        "band_rows": band_rows,
+        "bands": bands,
+        "slabs": slabs,
+        "items": max(1, jobs * slabs * bands // wanted),
+    }
 
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
@@ -116,34 +136,34 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     size = ITEMSIZE[code]
     way = cut(problem, device, size)
     table = strip_table(problem, way, problem.stride[-1], code)
-    band_rows, items = _bands(problem, device.threads)
-    bands = -(-(1, *problem.out_size)[-2] // band_rows)
+    tasks = _tasks(problem, device.threads)
     x, out = ((0, 0, *strides[2:])[-3:] for strides in (binding.x_strides, binding.out_strides))
     dilation = (1, 1, *problem.dilation)[-3:]
     channels = problem.in_channels // problem.groups
     map_bytes = (math.prod(problem.in_size) + math.prod(problem.out_size)) * size
-    fields = finish_fields(binding, direct=True) | {
-        "in_g": channels * binding.x_strides[1],
-        "in_c": binding.x_strides[1],
-        "in_d": dilation[0] * x[0],
-        "in_h": x[1],
-        "unit": dilation[1] if (1, *problem.kernel_size)[-2] > 1 else 1,
-        "share": way.share,
-        "to_c": binding.out_strides[1],
-        "to_h": out[1],
-        "strips": len(table),
-        "table": table.ctypes.data,
-        "band_rows": band_rows,
-        "bands": bands,
-        "items": items,
-        "together": max(1, device.l1 // (2 * channels * map_bytes)),
-    }
-    chunks = -(-problem.batch * problem.groups // items)
+    fields = (
+        finish_fields(binding, direct=True)
+        | tasks
+        | {
+            "in_g": channels * binding.x_strides[1],
+            "in_c": binding.x_strides[1],
+            "in_d": dilation[0] * x[0],
+            "in_h": x[1],
+            "unit": dilation[1] if (1, *problem.kernel_size)[-2] > 1 else 1,
+            "share": way.share,
+            "to_c": binding.out_strides[1],
+            "to_h": out[1],
+            "strips": len(table),
+            "table": table.ctypes.data,
+            "together": max(1, device.l1 // (2 * channels * map_bytes)),
+        }
+    )
+    chunks = -(-problem.batch * problem.groups // tasks["items"])
     lanes = device.lanes(size)
     kernel = compile_kernel(_make_kernel(lanes, code), "stencil", lanes, code)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields.get(name, 0) for name in FIELDS}),
-        stages=(Stage(kernel, chunks * math.prod(problem.out_size[:-2]) * bands),),
+        stages=(Stage(kernel, chunks * tasks["slabs"] * tasks["bands"]),),
         workers=worth_helpers(problem.macs, device.threads),
         workspace_bytes=0,
         compute=compute_dtype(problem.dtype),

@@ -14,10 +14,6 @@ The cut is chosen by counting: cycles of multiply-adds against cycles of loads, 
 from __future__ import annotations
 
 import functools
-import itertools
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,13 +22,14 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, DeviceInfo
+from fastconv.spec import Binding
 
 from . import jit
+from .cuts import Cut, alone, widths
 from .finish import FINISH_FIELDS
 from .geometry import as_record
 from .plan import Stage, compile_kernel, in_weight_order
-from .rolling import COPY, rolling_strip
+from .rolling import COPY, DENSE, rolling_strip
 from .simd import load_scalar, store_scalar
 from .vectors import ITEMSIZE, call_address
 from .window import window_tile
@@ -40,14 +37,10 @@ from .window import window_tile
 __all__ = [
     "FIELDS",
     "TASKS",
-    "Cut",
     "call_strip",
-    "cut",
-    "cut_cycles",
     "pack_stage",
     "strip_table",
     "view",
-    "widths",
 ]
 
 #: Tasks a thread, enough for a late thread to be helped out.
@@ -70,7 +63,8 @@ FIELDS = (
     "band_rows",  # output rows of one task
     "bands",  # tasks along the output height
     "items",  # images and groups of one task
-    "together",  # in place: groups that a strip goes through before the next strip does
+    "slabs",  # in place: tasks along the output depth
+    "together",  # groups that a strip goes through before the next strip does
     "phase_length",  # of a copy: elements of one phase of a row; then places in the workspace
     "worker_bytes",
     "sums_at",
@@ -78,129 +72,17 @@ FIELDS = (
 )
 view = as_record(FIELDS)
 
-#: Most taps, and most multiply-adds of a step, that are written out.
-_UNROLLED_TAPS, _UNROLLED_WORK = 169, 700
-#: Cycles that a step of a strip costs beside its arithmetic.
-_STEP = 6
 _SIGNATURE = jit.void(11)
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """How an output is cut.
-
-    Parameters
-    ----------
-    lanes : int
-        Elements of a full vector.
-    vectors : int
-        Most vectors of a strip.
-    block : int
-        Output channels computed at once.
-    rows : int
-        Output rows of a tile; 0 for strips that roll.
-    down : int
-        Input rows, in units of the dilation, between successive output rows of a strip.
-    share : int
-        Distance of those output rows.
-    kept : bool
-        Whether all weights stay in registers.
-    cycles : float
-        Cycles for a row of one group's outputs.
-    """
-
-    lanes: int
-    vectors: int
-    block: int
-    rows: int
-    down: int
-    share: int
-    kept: bool
-    cycles: float
-
-
-def widths(total: int, lanes: int, most: int) -> list[tuple[int, int, int]]:
-    """Cut a row into strips of about equal width: start, vectors, lanes of the last vector."""
-    count = -(-total // lanes)
-    strips = -(-count // most)
-    cuts = [count * i // strips for i in range(strips + 1)]
-    found = []
-    for first, end in itertools.pairwise(cuts):
-        tail, rest = lanes, min(total, end * lanes) - (end - 1) * lanes
-        while tail > 4 and rest <= tail // 2:
-            tail //= 2  # a narrower vector costs less where a wide one would be half empty
-        found.append((first * lanes, end - first, tail))
-    return found
-
-
-def _single(problem: ConvProblem) -> bool:
-    """Return whether every output is a sum over one plane that is always there."""
-    depth = zip(problem.kernel_size[:-2], problem.padding[:-2], strict=True)
-    return problem.in_channels == problem.groups and all(
-        k == 1 and not any(pads) for k, pads in depth
-    )
-
-
-def _rolling(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cut]:
-    """Yield the ways of cutting the output into strips that fit the registers."""
-    kh, kw = (1, *problem.kernel_size)[-2:]
-    sh, dh = (1, *problem.stride)[-2], (1, *problem.dilation)[-2] if kh > 1 else 1
-    common = math.gcd(sh, dh)
-    down, share = sh // common, dh // common
-    height, taps = -(-kh // down), kh * kw
-    lanes, outputs = device.lanes(size), problem.out_channels // problem.groups
-    for nv in range(1, min(8 if height == 1 else 4, -(-problem.out_size[-1] // lanes)) + 1):
-        for block in (n for n in range(1, min(outputs, 8) + 1) if outputs % n == 0):
-            used = block * height * nv + nv + 1
-            if used >= device.registers or taps > _UNROLLED_TAPS:
-                continue
-            if taps * nv * block > _UNROLLED_WORK:
-                continue
-            kept = _single(problem) and used + taps * block < device.registers
-            cycles = 0.0
-            for _, n, tail in widths(problem.out_size[-1], lanes, nv):
-                vectors = n - 1 + tail / lanes
-                loads = 2 * n * kw * min(down, kh) + (0 if kept else taps * block)
-                cycles += max(taps * block * vectors, loads) + _STEP
-            yield Cut(lanes, nv, block, 0, down, share, kept, cycles * outputs / block)
-
-
-def _tiles(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cut]:
-    """Yield the ways of cutting the output into tiles that fit the registers."""
-    kh, kw = (1, *problem.kernel_size)[-2:]
-    sh, dh = (1, *problem.stride)[-2], (1, *problem.dilation)[-2]
-    share, height = (dh, (1, *problem.out_size)[-2]) if sh == 1 else (1, 1)
-    lanes, outputs = device.lanes(size), problem.out_channels // problem.groups
-    for nv in range(1, min(4, -(-problem.out_size[-1] // lanes)) + 1):
-        for rh in range(1, min(kh, -(-height // share), 14) + 1):
-            if rh * nv + nv + 1 >= device.registers:
-                continue
-            cycles = 0.0
-            for _, n, tail in widths(problem.out_size[-1], lanes, nv):
-                vectors = n - 1 + tail / lanes
-                ends = sum(max(r * vectors, 2 * n + r) for r in range(1, rh))
-                row = max(rh * vectors, 2 * n + rh) * (kh - rh + 1) + 2 * ends
-                cycles += row * kw * -(-height // rh) / height
-            yield Cut(lanes, nv, 1, rh, 1, share, False, cycles * outputs)
-
-
-@functools.lru_cache(maxsize=256)
-def cut(problem: ConvProblem, device: DeviceInfo, size: int) -> Cut:
-    """Choose the cut of fewest cycles; strips where they fit."""
-    ways = list(_rolling(problem, device, size)) or list(_tiles(problem, device, size))
-    return min(ways, key=lambda way: way.cycles)
-
-
-def cut_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
-    """Return the cycles of one image by the best cut."""
-    way = cut(problem, device, 8 if problem.dtype == "float64" else 4)
-    rows = math.prod(problem.out_size[:-1]) * math.prod(problem.kernel_size[:-2])
-    return way.cycles * rows * problem.groups
-
-
-def _masked(problem: ConvProblem, source: int, start: int, nv: int, tail: int, lanes: int) -> int:
+def _masked(
+    problem: ConvProblem, source: int, strip: tuple[int, int, int], lanes: int, shifted: bool
+) -> int:
     """Return which vectors of a strip may reach over a side: bits 1 first, 2 last, 4 any."""
+    start, nv, tail = strip
     reach = (problem.kernel_size[-1] - 1) * problem.dilation[-1]
+    if shifted:
+        reach = -(-reach // lanes) * lanes
 
     def over(j: int) -> bool:
         width = tail if j == nv - 1 else lanes
@@ -225,11 +107,12 @@ def strip_table(problem: ConvProblem, way: Cut, source: int, code: int) -> NDArr
         if way.rows:
             function = _tile_loop((way.rows, nv, way.lanes, tail, code))
         else:
-            masked = _masked(problem, source, start, nv, tail, way.lanes)
+            shifted = way.shifted and source == DENSE and tail == way.lanes
+            masked = _masked(problem, source, (start, nv, tail), way.lanes, shifted)
             dense = int(problem.dilation[-1] == 1)
             function = _strip_loop(
                 (kh, kw, way.down, nv, way.lanes, tail, way.block, source, dense,
-                 int(_single(problem)), int(way.kept), masked, code)
+                 int(shifted), alone(problem), int(way.kept), masked, code)
             )  # fmt: skip
         table.append((function, start))
     return np.array(table, np.int64)
@@ -237,7 +120,7 @@ def strip_table(problem: ConvProblem, way: Cut, source: int, code: int) -> NDArr
 
 def _strip_loop(shape: tuple[int, ...]) -> int:
     """Return the address of the loop over strips of one shape (that of `rolling_strip`)."""
-    kh, kw, down, nv, lanes, tail, block, source, dense, single, kept, masked, code = shape
+    kh, kw, down, nv, lanes, tail, block, source, dense, shifted, planes, kept, masked, code = shape
     size = ITEMSIZE[code]
 
     def strip_loop(geometry: int, start: int, x: int, weight: int, bias: int, out: int, h0: int,
@@ -259,8 +142,8 @@ def _strip_loop(shape: tuple[int, ...]) -> int:
                         out + k * g.to_c + residue * g.to_h + start * size, g.share * g.to_h,
                         g.to_c, bias + k * size, g.ow - start,
                         (rows - residue + g.share - 1) // g.share, low, high,
-                        (kh, kw, down, nv, lanes, tail, block, source, dense, single, kept,
-                         masked, code),
+                        (kh, kw, down, nv, lanes, tail, block, source, dense, shifted, planes,
+                         kept, masked, code),
                     )  # fmt: skip
 
     return int(jit.compile_callback(strip_loop, _SIGNATURE, ("strip", *shape)).address)

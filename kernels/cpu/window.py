@@ -51,6 +51,8 @@ class Window:
         "out", "yh", "yc",  # bytes between output rows of this strip and output channels
         "bias", "width", "rows",  # lanes and rows to store
     )  # fmt: skip
+    #: What is there once, so that no loop is needed: bits 1 the channel, 2 the depth.
+    alone = 0
     addresses = ("x", "columns", "w", "out", "bias")
 
     def __init__(self, builder: Any, args: Sequence[Any], code: int, widths: Sequence[int]) -> None:
@@ -138,9 +140,11 @@ class Window:
                     self.at(x_channel, (d, arg["xd"])), self.at(w_channel, (d, arg["wd"])), sums
                 )
 
-            return self.loop(arg["depths"], sums, depth)
+            return depth(I64(0), sums) if self.alone & 2 else self.loop(arg["depths"], sums, depth)
 
-        return self.loop(arg["channels"], sums, channel)
+        return (
+            channel(I64(0), sums) if self.alone & 1 else self.loop(arg["channels"], sums, channel)
+        )
 
     def target(self, row: Any, block: int, j: int) -> Any:
         """Return where vector `j` of an output row goes."""

@@ -1,0 +1,164 @@
+"""How an output is cut into strips and tiles: by counting cycles of multiply-adds and of loads.
+
+What the two ways of reading an input share: stencil.py reads it in place, sliding.py through a
+padded copy. Counts are for vectors of the full width, one multiply-add or aligned load a cycle; a
+load across a cache line takes two. No compiler is imported here, so that the table of kernels can
+ask what a problem would cost.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import DeviceInfo
+
+__all__ = ["Cut", "alone", "cut", "cut_cycles", "rows_met", "widths"]
+
+#: Most taps, and most multiply-adds of a step, that are written out.
+_UNROLLED_TAPS, _UNROLLED_WORK = 169, 700
+#: Cycles that a step of a strip costs beside its arithmetic.
+_STEP = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How an output is cut.
+
+    Parameters
+    ----------
+    lanes : int
+        Elements of a full vector.
+    vectors : int
+        Most vectors of a strip.
+    block : int
+        Output channels computed at once.
+    rows : int
+        Output rows of a tile; 0 for strips that roll.
+    down : int
+        Input rows, in units of the dilation, between successive output rows of a strip.
+    share : int
+        Distance of those output rows.
+    kept : bool
+        Whether all weights stay in registers.
+    shifted : bool
+        Whether shuffles take the place of most loads where the input is read in place.
+    cycles : float
+        Cycles for a row of one group's outputs.
+    """
+
+    lanes: int
+    vectors: int
+    block: int
+    rows: int
+    down: int
+    share: int
+    kept: bool
+    shifted: bool
+    cycles: float
+
+
+def widths(total: int, lanes: int, most: int) -> list[tuple[int, int, int]]:
+    """Cut a row into strips of about equal width: start, vectors, lanes of the last vector."""
+    count = -(-total // lanes)
+    strips = -(-count // most)
+    cuts = [count * i // strips for i in range(strips + 1)]
+    found = []
+    for first, end in itertools.pairwise(cuts):
+        tail, rest = lanes, min(total, end * lanes) - (end - 1) * lanes
+        while tail > 4 and rest <= tail // 2:
+            tail //= 2  # a narrower vector costs less where a wide one would be half empty
+        found.append((first * lanes, end - first, tail))
+    return found
+
+
+def alone(problem: ConvProblem) -> int:
+    """Return what a group has one of (`Window.alone`): a channel, a depth that is always there."""
+    depth = zip(problem.kernel_size[:-2], problem.padding[:-2], strict=True)
+    flat = all(k == 1 and not any(pads) for k, pads in depth)
+    return int(problem.in_channels == problem.groups) | 2 * int(flat)
+
+
+def rows_met(problem: ConvProblem) -> float:
+    """Return the share of kernel rows, over all output rows, that meet the input."""
+    kh, ih, oh = ((1, *sizes)[-2] for sizes in (problem.kernel_size, problem.in_size,
+                                                problem.out_size))  # fmt: skip
+    sh, dh, ph = (1, *problem.stride)[-2], (1, *problem.dilation)[-2], ((0, 0), *problem.padding)
+    first = np.arange(oh)[:, None] * sh - ph[-2][0] + np.arange(kh) * dh
+    return float(np.mean((first >= 0) & (first < ih)))
+
+
+def _rolling(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cut]:
+    """Yield the ways of cutting the output into strips that fit the registers."""
+    kh, kw = (1, *problem.kernel_size)[-2:]
+    sh, dh = (1, *problem.stride)[-2], (1, *problem.dilation)[-2] if kh > 1 else 1
+    common = math.gcd(sh, dh)
+    down, share = sh // common, dh // common
+    height, taps = -(-kh // down), kh * kw
+    dense = problem.stride[-1] == problem.dilation[-1] == 1 < kw
+    lanes, outputs = device.lanes(size), problem.out_channels // problem.groups
+    for nv in range(1, min(8 if height == 1 else 4, -(-problem.out_size[-1] // lanes)) + 1):
+        for block in (n for n in range(1, min(outputs, 8) + 1) if outputs % n == 0):
+            used = block * height * nv + nv + 1
+            if used >= device.registers or taps > _UNROLLED_TAPS:
+                continue
+            if taps * nv * block > _UNROLLED_WORK:
+                continue
+            kept = alone(problem) == 3 and used + taps * block < device.registers
+            for shifted in (False, True)[: 2 if dense else 1]:
+                cycles = 0.0
+                for _, n, tail in widths(problem.out_size[-1], lanes, nv):
+                    vectors, rows = n - 1 + tail / lanes, min(down, kh)
+                    multiplies, loads = taps * block * vectors, 0 if kept else taps * block
+                    if shifted and tail == lanes:
+                        loaded = -(-kw // lanes)
+                        loads += 2 * (n + 1) * loaded * rows
+                        # Three pipes: two multiply, two shuffle.
+                        shuffles = (kw - loaded) * n * rows
+                        multiplies = max(multiplies, 2 * (multiplies + shuffles) / 3)
+                    elif problem.stride[-1] == 2:
+                        loads += 4 * n * rows * (-(-kw // 2) if problem.dilation[-1] == 1 else kw)
+                    else:
+                        loads += 2 * n * kw * rows
+                    cycles += max(multiplies, loads) + _STEP
+                cycles *= outputs / block
+                yield Cut(lanes, nv, block, 0, down, share, kept, shifted, cycles)
+
+
+def _tiles(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cut]:
+    """Yield the ways of cutting the output into tiles that fit the registers."""
+    kh, kw = (1, *problem.kernel_size)[-2:]
+    sh, dh = (1, *problem.stride)[-2], (1, *problem.dilation)[-2]
+    share, height = (dh, (1, *problem.out_size)[-2]) if sh == 1 else (1, 1)
+    lanes, outputs = device.lanes(size), problem.out_channels // problem.groups
+    for nv in range(1, min(4, -(-problem.out_size[-1] // lanes)) + 1):
+        for rh in range(1, min(kh, -(-height // share), 14) + 1):
+            if rh * nv + nv + 1 >= device.registers:
+                continue
+            cycles = 0.0
+            for _, n, tail in widths(problem.out_size[-1], lanes, nv):
+                vectors = n - 1 + tail / lanes
+                ends = sum(max(r * vectors, 2 * n + r) for r in range(1, rh))
+                row = max(rh * vectors, 2 * n + rh) * (kh - rh + 1) + 2 * ends
+                cycles += row * kw * rows_met(problem) * -(-height // rh) / height
+            yield Cut(lanes, nv, 1, rh, 1, share, False, False, cycles * outputs)
+
+
+@functools.lru_cache(maxsize=256)
+def cut(problem: ConvProblem, device: DeviceInfo, size: int) -> Cut:
+    """Choose the cut of fewest cycles; strips where they fit."""
+    ways = list(_rolling(problem, device, size)) or list(_tiles(problem, device, size))
+    return min(ways, key=lambda way: way.cycles)
+
+
+def cut_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Return the cycles of one image by the best cut."""
+    way = cut(problem, device, 8 if problem.dtype == "float64" else 4)
+    planes = math.prod(problem.kernel_size[:-2]) * problem.in_channels
+    return way.cycles * math.prod(problem.out_size[:-1]) * planes
