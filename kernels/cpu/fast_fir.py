@@ -31,9 +31,9 @@ one. Its two levels of phases are those of one axis, (m1 m2) in all.
 Phases and blocks are chosen by counted cycles (fast_fir_sizes.py). Their number is bounded by the
 error, relative to the largest output. In float32, over fifty random filters of 9x9 to 63x63 taps
 (one to three channels) and as many of 64 to 1024 (up to 48 channels), normal and positive, it was
-at most 3.1e-6 with 2 x 2 phases, 5.5e-6 with 3 x 3, 9.8e-6 with 4 x 3, and with 4 x 4 1.8e-5 for sums
-of up to 12,000 products; for 49,000 it was 2.1e-5, so longer sums take fewer phases. 5 x 5 phases
-would make 5e-5.
+at most 3.1e-6 with 2 x 2 phases, 5.5e-6 with 3 x 3, 9.8e-6 with 4 x 3, and with 4 x 4 1.8e-5 for
+sums of up to 12,000 products; for 49,000 it was 2.1e-5, so longer sums take fewer phases. 5 x 5
+phases would make 5e-5.
 A NaN or an infinity spreads over the tiles of m x m outputs that its window reaches.
 
 Sources: Z.-J. Mou and P. Duhamel, "Short-length FIR filters and their use in fast nonrecursive
@@ -110,7 +110,8 @@ def _offsets(s: Sizes, channels: int, lanes: int, size: int) -> dict[str, int]:
         "sums_at": s.n1 * s.n2 * s.rh * s.cols * size,
         "row_at": s.n1 * out_lines * s.cols * size,
         "scratch_at": row * size,
-        "worker_bytes": (lanes + 1) * lanes * size,
+        "signal_at": (lanes + 1) * lanes * size,
+        "worker_bytes": (s.span + lanes) * size if s.fold else 0,
     }
     end, offsets = 0, {}
     for name, before in parts.items():
@@ -146,7 +147,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan
     lanes, channels = device.lanes(size), problem.in_channels // problem.groups
     s = choose(problem, device)[1]
     names = ("m1", "m2", "n1", "n2", "taps_h", "taps_w", "rows", "in_rows", "cols", "in_cols",
-             "blocks_h", "blocks_w")  # fmt: skip
+             "blocks_h", "blocks_w", "span")  # fmt: skip
     fields = finish_fields(binding, direct=False, clamped=False)
     fields |= {name: getattr(s, name) for name in names}
     fields |= {"tile_rows": s.rh, "tile_bytes": s.nv * lanes * size}

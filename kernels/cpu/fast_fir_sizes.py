@@ -24,7 +24,11 @@ _MOST_PHASES, _MOST_PRODUCTS = 4, 12_000
 _LINE_CYCLES = {1: 3, 2: 12, 3: 24, 4: 38}
 _RUN_CYCLES = {1: 4, 2: 22, 3: 60, 4: 56}
 #: Cycles to finish and store a vector, and to call a tile.
-_STORE_CYCLES, _TILE_CYCLES = 12, 30
+_STORE_CYCLES, _TILE_CYCLES = 16, 30
+#: Cycles to transpose a vector of a folded signal; to begin a block of one channel.
+_FOLD_CYCLES, _BLOCK_CYCLES = 14, 2000
+#: Most elements that transposing whole blocks reads behind the last row of a folded signal.
+_FOLD_SLACK = 32
 #: Blocks along an axis that are tried.
 _CUTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
@@ -68,6 +72,12 @@ class Sizes:
     def segment(self) -> int:
         """Outputs in a column of a folded block."""
         return self.rows * self.m1 * self.m2
+
+    @property
+    def span(self) -> int:
+        """Elements of a folded signal that a block reads, those beside its own among them."""
+        phases = self.m1 * self.m2
+        return (self.cols - 1) * self.segment + (self.in_rows + 2) * phases + _FOLD_SLACK
 
     def input_bytes(self, channels: int, size: int) -> int:
         """Return the size of a block's transformed input."""
@@ -143,13 +153,13 @@ def _cycles(s: Sizes, problem: ConvProblem, lanes: int) -> float:
     in_vectors, out_vectors = s.in_cols // lanes, s.cols // lanes
     lines = s.m2 * s.in_rows * 1.1 + s.m2  # read again where two chunks meet
     if s.fold:
-        first = lines * (_LINE_CYCLES[s.m1] + s.m1 * 6)
-        last = s.rows * s.m2 * (_LINE_CYCLES[s.m1] + s.m1 * (6 + _STORE_CYCLES))
+        first = lines * (_LINE_CYCLES[s.m1] + s.m1 * _FOLD_CYCLES)
+        last = s.rows * s.m2 * (_LINE_CYCLES[s.m1] + s.m1 * (_FOLD_CYCLES + _STORE_CYCLES))
     else:
         strided = 1 if problem.layout == "channels_first" else 3 * lanes
         first = lines * (_RUN_CYCLES[s.m1] + s.m1 * (strided - 1))
         last = s.rows * s.m2 * (_RUN_CYCLES[s.m1] + s.m1 * _STORE_CYCLES)
-    read = c * in_vectors * (first + s.in_rows * s.n1 * _LINE_CYCLES[s.m2])
+    read = c * (in_vectors * (first + s.in_rows * s.n1 * _LINE_CYCLES[s.m2]) + _BLOCK_CYCLES)
     tiles = s.n1 * s.n2 * (s.rows // s.rh) * (out_vectors // s.nv)
     write = k * out_vectors * (s.rows * s.n1 * _LINE_CYCLES[s.m2] + last)
     return read + k * tiles * _product_cycles(s, c) + write
@@ -176,8 +186,11 @@ def choose(problem: ConvProblem, device: DeviceInfo) -> tuple[float, Sizes]:
 
 
 def seconds(problem: ConvProblem, device: DeviceInfo) -> float:
-    """Return the predicted time: cycles, or bytes where they take longer."""
+    """Return the predicted time: the cycles and the bytes."""
     size = 8 if problem.dtype == "float64" else 4
     weights = math.prod(problem.weight_shape) * size * 2
     moved = (math.prod(problem.x_shape) + math.prod(problem.out_shape)) * size + weights
-    return max(choose(problem, device)[0], moved / 20e9)
+    if problem.ndim == 1:
+        return max(choose(problem, device)[0], moved / 20e9)
+    # Rows of a block lie far apart, so reading them is not hidden behind the arithmetic.
+    return choose(problem, device)[0] + moved / (14e9 if moved > device.l3 // 2 else 20e9)

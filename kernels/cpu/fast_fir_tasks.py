@@ -15,7 +15,7 @@ import numba
 from .finish import FINISH_FIELDS, make_finish_vector
 from .fir_tile import call_correlate, call_join, call_split
 from .geometry import as_record
-from .simd import load_gather, load_scalar, range_mask, store, transpose_block
+from .simd import load_gather, load_masked, load_scalar, range_mask, store, transpose_block
 from .transform import call_lines
 from .vectors import ITEMSIZE
 
@@ -31,26 +31,38 @@ FIELDS = (
     "tile_rows", "tile_bytes",  # register tile
     "rows", "in_rows", "cols", "in_cols", "blocks_h", "blocks_w",  # see Sizes
     "split", "join", "input_1", "input_2", "output_1", "output_2", "tile",  # addresses
-    "in_place",  # 1: input rows can be split where they lie
-    "lines_at", "products_at", "sums_at", "row_at", "scratch_at", "worker_bytes",
+    "in_place",  # 1: input rows can be read where they lie
+    "span",  # elements of a signal under a block
+    "lines_at", "products_at", "sums_at", "row_at", "scratch_at", "signal_at", "worker_bytes",
 )  # fmt: skip
 _view = as_record(FIELDS)
+
+
+@functools.cache
+def _make_copy_row(lanes: int, storage: int, compute: int) -> Any:
+    """Return a function that copies part of a row in compute precision, with zeros outside."""
+    size = ITEMSIZE[compute]
+
+    @numba.njit
+    def copy_row(g: Any, x: int, column: int, length: int, target: int) -> None:
+        for start in range(0, length, lanes):
+            first = min(max(-(column + start), 0), lanes)
+            stop = max(min(g.iw - column - start, lanes), first)
+            at = x + (column + start) * g.xw
+            if g.in_place:
+                values = load_masked(at, range_mask(first, stop), storage, lanes)
+            else:
+                values = load_gather(at, g.xw, range_mask(first, stop), storage, lanes)
+            store(target + start * size, values, compute)
+
+    return copy_row
 
 
 @functools.cache
 def _make_read_rows(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that reads rows of an image, split along the width: T[e1, row, column]."""
     item, size = ITEMSIZE[storage], ITEMSIZE[compute]
-
-    @numba.njit
-    def copy_row(g: Any, x: int, column: int, length: int, target: int) -> None:
-        """Bring a row to contiguous elements of compute precision, zeros outside the image."""
-        for start in range(0, length, lanes):
-            first = min(max(-(column + start), 0), lanes)
-            stop = max(min(g.iw - column - start, lanes), first)
-            at = x + (column + start) * g.xw
-            values = load_gather(at, g.xw, range_mask(first, stop), storage, lanes)
-            store(target + start * size, values, compute)
+    copy_row = _make_copy_row(lanes, storage, compute)
 
     @numba.njit
     def read_rows(g: Any, x: int, first: int, count: int, column: int, t: int, row: int) -> None:
@@ -77,43 +89,27 @@ def _make_read_rows(lanes: int, storage: int, compute: int) -> Any:
 
 
 @functools.cache
-def _make_read_segments(lanes: int, storage: int, compute: int) -> Any:
+def _make_read_segments(lanes: int, compute: int) -> Any:
     """Return a function that reads a folded signal: T[e1, row, segment].
 
-    Segments are the columns of a matrix whose rows are `segment` elements apart, so blocks of it
-    are transposed in registers where no element is outside the signal.
+    Segments are the columns of a matrix whose rows are neighbours in the signal, so blocks of it
+    are transposed in registers.
     """
-    item, size = ITEMSIZE[storage], ITEMSIZE[compute]
+    size = ITEMSIZE[compute]
     full = (1 << lanes) - 1
 
     @numba.njit
-    def transpose(g: Any, x: int, position: int, segment: int, count: int, target: int) -> None:
-        """Write row i, elements ``position + i + lane * segment``, for `count` rows."""
-        reach = (lanes - 1) * segment + lanes
-        for start in range(0, count, lanes):
-            first = position + start
-            if g.xw == item and first >= 0 and first + reach <= g.iw:
-                transpose_block(
-                    x + first * item, segment * item, lanes, full, target + start * lanes * size,
-                    storage, compute, lanes,
-                )  # fmt: skip
-                continue
-            for i in range(first, first + lanes):
-                low = min(max((segment - 1 - i) // segment, 0), lanes)
-                high = max(min((g.iw - 1 - i) // segment + 1, lanes), low)
-                mask = range_mask(low, high)
-                values = load_gather(x + i * g.xw, segment * g.xw, mask, storage, lanes)
-                store(target + (i - position) * lanes * size, values, compute)
-
-    @numba.njit
-    def read_segments(g: Any, x: int, first: int, count: int, position: int, t: int,
-                      folded: int) -> None:  # fmt: skip
-        """Read `count` rows of first-level tiles; `position` is that of the block's output 0."""
-        pitch, segment = g.in_cols * size, g.rows * g.m1 * g.m2
+    def read_segments(g: Any, signal: int, first: int, count: int, t: int, folded: int) -> None:
+        """Read `count` rows of first-level tiles from `first` on."""
+        pitch, segment = g.in_cols * size, g.rows * g.m1 * g.m2 * size
         step = (CHUNK * g.m2 + g.m2 - 1) * pitch
         for v in range(g.in_cols // lanes):
-            start = position + v * lanes * segment + first * g.m1
-            transpose(g, x, start, segment, (count + 1) * g.m1 - 1, folded)
+            source = signal + v * lanes * segment + first * g.m1 * size
+            for row in range(0, (count + 1) * g.m1 - 1, lanes):
+                transpose_block(
+                    source + row * size, segment, lanes, full, folded + row * lanes * size,
+                    compute, compute, lanes,
+                )  # fmt: skip
             call_lines(
                 g.input_1, folded, lanes * size, t + v * lanes * size, step, count,
                 g.m1 * lanes * size, pitch,
@@ -125,20 +121,32 @@ def _make_read_segments(lanes: int, storage: int, compute: int) -> Any:
 @functools.cache
 def _make_transform(lanes: int, storage: int, compute: int, fold: int) -> Any:
     """Return a function that transforms one channel under a block: V[e1, e2, C, row, column]."""
-    size = ITEMSIZE[compute]
+    item, size = ITEMSIZE[storage], ITEMSIZE[compute]
     read_rows = _make_read_rows(lanes, storage, compute)
-    read_segments = _make_read_segments(lanes, storage, compute)
+    read_segments = _make_read_segments(lanes, compute)
+    copy_row = _make_copy_row(lanes, storage, compute)
 
     @numba.njit
-    def transform(g: Any, x: int, h: int, position: int, v: int, lines: int, row: int) -> None:
+    def signal(g: Any, x: int, position: int, scratch: int) -> int:
+        """Return where the signal under a block lies, copied where it reaches over an end."""
+        if g.in_place and position >= 0 and position + g.span <= g.iw:
+            return x + position * item
+        copy_row(g, x, position, g.span, scratch)
+        return scratch
+
+    @numba.njit
+    def transform(g: Any, x: int, h: int, position: int, v: int, mine: int) -> None:
         pitch = g.in_cols * size
         plane = g.in_rows * pitch
         step = (CHUNK * g.m2 + g.m2 - 1) * pitch
+        lines, row = mine + g.lines_at, mine + g.row_at
+        if fold:
+            x = signal(g, x, position, mine + g.signal_at)
         for j in range(0, g.in_rows, CHUNK):
             tiles = min(CHUNK, g.in_rows - j)
             count = tiles * g.m2 + g.m2 - 1
             if fold:
-                read_segments(g, x, j * g.m2, count, position, lines, row)
+                read_segments(g, x, j * g.m2, count, lines, row)
             else:
                 read_rows(g, x, h + j * g.m2, count, position, lines, row)
             for e in range(g.n1):
@@ -287,7 +295,7 @@ def make_kernel(lanes: int, storage: int, compute: int, fold: int) -> Any:
         for c in range(g.c):
             transform(
                 g, x + image * g.xn + (group * g.c + c) * g.xc, first_row * g.m2 - g.ph, w - g.pw,
-                mine + c * plane, mine + g.lines_at, mine + g.row_at,
+                mine + c * plane, mine,
             )  # fmt: skip
         u_step = g.n1 * g.n2 * g.c * g.taps_h * g.taps_w * size
         for k in range(group * g.k, (group + 1) * g.k):
