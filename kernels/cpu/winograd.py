@@ -65,7 +65,7 @@ _PRODUCTS_SHARE = 2
 _MOST_SHARED = 16 << 20
 
 
-def _layout(problem: ConvProblem, device: DeviceInfo, sizes: Sizes, copied_bytes: int) -> Any:
+def _layout(problem: ConvProblem, device: DeviceInfo, sizes: Sizes, source: dict[str, int]) -> Any:
     """Return the register tile, codes and block sizes; a copy of the input comes first."""
     storage = storage_code(problem.dtype)
     compute = F64 if storage == F64 else F32
@@ -95,8 +95,8 @@ def _layout(problem: ConvProblem, device: DeviceInfo, sizes: Sizes, copied_bytes
         "panels": panels, "blocks": blocks,
         "part_rows": part_panels * tile.mr, "parts": -(-row_panels // part_panels),
         "shared": int(shared), "panel_bytes": panel_bytes, "element_bytes": element_bytes,
-        "shared_at": copied_bytes,
-        "worker_at": copied_bytes + (blocks * panels * jobs * panel_bytes if shared else 0),
+        "shared_at": source["copied_bytes"],
+        "worker_at": source["copied_bytes"] + shared * blocks * panels * jobs * panel_bytes,
     }  # fmt: skip
     line = (tile.nr + tile.lanes) * size
     parts = {
@@ -113,6 +113,7 @@ def _layout(problem: ConvProblem, device: DeviceInfo, sizes: Sizes, copied_bytes
     for name, before in parts.items():
         end += -(-before // 64) * 64
         fields[name] = end
+    fields["worker_bytes"] = max(end, -(-source["rows_bytes"] // 64) * 64)
     return tile, storage, compute, fields
 
 
@@ -137,11 +138,12 @@ def workspace(problem: ConvProblem, device: DeviceInfo, m: int) -> int:
     """Return the scratch bytes of a call, over all threads, for an input in the usual order."""
     sizes, storage = tile_sizes(problem, m), storage_code(problem.dtype)
     compute = F64 if storage == F64 else F32
-    step = ITEMSIZE[storage] * (1 if problem.layout == "channels_first" else 2)
-    binding = Binding((0,) * (problem.ndim + 1) + (step,), (), ())
+    item, first = ITEMSIZE[storage], problem.layout == "channels_first"
+    strides = (0, 0 if first else item, *(0,) * (problem.ndim - 1), item if first else 0)
+    binding = Binding(strides, (), ())
     tile = gemm_tile(device, storage)
     source = source_fields(problem, binding, sizes, tile, (storage, compute))
-    fields = _layout(problem, device, sizes, source["copied_bytes"])[-1]
+    fields = _layout(problem, device, sizes, source)[-1]
     workers = worth_helpers(problem.macs, device.threads)
     return int(fields["worker_at"] + fields["worker_bytes"] * workers)
 
@@ -173,7 +175,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
     compute = F64 if storage == F64 else F32
     tile = gemm_tile(device, storage)
     source = source_fields(problem, binding, sizes, tile, (storage, compute))
-    fields = source | _layout(problem, device, sizes, source["copied_bytes"])[-1]
+    fields = source | _layout(problem, device, sizes, source)[-1]
     region = np.array([0, 0, 0, *(axis.tiles for axis in sizes.axes)], np.int64)
     zeros = np.zeros(tile.mr, compute_dtype(problem.dtype))
     fields |= finish_fields(binding, direct=False, clamped=False)
