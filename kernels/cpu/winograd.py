@@ -123,15 +123,15 @@ def _odd_lines(size: int) -> int:
 
 
 def _layout(
-    problem: ConvProblem, device: DeviceInfo, sizes: Sizes, copied_bytes: int
+    problem: ConvProblem, device: DeviceInfo, sizes: Sizes, source: dict[str, int]
 ) -> dict[str, int]:
     """Return the block sizes, and where a worker keeps what; a copy of the input comes first."""
     tile = gemm_tile(device, storage_code(problem.dtype))
     size = 8 if problem.dtype == "float64" else 4
     fields = _blocks(problem, device, sizes)
     line, panel_tiles = tile.lanes * size, _panel_of(problem, device, sizes).nr
-    fields["shared_at"] = copied_bytes
-    fields["worker_at"] = copied_bytes + fields.pop("shared_bytes")
+    fields["shared_at"] = source["copied_bytes"]
+    fields["worker_at"] = source["copied_bytes"] + fields.pop("shared_bytes")
     fields["element_pitch"] = fields["part_panels"] * tile.nr * size
     fields["tile_pitch"] = _odd_lines(sizes.elements * fields["element_pitch"])
     fields["run"] = tile.lanes // math.gcd(tile.lanes, sizes.m[2])
@@ -152,6 +152,7 @@ def _layout(
     for name, before in parts.items():
         end += -(-before // 64) * 64
         fields[name] = end
+    fields["worker_bytes"] = max(end, -(-source["rows_bytes"] // 64) * 64)
     taps = math.prod(axis.r for axis in sizes.axes) * tile.lanes
     fields["pack_worker_bytes"] = (taps + sizes.elements) * line
     return fields
@@ -194,11 +195,12 @@ def workspace(problem: ConvProblem, device: DeviceInfo, m: int) -> int:
     """Return the scratch bytes of a call, over all threads, for an input in the usual order."""
     sizes, storage = tile_sizes(problem, m), storage_code(problem.dtype)
     compute = F64 if storage == F64 else F32
-    step = ITEMSIZE[storage] * (1 if problem.layout == "channels_first" else 2)
-    binding = Binding((0,) * (problem.ndim + 1) + (step,), (), ())
+    item, first = ITEMSIZE[storage], problem.layout == "channels_first"
+    strides = (0, 0 if first else item, *(0,) * (problem.ndim - 1), item if first else 0)
+    binding = Binding(strides, (), ())
     tile = gemm_tile(device, storage)
     source = source_fields(problem, binding, sizes, tile, (storage, compute))
-    fields = _layout(problem, device, sizes, source["copied_bytes"])
+    fields = _layout(problem, device, sizes, source)
     workers = worth_helpers(problem.macs, device.threads)
     return int(fields["worker_at"] + fields["worker_bytes"] * workers)
 
@@ -228,7 +230,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
     sizes, storage = tile_sizes(problem, m), storage_code(problem.dtype)
     compute, tile = F64 if storage == F64 else F32, gemm_tile(device, storage)
     source = source_fields(problem, binding, sizes, tile, (storage, compute))
-    fields = source | _layout(problem, device, sizes, source["copied_bytes"])
+    fields = source | _layout(problem, device, sizes, source)
     region = np.array([0, 0, 0, *(axis.tiles for axis in sizes.axes)], np.int64)
     zeros = np.zeros(tile.mr, compute_dtype(problem.dtype))
     fields |= finish_fields(binding, direct=False, clamped=False)

@@ -64,7 +64,10 @@ FIELDS = (
     "width",  # samples of a row
     "shift",  # bytes from a tile's first sample to the first that its neighbour owns
     "shifts",  # so many neighbours' samples a tile reaches, its own among them
-    "line_bytes",  # a row of the copy is held once for each shift
+    "padded",  # samples of a padded row
+    "lines",  # times that the copy holds a row
+    "line",  # samples from one to the next
+    "run",  # samples of one sub-grid in it
     *TRANSFORMS,
 )
 view = as_record(FIELDS)

@@ -5,15 +5,18 @@ kernel, channels last, a strided view) a first stage copies the input, once for 
 channels::
 
     task = image x block of channels x depth x some rows
-      for row: rows[channel, depth, row, shift, sub-grid, tile, sample]      compute precision
+      for row:
+        pad it                                                          in L1, compute precision
+        rows[channel, depth, row, shift, sub-grid, tile, sample]        in L2 or L3
 
 A row holds the `step` samples of each tile of each sub-grid, zeros where they lie in the padding,
 and then the same from `step` samples further on (shift 1): the elements of a tile that its
 neighbour owns. So tiles of all sub-grids form one run of memory, and full vectors of tiles are read
 with no mask, however short the rows of a sub-grid are.
 
-The copy costs two stores a sample, against K multiply-adds for ``n**2 / m**2`` products of it.
-Channels last are transposed in registers, `lanes` channels by `lanes` samples.
+The copy costs three stores a sample, one by one where the dilation is more than 2, against
+``K n**2 / m**2`` products of it. Channels last are transposed in registers, `lanes` channels by
+`lanes` samples.
 """
 
 from __future__ import annotations
@@ -29,10 +32,19 @@ from fastconv.spec import Binding
 
 from .isa import Tile
 from .pack import make_copy_vector, pair_mask
-from .simd import load, range_mask, splat, store, transpose_block
+from .simd import (
+    load,
+    load_scalar,
+    pick_even,
+    range_mask,
+    splat,
+    store,
+    store_scalar,
+    transpose_block,
+)
 from .vectors import F64, ITEMSIZE
 from .winograd_fields import view
-from .winograd_tiles import Sizes
+from .winograd_tiles import Axis, Sizes
 
 __all__ = ["copy_tasks", "make_copy_rows", "source_fields"]
 
@@ -43,33 +55,54 @@ _ENDLESS = 1 << 30
 COPY_ROWS = 16
 
 
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
 def source_fields(
     problem: ConvProblem, binding: Binding, sizes: Sizes, tile: Tile, codes: tuple[int, int]
 ) -> dict[str, int]:
     """Return the fields that say where tiles are read, and the bytes of the copy."""
-    width, (storage, compute) = sizes.axes[-1], codes
-    fields = {f"source_{letter}": 0 for letter in "dh"} | {"shifts": width.shifts}
-    item, size = ITEMSIZE[storage], ITEMSIZE[compute]
-    names = ("n", "c", "d", "h", "w")[:2] + ("d", "h", "w")[-problem.ndim :]
-    if width.dilation == 1 and binding.x_strides[-1] == item:
-        fields |= {f"source_{n}": s for n, s in zip(names, binding.x_strides, strict=True)}
-        return fields | {
-            "copied": 0, "first": problem.padding[-1][0], "width": problem.in_size[-1],
-            "shift": width.step * item, "line_bytes": 0, "copied_bytes": 0,
-        }  # fmt: skip
-    # A run's last vector may reach over its end.
-    line = -(-(width.tiles * width.step + tile.lanes) // tile.lanes) * tile.lanes * size
-    sizes_in = (1, 1, *problem.in_size)[-3:]
-    at = line * width.shifts
-    for letter, count in zip("hdcn", (*sizes_in[1::-1], problem.in_channels, 1), strict=True):
+    width, item = sizes.axes[-1], ITEMSIZE[codes[0]]
+    if width.dilation > 1 or binding.x_strides[-1] != item:
+        return _copy_fields(problem, binding, width, tile, codes)
+    letters = ("n", "c", *"dhw"[-problem.ndim :])
+    strides = dict(zip(letters, binding.x_strides, strict=True))
+    return {f"source_{letter}": strides.get(letter, 0) for letter in "ncdhw"} | {
+        "copied": 0, "first": problem.padding[-1][0], "width": problem.in_size[-1],
+        "shifts": width.shifts, "shift": width.step * item, "lines": 0, "line": 0, "run": 0,
+        "padded": 0, "copied_bytes": 0, "rows_bytes": 0,
+    }  # fmt: skip
+
+
+def _copy_fields(
+    problem: ConvProblem, binding: Binding, width: Axis, tile: Tile, codes: tuple[int, int]
+) -> dict[str, int]:
+    """Return the same where the input is copied first."""
+    item, size, lanes = ITEMSIZE[codes[0]], ITEMSIZE[codes[1]], tile.lanes
+    # Sub-grids lie end to end, so what a tile shares with the next is held in lines of their own.
+    lines = width.shifts if width.distance > 1 else 1
+    run = (width.sub_tiles + width.shifts - lines) * width.step
+    samples = (width.sub_tiles + width.shifts - 1) * width.step * width.dilation
+    samples += (width.distance - 1) * problem.stride[-1]
+    # A vector is picked from two, and may reach over its run's end.
+    padded = _round_up(samples + (2 * lanes if width.dilation > 1 else 0), lanes)
+    line = _round_up(max(run * width.tiles // width.sub_tiles + lanes, padded), lanes)
+    fields = {
+        "copied": 1, "first": 0, "width": _ENDLESS, "source_w": size, "shifts": width.shifts,
+        "shift": (width.step if lines == 1 else line) * size,
+        "lines": lines, "line": line, "run": run, "padded": padded,
+    }  # fmt: skip
+    depth, height = (1, 1, *problem.in_size)[-3:-1]
+    at = lines * line * size
+    for letter, count in zip("hdcn", (height, depth, problem.in_channels, 1), strict=True):
         fields[f"source_{letter}"] = at
         at *= count
-    return fields | {
-        "copied": 1, "first": 0, "width": _ENDLESS, "source_w": size, "shift": line,
-        "line_bytes": line,
-        # A vector of tiles is read whole, also behind the last tile.
-        "copied_bytes": -(-(at * problem.batch + width.step * tile.lanes * size) // 64) * 64,
-    }  # fmt: skip
+    together = lanes if binding.x_strides[1] == item else 1
+    # A vector of tiles is read whole, also behind the last tile.
+    fields["copied_bytes"] = _round_up(at * problem.batch + width.step * lanes * size, 64)
+    fields["rows_bytes"] = (padded * together + (lanes + 1) * lanes) * size
+    return fields
 
 
 def copy_tasks(problem: ConvProblem, lanes: int) -> int:
@@ -79,61 +112,98 @@ def copy_tasks(problem: ConvProblem, lanes: int) -> int:
     return problem.batch * depth * blocks
 
 
-@functools.cache
-def make_copy_rows(lanes: int, storage: int, compute: int) -> Any:
-    """Return the first stage's task: some rows of `lanes` channels."""
-    item, size = ITEMSIZE[storage], ITEMSIZE[compute]
+def _make_pad_rows(lanes: int, storage: int, compute: int) -> tuple[Any, Any]:
+    """Return functions that copy and pad a row of one channel, or of some that lie side by side."""
+    size = ITEMSIZE[compute]
     copy_vector = make_copy_vector(lanes, storage, compute)
     zero = np.float64(0) if compute == F64 else np.float32(0)
 
     @numba.njit
-    def transpose_run(
-        g: Any, source: int, channels: int, low: int, high: int, length: int, target: int,
-        scratch: int,
-    ) -> None:  # fmt: skip
-        """Copy the samples of one sub-grid for channels that lie side by side."""
-        step = g.dw * g.xw
-        for start in range(0, length, lanes):
-            begin = min(max(low - start, 0), lanes)
-            end = max(min(high - start, lanes), begin)
+    def pad_row(g: Any, source: int, target: int) -> None:
+        for start in range(0, g.padded, lanes):
+            begin = min(max(g.pw - start, 0), lanes)
+            end = max(min(g.pw + g.iw - start, lanes), begin)
+            copy_vector(
+                source + (start - g.pw) * g.xw, g.xw, range_mask(begin, end),
+                pair_mask(begin, end), target + start * size,
+            )  # fmt: skip
+
+    @numba.njit
+    def pad_channels(
+        g: Any, source: int, channels: int, target: int, pitch: int, scratch: int
+    ) -> None:
+        for start in range(0, g.padded, lanes):
+            begin = min(max(g.pw - start, 0), lanes)
+            end = max(min(g.pw + g.iw - start, lanes), begin)
+            if begin == end:
+                for c in range(channels):
+                    store(target + c * pitch + start * size, splat(zero, lanes), compute)
+                continue
             # Columns `begin` lanes later: their first lanes are the zeros that end the one before.
             store(scratch, splat(zero, lanes), compute)
             transpose_block(
-                source + (start + begin) * step, step, end - begin, range_mask(0, channels),
-                scratch + begin * size, storage, compute, lanes,
+                source + (start + begin - g.pw) * g.xw, g.xw, end - begin,
+                range_mask(0, channels), scratch + begin * size, storage, compute, lanes,
             )  # fmt: skip
             for c in range(channels):
                 column = load(scratch + c * lanes * size, compute, lanes)
-                store(target + c * g.source_c + start * size, column, compute)
+                store(target + c * pitch + start * size, column, compute)
+
+    return pad_row, pad_channels
+
+
+def _make_order_row(lanes: int, compute: int) -> Any:
+    """Return a function that brings a padded row into the order of tiles."""
+    size = ITEMSIZE[compute]
 
     @numba.njit
-    def copy_run(g: Any, source: int, low: int, high: int, length: int, target: int) -> None:
-        """Copy the samples of one sub-grid of one channel."""
-        step = g.dw * g.xw
-        for start in range(0, length, lanes):
-            begin = min(max(low - start, 0), lanes)
-            end = max(min(high - start, lanes), begin)
-            copy_vector(
-                source + start * step, step, range_mask(begin, end), pair_mask(begin, end),
-                target + start * size,
-            )  # fmt: skip
+    def order_run(source: int, step: int, length: int, target: int) -> None:
+        """Copy every `step`-th sample; the last vector may reach over the run's end."""
+        if step == 2:
+            for start in range(0, length, lanes):
+                at = source + 2 * start * size
+                second = load(at + lanes * size, compute, lanes)
+                value = pick_even(load(at, compute, lanes), second)
+                store(target + start * size, value, compute)
+            return
+        for i in range(length):
+            value = load_scalar(source + i * step * size, compute)
+            store_scalar(target + i * size, value, compute)
 
     @numba.njit
-    def copy_row(g: Any, source: int, channels: int, target: int, scratch: int) -> None:
-        length = g.uw * g.aw
-        for shift in range(g.shifts):
-            for first in range(g.tw // g.uw):
-                origin = first * g.sw - g.pw + shift * g.aw * g.dw
-                low = min(max(-(origin // g.dw), 0), length)
-                high = max(min((g.iw - 1 - origin) // g.dw + 1, length), low)
-                begin = source + origin * g.xw
-                # A run's last vector may reach into the next, which is written after it.
-                run = target + shift * g.line_bytes + first * length * size
-                if g.xc == item and channels > 1:
-                    transpose_run(g, begin, channels, low, high, length, run, scratch)
-                else:
-                    for c in range(channels):
-                        copy_run(g, begin + c * g.xc, low, high, length, run + c * g.source_c)
+    def order_row(g: Any, source: int, target: int) -> None:
+        for line in range(g.lines):
+            for grid in range(g.tw // g.uw):  # in this order: a run ends what its vectors began
+                order_run(
+                    source + (grid * g.sw + line * g.aw * g.dw) * size, g.dw, g.run,
+                    target + (line * g.line + grid * g.run) * size,
+                )  # fmt: skip
+
+    return order_row
+
+
+@functools.cache
+def make_copy_rows(lanes: int, storage: int, compute: int) -> Any:
+    """Return the first stage's task: some rows of `lanes` channels."""
+    item, size = ITEMSIZE[storage], ITEMSIZE[compute]
+    pad_row, pad_channels = _make_pad_rows(lanes, storage, compute)
+    order_row = _make_order_row(lanes, compute)
+
+    @numba.njit
+    def copy_row(g: Any, source: int, channels: int, target: int, rows: int) -> None:
+        dense, pitch = g.dw == 1, g.padded * size
+        if g.xc == item:
+            if dense:
+                pad_channels(g, source, channels, target, g.source_c, rows + pitch * lanes)
+                return
+            pad_channels(g, source, channels, rows, pitch, rows + pitch * lanes)
+        for c in range(channels):
+            to = target + c * g.source_c
+            row = to if dense else rows + (c * pitch if g.xc == item else 0)
+            if g.xc != item:
+                pad_row(g, source + c * g.xc, row)
+            if not dense:
+                order_row(g, row, to)
 
     def task(
         geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
@@ -144,13 +214,13 @@ def make_copy_rows(lanes: int, storage: int, compute: int) -> Any:
         band, rest = number % bands, number // bands
         d, rest = rest % g.id, rest // g.id
         c, image = rest % blocks * lanes, rest // blocks
-        scratch = workspace + g.worker_at + worker * g.worker_bytes
+        rows = workspace + g.worker_at + worker * g.worker_bytes
         source = x + image * g.xn + c * g.xc + d * g.xd
         target = workspace + image * g.source_n + c * g.source_c + d * g.source_d
         for h in range(band * COPY_ROWS, min((band + 1) * COPY_ROWS, g.ih)):
             copy_row(
                 g, source + h * g.xh, min(lanes, g.groups * g.c - c), target + h * g.source_h,
-                scratch,
+                rows,
             )  # fmt: skip
 
     return task
