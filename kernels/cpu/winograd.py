@@ -134,8 +134,10 @@ def _layout(
     fields["worker_at"] = source["copied_bytes"] + fields.pop("shared_bytes")
     fields["element_pitch"] = fields["part_panels"] * tile.nr * size
     fields["tile_pitch"] = _odd_lines(sizes.elements * fields["element_pitch"])
-    fields["run"] = tile.lanes // math.gcd(tile.lanes, sizes.m[2])
-    fields["joined_pitch"] = -(-fields["run"] * sizes.m[2] // tile.lanes) * tile.lanes * line
+    fields["joined_tiles"] = tile.lanes // math.gcd(tile.lanes, sizes.m[2])
+    fields["joined_pitch"] = (
+        -(-fields["joined_tiles"] * sizes.m[2] // tile.lanes) * tile.lanes * line
+    )
     own_input = 0 if fields["shared"] else fields["block_panels"] * fields["panel_bytes"]
     lines = sizes.elements * (panel_tiles + tile.lanes) * size
     parts = {

@@ -43,7 +43,7 @@ FIELDS = (
     "element_pitch",  # bytes from one element of a tile's products to the next
     "tile_pitch",  # bytes from one tile's products to the next
     "joined_pitch",  # bytes from one row of joined outputs to the next
-    "run",  # tiles that are joined at once
+    "joined_tiles",  # tiles that are joined at once
     "worker_at",  # where the workers' own memory begins
     "worker_bytes",
     "pack_worker_bytes",

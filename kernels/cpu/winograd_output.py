@@ -147,7 +147,7 @@ def make_finish_panel(tile: Tile, storage: int, compute: int) -> Any:
             h = first_sample(get_word(words, 3), g.uh, 1, g.mh * g.qh)
             tile = get_word(words, 4)
             while lane < end:
-                tiles = min(g.run, end - lane, g.uw - tile % g.uw)
+                tiles = min(g.joined_tiles, end - lane, g.uw - tile % g.uw)
                 w = first_sample(tile, g.uw, 1, g.mw * g.qw)
                 for k in range(0, channels, lanes):
                     for t in range(tiles):
