@@ -141,23 +141,23 @@ class CpuPlan:
     jobs: tuple[NDArray[np.int64], ...] = field(init=False)
     addresses: tuple[int, ...] = field(init=False)
     pack_workers: int = field(init=False)
-    pack_job: NDArray[np.int64] = field(init=False)
+    pack_address: int = field(init=False)
     bias_dtype: np.dtype[Any] = field(init=False)
     no_bias: NDArray[Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        geometry = self.record.ctypes.data
-        packer = self.pack_stage or Stage(0, 0)
+        geometry, pack = self.record.ctypes.data, self.pack_stage or Stage(0, 0)
         pack_workers = worth_helpers(32 * self.packed_size, self.workers)
+        pack_job = pool.make_job(pack.kernel, geometry, pack.tasks, pack_workers)
         jobs = tuple(
             pool.make_job(stage.kernel, geometry, stage.tasks, self.workers)
             for stage in self.stages
         )
         values = {
-            "jobs": jobs,
+            "jobs": (*jobs, pack_job),  # kept alive for their addresses
             "addresses": tuple(job.ctypes.data for job in jobs),
             "pack_workers": pack_workers,
-            "pack_job": pool.make_job(packer.kernel, geometry, packer.tasks, pack_workers),
+            "pack_address": pack_job.ctypes.data,
             "bias_dtype": np.dtype(self.compute),
             "no_bias": np.zeros(self.bias_size, self.compute),
         }
@@ -172,7 +172,7 @@ class CpuPlan:
         if config.poison_workspace:
             packed.fill(np.nan)
         operands = (weight, None, None, None, packed, _workspace(self.pack_bytes))
-        pool.run(self.pack_job.ctypes.data, self.pack_workers, operands)
+        pool.run(self.pack_address, self.pack_workers, operands)
         return packed
 
     def run(
