@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .errors import DeviceError, DTypeError, ShapeError
 from .problem import DTYPES
 
-__all__ = ["dtype_name", "dtype_of", "empty_output", "memory_layout", "require_array"]
+__all__ = ["dtype_name", "dtype_of", "empty_output", "empty_twin", "memory_layout", "require_array"]
 
 _NAMES: dict[np.dtype[Any], str] = {
     np.dtype(name): name for name in ("float32", "float64", "float16")
@@ -108,6 +108,16 @@ def empty_output(shape: tuple[int, ...], dtype: np.dtype[Any], layout: str) -> N
     ndim = len(shape)
     stored: NDArray[Any] = _empty((shape[0], *shape[2:], shape[1]), dtype)
     return stored.transpose(0, ndim - 1, *range(1, ndim - 1))
+
+
+def empty_twin(array: NDArray[Any]) -> NDArray[Any]:
+    """Return uninitialised memory of an array's shape, dtype and strides."""
+    reaches = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
+    if array.size == 0:
+        return np.empty(array.shape, array.dtype)
+    memory = np.empty(sum(map(abs, reaches)) + array.itemsize, np.uint8)
+    first = -sum(reach for reach in reaches if reach < 0)
+    return np.ndarray(array.shape, array.dtype, memory, first, array.strides)
 
 
 def check_writable(name: str, array: NDArray[Any]) -> None:

@@ -5,6 +5,11 @@
 from evaluating polynomials at n - 1 points and at infinity; in two and three dimensions they are
 applied along each axis in turn.
 
+With a stride, tap t meets input sample ``stride i + t``: the taps of one remainder modulo the
+stride are a dense kernel on every stride-th sample, and the output is the sum of these *phases*.
+Their matrices side by side are one triple again, with ``n = stride (m - 1) + r`` for any stride:
+F(4, 3) with stride 2 has 5 products for taps 0 and 2 and 4 for tap 1, the definition 12.
+
 The points decide the rounding error. Small fractions around 1, in pairs of opposite sign, with
 reciprocal pairs (p, 1/p), keep the powers that occur in the matrices close to each other; those
 below are the best found over all small fractions, by the largest error of random layers. For
@@ -69,29 +74,19 @@ def _power_of_two(row: list[Fraction]) -> Fraction:
     return scale
 
 
-@functools.cache
-def matrices(m: int, r: int) -> tuple[Matrix, Matrix, Matrix]:
-    """Return A^T (m x n), G (n x r) and B^T (n x n) of F(m, r).
-
-    Rows of B^T are scaled by powers of two, which rounds nothing, and rows of G by the inverse.
-
-    Examples
-    --------
-    >>> at, g, bt = matrices(2, 3)
-    >>> [[str(v) for v in row] for row in at]
-    [['1', '1', '1', '0'], ['0', '1', '-1', '1']]
-    """
+def _dense(m: int, r: int) -> tuple[Matrix, Matrix, Matrix]:
+    """Return A^T (m x n), G (n x r) and B^T (n x n) of F(m, r) without a stride."""
+    zero, one = Fraction(0), Fraction(1)
     if r == 1:
-        one: Matrix = ((Fraction(1),),)
-        return one, one, one
+        unit = tuple(tuple(one if i == j else zero for j in range(m)) for i in range(m))
+        return unit, ((one,),) * m, unit
     n = m + r - 1
     chosen = points(n)
-    zero = Fraction(0)
     at = [[p**i for p in chosen] + [Fraction(int(i == m - 1))] for i in range(m)]
     g, bt = [], []
     for i, point in enumerate(chosen):
         others = chosen[:i] + chosen[i + 1 :]
-        divisor = prod((point - other for other in others), start=Fraction(1))
+        divisor = prod((point - other for other in others), start=one)
         g.append([point**j / divisor for j in range(r)])
         bt.append([*_polynomial(others), zero])
     g.append([Fraction(int(j == r - 1)) for j in range(r)])
@@ -105,3 +100,36 @@ def matrices(m: int, r: int) -> tuple[Matrix, Matrix, Matrix]:
         tuple(tuple(row) for row in g),
         tuple(tuple(row) for row in bt),
     )
+
+
+def _spread(row: tuple[Fraction, ...], first: int, step: int, length: int) -> tuple[Fraction, ...]:
+    """Return a row of `length` with the entries of `row` at ``first, first + step, ...``."""
+    spread = [Fraction(0)] * length
+    spread[first : first + step * len(row) : step] = row
+    return tuple(spread)
+
+
+@functools.cache
+def matrices(m: int, r: int, stride: int = 1) -> tuple[Matrix, Matrix, Matrix]:
+    """Return A^T (m x n), G (n x r) and B^T (n x n) of F(m, r).
+
+    A stride larger than r passes over samples; it is allowed where m is 1.
+
+    Rows of B^T are scaled by powers of two, which rounds nothing, and rows of G by the inverse.
+
+    Examples
+    --------
+    >>> at, g, bt = matrices(2, 3)
+    >>> [[str(v) for v in row] for row in at]
+    [['1', '1', '1', '0'], ['0', '1', '-1', '1']]
+    """
+    n = stride * (m - 1) + r
+    at: Matrix = ((),) * m
+    g: Matrix = ()
+    bt: Matrix = ()
+    for phase in range(min(stride, r)):
+        of_phase = _dense(m, len(range(phase, r, stride)))
+        at = tuple(a + b for a, b in zip(at, of_phase[0], strict=True))
+        g += tuple(_spread(row, phase, stride, r) for row in of_phase[1])
+        bt += tuple(_spread(row, phase, stride, n) for row in of_phase[2])
+    return at, g, bt

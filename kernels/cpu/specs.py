@@ -9,14 +9,15 @@ of the peak that the kernel reaches, plus the bytes that it must move.
 
 from __future__ import annotations
 
-import importlib
+import functools
+import importlib.util
 import math
 from collections.abc import Callable
 
 from fastconv.problem import ConvProblem
-from fastconv.spec import DeviceInfo, KernelSpec, Tolerance
+from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 
-from . import dilated
+from . import brgemm_blocks, dilated, fast_fir_sizes, fft_sizes, winograd_tiles
 
 __all__ = ["SPECS"]
 
@@ -53,6 +54,11 @@ def _seconds(
     elements += math.prod(problem.weight_shape)
     arithmetic = problem.flops * waste / device.flops(compute_size) / efficiency
     return max(arithmetic, elements * size / 20e9) + 2e-6
+
+
+def _plain_pack_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Count nothing for a weight that is read as it lies; the halves are widened."""
+    return copy_cost(problem, device) if problem.dtype in ("float16", "bfloat16") else 0.0
 
 
 def _no_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
@@ -140,6 +146,23 @@ def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     return []
 
 
+def _brgemm_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    channels = problem.out_channels // problem.groups
+    if channels < lanes // 2:
+        return [
+            f"spreads output channels over {lanes} lanes; a group of {channels} fills less than "
+            "half of them"
+        ]
+    return []
+
+
+def _brgemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    problem = brgemm_blocks.as_row(problem) or problem
+    cycles = brgemm_blocks.choose_blocks(problem, device).cycles
+    return max(cycles / 3.6e9, _seconds(problem, device, math.inf)) + 2e-6
+
+
 #: Largest error of F(m, r) in float32 relative to the largest output, over two transformed axes.
 _WINOGRAD_LIMIT = 2e-5
 _WINOGRAD_TOLERANCE = {
@@ -156,22 +179,32 @@ _WINOGRAD_ELEMENTS = {1: 10, 2: 8, 3: 6}
 
 def _winograd_reasons(m: int, problem: ConvProblem) -> list[str]:
     reasons = []
-    if any(step != 1 for step in problem.stride):
-        reasons.append(f"wants a stride of 1; this has {problem.stride}")
-    if any(hole != 1 for hole in problem.dilation):
-        reasons.append(f"wants a dense kernel; this has dilation {problem.dilation}")
+    sizes = winograd_tiles.tile_sizes(problem, m)
     axes = sum(r > 1 for r in problem.kernel_size)
-    largest = max(problem.kernel_size)
+    points = max(axis.points for axis in sizes.axes)
     if axes == 0:
         reasons.append("has nothing to transform in a kernel of size 1")
-    elif m + largest - 1 > _WINOGRAD_ELEMENTS[axes]:
+    elif sizes.elements >= math.prod(sizes.m) * math.prod(problem.kernel_size):
+        reasons.append(f"saves no product with strides of {problem.stride}")
+    elif points > _WINOGRAD_ELEMENTS[axes]:
         reasons.append(
-            f"would use tiles of {m + largest - 1} along {axes} axes, whose error passes "
+            f"would use tiles of {points} along {axes} axes, whose error passes "
             f"{_WINOGRAD_LIMIT:g}; at most {_WINOGRAD_ELEMENTS[axes]}"
         )
     if problem.in_channels == problem.groups:
         reasons.append("has no input channels to sum over in a depthwise problem")
     return reasons
+
+
+def _winograd_input_cycles(
+    sizes: winograd_tiles.Sizes, problem: ConvProblem, device: DeviceInfo
+) -> float:
+    """Count cycles for reading and transforming a vector of tiles of one channel."""
+    width = sizes.axes[-1]
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    runs = max(1.0, lanes / width.tiles)  # a vector of tiles is read in so many pieces
+    copied = width.dilation > 1 or problem.layout != "channels_first"
+    return sizes.elements * (10 + 14 * runs + 14 * copied)
 
 
 def _winograd_product_seconds(
@@ -206,19 +239,24 @@ def _winograd_product_seconds(
 
 def _winograd_cost(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
     """Count cycles for the transform of the input, and add all that follows it."""
-    sizes = [(m if r > 1 else 1, r) for r in problem.kernel_size]
-    elements = math.prod(tile + r - 1 for tile, r in sizes)
-    outputs = math.prod(tile for tile, _ in sizes)
+    sizes = winograd_tiles.tile_sizes(problem, m)
     lanes = device.lanes(8 if problem.dtype == "float64" else 4)
-    tiles = [-(-o // tile) for o, (tile, _) in zip(problem.out_size, sizes, strict=True)]
-    vectors = -(-math.prod(tiles) // lanes) * problem.batch * problem.in_channels
-    runs = max(1.0, lanes / tiles[-1])  # a vector of tiles is read in so many pieces
-    if problem.layout != "channels_first":
-        runs = 4 * lanes / 8
-    cycles = vectors * elements * (10 + 14 * runs)
+    vectors = -(-sizes.tiles // lanes) * problem.batch * problem.in_channels
+    cycles = vectors * _winograd_input_cycles(sizes, problem, device)
     seconds = cycles / min(16 / device.lanes(4), 2.0) / 3.6e9 / device.threads
-    seconds += _winograd_product_seconds(elements, outputs, math.prod(tiles), problem, device)
+    seconds += _winograd_product_seconds(
+        sizes.elements, math.prod(sizes.m), sizes.tiles, problem, device
+    )
     return seconds + 8e-6
+
+
+def _winograd_pack_cost(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
+    """Count the elements of the transformed weight, and the bytes that outgrow half of L3."""
+    elements = math.prod(m + r - 1 if r > 1 else 1 for r in problem.kernel_size)
+    elements *= math.prod(problem.weight_shape[:2])
+    size = 8 if problem.dtype == "float64" else 4
+    streamed = max(0, elements * size - device.l3 // 2)
+    return elements * (size / 4) * 0.7e-9 / device.threads + streamed / 5e9 + 1e-6
 
 
 def _winograd_workspace(m: int, problem: ConvProblem, device: DeviceInfo) -> int:
@@ -237,7 +275,59 @@ def _winograd_spec(m: int) -> KernelSpec:
         workspace=lambda problem, device: _winograd_workspace(m, problem, device),
         tolerance=_WINOGRAD_TOLERANCE,
         exact=False,
+        pack_cost=lambda problem, device: _winograd_pack_cost(m, problem, device),
     )
+
+
+#: Over fifty random filters of 13x13 to 63x63 taps: 1.3e-5 of the largest output, see fast_fir.py.
+_FAST_FIR_TOLERANCE = {
+    "float32": Tolerance(2e-5),
+    "float64": Tolerance(2e-5 * 2.0**-29),
+    "float16": Tolerance(2.0**-11 + 2e-5),
+    "bfloat16": Tolerance(2.0**-8 + 2e-5),
+}
+
+
+def _fast_fir_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    reasons = []
+    if problem.ndim == 3:
+        reasons.append("transforms one or two axes; this problem has three")
+    if any(step != 1 for step in problem.stride):
+        reasons.append(f"wants a stride of 1; this has {problem.stride}")
+    if any(hole != 1 for hole in problem.dilation):
+        reasons.append(f"wants a dense kernel; this has dilation {problem.dilation}")
+    channels = problem.in_channels // problem.groups
+    if channels > _MOST_PLANES:
+        reasons.append(f"holds {channels} input channels of a group, more than {_MOST_PLANES}")
+    if not any(True for _ in fast_fir_sizes.phase_counts(problem)):
+        reasons.append(f"wants two taps of a phase at least; the kernel is {problem.kernel_size}")
+    return reasons
+
+
+#: Fewer taps than this are far from where a transform of blocks pays.
+_FFT_TAPS = 64
+#: Most transformed kernels of one group: each takes as much memory as a block.
+_FFT_KERNELS = 64
+
+
+def _fft_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    reasons = []
+    if not _has_scipy():
+        reasons.append("needs SciPy's FFT: pip install 'fastconv[scipy]'")
+    if any(step != 1 for step in problem.stride):
+        reasons.append(f"wants a stride of 1; this has {problem.stride}")
+    taps = math.prod(problem.kernel_size)
+    if taps < _FFT_TAPS:
+        reasons.append(f"is for kernels of at least {_FFT_TAPS} taps; this has {taps}")
+    kernels = problem.out_channels // problem.groups * (problem.in_channels // problem.groups)
+    if kernels > _FFT_KERNELS:
+        reasons.append(f"would transform {kernels} kernels of a group, more than {_FFT_KERNELS}")
+    return reasons
+
+
+@functools.cache
+def _has_scipy() -> bool:
+    return importlib.util.find_spec("scipy") is not None
 
 
 SPECS = (
@@ -270,6 +360,7 @@ SPECS = (
         target="fastconv.kernels.cpu.depthwise:plan",
         workspace=_workspace("depthwise"),
         tolerance=_TOLERANCE,
+        pack_cost=_plain_pack_cost,
     ),
     KernelSpec(
         name="cpu.direct",
@@ -280,6 +371,39 @@ SPECS = (
         target="fastconv.kernels.cpu.direct:plan",
         workspace=_workspace("direct"),
         tolerance=_TOLERANCE,
+        pack_cost=_plain_pack_cost,
     ),
-    *(_winograd_spec(m) for m in (2, 4, 6)),
+    KernelSpec(
+        name="cpu.brgemm",
+        op="conv",
+        device="cpu",
+        reasons=_brgemm_reasons,
+        cost=_brgemm_cost,
+        target="fastconv.kernels.cpu.brgemm:plan",
+        workspace=_workspace("brgemm"),
+        tolerance=_TOLERANCE,
+    ),
+    *(_winograd_spec(m) for m in (2, 3, 4, 6)),
+    KernelSpec(
+        name="cpu.fast_fir",
+        op="conv",
+        device="cpu",
+        reasons=_fast_fir_reasons,
+        cost=fast_fir_sizes.seconds,
+        target="fastconv.kernels.cpu.fast_fir:plan",
+        workspace=_workspace("fast_fir"),
+        tolerance=_FAST_FIR_TOLERANCE,
+        exact=False,
+    ),
+    KernelSpec(
+        name="cpu.fft",
+        op="conv",
+        device="cpu",
+        reasons=_fft_reasons,
+        cost=lambda problem, device: fft_sizes.choose(problem, device)[0],
+        target="fastconv.kernels.cpu.fft:plan",
+        workspace=_workspace("fft"),
+        tolerance=_TOLERANCE,
+        exact=False,
+    ),
 )

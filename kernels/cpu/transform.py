@@ -7,8 +7,10 @@ belong to a pair of opposite points share their work: the even and the odd part 
 the rows are their sum and difference. Each matrix is compiled once, and kernels call it by address:
 a new kernel size costs tenths of a second.
 
-Reading tiles from an image row needs no gather: m vectors of contiguous elements are split into
-their m phases by shuffles.
+Reading tiles from an image row needs no gather: with ``step = stride m`` elements from one tile to
+the next, step vectors of contiguous elements are split into their phases by shuffles. Elements of a
+tile beyond its first `step` are the first ones of the next tile, read by the same loads `step`
+elements on.
 """
 
 from __future__ import annotations
@@ -23,28 +25,28 @@ from numba.extending import intrinsic
 from . import jit
 from .cook_toom import Matrix, matrices
 from .vectors import (
-    I1,
+    F32,
+    F64,
     I8,
     I32,
     I64,
     ITEMSIZE,
-    broadcast,
-    call,
     call_address,
     constant,
     fmuladd,
+    lane_mask,
     literal,
+    literals,
     load_vector,
-    mangle,
-    memory_ir,
     pointer,
     store_vector,
-    widen,
 )
 
 __all__ = [
     "INPUT",
+    "MORE",
     "OUTPUT",
+    "PIECE_WORDS",
     "WEIGHT",
     "call_gather",
     "call_lines",
@@ -104,25 +106,22 @@ def apply_matrix(builder: Any, matrix: Matrix, x: list[Any]) -> list[Any]:
     return result
 
 
-def _matrix(kind: int, m: int, r: int) -> Matrix:
-    return matrices(m, r)[kind]
-
-
 @intrinsic(prefer_literal=True)
 def transform_line(
     typingctx: Any, source: Any, source_step: Any, target: Any, target_step: Any,
-    kind: Any, m: Any, r: Any, lanes: Any, code: Any,
+    kind: Any, m: Any, r: Any, stride: Any, lanes: Any, code: Any,
 ) -> Any:  # fmt: skip
-    """Multiply a line of vectors by the `kind` matrix of F(m, r); steps are bytes.
+    """Multiply a line of vectors by the `kind` matrix of F(m, r) with a stride; steps are bytes.
 
-    Source and target may be the same line. The last five arguments are literal.
+    Source and target may be the same line. The last six arguments are literal.
     """
-    which, tile, taps, count, storage = (literal(value) for value in (kind, m, r, lanes, code))
-    if which is None or tile is None or taps is None or count is None or storage is None:
+    which, form = literal(kind), literals((m, r, stride))
+    count, storage = literal(lanes), literal(code)
+    if which is None or form is None or count is None or storage is None:
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        matrix = _matrix(which, tile, taps)
+        matrix = matrices(*form)[which]
         base, goal = pointer(builder, args[0], I8), pointer(builder, args[2], I8)
         x = [
             load_vector(builder, builder.gep(base, [builder.mul(args[1], I64(j))]), count, storage)
@@ -134,7 +133,7 @@ def transform_line(
         return context.get_dummy_value()
 
     words = [types.intp] * 4
-    return types.void(*words, kind, m, r, lanes, code), codegen
+    return types.void(*words, kind, m, r, stride, lanes, code), codegen
 
 
 def _shuffle(builder: Any, a: Any, b: Any, pattern: list[int]) -> Any:
@@ -171,129 +170,75 @@ def _pick(builder: Any, vectors: list[Any], wanted: list[int]) -> Any:
     return result
 
 
-def _inside(builder: Any, first: int, step: int, low: Any, high: Any, lanes: int) -> Any:
-    """Return flags for the lanes i with ``low <= first + i * step < high``."""
-    kind = ir.VectorType(I32, lanes)
-    index = ir.Constant(kind, [I32(first + lane * step) for lane in range(lanes)])
-    floor = broadcast(builder, builder.trunc(low, I32), lanes)
-    ceiling = broadcast(builder, builder.trunc(high, I32), lanes)
-    above = builder.icmp_signed(">=", index, floor)
-    return builder.and_(above, builder.icmp_signed("<", index, ceiling))
+#: A piece of a vector of samples: byte offset, mask; the last bit says that another follows.
+PIECE_WORDS = 2
+MORE = 1 << 32
 
 
-class _Gather:
-    """Emits the reading of one line of tiles, in three ways."""
-
-    def __init__(self, builder: Any, args: Any, sizes: tuple[int, int, int, int]) -> None:
-        self.builder, self.sizes = builder, sizes
-        self.address, self.step, self.low, self.high = args[:4]
-
-    def contiguous(self, masked: bool) -> list[Any]:
-        """Load runs of m vectors and split them into phases."""
-        m, n, lanes, storage = self.sizes
-        builder, item = self.builder, ITEMSIZE[storage]
-        base = pointer(builder, self.address, I8)
-        line: list[Any] = []
-        for run in range(0, n, m):
-            vectors = []
-            for v in range(m):
-                first = run + v * lanes
-                flags = _inside(builder, first, 1, self.low, self.high, lanes) if masked else None
-                address = builder.gep(base, [I64(first * item)])
-                vectors.append(load_vector(builder, address, lanes, storage, flags))
-            line += split_phases(builder, vectors)
-        return line[:n]
-
-    def strided(self) -> list[Any]:
-        """Load each element of the line for all tiles by a gather."""
-        m, n, lanes, storage = self.sizes
-        builder, kind = self.builder, ir.VectorType(memory_ir(storage), lanes)
-        index = ir.Constant(ir.VectorType(I64, lanes), [I64(lane * m) for lane in range(lanes)])
-        line = []
-        for j in range(n):
-            offsets = builder.mul(
-                builder.add(index, constant(index.type, j)), broadcast(builder, self.step, lanes)
-            )
-            addresses = builder.add(offsets, broadcast(builder, self.address, lanes))
-            pointers = builder.inttoptr(addresses, ir.VectorType(I8.as_pointer(), lanes))
-            flags = _inside(builder, j, m, self.low, self.high, lanes)
-            name = f"llvm.masked.gather.{mangle(kind)}.v{lanes}p0"
-            zero = ir.Constant(kind, None)
-            raw = call(builder, name, kind, pointers, I32(ITEMSIZE[storage]), flags, zero)
-            line.append(widen(builder, raw, storage))
-        return line
-
-    def emit(self) -> list[Any]:
-        """Emit the choice between the three, and return the line."""
-        m, n, lanes, storage = self.sizes
-        builder = self.builder
-        span = (n - 1) // m * m + m * lanes
-        packed = builder.icmp_signed("==", self.step, I64(ITEMSIZE[storage]))
-        whole = builder.and_(
-            builder.icmp_signed("<=", self.low, I64(0)),
-            builder.icmp_signed(">=", self.high, I64(span)),
-        )
-        ways = (
-            (builder.and_(packed, whole), lambda: self.contiguous(masked=False)),
-            (packed, lambda: self.contiguous(masked=True)),
-            (I1(1), self.strided),
-        )
-        done = builder.append_basic_block("line")
-        incoming = []
-        for condition, load in ways:
-            block, following = (builder.append_basic_block(name) for name in ("way", "else"))
-            builder.cbranch(condition, block, following)
-            builder.position_at_end(block)
-            incoming.append((load(), builder.block))
-            builder.branch(done)
-            builder.position_at_end(following)
-        builder.unreachable()
-        builder.position_at_end(done)
-        line = []
-        for j in range(n):
-            phi = builder.phi(incoming[0][0][j].type)
-            for values, block in incoming:
-                phi.add_incoming(values[j], block)
-            line.append(phi)
-        return line
+def _load_pieces(builder: Any, table: Any, base: Any, lanes: int, storage: int) -> tuple[Any, Any]:
+    """Emit the loads of one vector's pieces; return it and the place behind them."""
+    entry, loop = builder.block, builder.append_basic_block("piece")
+    end = builder.append_basic_block("pieces")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    bits = ir.VectorType(ir.IntType(8 * ITEMSIZE[F64 if storage == F64 else F32]), lanes)
+    now, before = builder.phi(table.type), builder.phi(bits)
+    word = builder.load(builder.gep(now, [I64(1)]))
+    address = builder.gep(base, [builder.load(now)])
+    piece = load_vector(builder, address, lanes, storage, lane_mask(builder, word, lanes))
+    total = builder.or_(before, builder.bitcast(piece, bits))
+    behind = builder.gep(now, [I64(PIECE_WORDS)])
+    for phi, first, following in ((now, table, behind), (before, ir.Constant(bits, None), total)):
+        phi.add_incoming(first, entry)
+        phi.add_incoming(following, loop)
+    more = builder.icmp_signed(">=", word, I64(MORE))
+    builder.cbranch(more, loop, end)
+    builder.position_at_end(end)
+    return builder.bitcast(total, piece.type), behind
 
 
 @intrinsic(prefer_literal=True)
 def gather_line(
-    typingctx: Any, address: Any, step: Any, low: Any, high: Any, target: Any, target_step: Any,
-    m: Any, r: Any, lanes: Any, storage: Any, code: Any,
+    typingctx: Any, table: Any, source: Any, target: Any, target_step: Any,
+    m: Any, r: Any, stride: Any, lanes: Any, storage: Any, code: Any,
 ) -> Any:  # fmt: skip
-    """Read the line of `lanes` tiles that begins at an element, and transform it.
+    """Read the line of `lanes` tiles, transform it and return the place behind its pieces.
 
-    Tile t's line is the n = m + r - 1 elements from ``t * m`` on. Elements before `low` and from
-    `high` on, counted from the address, are zero and not read.
+    Tile t's line is the ``n = stride (m - 1) + r`` samples from ``t * step`` on: the first `step`
+    come from `step` vectors of contiguous samples, each further `step` from as many again. A vector
+    is made of pieces, one for each row of the input that its tiles lie in.
 
     Parameters
     ----------
-    address, step : intp
-        First element, and bytes from one to the next.
-    low, high : intp
-        Elements that exist.
+    table, source : intp
+        Pieces in the order of reading, and what their offsets count from.
     target, target_step : intp
         Where the n transformed vectors go.
-    m, r, lanes, storage, code : literal int
-        F(m, r), the vector, the input's storage code and that of sums.
+    m, r, stride, lanes, storage, code : literal int
+        F(m, r) and its stride, the vector, the input's storage code and that of sums.
     """
-    tile, taps, count = literal(m), literal(r), literal(lanes)
-    source, made = literal(storage), literal(code)
-    if tile is None or taps is None or count is None or source is None or made is None:
+    form, count = literals((m, r, stride)), literal(lanes)
+    stored, made = literal(storage), literal(code)
+    if form is None or count is None or stored is None or made is None:
         return None
-    n = tile + taps - 1
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        line = _Gather(builder, args, (tile, n, count, source)).emit()
-        goal = pointer(builder, args[4], I8)
-        for i, value in enumerate(apply_matrix(builder, _matrix(INPUT, tile, taps), line)):
-            store_vector(builder, builder.gep(goal, [builder.mul(args[5], I64(i))]), value, made)
-        return context.get_dummy_value()
+        matrix = matrices(*form)[INPUT]
+        now, base = pointer(builder, args[0], I64), pointer(builder, args[1], I8)
+        goal = pointer(builder, args[2], I8)
+        line: list[Any] = []
+        while len(line) < len(matrix):
+            vectors = []
+            for _ in range(form[0] * form[2]):
+                vector, now = _load_pieces(builder, now, base, count, stored)
+                vectors.append(vector)
+            line += split_phases(builder, vectors)
+        for i, value in enumerate(apply_matrix(builder, matrix, line[: len(matrix)])):
+            store_vector(builder, builder.gep(goal, [builder.mul(args[3], I64(i))]), value, made)
+        return builder.ptrtoint(now, I64)
 
-    words = [types.intp] * 6
-    return types.void(*words, m, r, lanes, storage, code), codegen
+    words = [types.intp] * 4
+    return types.intp(*words, m, r, stride, lanes, storage, code), codegen
 
 
 # What kernels call: the same by address, for a number of lines.
@@ -302,33 +247,36 @@ _GATHER_SIGNATURE = jit.void(6)
 _LINES_SIGNATURE = jit.void(7)
 
 
-def gather_address(m: int, r: int, lanes: int, storage: int, code: int) -> int:
-    """Return the address of `gather_line` for F(m, r); `call_gather` calls it."""
+def gather_address(m: int, r: int, stride: int, lanes: int, storage: int, code: int) -> int:
+    """Return the address of `gather_line` for a number of rows; `call_gather` calls it."""
 
-    def gather(address: int, step: int, low: int, high: int, target: int, target_step: int) -> None:
-        gather_line(address, step, low, high, target, target_step, m, r, lanes, storage, code)
+    def gather(table: int, source: int, rows: int, target: int, target_row: int,
+               target_step: int) -> None:  # fmt: skip
+        for row in range(rows):
+            table = gather_line(table, source, target + row * target_row, target_step, m, r,
+                                stride, lanes, storage, code)  # fmt: skip
 
-    key = ("winograd_gather", m, r, lanes, storage)
+    key = ("winograd_gather", m, r, stride, lanes, storage)
     return int(jit.compile_callback(gather, _GATHER_SIGNATURE, key).address)
 
 
-def lines_address(kind: int, m: int, r: int, lanes: int, code: int) -> int:
+def lines_address(kind: int, m: int, r: int, stride: int, lanes: int, code: int) -> int:
     """Return the address of `transform_line` for a number of lines; `call_lines` calls it."""
 
     def lines(source: int, source_step: int, target: int, target_step: int, count: int,
               source_next: int, target_next: int) -> None:  # fmt: skip
         for i in range(count):
             transform_line(source + i * source_next, source_step, target + i * target_next,
-                           target_step, kind, m, r, lanes, code)  # fmt: skip
+                           target_step, kind, m, r, stride, lanes, code)  # fmt: skip
 
-    key = ("winograd_lines", kind, m, r, lanes, code)
+    key = ("winograd_lines", kind, m, r, stride, lanes, code)
     return int(jit.compile_callback(lines, _LINES_SIGNATURE, key).address)
 
 
 @intrinsic
 def call_gather(
-    typingctx: Any, function: Any, address: Any, step: Any, low: Any, high: Any, target: Any,
-    target_step: Any,
+    typingctx: Any, function: Any, table: Any, source: Any, rows: Any, target: Any,
+    target_row: Any, target_step: Any,
 ) -> Any:  # fmt: skip
     """Call the function at a `gather_address`."""
     return types.void(types.intp, *_GATHER_SIGNATURE.args), call_address

@@ -35,7 +35,6 @@ spreads over its tile, and ``precision("exact")`` leaves this kernel out.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -51,45 +50,20 @@ from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .transform import (
     INPUT,
     OUTPUT,
+    PIECE_WORDS,
     WEIGHT,
     gather_address,
     lines_address,
 )
 from .vectors import F32, F64, ITEMSIZE, storage_code
-from .winograd_tasks import (
-    FIELDS,
-    STAGE_CHANNELS,
-    TRANSFORMS,
-    make_kernel,
-    make_stage,
-)
+from .winograd_fields import FIELDS, TRANSFORMS
+from .winograd_input import STAGE_CHANNELS, make_stage
+from .winograd_rows import copy_tasks, make_copy_rows, source_fields
+from .winograd_tasks import make_kernel
+from .winograd_tiles import Sizes, tile_fields, tile_sizes
 from .winograd_weights import make_pack_kernel
 
-__all__ = ["Sizes", "plan", "plan_f2", "plan_f4", "plan_f6", "tile_sizes", "workspace"]
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """F(m, r) along depth, height and width; (1, 1) where there is nothing to transform."""
-
-    m: tuple[int, int, int]
-    r: tuple[int, int, int]
-
-    @property
-    def n(self) -> tuple[int, ...]:
-        """Elements of a tile along each axis."""
-        return tuple(m + r - 1 for m, r in zip(self.m, self.r, strict=True))
-
-    @property
-    def elements(self) -> int:
-        """Elements of a tile."""
-        return math.prod(self.n)
-
-
-def tile_sizes(problem: ConvProblem, m: int) -> Sizes:
-    """Return the tile of a problem with `m` outputs along each transformed axis."""
-    kernel = (1, 1, *problem.kernel_size)[-3:]
-    return Sizes(tuple(m if r > 1 else 1 for r in kernel), kernel)  # type: ignore[arg-type]
+__all__ = ["plan", "plan_f2", "plan_f3", "plan_f4", "plan_f6", "workspace"]
 
 
 #: Products of one task, as a part of L2.
@@ -118,12 +92,13 @@ def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> dict[str,
     tile = gemm_tile(device, storage_code(problem.dtype))
     size = 8 if problem.dtype == "float64" else 4
     panel_tiles = _panel_of(problem, device, sizes).nr
-    out = (1, 1, *problem.out_size)[-3:]
-    tiles = [-(-o // m) for o, m in zip(out, sizes.m, strict=True)]
     k, c = problem.out_channels // problem.groups, problem.in_channels // problem.groups
-    image_panels = -(-math.prod(tiles) // panel_tiles)
+    image_panels = -(-sizes.tiles // panel_tiles)
     panels, k_panels = max(1, image_panels * problem.batch), -(-k // tile.nr)
-    panel_bytes = sizes.elements * c * panel_tiles * size
+    # One cache line more than C vectors: with a power of two between them, the elements of a tile
+    # would all lie in one set of L1 and push each other out.
+    element_bytes = c * panel_tiles * size + 64
+    panel_bytes = sizes.elements * element_bytes
     product_bytes = sizes.elements * panel_tiles * tile.nr * size
     most = max(1, device.l2 // _PRODUCTS_SHARE // product_bytes)
     shared_bytes = panels * problem.groups * panel_bytes
@@ -131,13 +106,13 @@ def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> dict[str,
     shared = panels * problem.groups < 4 * device.threads and shared_bytes <= _MOST_SHARED
     block_panels = min(panels, most, _MOST_PANELS) if shared else 1
     part_panels = 1 if shared else min(most, k_panels)
-    channel_block = _CHANNEL_BLOCK if max(sizes.n) > _LONG_LINE else c
+    channel_block = _CHANNEL_BLOCK if max(axis.points for axis in sizes.axes) > _LONG_LINE else c
     return {
-        "td": tiles[0], "th": tiles[1], "tw": tiles[2],
         "image_panels": image_panels, "block_panels": block_panels,
         "blocks": -(-panels // block_panels), "part_panels": part_panels,
         "parts": -(-k_panels // part_panels), "shared": int(shared), "panel_bytes": panel_bytes,
-        "channel_block": channel_block, "worker_at": shared_bytes if shared else 0,
+        "element_bytes": element_bytes, "channel_block": channel_block,
+        "shared_bytes": shared_bytes if shared else 0,
         "weight_bytes": sizes.elements * k_panels * c * tile.nr * size,
     }  # fmt: skip
 
@@ -147,46 +122,52 @@ def _odd_lines(size: int) -> int:
     return (-(-size // 64) | 1) * 64
 
 
-def _layout(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> dict[str, int]:
-    """Return the block sizes, and where a worker keeps what."""
+def _layout(
+    problem: ConvProblem, device: DeviceInfo, sizes: Sizes, copied_bytes: int
+) -> dict[str, int]:
+    """Return the block sizes, and where a worker keeps what; a copy of the input comes first."""
     tile = gemm_tile(device, storage_code(problem.dtype))
     size = 8 if problem.dtype == "float64" else 4
     fields = _blocks(problem, device, sizes)
     line, panel_tiles = tile.lanes * size, _panel_of(problem, device, sizes).nr
+    fields["shared_at"] = copied_bytes
+    fields["worker_at"] = copied_bytes + fields.pop("shared_bytes")
     fields["element_pitch"] = fields["part_panels"] * tile.nr * size
     fields["tile_pitch"] = _odd_lines(sizes.elements * fields["element_pitch"])
     fields["run"] = tile.lanes // math.gcd(tile.lanes, sizes.m[2])
     fields["joined_pitch"] = -(-fields["run"] * sizes.m[2] // tile.lanes) * tile.lanes * line
     own_input = 0 if fields["shared"] else fields["block_panels"] * fields["panel_bytes"]
-    lines = sizes.elements * (panel_tiles + tile.lanes) * size
+    lines = sizes.elements * line
     parts = {
         "products_at": own_input,
         "lines_at": fields["block_panels"] * panel_tiles * fields["tile_pitch"],
         "more_lines_at": lines,
         "joined_at": math.prod(sizes.m[:2]) * sizes.n[2] * line,
         "segments_at": math.prod(sizes.m[:2]) * fields["joined_pitch"],
-        "scratch_at": panel_tiles * SEGMENT_WORDS * 8,
+        "pieces_at": panel_tiles * SEGMENT_WORDS * 8,
+        "scratch_at": sizes.rows * sizes.axes[-1].pieces(tile.lanes) * PIECE_WORDS * 8,
         "worker_bytes": (tile.lanes + 1) * line,
     }
     end = 0
     for name, before in parts.items():
         end += -(-before // 64) * 64
         fields[name] = end
-    taps = math.prod(sizes.r) * tile.lanes
+    taps = math.prod(axis.r for axis in sizes.axes) * tile.lanes
     fields["pack_worker_bytes"] = (taps + sizes.elements) * line
     return fields
 
 
-def _transforms(sizes: Sizes, lanes: int, storage: int, compute: int) -> dict[str, int]:
+def _transforms(sizes: Sizes, lanes: int, source: int, compute: int) -> dict[str, int]:
     """Return the addresses of `TRANSFORMS`, compiled."""
-    (md, mh, mw), (rd, rh, rw) = sizes.m, sizes.r
+    width = sizes.axes[-1]
     found = dict.fromkeys(TRANSFORMS, 0)
-    found["gather"] = gather_address(mw, rw, lanes, storage, compute)
-    for axis, m, r in (("d", md, rd), ("h", mh, rh), ("w", mw, rw)):
+    found["gather"] = gather_address(width.m, width.r, width.stride, lanes, source, compute)
+    for letter, axis in zip("dhw", sizes.axes, strict=True):
         for name, kind in (("input", INPUT), ("output", OUTPUT), ("weight", WEIGHT)):
             # Along the width a size of 1 is a copy, which ends or begins each transform.
-            if f"{name}_{axis}" in found and (r > 1 or axis == "w"):
-                found[f"{name}_{axis}"] = lines_address(kind, m, r, lanes, compute)
+            if f"{name}_{letter}" in found and (axis.r > 1 or letter == "w"):
+                form = (axis.m, axis.r, axis.stride)
+                found[f"{name}_{letter}"] = lines_address(kind, *form, lanes, compute)
     return found
 
 
@@ -201,23 +182,35 @@ def _is_run(problem: ConvProblem, binding: Binding) -> bool:
     return True
 
 
-def _is_plain(problem: ConvProblem, binding: Binding) -> bool:
-    """Return whether outputs need only a bias and a clamp, and rows of the output are runs."""
+def _is_plain(problem: ConvProblem, binding: Binding, sizes: Sizes) -> bool:
+    """Return whether outputs need only a bias and a clamp, and those of a sub-grid are runs."""
     clamp = ACTIVATION_CODES[binding.activation] <= LAST_CLAMP
-    packed = binding.out_strides[-1] == ITEMSIZE[storage_code(problem.dtype)]
+    step = binding.out_strides[-1] * sizes.axes[-1].distance
+    packed = step == ITEMSIZE[storage_code(problem.dtype)]
     return clamp and packed and binding.residual_strides is None
 
 
 def workspace(problem: ConvProblem, device: DeviceInfo, m: int) -> int:
-    """Return the scratch bytes of a call, over all threads."""
-    fields = _layout(problem, device, tile_sizes(problem, m))
+    """Return the scratch bytes of a call, over all threads, for an input in the usual order."""
+    sizes, storage = tile_sizes(problem, m), storage_code(problem.dtype)
+    compute = F64 if storage == F64 else F32
+    step = ITEMSIZE[storage] * (1 if problem.layout == "channels_first" else 2)
+    binding = Binding((0,) * (problem.ndim + 1) + (step,), (), ())
+    tile = gemm_tile(device, storage)
+    source = source_fields(problem, binding, sizes, tile, (storage, compute))
+    fields = _layout(problem, device, sizes, source["copied_bytes"])
     workers = worth_helpers(problem.macs, device.threads)
-    return fields["worker_at"] + fields["worker_bytes"] * workers
+    return int(fields["worker_at"] + fields["worker_bytes"] * workers)
 
 
 def plan_f2(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare F(2, r), the most exact and least saving."""
     return plan(problem, binding, device, 2)
+
+
+def plan_f3(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
+    """Prepare F(3, r)."""
+    return plan(problem, binding, device, 3)
 
 
 def plan_f4(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
@@ -234,22 +227,29 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
     """Prepare the kernel with `m` outputs a tile for one problem and one binding."""
     sizes, storage = tile_sizes(problem, m), storage_code(problem.dtype)
     compute, tile = F64 if storage == F64 else F32, gemm_tile(device, storage)
-    fields = _layout(problem, device, sizes)
-    region = np.array([0, 0, 0, fields["td"], fields["th"], fields["tw"]], np.int64)
+    source = source_fields(problem, binding, sizes, tile, (storage, compute))
+    fields = source | _layout(problem, device, sizes, source["copied_bytes"])
+    region = np.array([0, 0, 0, *(axis.tiles for axis in sizes.axes)], np.int64)
     zeros = np.zeros(tile.mr, compute_dtype(problem.dtype))
     fields |= finish_fields(binding, direct=False, clamped=False)
     fields |= {"region": region.ctypes.data, "zeros": zeros.ctypes.data}
-    fields |= {"tile": tile_address(tile, compute), "plain": int(_is_plain(problem, binding))}
+    fields |= {
+        "tile": tile_address(tile, compute),
+        "plain": int(_is_plain(problem, binding, sizes)),
+    }
     fields["weight_is_run"] = int(_is_run(problem, binding))
-    fields |= {f"m{axis}": m for axis, m in zip("dhw", sizes.m, strict=True)}
-    fields |= {f"n{axis}": n for axis, n in zip("dhw", sizes.n, strict=True)}
-    fields |= _transforms(sizes, tile.lanes, storage, compute)
+    fields |= tile_fields(sizes)
+    fields |= _transforms(sizes, tile.lanes, compute if fields["copied"] else storage, compute)
     workers = worth_helpers(problem.macs, device.threads)
     pack, pack_key = make_pack_kernel(tile, storage, compute), (tile.nv, tile.lanes, storage)
     chunks = -(-problem.in_channels // problem.groups // tile.lanes)
     k_panels = -(-problem.out_channels // problem.groups // tile.nr)
+    record = make_record(problem, binding, {name: fields[name] for name in FIELDS})
+    record["dd"], record["dh"], record["dw"] = (axis.dilation for axis in sizes.axes)
+    for name in ("yw", "rw"):  # steps within a sub-grid
+        record[name] *= sizes.axes[-1].distance
     return CpuPlan(
-        record=make_record(problem, binding, {name: fields[name] for name in FIELDS}),
+        record=record,
         stages=_stages(problem, fields, tile, _panel_of(problem, device, sizes)),
         workers=workers,
         workspace_bytes=fields["worker_at"] + fields["worker_bytes"] * workers,
@@ -260,7 +260,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
         ),
         pack_bytes=fields["pack_worker_bytes"] * workers,
         packed_size=problem.groups * fields["weight_bytes"] // ITEMSIZE[compute],
-        packing=("winograd", *sizes.m, *sizes.r, *pack_key),
+        packing=("winograd", *((axis.m, axis.r, axis.stride) for axis in sizes.axes), *pack_key),
         tables=(region, zeros),
     )
 
@@ -271,12 +271,17 @@ def _stages(
     """Return the stages of a call."""
     storage = storage_code(problem.dtype)
     compute = F64 if storage == F64 else F32
-    key = (tile.mr, tile.nv, tile.lanes, panel.nv, storage)
-    main = compile_kernel(make_kernel(tile, panel, storage, compute), "winograd", *key)
+    key, stages = (tile.mr, tile.nv, tile.lanes, panel.nv, storage), []
+    if fields["copied"]:
+        rows = make_copy_rows(tile.lanes, storage, compute)
+        copy = compile_kernel(rows, "winograd_rows", tile.lanes, storage)
+        stages.append(Stage(copy, copy_tasks(problem, tile.lanes)))
     tasks = problem.groups * fields["blocks"]
-    if not fields["shared"]:
-        return (Stage(main, tasks),)
-    first = compile_kernel(make_stage(panel, compute), "winograd_input", *key)
-    chunks = -(-problem.in_channels // problem.groups // STAGE_CHANNELS)
-    panels = problem.batch * problem.groups * fields["image_panels"]
-    return (Stage(first, panels * chunks), Stage(main, tasks * fields["parts"]))
+    if fields["shared"]:
+        first = compile_kernel(make_stage(panel, compute), "winograd_input", *key)
+        chunks = -(-problem.in_channels // problem.groups // STAGE_CHANNELS)
+        panels = problem.batch * problem.groups * fields["image_panels"]
+        stages.append(Stage(first, panels * chunks))
+        tasks *= fields["parts"]
+    main = compile_kernel(make_kernel(tile, panel, storage, compute), "winograd", *key)
+    return (*stages, Stage(main, tasks))

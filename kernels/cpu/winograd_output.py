@@ -25,6 +25,7 @@ from .pack import SEGMENT_WORDS
 from .simd import add, get_word, load, load_masked, range_mask, store, store_columns
 from .transform import call_lines
 from .vectors import ITEMSIZE
+from .winograd_fields import first_sample
 
 __all__ = ["make_finish_panel"]
 
@@ -118,16 +119,19 @@ def make_finish_panel(tile: Tile, storage: int, compute: int) -> Any:
         g: Any, joined: int, d0: int, h0: int, w0: int, tiles: int, channels: int, bias: int,
         out: int, residual: int, scratch: int,
     ) -> None:  # fmt: skip
-        """Store the rows of a run of tiles; d0, h0, w0 are its first output."""
-        width = min(tiles * g.mw, g.ow - w0)
+        """Store the rows of a run of tiles of one sub-grid; d0, h0, w0 are its first output.
+
+        ``g.yw`` and ``g.rw`` are steps within a sub-grid, ``g.qw`` outputs each.
+        """
+        width = min(tiles * g.mw, (g.ow - w0 + g.qw - 1) // g.qw)
+        out, residual = out + w0 * (g.yw // g.qw), residual + w0 * (g.rw // g.qw)
         for i in range(g.md):
             for j in range(g.mh):
-                d, h = d0 + i, h0 + j
+                d, h = d0 + i * g.qd, h0 + j * g.qh
                 if d < g.od and h < g.oh:
                     store_row(
                         g, joined + (i * g.mh + j) * g.joined_pitch, width, channels, bias,
-                        out + d * g.yd + h * g.yh + w0 * g.yw,
-                        residual + d * g.rd + h * g.rh + w0 * g.rw, scratch,
+                        out + d * g.yd + h * g.yh, residual + d * g.rd + h * g.rh, scratch,
                     )  # fmt: skip
 
     @numba.njit
@@ -138,13 +142,16 @@ def make_finish_panel(tile: Tile, storage: int, compute: int) -> Any:
         joined = worker + g.joined_at
         for s in range(count):
             words = segments + 8 * SEGMENT_WORDS * s
-            lane, length = get_word(words, 0), get_word(words, 1)
-            d, h = get_word(words, 2) * g.md, get_word(words, 3) * g.mh
-            for start in range(0, length, g.run):
-                tiles, w = min(g.run, length - start), (get_word(words, 4) + start) * g.mw
+            lane, end = get_word(words, 0), get_word(words, 0) + get_word(words, 1)
+            d = first_sample(get_word(words, 2), g.ud, 1, g.md * g.qd)
+            h = first_sample(get_word(words, 3), g.uh, 1, g.mh * g.qh)
+            tile = get_word(words, 4)
+            while lane < end:
+                tiles = min(g.run, end - lane, g.uw - tile % g.uw)
+                w = first_sample(tile, g.uw, 1, g.mw * g.qw)
                 for k in range(0, channels, lanes):
                     for t in range(tiles):
-                        at = products + (lane + start + t) * g.tile_pitch + k * size
+                        at = products + (lane + t) * g.tile_pitch + k * size
                         inverse(
                             g, at, worker + g.lines_at, worker + g.more_lines_at,
                             joined + t * g.mw * line,
@@ -153,5 +160,6 @@ def make_finish_panel(tile: Tile, storage: int, compute: int) -> Any:
                         g, joined, d, h, w, tiles, min(lanes, channels - k), bias + k * size,
                         out + k * g.yc, residual + k * g.rc, worker + g.scratch_at,
                     )  # fmt: skip
+                lane, tile = lane + tiles, tile + tiles
 
     return finish_panel

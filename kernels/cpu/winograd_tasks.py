@@ -13,131 +13,15 @@ from typing import Any
 
 import numba
 
-from .finish import FINISH_FIELDS
 from .gemm import call_tile
-from .geometry import as_record
 from .isa import Tile
-from .pack import SEGMENT_WORDS, make_list_segments
-from .simd import get_word, load, store
-from .transform import call_gather, call_lines
+from .pack import make_list_segments
 from .vectors import ITEMSIZE
+from .winograd_fields import view
+from .winograd_input import make_transform_panel, panel_width
 from .winograd_output import make_finish_panel
 
-__all__ = [
-    "FIELDS",
-    "STAGE_CHANNELS",
-    "TRANSFORMS",
-    "make_kernel",
-    "make_stage",
-]
-
-#: Addresses of the transforms; 0 where an axis has none.
-TRANSFORMS = (
-    "gather",
-    "input_h",
-    "input_d",
-    "output_d",
-    "output_h",
-    "output_w",
-    "weight_w",
-    "weight_h",
-    "weight_d",
-)
-
-FIELDS = (
-    *FINISH_FIELDS,
-    "td",  # tiles along depth, height, width
-    "th",
-    "tw",
-    "region",  # address of the region of all tiles
-    "image_panels",  # panels of one image
-    "block_panels",  # panels of one task
-    "blocks",  # tasks along the panels of all images
-    "part_panels",  # panels of K of one part
-    "parts",  # parts of K
-    "channel_block",  # input channels of one sum
-    "shared",  # 1: the first stage has transformed the input
-    "plain",  # 1: outputs need no more than a bias and a clamp, and lie side by side
-    "weight_is_run",  # 1: a filter's channels and taps are one run of memory
-    "tile",  # address of the micro-kernel
-    "zeros",  # address of mr zeros, from which products start
-    "panel_bytes",  # V of one panel
-    "weight_bytes",  # U of one group
-    "element_pitch",  # bytes from one element of a tile's products to the next
-    "tile_pitch",  # bytes from one tile's products to the next
-    "joined_pitch",  # bytes from one row of joined outputs to the next
-    "run",  # tiles that are joined at once
-    "worker_at",  # where the workers' own memory begins
-    "worker_bytes",
-    "pack_worker_bytes",
-    "products_at",  # M
-    "lines_at",  # lines between two passes
-    "more_lines_at",
-    "joined_at",  # rows of outputs
-    "segments_at",
-    "scratch_at",
-    *(f"{letter}{axis}" for letter in "mn" for axis in "dhw"),  # outputs, elements of a tile
-    *TRANSFORMS,
-)
-_view = as_record(FIELDS)
-
-
-@functools.cache
-def _make_transform_panel(tile: Tile, compute: int) -> Any:
-    """Return a function that transforms one panel of tiles for some channels: V[e, C, tile]."""
-    lanes, nr, size = tile.lanes, tile.nr, ITEMSIZE[compute]
-    pitch = (nr + lanes) * size  # a chunk's last vector may run over the panel's end
-    list_segments = make_list_segments(nr)
-
-    @numba.njit
-    def gather(g: Any, x: int, segments: int, count: int, lines: int) -> None:
-        """Read the panel's tiles of one channel and transform them along the width."""
-        for s in range(count):
-            words = segments + 8 * SEGMENT_WORDS * s
-            lane, length = get_word(words, 0), get_word(words, 1)
-            d0 = get_word(words, 2) * g.md - g.pd
-            h0 = get_word(words, 3) * g.mh - g.ph
-            for start in range(0, length, lanes):
-                w0 = (get_word(words, 4) + start) * g.mw - g.pw
-                target = lines + (lane + start) * size
-                for i in range(g.nd):
-                    for j in range(g.nh):
-                        d, h = d0 + i, h0 + j
-                        inside = 0 <= d < g.id and 0 <= h < g.ih
-                        call_gather(
-                            g.gather, x + d * g.xd + h * g.xh + w0 * g.xw, g.xw, -w0,
-                            g.iw - w0 if inside else -w0,
-                            target + (i * g.nh + j) * g.nw * pitch, pitch,
-                        )  # fmt: skip
-
-    @numba.njit
-    def transform_vector(g: Any, lines: int, v: int, e_step: int) -> None:
-        """Transform one vector of tiles along height and depth, into V."""
-        row, plane = g.nw * pitch, g.nh * g.nw * pitch
-        if g.kd > 1:
-            if g.kh > 1:
-                for i in range(g.nd):
-                    at = lines + i * plane
-                    call_lines(g.input_h, at, row, at, row, g.nw, pitch, pitch)
-            call_lines(g.input_d, lines, plane, v, g.nh * g.nw * e_step, g.nh * g.nw, pitch, e_step)
-        elif g.kh > 1:
-            call_lines(g.input_h, lines, row, v, g.nw * e_step, g.nw, pitch, e_step)
-        else:
-            for k in range(g.nw):
-                store(v + k * e_step, load(lines + k * pitch, compute, lanes), compute)
-
-    @numba.njit
-    def transform_panel(
-        g: Any, x: int, panel: int, width: int, c0: int, c1: int, v: int, segments: int, lines: int
-    ) -> None:
-        count = list_segments(g.region, panel * nr, segments)
-        for c in range(c0, c1):
-            gather(g, x + c * g.xc, segments, count, lines)
-            for start in range(0, width, lanes):
-                target = v + (c * nr + start) * size
-                transform_vector(g, lines + start * size, target, g.c * nr * size)
-
-    return transform_panel
+__all__ = ["make_kernel"]
 
 
 @functools.cache
@@ -170,36 +54,30 @@ def _make_multiply(tile: Tile, panel_tiles: int, compute: int) -> Any:
                 for p in range(panels):
                     multiply_panel(
                         g, u + e * e_step + j * g.c * size,
-                        v + p * g.panel_bytes + e * g.c * panel_tiles * size,
-                        _panel_width(g, panel_tiles, first_panel + p), channels,
+                        v + p * g.panel_bytes + e * g.element_bytes,
+                        panel_width(g, panel_tiles, first_panel + p), channels,
                         at + p * panel_tiles * g.tile_pitch,
                     )  # fmt: skip
 
     return multiply
 
 
-@numba.njit
-def _panel_width(g: Any, panel_tiles: int, panel: int) -> int:
-    """Return the tiles of a panel; the last of each image may not be full."""
-    return min(panel_tiles, g.td * g.th * g.tw - panel % g.image_panels * panel_tiles)
-
-
 @functools.cache
 def make_kernel(tile: Tile, panel: Tile, storage: int, compute: int) -> Any:
     """Return the main task, for register tiles and panels of tiles of these shapes."""
     nr, panel_tiles, size = tile.nr, panel.nr, ITEMSIZE[compute]
-    transform_panel = _make_transform_panel(panel, compute)
+    transform_panel = make_transform_panel(panel, compute)
     finish_panel = make_finish_panel(tile, storage, compute)
     list_segments = make_list_segments(panel_tiles)
     multiply = _make_multiply(tile, panel_tiles, compute)
 
     @numba.njit
-    def transform(g: Any, x: int, first_panel: int, panels: int, v: int, worker: int) -> None:
+    def transform(g: Any, source: int, first_panel: int, panels: int, v: int, worker: int) -> None:
         for p in range(panels):
             image, at = (first_panel + p) // g.image_panels, (first_panel + p) % g.image_panels
             transform_panel(
-                g, x + image * g.xn, at, _panel_width(g, panel_tiles, at), 0, g.c,
-                v + p * g.panel_bytes, worker + g.segments_at, worker + g.lines_at,
+                g, source + image * g.source_n, at, panel_width(g, panel_tiles, at), 0, g.c,
+                v + p * g.panel_bytes, worker,
             )  # fmt: skip
 
     @numba.njit
@@ -220,7 +98,7 @@ def make_kernel(tile: Tile, panel: Tile, storage: int, compute: int) -> Any:
         geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
         workspace: int, number: int, worker: int,
     ) -> None:  # fmt: skip
-        g = _view(geometry)
+        g = view(geometry)
         parts = g.parts if g.shared else 1
         # Tasks that follow each other read the same weights.
         block, rest = number % g.blocks, number // g.blocks
@@ -230,9 +108,11 @@ def make_kernel(tile: Tile, panel: Tile, storage: int, compute: int) -> Any:
         mine = workspace + g.worker_at + worker * g.worker_bytes
         v = mine
         if g.shared:
-            v = workspace + (group * g.n * g.image_panels + first_panel) * g.panel_bytes
+            v = workspace + g.shared_at
+            v += (group * g.n * g.image_panels + first_panel) * g.panel_bytes
         else:
-            transform(g, x + group * g.c * g.xc, first_panel, panels, v, mine)
+            source = (workspace if g.copied else x) + group * g.c * g.source_c
+            transform(g, source, first_panel, panels, v, mine)
         first_part, end_part = (part, part + 1) if g.shared else (0, g.parts)
         for p in range(first_part, end_part):
             k = p * g.part_panels * nr
@@ -246,34 +126,5 @@ def make_kernel(tile: Tile, panel: Tile, storage: int, compute: int) -> Any:
                 g, mine + g.products_at, stop - k, first_panel, panels, bias + k_out * size,
                 out + k_out * g.yc, residual + k_out * g.rc, mine,
             )  # fmt: skip
-
-    return task
-
-
-#: Channels that one task of the first stage transforms.
-STAGE_CHANNELS = 16
-
-
-@functools.cache
-def make_stage(panel: Tile, compute: int) -> Any:
-    """Return the first stage's task: one panel of tiles, some channels, into shared memory."""
-    panel_tiles = panel.nr
-    transform_panel = _make_transform_panel(panel, compute)
-
-    def task(
-        geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
-        workspace: int, number: int, worker: int,
-    ) -> None:  # fmt: skip
-        g = _view(geometry)
-        chunks = (g.c + STAGE_CHANNELS - 1) // STAGE_CHANNELS
-        chunk, rest = number % chunks, number // chunks
-        at, image = rest % g.image_panels, rest // g.image_panels % g.n
-        group = rest // (g.image_panels * g.n)
-        mine = workspace + g.worker_at + worker * g.worker_bytes
-        transform_panel(
-            g, x + image * g.xn + group * g.c * g.xc, at, _panel_width(g, panel_tiles, at),
-            chunk * STAGE_CHANNELS, min((chunk + 1) * STAGE_CHANNELS, g.c),
-            workspace + rest * g.panel_bytes, mine + g.segments_at, mine + g.lines_at,
-        )  # fmt: skip
 
     return task

@@ -12,16 +12,13 @@ from typing import Any
 
 import numba
 
-from .geometry import as_record
 from .isa import Tile
 from .simd import load_gather, range_mask, store, transpose_block
 from .transform import call_lines
 from .vectors import ITEMSIZE
-from .winograd_tasks import FIELDS
+from .winograd_fields import view
 
 __all__ = ["make_pack_kernel"]
-
-_view = as_record(FIELDS)
 
 
 @functools.cache
@@ -81,7 +78,7 @@ def make_pack_kernel(tile: Tile, storage: int, compute: int) -> Any:
         geometry: int, weight: int, unused: int, bias: int, residual: int, packed: int,
         workspace: int, number: int, worker: int,
     ) -> None:  # fmt: skip
-        g = _view(geometry)
+        g = view(geometry)
         chunks, k_panels = (g.c + lanes - 1) // lanes, (g.k + nr - 1) // nr
         chunk, rest = number % chunks, number // chunks
         panel, group = rest % k_panels, rest // k_panels

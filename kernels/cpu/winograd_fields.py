@@ -1,0 +1,76 @@
+"""The geometry of winograd.py in machine code: what its tasks read from the record."""
+
+from __future__ import annotations
+
+import numba
+
+from .finish import FINISH_FIELDS
+from .geometry import as_record
+
+__all__ = ["FIELDS", "TRANSFORMS", "first_sample", "view"]
+
+#: Addresses of the transforms; 0 where an axis has none.
+TRANSFORMS = (
+    "gather",
+    "input_h",
+    "input_d",
+    "output_d",
+    "output_h",
+    "output_w",
+    "weight_w",
+    "weight_h",
+    "weight_d",
+)
+
+FIELDS = (
+    *FINISH_FIELDS,
+    "region",  # address of the region of all tiles
+    "image_panels",  # panels of one image
+    "block_panels",  # panels of one task
+    "blocks",  # tasks along the panels of all images
+    "part_panels",  # panels of K of one part
+    "parts",  # parts of K
+    "channel_block",  # input channels of one sum
+    "shared",  # 1: the first stage has transformed the input
+    "plain",  # 1: outputs need no more than a bias and a clamp, and lie side by side
+    "weight_is_run",  # 1: a filter's channels and taps are one run of memory
+    "tile",  # address of the micro-kernel
+    "zeros",  # address of mr zeros, from which products start
+    "panel_bytes",  # V of one panel
+    "element_bytes",  # V of one element of a tile
+    "shared_at",  # V where threads share it
+    "weight_bytes",  # U of one group
+    "element_pitch",  # bytes from one element of a tile's products to the next
+    "tile_pitch",  # bytes from one tile's products to the next
+    "joined_pitch",  # bytes from one row of joined outputs to the next
+    "run",  # tiles that are joined at once
+    "worker_at",  # where the workers' own memory begins
+    "worker_bytes",
+    "pack_worker_bytes",
+    "products_at",  # M
+    "lines_at",  # lines between two passes
+    "more_lines_at",
+    "joined_at",  # rows of outputs
+    "segments_at",
+    "pieces_at",  # where the samples of a vector of tiles lie
+    "scratch_at",
+    # By axis: outputs and elements of a tile, tiles, tiles of one sub-grid, distance of a
+    # sub-grid's outputs, samples from one tile to the next.
+    *(f"{letter}{axis}" for letter in "mntuqa" for axis in "dhw"),
+    # Where tiles are read: in the input itself, or in its copy at the workspace's start.
+    "copied",  # 1: in the copy
+    *(f"source_{letter}" for letter in "ncdhw"),  # bytes between its images, channels, ...
+    "first",  # samples before a row's start at which the first tile begins
+    "width",  # samples of a row
+    "shift",  # bytes from a tile's first sample to the first that its neighbour owns
+    "shifts",  # so many neighbours' samples a tile reaches, its own among them
+    "line_bytes",  # a row of the copy is held once for each shift
+    *TRANSFORMS,
+)
+view = as_record(FIELDS)
+
+
+@numba.njit
+def first_sample(tile: int, tiles: int, step: int, advance: int) -> int:
+    """Return where a tile begins on an axis: sub-grids `step` apart, tiles `advance` apart."""
+    return tile // tiles * step + tile % tiles * advance

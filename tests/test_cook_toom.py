@@ -1,0 +1,36 @@
+"""The Winograd matrices compute the correlation that they stand for, in exact fractions."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+
+import pytest
+
+from fastconv.kernels.cpu.cook_toom import Matrix, matrices
+
+
+def times(matrix: Matrix, vector: list[Fraction]) -> list[Fraction]:
+    return [sum((a * b for a, b in zip(row, vector, strict=True)), Fraction(0)) for row in matrix]
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize("r", range(1, 8))
+@pytest.mark.parametrize("m", range(2, 7))
+def test_matrices_compute_a_strided_correlation(m: int, r: int, stride: int) -> None:
+    if stride > r or m + -(-r // stride) - 1 > 12:
+        pytest.skip("no such tile: the stride passes over samples, or there are too few points")
+    source = random.Random(100 * m + 10 * r + stride)
+    at, g, bt = matrices(m, r, stride)
+    n = stride * (m - 1) + r
+    assert (len(at), len(g), len(bt)) == (m, n, n)
+    x = [Fraction(source.randint(-9, 9)) for _ in range(n)]
+    w = [Fraction(source.randint(-9, 9)) for _ in range(r)]
+    products = [a * b for a, b in zip(times(g, w), times(bt, x), strict=True)]
+    wanted = [sum(w[t] * x[stride * i + t] for t in range(r)) for i in range(m)]
+    assert times(at, products) == wanted
+
+
+def test_a_phase_of_one_tap_costs_no_multiplication() -> None:
+    _, _, bt = matrices(4, 3, 2)
+    assert sum(row.count(0) == len(row) - 1 for row in bt) == 4
