@@ -139,7 +139,7 @@ def _layout(
         -(-fields["joined_tiles"] * sizes.m[2] // tile.lanes) * tile.lanes * line
     )
     own_input = 0 if fields["shared"] else fields["block_panels"] * fields["panel_bytes"]
-    lines = sizes.elements * (panel_tiles + tile.lanes) * size
+    lines = sizes.elements * line
     parts = {
         "products_at": own_input,
         "lines_at": fields["block_panels"] * panel_tiles * fields["tile_pitch"],
@@ -277,7 +277,8 @@ def _stages(
     compute = F64 if storage == F64 else F32
     key, stages = (tile.mr, tile.nv, tile.lanes, panel.nv, storage), []
     if fields["copied"]:
-        copy = compile_kernel(make_copy_rows(tile.lanes, storage, compute), "winograd_rows", *key)
+        rows = make_copy_rows(tile.lanes, storage, compute)
+        copy = compile_kernel(rows, "winograd_rows", tile.lanes, storage)
         stages.append(Stage(copy, copy_tasks(problem, tile.lanes)))
     tasks = problem.groups * fields["blocks"]
     if fields["shared"]:
