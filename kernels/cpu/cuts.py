@@ -144,9 +144,11 @@ def _tiles(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cut]
             cycles = 0.0
             for _, n, tail in widths(problem.out_size[-1], lanes, nv):
                 vectors = n - 1 + tail / lanes
-                ends = sum(max(r * vectors, 2 * n + r) for r in range(1, rh))
-                row = max(rh * vectors, 2 * n + rh) * (kh - rh + 1) + 2 * ends
-                cycles += row * kw * rows_met(problem) * -(-height // rh) / height
+                # One sum takes four cycles to be ready for the next tap.
+                taps = [max(r * vectors, 2 * n + r, 4) + 1 for r in range(1, rh + 1)]
+                tile = taps[-1] * (kh - rh + 1) + 2 * sum(taps[:-1])
+                tile = tile * kw + 2 * _STEP * (kh + rh - 1)
+                cycles += tile * rows_met(problem) * -(-height // rh) / height
             yield Cut(lanes, nv, 1, rh, 1, share, False, False, cycles * outputs)
 
 

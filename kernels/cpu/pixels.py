@@ -81,6 +81,7 @@ view = as_record(FIELDS)
 class _Pixels(Window):
     """What strips and tiles of pixels share: channels lie in the lanes of all vectors."""
 
+    lanes: int
     channels: Any  # flags for the channels that exist, None for all
 
     def weight(self, base: Any, block: int, tap: Any) -> list[Any]:

@@ -22,6 +22,7 @@ with dilation every ``dilation``-th, with a stride all.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +52,7 @@ class Strip(Window):
         self.height = -(-self.kh // self.down)
         self.weights: dict[tuple[int, int], list[Any]] = {}
         self.flags: dict[tuple[int, int], Any] = {}
-        self.runs: dict[tuple[int, int], Any] = {}
+        self.runs: dict[Any, Any] = {}
         super().__init__(builder, args, code, [self.lanes] * (nv - 1) + [tail])
 
     def place(self, j: int) -> tuple[int, int]:
@@ -114,6 +115,7 @@ class Strip(Window):
         """Emit all products of one input row of one plane."""
         result, nv = list(sums), len(self.widths)
         self.runs = {}
+        self.prefetch(row)
         for s in range(self.kw):
             vectors = [self.vector(row, s, j) for j in range(nv)]
             for block in range(self.block):
@@ -168,13 +170,14 @@ class Strip(Window):
         start = builder.mul(self.arg["col0"], I64(self.size))
         return [builder.add(start, I64(at)) for at in range(0, total + 64, 64)]
 
-    def prefetch(self, h: Any) -> None:
-        """Ask for an input row that is needed some steps after row `h`."""
+    def prefetch(self, row: Any) -> None:
+        """Ask for what is needed some steps after the input row at an address."""
+        if self.kh == 1:  # signals: what follows comes along the row
+            return
         builder = self.builder
-        row = builder.add(h, builder.mul(I64(_AHEAD * self.down), self.arg["dh"]))
-        base = self.at(self.arg["x"], (row, self.arg["xh"]))
+        distance = builder.mul(builder.mul(self.arg["dh"], self.arg["xh"]), I64(_AHEAD * self.down))
         for offset in self.prefetched():
-            at = builder.gep(base, [offset])
+            at = builder.gep(row, [builder.add(distance, offset)])
             call(builder, "llvm.prefetch.p0", ir.VoidType(), at, I32(0), I32(3), I32(1))
 
     def emit(self) -> None:
@@ -189,8 +192,7 @@ class Strip(Window):
                 q = builder.add(builder.mul(t, I64(self.down)), I64(e))
                 h = builder.add(self.arg["h0"], builder.mul(q, self.arg["dh"]))
                 exists = builder.icmp_unsigned("<", h, self.arg["h_end"])
-                self.prefetch(h)
-                sums = self.when(exists, sums, lambda sums, h=h, e=e: self.input_row(h, e, sums))
+                sums = self.when(exists, sums, functools.partial(self.input_row, h, e))
             row = builder.sub(t, I64(self.height - 1))
             rolled = []
             with builder.if_then(builder.icmp_signed(">=", row, I64(0))):

@@ -176,6 +176,8 @@ def _layout(problem: ConvProblem, device: DeviceInfo) -> tuple[Cut, dict[str, in
         if smaller < min(2 * (kh - 1) * unit // sh, oh // (2 * device.threads)):
             break  # the rows that bands copy twice would cost more than is won
         band_rows = smaller
+    whole = max(1, way.rows) * way.share  # rows of full tiles
+    band_rows = min(oh, -(-band_rows // whole) * whole)
     plane_bytes = copied_rows(band_rows) * row_bytes
     bands = -(-oh // band_rows)
     outputs, sum_row = problem.out_channels // problem.groups, -(-across // way.lanes) * way.lanes

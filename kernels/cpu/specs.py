@@ -137,12 +137,15 @@ def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     else:
         in_place = 0.0
     size = ITEMSIZE[problem.dtype]
+    channels = problem.in_channels // problem.groups
+    if channels > 16:  # so many planes at once share few sets of the L1 cache
+        cycles *= 1 + min(1.0, channels * math.prod(problem.in_size) * size / device.l2)
     inputs, outputs = math.prod(problem.x_shape), math.prod(problem.out_shape)
     if size < 4 or (problem.layout != "channels_first" and not in_place):
         # Elements are gathered into a copy and scattered from one, one by one or converted.
         cycles += (3 * inputs + 4 * outputs) / max(problem.batch, 1) / (1 if size > 2 else 4)
     traffic = size * (inputs + 2 * outputs)
-    if traffic > device.l3:
+    if traffic > device.l3 // 2:
         memory = traffic / _MEMORY_BANDWIDTH
     else:
         memory = traffic / _L3_BANDWIDTH if traffic > device.l2 * device.threads else 0.0

@@ -41,7 +41,7 @@ class Window:
     """What strips and tiles share: loops, loads of weights, the store of a finished row."""
 
     #: Names of the integer arguments of the intrinsics, in order; addresses and bytes.
-    words = (
+    words: tuple[str, ...] = (
         "x",  # where input row 0 of the first channel and depth lies
         "channels", "xc", "depths", "xd",  # planes to sum over, and the bytes between them
         "h0", "dh", "h_end", "xh",  # first input row, rows between taps, end of rows, bytes
@@ -53,7 +53,7 @@ class Window:
     )  # fmt: skip
     #: What is there once, so that no loop is needed: bits 1 the channel, 2 the depth.
     alone = 0
-    addresses = ("x", "columns", "w", "out", "bias")
+    addresses: tuple[str, ...] = ("x", "columns", "w", "out", "bias")
 
     def __init__(self, builder: Any, args: Sequence[Any], code: int, widths: Sequence[int]) -> None:
         self.builder, self.code, self.widths = builder, code, list(widths)
