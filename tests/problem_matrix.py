@@ -174,6 +174,12 @@ def large_kernels() -> Iterator[ConvProblem]:
         kind = {"dtype": dtype, "layout": layout}
         yield problem((2, 2), (20, 33), (9, 12), padding=4, groups=2, **kind)
         yield problem((2, 3), (170,), 70, padding=35, **kind)
+        yield problem((5, 5), (4, 6), (7, 12), padding=((3, 3), (5, 6)), groups=5, **kind)
+    for batch in (1, 3):  # every output reaches every input
+        yield problem((3, 3), (14, 14), 27, batch=batch, padding=13, groups=3)
+        yield problem((4, 4), (9,), 20, batch=batch, padding=10, groups=4)
+        yield problem((2, 2), (3, 2, 4), (5, 3, 9), batch=batch, padding=((2, 2), (1, 1), (5, 3)),
+                      groups=2)  # fmt: skip
 
 
 def _random_problem(source: random.Random) -> ConvProblem | None:

@@ -18,11 +18,13 @@ from .finish import FINISH_FIELDS, make_finish_vector
 from .geometry import as_record
 from .simd import (
     get_word,
+    load,
     load_gather,
     load_masked,
     load_scalar,
     range_mask,
     splat,
+    store,
     store_masked,
 )
 from .vectors import F64, I32, ITEMSIZE, fmuladd
@@ -79,16 +81,15 @@ def make_read(lanes: int, storage: int, compute: int) -> Any:
     @numba.njit
     def copy_row(g: Any, source: int, w: int, exists: bool, target: int) -> None:
         for start in range(0, g.f_w, lanes):
+            at, to = source + (w + start) * g.xw, target + start * size
             count = min(lanes, g.f_w - start)
             low = min(max(-(w + start), 0), count)
-            high = max(min(g.iw - w - start, count), low)
-            mask = range_mask(low, high) if exists else 0
-            at = source + (w + start) * g.xw
-            if g.xw == item:
-                values = load_masked(at, mask, storage, lanes)
+            high = max(min(g.iw - w - start, count), low) if exists else low
+            if g.xw == item and high - low == lanes:
+                store(to, load(at, storage, lanes), compute)
             else:
-                values = load_gather(at, g.xw, mask, storage, lanes)
-            store_masked(target + start * size, values, range_mask(0, count), compute)
+                values = load_gather(at, g.xw, range_mask(low, high), storage, lanes)
+                store_masked(to, values, range_mask(0, count), compute)
 
     def task(
         geometry: int, x: int, weight: int, bias: int, residual: int, blocks: int,
@@ -126,15 +127,23 @@ def make_multiply(lanes: int, compute: int) -> Any:
         x = spectra + (block * g.groups + k // g.k) * g.c * step
         w = weight + k * g.c * step
         zero = splat(as_compute(0.0), lanes)
-        for start in range(0, reals, lanes):
-            mask = range_mask(0, min(lanes, reals - start))
+        whole = reals // lanes * lanes
+        for start in range(0, whole, lanes):
             total, at = zero, start * size
             for c in range(g.c):
                 total = _add_complex_product(
-                    total, load_masked(x + c * step + at, mask, compute, lanes),
-                    load_masked(w + c * step + at, mask, compute, lanes),
+                    total, load(x + c * step + at, compute, lanes),
+                    load(w + c * step + at, compute, lanes),
                 )  # fmt: skip
-            store_masked(sums + number * step + at, total, mask, compute)
+            store(sums + number * step + at, total, compute)
+        mask, at = range_mask(0, reals - whole), whole * size
+        total = zero
+        for c in range(g.c):
+            total = _add_complex_product(
+                total, load_masked(x + c * step + at, mask, compute, lanes),
+                load_masked(w + c * step + at, mask, compute, lanes),
+            )  # fmt: skip
+        store_masked(sums + number * step + at, total, mask, compute)
 
     return task
 
