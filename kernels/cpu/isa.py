@@ -21,9 +21,7 @@ from dataclasses import dataclass
 
 from fastconv.spec import DeviceInfo
 
-from .vectors import F64
-
-__all__ = ["Tile", "gemm_tile"]
+__all__ = ["Tile", "gemm_tile", "sized_tile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +39,18 @@ class Tile:
 
 
 _GEMM = {"avx512": (12, 2), "avx2": (6, 2), "sse2": (6, 2), "neon": (8, 3)}
+#: Rows that are pixels: maps of 7, 14, 28 and 56 fill 14.
+_SWAPPED = _GEMM | {"avx512": (14, 2)}
 
 
 def gemm_tile(device: DeviceInfo, storage: int) -> Tile:
     """Return the GEMM tile for a storage code; the halves compute, and so tile, as float32."""
-    mr, nv = _GEMM[device.isa]
-    return Tile(mr, nv, device.vector_bytes // (8 if storage == F64 else 4))
+    from .vectors import F64  # needs the compiler, the table does not
+
+    return sized_tile(device, 8 if storage == F64 else 4)
+
+
+def sized_tile(device: DeviceInfo, size: int, swapped: bool = False) -> Tile:
+    """Return the tile for sums of `size` bytes; `swapped` where its rows are pixels."""
+    mr, nv = (_SWAPPED if swapped else _GEMM)[device.isa]
+    return Tile(mr, nv, device.lanes(size))

@@ -1,0 +1,180 @@
+"""How a matrix product is cut into tasks, and what it costs: cycles, counted.
+
+A kernel multiplies rows by columns; one of the two is pixels and the other output channels. A task
+is a block of pixels times a part of the channels. The split is the one whose busiest thread ends
+first, and its cycles are the kernel's predicted cost, so that choosing a kernel and running it rest
+on one count. Nothing here loads the compiler.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import DeviceInfo
+
+from .isa import Tile
+
+__all__ = ["HERTZ", "Count", "Split", "channel_block", "choose_split"]
+
+#: Clock at which cycles become seconds.
+HERTZ = 3.5e9
+#: Steps of one reduction block: the A panel of mr x 512 floats fits L1 beside a panel's stream.
+_REDUCTION = 512
+#: Bytes of pixels that one task works on, as a part of L2.
+_BLOCK_SHARE = 4
+#: Cycles from one multiply-add to the next on the same sum.
+_LATENCY = 4
+#: Cycles of a tile beside its products: the call, the start and the stores.
+_TILE = 60
+#: Cycles of a task beside its tiles.
+_TASK = 1500
+#: Bytes a cycle at which one thread reads weights from beyond L2.
+_STREAM = 8
+#: Split among so many tasks exactly, beyond by an estimate.
+_FEW_TASKS = 64
+_PANELS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+_MOST_PARTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What a kernel's task takes, in cycles.
+
+    Parameters
+    ----------
+    tile : Tile
+        Register tile.
+    swapped : bool
+        Whether the tile's rows are pixels and its lanes are output channels.
+    pack : float
+        For one step of the reduction and one pixel, to bring it into a panel; zero where pixels
+        are read in place.
+    finish : float
+        For one output, behind the tiles.
+    kept : int
+        Bytes of sums that a task keeps for one output; zero where they lie in the output.
+    """
+
+    tile: Tile
+    swapped: bool
+    pack: float
+    finish: float
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Panels of pixels and parts of the channels; cycles of the busiest thread."""
+
+    panels: int
+    parts: int
+    cycles: float
+
+
+def channel_block(problem: ConvProblem) -> int:
+    """Return the input channels of one reduction block: equal blocks of about `_REDUCTION`."""
+    channels = problem.in_channels // problem.groups
+    most = max(1, _REDUCTION // math.prod(problem.kernel_size))
+    return -(-channels // -(-channels // most))
+
+
+def _pieces(rows: int, mr: int) -> Iterator[int]:
+    """Yield the heights of the tiles that `rows` rows are made of, see `gemm.tile_address`."""
+    yield from [mr] * (rows // mr)
+    yield from (bit for bit in (8, 4, 2, 1) if rows % mr & bit)
+
+
+@functools.lru_cache(4096)
+def _product(rows: int, columns: int, tile: Tile, wide: bool) -> tuple[float, int]:
+    """Return (cycles of one step, tiles) of rows by columns."""
+    slot = 1.0 if wide else 0.5  # two narrow multiply-adds start in a cycle
+    last = columns % tile.nr
+    vectors = [tile.nv] * (columns // tile.nr)
+    if last:
+        vectors.append(tile.nv if last > tile.lanes else 1)
+    heights = list(_pieces(rows, tile.mr))
+    cycles = {
+        (height, count): max(height * count * slot, _LATENCY)
+        for height in set(heights)
+        for count in set(vectors)
+    }
+    total = sum(cycles[height, count] for height in heights for count in vectors)
+    return total, len(heights) * len(vectors)
+
+
+def _makespan(tasks: list[tuple[float, int]], copies: int, threads: int) -> float:
+    """Return when the last thread ends; tasks are (cycles, how many), `copies` times over."""
+    number = sum(many for _, many in tasks) * copies
+    if number > _FEW_TASKS:
+        total = sum(cycles * many for cycles, many in tasks) * copies
+        return total / threads + max(cycles for cycles, _ in tasks) / 2
+    free = [0.0] * threads
+    for cycles, many in tasks * copies:
+        for _ in range(many):
+            heapq.heapreplace(free, free[0] + cycles)
+    return max(free)
+
+
+def _cut(length: int, piece: int) -> list[tuple[int, int]]:
+    """Cut a length into (size, how many) of pieces, the last of which may be shorter."""
+    whole, rest = divmod(length, piece)
+    return [(size, many) for size, many in ((piece, whole), (rest, 1)) if size and many]
+
+
+@functools.lru_cache(4096)
+def choose_split(
+    problem: ConvProblem, device: DeviceInfo, count: Count, pixels: tuple[tuple[int, int], ...]
+) -> Split:
+    """Return the split whose busiest thread ends first.
+
+    Parameters
+    ----------
+    problem, device
+        As for every kernel.
+    count : Count
+        What a task takes.
+    pixels : tuple of (int, int)
+        Pixels and taps of each region of the output.
+    """
+    tile, size = count.tile, 8 if problem.dtype == "float64" else 4
+    rows = problem.out_channels // problem.groups
+    channels = problem.in_channels // problem.groups
+    width, height = (tile.mr, tile.nr) if count.swapped else (tile.nr, tile.mr)
+    block = channel_block(problem)
+    taps = max(1, max(taps for _, taps in pixels))
+    most_panels = max(1, device.l2 // _BLOCK_SHARE // (block * taps * width * size))
+    wide = device.vector_bytes == 64
+
+    def task(block_pixels: int, taps: int, part_rows: int) -> float:
+        shape = (block_pixels, part_rows) if count.swapped else (part_rows, block_pixels)
+        step, tiles = _product(*shape, tile, wide)
+        steps = channels * taps
+        weights = part_rows * steps * size
+        streamed = weights / _STREAM if weights > device.l2 // 2 else 0.0
+        return (
+            steps * (step + block_pixels * count.pack)
+            + tiles * _TILE * -(-channels // block)
+            + block_pixels * part_rows * count.finish
+            + streamed
+            + _TASK
+        )
+
+    best = Split(1, 1, math.inf)
+    for panels in sorted({*(p for p in _PANELS if p < most_panels), most_panels}):
+        blocks = [(n, taps, many) for total, taps in pixels
+                  for n, many in _cut(total, panels * width)]  # fmt: skip
+        for parts in range(1, min(_MOST_PARTS, -(-rows // height)) + 1):
+            part = -(-rows // (height * parts)) * height
+            if part * panels * width * count.kept > device.l2 // 2 and panels > 1:
+                continue
+            tasks = [(task(n, taps, h), many * parts_of) for h, parts_of in _cut(rows, part)
+                     for n, taps, many in blocks]  # fmt: skip
+            cycles = _makespan(tasks, problem.batch * problem.groups, device.threads)
+            if cycles < best.cycles:
+                best = Split(panels, -(-rows // part), cycles)
+    return best
