@@ -13,13 +13,14 @@ import heapq
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
 from .isa import Tile
 
-__all__ = ["HERTZ", "Count", "Split", "channel_block", "choose_split"]
+__all__ = ["HERTZ", "Count", "Split", "channel_block", "choose_split", "spread"]
 
 #: Clock at which cycles become seconds.
 HERTZ = 3.5e9
@@ -37,6 +38,8 @@ _TASK = 1500
 _STREAM = 8
 #: Split among so many tasks exactly, beyond by an estimate.
 _FEW_TASKS = 64
+#: Blocks a thread from which on threads work far apart.
+_MANY_BLOCKS = 8
 _PANELS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _MOST_PARTS = 8
 
@@ -107,23 +110,45 @@ def _product(rows: int, columns: int, tile: Tile, wide: bool) -> tuple[float, in
     return total, len(heights) * len(vectors)
 
 
-def _makespan(tasks: list[tuple[float, int]], copies: int, threads: int) -> float:
-    """Return when the last thread ends; tasks are (cycles, how many), `copies` times over."""
-    number = sum(many for _, many in tasks) * copies
-    if number > _FEW_TASKS:
-        total = sum(cycles * many for cycles, many in tasks) * copies
-        return total / threads + max(cycles for cycles, _ in tasks) / 2
-    free = [0.0] * threads
-    for cycles, many in tasks * copies:
-        for _ in range(many):
-            heapq.heapreplace(free, free[0] + cycles)
-    return max(free)
-
-
 def _cut(length: int, piece: int) -> list[tuple[int, int]]:
     """Cut a length into (size, how many) of pieces, the last of which may be shorter."""
     whole, rest = divmod(length, piece)
     return [(size, many) for size, many in ((piece, whole), (rest, 1)) if size and many]
+
+
+def spread(blocks: int, threads: int) -> int:
+    """Return how many runs of blocks, far apart, are worked on side by side.
+
+    Threads that write to neighbouring blocks share cache lines and pages; few blocks are taken in
+    order, so that the short one comes last.
+    """
+    return threads if blocks >= _MANY_BLOCKS * threads else 1
+
+
+#: Sizes along one axis, and how many of each, in order.
+_Sizes = list[tuple[int, int]]
+
+
+def _makespan(
+    blocks: list[tuple[int, int, int]], parts: _Sizes, copies: int, threads: int, task: Any
+) -> float:
+    """Return when the last thread ends: ``task(pixels, taps, rows)`` cycles, taken in order."""
+    number = sum(many for *_, many in blocks) * sum(many for _, many in parts) * copies
+    if number > _FEW_TASKS:
+        cycles = [
+            (task(pixels, taps, rows), many * times)
+            for rows, times in parts
+            for pixels, taps, many in blocks
+        ]
+        total = sum(each * many for each, many in cycles) * copies
+        return float(total / threads + max(each for each, _ in cycles) / 2)
+    free = [0.0] * threads
+    for _ in range(copies):
+        for rows in (rows for rows, times in parts for _ in range(times)):
+            for pixels, taps, many in blocks:
+                for _ in range(many):
+                    heapq.heapreplace(free, free[0] + task(pixels, taps, rows))
+    return max(free)
 
 
 @functools.lru_cache(4096)
@@ -144,23 +169,24 @@ def choose_split(
     tile, size = count.tile, 8 if problem.dtype == "float64" else 4
     rows = problem.out_channels // problem.groups
     channels = problem.in_channels // problem.groups
+    copies = problem.batch * problem.groups
     width, height = (tile.mr, tile.nr) if count.swapped else (tile.nr, tile.mr)
     block = channel_block(problem)
-    taps = max(1, max(taps for _, taps in pixels))
-    most_panels = max(1, device.l2 // _BLOCK_SHARE // (block * taps * width * size))
+    most_taps = max(taps for _, taps in pixels) or 1
+    most_panels = max(1, device.l2 // _BLOCK_SHARE // (block * most_taps * width * size))
     wide = device.vector_bytes == 64
 
+    @functools.cache
     def task(block_pixels: int, taps: int, part_rows: int) -> float:
         shape = (block_pixels, part_rows) if count.swapped else (part_rows, block_pixels)
         step, tiles = _product(*shape, tile, wide)
         steps = channels * taps
         weights = part_rows * steps * size
-        streamed = weights / _STREAM if weights > device.l2 // 2 else 0.0
         return (
             steps * (step + block_pixels * count.pack)
             + tiles * _TILE * -(-channels // block)
             + block_pixels * part_rows * count.finish
-            + streamed
+            + (weights / _STREAM if weights > device.l2 // 2 else 0.0)
             + _TASK
         )
 
@@ -172,9 +198,7 @@ def choose_split(
             part = -(-rows // (height * parts)) * height
             if part * panels * width * count.kept > device.l2 // 2 and panels > 1:
                 continue
-            tasks = [(task(n, taps, h), many * parts_of) for h, parts_of in _cut(rows, part)
-                     for n, taps, many in blocks]  # fmt: skip
-            cycles = _makespan(tasks, problem.batch * problem.groups, device.threads)
+            cycles = _makespan(blocks, _cut(rows, part), copies, device.threads, task)
             if cycles < best.cycles:
                 best = Split(panels, -(-rows // part), cycles)
     return best

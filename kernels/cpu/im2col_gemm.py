@@ -370,7 +370,7 @@ def plan_regions(
     fields |= finish_fields(binding, direct)
     fields["tile"] = tile_address(tile, compute)
     fields["in_place"] = int(in_place)
-    fields["spread"] = max(1, min(workers, blocks))
+    fields["spread"] = blocking.spread(blocks, workers)
     run_blocks = -(-blocks // fields["spread"])
     fields |= {"blocks": blocks, "regions": table.ctypes.data, "region_count": len(regions)}
     key = (tile.mr, tile.nv, tile.lanes, storage)

@@ -26,11 +26,15 @@ __all__ = ["Tile", "gemm_tile", "sized_tile"]
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A register tile: `mr` broadcast rows times `nv` vectors of `lanes` elements."""
+    """A register tile: `mr` broadcast rows times `nv` vectors of `lanes` elements.
+
+    The loop asks for its panel of vectors `ahead` steps before their use; 0 where they are near.
+    """
 
     mr: int
     nv: int
     lanes: int
+    ahead: int = 0
 
     @property
     def nr(self) -> int:
@@ -39,6 +43,8 @@ class Tile:
 
 
 _GEMM = {"avx512": (12, 2), "avx2": (6, 2), "sse2": (6, 2), "neon": (8, 3)}
+#: Weights are streamed through the lanes of such tiles: some 200 cycles, to L3 and back.
+_AHEAD = 8
 #: Rows that are pixels: maps of 7, 14, 28 and 56 fill 14.
 _SWAPPED = _GEMM | {"avx512": (14, 2)}
 
@@ -53,4 +59,4 @@ def gemm_tile(device: DeviceInfo, storage: int) -> Tile:
 def sized_tile(device: DeviceInfo, size: int, swapped: bool = False) -> Tile:
     """Return the tile for sums of `size` bytes; `swapped` where its rows are pixels."""
     mr, nv = (_SWAPPED if swapped else _GEMM)[device.isa]
-    return Tile(mr, nv, device.lanes(size))
+    return Tile(mr, nv, device.lanes(size), _AHEAD if swapped else 0)

@@ -34,6 +34,7 @@ from .vectors import (
     memory_ir,
     narrow,
     pointer,
+    prefetch,
     store_vector,
     transposed,
     widen,
@@ -41,6 +42,7 @@ from .vectors import (
 
 __all__ = [
     "add",
+    "expect_write",
     "get_word",
     "load",
     "load_gather",
@@ -257,6 +259,17 @@ def transpose_block(
 
     words = [types.intp] * 6
     return types.void(*words, storage, compute, lanes), codegen
+
+
+@intrinsic
+def expect_write(typingctx: Any, address: Any) -> Any:
+    """Ask for the cache line at an address, which will be written."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        prefetch(builder, pointer(builder, args[0], I8), write=True)
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
 
 
 @intrinsic

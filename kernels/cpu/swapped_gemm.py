@@ -50,7 +50,7 @@ from .pack import (
     make_pack_weights,
 )
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .simd import load_masked, range_mask, store, transpose_block
+from .simd import expect_write, load_masked, range_mask, store, transpose_block
 from .vectors import F32, F64, ITEMSIZE, storage_code
 
 __all__ = ["plan", "workspace"]
@@ -118,6 +118,8 @@ def _make_turn(lanes: int, compute: int) -> Any:
     def turn(sums: int, pitch: int, pixels: int, columns: int, maps: int, map_pitch: int) -> None:
         for column in range(0, columns, lanes):
             for pixel in range(0, pixels, lanes):
+                for following in range(column + lanes, min(column + 2 * lanes, columns)):
+                    expect_write(maps + following * map_pitch + pixel * size)
                 transpose_block(
                     sums + pixel * pitch + column * size, pitch, min(lanes, pixels - pixel),
                     min(lanes, columns - column), maps + column * map_pitch + pixel * size,
@@ -128,18 +130,14 @@ def _make_turn(lanes: int, compute: int) -> Any:
 
 
 @functools.cache
-def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
-    """Return the task: see the drawing at the top of this file."""
+def _make_reduce(tile: Tile, storage: int, compute: int) -> Any:
+    """Return a function that adds all products of a task to its sums."""
     mr, nr, size = tile.mr, tile.nr, ITEMSIZE[compute]
     pack_pixels = make_pack_pixels(mr, tile.lanes, storage, compute)
     multiply = _make_multiply(tile, compute)
-    start_sums, turn = _make_turn(tile.lanes, compute)
-    finish_tile = make_finish_tile(tile.lanes, storage, compute)
-    list_segments = make_list_segments(mr)
 
     @numba.njit
     def reduce(g: Any, x: int, weight: int, first: int, pixels: int, columns: int, w: int) -> None:
-        """Add all products of a task to its sums; `w` is the worker's memory."""
         taps = g.kd * g.kh * g.kw
         for c0 in range(0, g.c, g.channel_block):
             channels = min(g.channel_block, g.c - c0)
@@ -158,13 +156,25 @@ def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
                 w + g.sums_at, int(c0 + channels == g.c),
             )  # fmt: skip
 
+    return reduce
+
+
+@functools.cache
+def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
+    """Return the task: see the drawing at the top of this file."""
+    mr, nr, size = tile.mr, tile.nr, ITEMSIZE[compute]
+    reduce = _make_reduce(tile, storage, compute)
+    start_sums, turn = _make_turn(tile.lanes, compute)
+    finish_tile = make_finish_tile(tile.lanes, storage, compute)
+    list_segments = make_list_segments(mr)
+
     def task(
         geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
         workspace: int, number: int, worker: int,
     ) -> None:  # fmt: skip
         g = _view(geometry)
-        part, rest = number % g.parts, number // g.parts
-        block, rest = rest % g.blocks, rest // g.blocks
+        block, rest = number % g.blocks, number // g.blocks
+        part, rest = rest % g.parts, rest // g.parts
         group, image = rest % g.groups, rest // g.groups
         first = block * g.block_pixels
         pixels = min(g.block_pixels, g.od * g.oh * g.ow - first)
