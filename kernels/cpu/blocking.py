@@ -27,13 +27,15 @@ HERTZ = 3.5e9
 #: Steps of one reduction block: the A panel of mr x 512 floats fits L1 beside a panel's stream.
 _REDUCTION = 512
 #: Bytes of pixels that one task works on, as a part of L2.
-_BLOCK_SHARE = 4
+_BLOCK_SHARE = 2
 #: Cycles from one multiply-add to the next on the same sum.
 _LATENCY = 4
 #: Cycles of a tile beside its products: the call, the start and the stores.
 _TILE = 60
 #: Cycles of a task beside its tiles.
 _TASK = 1500
+#: Cycles of a row of C that ends within the map: what was fetched ahead of it is another thread's.
+_ROW = 60
 #: Bytes a cycle at which one thread reads weights from beyond L2.
 _STREAM = 8
 #: Split among so many tasks exactly, beyond by an estimate.
@@ -174,7 +176,7 @@ def choose_split(
     block = channel_block(problem)
     most_taps = max(taps for _, taps in pixels) or 1
     most_panels = max(1, device.l2 // _BLOCK_SHARE // (block * most_taps * width * size))
-    wide = device.vector_bytes == 64
+    wide, total = device.vector_bytes == 64, sum(each for each, _ in pixels)
 
     @functools.cache
     def task(block_pixels: int, taps: int, part_rows: int) -> float:
@@ -186,6 +188,7 @@ def choose_split(
             steps * (step + block_pixels * count.pack)
             + tiles * _TILE * -(-channels // block)
             + block_pixels * part_rows * count.finish
+            + (part_rows * _ROW if block_pixels < total and device.threads > 1 else 0.0)
             + (weights / _STREAM if weights > device.l2 // 2 else 0.0)
             + _TASK
         )

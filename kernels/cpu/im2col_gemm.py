@@ -13,11 +13,14 @@ pixels]``, where the patches exist only as one block of panels in L2::
       residual, other activations, other dtypes, strides      on the tile just computed (finish.py)
 
 Pixels are numbered through all output rows (pack.py), so a panel of nr pixels spans rows on small
-maps and only an image's last panel is not full.
+maps and only an image's last panel is not full. The channels of a 1x1 layer are such panels as
+they lie: full panels are then read from the input itself, with a channel's pitch from step to step,
+and only the last one is packed. Threads take parts of K, or blocks of pixels that are far apart:
+next to each other they would fetch ahead, and so share, lines that the other is about to write.
 
-Budget (AVX-512, float32): B block 4 panels x 32 pixels x kc 512 = 256 KiB of 1 MiB L2; A panel
-12 x 512 = 24 KiB of 32 KiB L1. Packing costs about 4 cycles a vector and channel, against ``2 K``
-cycles of arithmetic: 3% at K = 128.
+Budget (AVX-512, float32): B block at most half of 1 MiB L2; A panel 12 x 512 = 24 KiB of 32 KiB
+L1. Packing costs 6 cycles a vector and step, 9 with a stride of 2, against ``K`` cycles of
+arithmetic: 5 to 7% at K = 128.
 
 After K. Goto and R. van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), and
 the implicit GEMM of cuDNN (Chetlur et al., arXiv:1410.0759, section 4).

@@ -73,12 +73,6 @@ def _count_seconds(
     return max(split.cycles / blocking.HERTZ, _bytes(problem) / 20e9) + 2e-6
 
 
-def _swapped_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
-    if problem.layout == "channels_last":
-        return ["turns its sums into maps, which a channels-last output does not want"]
-    return []
-
-
 def _im2col_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     return _count_seconds(problem, device, counts.im2col_count)
 
@@ -105,11 +99,13 @@ def _dilated_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
 
 
 def _dilated_cost(problem: ConvProblem, device: DeviceInfo) -> float:
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
-    rows = problem.out_channels // problem.groups
-    share = dilated.active_share(problem, lanes) * (rows + 6) / rows
-    regions = math.prod(len(dilated.axis_intervals(problem, axis)) for axis in range(problem.ndim))
-    return _seconds(problem, device, 0.88, share) + regions * 2e-6
+    pixels = tuple(
+        (math.prod(sizes), math.prod(end - first for first, end in zip(firsts, ends, strict=True)))
+        for _, sizes, firsts, ends in dilated.regions(problem)
+    )
+    made = counts.im2col_count(problem, device, direct=False, in_place=False)
+    split = blocking.choose_split(problem, device, made, pixels)
+    return max(split.cycles / blocking.HERTZ, _bytes(problem) / 20e9) + 2e-6
 
 
 #: Input channels of a group times kernel depth that `direct` copies at once.
@@ -253,7 +249,7 @@ SPECS = (
         name="cpu.swapped_gemm",
         op="conv",
         device="cpu",
-        reasons=_swapped_reasons,
+        reasons=_no_reasons,
         cost=_swapped_gemm_cost,
         target="fastconv.kernels.cpu.swapped_gemm:plan",
         workspace=_workspace("swapped_gemm"),

@@ -63,6 +63,8 @@ _FIELDS = (
     "blocks",  # tasks along the pixels
     "parts",  # tasks along K
     "part_columns",  # output channels of one part, a multiple of nr
+    "sums_pitch",  # bytes from one pixel's sums to the next
+    "map_pitch",  # bytes from one turned map to the next
     "tile",  # address of the micro-kernel
     "region",  # address of the one region's words
     "worker_bytes",  # workspace of one worker: panels, tables, sums
@@ -73,6 +75,8 @@ _FIELDS = (
     "scratch_at",
 )
 _view = as_record(_FIELDS)
+
+_LINE = 64
 
 
 @functools.cache
@@ -88,7 +92,7 @@ def _make_multiply(tile: Tile, compute: int) -> Any:
         low, high = -np.inf, np.inf
         if last and not g.has_residual:
             low, high = g.low, g.high
-        pitch = g.part_columns * size
+        pitch = g.sums_pitch
         b_panel = g.c * g.kd * g.kh * g.kw * nr * size
         for column in range(0, columns, nr):
             for pixel in range(0, pixels, mr):
@@ -182,7 +186,7 @@ def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
         columns = min(g.part_columns, g.k - first_column)
         channel = group * g.k + first_column
         w = workspace + worker * g.worker_bytes
-        sums, pitch = w + g.sums_at, g.part_columns * size
+        sums, pitch = w + g.sums_at, g.sums_pitch
 
         start_sums(bias + channel * size, sums, pitch, pixels, columns)
         panel = group * ((g.k + nr - 1) // nr) + first_column // nr
@@ -192,7 +196,7 @@ def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
         )  # fmt: skip
         out += image * g.yn + channel * g.yc
         residual += image * g.rn + channel * g.rc
-        maps, map_pitch = w + g.turned_at, g.block_pixels * size
+        maps, map_pitch = w + g.turned_at, g.map_pitch
         if g.direct:
             maps, map_pitch = out + first * size, g.yc
         turn(sums, pitch, pixels, columns, maps, map_pitch)
@@ -243,13 +247,15 @@ def _layout(
     rows = problem.out_channels // problem.groups
     block_pixels = split.panels * tile.mr
     part_columns = -(-rows // (tile.nr * split.parts)) * tile.nr
+    # A line more than a power of two, or the rows of a tile would fall into one set of L1.
+    sums_pitch, map_pitch = part_columns * size + _LINE, block_pixels * size + _LINE
     panels = 0 if in_place else split.panels * channel_block(problem) * taps * tile.mr
     sizes = {
         "segments_at": (panels + tile.lanes) * size,
         "chunks_at": tile.mr * SEGMENT_WORDS * 8,
         "sums_at": tile.mr * CHUNK_WORDS * 8,
-        "turned_at": block_pixels * part_columns * size,
-        "scratch_at": 0 if direct else block_pixels * part_columns * size,
+        "turned_at": block_pixels * sums_pitch,
+        "scratch_at": 0 if direct else part_columns * map_pitch,
         "worker_bytes": tile.lanes * size,
     }
     fields, end = {"in_place": int(in_place), "channel_block": channel_block(problem)}, 0
@@ -258,7 +264,7 @@ def _layout(
         fields[name] = end
     fields.update(
         parts=-(-rows // part_columns), part_columns=part_columns, block_pixels=block_pixels,
-        blocks=-(-total // block_pixels),
+        blocks=-(-total // block_pixels), sums_pitch=sums_pitch, map_pitch=map_pitch,
     )  # fmt: skip
     return tile, fields
 
