@@ -17,12 +17,11 @@ of the output.
 from __future__ import annotations
 
 import itertools
-import math
 
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, ConvPlan, DeviceInfo
 
-__all__ = ["active_share", "axis_intervals", "plan", "regions", "workspace"]
+__all__ = ["axis_intervals", "plan", "regions", "workspace"]
 
 Interval = tuple[int, int, int, int]
 
@@ -53,15 +52,6 @@ def regions(problem: ConvProblem) -> list[tuple[tuple[int, ...], ...]]:
     """Return the boxes of the output, each (start, size, first tap, tap end) by axis."""
     axes = [axis_intervals(problem, axis) for axis in range(problem.ndim)]
     return [tuple(zip(*box, strict=True)) for box in itertools.product(*axes)]
-
-
-def active_share(problem: ConvProblem, lanes: int) -> float:
-    """Return the part of the products that is computed, counting unfilled vectors as full."""
-    done = 0
-    for _, sizes, first, end in regions(problem):
-        taps = math.prod(stop - start for start, stop in zip(first, end, strict=True))
-        done += -(-math.prod(sizes) // lanes) * lanes * taps
-    return done / (math.prod(problem.out_size) * math.prod(problem.kernel_size))
 
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:

@@ -13,11 +13,14 @@ pixels]``, where the patches exist only as one block of panels in L2::
       residual, other activations, other dtypes, strides      on the tile just computed (finish.py)
 
 Pixels are numbered through all output rows (pack.py), so a panel of nr pixels spans rows on small
-maps and only an image's last panel is not full.
+maps and only an image's last panel is not full. The channels of a 1x1 layer are such panels as
+they lie: full panels are then read from the input itself, with a channel's pitch from step to step,
+and only the last one is packed. Threads take parts of K, or blocks of pixels that are far apart:
+next to each other they would fetch ahead, and so share, lines that the other is about to write.
 
-Budget (AVX-512, float32): B block 4 panels x 32 pixels x kc 512 = 256 KiB of 1 MiB L2; A panel
-12 x 512 = 24 KiB of 32 KiB L1. Packing costs about 4 cycles a vector and channel, against ``2 K``
-cycles of arithmetic: 3% at K = 128.
+Budget (AVX-512, float32): B block at most half of 1 MiB L2; A panel 12 x 512 = 24 KiB of 32 KiB
+L1. Packing costs 6 cycles a vector and step, 9 with a stride of 2, against ``K`` cycles of
+arithmetic: 5 to 7% at K = 128.
 
 After K. Goto and R. van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), and
 the implicit GEMM of cuDNN (Chetlur et al., arXiv:1410.0759, section 4).
@@ -36,6 +39,9 @@ import numpy as np
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
+from . import blocking
+from .blocking import choose_split
+from .counts import im2col_count, in_place_likely
 from .finish import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
 from .gemm import call_tile, tile_address
 from .geometry import as_record, make_record
@@ -52,7 +58,16 @@ from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .simd import get_word
 from .vectors import F32, F64, ITEMSIZE, storage_code
 
-__all__ = ["Region", "plan", "plan_regions", "workspace", "workspace_bytes"]
+__all__ = [
+    "Region",
+    "is_pointwise",
+    "plan",
+    "plan_regions",
+    "region_table",
+    "whole",
+    "workspace",
+    "workspace_bytes",
+]
 
 #: (start, size, first tap, tap end), each by axis.
 Region = tuple[tuple[int, ...], ...]
@@ -77,12 +92,8 @@ _FIELDS = (
 )
 _view = as_record(_FIELDS)
 
-#: Steps of one reduction block: the A panel of mr x 512 floats fits L1 beside a panel's stream.
-_REDUCTION = 512
 #: Workspace of one worker that packs weights: a square block of vectors.
 _PACK_BYTES = 16 * 16 * 4
-#: Bytes of packed pixels that one task works on, as a part of L2.
-_BLOCK_SHARE = 4
 
 
 @numba.njit
@@ -164,7 +175,7 @@ def _make_multiply_block(tile: Tile, compute: int) -> Any:
 def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
     """Return the task: see the drawing at the top of this file."""
     mr, nr, size = tile.mr, tile.nr, ITEMSIZE[compute]
-    pack_pixels = make_pack_pixels(tile, storage, compute)
+    pack_pixels = make_pack_pixels(nr, tile.lanes, storage, compute)
     multiply_block = _make_multiply_block(tile, compute)
     finish_tile = make_finish_tile(tile.lanes, storage, compute)
     list_segments = make_list_segments(nr)
@@ -250,51 +261,7 @@ def _make_pack_kernel(tile: Tile, storage: int, compute: int) -> Any:
     return task
 
 
-def _channel_block(problem: ConvProblem) -> int:
-    """Return the input channels of one reduction block: equal blocks of about `_REDUCTION`."""
-    channels = problem.in_channels // problem.groups
-    most = max(1, _REDUCTION // math.prod(problem.kernel_size))
-    return -(-channels // -(-channels // most))
-
-
-def _choose_blocks(
-    problem: ConvProblem,
-    device: DeviceInfo,
-    tile: Tile,
-    size: int,
-    pixels: Sequence[int],
-    direct: bool,
-) -> tuple[int, int]:
-    """Return (panels, parts) of a task: the split whose busiest thread ends first.
-
-    Counted in cycles: multiply-adds one vector a cycle, packing 4 cycles a vector, and the A
-    panels from beyond L2 at 8 bytes a cycle.
-    """
-    rows = problem.out_channels // problem.groups
-    steps = problem.in_channels // problem.groups * math.prod(problem.kernel_size)
-    block = min(steps, _channel_block(problem) * math.prod(problem.kernel_size))
-    most_panels = max(1, device.l2 // _BLOCK_SHARE // (block * tile.nr * size))
-    weight_bytes = rows * steps * size
-    streamed = weight_bytes if weight_bytes > device.l2 // 2 else 0
-    best, best_cost = (1, 1), math.inf
-    for panels in sorted({1, 2, 3, 4, 6, 8, 12, 16, 24, 32, most_panels}):
-        if panels > most_panels:
-            break
-        for parts in range(1, min(8, -(-rows // tile.mr)) + 1):
-            part_rows = -(-rows // (tile.mr * parts)) * tile.mr
-            if not direct and part_rows * panels * tile.nr * size > device.l2 // 2 and panels > 1:
-                continue
-            blocks = sum(-(-count // (panels * tile.nr)) for count in pixels)
-            tasks = problem.batch * problem.groups * parts * blocks
-            real = min(panels, max(-(-count // tile.nr) for count in pixels))
-            task = real * tile.nv * steps * (part_rows + 4) + streamed / parts / 8 + 2000
-            cost = -(-tasks // device.threads) * task
-            if cost < best_cost:
-                best, best_cost = (panels, parts), cost
-    return best
-
-
-def _region_table(problem: ConvProblem, regions: Sequence[Region], block: int) -> Any:
+def region_table(problem: ConvProblem, regions: Sequence[Region], block: int) -> Any:
     """Return the regions as words, and the number of blocks of `block` pixels in all of them."""
     table, blocks = np.zeros((len(regions), REGION_WORDS), np.int64), 0
     for words, (start, sizes, first_tap, tap_end) in zip(table, regions, strict=True):
@@ -315,16 +282,24 @@ def whole(problem: ConvProblem) -> list[Region]:
 
 
 def _layout(
-    problem: ConvProblem, device: DeviceInfo, regions: Sequence[Region], direct: bool
+    problem: ConvProblem,
+    device: DeviceInfo,
+    regions: Sequence[Region],
+    direct: bool,
+    in_place: bool,
 ) -> Any:
     """Return block sizes and where a worker's workspace holds what."""
     storage = storage_code(problem.dtype)
     compute = F64 if storage == F64 else F32
     tile, size = gemm_tile(device, storage), ITEMSIZE[compute]
-    pixels = [math.prod(region[1]) for region in regions]
-    panels, parts = _choose_blocks(problem, device, tile, size, pixels, direct)
+    pixels = tuple(
+        (math.prod(size), math.prod(end - first for first, end in zip(firsts, ends, strict=True)))
+        for _, size, firsts, ends in regions
+    )
+    split = choose_split(problem, device, im2col_count(problem, device, direct, in_place), pixels)
+    panels, parts = split.panels, split.parts
     part_rows = -(-(problem.out_channels // problem.groups) // (tile.mr * parts)) * tile.mr
-    channel_block = _channel_block(problem)
+    channel_block = blocking.channel_block(problem)
     taps = math.prod(problem.kernel_size)
     sizes = {
         "segments_at": (panels * channel_block * taps * tile.nr + tile.lanes) * size,
@@ -345,7 +320,8 @@ def workspace_bytes(
     problem: ConvProblem, device: DeviceInfo, regions: Sequence[Region], direct: bool
 ) -> int:
     """Return the scratch bytes of a call, over all threads."""
-    fields = _layout(problem, device, regions, direct)[-1]
+    in_place = in_place_likely(problem) and len(regions) == 1
+    fields = _layout(problem, device, regions, direct, in_place)[-1]
     return int(fields["worker_bytes"]) * worth_helpers(problem.macs, device.threads)
 
 
@@ -389,14 +365,15 @@ def plan_regions(
     """
     code = storage_code(problem.dtype)
     direct = len(regions) == 1 and code in (F32, F64) and is_dense(problem, binding, ITEMSIZE[code])
-    tile, storage, compute, fields = _layout(problem, device, regions, direct)
-    table, blocks = _region_table(problem, regions, fields["panels"] * tile.nr)
+    in_place = len(regions) == 1 and is_pointwise(problem, binding)
+    tile, storage, compute, fields = _layout(problem, device, regions, direct, in_place)
+    table, blocks = region_table(problem, regions, fields["panels"] * tile.nr)
     workers = worth_helpers(problem.macs, device.threads)
     images = problem.batch * problem.groups
     fields |= finish_fields(binding, direct)
     fields["tile"] = tile_address(tile, compute)
-    fields["in_place"] = int(is_pointwise(problem, binding) and len(regions) == 1)
-    fields["spread"] = max(1, min(workers, blocks))
+    fields["in_place"] = int(in_place)
+    fields["spread"] = blocking.spread(blocks, workers)
     run_blocks = -(-blocks // fields["spread"])
     fields |= {"blocks": blocks, "regions": table.ctypes.data, "region_count": len(regions)}
     key = (tile.mr, tile.nv, tile.lanes, storage)

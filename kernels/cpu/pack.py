@@ -14,7 +14,6 @@ from typing import Any
 
 import numba
 
-from .isa import Tile
 from .simd import (
     get_word,
     load,
@@ -172,14 +171,14 @@ def pair_mask(low: int, high: int) -> int:
 
 
 @functools.cache
-def make_pack_pixels(tile: Tile, storage: int, compute: int) -> Any:
-    """Return the packer of one panel: B[tap, channel, lane] for channels c0 to c1.
+def make_pack_pixels(nr: int, lanes: int, storage: int, compute: int) -> Any:
+    """Return the packer of a panel of `nr` pixels: B[tap, channel, pixel] of channels c0 to c1.
 
     Every chunk stores a whole vector. What runs over its end is written again by the next chunk or
     the next row, so the panel needs one vector of room behind it and no masked store.
     """
-    lanes, panel_step = tile.lanes, tile.nr * ITEMSIZE[compute]
-    list_segments = make_list_segments(tile.nr)
+    panel_step = nr * ITEMSIZE[compute]
+    list_segments = make_list_segments(nr)
     list_chunks, place_chunks = _make_list_chunks(lanes, ITEMSIZE[compute])
     copy_vector = make_copy_vector(lanes, storage, compute)
 
@@ -244,7 +243,7 @@ def make_pack_weights(mr: int, lanes: int, storage: int, compute: int) -> Any:
         for first in range(0, g.c * taps, lanes):
             columns = min(lanes, g.c * taps - first)
             transpose_block(
-                weight + first * item, g.wk, rows, range_mask(0, columns), scratch,
+                weight + first * item, g.wk, rows, columns, scratch, lanes * size,
                 storage, compute, lanes,
             )  # fmt: skip
             for i in range(columns):

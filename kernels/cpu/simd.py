@@ -38,6 +38,7 @@ from .vectors import (
     memory_ir,
     narrow,
     pointer,
+    prefetch,
     store_vector,
     transposed,
     widen,
@@ -45,6 +46,7 @@ from .vectors import (
 
 __all__ = [
     "add",
+    "expect_write",
     "get_word",
     "load",
     "load_gather",
@@ -228,34 +230,39 @@ def pick_even(typingctx: Any, low: Any, high: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def transpose_block(
-    typingctx: Any, source: Any, pitch: Any, rows: Any, bits: Any, target: Any,
-    storage: Any, compute: Any, lanes: Any,
+    typingctx: Any, source: Any, pitch: Any, rows: Any, columns: Any, target: Any,
+    target_pitch: Any, storage: Any, compute: Any, lanes: Any,
 ) -> Any:  # fmt: skip
-    """Write the columns of `rows` rows as vectors, one behind the other, at `target`.
+    """Write the columns of a block as rows: at most `lanes` rows and columns.
 
-    Row i is at ``source + i * pitch``, of which the elements whose bit is set are read. All
-    `lanes` columns are written; what was not read is zero.
+    Row i is at ``source + i * pitch``, column j goes to ``target + j * target_pitch``. Nothing
+    outside the block is read or written.
     """
     code, made, count = literal(storage), literal(compute), literal(lanes)
     if code is None or made is None or count is None:
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        mask = lane_mask(builder, args[3], count)
-        none = ir.Constant(mask.type, None)
+        source, pitch, rows, columns, target, target_pitch = args[:6]
+
+        def masks(length: Any, number: Any) -> list[Any]:
+            """Return flags of the first `length` lanes, for each of the first `number` vectors."""
+            first = first_lanes(builder, length, count)
+            none = ir.Constant(first.type, None)
+            there = [builder.icmp_signed("<", I64(i), number) for i in range(count)]
+            return [builder.select(flag, first, none) for flag in there]
+
         vectors = []
-        for i in range(count):
-            present = builder.icmp_signed("<", I64(i), args[2])
-            flags = builder.select(present, mask, none)
-            address = builder.add(args[0], builder.mul(args[1], I64(i)))
-            vectors.append(load_vector(builder, pointer(builder, address, I8), count, code, flags))
-        target = pointer(builder, args[4], I8)
-        for i, column in enumerate(transposed(builder, vectors)):
-            step = I64(i * count * ITEMSIZE[made])
-            store_vector(builder, builder.gep(target, [step]), column, made)
+        for i, mask in enumerate(masks(columns, rows)):
+            address = builder.add(source, builder.mul(pitch, I64(i)))
+            vectors.append(load_vector(builder, pointer(builder, address, I8), count, code, mask))
+        turned = zip(transposed(builder, vectors), masks(rows, columns), strict=True)
+        for i, (column, mask) in enumerate(turned):
+            address = builder.add(target, builder.mul(target_pitch, I64(i)))
+            store_vector(builder, pointer(builder, address, I8), column, made, mask)
         return context.get_dummy_value()
 
-    words = [types.intp] * 5
+    words = [types.intp] * 6
     return types.void(*words, storage, compute, lanes), codegen
 
 
@@ -306,6 +313,17 @@ def store_columns(
     word, real = types.intp, types.float64
     signature = types.void(word, word, real, real, word, word, word, word, storage, compute, lanes)
     return signature, codegen
+
+
+@intrinsic
+def expect_write(typingctx: Any, address: Any) -> Any:
+    """Ask for the cache line at an address, which will be written."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        prefetch(builder, pointer(builder, args[0], I8), write=True)
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
 
 
 @intrinsic

@@ -18,7 +18,9 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 
 from . import (
+    blocking,
     brgemm_blocks,
+    counts,
     cuts,
     dilated,
     fast_fir_sizes,
@@ -53,16 +55,19 @@ def _workspace(module: str) -> Callable[[ConvProblem, DeviceInfo], int]:
     return workspace
 
 
+def _bytes(problem: ConvProblem) -> int:
+    """Return the bytes of all operands."""
+    elements = math.prod(problem.x_shape) + math.prod(problem.out_shape)
+    return ITEMSIZE[problem.dtype] * (elements + math.prod(problem.weight_shape))
+
+
 def _seconds(
     problem: ConvProblem, device: DeviceInfo, efficiency: float, waste: float = 1.0
 ) -> float:
     """Return arithmetic time at a part of the peak, or memory time where that is longer."""
-    size = ITEMSIZE[problem.dtype]
     compute_size = 8 if problem.dtype == "float64" else 4
-    elements = math.prod(problem.x_shape) + math.prod(problem.out_shape)
-    elements += math.prod(problem.weight_shape)
     arithmetic = problem.flops * waste / device.flops(compute_size) / efficiency
-    return max(arithmetic, elements * size / 20e9) + 2e-6
+    return max(arithmetic, _bytes(problem) / 20e9) + 2e-6
 
 
 def _plain_pack_cost(problem: ConvProblem, device: DeviceInfo) -> float:
@@ -74,18 +79,23 @@ def _no_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     return []
 
 
+def _count_seconds(
+    problem: ConvProblem, device: DeviceInfo, count: Callable[..., blocking.Count]
+) -> float:
+    """Return the time of a GEMM-like kernel: its cycles, or its bytes where they take longer."""
+    dense = problem.layout == "channels_first" and problem.dtype in ("float32", "float64")
+    pixels = (math.prod(problem.out_size), math.prod(problem.kernel_size))
+    made = count(problem, device, dense, counts.in_place_likely(problem))
+    split = blocking.choose_split(problem, device, made, (pixels,))
+    return max(split.cycles / blocking.HERTZ, _bytes(problem) / 20e9) + 2e-6
+
+
 def _im2col_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
-    rows = problem.out_channels // problem.groups
-    # Packing costs as much as some rows of arithmetic; few rows leave the multiply-adds waiting
-    # for each other.
-    waste = (max(rows, 4) + (8 if problem.layout == "channels_first" else 32)) / rows
-    pixels, lanes = (
-        math.prod(problem.out_size),
-        device.lanes(8 if problem.dtype == "float64" else 4),
-    )
-    waste *= -(-pixels // lanes) * lanes / max(pixels, 1)
-    tasks = problem.batch * problem.groups
-    return _seconds(problem, device, 0.9, waste) + tasks * 0.4e-6 / device.threads
+    return _count_seconds(problem, device, counts.im2col_count)
+
+
+def _swapped_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    return _count_seconds(problem, device, counts.swapped_count)
 
 
 #: Regions of the output with taps of their own; more would be too thin to fill vectors.
@@ -106,11 +116,13 @@ def _dilated_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
 
 
 def _dilated_cost(problem: ConvProblem, device: DeviceInfo) -> float:
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
-    rows = problem.out_channels // problem.groups
-    share = dilated.active_share(problem, lanes) * (rows + 6) / rows
-    regions = math.prod(len(dilated.axis_intervals(problem, axis)) for axis in range(problem.ndim))
-    return _seconds(problem, device, 0.88, share) + regions * 2e-6
+    pixels = tuple(
+        (math.prod(sizes), math.prod(end - first for first, end in zip(firsts, ends, strict=True)))
+        for _, sizes, firsts, ends in dilated.regions(problem)
+    )
+    made = counts.im2col_count(problem, device, direct=False, in_place=False)
+    split = blocking.choose_split(problem, device, made, pixels)
+    return max(split.cycles / blocking.HERTZ, _bytes(problem) / 20e9) + 2e-6
 
 
 #: Input channels of a group times kernel depth that `direct` copies at once.
@@ -379,6 +391,16 @@ SPECS = (
         cost=_im2col_gemm_cost,
         target="fastconv.kernels.cpu.im2col_gemm:plan",
         workspace=_workspace("im2col_gemm"),
+        tolerance=_TOLERANCE,
+    ),
+    KernelSpec(
+        name="cpu.swapped_gemm",
+        op="conv",
+        device="cpu",
+        reasons=_no_reasons,
+        cost=_swapped_gemm_cost,
+        target="fastconv.kernels.cpu.swapped_gemm:plan",
+        workspace=_workspace("swapped_gemm"),
         tolerance=_TOLERANCE,
     ),
     KernelSpec(

@@ -1,0 +1,207 @@
+"""How a matrix product is cut into tasks, and what it costs: cycles, counted.
+
+A kernel multiplies rows by columns; one of the two is pixels and the other output channels. A task
+is a block of pixels times a part of the channels. The split is the one whose busiest thread ends
+first, and its cycles are the kernel's predicted cost, so that choosing a kernel and running it rest
+on one count. Nothing here loads the compiler.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import DeviceInfo
+
+from .isa import Tile
+
+__all__ = ["HERTZ", "Count", "Split", "channel_block", "choose_split", "spread"]
+
+#: Clock at which cycles become seconds.
+HERTZ = 3.5e9
+#: Steps of one reduction block: the A panel of mr x 512 floats fits L1 beside a panel's stream.
+_REDUCTION = 512
+#: Bytes of pixels that one task works on, as a part of L2.
+_BLOCK_SHARE = 2
+#: Cycles from one multiply-add to the next on the same sum.
+_LATENCY = 4
+#: Cycles of a tile beside its products: the call, the start and the stores.
+_TILE = 60
+#: Cycles of a task beside its tiles.
+_TASK = 1500
+#: Cycles of a row of C that ends within the map: what was fetched ahead of it is another thread's.
+_ROW = 60
+#: Bytes a cycle at which one thread reads weights from beyond L2.
+_STREAM = 8
+#: Split among so many tasks exactly, beyond by an estimate.
+_FEW_TASKS = 64
+#: Blocks a thread from which on threads work far apart.
+_MANY_BLOCKS = 8
+_PANELS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+_MOST_PARTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What a kernel's task takes, in cycles.
+
+    Parameters
+    ----------
+    tile : Tile
+        Register tile.
+    swapped : bool
+        Whether the tile's rows are pixels and its lanes are output channels.
+    pack : float
+        For one step of the reduction and one pixel, to bring it into a panel; zero where pixels
+        are read in place.
+    finish : float
+        For one output, behind the tiles.
+    kept : int
+        Bytes of sums that a task keeps for one output; zero where they lie in the output.
+    """
+
+    tile: Tile
+    swapped: bool
+    pack: float
+    finish: float
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Panels of pixels and parts of the channels; cycles of the busiest thread."""
+
+    panels: int
+    parts: int
+    cycles: float
+
+
+def channel_block(problem: ConvProblem) -> int:
+    """Return the input channels of one reduction block: equal blocks of about `_REDUCTION`."""
+    channels = problem.in_channels // problem.groups
+    most = max(1, _REDUCTION // math.prod(problem.kernel_size))
+    return -(-channels // -(-channels // most))
+
+
+def _pieces(rows: int, mr: int) -> Iterator[int]:
+    """Yield the heights of the tiles that `rows` rows are made of, see `gemm.tile_address`."""
+    yield from [mr] * (rows // mr)
+    yield from (bit for bit in (8, 4, 2, 1) if rows % mr & bit)
+
+
+@functools.lru_cache(4096)
+def _product(rows: int, columns: int, tile: Tile, wide: bool) -> tuple[float, int]:
+    """Return (cycles of one step, tiles) of rows by columns."""
+    slot = 1.0 if wide else 0.5  # two narrow multiply-adds start in a cycle
+    last = columns % tile.nr
+    vectors = [tile.nv] * (columns // tile.nr)
+    if last:
+        vectors.append(tile.nv if last > tile.lanes else 1)
+    heights = list(_pieces(rows, tile.mr))
+    cycles = {
+        (height, count): max(height * count * slot, _LATENCY)
+        for height in set(heights)
+        for count in set(vectors)
+    }
+    total = sum(cycles[height, count] for height in heights for count in vectors)
+    return total, len(heights) * len(vectors)
+
+
+def _cut(length: int, piece: int) -> list[tuple[int, int]]:
+    """Cut a length into (size, how many) of pieces, the last of which may be shorter."""
+    whole, rest = divmod(length, piece)
+    return [(size, many) for size, many in ((piece, whole), (rest, 1)) if size and many]
+
+
+def spread(blocks: int, threads: int) -> int:
+    """Return how many runs of blocks, far apart, are worked on side by side.
+
+    Threads that write to neighbouring blocks share cache lines and pages; few blocks are taken in
+    order, so that the short one comes last.
+    """
+    return threads if blocks >= _MANY_BLOCKS * threads else 1
+
+
+#: Sizes along one axis, and how many of each, in order.
+_Sizes = list[tuple[int, int]]
+
+
+def _makespan(
+    blocks: list[tuple[int, int, int]], parts: _Sizes, copies: int, threads: int, task: Any
+) -> float:
+    """Return when the last thread ends: ``task(pixels, taps, rows)`` cycles, taken in order."""
+    number = sum(many for *_, many in blocks) * sum(many for _, many in parts) * copies
+    if number > _FEW_TASKS:
+        cycles = [
+            (task(pixels, taps, rows), many * times)
+            for rows, times in parts
+            for pixels, taps, many in blocks
+        ]
+        total = sum(each * many for each, many in cycles) * copies
+        return float(total / threads + max(each for each, _ in cycles) / 2)
+    free = [0.0] * threads
+    for _ in range(copies):
+        for rows in (rows for rows, times in parts for _ in range(times)):
+            for pixels, taps, many in blocks:
+                for _ in range(many):
+                    heapq.heapreplace(free, free[0] + task(pixels, taps, rows))
+    return max(free)
+
+
+@functools.lru_cache(4096)
+def choose_split(
+    problem: ConvProblem, device: DeviceInfo, count: Count, pixels: tuple[tuple[int, int], ...]
+) -> Split:
+    """Return the split whose busiest thread ends first.
+
+    Parameters
+    ----------
+    problem, device
+        As for every kernel.
+    count : Count
+        What a task takes.
+    pixels : tuple of (int, int)
+        Pixels and taps of each region of the output.
+    """
+    tile, size = count.tile, 8 if problem.dtype == "float64" else 4
+    rows = problem.out_channels // problem.groups
+    channels = problem.in_channels // problem.groups
+    copies = problem.batch * problem.groups
+    width, height = (tile.mr, tile.nr) if count.swapped else (tile.nr, tile.mr)
+    block = channel_block(problem)
+    most_taps = max(taps for _, taps in pixels) or 1
+    most_panels = max(1, device.l2 // _BLOCK_SHARE // (block * most_taps * width * size))
+    wide, total = device.vector_bytes == 64, sum(each for each, _ in pixels)
+
+    @functools.cache
+    def task(block_pixels: int, taps: int, part_rows: int) -> float:
+        shape = (block_pixels, part_rows) if count.swapped else (part_rows, block_pixels)
+        step, tiles = _product(*shape, tile, wide)
+        steps = channels * taps
+        weights = part_rows * steps * size
+        return (
+            steps * (step + block_pixels * count.pack)
+            + tiles * _TILE * -(-channels // block)
+            + block_pixels * part_rows * count.finish
+            + (part_rows * _ROW if block_pixels < total and device.threads > 1 else 0.0)
+            + (weights / _STREAM if weights > device.l2 // 2 else 0.0)
+            + _TASK
+        )
+
+    best = Split(1, 1, math.inf)
+    for panels in sorted({*(p for p in _PANELS if p < most_panels), most_panels}):
+        blocks = [(n, taps, many) for total, taps in pixels
+                  for n, many in _cut(total, panels * width)]  # fmt: skip
+        for parts in range(1, min(_MOST_PARTS, -(-rows // height)) + 1):
+            part = -(-rows // (height * parts)) * height
+            if part * panels * width * count.kept > device.l2 // 2 and panels > 1:
+                continue
+            cycles = _makespan(blocks, _cut(rows, part), copies, device.threads, task)
+            if cycles < best.cycles:
+                best = Split(panels, -(-rows // part), cycles)
+    return best

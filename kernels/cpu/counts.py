@@ -1,0 +1,75 @@
+"""What a task of each GEMM-like kernel takes, for the split of `blocking` and for the cost."""
+
+from __future__ import annotations
+
+import math
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import DeviceInfo
+
+from .blocking import Count
+from .isa import sized_tile
+
+__all__ = ["im2col_count", "in_place_likely", "swapped_count"]
+
+#: Cycles to place a chunk for one tap.
+_PLACE = 30
+
+
+def in_place_likely(problem: ConvProblem) -> bool:
+    """Return whether pixels of a dense input are the columns of the matrix as they lie."""
+    pointwise = math.prod(problem.kernel_size) == 1 and max(problem.stride) == 1
+    padded = any(max(pair) for pair in problem.padding)
+    return (
+        pointwise and not padded and problem.layout == "channels_first"
+        and problem.dtype in ("float32", "float64")
+    )  # fmt: skip
+
+
+def _pack_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Return cycles to copy one pixel of one step: vectors, of which each row's end breaks one."""
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    channels = problem.in_channels // problem.groups
+    step = problem.stride[-1]
+    if problem.layout != "channels_first" or step > 2:
+        vector = 4.0 + 2.0 * lanes  # gathered
+    else:
+        vector = 6.0 if step == 1 else 9.0
+    # Where a chunk of a tap begins is worked out once for all channels.
+    vector += _PLACE / channels
+    return vector * (1 / lanes + 1 / max(1, problem.out_size[-1]))
+
+
+def _finish_cycles(problem: ConvProblem, device: DeviceInfo, direct: bool) -> float:
+    """Return cycles for one output that is moved to its place behind the tiles."""
+    if direct:
+        return 0.0
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    return 10.0 / lanes if problem.layout == "channels_first" else 2.5
+
+
+def im2col_count(problem: ConvProblem, device: DeviceInfo, direct: bool, in_place: bool) -> Count:
+    """Return what a task of `im2col_gemm` takes."""
+    size = 8 if problem.dtype == "float64" else 4
+    return Count(
+        tile=sized_tile(device, size),
+        swapped=False,
+        pack=0.0 if in_place else _pack_cycles(problem, device),
+        finish=_finish_cycles(problem, device, direct),
+        kept=0 if direct else size,
+    )
+
+
+def swapped_count(problem: ConvProblem, device: DeviceInfo, direct: bool, in_place: bool) -> Count:
+    """Return what a task of `swapped_gemm` takes."""
+    size = 8 if problem.dtype == "float64" else 4
+    lanes = device.lanes(size)
+    # Turning a block of lanes x lanes: log2(lanes) shuffles, a load and a store for each vector.
+    turn = (math.log2(lanes) + 5) / lanes
+    return Count(
+        tile=sized_tile(device, size, swapped=True),
+        swapped=True,
+        pack=0.0 if in_place else _pack_cycles(problem, device),
+        finish=turn + _finish_cycles(problem, device, direct),
+        kept=size,
+    )

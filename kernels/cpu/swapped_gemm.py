@@ -1,0 +1,307 @@
+"""Convolution as a matrix product whose rows are pixels and whose lanes are output channels.
+
+Wins on small maps, whose pixels do not fill vectors: 7 x 7 pixels are 3.06 vectors of 16, so that
+`im2col_gemm` leaves 23% of the lanes empty, while output channels come in multiples of 32. For the
+same reason a 1x1 layer needs no packing at all: the pixels of a step are read one by one, from
+where they lie. ``out[pixels, K] = patches[pixels, C * taps] * W[C * taps, K]``::
+
+    task = image x group x block of pixels x part of K        taken by any thread
+      sums = bias                                             [pixels, part of K], in L2
+      for each block of channels
+        pack: for mr pixels, tap, channel                     not for 1x1: read in place
+        for nr output channels                                B panel: kc x nr, streamed once
+          for mr pixels                                       A panel: kc x mr, from L2
+            register tile (gemm.py)                           sums += products
+      turn blocks of 16 x 16 sums into rows of the output     shuffles in registers
+      residual, other activations, other dtypes, strides      finish.py
+
+Each thread takes its own part of K where weights outweigh pixels, so weights, 4 MB for 2048 > 512
+at 7 x 7, are read once a call, in order.
+
+Budget (AVX-512, float32): tile 14 x 2, 28 sums of 32 registers; B panel 512 x 32 x 4 = 64 KiB and
+49 pixels x 512 x 4 = 98 KiB of 1 MiB L2. A step is 28 cycles of multiply-adds and asks L2 for 184
+bytes, 7 a cycle of 32. Turning costs 150 cycles for 256 sums, 1% of their products at C = 1024.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numba
+import numpy as np
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import Binding, DeviceInfo
+
+from .blocking import channel_block, choose_split
+from .counts import swapped_count
+from .finish import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
+from .gemm import call_tile, tile_address
+from .geometry import as_record, make_record
+from .im2col_gemm import is_pointwise, region_table, whole
+from .isa import Tile, sized_tile
+from .pack import (
+    CHUNK_WORDS,
+    SEGMENT_WORDS,
+    make_list_segments,
+    make_pack_pixels,
+    make_pack_weights,
+)
+from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .simd import expect_write, load_masked, range_mask, store, transpose_block
+from .vectors import F32, F64, ITEMSIZE, storage_code
+
+__all__ = ["plan", "workspace"]
+
+_FIELDS = (
+    *FINISH_FIELDS,
+    "in_place",  # 1 where pixels are read from the input itself
+    "channel_block",  # input channels of one block of the reduction
+    "block_pixels",  # pixels of one task, a multiple of mr
+    "blocks",  # tasks along the pixels
+    "parts",  # tasks along K
+    "part_columns",  # output channels of one part, a multiple of nr
+    "sums_pitch",  # bytes from one pixel's sums to the next
+    "map_pitch",  # bytes from one turned map to the next
+    "tile",  # address of the micro-kernel
+    "region",  # address of the one region's words
+    "worker_bytes",  # workspace of one worker: panels, tables, sums
+    "segments_at",
+    "chunks_at",
+    "sums_at",
+    "turned_at",
+    "scratch_at",
+)
+_view = as_record(_FIELDS)
+
+_LINE = 64
+
+
+@functools.cache
+def _make_multiply(tile: Tile, compute: int) -> Any:
+    """Return a function that adds one channel block's products to the sums of a task."""
+    mr, nr, size = tile.mr, tile.nr, ITEMSIZE[compute]
+
+    @numba.njit
+    def multiply(
+        g: Any, a: int, a_step: int, a_panel: int, b: int, kc: int, pixels: int, columns: int,
+        sums: int, last: int,
+    ) -> None:  # fmt: skip
+        low, high = -np.inf, np.inf
+        if last and not g.has_residual:
+            low, high = g.low, g.high
+        pitch = g.sums_pitch
+        b_panel = g.c * g.kd * g.kh * g.kw * nr * size
+        for column in range(0, columns, nr):
+            for pixel in range(0, pixels, mr):
+                call_tile(
+                    g.tile, a + pixel // mr * a_panel, a_step, b + column // nr * b_panel,
+                    nr * size, kc, sums + pixel * pitch + column * size, pitch, sums, 1, low, high,
+                    min(nr, columns - column), min(mr, pixels - pixel),
+                )  # fmt: skip
+
+    return multiply
+
+
+@functools.cache
+def _make_turn(lanes: int, compute: int) -> Any:
+    """Return functions that start the sums from the bias, and that turn them into maps."""
+    size = ITEMSIZE[compute]
+
+    @numba.njit
+    def start(bias: int, sums: int, pitch: int, pixels: int, columns: int) -> None:
+        for column in range(0, columns, lanes):
+            mask = range_mask(0, min(lanes, columns - column))
+            value = load_masked(bias + column * size, mask, compute, lanes)
+            for pixel in range(pixels):
+                store(sums + pixel * pitch + column * size, value, compute)
+
+    @numba.njit
+    def turn(sums: int, pitch: int, pixels: int, columns: int, maps: int, map_pitch: int) -> None:
+        for column in range(0, columns, lanes):
+            for pixel in range(0, pixels, lanes):
+                for following in range(column + lanes, min(column + 2 * lanes, columns)):
+                    expect_write(maps + following * map_pitch + pixel * size)
+                transpose_block(
+                    sums + pixel * pitch + column * size, pitch, min(lanes, pixels - pixel),
+                    min(lanes, columns - column), maps + column * map_pitch + pixel * size,
+                    map_pitch, compute, compute, lanes,
+                )  # fmt: skip
+
+    return start, turn
+
+
+@functools.cache
+def _make_reduce(tile: Tile, storage: int, compute: int) -> Any:
+    """Return a function that adds all products of a task to its sums."""
+    mr, nr, size = tile.mr, tile.nr, ITEMSIZE[compute]
+    pack_pixels = make_pack_pixels(mr, tile.lanes, storage, compute)
+    multiply = _make_multiply(tile, compute)
+
+    @numba.njit
+    def reduce(g: Any, x: int, weight: int, first: int, pixels: int, columns: int, w: int) -> None:
+        taps = g.kd * g.kh * g.kw
+        for c0 in range(0, g.c, g.channel_block):
+            channels = min(g.channel_block, g.c - c0)
+            kc = channels * taps
+            a, a_step, a_panel = w, mr * size, kc * mr * size
+            if g.in_place:
+                a, a_step, a_panel = x + c0 * g.xc + first * size, g.xc, mr * size
+            else:
+                for pixel in range(0, pixels, mr):
+                    pack_pixels(
+                        g, g.region, x, c0, c0 + channels, first + pixel, w + g.segments_at,
+                        w + g.chunks_at, a + pixel // mr * a_panel,
+                    )  # fmt: skip
+            multiply(
+                g, a, a_step, a_panel, weight + c0 * taps * nr * size, kc, pixels, columns,
+                w + g.sums_at, int(c0 + channels == g.c),
+            )  # fmt: skip
+
+    return reduce
+
+
+@functools.cache
+def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
+    """Return the task: see the drawing at the top of this file."""
+    mr, nr, size = tile.mr, tile.nr, ITEMSIZE[compute]
+    reduce = _make_reduce(tile, storage, compute)
+    start_sums, turn = _make_turn(tile.lanes, compute)
+    finish_tile = make_finish_tile(tile.lanes, storage, compute)
+    list_segments = make_list_segments(mr)
+
+    def task(
+        geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
+        workspace: int, number: int, worker: int,
+    ) -> None:  # fmt: skip
+        g = _view(geometry)
+        block, rest = number % g.blocks, number // g.blocks
+        part, rest = rest % g.parts, rest // g.parts
+        group, image = rest % g.groups, rest // g.groups
+        first = block * g.block_pixels
+        pixels = min(g.block_pixels, g.od * g.oh * g.ow - first)
+        first_column = part * g.part_columns
+        columns = min(g.part_columns, g.k - first_column)
+        channel = group * g.k + first_column
+        w = workspace + worker * g.worker_bytes
+        sums, pitch = w + g.sums_at, g.sums_pitch
+
+        start_sums(bias + channel * size, sums, pitch, pixels, columns)
+        panel = group * ((g.k + nr - 1) // nr) + first_column // nr
+        reduce(
+            g, x + image * g.xn + group * g.c * g.xc,
+            weight + panel * g.c * g.kd * g.kh * g.kw * nr * size, first, pixels, columns, w,
+        )  # fmt: skip
+        out += image * g.yn + channel * g.yc
+        residual += image * g.rn + channel * g.rc
+        maps, map_pitch = w + g.turned_at, g.map_pitch
+        if g.direct:
+            maps, map_pitch = out + first * size, g.yc
+        turn(sums, pitch, pixels, columns, maps, map_pitch)
+        if g.needs_finish:
+            for pixel in range(0, pixels, mr):
+                count = list_segments(g.region, first + pixel, w + g.segments_at)
+                finish_tile(
+                    g, maps + pixel * size, map_pitch, columns, out, residual, w + g.segments_at,
+                    count, w + g.scratch_at,
+                )  # fmt: skip
+
+    return task
+
+
+@functools.cache
+def _make_pack_kernel(tile: Tile, storage: int, compute: int) -> Any:
+    """Return the task that packs one panel of nr output channels: B[block, tap, channel, K]."""
+    nr, lanes, size = tile.nr, tile.lanes, ITEMSIZE[compute]
+    pack_weights = make_pack_weights(nr, lanes, storage, compute)
+
+    def task(
+        geometry: int, weight: int, unused: int, bias: int, residual: int, packed: int,
+        workspace: int, number: int, worker: int,
+    ) -> None:  # fmt: skip
+        g = _view(geometry)
+        panels = (g.k + nr - 1) // nr
+        group, panel = number // panels, number % panels
+        target = packed + number * g.c * g.kd * g.kh * g.kw * nr * size
+        scratch = workspace + worker * lanes * lanes * size
+        for first in range(panel * nr, min((panel + 1) * nr, g.k), lanes):
+            pack_weights(
+                g, weight + (group * g.k + first) * g.wk, min(lanes, g.k - first),
+                g.channel_block, scratch, target + (first - panel * nr) * size,
+            )  # fmt: skip
+
+    return task
+
+
+def _layout(
+    problem: ConvProblem, device: DeviceInfo, direct: bool, in_place: bool
+) -> tuple[Tile, dict[str, int]]:
+    """Return the tile, block sizes and where a worker's workspace holds what."""
+    size = 8 if problem.dtype == "float64" else 4
+    tile = sized_tile(device, size, swapped=True)
+    taps, total = math.prod(problem.kernel_size), math.prod(problem.out_size)
+    count = swapped_count(problem, device, direct, in_place)
+    split = choose_split(problem, device, count, ((total, taps),))
+    rows = problem.out_channels // problem.groups
+    block_pixels = split.panels * tile.mr
+    part_columns = -(-rows // (tile.nr * split.parts)) * tile.nr
+    # A line more than a power of two, or the rows of a tile would fall into one set of L1.
+    sums_pitch, map_pitch = part_columns * size + _LINE, block_pixels * size + _LINE
+    panels = 0 if in_place else split.panels * channel_block(problem) * taps * tile.mr
+    sizes = {
+        "segments_at": (panels + tile.lanes) * size,
+        "chunks_at": tile.mr * SEGMENT_WORDS * 8,
+        "sums_at": tile.mr * CHUNK_WORDS * 8,
+        "turned_at": block_pixels * sums_pitch,
+        "scratch_at": 0 if direct else part_columns * map_pitch,
+        "worker_bytes": tile.lanes * size,
+    }
+    fields, end = {"in_place": int(in_place), "channel_block": channel_block(problem)}, 0
+    for name, before in sizes.items():
+        end += -(-before // 64) * 64
+        fields[name] = end
+    fields.update(
+        parts=-(-rows // part_columns), part_columns=part_columns, block_pixels=block_pixels,
+        blocks=-(-total // block_pixels), sums_pitch=sums_pitch, map_pitch=map_pitch,
+    )  # fmt: skip
+    return tile, fields
+
+
+def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
+    """Return the scratch bytes of a call with dense arrays, over all threads."""
+    direct = problem.layout == "channels_first" and problem.dtype in ("float32", "float64")
+    fields = _layout(problem, device, direct, in_place=False)[1]
+    return fields["worker_bytes"] * worth_helpers(problem.macs, device.threads)
+
+
+def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
+    """Prepare the kernel for one problem and one binding."""
+    code = storage_code(problem.dtype)
+    compute = F64 if code == F64 else F32
+    direct = code in (F32, F64) and is_dense(problem, binding, ITEMSIZE[code])
+    tile, fields = _layout(problem, device, direct, is_pointwise(problem, binding))
+    table, _ = region_table(problem, whole(problem), fields["block_pixels"])
+    workers = worth_helpers(problem.macs, device.threads)
+    fields |= finish_fields(binding, direct)
+    fields |= {"tile": tile_address(tile, compute), "region": table.ctypes.data}
+    key = (tile.mr, tile.nv, tile.lanes, code)
+    panels = problem.groups * -(-(problem.out_channels // problem.groups) // tile.nr)
+    steps = problem.in_channels // problem.groups * math.prod(problem.kernel_size)
+    kernel = compile_kernel(_make_kernel(tile, code, compute), "swapped_gemm", *key)
+    pack = compile_kernel(_make_pack_kernel(tile, code, compute), "swapped_gemm_pack", *key)
+    tasks = problem.batch * problem.groups * fields["blocks"] * fields["parts"]
+    return CpuPlan(
+        record=make_record(problem, binding, {name: fields[name] for name in _FIELDS}),
+        stages=(Stage(kernel, tasks),),
+        workers=workers,
+        workspace_bytes=fields["worker_bytes"] * workers,
+        compute=compute_dtype(problem.dtype),
+        bias_size=problem.out_channels,
+        pack_stage=Stage(pack, panels),
+        pack_bytes=tile.lanes * tile.lanes * ITEMSIZE[compute] * workers,
+        packed_size=panels * steps * tile.nr,
+        packing=("swapped_gemm", *key, fields["channel_block"]),
+        tables=(table,),
+    )
