@@ -44,7 +44,7 @@ from .isa import Tile
 from .pack import make_pack_weights
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .run_tile import call_run_tiles, run_tiles_address
-from .simd import get_word, range_mask, transpose_block
+from .simd import get_word, range_mask, store_transposed, transpose_block
 from .vectors import F32, F64, ITEMSIZE, storage_code
 
 __all__ = ["plan", "workspace"]
@@ -101,9 +101,17 @@ def _make_finish_rows(lanes: int, storage: int, compute: int) -> Any:
         g: Any, sums: int, pitch: int, out: int, residual: int, rows: int, width: int, scratch: int
     ) -> None:
         """Finish blocks of rows by lanes with the rows' axis contiguous."""
+        finished = storage == compute and g.finish_code == 0 and not g.has_residual
         for row in range(0, rows, lanes):
             count = min(lanes, rows - row)
             for start in range(0, width, lanes):
+                if finished:
+                    store_transposed(
+                        sums + row * pitch + start * size, pitch,
+                        out + row * g.row_step + start * g.lane_step, g.lane_step,
+                        range_mask(0, count), width - start, compute, lanes,
+                    )  # fmt: skip
+                    continue
                 transpose_block(
                     sums + row * pitch + start * size, pitch, count, range_mask(0, lanes),
                     scratch + lanes * size, compute, compute, lanes,

@@ -150,6 +150,7 @@ def layout(
     vector = blocks.lanes * size
     fields["partial_at"] = up(band_bytes + vector)
     fields["sums_at"] = fields["partial_at"] + up(blocks.rows * blocks.nv * vector)
-    fields["scratch_at"] = fields["sums_at"] + up(blocks.rows * blocks.nv * vector)
+    whole_rows = -(-blocks.rows // blocks.lanes) * blocks.lanes  # transposed in square blocks
+    fields["scratch_at"] = fields["sums_at"] + up(whole_rows * blocks.nv * vector)
     fields["worker_bytes"] = fields["scratch_at"] + up((1 + blocks.lanes) * vector)
     return blocks, fields, table, tap_major
