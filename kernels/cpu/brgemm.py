@@ -5,7 +5,7 @@ input channels (first layers), and channels-last memory, where patches would hav
 and the output as well::
 
     task = image x group x output depth x band of rows x part of a row x part of K
-      copy_band: the input under the band, padded     only where there is padding or a dtype to widen
+      copy_band: the input under the band, padded     only for padding or a dtype to widen
       for panel of output channels                    weights: one run of memory, from L2
         for output row, for tile of pixels            input: found by offsets from the table, in L1
           register tile (run_tile.py)
@@ -36,14 +36,15 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
 from .band import BAND_FIELDS, make_copy_band
-from .brgemm_blocks import PIXEL_LANES, PIXEL_ROWS, Blocks, as_row, band_extent, choose_blocks
+from .brgemm_blocks import PIXEL_ROWS, Blocks, as_row
+from .brgemm_layout import layout
 from .finish import FINISH_FIELDS, finish_fields, make_finish_run
 from .geometry import as_record, make_record
 from .isa import Tile
 from .pack import make_pack_weights
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .run_tile import call_run_tiles, run_tiles_address
-from .simd import get_word, range_mask, transpose_block
+from .simd import get_word, range_mask, store_transposed, transpose_block
 from .vectors import F32, F64, ITEMSIZE, storage_code
 
 __all__ = ["plan", "workspace"]
@@ -69,6 +70,8 @@ _FIELDS = (
     "table",
     "runs",
     "steps",
+    "chunk",  # runs that are summed before the sum is set aside
+    "zeros",  # address of as many zeros as a tile has output channels
     "row_runs",  # runs of one kernel row, 0 where rows in the padding are not left out
     "w_step",
     "tile_table",  # addresses of the tiles of a panel of output channels, and of the last panel
@@ -77,6 +80,7 @@ _FIELDS = (
     "row_residual",
     "lane_residual",
     "worker_bytes",
+    "partial_at",
     "sums_at",
     "scratch_at",
 )
@@ -84,8 +88,6 @@ _view = as_record(_FIELDS)
 
 #: Workspace of one worker that packs weights: a square block of vectors.
 _PACK_BYTES = 16 * 16 * 4
-#: Pixels that lie a multiple of this apart share so few sets of L1 that they evict each other.
-_L1_STRIDE = 1024
 
 
 @functools.cache
@@ -99,9 +101,17 @@ def _make_finish_rows(lanes: int, storage: int, compute: int) -> Any:
         g: Any, sums: int, pitch: int, out: int, residual: int, rows: int, width: int, scratch: int
     ) -> None:
         """Finish blocks of rows by lanes with the rows' axis contiguous."""
+        finished = storage == compute and g.finish_code == 0 and not g.has_residual
         for row in range(0, rows, lanes):
             count = min(lanes, rows - row)
             for start in range(0, width, lanes):
+                if finished:
+                    store_transposed(
+                        sums + row * pitch + start * size, pitch,
+                        out + row * g.row_step + start * g.lane_step, g.lane_step,
+                        range_mask(0, count), width - start, compute, lanes,
+                    )  # fmt: skip
+                    continue
                 transpose_block(
                     sums + row * pitch + start * size, pitch, count, range_mask(0, lanes),
                     scratch + lanes * size, compute, compute, lanes,
@@ -134,10 +144,9 @@ def _make_finish_rows(lanes: int, storage: int, compute: int) -> Any:
 
 
 @functools.cache
-def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
-    """Return the task: see the drawing at the top of this file."""
+def _make_multiply_panel(lanes: int, storage: int, compute: int) -> Any:
+    """Return a function that computes a band for one panel of output channels."""
     size = ITEMSIZE[compute]
-    copy_band = make_copy_band(lanes, storage, compute)
     finish_rows = _make_finish_rows(lanes, storage, compute)
 
     @numba.njit
@@ -156,7 +165,8 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
                 rows, width = count, channels
             call_run_tiles(
                 tiles, x + at * g.x_w, g.x_w, g.x_step, weight, g.w_step, table, runs, g.steps,
-                sums, pitch, 0, bias, count, low, high, channels,
+                g.chunk, sums, pitch, 0, bias, g.zeros, worker + g.partial_at, count, low, high,
+                channels,
             )  # fmt: skip
             finish_rows(
                 g, sums, pitch, out + at * g.yw, residual + at * g.rw, rows, width, scratch
@@ -183,13 +193,24 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
             if g.direct:
                 call_run_tiles(
                     tiles, source, g.x_w, g.x_step, w, g.w_step, table, runs, g.steps,
-                    c, g.row_step, g.yw, bias, pixels, low, high, channels,
+                    g.chunk, c, g.row_step, g.yw, bias, g.zeros, worker + g.partial_at, pixels, low,
+                    high, channels,
                 )  # fmt: skip
             else:
                 finished_row(
                     g, tiles, source, w, table, runs, bias, c, extra, pixels, channels, low, high,
                     worker,
                 )  # fmt: skip
+
+    return multiply_panel
+
+
+@functools.cache
+def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
+    """Return the task: see the drawing at the top of this file."""
+    size = ITEMSIZE[compute]
+    copy_band = make_copy_band(lanes, storage, compute)
+    multiply_panel = _make_multiply_panel(lanes, storage, compute)
 
     def task(
         geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
@@ -255,131 +276,8 @@ def _make_pack_kernel(channels: int, tap_major: int, lanes: int, storage: int, c
     return task
 
 
-def _up(size: int) -> int:
-    """Return `size` rounded up to a cache line."""
-    return -(-size // 64) * 64
-
-
-def _is_inside(problem: ConvProblem) -> bool:
-    """Return whether no output reads padding."""
-    return all(
-        low == 0 and (o - 1) * s + (k - 1) * d < i
-        for (low, _), o, s, k, d, i in zip(
-            problem.padding, problem.out_size, problem.stride, problem.kernel_size,
-            problem.dilation, problem.in_size, strict=True,
-        )
-    )  # fmt: skip
-
-
-def _band(
-    problem: ConvProblem, x_strides: tuple[int, ...], blocks: Blocks, storage: int, size: int
-) -> tuple[dict[str, int], int]:
-    """Return the band's fields, and its bytes."""
-    channels, item = problem.in_channels // problem.groups, ITEMSIZE[storage]
-    width = problem.out_size[-1]
-    planes, rows, cols = band_extent(
-        problem, blocks.band_rows, min(blocks.band_tiles * blocks.pixels, width)
-    )
-    xc, xw = x_strides[1], x_strides[-1]
-    pitch = channels * size
-    inner = blocks.side == PIXEL_ROWS and channels > 1 and abs(xc) < abs(xw)
-    if inner:
-        if pitch * problem.stride[-1] % _L1_STRIDE == 0:
-            pitch += 64
-        dense = xc == item and xw == channels * item and pitch == channels * size
-        fields = {"band_c": size, "band_w": pitch, "band_h": cols * pitch, "phases": 1, "lines": 1}
-        fields |= {"unit": channels, "by_column": int(not dense), "copy_step": xc}
-        fields |= {"band_d": rows * fields["band_h"], "band_p": 0}
-        return fields, planes * fields["band_d"]
-    phases = problem.stride[-1] if blocks.side == PIXEL_LANES else 1
-    # A tile reads whole vectors, also where it stores fewer.
-    room = blocks.nv * blocks.lanes if blocks.side == PIXEL_LANES else 0
-    phase = _up((-(-cols // phases) + room) * size)
-    fields = {"band_w": size, "band_p": phase, "band_h": phases * phase, "phases": phases}
-    fields |= {"lines": channels, "unit": 1, "by_column": 0, "copy_step": phases * xw}
-    fields["band_d"] = rows * fields["band_h"]
-    fields["band_c"] = planes * fields["band_d"]
-    return fields, channels * fields["band_c"]
-
-
-def _runs(
-    problem: ConvProblem, steps_of: tuple[int, int, int, int], phases: int, phase: int
-) -> tuple[NDArray[np.int64], int, int, int, int]:
-    """Return the table of runs, the steps of each, their distance, runs a kernel row, tap order.
-
-    `steps_of` are the byte distances of channels and of taps along the three axes; with phases the
-    last is that of one column.
-    """
-    channels = problem.in_channels // problem.groups
-    kd, kh, kw = (1,) * (3 - problem.ndim) + problem.kernel_size
-    c, d, h, w = (np.arange(n, dtype=np.int64) for n in (channels, kd, kh, kw))
-    at_c, at_d, at_h, at_w = c * steps_of[0], d * steps_of[1], h * steps_of[2], w * steps_of[3]
-    depth = at_d[:, None, None] + at_h[:, None]
-    if kd * kh * kw == 1 or (abs(steps_of[0]) < abs(steps_of[3]) and channels > 1):
-        rows = kh if kd == 1 else 0
-        if steps_of[3] == channels * steps_of[0]:  # the taps of a row continue one another
-            return depth.ravel(), channels * kw, steps_of[0], int(rows > 0), 1
-        return (depth + at_w).ravel(), channels, steps_of[0], kw if rows else 0, 1
-    depth = at_c[:, None, None, None] + depth
-    if phases == 1:
-        return depth.ravel(), kw, steps_of[3], 0, 0
-    column = w * problem.dilation[-1]
-    return (depth + column % phases * phase + column // phases * steps_of[3]).ravel(), 1, 0, 0, 0
-
-
-def _as_row(problem: ConvProblem, binding: Binding) -> tuple[ConvProblem, Binding]:
-    """Return a 1x1 problem over one row of pixels, where they are that in memory; else as it is."""
-    row, changed = as_row(problem), {}
-    if row is None:
-        return problem, binding
-    for name in ("x_strides", "out_strides", "residual_strides"):
-        strides = getattr(binding, name)
-        if strides is None:
-            continue
-        for size, outer, inner in zip(problem.in_size[1:], strides[2:-1], strides[3:], strict=True):
-            if outer != size * inner:
-                return problem, binding
-        changed[name] = (*strides[:2], strides[-1])
-    changed["weight_strides"] = (*binding.weight_strides[:2], binding.weight_strides[-1])
-    return row, replace(binding, **changed)
-
-
-def _layout(
-    problem: ConvProblem, x_strides: tuple[int, ...], device: DeviceInfo
-) -> tuple[Blocks, dict[str, int], NDArray[np.int64], int]:
-    """Return the blocks, the fields that say how the input is read, the runs, and their order."""
-    storage = storage_code(problem.dtype)
-    compute = F64 if storage == F64 else F32
-    size, blocks = ITEMSIZE[compute], choose_blocks(problem, device)
-    band, band_bytes = _band(problem, x_strides, blocks, storage, size)
-    sh, sw = (1, *problem.stride)[-2:]
-    conflict = sw * x_strides[-1] % _L1_STRIDE == 0 and math.prod(problem.out_size[-1:]) > 1
-    copied = blocks.side == PIXEL_LANES or storage != compute or conflict or not _is_inside(problem)
-    if copied:
-        c, d, h, w = (band[f"band_{axis}"] for axis in "cdhw")
-    else:
-        band_bytes = 0
-        c, (d, h, w) = x_strides[1], ((0, 0, *x_strides[2:])[-3:])
-        d *= (1, 1, *problem.dilation)[-3]
-    row_step, column_step = h, w * (sw if blocks.side == PIXEL_ROWS else 1)
-    phases = band["phases"]
-    dh, dw = (1, *problem.dilation)[-2:]
-    table, steps, x_step, row_runs, tap_major = _runs(
-        problem, (c, d, h * dh, w * dw if phases == 1 else w), phases, band["band_p"]
-    )
-    fields = band | {
-        "copied": int(copied), "x_h": sh * row_step, "x_w": column_step, "x_step": x_step,
-        "steps": steps, "runs": table.size, "row_runs": row_runs,
-    }  # fmt: skip
-    vector = blocks.lanes * size
-    fields["sums_at"] = _up(band_bytes + vector)
-    fields["scratch_at"] = fields["sums_at"] + _up(blocks.rows * blocks.nv * vector)
-    fields["worker_bytes"] = fields["scratch_at"] + _up((1 + blocks.lanes) * vector)
-    return blocks, fields, table, tap_major
-
-
 def _tile_table(blocks: Blocks, compute: int) -> NDArray[np.int64]:
-    """Return the addresses of the tiles of all panels of output channels but the last, and of it."""
+    """Return the address of a panel's tile, and of the last panel's of output channels."""
     rows, nv, lanes = blocks.rows, blocks.nv, blocks.lanes
     if blocks.side == PIXEL_ROWS:
         shapes = [(rows, nv, nv), (rows, blocks.vector_tail, blocks.vector_tail)]
@@ -408,6 +306,24 @@ def _output_fields(
     return fields | {"row_residual": row[1], "lane_residual": lane[1]}
 
 
+def _as_row(problem: ConvProblem, binding: Binding) -> tuple[ConvProblem, Binding]:
+    """Return a 1x1 problem over one row of pixels, where they are that in memory; else as it is."""
+    row = as_row(problem)
+    changed: dict[str, Any] = {}
+    if row is None:
+        return problem, binding
+    for name in ("x_strides", "out_strides", "residual_strides"):
+        strides = getattr(binding, name)
+        if strides is None:
+            continue
+        for size, outer, inner in zip(problem.in_size[1:], strides[2:-1], strides[3:], strict=True):
+            if outer != size * inner:
+                return problem, binding
+        changed[name] = (*strides[:2], strides[-1])
+    changed["weight_strides"] = (*binding.weight_strides[:2], binding.weight_strides[-1])
+    return row, replace(binding, **changed)
+
+
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
     """Return the scratch bytes of a call with dense arrays, over all threads."""
     problem = as_row(problem) or problem
@@ -417,14 +333,14 @@ def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
     for axis in reversed(order):
         strides[axis] = step * item
         step *= problem.x_shape[axis]
-    fields = _layout(problem, tuple(strides), device)[1]
+    fields = layout(problem, tuple(strides), device)[1]
     return fields["worker_bytes"] * worth_helpers(problem.macs, device.threads)
 
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding."""
     problem, binding = _as_row(problem, binding)
-    blocks, fields, table, tap_major = _layout(problem, binding.x_strides, device)
+    blocks, fields, table, tap_major = layout(problem, binding.x_strides, device)
     storage = storage_code(problem.dtype)
     compute = F64 if storage == F64 else F32
     k, size, channels = problem.out_channels // problem.groups, ITEMSIZE[compute], blocks.channels
@@ -435,13 +351,16 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         "columns": -(-tiles // blocks.band_tiles),
         "parts": -(-panels // blocks.part_panels),
     }
-    addresses = _tile_table(blocks, compute)
+    addresses, zeros = (
+        _tile_table(blocks, compute),
+        np.zeros(channels, compute_dtype(problem.dtype)),
+    )
     fields |= counts | _output_fields(problem, binding, blocks.side, storage)
     fields |= {
         "side": blocks.side, "pixels": blocks.pixels, "channels": channels, "tiles": tiles,
         "band_tiles": blocks.band_tiles, "band_rows": blocks.band_rows, "panels": panels,
         "part_panels": blocks.part_panels, "table": table.ctypes.data, "w_step": channels * size,
-        "tile_table": addresses.ctypes.data,
+        "tile_table": addresses.ctypes.data, "zeros": zeros.ctypes.data,
     }  # fmt: skip
     workers = worth_helpers(problem.macs, device.threads)
     tasks = problem.batch * problem.groups * math.prod(problem.out_size[:-2])
@@ -460,5 +379,5 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         pack_bytes=_PACK_BYTES * workers,
         packed_size=problem.groups * panels * steps * channels,
         packing=("brgemm", *packing),
-        tables=(table, addresses),
+        tables=(table, addresses, zeros),
     )

@@ -174,7 +174,8 @@ def _count(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> float:
         return math.inf
     tasks = problem.batch * problem.groups * math.prod(problem.out_size[:-2])
     tasks *= -(-(1, *problem.out_size)[-2] // blocks.band_rows)
-    tasks *= -(-(-(-width // blocks.pixels)) // blocks.band_tiles)
+    tiles = -(-width // blocks.pixels)
+    tasks *= -(-tiles // blocks.band_tiles)
     tasks *= -(-panels // blocks.part_panels)
     weights = blocks.part_panels * blocks.channels * steps * size
     reread = weights if k * steps * size > device.l2 // 2 else 0

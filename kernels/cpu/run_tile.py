@@ -8,8 +8,9 @@
 
 The input takes either side, the packed weights and the bias the other:
 
-- `PIXEL_ROWS`: rows are output pixels, which lie equally far apart and are broadcast one by one; lanes are output channels. Nothing is asked of the input's order, so any stride, dilation
-  and memory order is read in place.
+- `PIXEL_ROWS`: rows are output pixels, which lie equally far apart and are broadcast one by one;
+  lanes are output channels. Nothing is asked of the input's order, so any stride, dilation and
+  memory order is read in place.
 - `PIXEL_LANES`: rows are output channels, whose weights are broadcast; lanes are neighbouring
   pixels of one output row. The vectors must be contiguous; they need not be aligned: two loads
   across a cache line cost 4 of the 24 cycles of a 12 x 2 tile.
@@ -25,6 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
@@ -54,7 +56,7 @@ __all__ = ["call_run_tiles", "run_tiles_address"]
 
 @dataclass(slots=True)
 class _Emitter:
-    """Emits one tile; the fields are LLVM values, but for the last four."""
+    """Emits one tile; the fields are LLVM values, but for the last five."""
 
     builder: Any
     x: Any
@@ -71,6 +73,9 @@ class _Emitter:
     low: Any
     high: Any
     width: Any
+    partial: Any
+    first: Any
+    last: Any
     rows: int
     nv: int
     lanes: int
@@ -179,14 +184,31 @@ class _Emitter:
                 clamp_high(builder, clamp_low(builder, value, floor), ceiling) for value in sums
             ]
             inside = builder.block
-        result = [builder.phi(value.type) for value in sums]
-        for phi, plain, bounded in zip(result, sums, clamped, strict=True):
-            phi.add_incoming(plain, before)
-            phi.add_incoming(bounded, inside)
+        return self.joined(sums, before, clamped, inside)
+
+    def add_partial(self, sums: list[Any]) -> list[Any]:
+        """Emit the addition of what earlier runs left, where there are any."""
+        builder, step = self.builder, self.lanes * ITEMSIZE[self.code]
+        before = builder.block
+        with builder.if_then(builder.icmp_signed("==", self.first, I64(0))):
+            parts = [
+                load_vector(builder, self.at(self.partial, I64(n * step)), self.lanes, self.code)
+                for n in range(len(sums))
+            ]
+            added = [builder.fadd(*pair) for pair in zip(parts, sums, strict=True)]
+            inside = builder.block
+        return self.joined(sums, before, added, inside)
+
+    def joined(self, plain: list[Any], before: Any, changed: list[Any], inside: Any) -> list[Any]:
+        """Return values that are `plain` coming from one block and `changed` from another."""
+        result = [self.builder.phi(value.type) for value in plain]
+        for phi, one, other in zip(result, plain, changed, strict=True):
+            phi.add_incoming(one, before)
+            phi.add_incoming(other, inside)
         return result
 
     def store(self, sums: list[Any], masks: list[Any] | None) -> None:
-        """Emit the stores."""
+        """Emit the stores to the output."""
         for i in range(self.rows):
             row = self.at(self.c, self.builder.mul(self.c_pitch, I64(i)))
             for j in range(self.nv):
@@ -195,36 +217,43 @@ class _Emitter:
                 store_vector(self.builder, address, value, self.code, masks[j] if masks else None)
 
     def emit(self) -> None:
-        """Emit the tile: start, loops, clamp, store."""
-        builder = self.builder
+        """Emit the tile: start, loops, then a partial sum or clamp and store."""
+        builder, step = self.builder, self.lanes * ITEMSIZE[self.code]
         masks = [first_lanes(builder, self.width, self.lanes, j * self.lanes)
                  for j in range(self.nv)]  # fmt: skip
-        sums = self.clamp(self.reduce(self.start(masks)))
-        full = builder.icmp_signed(">=", self.width, I64(self.nv * self.lanes))
-        with builder.if_else(full) as (whole, edge):
-            with whole:
-                self.store(sums, None)
-            with edge:
-                self.store(sums, masks)
+        totals = self.add_partial(self.reduce(self.start(masks)))
+        with builder.if_else(builder.icmp_signed("!=", self.last, I64(0))) as (last, more):
+            with last:
+                sums = self.clamp(totals)
+                full = builder.icmp_signed(">=", self.width, I64(self.nv * self.lanes))
+                with builder.if_else(full) as (whole, edge):
+                    with whole:
+                        self.store(sums, None)
+                    with edge:
+                        self.store(sums, masks)
+            with more:
+                for n, value in enumerate(totals):
+                    store_vector(builder, self.at(self.partial, I64(n * step)), value, self.code)
 
 
 @intrinsic(prefer_literal=True)
 def _run_tile(
     typingctx: Any, x: Any, x_pitch: Any, x_step: Any, w: Any, w_step: Any, table: Any, runs: Any,
-    steps: Any, c: Any, c_pitch: Any, bias: Any, low: Any, high: Any, width: Any,
-    rows: Any, nv: Any, lanes: Any, code: Any, side: Any,
+    steps: Any, c: Any, c_pitch: Any, bias: Any, low: Any, high: Any, width: Any, partial: Any,
+    first: Any, last: Any, rows: Any, nv: Any, lanes: Any, code: Any, side: Any,
 ) -> Any:  # fmt: skip
     """Compute one tile, see `call_run_tiles`; the last five arguments are literal.
 
-    `x_pitch` is the distance of the rows' pixels, `width` the number of lanes to store.
+    `x_pitch` is the distance of the rows' pixels, `width` the number of lanes to store. Runs that
+    are not the `last` leave their sums at `partial`, and those that are not the `first` add them.
     """
     shape = literals((rows, nv, lanes, code, side))
     if shape is None:
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        tile = _Emitter(builder, *args[:14], *shape)
-        for name in ("x", "w", "c", "bias"):
+        tile = _Emitter(builder, *args[:17], *shape)
+        for name in ("x", "w", "c", "bias", "partial"):
             setattr(tile, name, pointer(builder, getattr(tile, name), I8))
         tile.table = pointer(builder, tile.table, I64)
         kind = compute_ir(tile.code)
@@ -234,10 +263,33 @@ def _run_tile(
         return context.get_dummy_value()
 
     word, real = types.intp, types.float64
-    return types.void(*([word] * 11), real, real, word, rows, nv, lanes, code, side), codegen
+    signature = types.void(
+        *([word] * 11), real, real, word, word, word, word, rows, nv, lanes, code, side
+    )
+    return signature, codegen
 
 
-_SIGNATURE = types.void(*([types.intp] * 13), types.float64, types.float64, types.intp)
+def _make_tile(rows: int, nv: int, lanes: int, code: int, side: int) -> Any:
+    """Return a function that computes one tile, a chunk of runs at a time."""
+
+    @numba.njit
+    def tile(
+        x: int, x_pitch: int, x_step: int, w: int, w_step: int, table: int, runs: int, steps: int,
+        chunk: int, c: int, c_pitch: int, bias: int, zeros: int, low: float, high: float,
+        width: int, partial: int,
+    ) -> None:  # fmt: skip
+        for first in range(0, max(runs, 1), chunk):  # without runs the sum is the bias
+            count = min(chunk, runs - first)
+            _run_tile(
+                x, x_pitch, x_step, w + first * steps * w_step, w_step, table + 8 * first, count,
+                steps, c, c_pitch, zeros if first else bias, low, high, width, partial,
+                int(first == 0), int(first + count >= runs), rows, nv, lanes, code, side,
+            )  # fmt: skip
+
+    return tile
+
+
+_SIGNATURE = types.void(*([types.intp] * 16), types.float64, types.float64, types.intp)
 
 
 def run_tiles_address(tile: Tile, narrow: int, code: int, side: int) -> int:
@@ -250,30 +302,27 @@ def run_tiles_address(tile: Tile, narrow: int, code: int, side: int) -> int:
     """
     rows, nv, lanes = tile.mr, tile.nv, tile.lanes
     pixels = rows if side == PIXEL_ROWS else nv * lanes
+    wide_tile = _make_tile(rows, nv, lanes, code, side)
+    narrow_tile = wide_tile if narrow == nv else _make_tile(rows, narrow, lanes, code, side)
 
     def run_tiles(
         x: int, x_move: int, x_step: int, w: int, w_step: int, table: int, runs: int, steps: int,
-        c: int, c_pitch: int, c_move: int, bias: int, count: int, low: float, high: float,
-        channels: int,
+        chunk: int, c: int, c_pitch: int, c_move: int, bias: int, zeros: int, partial: int,
+        count: int, low: float, high: float, channels: int,
     ) -> None:  # fmt: skip
         for start in range(0, count, pixels):
+            at, width = start, count - start
             if side == PIXEL_ROWS:  # the last tile goes back over pixels of the one before
-                at = min(start, count - pixels)
-                _run_tile(
-                    x + at * x_move, x_move, x_step, w, w_step, table, runs, steps,
-                    c + at * c_move, c_pitch, bias, low, high, channels, rows, nv, lanes, code, side,
-                )  # fmt: skip
-            elif count - start > narrow * lanes:
-                _run_tile(
-                    x + start * x_move, x_move, x_step, w, w_step, table, runs, steps,
-                    c + start * c_move, c_pitch, bias, low, high, count - start,
-                    rows, nv, lanes, code, side,
+                at, width = min(start, count - pixels), channels
+            if side == PIXEL_ROWS or width > narrow * lanes:
+                wide_tile(
+                    x + at * x_move, x_move, x_step, w, w_step, table, runs, steps, chunk,
+                    c + at * c_move, c_pitch, bias, zeros, low, high, width, partial,
                 )  # fmt: skip
             else:
-                _run_tile(
-                    x + start * x_move, x_move, x_step, w, w_step, table, runs, steps,
-                    c + start * c_move, c_pitch, bias, low, high, count - start,
-                    rows, narrow, lanes, code, side,
+                narrow_tile(
+                    x + at * x_move, x_move, x_step, w, w_step, table, runs, steps, chunk,
+                    c + at * c_move, c_pitch, bias, zeros, low, high, width, partial,
                 )  # fmt: skip
 
     key = ("run_tiles", rows, nv, narrow, lanes, code, side)
@@ -283,8 +332,8 @@ def run_tiles_address(tile: Tile, narrow: int, code: int, side: int) -> int:
 @intrinsic
 def call_run_tiles(
     typingctx: Any, function: Any, x: Any, x_move: Any, x_step: Any, w: Any, w_step: Any,
-    table: Any, runs: Any, steps: Any, c: Any, c_pitch: Any, c_move: Any, bias: Any, count: Any,
-    low: Any, high: Any, channels: Any,
+    table: Any, runs: Any, steps: Any, chunk: Any, c: Any, c_pitch: Any, c_move: Any, bias: Any,
+    zeros: Any, partial: Any, count: Any, low: Any, high: Any, channels: Any,
 ) -> Any:  # fmt: skip
     """Call the function at a `run_tiles_address`.
 
@@ -295,12 +344,15 @@ def call_run_tiles(
     w, w_step : intp
         Address of the packed weights, for each step the tile's rows or lanes, and bytes from one
         step to the next.
-    table, runs, steps : intp
-        Address of the runs' offsets, their number, and the steps of each.
+    table, runs, steps, chunk : intp
+        Address of the runs' offsets, their number, the steps of each, and how many are summed
+        before the sum is set aside: adding up short sums rounds less than one long one.
     c, c_pitch, c_move : intp
         Address of the output, bytes between the rows of a tile, and from a pixel to the next.
-    bias : intp
-        Address of the sums' start, one number an output channel.
+    bias, zeros : intp
+        Addresses of the sums' start, one number an output channel, and of as many zeros.
+    partial : intp
+        Address of room for a tile of sums.
     count : intp
         Pixels; with `PIXEL_ROWS` at least as many as the tile has rows.
     low, high : float64
