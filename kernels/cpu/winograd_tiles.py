@@ -123,7 +123,7 @@ def tile_sizes(problem: ConvProblem, m: int) -> Sizes:
 
 def tile_fields(sizes: Sizes) -> dict[str, int]:
     """Return the fields of a geometry that each axis has."""
-    fields = {}
+    fields: dict[str, int] = {}
     for letter, axis in zip("dhw", sizes.axes, strict=True):
         values = (axis.m, axis.n, axis.tiles, axis.sub_tiles, axis.distance, axis.step)
         fields |= {f"{n}{letter}": value for n, value in zip("mntuqa", values, strict=True)}
