@@ -290,11 +290,11 @@ def _winograd_cost(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
 
 def _winograd_pack_cost(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
     """Count the elements of the transformed weight, and the bytes that outgrow half of L3."""
-    elements = math.prod(m + r - 1 if r > 1 else 1 for r in problem.kernel_size)
+    elements = winograd_tiles.tile_sizes(problem, m).elements
     elements *= math.prod(problem.weight_shape[:2])
     size = 8 if problem.dtype == "float64" else 4
     streamed = max(0, elements * size - device.l3 // 2)
-    return elements * (size / 4) * 0.7e-9 / device.threads + streamed / 5e9 + 1e-6
+    return elements * (size / 4) * 0.36e-9 / device.threads + streamed / 5e9 + 1e-6
 
 
 def _winograd_workspace(m: int, problem: ConvProblem, device: DeviceInfo) -> int:
