@@ -26,7 +26,7 @@ from .simd import (
     store,
     store_masked,
     store_scalar,
-    transpose_block,
+    transpose_masked,
 )
 from .vectors import ITEMSIZE
 
@@ -242,7 +242,7 @@ def make_pack_weights(mr: int, lanes: int, storage: int, compute: int) -> Any:
         channels = min(channel_block, g.c)
         for first in range(0, g.c * taps, lanes):
             columns = min(lanes, g.c * taps - first)
-            transpose_block(
+            transpose_masked(
                 weight + first * item, g.wk, rows, columns, scratch, lanes * size,
                 storage, compute, lanes,
             )  # fmt: skip

@@ -62,6 +62,7 @@ __all__ = [
     "store_scalar",
     "store_transposed",
     "transpose_block",
+    "transpose_masked",
 ]
 
 
@@ -231,6 +232,39 @@ def pick_even(typingctx: Any, low: Any, high: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def transpose_block(
+    typingctx: Any, source: Any, pitch: Any, rows: Any, bits: Any, target: Any,
+    storage: Any, compute: Any, lanes: Any,
+) -> Any:  # fmt: skip
+    """Write the columns of `rows` rows as vectors, one behind the other, at `target`.
+
+    Row i is at ``source + i * pitch``, of which the elements whose bit is set are read. All
+    `lanes` columns are written; what was not read is zero.
+    """
+    code, made, count = literal(storage), literal(compute), literal(lanes)
+    if code is None or made is None or count is None:
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        mask = lane_mask(builder, args[3], count)
+        none = ir.Constant(mask.type, None)
+        vectors = []
+        for i in range(count):
+            present = builder.icmp_signed("<", I64(i), args[2])
+            flags = builder.select(present, mask, none)
+            address = builder.add(args[0], builder.mul(args[1], I64(i)))
+            vectors.append(load_vector(builder, pointer(builder, address, I8), count, code, flags))
+        target = pointer(builder, args[4], I8)
+        for i, column in enumerate(transposed(builder, vectors)):
+            step = I64(i * count * ITEMSIZE[made])
+            store_vector(builder, builder.gep(target, [step]), column, made)
+        return context.get_dummy_value()
+
+    words = [types.intp] * 5
+    return types.void(*words, storage, compute, lanes), codegen
+
+
+@intrinsic(prefer_literal=True)
+def transpose_masked(
     typingctx: Any, source: Any, pitch: Any, rows: Any, columns: Any, target: Any,
     target_pitch: Any, storage: Any, compute: Any, lanes: Any,
 ) -> Any:  # fmt: skip

@@ -50,7 +50,7 @@ from .pack import (
     make_pack_weights,
 )
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .simd import expect_write, load_masked, range_mask, store, transpose_block
+from .simd import expect_write, load_masked, range_mask, store, transpose_masked
 from .vectors import F32, F64, ITEMSIZE, storage_code
 
 __all__ = ["plan", "workspace"]
@@ -124,7 +124,7 @@ def _make_turn(lanes: int, compute: int) -> Any:
             for pixel in range(0, pixels, lanes):
                 for following in range(column + lanes, min(column + 2 * lanes, columns)):
                     expect_write(maps + following * map_pitch + pixel * size)
-                transpose_block(
+                transpose_masked(
                     sums + pixel * pitch + column * size, pitch, min(lanes, pixels - pixel),
                     min(lanes, columns - column), maps + column * map_pitch + pixel * size,
                     map_pitch, compute, compute, lanes,
