@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from math import prod
 from typing import Any, ClassVar
 
@@ -19,95 +18,10 @@ import numpy as np
 
 from fastconv.problem import ConvProblem
 
-__all__ = ["PEERS", "Peer", "Refusal", "installed_peers", "symmetric_padding"]
+from .own import Fastconv, FastconvBest, FastconvFunctional
+from .peer import Call, Peer, Refusal
 
-Call = Callable[[], Any]
-
-
-class Refusal(Exception):
-    """A sentence that says why a library has no figure on a problem."""
-
-
-class Peer:
-    """One library, in the form that one column of the table shows.
-
-    Parameters
-    ----------
-    threads : int
-        Threads that the library may use.
-    """
-
-    name: ClassVar[str]
-    #: Modules that must be importable.
-    modules: ClassVar[tuple[str, ...]]
-    #: The distribution whose version the report tells.
-    distribution: ClassVar[str]
-
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-
-    def version(self) -> str:
-        """Return the library's version."""
-        return version(self.distribution)
-
-    def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
-        """Return the call to be timed, or raise `Refusal`."""
-        raise NotImplementedError
-
-    def to_numpy(self, problem: ConvProblem, result: Any) -> np.ndarray:
-        """Return the call's result as an array of shape ``problem.out_shape``."""
-        return np.asarray(result).reshape(problem.out_shape)
-
-    def kernel(self, problem: ConvProblem) -> str | None:
-        """Return the name of the kernel that runs, where the library tells it."""
-        return None
-
-
-class Fastconv(Peer):
-    """The `Conv1d`/`Conv2d`/`Conv3d` objects: weights packed once."""
-
-    name = "fastconv"
-    modules = ("fastconv",)
-    distribution = "fastconv"
-
-    def __init__(self, threads: int) -> None:
-        super().__init__(threads)
-        from fastconv.config import set_num_threads
-
-        set_num_threads(threads)
-
-    def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
-        """Pack the weight; the call is ``conv(x)``."""
-        import fastconv
-
-        make = getattr(fastconv, f"Conv{problem.ndim}d")
-        conv = make(w, None, **_fastconv_arguments(problem))
-        return lambda: conv(x)
-
-    def kernel(self, problem: ConvProblem) -> str | None:
-        """Return the dispatcher's choice."""
-        from fastconv.dispatch import choose
-
-        name: str = choose(problem).name
-        return name
-
-
-class FastconvFunctional(Fastconv):
-    """``conv1d``/``conv2d``/``conv3d``: weights packed in every call."""
-
-    name = "fastconv_functional"
-
-    def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
-        """Return ``conv2d(x, w, ...)`` or its 1-D or 3-D kin."""
-        import fastconv
-
-        conv = getattr(fastconv, f"conv{problem.ndim}d")
-        arguments = _fastconv_arguments(problem)
-        return lambda: conv(x, w, None, **arguments)
-
-
-def _fastconv_arguments(problem: ConvProblem) -> dict[str, Any]:
-    return {name: getattr(problem, name) for name in ("stride", "padding", "dilation", "groups")}
+__all__ = ["PEERS", "installed_peers", "symmetric_padding"]
 
 
 def symmetric_padding(problem: ConvProblem) -> tuple[int, ...] | None:
@@ -374,12 +288,13 @@ class OpenCV(Peer):
         return call
 
 
-#: Every column of the table by its name, fastconv's two first.
+#: Every column of the table by its name, fastconv's own first.
 PEERS: dict[str, type[Peer]] = {
     peer.name: peer
     for peer in (
         Fastconv,
         FastconvFunctional,
+        FastconvBest,
         Torch,
         TorchChannelsLast,
         OnnxRuntime,

@@ -18,6 +18,10 @@ __all__ = ["build", "print_report"]
 
 PACKED = "fastconv"
 FUNCTIONAL = "fastconv_functional"
+BEST = "fastconv_best"
+
+#: A choice within so much of the fastest kernel's time counts as right.
+_GOOD_CHOICE = 1.1
 
 
 def build(suite: str, result: Result) -> dict[str, Any]:
@@ -35,8 +39,10 @@ def build(suite: str, result: Result) -> dict[str, Any]:
     dict
         ``machine``, ``suite``, ``rows``, ``geomean_speedup`` and ``min_speedup`` (packed
         fastconv against the best peer of each row; None without such a row), the same two for
-        the functional form, ``min_speedup_problem``, and ``total_ms``: for each library, the
-        sum over rows of count times median, where it has every row.
+        the functional form, ``min_speedup_problem``, ``good_choices`` (the share of rows whose
+        kernel is within a tenth of the fastest one; None unless that was timed), and
+        ``total_ms``: for each library, the sum over rows of count times median, where it has
+        every row.
     """
     rows = [_row(case, measured, result.peaks) for case, measured in result.rows]
     packed = [row["speedup"] for row in rows if row["speedup"] is not None]
@@ -46,6 +52,8 @@ def build(suite: str, result: Result) -> dict[str, Any]:
         key=lambda row: row["speedup"],
         default=None,
     )
+    regrets = [row["regret"] for row in rows if row["regret"] is not None]
+    good = [regret <= _GOOD_CHOICE for regret in regrets]
     gflops = {dtype: peak / 1e9 for dtype, peak in result.peaks.items()}
     return {
         "machine": result.machine | {"peak_gflops": gflops},
@@ -56,6 +64,7 @@ def build(suite: str, result: Result) -> dict[str, Any]:
         "min_speedup_problem": worst["problem"] if worst else None,
         "functional_geomean_speedup": geometric_mean(functional),
         "functional_min_speedup": min(functional, default=None),
+        "good_choices": sum(good) / len(good) if good else None,
         "total_ms": _totals(rows),
     }
 
@@ -75,7 +84,7 @@ def _row(case: Case, measured: dict[str, Measurement], peaks: dict[str, float]) 
     times = {name: 1e3 * median(m.times) for name, m in measured.items() if m.times}
     peers = {name: ms for name, ms in times.items() if not name.startswith(PACKED)}
     best = min(peers, key=lambda name: peers[name], default=None)
-    own, functional = times.get(PACKED), times.get(FUNCTIONAL)
+    own, functional, fastest = (times.get(name) for name in (PACKED, FUNCTIONAL, BEST))
     gflops = case.problem.flops / own / 1e6 if own else None
     peak = peaks["float64" if case.problem.dtype == "float64" else "float32"] / 1e9
     return {
@@ -89,6 +98,8 @@ def _row(case: Case, measured: dict[str, Measurement], peaks: dict[str, float]) 
         "best_peer": best,
         "speedup": peers[best] / own if best and own else None,
         "functional_speedup": peers[best] / functional if best and functional else None,
+        "best_kernel": measured[BEST].kernel if BEST in measured else None,
+        "regret": own / fastest if own and fastest else None,
         "gflops": gflops,
         "percent_of_peak": 100 * gflops / peak if gflops else None,
         "errors": {name: m.error for name, m in measured.items() if m.error is not None},
@@ -189,6 +200,11 @@ def _summary(report: dict[str, Any]) -> list[str]:
             f"functional against the best peer: geometric mean "
             f"{report['functional_geomean_speedup']:.3f}, "
             f"worst {report['functional_min_speedup']:.3f}"
+        )
+    if report["good_choices"] is not None:
+        lines.append(
+            f"dispatch: the kernel chosen is within a tenth of the fastest one on "
+            f"{report['good_choices']:.0%} of the rows"
         )
     if report["total_ms"] and len(report["rows"]) > 1:
         totals = ", ".join(f"{name} {ms:.2f}" for name, ms in report["total_ms"].items())

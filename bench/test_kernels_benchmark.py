@@ -12,7 +12,7 @@ import pytest
 
 from fastconv.bench import truth
 from fastconv.bench.cases import Case, load
-from fastconv.bench.peers import Fastconv
+from fastconv.bench.own import Fastconv
 from fastconv.config import get_num_threads
 
 

@@ -20,7 +20,8 @@ import numpy as np
 
 from . import truth
 from .cases import parse_case
-from .peers import PEERS, Call, Peer, Refusal
+from .peer import Call, Peer, Refusal
+from .peers import PEERS
 
 __all__ = ["REFERENCE", "Worker", "answer", "main", "measure"]
 

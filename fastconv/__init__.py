@@ -22,8 +22,9 @@ __path__ = extend_path(__path__, __name__)
 
 if TYPE_CHECKING:
     from .config import get_num_threads, set_num_threads
-    from .dispatch import explain, precision, use_kernel
+    from .dispatch import precision, use_kernel
     from .errors import DeviceError, DTypeError, FastconvError, NoKernelError, ShapeError
+    from .explanation import explain
     from .functional import conv1d, conv2d, conv3d
     from .modules import Conv1d, Conv2d, Conv3d, fold_batch_norm
     from .problem import ConvProblem
@@ -32,8 +33,9 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "config": ("get_num_threads", "set_num_threads"),
-    "dispatch": ("explain", "precision", "use_kernel"),
+    "dispatch": ("precision", "use_kernel"),
     "errors": ("DTypeError", "DeviceError", "FastconvError", "NoKernelError", "ShapeError"),
+    "explanation": ("explain",),
     "functional": ("conv1d", "conv2d", "conv3d"),
     "modules": ("Conv1d", "Conv2d", "Conv3d", "fold_batch_norm"),
     "problem": ("ConvProblem",),

@@ -14,9 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import check_writable, dtype_name, empty_output, memory_layout, require_array
+from .arrays import (
+    check_writable,
+    dtype_name,
+    empty_output,
+    empty_twin,
+    memory_layout,
+    require_array,
+)
 from .config import config
-from .dispatch import make_plan, settings
+from .dispatch import Operands, make_plan, measure_choice, settings
 from .errors import DTypeError, ShapeError
 from .problem import ConvProblem, canonical_padding, normalise_padding
 from .spec import ACTIVATIONS, Binding, ConvPlan
@@ -46,20 +53,27 @@ class PreparedCall:
 
     Parameters
     ----------
-    problem : ConvProblem
-        What is computed.
     plan : ConvPlan or None
         The kernel; None where there is nothing to compute.
     kernel : str
         Its name.
+    out_shape : tuple of int
+        Shape of the output.
     dtype : dtype
         Of the output.
+    layout : str
+        Memory order of an output that the call makes.
     """
 
-    problem: ConvProblem
     plan: ConvPlan | None
     kernel: str
+    out_shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    layout: str
+
+    def pack(self, weight: Array) -> Array | None:
+        """Return the weight in the kernel's order."""
+        return None if self.plan is None else self.plan.pack(weight)
 
     def run(
         self,
@@ -71,7 +85,7 @@ class PreparedCall:
     ) -> Array:
         """Compute, into `out` if there is one."""
         if out is None:
-            out = empty_output(self.problem.out_shape, self.dtype, self.problem.layout)
+            out = empty_output(self.out_shape, self.dtype, self.layout)
             if config.poison_workspace:
                 out.fill(np.nan)
         if self.plan is not None:
@@ -87,10 +101,26 @@ def _signature(array: Array) -> tuple[Any, ...]:
     return array.shape, array.strides, array.dtype
 
 
-def exact_integers(geometry: tuple[Any, Any, Any, Any]) -> bool:
-    """Tell whether stride, padding, dilation and groups are all plain integers."""
-    stride, padding, dilation, groups = geometry
-    return type(stride) is type(padding) is type(dilation) is type(groups) is int
+def is_plain(geometry: tuple[Any, ...]) -> bool:
+    """Tell whether a geometry holds nothing but integers and tuples of them, or of their pairs.
+
+    Such geometries are equal only where they mean the same: 1.0 and True, equal to 1, are no
+    integers here.
+    """
+    for value in geometry:
+        if type(value) is int:
+            continue
+        if type(value) is not tuple:
+            return False
+        for entry in value:
+            if type(entry) is int:
+                continue
+            if type(entry) is not tuple:
+                return False
+            for number in entry:
+                if type(number) is not int:
+                    return False
+    return True
 
 
 def canonical_geometry(ndim: int, geometry: tuple[Any, Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
@@ -113,6 +143,8 @@ def prepare(
     activation: Activation,
     residual: Array | None,
     out: Array | None,
+    packed: bool,
+    tune: bool,
 ) -> PreparedCall:
     """Return the prepared call for these arguments, from memory where it was made before.
 
@@ -126,11 +158,15 @@ def prepare(
         ``(stride, padding, dilation, groups)`` as the caller gave them.
     activation : str, (str, float) or None
         As for `conv2d`.
+    packed : bool
+        Whether the weight is packed once for many calls, or in each.
+    tune : bool
+        Whether to measure which kernel is fastest, where that is not known yet.
     """
     # Every part of the key is checked when its entry is made, so a hit needs no check. Types are in
     # it because 1.0 equals 1, and because what looks like an array may be none.
     try:
-        if not exact_integers(geometry):
+        if not is_plain(geometry):
             geometry = canonical_geometry(ndim, geometry)
         key = (
             ndim, type(x), x.shape, x.strides, x.dtype,
@@ -138,13 +174,13 @@ def prepare(
             None if bias is None else (type(bias), bias.shape, bias.dtype),
             None if residual is None else (type(residual), *_signature(residual)),
             None if out is None else (type(out), *_signature(out), out.flags.writeable),
-            settings(),
+            packed, tune, settings(),
         )  # fmt: skip
         found = _prepared.get(key)
     except (AttributeError, TypeError):  # not arrays: the checks say so
         key, found = None, None
     if found is None:
-        found = _prepare(ndim, x, weight, bias, geometry, activation, residual, out)
+        found = _prepare(ndim, x, weight, bias, geometry, activation, residual, out, packed, tune)
         if key is not None:
             if len(_prepared) >= _MOST_PREPARED:
                 _prepared.clear()
@@ -154,14 +190,15 @@ def prepare(
 
 def _prepare(
     ndim: int, x: Any, weight: Any, bias: Any, geometry: tuple[Any, Any, Any, Any],
-    activation: Activation, residual: Any, out: Any,
+    activation: Activation, residual: Any, out: Any, packed: bool, tune: bool,
 ) -> PreparedCall:  # fmt: skip
     problem = make_problem(ndim, x, weight, geometry)
     name, alpha = parse_activation(activation)
     _check_companions(problem, x, weight, bias, residual, out)
-    if math.prod(problem.out_shape) == 0:
-        return PreparedCall(problem, None, "", x.dtype)
-    target = out if out is not None else empty_output(problem.out_shape, x.dtype, problem.layout)
+    shape, layout = problem.out_shape, problem.layout
+    if math.prod(shape) == 0:
+        return PreparedCall(None, "", shape, x.dtype, layout)
+    target = empty_output(shape, x.dtype, layout) if out is None else out
     binding = Binding(
         x.strides,
         weight.strides,
@@ -170,8 +207,13 @@ def _prepare(
         name,
         alpha,
     )
-    spec, plan = make_plan(problem, binding)
-    return PreparedCall(problem, plan, spec.name, x.dtype)
+    if tune or config.tune:
+        scratch = target if out is None else empty_twin(out)
+        operands = Operands(x, weight, bias, residual, scratch)
+        if measure_choice(problem, binding, operands, packed):
+            _prepared.clear()  # which may hold another choice for this problem
+    spec, plan = make_plan(problem, binding, packed)
+    return PreparedCall(plan, spec.name, shape, x.dtype, layout)
 
 
 def make_problem(
@@ -285,7 +327,7 @@ def run_prepared(
 ) -> Array:  # fmt: skip
     """Run a prepared call; through a copy where `out` shares memory with an operand."""
     if out is not None and shares_memory(out, (x, weight, bias, residual)):
-        np.copyto(out, call.run(x, packed, bias, residual, None))
+        np.copyto(out, call.run(x, packed, bias, residual, empty_twin(out)))
         return out
     return call.run(x, packed, bias, residual, out)
 

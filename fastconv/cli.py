@@ -1,4 +1,4 @@
-"""The command line: ``python -m fastconv info | explain | bench | demo | warmup | cache``.
+"""The command line: ``python -m fastconv info | explain | bench | tune | demo | warmup | cache``.
 
 Every command imports what it needs when it runs, so ``--help`` stays instant. A mistake of the
 user is one sentence on stderr and exit code 2; a traceback is always a bug.
@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .errors import FastconvError
+from .problem import ConvProblem
 
 __all__ = ["main"]
 
@@ -148,7 +149,8 @@ def _setting(name: str) -> str:
 
 def _usable_kernels() -> dict[str, str]:
     """Return, for each kernel, the sample problems that it can run, or why it can run none."""
-    from .dispatch import explain, kernels
+    from .dispatch import kernels
+    from .explanation import explain
     from .problem import parse_line
 
     samples = {name: parse_line(line)[0] for name, line in _SAMPLES.items()}
@@ -175,7 +177,7 @@ def _configure_explain(parser: argparse.ArgumentParser) -> None:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from .dispatch import explain
+    from .explanation import explain
 
     print(explain(arguments.line))
     return 0
@@ -187,6 +189,48 @@ def _configure_bench(parser: argparse.ArgumentParser) -> None:
 
 def _bench(arguments: argparse.Namespace) -> int:
     return int(importlib.import_module("fastconv.bench.command").run(arguments))
+
+
+def _configure_tune(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("suite", help="a suite of the benchmark, a file of problems or one line")
+    parser.add_argument("--rows", default="", help="regular expression on the lines to tune")
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    cases = importlib.import_module("fastconv.bench.cases")
+    try:
+        rows = cases.select(cases.load(arguments.suite), arguments.rows)
+    except ValueError as error:
+        raise FastconvError(str(error)) from None
+    right = []
+    for case in rows:
+        kernel, times = _tune_problem(case.problem)
+        told = ", ".join(f"{name} {taken:.3f} ms" for name, taken in times.items())
+        print(f"{case.name:<30} {kernel:<18} {told or 'no other can run it'}", flush=True)
+        if times:
+            predicted, *_ = times.values()
+            right.append(predicted <= 1.1 * min(times.values()))
+    if right:
+        print(
+            f"predicted kernel within 10% of the fastest measured: {sum(right)} of {len(right)} "
+            f"rows with a choice"
+        )
+    return 0
+
+
+def _tune_problem(problem: ConvProblem) -> tuple[str, dict[str, float]]:
+    """Return the fastest kernel and the milliseconds of those measured, lowest prediction first."""
+    import fastconv
+
+    from .dispatch import tuned_choice
+
+    arrays = importlib.import_module("fastconv.bench.truth").arrays
+    x, weight = arrays(problem)
+    geometry = (problem.stride, problem.padding, problem.dilation, problem.groups)
+    layer = getattr(fastconv, f"Conv{problem.ndim}d")(weight, None, *geometry, tune=True)
+    kernel = layer.prepare(x)
+    tuned = tuned_choice(problem, packed=True)
+    return kernel, {} if tuned is None else tuned.milliseconds
 
 
 def _configure_demo(parser: argparse.ArgumentParser) -> None:
@@ -233,15 +277,20 @@ def _progress(text: str) -> None:
 
 
 def _configure_cache(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--clear", action="store_true", help="remove all compiled kernels")
+    parser.add_argument(
+        "--clear", action="store_true", help="remove all compiled kernels and tuned choices"
+    )
 
 
 def _cache(arguments: argparse.Namespace) -> int:
-    from . import cache
+    from . import cache, tuning
 
     if arguments.clear:
         print(f"removed {cache.clear()} files")
     print(_pairs("kernel cache", _cache_facts(cache.cache_dir())))
+    choices = tuning.memory()
+    facts = {"path": str(choices.path or "none"), "problems": str(len(choices.all()))}
+    print(_pairs("tuned choices", facts))
     return 0
 
 
@@ -276,7 +325,10 @@ _COMMANDS = {
     "info": _Command("versions, machine, measured peak, usable kernels", _no_arguments, _info),
     "explain": _Command("which kernel runs a problem, and why", _configure_explain, _explain),
     "bench": _Command("time fastconv against other libraries", _configure_bench, _bench),
+    "tune": _Command("measure which kernel is fastest, and remember it", _configure_tune, _tune),
     "demo": _Command("filter a photograph: one picture, one table", _configure_demo, _demo),
     "warmup": _Command("compile every CPU kernel now", _configure_warmup, _warmup),
-    "cache": _Command("where compiled kernels are kept", _configure_cache, _cache),
+    "cache": _Command(
+        "where compiled kernels and tuned choices are kept", _configure_cache, _cache
+    ),
 }

@@ -14,11 +14,12 @@ __all__ = ["VARIABLES", "Config", "config", "get_num_threads", "set_num_threads"
 
 #: Name of each variable and what it does, for ``python -m fastconv info`` and the README.
 VARIABLES = {
-    "FASTCONV_CACHE_DIR": "folder of the compiled kernels (default: the user's cache folder)",
+    "FASTCONV_CACHE_DIR": "folder of kernels and tuned choices (default: the user's cache folder)",
     "FASTCONV_CACHE": "0 switches the disk cache off (default: 1)",
     "FASTCONV_NUM_THREADS": "threads of one call (default: the processors this process may use)",
     "FASTCONV_KERNEL": "name of a kernel that every call must use, as use_kernel() does",
     "FASTCONV_PRECISION": "fast or exact, as precision() does (default: fast)",
+    "FASTCONV_TUNE": "1 measures which kernel is fastest for each new problem, as tune=True does",
     "FASTCONV_LOG": "1 writes one line for each new problem to stderr: kernel and problem",
     "FASTCONV_POISON_WORKSPACE": "1 fills workspaces and outputs with NaN first, to find bugs",
 }
@@ -33,6 +34,7 @@ class Config:
     num_threads: int
     kernel: str | None
     precision: str
+    tune: bool
     log: bool
     poison_workspace: bool
 
@@ -69,6 +71,7 @@ def _read_environment() -> Config:
         num_threads=_threads("FASTCONV_NUM_THREADS"),
         kernel=os.environ.get("FASTCONV_KERNEL") or None,
         precision=precision,
+        tune=_flag("FASTCONV_TUNE", False),
         log=_flag("FASTCONV_LOG", False),
         poison_workspace=_flag("FASTCONV_POISON_WORKSPACE", False),
     )

@@ -1,33 +1,40 @@
 """Which kernel runs a problem, and why.
 
-The order: a kernel forced by `use_kernel` (or ``FASTCONV_KERNEL``), else the lowest predicted cost
-among the kernels that have no reason against the problem, else an error that holds every reason.
+The order: a kernel forced by `use_kernel` (or ``FASTCONV_KERNEL``), else the one that was measured
+to be fastest (see `fastconv.tuning`), else the lowest predicted cost, always among the kernels that
+have no reason against the problem; else an error that holds every reason.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from . import tuning
 from .config import config
 from .device import cpu_info
 from .errors import NoKernelError
-from .problem import ConvProblem, parse_line
+from .problem import ConvProblem
 from .spec import Binding, ConvPlan, DeviceInfo, KernelSpec
 
 __all__ = [
-    "Explanation",
-    "Row",
+    "Candidate",
+    "Operands",
     "choose",
-    "explain",
     "kernels",
+    "list_candidates",
     "make_plan",
+    "measure_choice",
+    "pick_winner",
     "precision",
+    "settings",
+    "tuned_choice",
     "use_kernel",
 ]
 
@@ -38,6 +45,8 @@ _forced: ContextVar[str | None] = ContextVar("fastconv_kernel", default=config.k
 _precision: ContextVar[str] = ContextVar("fastconv_precision", default=config.precision)
 _chosen: dict[tuple[Any, ...], KernelSpec] = {}
 _MOST_CHOSEN = 4096
+#: Kernels that tuning measures, those of lowest predicted cost.
+_MEASURED = 3
 
 
 def kernels(op: str | None = None, device: str | None = None) -> list[KernelSpec]:
@@ -134,18 +143,87 @@ def _reasons(spec: KernelSpec, problem: ConvProblem, device: DeviceInfo) -> list
     return reasons
 
 
-def choose(problem: ConvProblem) -> KernelSpec:
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A kernel as one problem sees it.
+
+    Parameters
+    ----------
+    spec : KernelSpec
+        The kernel.
+    reasons : list of str
+        What stands against it; costs are only told where nothing does.
+    seconds, pack_seconds : float
+        Predicted time of a call, and the part of it that packs the weight.
+    """
+
+    spec: KernelSpec
+    reasons: list[str]
+    seconds: float = math.inf
+    pack_seconds: float = 0.0
+
+
+def list_candidates(problem: ConvProblem, packed: bool) -> list[Candidate]:
+    """Return every kernel of the problem's operator, with its reasons or its cost."""
+    device, found = _device(problem), []
+    for spec in kernels(problem.op, problem.device):
+        reasons = _reasons(spec, problem, device)
+        if reasons:
+            found.append(Candidate(spec, reasons))
+            continue
+        packing = 0.0 if packed else spec.pack_cost(problem, device)
+        found.append(Candidate(spec, [], spec.cost(problem, device) + packing, packing))
+    return found
+
+
+def _choice_key(problem: ConvProblem, packed: bool) -> str:
+    return tuning.choice_key(problem, packed, _precision.get(), config.num_threads)
+
+
+def tuned_choice(problem: ConvProblem, packed: bool) -> tuning.Choice | None:
+    """Return what was measured for a problem under the settings in force."""
+    return tuning.memory().get(_choice_key(problem, packed))
+
+
+def pick_winner(
+    problem: ConvProblem, packed: bool, candidates: list[Candidate]
+) -> tuple[Candidate | None, str]:
+    """Return the kernel to run, None where there is none, and the rule that picked it.
+
+    The rule is "forced", "tuned" or "cost".
+    """
+    able = {each.spec.name: each for each in candidates if not each.reasons}
+    if forced := _forced.get():
+        return able.get(_named(forced).name), "forced"
+    tuned = tuned_choice(problem, packed)
+    if tuned is not None and tuned.kernel in able:
+        return able[tuned.kernel], "tuned"
+    return min(able.values(), key=lambda each: each.seconds, default=None), "cost"
+
+
+def choose(problem: ConvProblem, packed: bool = True) -> KernelSpec:
     """Return the kernel that a call with this problem would run.
+
+    Parameters
+    ----------
+    problem : ConvProblem
+        What is computed.
+    packed : bool
+        Whether the weight is packed once for many calls, as objects do, or in each call.
 
     Raises
     ------
     NoKernelError
         With every kernel's reasons where none can run it.
     """
-    key = (problem, *settings())
+    key = (problem, packed, *settings())
     spec = _chosen.get(key)
     if spec is None:
-        spec = _choose(problem)
+        candidates = list_candidates(problem, packed)
+        winner, _ = pick_winner(problem, packed, candidates)
+        if winner is None:
+            raise _no_kernel(problem, candidates)
+        spec = winner.spec
         if len(_chosen) >= _MOST_CHOSEN:
             _chosen.clear()
         _chosen[key] = spec
@@ -154,148 +232,71 @@ def choose(problem: ConvProblem) -> KernelSpec:
     return spec
 
 
-def _choose(problem: ConvProblem) -> KernelSpec:
-    device, forced = _device(problem), _forced.get()
-    candidates = [_named(forced)] if forced else kernels(problem.op, problem.device)
-    best: tuple[float, KernelSpec] | None = None
-    refusals = []
-    for spec in candidates:
-        reasons = _reasons(spec, problem, device)
-        if reasons:
-            refusals.append(f"{spec.name} {'; '.join(reasons)}")
-            continue
-        cost = spec.cost(problem, device)
-        if best is None or cost < best[0]:
-            best = cost, spec
-    if best is None:
-        raise NoKernelError(f"no kernel runs {problem.line()}: " + ". ".join(refusals))
-    return best[1]
+def _no_kernel(problem: ConvProblem, candidates: list[Candidate]) -> NoKernelError:
+    refusals = {each.spec.name: each.reasons for each in candidates}
+    if forced := _forced.get():
+        refusals = {forced: _reasons(_named(forced), problem, _device(problem))}
+    text = ". ".join(f"{name} {'; '.join(reasons)}" for name, reasons in refusals.items())
+    return NoKernelError(f"no kernel runs {problem.line()}: {text}")
 
 
-def make_plan(problem: ConvProblem, binding: Binding) -> tuple[KernelSpec, ConvPlan]:
-    """Choose a kernel and make it ready; compiles it on first use."""
-    spec = choose(problem)
+def _plan(spec: KernelSpec, problem: ConvProblem, binding: Binding) -> ConvPlan:
     module, _, function = spec.target.partition(":")
     target = getattr(importlib.import_module(module), function)
-    return spec, target(problem, binding, _device(problem))
+    plan: ConvPlan = target(problem, binding, _device(problem))
+    return plan
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What `explain` says of one kernel.
-
-    Parameters
-    ----------
-    kernel : str
-        Its name.
-    chosen : bool
-        Whether a call would run it.
-    milliseconds : float or None
-        Predicted time; None where it can not run the problem.
-    workspace : int or None
-        Scratch bytes; None where it can not run the problem.
-    reasons : list of str
-        Why it can not run the problem, or why another one is chosen.
-    """
-
-    kernel: str
-    chosen: bool
-    milliseconds: float | None
-    workspace: int | None
-    reasons: list[str]
+def make_plan(
+    problem: ConvProblem, binding: Binding, packed: bool = True
+) -> tuple[KernelSpec, ConvPlan]:
+    """Choose a kernel and make it ready; compiles it on first use."""
+    spec = choose(problem, packed)
+    return spec, _plan(spec, problem, binding)
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """The dispatcher's view of one problem; ``str()`` gives a table."""
+class Operands(NamedTuple):
+    """The arrays of one call; `out` is written to."""
 
-    problem: ConvProblem
-    rows: list[Row]
-
-    @property
-    def chosen(self) -> str:
-        """Name of the kernel that a call would run, "" where there is none."""
-        return next((row.kernel for row in self.rows if row.chosen), "")
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.problem.line()}  {self.problem.dtype}, {self.problem.layout}, "
-            f"{self.problem.flops / 1e6:,.{1 if self.problem.flops > 1e5 else 4}f} MFLOP",
-            f"  {'kernel':<22} {'predicted ms':>12} {'workspace':>10}  why",
-        ]
-        for row in self.rows:
-            time = "-" if row.milliseconds is None else f"{row.milliseconds:.3f}"
-            space = "-" if row.workspace is None else f"{row.workspace / 1024:.0f} KiB"
-            mark = ">" if row.chosen else " "
-            why = "; ".join(row.reasons)
-            lines.append(f"{mark} {row.kernel:<22} {time:>12} {space:>10}  {why}")
-        return "\n".join(lines)
+    x: Any
+    weight: Any
+    bias: Any | None
+    residual: Any | None
+    out: Any
 
 
-def explain(what: ConvProblem | str | Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
-    """Tell which kernel a problem would run, and what stands against every other.
-
-    Parameters
-    ----------
-    what : ConvProblem, str or function
-        A problem, a problem line (see `fastconv.problem.parse_line`), or ``conv1d``, ``conv2d``,
-        ``conv3d`` with the arguments of a call, which is not made.
-    *args, **kwargs
-        Arguments of that call.
+def measure_choice(
+    problem: ConvProblem, binding: Binding, operands: Operands, packed: bool
+) -> bool:
+    """Measure the kernels of lowest predicted cost, unless that was done, and remember the fastest.
 
     Returns
     -------
-    Explanation
-        Printable; its rows hold the same as values.
-
-    Examples
-    --------
-    >>> print(explain("ic64ih56oc64kh3ph1").rows[0].kernel)
-    cpu.im2col_gemm
+    bool
+        Whether something was measured.
     """
-    if isinstance(what, str):
-        problem, _ = parse_line(what)
-    elif isinstance(what, ConvProblem):
-        problem = what
-    else:
-        from .functional import problem_of_call
-
-        problem = problem_of_call(what, *args, **kwargs)
-    return Explanation(problem, _explain_rows(problem))
-
-
-def _explain_rows(problem: ConvProblem) -> list[Row]:
-    device, forced = _device(problem), _forced.get()
-    if forced:
-        _named(forced)
-    refused = {
-        spec.name: _reasons(spec, problem, device) for spec in kernels(problem.op, problem.device)
-    }
-    costs = {
-        spec.name: spec.cost(problem, device)
-        for spec in kernels(problem.op, problem.device)
-        if not refused[spec.name]
-    }
-    winner = forced if forced in costs else min(costs, key=lambda name: costs[name], default=None)
-    if forced and forced not in costs:
-        winner = None
-    rows = []
-    for spec in kernels(problem.op, problem.device):
-        reasons = list(refused[spec.name])
-        able = not reasons
-        if spec.name == winner:
-            reasons = [f"forced by use_kernel({forced!r})" if forced else "lowest predicted time"]
-        elif able and winner and forced:
-            reasons = [f"use_kernel({forced!r}) is in force"]
-        elif able and winner:
-            reasons = [f"{costs[spec.name] / costs[winner]:.1f} times the predicted time"]
-        rows.append(
-            Row(
-                spec.name,
-                spec.name == winner,
-                costs[spec.name] * 1e3 if able else None,
-                spec.workspace(problem, device) if able else None,
-                reasons,
-            )
+    with tuning.lock:
+        if _forced.get() or tuned_choice(problem, packed) is not None:
+            return False
+        able = [each for each in list_candidates(problem, packed) if not each.reasons]
+        able.sort(key=lambda each: each.seconds)
+        if len(able) < 2:
+            return False
+        choice = tuning.race(
+            {
+                each.spec.name: _trial(_plan(each.spec, problem, binding), operands, packed)
+                for each in able[:_MEASURED]
+            }
         )
-    return rows
+        tuning.memory().add(_choice_key(problem, packed), choice)
+        _chosen.clear()
+    return True
+
+
+def _trial(plan: ConvPlan, operands: Operands, packed: bool) -> Callable[[], None]:
+    """Return a call of one kernel that packs its weight before or in it."""
+    x, weight, bias, residual, out = operands
+    if packed:
+        kept = plan.pack(weight)
+        return lambda: plan.run(x, kept, bias, residual, out)
+    return lambda: plan.run(x, plan.pack(weight), bias, residual, out)

@@ -10,7 +10,6 @@ from .calls import (
     Activation,
     Array,
     Padding,
-    PreparedCall,
     Sizes,
     make_problem,
     prepare,
@@ -37,20 +36,16 @@ def problem_of_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> 
     return make_problem(ndim, x[None] if x.ndim == ndim + 1 else x, given["weight"], geometry)
 
 
-def _pack(call: PreparedCall, weight: Array) -> Array | None:
-    return None if call.plan is None else call.plan.pack(weight)
-
-
 def _convolve(
     ndim: int, x: Array, weight: Array, bias: Array | None, geometry: tuple[Any, Any, Any, Any],
-    activation: Activation, residual: Array | None, out: Array | None,
+    activation: Activation, residual: Array | None, out: Array | None, tune: bool,
 ) -> Array:  # fmt: skip
     if getattr(x, "ndim", 0) == ndim + 1:
         x, residual_n, out_n = unbatch(ndim, x, residual, out)
-        result = _convolve(ndim, x, weight, bias, geometry, activation, residual_n, out_n)
+        result = _convolve(ndim, x, weight, bias, geometry, activation, residual_n, out_n, tune)
         return result[0] if out is None else out
-    call = prepare(ndim, x, weight, bias, geometry, activation, residual, out)
-    return run_prepared(call, x, weight, _pack(call, weight), bias, residual, out)
+    call = prepare(ndim, x, weight, bias, geometry, activation, residual, out, False, tune)
+    return run_prepared(call, x, weight, call.pack(weight), bias, residual, out)
 
 
 def conv1d(
@@ -65,6 +60,7 @@ def conv1d(
     activation: Activation = None,
     residual: Array | None = None,
     out: Array | None = None,
+    tune: bool = False,
 ) -> Array:
     """Convolve signals: `conv2d` with one spatial axis.
 
@@ -74,7 +70,7 @@ def conv1d(
         Signals.
     weight : ndarray, shape (K, C / groups, k)
         Filters.
-    bias, stride, padding, dilation, groups, activation, residual, out
+    bias, stride, padding, dilation, groups, activation, residual, out, tune
         As for `conv2d`.
 
     Returns
@@ -89,7 +85,7 @@ def conv1d(
     array([[1., 3., 6., 9., 7.]], dtype=float32)
     """
     geometry = (stride, padding, dilation, groups)
-    return _convolve(1, input, weight, bias, geometry, activation, residual, out)
+    return _convolve(1, input, weight, bias, geometry, activation, residual, out, tune)
 
 
 def conv2d(
@@ -104,6 +100,7 @@ def conv2d(
     activation: Activation = None,
     residual: Array | None = None,
     out: Array | None = None,
+    tune: bool = False,
 ) -> Array:
     """Convolve images: ``out = activation(conv(input, weight) + bias + residual)``.
 
@@ -135,6 +132,11 @@ def conv2d(
         Added before the activation.
     out : ndarray, shape of the output, optional
         Where to write; of the input's dtype and any strides.
+    tune : bool
+        Measure which kernel is fastest the first time that a problem comes, on these arrays, and
+        remember it on disk; this takes some tens of milliseconds (and what compiling the kernels
+        takes). Otherwise the predicted cost decides, unless a measurement is remembered. Kernels
+        differ in the last bits of their results.
 
     Returns
     -------
@@ -150,6 +152,16 @@ def conv2d(
     DeviceError
         For arrays that do not live in the CPU's memory.
 
+    Notes
+    -----
+    - A NaN or an infinity of the input or weight reaches the outputs whose sums it is in. A kernel
+      that transforms the arithmetic (Winograd) may spread it over its own tile of outputs; under
+      ``precision("exact")`` no such kernel runs. Padding counts as zeros that may or may not be
+      multiplied: an infinite weight makes a NaN of a padded position, or is left out there.
+    - Denormal numbers count as zero, so that they do not slow a call; denormals of float16 are
+      ordinary numbers of float32 and stay. The caller's floating-point state is left as it was.
+    - A float16 or bfloat16 result that its type can not hold is infinite.
+
     Examples
     --------
     >>> import numpy as np, fastconv
@@ -160,7 +172,7 @@ def conv2d(
     ((1, 16, 4, 4), 27.0)
     """
     geometry = (stride, padding, dilation, groups)
-    return _convolve(2, input, weight, bias, geometry, activation, residual, out)
+    return _convolve(2, input, weight, bias, geometry, activation, residual, out, tune)
 
 
 def conv3d(
@@ -175,6 +187,7 @@ def conv3d(
     activation: Activation = None,
     residual: Array | None = None,
     out: Array | None = None,
+    tune: bool = False,
 ) -> Array:
     """Convolve volumes or clips: `conv2d` with three spatial axes.
 
@@ -184,7 +197,7 @@ def conv3d(
         Volumes.
     weight : ndarray, shape (K, C / groups, kd, kh, kw)
         Filters.
-    bias, stride, padding, dilation, groups, activation, residual, out
+    bias, stride, padding, dilation, groups, activation, residual, out, tune
         As for `conv2d`.
 
     Returns
@@ -199,4 +212,4 @@ def conv3d(
     (2, 4, 4, 4)
     """
     geometry = (stride, padding, dilation, groups)
-    return _convolve(3, input, weight, bias, geometry, activation, residual, out)
+    return _convolve(3, input, weight, bias, geometry, activation, residual, out, tune)

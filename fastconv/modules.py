@@ -45,6 +45,7 @@ class _Conv:
         groups: int = 1,
         *,
         activation: Activation = None,
+        tune: bool = False,
     ) -> None:
         require_array("weight", weight)
         if weight.ndim != self._ndim + 2:
@@ -63,11 +64,12 @@ class _Conv:
         self.bias = None if bias is None else np.array(bias, order="C")
         self.weight.flags.writeable = False
         self.activation = activation
+        self.tune = tune
         self._geometry = tuple(
             tuple(value) if isinstance(value, list) else value
             for value in (stride, padding, dilation, groups)
         )
-        self._packed: dict[Hashable, Array] = {}
+        self._packed: dict[Hashable, Array | None] = {}
 
     def __repr__(self) -> str:
         names = ("stride", "padding", "dilation", "groups")
@@ -100,6 +102,8 @@ class _Conv:
             self.activation,
             residual,
             out,
+            True,
+            self.tune,
         )
 
     def _pack(self, call: PreparedCall) -> Array | None:
@@ -107,8 +111,7 @@ class _Conv:
             return None
         packed = self._packed.get(call.plan.packing)
         if packed is None:
-            packed = call.plan.pack(self.weight)
-            self._packed[call.plan.packing] = packed
+            packed = self._packed[call.plan.packing] = call.pack(self.weight)
         return packed
 
     def __call__(
@@ -149,6 +152,9 @@ class Conv2d(_Conv):
         Added to each output channel; copied.
     stride, padding, dilation, groups, activation
         As for `fastconv.conv2d`.
+    tune : bool
+        Measure which kernel is fastest the first time that an input of another shape comes, and
+        remember it on disk, as for `fastconv.conv2d`.
 
     Notes
     -----

@@ -7,13 +7,22 @@ about the library but this file and `fastconv.problem`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .problem import ConvProblem
 
-__all__ = ["ACTIVATIONS", "Binding", "ConvPlan", "DeviceInfo", "KernelSpec", "Tolerance"]
+__all__ = [
+    "ACTIVATIONS",
+    "Binding",
+    "ConvPlan",
+    "DeviceInfo",
+    "KernelSpec",
+    "Tolerance",
+    "copy_cost",
+]
 
 #: Activations that a kernel's epilogue applies, with the default of their parameter (alpha).
 ACTIVATIONS: dict[str, float] = {
@@ -126,10 +135,17 @@ class ConvPlan(Protocol):
         """Name of the packed weight's order: plans with equal `packing` share it."""
 
     def pack(self, weight: Any) -> Any:
-        """Return `weight` in the kernel's own order; it depends on the problem alone."""
+        """Return `weight` in the kernel's own order, or itself where that is its order."""
 
     def run(self, x: Any, packed: Any, bias: Any | None, residual: Any | None, out: Any) -> None:
         """Compute into `out`."""
+
+
+def copy_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Return the seconds of bringing a weight into another order: it is read and written once."""
+    stored = {"float64": 8, "float32": 4}.get(problem.dtype, 2)
+    moved = math.prod(problem.weight_shape) * (stored + max(stored, 4))
+    return moved / (20e9 * device.threads) + 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +161,7 @@ class KernelSpec:
     reasons : callable
         Sentences that say why it can not run a problem; empty when it can.
     cost : callable
-        Predicted seconds.
+        Predicted seconds of a call whose weight is packed already.
     target : str
         ``"module:function"``, imported when first run; the function takes (problem, binding,
         device) and returns a `ConvPlan`.
@@ -156,6 +172,8 @@ class KernelSpec:
     exact : bool
         False where the arithmetic is transformed (Winograd, FFT); ``precision("exact")`` leaves
         such kernels out.
+    pack_cost : callable
+        Predicted seconds of packing the weight, which a functional call does each time.
     """
 
     name: str
@@ -167,3 +185,4 @@ class KernelSpec:
     workspace: Callable[[ConvProblem, DeviceInfo], int]
     tolerance: Mapping[str, Tolerance]
     exact: bool = True
+    pack_cost: Callable[[ConvProblem, DeviceInfo], float] = copy_cost

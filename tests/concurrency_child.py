@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numba
 import numpy as np
@@ -40,16 +41,29 @@ DENSE, DEEP, DEPTHWISE = _array(40, 24, 3, 3), _array(12, 8, 3, 3, 3), _array(24
 IMAGE, FILTER = _array(1, 1, 90, 111), _array(2, 1, 7, 7)
 
 
+CALLS: tuple[tuple[Callable[..., np.ndarray], tuple[np.ndarray, ...], dict[str, int]], ...] = (
+    (fastconv.conv2d, (X, DENSE), {"padding": 1}),
+    (fastconv.conv2d, (X, DEPTHWISE), {"padding": 2, "groups": 24}),
+    (fastconv.conv2d, (X, DENSE), {"padding": 4, "dilation": 4}),
+    (fastconv.conv2d, (IMAGE, FILTER), {}),
+    (fastconv.conv3d, (STACK, DEEP), {"padding": 1}),
+)
+# Chosen once: with another number of threads another kernel, of other bits, may be the cheapest.
+KERNELS = [fastconv.explain(function, *args, **words).chosen for function, args, words in CALLS]
+
+
+def run_by(kernel: str, call: Callable[[], np.ndarray]) -> np.ndarray:
+    with fastconv.use_kernel(kernel):
+        return call()
+
+
 def jobs() -> list[Callable[[], np.ndarray]]:
     """Calls that reach different kernels, functional and packed."""
     layer = fastconv.Conv2d(DENSE, padding=1, activation="silu")
+    calls = [partial(function, *args, **words) for function, args, words in CALLS]
     return [
-        lambda: fastconv.conv2d(X, DENSE, padding=1),
-        lambda: layer(X),
-        lambda: fastconv.conv2d(X, DEPTHWISE, padding=2, groups=24),
-        lambda: fastconv.conv2d(X, DENSE, padding=4, dilation=4),
-        lambda: fastconv.conv2d(IMAGE, FILTER),
-        lambda: fastconv.conv3d(STACK, DEEP, padding=1),
+        *(partial(run_by, kernel, call) for kernel, call in zip(KERNELS, calls, strict=True)),
+        partial(run_by, KERNELS[0], partial(layer, X)),
     ]
 
 

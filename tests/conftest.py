@@ -24,3 +24,11 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
         seed = secrets.randbits(32)
     print(f"repeat with: pytest '{request.node.nodeid}' --rng-seed={seed}")
     return np.random.default_rng(seed)
+
+
+@pytest.fixture(autouse=True)
+def no_tuned_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no choice that was once measured on this machine decide which kernel a test runs."""
+    from fastconv import tuning
+
+    monkeypatch.setattr(tuning, "_memory", tuning.Memory(None))

@@ -14,7 +14,6 @@ import ml_dtypes
 import numpy as np
 
 import fastconv
-from fastconv import dispatch
 from fastconv.kernels import reference
 from fastconv.problem import ConvProblem
 from fastconv.spec import KernelSpec, Tolerance
@@ -105,7 +104,7 @@ def gaussians(problem: ConvProblem, rng: np.random.Generator) -> Tensors:
 
 def refusals(spec: KernelSpec, problem: ConvProblem) -> list[str]:
     """The sentences for which a kernel can not run a problem, as `explain` tells them."""
-    rows = dispatch.explain(problem).rows
+    rows = fastconv.explain(problem).rows
     row = next(row for row in rows if row.kernel == spec.name)
     return row.reasons if row.milliseconds is None else []
 

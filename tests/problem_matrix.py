@@ -155,6 +155,27 @@ def dtypes_and_layouts() -> Iterator[ConvProblem]:
         yield problem((6, 6), (5, 6, 17), 3, padding=1, groups=6, **kind)
 
 
+def large_kernels() -> Iterator[ConvProblem]:
+    yield problem((1, 1), (300,), 64, padding=32)
+    yield problem((3, 3), (200,), 65, padding=((64, 0),), groups=3)
+    yield problem((2, 3), (150,), 100, batch=2, padding=50)
+    yield problem((1, 2), (250,), 64, dilation=2)
+    yield problem((16, 6), (70,), 20, padding=9)
+    yield problem((1, 1), (5000,), 129, padding=64)
+    yield problem((1, 1), (40, 50), 9, padding=4)
+    yield problem((3, 3), (33, 147), (13, 11), padding=((6, 6), (5, 4)), groups=3)
+    yield problem((3, 2), (30, 35), 15, batch=2, padding=7)
+    yield problem((2, 4), (20, 21), (21, 17), padding=10, groups=2)  # larger than the map
+    yield problem((1, 1), (17, 70), (3, 31))
+    yield problem((1, 1), (70, 17), (31, 3), padding=1)
+    yield problem((4, 4), (31, 33), 9, dilation=2, groups=4)
+    yield problem((2, 2), (9, 10, 11), (5, 4, 5), padding=2)
+    for dtype, layout in product(DTYPES, ("channels_first", "channels_last", "strided")):
+        kind = {"dtype": dtype, "layout": layout}
+        yield problem((2, 2), (20, 33), (9, 12), padding=4, groups=2, **kind)
+        yield problem((2, 3), (170,), 70, padding=35, **kind)
+
+
 def _random_problem(source: random.Random) -> ConvProblem | None:
     ndim = source.choice((1, 1, 2, 2, 2, 3))
     largest = {1: 90, 2: 40, 3: 9}[ndim]
@@ -203,6 +224,7 @@ FAMILIES = (
     strides_and_dilations,
     groups_batches_and_pads,
     dtypes_and_layouts,
+    large_kernels,
     random_mixtures,
 )
 

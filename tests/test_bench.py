@@ -183,6 +183,7 @@ def made_up() -> Result:
             {
                 "fastconv": took(1.0, 2.0, 9.0, kernel="cpu.im2col_gemm"),
                 "fastconv_functional": took(4.0),
+                "fastconv_best": took(1.9, kernel="cpu.winograd_f4"),
                 "torch": took(3.0, 4.0, 5.0),
                 "onnxruntime": took(8.0),
             },
@@ -192,6 +193,7 @@ def made_up() -> Result:
             {
                 "fastconv": took(2.0, kernel="cpu.direct"),
                 "fastconv_functional": took(2.0),
+                "fastconv_best": took(1.0, kernel="cpu.im2col_gemm"),
                 "torch": took(1.0),
                 "onnxruntime": Measurement(reason="no float64"),
             },
@@ -214,8 +216,17 @@ def test_report_arithmetic() -> None:
     made = report.build("made_up", made_up())
     first, second, third = made["rows"]
     assert first["times_ms"] == pytest.approx(
-        {"fastconv": 2.0, "fastconv_functional": 4.0, "torch": 4.0, "onnxruntime": 8.0}
+        {
+            "fastconv": 2.0,
+            "fastconv_functional": 4.0,
+            "fastconv_best": 1.9,
+            "torch": 4.0,
+            "onnxruntime": 8.0,
+        }
     )
+    assert (first["best_kernel"], first["regret"]) == ("cpu.winograd_f4", pytest.approx(2 / 1.9))
+    assert second["regret"] == pytest.approx(2.0)
+    assert made["good_choices"] == pytest.approx(0.5)  # the third has no figure of its own
     assert first["quartiles_ms"]["torch"] == pytest.approx([3.5, 4.5])
     assert (first["best_peer"], first["speedup"]) == ("torch", pytest.approx(2.0))
     assert first["functional_speedup"] == pytest.approx(1.0)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastconv.bench import command, peers, report, runner, truth, worker
+from fastconv.bench import command, peer, peers, report, runner, truth, worker
 from fastconv.bench.cases import parse_case
 from fastconv.bench.runner import Options
 
 
-class Planted(peers.Peer):
+class Planted(peer.Peer):
     """A peer that returns the truth plus an error."""
 
     name = "planted"
@@ -25,9 +25,9 @@ class Planted(peers.Peer):
     distribution = "numpy"
     offset = 0.0
 
-    def prepare(self, problem: Any, x: np.ndarray, w: np.ndarray) -> peers.Call:
+    def prepare(self, problem: Any, x: np.ndarray, w: np.ndarray) -> peer.Call:
         if problem.ndim == 3:
-            raise peers.Refusal("planted: no 3-D")
+            raise peer.Refusal("planted: no 3-D")
         if problem.ndim == 1:
             raise RuntimeError("planted: broken\nsecond line")
         return lambda: truth.expected(problem, x, w) + self.offset
@@ -83,10 +83,12 @@ COVERED = {
     "opencv": {"filter", "filter64"},
     "fastconv": set(LINES),
     "fastconv_functional": set(LINES),
+    "fastconv_best": set(LINES),
 }
+OWN = ("fastconv", "fastconv_functional", "fastconv_best")
 
 
-@pytest.mark.parametrize("name", ["fastconv", "fastconv_functional", *peers.installed_peers()])
+@pytest.mark.parametrize("name", [*OWN, *peers.installed_peers()])
 def test_peer_is_right_or_says_why_not(name: str, tmp_path: Path) -> None:
     path = str(tmp_path / "truth.npy")
     truths = worker.Worker(None)
@@ -159,16 +161,17 @@ def test_command_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         pytest.skip("torch is not installed")
     suite, file = tmp_path / "tiny.txt", tmp_path / "tiny.json"
     suite.write_text('ic8ih12oc16oh12kh3ph1n"a*2"\ng4ic4iw64oc4kw3pw1n"b"\n')
-    words = (str(suite), "--peers", "torch", "--threads", "1", "--quick", "--json", str(file))
+    words = (str(suite), "--peers", "torch", "--threads", "1", "--best", "--quick")
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    assert command.run(parser.parse_args(words)) == 0
+    assert command.run(parser.parse_args([*words, "--json", str(file)])) == 0
     made = json.loads(file.read_text())
     assert [row["name"] for row in made["rows"]] == ["a", "b"]
     for row in made["rows"]:
-        assert set(row["times_ms"]) == {"fastconv", "fastconv_functional", "torch"}
+        assert set(row["times_ms"]) == {*OWN, "torch"}
         assert row["best_peer"] == "torch"
-        assert row["kernel"].startswith("cpu.")
-    assert set(made["machine"]["versions"]) == {"fastconv", "fastconv_functional", "torch"}
+        assert row["kernel"].startswith("cpu.") and row["best_kernel"].startswith("cpu.")
+        assert row["regret"] > 0
+    assert set(made["machine"]["versions"]) == {*OWN, "torch"}
     assert made["min_speedup"] <= made["geomean_speedup"]
     assert "geometric mean" in capsys.readouterr().out

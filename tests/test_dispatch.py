@@ -82,11 +82,31 @@ def test_explain_takes_a_problem_a_line_or_a_call() -> None:
         fastconv.explain(fastconv.conv2d, x, weight, padding=1),
         fastconv.explain(fastconv.conv2d, x, weight, None, 1, 1, activation="relu"),
     ]
-    assert len({str(each.chosen) for each in told}) == 1
+    assert {each.chosen for each in told[:2]} == {dispatch.choose(DENSE).name}
+    assert {each.chosen for each in told[2:]} == {dispatch.choose(DENSE, packed=False).name}
     last = np.moveaxis(np.ones((1, 14, 14, 16), np.float32), -1, 1)
     assert fastconv.explain(fastconv.conv2d, last, weight, padding="same").chosen
     one = fastconv.explain(fastconv.conv1d, np.ones((4, 9)), np.ones((4, 1, 3)), groups=4)
-    assert one.chosen == dispatch.choose(problem((4, 4), (9,), 3, groups=4, dtype="float64")).name
+    of = problem((4, 4), (9,), 3, groups=4, dtype="float64")
+    assert one.chosen == dispatch.choose(of, packed=False).name
+
+
+def test_a_weight_that_is_packed_in_each_call_costs_its_packing() -> None:
+    weighty = problem((512, 512), (7, 7), 3, padding=1)
+    x, weight = arrays(weighty)
+    once, each_call = (
+        fastconv.explain(weighty),
+        fastconv.explain(fastconv.conv2d, x, weight, padding=1),
+    )
+    assert (once.packed, each_call.packed) == (True, False)
+    for before, after in zip(once.rows, each_call.rows, strict=True):
+        if before.milliseconds is None:
+            assert before.pack_milliseconds is after.pack_milliseconds is after.milliseconds is None
+            continue
+        assert before.pack_milliseconds == 0 <= after.pack_milliseconds
+        assert after.milliseconds == pytest.approx(before.milliseconds + after.pack_milliseconds)
+    assert each_call.chosen == dispatch.choose(weighty, packed=False).name
+    assert "once" in str(once) and "in each call" in str(each_call)
 
 
 def test_explain_refuses_bad_arguments_as_the_call_does() -> None:

@@ -238,3 +238,44 @@ def test_two_calls_agree_to_the_last_bit(
             for _ in range(3)
         }
     assert len(results) == 1
+
+
+@pytest.mark.parametrize(("spec", "each"), supported(SMALL_PROBLEMS))
+def test_float16_overflows_to_infinity(spec: KernelSpec, each: ConvProblem) -> None:
+    each = each.with_(dtype="float16")
+    if refusals(spec, each):
+        return
+    channels = np.arange(each.out_channels).reshape(-1, *(1,) * (each.ndim + 1)) % 3
+    weight = np.choose(channels, [256.0, 2.0**-8, -256.0]).astype(np.float16)
+    x = np.full(each.x_shape, 256, np.float16)
+    tensors = small_integers(each, np.random.default_rng(0))
+    tensors.x[...], tensors.weight[...], tensors.bias[...] = x, weight, 0
+    tensors.residual[...] = 0
+    truth = expected(each, tensors)
+    with np.errstate(over="ignore"):
+        truth = truth.astype(np.float16).astype(np.float64)
+    assert np.isinf(truth).any() and np.isfinite(truth).any()
+    with dispatch.use_kernel(spec.name):
+        for epilogue in (False, True):
+            actual = functional(each, tensors, epilogue=epilogue, out=None)
+            assert_close(actual, truth, spec.tolerance["float16"], f"epilogue {epilogue}")
+
+
+@pytest.mark.parametrize(("spec", "each"), supported(SMALL_PROBLEMS))
+def test_denormals_count_as_zero_but_those_of_float16(
+    spec: KernelSpec, each: ConvProblem, rng: np.random.Generator
+) -> None:
+    for dtype, tiny in (("float32", 1e-40), ("float64", 1e-310), ("float16", 2.0**-24)):
+        of = each.with_(dtype=dtype)
+        if refusals(spec, of):
+            continue
+        tensors = small_integers(of, rng)
+        tensors.x[...] = tensors.x * tensors.x.dtype.type(tiny)
+        tensors.bias[...] = tensors.residual[...] = 0
+        truth = expected(of, tensors) if dtype == "float16" else np.zeros(of.out_shape)
+        scale = max(np.max(np.abs(truth)), tiny)
+        with dispatch.use_kernel(spec.name):
+            for epilogue in (False, True):
+                actual = functional(of, tensors, epilogue=epilogue, out=None)
+                error = np.max(np.abs(actual.astype(np.float64) - truth))
+                assert error <= spec.tolerance[dtype].relative * scale, dtype

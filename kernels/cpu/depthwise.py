@@ -16,14 +16,26 @@ from __future__ import annotations
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from . import sliding, stencil
+from . import depthwise_blocks, depthwise_channels_last, sliding, stencil
 from .plan import CpuPlan
-from .sliding import workspace
+from .strips import cut_cycles
 
 __all__ = ["plan", "workspace"]
 
 
+def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
+    """Return the scratch bytes of a call, over all threads."""
+    return sliding.workspace(problem, device)
+
+
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding."""
-    way = stencil if stencil.fits(problem, binding) else sliding
+    if depthwise_channels_last.fits(problem, binding, device):
+        return depthwise_channels_last.plan(problem, binding, device)
+    in_place = stencil.fits(problem, binding, device)
+    if depthwise_blocks.fits(problem, binding, device):
+        rows = cut_cycles(problem, device)
+        if depthwise_blocks.cycles(problem, device) < rows:
+            return depthwise_blocks.plan(problem, binding, device)
+    way = stencil if in_place else sliding
     return way.plan(problem, binding, device)

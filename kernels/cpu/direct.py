@@ -25,5 +25,5 @@ __all__ = ["plan", "workspace"]
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding."""
-    way = stencil if stencil.fits(problem, binding) else sliding
+    way = stencil if stencil.fits(problem, binding, device) else sliding
     return way.plan(problem, binding, device)

@@ -16,17 +16,19 @@ cycles of multiply-adds and asks for 176 bytes, 7 a cycle, of the 32 that L2 del
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numba
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from . import jit
 from .isa import Tile
 from .vectors import (
+    I1,
     I8,
     I64,
     ITEMSIZE,
@@ -41,10 +43,14 @@ from .vectors import (
     literals,
     load_vector,
     pointer,
+    prefetch,
     store_vector,
 )
 
 __all__ = ["call_tile", "multiply_tile", "tile_address"]
+
+#: Rows, vectors and lanes of a tile.
+Shape = tuple[int, ...]
 
 
 def _at(builder: Any, base: Any, offset: Any, kind: ir.Type) -> Any:
@@ -94,68 +100,36 @@ def _reduction_loop(
     return result
 
 
-def _load_tile(
-    builder: Any,
-    c: Any,
-    c_pitch: Any,
-    shape: tuple[int, ...],
-    masks: list[Any] | None,
-    code: int,
-) -> list[list[Any]]:
-    """Emit loads of C."""
+def _rows(builder: Any, tile: _TileArguments, shape: Shape, code: int) -> list[list[Any]]:
+    """Return the addresses of C's vectors."""
     mr, nv, lanes = shape
-    size, tile = ITEMSIZE[code], []
-    for i in range(mr):
-        row = builder.gep(c, [builder.mul(c_pitch, I64(i))])
-        addresses = [builder.gep(row, [I64(j * lanes * size)]) for j in range(nv)]
-        tile.append([
-            load_vector(builder, address, lanes, code, masks[j] if masks else None)
-            for j, address in enumerate(addresses)
-        ])  # fmt: skip
-    return tile
+    pitches = [builder.gep(tile.c, [builder.mul(tile.c_pitch, I64(i))]) for i in range(mr)]
+    steps = [I64(j * lanes * ITEMSIZE[code]) for j in range(nv)]
+    return [[builder.gep(row, [step]) for step in steps] for row in pitches]
 
 
-def _store_tile(
-    builder: Any, c: Any, c_pitch: Any, tile: list[list[Any]], masks: list[Any] | None, code: int
-) -> None:
-    """Emit stores to C."""
-    lanes, size = tile[0][0].type.count, ITEMSIZE[code]
-    for i, values in enumerate(tile):
-        row = builder.gep(c, [builder.mul(c_pitch, I64(i))])
-        for j, value in enumerate(values):
-            address = builder.gep(row, [I64(j * lanes * size)])
-            store_vector(builder, address, value, code, masks[j] if masks else None)
+def _each(tile: list[list[Any]], others: list[list[Any]], change: Any) -> list[list[Any]]:
+    """Return ``change(value, other, column)`` of each pair of vectors."""
+    return [
+        [change(value, other, j) for j, (value, other) in enumerate(zip(row, more, strict=True))]
+        for row, more in zip(tile, others, strict=True)
+    ]
 
 
-def _first_sums(
-    builder: Any, tile: _TileArguments, shape: tuple[int, ...], masks: list[Any], code: int
-) -> list[list[Any]]:
-    """Emit the sums' start: C where `accumulate`, else the bias."""
-    mr, nv, lanes = shape
-    kind, size = compute_ir(code), ITEMSIZE[code]
-    whole, edge, fresh, begin = (
-        builder.append_basic_block(name) for name in ("load_c", "load_c_edge", "bias", "begin")
-    )
-    switch = builder.switch(tile.accumulate, fresh)
-    switch.add_case(I64(1), whole)
-    switch.add_case(I64(2), edge)
-    starts = []
-    for block, flags in ((whole, None), (edge, masks)):
-        builder.position_at_end(block)
-        starts.append((_load_tile(builder, tile.c, tile.c_pitch, shape, flags, code), block))
-        builder.branch(begin)
-    builder.position_at_end(fresh)
-    scalars = [builder.load(_at(builder, tile.bias, I64(i * size), kind), align=size)
-               for i in range(mr)]  # fmt: skip
-    starts.append(([[broadcast(builder, scalar, lanes)] * nv for scalar in scalars], fresh))
-    builder.branch(begin)
-    builder.position_at_end(begin)
-    result = [[builder.phi(ir.VectorType(kind, lanes)) for _ in range(nv)] for _ in range(mr)]
-    for values, block in starts:
-        for i in range(mr):
-            for j in range(nv):
-                result[i][j].add_incoming(values[i][j], block)
-    return result
+def _where(builder: Any, condition: Any, tile: list[list[Any]], change: Any) -> list[list[Any]]:
+    """Emit a change of the tile that is skipped where the condition does not hold."""
+    before = builder.block
+    with builder.if_then(condition):
+        changed = change()
+        inside = builder.block
+
+    def merged(value: Any, other: Any, _: int) -> Any:
+        phi = builder.phi(value.type)
+        phi.add_incoming(value, before)
+        phi.add_incoming(other, inside)
+        return phi
+
+    return _each(tile, changed, merged)
 
 
 @dataclass(slots=True)
@@ -176,33 +150,67 @@ class _TileArguments:
     width: Any
 
 
-def _emit_tile(builder: Any, tile: _TileArguments, shape: tuple[int, ...], code: int) -> None:
-    """Emit one tile: start, loop, clamp, store."""
+def _first_sums(builder: Any, tile: _TileArguments, shape: Shape, code: int) -> list[list[Any]]:
+    """Emit the sums' start: the bias, or zero where C is added in the end."""
+    mr, nv, lanes = shape
+    kind, size = compute_ir(code), ITEMSIZE[code]
+    zeros = ir.Constant(ir.ArrayType(kind, mr), None)
+    nothing = cgutils.global_constant(builder.module, "no_bias", zeros)
+    nothing = builder.bitcast(nothing, tile.bias.type)
+    bias = builder.select(builder.trunc(tile.accumulate, I1), nothing, tile.bias)
+    scalars = [builder.load(_at(builder, bias, I64(i * size), kind), align=size)
+               for i in range(mr)]  # fmt: skip
+    return [[broadcast(builder, scalar, lanes)] * nv for scalar in scalars]
+
+
+def _finished(
+    builder: Any, tile: _TileArguments, sums: list[list[Any]], c: Any, masks: Any, code: int
+) -> list[list[Any]]:
+    """Emit what follows the loop: C is added, then the clamp, each only where it is wanted."""
+    lanes, kind = sums[0][0].type.count, compute_ir(code)
+
+    def add_c() -> list[list[Any]]:
+        return _each(sums, c, lambda value, address, j: builder.fadd(
+            value, load_vector(builder, address, lanes, code, masks[j])))  # fmt: skip
+
+    total = _where(builder, builder.trunc(tile.accumulate, I1), sums, add_c)
+    bounded = builder.or_(
+        builder.fcmp_ordered(">", tile.low, ir.Constant(kind, -math.inf)),
+        builder.fcmp_ordered("<", tile.high, ir.Constant(kind, math.inf)),
+    )
+
+    def clamp() -> list[list[Any]]:
+        floor, ceiling = (broadcast(builder, bound, lanes) for bound in (tile.low, tile.high))
+        return _each(total, total, lambda value, _, j: clamp_high(
+            builder, clamp_low(builder, value, floor), ceiling))  # fmt: skip
+
+    return _where(builder, bounded, total, clamp)
+
+
+def _emit_tile(builder: Any, tile: _TileArguments, shape: Shape, code: int, whole: bool) -> None:
+    """Emit one tile: start, loop, finish, store; without masks where it is `whole`."""
     _, nv, lanes = shape
-    masks = [first_lanes(builder, tile.width, lanes, j * lanes) for j in range(nv)]
-    full = builder.icmp_signed(">=", tile.width, I64(nv * lanes))
-    origin = builder.select(full, I64(1), I64(2))
-    tile.accumulate = builder.mul(tile.accumulate, origin)
-    start = _first_sums(builder, tile, shape, masks, code)
+    masks = [None if whole else first_lanes(builder, tile.width, lanes, j * lanes)
+             for j in range(nv)]  # fmt: skip
+    c = _rows(builder, tile, shape, code)
+    for row in c:
+        for address in row:
+            prefetch(builder, address, write=True)
+    start = _first_sums(builder, tile, shape, code)
     steps = (tile.a_step, tile.b_step, tile.kc)
     sums = _reduction_loop(builder, start, tile.a, tile.b, steps, code)
-    floor, ceiling = (broadcast(builder, bound, lanes) for bound in (tile.low, tile.high))
-    sums = [[clamp_high(builder, clamp_low(builder, value, floor), ceiling) for value in row]
-            for row in sums]  # fmt: skip
-    with builder.if_else(full) as (whole, edge):
-        with whole:
-            _store_tile(builder, tile.c, tile.c_pitch, sums, None, code)
-        with edge:
-            _store_tile(builder, tile.c, tile.c_pitch, sums, masks, code)
+    for values, addresses in zip(_finished(builder, tile, sums, c, masks, code), c, strict=True):
+        for value, address, mask in zip(values, addresses, masks, strict=True):
+            store_vector(builder, address, value, code, mask)
 
 
 @intrinsic(prefer_literal=True)
 def multiply_tile(
     typingctx: Any, a: Any, a_step: Any, b: Any, b_step: Any, kc: Any, c: Any, c_pitch: Any,
     bias: Any, accumulate: Any, low: Any, high: Any, width: Any,
-    mr: Any, nv: Any, lanes: Any, code: Any,
+    mr: Any, nv: Any, lanes: Any, code: Any, whole: Any,
 ) -> Any:  # fmt: skip
-    """Compute one tile; the last four arguments are literal.
+    """Compute one tile; the last five arguments are literal.
 
     Parameters
     ----------
@@ -215,19 +223,21 @@ def multiply_tile(
     c, c_pitch : intp
         Address of the output and bytes between its rows.
     bias : intp
-        Address of `mr` numbers to start from where `accumulate` is 0.
+        Address of `mr` numbers to add where `accumulate` is 0.
     accumulate : intp
-        1 to start from what C holds.
+        1 to add what C holds.
     low, high : float64
-        Clamp of the result.
+        Clamp of the result; skipped where they are infinite.
     width : intp
         Lanes to store; less than ``nv * lanes`` at an edge.
     mr, nv, lanes, code : literal int
         The tile, and the storage code of all operands (F32 or F64).
+    whole : literal int
+        1 where `width` is the tile's own: no masks.
     """
     shape = literals((mr, nv, lanes))
-    storage = literal(code)
-    if shape is None or storage is None:
+    storage, unmasked = literal(code), literal(whole)
+    if shape is None or storage is None or unmasked is None:
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -237,27 +247,30 @@ def multiply_tile(
         kind = compute_ir(storage)
         if kind != tile.low.type:
             tile.low, tile.high = builder.fptrunc(tile.low, kind), builder.fptrunc(tile.high, kind)
-        _emit_tile(builder, tile, shape, storage)
+        _emit_tile(builder, tile, shape, storage, bool(unmasked))
         return context.get_dummy_value()
 
     word, real = types.intp, types.float64
-    signature = types.void(*([word] * 9), real, real, word, mr, nv, lanes, code)
+    signature = types.void(*([word] * 9), real, real, word, mr, nv, lanes, code, whole)
     return signature, codegen
 
 
 def _make_rows(tile: Tile, code: int, mr: int) -> Any:
     """Return a function that computes `mr` rows, on one vector where the width fits in it."""
-    nv, lanes = tile.nv, tile.lanes
+    nv, lanes, nr = tile.nv, tile.lanes, tile.nr
 
     @numba.njit
     def rows(a: int, a_step: int, b: int, b_step: int, kc: int, c: int, c_pitch: int,
              bias: int, accumulate: int, low: float, high: float, width: int) -> None:  # fmt: skip
-        if width > lanes:
+        if width == nr:
             multiply_tile(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width,
-                          mr, nv, lanes, code)  # fmt: skip
+                          mr, nv, lanes, code, 1)  # fmt: skip
+        elif width > lanes:
+            multiply_tile(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width,
+                          mr, nv, lanes, code, 0)  # fmt: skip
         else:
             multiply_tile(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width,
-                          mr, 1, lanes, code)  # fmt: skip
+                          mr, 1, lanes, code, 0)  # fmt: skip
 
     return rows
 
@@ -274,13 +287,17 @@ def tile_address(tile: Tile, code: int) -> int:
     fits in one vector takes a narrower tile, so an edge costs what it holds. It is compiled once
     for all kernels.
     """
-    mr, size = tile.mr, ITEMSIZE[code]
+    mr, nv, lanes, nr, size = tile.mr, tile.nv, tile.lanes, tile.nr, ITEMSIZE[code]
     rows_full, rows_4, rows_2, rows_1 = (_make_rows(tile, code, n) for n in (mr, 4, 2, 1))
     rows_8 = _make_rows(tile, code, 8) if mr > 8 else rows_4  # never asked for where mr <= 8
 
     def any_rows(a: int, a_step: int, b: int, b_step: int, kc: int, c: int, c_pitch: int,
                  bias: int, accumulate: int, low: float, high: float, width: int,
                  rows: int) -> None:  # fmt: skip
+        if rows == mr and width == nr:
+            multiply_tile(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width,
+                          mr, nv, lanes, code, 1)  # fmt: skip
+            return
         if rows == mr:
             rows_full(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width)
             return

@@ -59,6 +59,8 @@ Region = tuple[tuple[int, ...], ...]
 
 _FIELDS = (
     *FINISH_FIELDS,
+    "in_place",  # 1 where full panels are read from the input itself
+    "spread",  # runs of blocks, far apart, that are worked on side by side
     "channel_block",  # input channels of one block of the reduction
     "panels",  # panels of one task
     "blocks",  # tasks along the pixels of all regions
@@ -110,24 +112,28 @@ def _make_multiply_block(tile: Tile, compute: int) -> Any:
 
     @numba.njit
     def multiply_run(
-        g: Any, a: int, b: int, kc: int, rows: int, width: int, panel_bytes: int,
+        g: Any, a: int, b: int, x: int, kc: int, rows: int, width: int, panel_bytes: int,
         c: int, pitch: int, bias: int, accumulate: int, last: int,
     ) -> None:  # fmt: skip
         low, high = -np.inf, np.inf
         if last and not g.has_residual:
             low, high = g.low, g.high
         a_pitch = g.c * g.kd * g.kh * g.kw * mr * size
+        there = width // nr * nr * g.in_place
         for row in range(0, rows, mr):
             for start in range(0, width, nr):
+                panel, step = x + start * size, g.xc
+                if start >= there:
+                    panel, step = b + (start - there) // nr * panel_bytes, nr * size
                 call_tile(
-                    g.tile, a + row // mr * a_pitch, mr * size, b + start // nr * panel_bytes,
-                    nr * size, kc, c + row * pitch + start * size, pitch, bias + row * size,
+                    g.tile, a + row // mr * a_pitch, mr * size, panel, step, kc,
+                    c + row * pitch + start * size, pitch, bias + row * size,
                     accumulate, low, high, min(nr, width - start), min(mr, rows - row),
                 )  # fmt: skip
 
     @numba.njit
     def multiply_block(
-        g: Any, region: int, a: int, b: int, channels: int, rows: int, width: int,
+        g: Any, region: int, a: int, b: int, x: int, channels: int, rows: int, width: int,
         panel_bytes: int, c: int, pitch: int, bias: int, first: int, last: int,
     ) -> None:  # fmt: skip
         """Split the region's taps into runs that are contiguous in A, and multiply each run."""
@@ -145,8 +151,8 @@ def _make_multiply_block(tile: Tile, compute: int) -> Any:
             for j in range(inner):
                 tap = ((d0 + i) * g.kh + h0 + j) * g.kw + w0
                 multiply_run(
-                    g, a + tap * channels * mr * size, b + done * step * nr * size, step, rows,
-                    width, panel_bytes, c, pitch, bias, int(done > 0 or not first),
+                    g, a + tap * channels * mr * size, b + done * step * nr * size, x, step,
+                    rows, width, panel_bytes, c, pitch, bias, int(done > 0 or not first),
                     int(last and done == outer * inner - 1),
                 )  # fmt: skip
                 done += 1
@@ -168,7 +174,11 @@ def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
         workspace: int, number: int, worker: int,
     ) -> None:  # fmt: skip
         g = _view(geometry)
-        block, rest = number % g.blocks, number // g.blocks
+        run, rest = number % g.spread, number // g.spread
+        run_blocks = (g.blocks + g.spread - 1) // g.spread
+        block, rest = run * run_blocks + rest % run_blocks, rest // run_blocks
+        if block >= g.blocks:
+            return
         part, rest = rest % g.parts, rest // g.parts
         group, image = rest % g.groups, rest // g.groups
 
@@ -195,14 +205,16 @@ def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
         for c0 in range(0, g.c, g.channel_block):
             channels = min(g.channel_block, g.c - c0)
             panel_bytes = channels * _active_taps(region) * nr * size
-            for panel in range(0, width, nr):
+            there = width // nr * nr * g.in_place
+            for panel in range(there, width, nr):
                 pack_pixels(
                     g, region, x, c0, c0 + channels, start + panel, segments, chunks,
-                    b + panel // nr * panel_bytes,
+                    b + (panel - there) // nr * panel_bytes,
                 )  # fmt: skip
             multiply_block(
-                g, region, weight + c0 * taps * mr * size, b, channels, rows, width, panel_bytes,
-                sums, pitch, bias + channel * size, int(c0 == 0), int(c0 + channels == g.c),
+                g, region, weight + c0 * taps * mr * size, b, x + c0 * g.xc + start * size,
+                channels, rows, width, panel_bytes, sums, pitch, bias + channel * size,
+                int(c0 == 0), int(c0 + channels == g.c),
             )  # fmt: skip
 
         if g.needs_finish:
@@ -343,6 +355,20 @@ def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
     return workspace_bytes(problem, device, whole(problem), direct)
 
 
+def is_pointwise(problem: ConvProblem, binding: Binding) -> bool:
+    """Return whether a channel's pixels are the columns of the matrix, as they lie in memory."""
+    if math.prod(problem.kernel_size) > 1 or any(max(pair) for pair in problem.padding):
+        return False
+    if max(problem.stride) > 1 or problem.dtype not in ("float32", "float64"):
+        return False
+    expected = ITEMSIZE[storage_code(problem.dtype)]
+    for size, step in zip(reversed(problem.in_size), reversed(binding.x_strides[2:]), strict=True):
+        if step != expected and size > 1:
+            return False
+        expected *= size
+    return True
+
+
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding."""
     return plan_regions(problem, binding, device, whole(problem))
@@ -366,8 +392,12 @@ def plan_regions(
     tile, storage, compute, fields = _layout(problem, device, regions, direct)
     table, blocks = _region_table(problem, regions, fields["panels"] * tile.nr)
     workers = worth_helpers(problem.macs, device.threads)
+    images = problem.batch * problem.groups
     fields |= finish_fields(binding, direct)
     fields["tile"] = tile_address(tile, compute)
+    fields["in_place"] = int(is_pointwise(problem, binding) and len(regions) == 1)
+    fields["spread"] = max(1, min(workers, blocks))
+    run_blocks = -(-blocks // fields["spread"])
     fields |= {"blocks": blocks, "regions": table.ctypes.data, "region_count": len(regions)}
     key = (tile.mr, tile.nv, tile.lanes, storage)
     row_panels = -(-(problem.out_channels // problem.groups) // tile.mr)
@@ -376,7 +406,7 @@ def plan_regions(
     pack = compile_kernel(_make_pack_kernel(tile, storage, compute), "im2col_gemm_pack", *key)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields[name] for name in _FIELDS}),
-        stages=(Stage(kernel, problem.batch * problem.groups * fields["parts"] * blocks),),
+        stages=(Stage(kernel, images * fields["parts"] * fields["spread"] * run_blocks),),
         workers=workers,
         workspace_bytes=fields["worker_bytes"] * workers,
         compute=compute_dtype(problem.dtype),

@@ -47,12 +47,10 @@ def measure(dtype: str, device: DeviceInfo) -> float:
     weight: Any = np.ones((_STEPS, tile.mr), dtype)
     bias, out = np.zeros(tile.mr, dtype), np.empty((device.threads, tile.mr, tile.nr), dtype)
     kernel = compile_kernel(_task, "peak")
+    job = pool.make_job(kernel, table.ctypes.data, device.threads, device.threads)
     best = np.inf
     for _ in range(_RUNS):
         start = time.perf_counter()
-        pool.run(
-            kernel, table.ctypes.data, x, weight, bias, None, out, None, device.threads,
-            device.threads,
-        )  # fmt: skip
+        pool.run(job.ctypes.data, device.threads, (x, weight, bias, None, out, None))
         best = min(best, time.perf_counter() - start)
     return 2.0 * tile.mr * tile.nr * _STEPS * _CALLS * device.threads / best

@@ -15,10 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.config import config
+from fastconv.problem import ConvProblem
+from fastconv.spec import Binding
 
 from . import jit, pool
 
-__all__ = ["CpuPlan", "Stage", "compile_kernel", "compute_dtype", "worth_helpers"]
+__all__ = [
+    "CpuPlan",
+    "Stage",
+    "compile_kernel",
+    "compute_dtype",
+    "in_weight_order",
+    "worth_helpers",
+]
 
 #: Below so many multiply-adds a helper costs more than it brings (a hand-over is a microsecond).
 _SERIAL_MACS = 100_000
@@ -42,9 +51,30 @@ def compute_dtype(dtype: str) -> type[np.floating[Any]]:
     return np.float64 if dtype == "float64" else np.float32
 
 
+def in_weight_order(problem: ConvProblem, binding: Binding) -> bool:
+    """Return whether a weight lies in memory in its logical order and in compute precision."""
+    if problem.dtype not in ("float32", "float64"):
+        return False
+    expected = np.dtype(problem.dtype).itemsize
+    for size, stride in zip(
+        reversed(problem.weight_shape), reversed(binding.weight_strides), strict=True
+    ):
+        if stride != expected and size > 1:
+            return False
+        expected *= size
+    return True
+
+
 def worth_helpers(macs: int, threads: int) -> int:
     """Return how many threads a job of so many multiply-adds should be given."""
     return threads if macs > _SERIAL_MACS else 1
+
+
+def _aligned(size: int) -> NDArray[np.uint8]:
+    """Return fresh memory aligned to a cache line: no vector then reaches over two lines."""
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size]
 
 
 def _workspace(size: int) -> NDArray[np.uint8] | None:
@@ -53,9 +83,7 @@ def _workspace(size: int) -> NDArray[np.uint8] | None:
         return None
     kept: NDArray[np.uint8] | None = getattr(_kept, "memory", None)
     if kept is None or kept.size < size:
-        raw = np.empty(size + 64, np.uint8)
-        start = -raw.ctypes.data % 64
-        kept = raw[start : start + size]
+        kept = _aligned(size)
         if size <= _KEPT_BYTES:
             _kept.memory = kept
     if config.poison_workspace:
@@ -89,8 +117,8 @@ class CpuPlan:
         NumPy type of sums; the bias is brought to it.
     bias_size : int
         Output channels.
-    pack_stage : Stage
-        The weight packer.
+    pack_stage : Stage or None
+        The weight packer; None where the kernel reads the weight as it is (`in_weight_order`).
     pack_bytes : int
         Scratch memory of the weight packer.
     packed_size : int
@@ -105,28 +133,46 @@ class CpuPlan:
     workspace_bytes: int
     compute: type[np.floating[Any]]
     bias_size: int
-    pack_stage: Stage
+    pack_stage: Stage | None
     pack_bytes: int
     packed_size: int
     packing: Hashable
     tables: tuple[NDArray[Any], ...] = ()
-    geometry: int = field(init=False)
+    jobs: tuple[NDArray[np.int64], ...] = field(init=False)
+    addresses: tuple[int, ...] = field(init=False)
+    pack_workers: int = field(init=False)
+    pack_job: NDArray[np.int64] = field(init=False)
+    bias_dtype: np.dtype[Any] = field(init=False)
     no_bias: NDArray[Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "geometry", self.record.ctypes.data)
-        object.__setattr__(self, "no_bias", np.zeros(self.bias_size, self.compute))
+        geometry = self.record.ctypes.data
+        packer = self.pack_stage or Stage(0, 0)
+        pack_workers = worth_helpers(32 * self.packed_size, self.workers)
+        jobs = tuple(
+            pool.make_job(stage.kernel, geometry, stage.tasks, self.workers)
+            for stage in self.stages
+        )
+        values = {
+            "jobs": jobs,
+            "addresses": tuple(job.ctypes.data for job in jobs),
+            "pack_workers": pack_workers,
+            "pack_job": pool.make_job(packer.kernel, geometry, packer.tasks, pack_workers),
+            "bias_dtype": np.dtype(self.compute),
+            "no_bias": np.zeros(self.bias_size, self.compute),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
         """Return `weight` in the kernel's order."""
-        packed = np.empty(self.packed_size, self.compute)
+        if self.pack_stage is None:
+            return weight
+        packed = _aligned(self.packed_size * np.dtype(self.compute).itemsize).view(self.compute)
         if config.poison_workspace:
             packed.fill(np.nan)
-        pool.run(
-            self.pack_stage.kernel, self.geometry, weight, None, None, None, packed,
-            _workspace(self.pack_bytes),
-            self.pack_stage.tasks, worth_helpers(32 * packed.size, self.workers),
-        )  # fmt: skip
+        operands = (weight, None, None, None, packed, _workspace(self.pack_bytes))
+        pool.run(self.pack_job.ctypes.data, self.pack_workers, operands)
         return packed
 
     def run(
@@ -140,11 +186,8 @@ class CpuPlan:
         """Compute into `out`."""
         if bias is None:
             bias = self.no_bias
-        elif bias.dtype != self.compute or not bias.flags.c_contiguous:
+        elif bias.dtype != self.bias_dtype or not bias.flags.c_contiguous:
             bias = np.ascontiguousarray(bias, self.compute)
-        workspace = _workspace(self.workspace_bytes)
-        for stage in self.stages:
-            pool.run(
-                stage.kernel, self.geometry, x, packed, bias, residual, out, workspace, stage.tasks,
-                self.workers,
-            )  # fmt: skip
+        operands = (x, packed, bias, residual, out, _workspace(self.workspace_bytes))
+        for job in self.addresses:
+            pool.run(job, self.workers, operands)

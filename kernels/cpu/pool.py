@@ -13,6 +13,7 @@ state that they share with the caller is an array of integers::
     done        finished tasks of the job in work
     busy        1 while a caller owns the pool
     yield       address of the system's function that gives the processor to others
+    none        address of Python's None
     job         function, operands, tasks, workers
     parked[w]   1 while helper w sleeps
 
@@ -24,6 +25,10 @@ no oversubscription. After a fork the child starts with a fresh state and fresh 
 A kernel is ``void(geometry, x, weight, bias, residual, out, workspace, task, worker)``, all
 integers. Tasks must not depend on each other, and no sum may depend on which worker took it: then
 results are the same bits for any number of threads.
+
+While a thread works on tasks it takes denormal numbers for zero, since one of them makes an
+instruction some hundred cycles long; the caller's own floating-point mode, its flags too, is back
+in force when the call returns.
 """
 
 from __future__ import annotations
@@ -40,14 +45,18 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 from . import jit
-from .vectors import I32, I64, call, call_address, pointer
+from .vectors import I8, I32, I64, call, call_address, pointer
 
-__all__ = ["run"]
+__all__ = ["make_job", "run"]
+
+Array = NDArray[Any] | None
+Operands = tuple[Array, Array, Array, Array, Array, Array]
 
 _OPERANDS = 7  # geometry, x, weight, bias, residual, out, workspace
-_TICKET, _DONE, _BUSY, _YIELD, _JOB, _PARKED = 0, 8, 16, 24, 32, 48
+_TICKET, _DONE, _BUSY, _YIELD, _NONE, _JOB, _PARKED = 0, 8, 16, 24, 25, 32, 48
 _TASKS, _WORKERS = _OPERANDS + 1, _OPERANDS + 2  # words of the job, after function and operands
 _CLOSED = 0xFFFFFFFF  # a next task that no job has
 _LINE = 8  # words in a cache line: flags written by different threads do not share one
@@ -55,9 +64,17 @@ _MOST_WORKERS = 256
 _SPINS = 40_000  # pauses before a helper parks: about a millisecond
 _IMPATIENCE = 4_000  # pauses before a waiting caller offers its processor to others
 
-# In CPython every object starts with its header, and NumPy's array struct continues with the data
-# pointer; `np.ndarray.ctypes.data` tells the same address and takes a microsecond.
+# In CPython every object starts with its header. A tuple's items stand behind it, and NumPy's array
+# struct continues with the data pointer. Reading both in machine code takes nanoseconds;
+# `np.ndarray.ctypes.data` tells the same address and takes a microsecond.
 _DATA_OFFSET = object.__basicsize__
+_ITEM_OFFSET = tuple.__basicsize__
+
+# Bits of the floating-point control word that make denormals zero, as operands and as results:
+# DAZ and FTZ of MXCSR (Intel SDM vol. 1, 10.2.3), FZ of FPCR (Arm ARM C5.2.8).
+_X86_FLUSH = 1 << 6 | 1 << 15
+_ARM_FLUSH = 1 << 24
+_BYTES = I8.as_pointer()
 
 
 @intrinsic
@@ -118,9 +135,10 @@ def _pause(typingctx: Any) -> Any:
     """Tell the processor that this is a spin loop."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if builder.module.triple.startswith(("aarch64", "arm64")):
+        architecture = _architecture(builder)
+        if architecture == "arm":
             call(builder, "llvm.aarch64.hint", ir.VoidType(), I32(1))  # yield
-        elif builder.module.triple.startswith(("x86_64", "i686", "i386")):
+        elif architecture == "x86":
             call(builder, "llvm.x86.sse2.pause", ir.VoidType())
         return context.get_dummy_value()
 
@@ -137,19 +155,68 @@ def _read(typingctx: Any, address: Any) -> Any:
     return types.intp(types.intp), codegen
 
 
+def _architecture(builder: Any) -> str:
+    """Return "x86", "arm" or "" for any other."""
+    triple = builder.module.triple
+    if triple.startswith(("x86_64", "i686", "i386")):
+        return "x86"
+    return "arm" if triple.startswith(("aarch64", "arm64")) else ""
+
+
 @intrinsic
-def _data(typingctx: Any, array: Any) -> Any:
-    """Return the data pointer of the NumPy array whose `id` is given; 0 for 0."""
+def _float_mode(typingctx: Any) -> Any:
+    """Return this thread's floating-point control word; 0 where there is none that is known."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        field = builder.add(args[0], I64(_DATA_OFFSET))
-        none = builder.icmp_signed("==", args[0], I64(0))
-        # Reading the caller's own frame where there is no array keeps this free of branches.
-        address = builder.select(none, builder.ptrtoint(builder.alloca(I64), I64), field)
-        value = builder.load(pointer(builder, address, I64))
-        return builder.select(none, I64(0), value)
+        architecture = _architecture(builder)
+        if architecture == "arm":
+            return call(builder, "llvm.aarch64.get.fpcr", I64)
+        if architecture == "":
+            return I64(0)
+        slot = builder.alloca(I32)
+        call(builder, "llvm.x86.sse.stmxcsr", ir.VoidType(), builder.bitcast(slot, _BYTES))
+        return builder.zext(builder.load(slot), I64)
 
-    return types.intp(types.intp), codegen
+    return types.intp(), codegen
+
+
+@intrinsic
+def _set_float_mode(typingctx: Any, mode: Any, flush: Any) -> Any:
+    """Set this thread's control word, and where `flush` is not 0 with the bits for denormals."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        architecture = _architecture(builder)
+        bits = I64(_ARM_FLUSH if architecture == "arm" else _X86_FLUSH)
+        wanted = builder.icmp_signed("!=", args[1], I64(0))
+        word = builder.select(wanted, builder.or_(args[0], bits), args[0])
+        if architecture == "arm":
+            call(builder, "llvm.aarch64.set.fpcr", ir.VoidType(), word)
+        elif architecture == "x86":
+            slot = builder.alloca(I32)
+            builder.store(builder.trunc(word, I32), slot)
+            call(builder, "llvm.x86.sse.ldmxcsr", ir.VoidType(), builder.bitcast(slot, _BYTES))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), codegen
+
+
+@intrinsic
+def _data(typingctx: Any, operands: Any, i: Any, none: Any) -> Any:
+    """Return the data pointer of the i-th array of a tuple, 0 where that is None.
+
+    `operands` and `none` are what `id` tells of the tuple and of None.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        offset = builder.add(builder.mul(args[1], I64(8)), I64(_ITEM_OFFSET))
+        item = builder.load(pointer(builder, builder.add(args[0], offset), I64))
+        missing = builder.icmp_signed("==", item, args[2])
+        # Reading None's header where there is no data pointer keeps this free of branches.
+        field = builder.select(missing, item, builder.add(item, I64(_DATA_OFFSET)))
+        data = builder.load(pointer(builder, field, I64))
+        return builder.select(missing, I64(0), data)
+
+    return types.intp(types.intp, types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -215,9 +282,11 @@ def _make_work() -> tuple[Any, Any]:
                 _increment(state + 8 * _DONE)
 
     @numba.njit
-    def finish(state: int) -> None:
-        """Work on the job, then wait until the others have ended theirs."""
-        generation = _load(state + 8 * _TICKET) >> 32
+    def share(state: int) -> None:
+        """Offer the job to the helpers, work on it, and wait until they have ended their tasks."""
+        _store(state + 8 * _DONE, 0)
+        generation = (_load(state + 8 * _TICKET) >> 32) + 1 & 0x7FFFFFFF
+        _store(state + 8 * _TICKET, generation << 32)
         take_tasks(state, generation, 0)
         tasks = _read(state + 8 * (_JOB + _TASKS))
         pauses = 0
@@ -231,40 +300,41 @@ def _make_work() -> tuple[Any, Any]:
         _store(state + 8 * _TICKET, generation << 32 | _CLOSED)
         _store(state + 8 * _BUSY, 0)
 
-    return take_tasks, finish
+    return take_tasks, share
 
 
 def _functions() -> dict[str, Any]:
     """Define what the caller and the helpers run in machine code."""
-    take_tasks, finish = _make_work()
+    take_tasks, share = _make_work()
 
-    def submit(
-        state: int, function: int, g: int, x: int, w: int, b: int, r: int, y: int, s: int,
-        tasks: int, workers: int, wakened: int,
-    ) -> int:  # fmt: skip
+    def submit(state: int, job: int, operands: int, wakened: int) -> int:
         """Run a job and return 0; or do nothing and return 1 where helpers must be woken first."""
-        x, w, b, r, y, s = _data(x), _data(w), _data(b), _data(r), _data(y), _data(s)
+        tasks, workers = _read(job + 16), _read(job + 24)
         alone = workers < 2 or tasks < 2
         if not alone and not wakened:
             for worker in range(1, workers):
                 if _load(state + 8 * (_PARKED + worker * _LINE)):
                     return 1
+        function, g, none = _read(job), _read(job + 8), _read(state + 8 * _NONE)
+        x, w, b = _data(operands, 0, none), _data(operands, 1, none), _data(operands, 2, none)
+        r, y, s = _data(operands, 3, none), _data(operands, 4, none), _data(operands, 5, none)
+        mode = _float_mode()
+        _set_float_mode(mode, 1)
         if alone or _swap(state + 8 * _BUSY, 1):
             for task in range(tasks):
                 _call(function, g, x, w, b, r, y, s, task, 0)
-            return 0
-        job = state + 8 * _JOB
-        for i, value in enumerate((function, g, x, w, b, r, y, s, tasks, workers)):
-            _store(job + 8 * i, value)
-        _store(state + 8 * _DONE, 0)
-        generation = (_load(state + 8 * _TICKET) >> 32) + 1 & 0x7FFFFFFF
-        _store(state + 8 * _TICKET, generation << 32)
-        finish(state)
+        else:
+            for i, value in enumerate((function, g, x, w, b, r, y, s, tasks, workers)):
+                _store(state + 8 * (_JOB + i), value)
+            share(state)
+        _set_float_mode(mode, 0)
         return 0
 
     def serve(state: int, worker: int, seen: int) -> int:
         """Help with jobs until none came for a while; return the last generation seen."""
         _store(state + 8 * (_PARKED + worker * _LINE), 0)
+        mode = _float_mode()
+        _set_float_mode(mode, 1)
         idle = 0
         while idle < _SPINS:
             generation = _load(state + 8 * _TICKET) >> 32
@@ -275,6 +345,7 @@ def _functions() -> dict[str, Any]:
             idle, seen = 0, generation
             if worker < _load(state + 8 * (_JOB + _WORKERS)):
                 take_tasks(state, generation, worker)
+        _set_float_mode(mode, 0)
         return seen
 
     def park(state: int, worker: int, seen: int) -> int:
@@ -285,7 +356,7 @@ def _functions() -> dict[str, Any]:
     return {"submit": submit, "serve": serve, "park": park}
 
 
-_ARGUMENTS = {"submit": 12, "serve": 3, "park": 3}
+_ARGUMENTS = {"submit": 4, "serve": 3, "park": 3}
 
 
 def _yield_address() -> int:
@@ -317,7 +388,8 @@ class Pool:
         self._words = np.zeros(_PARKED + _MOST_WORKERS * _LINE + _LINE, np.int64)
         line = 8 * _LINE
         self.state = (self._words.ctypes.data + line - 1) // line * line
-        ctypes.c_int64.from_address(self.state + 8 * _YIELD).value = _yield_address()
+        for word, value in ((_YIELD, _yield_address()), (_NONE, id(None))):
+            ctypes.c_int64.from_address(self.state + 8 * word).value = value
         self.helpers: list[threading.Lock] = []
         self._lock = threading.Lock()
 
@@ -363,10 +435,13 @@ def _started() -> Pool:
 
 
 def _check_layout() -> None:
-    """Make sure that an array's data pointer stands where this module reads it."""
+    """Make sure that tuples' items and arrays' data pointers stand where this module reads them."""
     probe = np.empty(1)
-    if ctypes.c_void_p.from_address(id(probe) + _DATA_OFFSET).value != probe.ctypes.data:
-        raise RuntimeError("fastconv needs CPython: NumPy's arrays have another layout here")
+    operands = (None, probe)
+    item = ctypes.c_void_p.from_address(id(operands) + _ITEM_OFFSET + 8).value
+    data = ctypes.c_void_p.from_address(id(probe) + _DATA_OFFSET).value
+    if item != id(probe) or data != probe.ctypes.data:
+        raise RuntimeError("fastconv needs CPython: its objects have another layout here")
 
 
 def _before_fork() -> None:
@@ -392,39 +467,36 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def run(
-    function: int,
-    geometry: int,
-    x: Any,
-    weight: Any,
-    bias: Any | None,
-    residual: Any | None,
-    out: Any,
-    workspace: Any | None,
-    tasks: int,
-    workers: int,
-) -> None:
-    """Run every task of a job and return when all are done.
+def make_job(function: int, geometry: int, tasks: int, workers: int) -> NDArray[np.int64]:
+    """Return the words that name a job to machine code.
 
     Parameters
     ----------
     function, geometry : int
         Addresses of the kernel and of its geometry.
-    x, weight, bias, residual, out, workspace : ndarray or None
-        Operands, alive in the caller; a kernel gets their data addresses, 0 for None.
     tasks : int
         Number of tasks.
     workers : int
         Most threads that may work on them, the calling one among them.
     """
+    return np.array([function, geometry, tasks, workers], np.int64)
+
+
+def run(job: int, workers: int, operands: Operands) -> None:
+    """Run every task of a job and return when all are done.
+
+    Parameters
+    ----------
+    job : int
+        Address of what `make_job` returned.
+    workers : int
+        Most threads that may work on it, as the job says.
+    operands : (x, weight, bias, residual, out, workspace)
+        Arrays or None; a kernel gets their data addresses, 0 for None.
+    """
     pool = _pool or _started()
     if workers > len(pool.helpers) + 1:
         pool.grow(workers)
-    operands = (
-        pool.state, function, geometry, id(x), id(weight), 0 if bias is None else id(bias),
-        0 if residual is None else id(residual), id(out), 0 if workspace is None else id(workspace),
-        tasks, workers,
-    )  # fmt: skip
-    if pool.submit(*operands, 0):
+    if pool.submit(pool.state, job, id(operands), 0):
         pool.wake()
-        pool.submit(*operands, 1)
+        pool.submit(pool.state, job, id(operands), 1)

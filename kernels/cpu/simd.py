@@ -18,6 +18,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from .vectors import (
+    F64,
     I8,
     I32,
     I64,
@@ -25,7 +26,11 @@ from .vectors import (
     VectorType,
     broadcast,
     call,
+    clamp_high,
+    clamp_low,
+    compute_ir,
     compute_type,
+    first_lanes,
     lane_mask,
     literal,
     load_vector,
@@ -50,6 +55,7 @@ __all__ = [
     "set_word",
     "splat",
     "store",
+    "store_columns",
     "store_masked",
     "store_scalar",
     "transpose_block",
@@ -251,6 +257,55 @@ def transpose_block(
 
     words = [types.intp] * 5
     return types.void(*words, storage, compute, lanes), codegen
+
+
+@intrinsic(prefer_literal=True)
+def store_columns(
+    typingctx: Any, source: Any, bias: Any, low: Any, high: Any, target: Any, target_step: Any,
+    columns: Any, bits: Any, storage: Any, compute: Any, lanes: Any,
+) -> Any:  # fmt: skip
+    """Store the columns of a block of `lanes` vectors, each plus its bias and clamped.
+
+    The vectors lie one behind the other. Column i goes to ``target + i * target_step``, the lanes
+    whose bit is set; columns from `columns` on, and their bias, are not touched.
+    """
+    code, made, count = literal(storage), literal(compute), literal(lanes)
+    if code is None or made is None or count is None:
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, bias, target = (pointer(builder, args[i], I8) for i in (0, 1, 4))
+        kind, present = compute_ir(made), first_lanes(builder, args[6], count)
+        shift = load_vector(builder, bias, count, made, present)
+        low, high = (
+            broadcast(builder, bound if made == F64 else builder.fptrunc(bound, kind), count)
+            for bound in args[2:4]
+        )
+        rows = []
+        for i in range(count):
+            step = I64(i * count * ITEMSIZE[made])
+            value = load_vector(builder, builder.gep(source, [step]), count, made)
+            value = builder.fadd(value, shift)
+            rows.append(clamp_high(builder, clamp_low(builder, value, low), high))
+        all_bits = builder.icmp_signed("==", args[7], I64((1 << count) - 1))
+        all_columns = builder.icmp_signed(">=", args[6], I64(count))
+        addresses = [builder.gep(target, [builder.mul(args[5], I64(i))]) for i in range(count)]
+        made_columns = transposed(builder, rows)
+        with builder.if_else(builder.and_(all_bits, all_columns)) as (whole, edge):
+            with whole:
+                for address, column in zip(addresses, made_columns, strict=True):
+                    store_vector(builder, address, column, code)
+            with edge:
+                mask = lane_mask(builder, args[7], count)
+                none = ir.Constant(mask.type, None)
+                for i, (address, column) in enumerate(zip(addresses, made_columns, strict=True)):
+                    here = builder.icmp_signed("<", I64(i), args[6])
+                    store_vector(builder, address, column, code, builder.select(here, mask, none))
+        return context.get_dummy_value()
+
+    word, real = types.intp, types.float64
+    signature = types.void(word, word, real, real, word, word, word, word, storage, compute, lanes)
+    return signature, codegen
 
 
 @intrinsic

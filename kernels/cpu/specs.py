@@ -9,14 +9,15 @@ of the peak that the kernel reaches, plus the bytes that it must move.
 
 from __future__ import annotations
 
-import importlib
+import functools
+import importlib.util
 import math
 from collections.abc import Callable
 
 from fastconv.problem import ConvProblem
-from fastconv.spec import DeviceInfo, KernelSpec, Tolerance
+from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 
-from . import dilated, winograd_tiles
+from . import brgemm_blocks, dilated, fast_fir_sizes, fft_sizes, winograd_tiles
 
 __all__ = ["SPECS"]
 
@@ -53,6 +54,11 @@ def _seconds(
     elements += math.prod(problem.weight_shape)
     arithmetic = problem.flops * waste / device.flops(compute_size) / efficiency
     return max(arithmetic, elements * size / 20e9) + 2e-6
+
+
+def _plain_pack_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Count nothing for a weight that is read as it lies; the halves are widened."""
+    return copy_cost(problem, device) if problem.dtype in ("float16", "bfloat16") else 0.0
 
 
 def _no_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
@@ -140,6 +146,23 @@ def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     return []
 
 
+def _brgemm_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    channels = problem.out_channels // problem.groups
+    if channels < lanes // 2:
+        return [
+            f"spreads output channels over {lanes} lanes; a group of {channels} fills less than "
+            "half of them"
+        ]
+    return []
+
+
+def _brgemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    problem = brgemm_blocks.as_row(problem) or problem
+    cycles = brgemm_blocks.choose_blocks(problem, device).cycles
+    return max(cycles / 3.6e9, _seconds(problem, device, math.inf)) + 2e-6
+
+
 #: Largest error of F(m, r) in float32 relative to the largest output, over two transformed axes.
 _WINOGRAD_LIMIT = 2e-5
 _WINOGRAD_TOLERANCE = {
@@ -149,19 +172,15 @@ _WINOGRAD_TOLERANCE = {
     "bfloat16": Tolerance(2.0**-8 + _WINOGRAD_LIMIT),
 }
 #: Largest tile, by the number of transformed axes, that stays within that error. Over fifty random
-#: layers the largest errors were: one axis, tile 9 1.7e-6; two axes, tile 6 3.5e-6, tile 8 2.2e-5
-#: at 512 channels and 1.1e-5 at 128 (the error grows with their square root); three axes, tile 6
-#: 3.7e-6.
+#: layers the largest errors were: one axis, tile 9 1.7e-6; two axes, tile 6 5.6e-6, tile 8 9.8e-6
+#: for 64 to 1024 channels (sums of 64 channels, see winograd.py); three axes, tile 6 3.7e-6.
 _WINOGRAD_ELEMENTS = {1: 10, 2: 8, 3: 6}
-#: Most channels to sum over in two axes' tiles of more than six.
-_WINOGRAD_CHANNELS = 128
 
 
 def _winograd_reasons(m: int, problem: ConvProblem) -> list[str]:
     reasons = []
     sizes = winograd_tiles.tile_sizes(problem, m)
     axes = sum(r > 1 for r in problem.kernel_size)
-    channels = problem.in_channels // problem.groups
     points = max(axis.points for axis in sizes.axes)
     if axes == 0:
         reasons.append("has nothing to transform in a kernel of size 1")
@@ -172,43 +191,74 @@ def _winograd_reasons(m: int, problem: ConvProblem) -> list[str]:
             f"would use tiles of {points} along {axes} axes, whose error passes "
             f"{_WINOGRAD_LIMIT:g}; at most {_WINOGRAD_ELEMENTS[axes]}"
         )
-    elif axes == 2 and points > 6 and channels > _WINOGRAD_CHANNELS:
-        reasons.append(
-            f"would sum {channels} channels in tiles of {points}, whose error passes "
-            f"{_WINOGRAD_LIMIT:g}; at most {_WINOGRAD_CHANNELS}"
-        )
     if problem.in_channels == problem.groups:
         reasons.append("has no input channels to sum over in a depthwise problem")
     return reasons
 
 
-def _winograd_input_cycles(
-    sizes: winograd_tiles.Sizes, problem: ConvProblem, device: DeviceInfo
+def _winograd_input_cycles(sizes: winograd_tiles.Sizes, problem: ConvProblem) -> float:
+    """Count cycles for reading and transforming a vector of tiles of one channel.
+
+    Measured: 16 for an element; where rows are copied first, for a sample 38 if channels are to be
+    transposed and 30 if sub-grids are to be told apart.
+    """
+    cycles = 16.0 * sizes.elements
+    samples = math.prod(axis.step for axis in sizes.axes)
+    cycles += 30 * samples if sizes.axes[-1].dilation > 1 else 0
+    return cycles + (38 * samples if problem.layout != "channels_first" else 0)
+
+
+def _winograd_product_seconds(
+    elements: int, outputs: int, tiles: int, problem: ConvProblem, device: DeviceInfo
 ) -> float:
-    """Count cycles for reading and transforming a vector of tiles of one channel."""
-    width = sizes.axes[-1]
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
-    runs = max(1.0, lanes / width.tiles)  # a vector of tiles is read in so many pieces
-    copied = width.dilation > 1 or problem.layout != "channels_first"
-    return sizes.elements * (10 + 14 * runs + 14 * copied)
+    """Predict seconds for products, what they wait for, and outputs; `tiles` are those of an image.
+
+    Counted on Zen 4: a call of the register tile loses 160 cycles of 24 a step, so 7 of a
+    multiply-add; an output costs 12 cycles an element and 8 a pixel for each vector of channels.
+    Of the time that operands take from L3 or memory some half is hidden by arithmetic.
+    """
+    size, lanes = ITEMSIZE[problem.dtype], device.lanes(8 if problem.dtype == "float64" else 4)
+    c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    vectors = -(-k // lanes) * tiles * problem.batch * problem.groups
+    cycles = vectors * (elements * (c + 7 * -(-c // 64)) + 12 * elements + 8 * outputs)
+    per_cycle = 1.0 if device.vector_bytes == 64 else 2.0  # narrower vectors run two at a time
+    # Panels of two vectors of tiles; where there are few, a task has two panels and a part of K.
+    panels = max(1, -(-tiles // (2 * lanes)) * problem.batch)
+    few = panels * problem.groups < 4 * device.threads
+    k_panels = -(-k // (2 * lanes))
+    tasks = -(-panels // 2) * k_panels if few else panels
+    rounds = -(-tasks * problem.groups // device.threads) * device.threads
+    arithmetic = cycles / 3.6e9 / per_cycle / device.threads * rounds / (tasks * problem.groups)
+    compute_size = 8 if problem.dtype == "float64" else 4
+    weights = elements * k * c * compute_size * problem.groups
+    inputs = elements * c * tiles * problem.batch * compute_size * problem.groups
+    streamed = weights * (-(-panels // 2) if few else panels) if weights > device.l2 // 2 else 0
+    waits = streamed / (260e9 if weights <= device.l3 // 2 else 90e9)
+    waits += inputs * k_panels / 260e9 if few else 0.0
+    moved = (math.prod(problem.x_shape) + 2 * math.prod(problem.out_shape)) * size
+    return arithmetic + waits + max(0.0, moved - device.l3 / 4) * 0.6 / 20e9
 
 
 def _winograd_cost(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
-    """Count cycles for a vector of tiles: products, transforms, and weights from beyond L2."""
+    """Count cycles for the transform of the input, and add all that follows it."""
     sizes = winograd_tiles.tile_sizes(problem, m)
-    elements, outputs = sizes.elements, math.prod(sizes.m)
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    vectors = -(-sizes.tiles // lanes) * problem.batch * problem.in_channels
+    cycles = vectors * _winograd_input_cycles(sizes, problem)
+    seconds = cycles / min(16 / device.lanes(4), 2.0) / 3.6e9 / device.threads
+    seconds += _winograd_product_seconds(
+        sizes.elements, math.prod(sizes.m), sizes.tiles, problem, device
+    )
+    return seconds + 8e-6
+
+
+def _winograd_pack_cost(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
+    """Count the elements of the transformed weight, and the bytes that outgrow half of L3."""
+    elements = winograd_tiles.tile_sizes(problem, m).elements
+    elements *= math.prod(problem.weight_shape[:2])
     size = 8 if problem.dtype == "float64" else 4
-    lanes = device.lanes(size)
-    vectors = -(-sizes.tiles // lanes) * problem.batch * problem.groups
-    k, c = problem.out_channels // problem.groups, problem.in_channels // problem.groups
-    products = elements * max(k, 4) * (c + 5)
-    transforms = c * _winograd_input_cycles(sizes, problem, device)
-    transforms += k * (18 * elements + 40 * outputs)
-    scale = 16 / device.lanes(4)  # narrower vectors run two at a time
-    cycles = vectors * (products + transforms) / min(scale, 2.0)
-    weights = elements * k * c * size * problem.groups
-    streamed = weights * max(1, vectors // 4) if weights > device.l2 else 0
-    return max(cycles / 3.4e9 / device.threads, streamed / 30e9) + 8e-6
+    streamed = max(0, elements * size - device.l3 // 2)
+    return elements * (size / 4) * 0.7e-9 / device.threads + streamed / 5e9 + 1e-6
 
 
 def _winograd_workspace(m: int, problem: ConvProblem, device: DeviceInfo) -> int:
@@ -227,7 +277,59 @@ def _winograd_spec(m: int) -> KernelSpec:
         workspace=lambda problem, device: _winograd_workspace(m, problem, device),
         tolerance=_WINOGRAD_TOLERANCE,
         exact=False,
+        pack_cost=lambda problem, device: _winograd_pack_cost(m, problem, device),
     )
+
+
+#: Over fifty random filters of 13x13 to 63x63 taps: 1.3e-5 of the largest output, see fast_fir.py.
+_FAST_FIR_TOLERANCE = {
+    "float32": Tolerance(2e-5),
+    "float64": Tolerance(2e-5 * 2.0**-29),
+    "float16": Tolerance(2.0**-11 + 2e-5),
+    "bfloat16": Tolerance(2.0**-8 + 2e-5),
+}
+
+
+def _fast_fir_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    reasons = []
+    if problem.ndim == 3:
+        reasons.append("transforms one or two axes; this problem has three")
+    if any(step != 1 for step in problem.stride):
+        reasons.append(f"wants a stride of 1; this has {problem.stride}")
+    if any(hole != 1 for hole in problem.dilation):
+        reasons.append(f"wants a dense kernel; this has dilation {problem.dilation}")
+    channels = problem.in_channels // problem.groups
+    if channels > _MOST_PLANES:
+        reasons.append(f"holds {channels} input channels of a group, more than {_MOST_PLANES}")
+    if not any(True for _ in fast_fir_sizes.phase_counts(problem)):
+        reasons.append(f"wants two taps of a phase at least; the kernel is {problem.kernel_size}")
+    return reasons
+
+
+#: Fewer taps than this are far from where a transform of blocks pays.
+_FFT_TAPS = 64
+#: Most transformed kernels of one group: each takes as much memory as a block.
+_FFT_KERNELS = 64
+
+
+def _fft_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    reasons = []
+    if not _has_scipy():
+        reasons.append("needs SciPy's FFT: pip install 'fastconv[scipy]'")
+    if any(step != 1 for step in problem.stride):
+        reasons.append(f"wants a stride of 1; this has {problem.stride}")
+    taps = math.prod(problem.kernel_size)
+    if taps < _FFT_TAPS:
+        reasons.append(f"is for kernels of at least {_FFT_TAPS} taps; this has {taps}")
+    kernels = problem.out_channels // problem.groups * (problem.in_channels // problem.groups)
+    if kernels > _FFT_KERNELS:
+        reasons.append(f"would transform {kernels} kernels of a group, more than {_FFT_KERNELS}")
+    return reasons
+
+
+@functools.cache
+def _has_scipy() -> bool:
+    return importlib.util.find_spec("scipy") is not None
 
 
 SPECS = (
@@ -260,6 +362,7 @@ SPECS = (
         target="fastconv.kernels.cpu.depthwise:plan",
         workspace=_workspace("depthwise"),
         tolerance=_TOLERANCE,
+        pack_cost=_plain_pack_cost,
     ),
     KernelSpec(
         name="cpu.direct",
@@ -270,6 +373,39 @@ SPECS = (
         target="fastconv.kernels.cpu.direct:plan",
         workspace=_workspace("direct"),
         tolerance=_TOLERANCE,
+        pack_cost=_plain_pack_cost,
+    ),
+    KernelSpec(
+        name="cpu.brgemm",
+        op="conv",
+        device="cpu",
+        reasons=_brgemm_reasons,
+        cost=_brgemm_cost,
+        target="fastconv.kernels.cpu.brgemm:plan",
+        workspace=_workspace("brgemm"),
+        tolerance=_TOLERANCE,
     ),
     *(_winograd_spec(m) for m in (2, 3, 4, 6)),
+    KernelSpec(
+        name="cpu.fast_fir",
+        op="conv",
+        device="cpu",
+        reasons=_fast_fir_reasons,
+        cost=fast_fir_sizes.seconds,
+        target="fastconv.kernels.cpu.fast_fir:plan",
+        workspace=_workspace("fast_fir"),
+        tolerance=_FAST_FIR_TOLERANCE,
+        exact=False,
+    ),
+    KernelSpec(
+        name="cpu.fft",
+        op="conv",
+        device="cpu",
+        reasons=_fft_reasons,
+        cost=lambda problem, device: fft_sizes.choose(problem, device)[0],
+        target="fastconv.kernels.cpu.fft:plan",
+        workspace=_workspace("fft"),
+        tolerance=_TOLERANCE,
+        exact=False,
+    ),
 )

@@ -7,10 +7,10 @@ belong to a pair of opposite points share their work: the even and the odd part 
 the rows are their sum and difference. Each matrix is compiled once, and kernels call it by address:
 a new kernel size costs tenths of a second.
 
-Reading tiles from an image row and writing them back needs no gather: with ``step = stride m``
-elements from one tile to the next, step vectors of contiguous elements are split into their phases
-by shuffles, and m vectors of outputs joined from theirs. Elements of a tile beyond its first `step`
-are the first ones of the next tile, read by the same loads `step` elements on.
+Reading tiles from an image row needs no gather: with ``step = stride m`` elements from one tile to
+the next, step vectors of contiguous elements are split into their phases by shuffles. Elements of a
+tile beyond its first `step` are the first ones of the next tile, read by the same loads `step`
+elements on.
 """
 
 from __future__ import annotations
@@ -49,10 +49,8 @@ __all__ = [
     "PIECE_WORDS",
     "WEIGHT",
     "call_gather",
-    "call_join",
     "call_lines",
     "gather_address",
-    "join_address",
     "lines_address",
 ]
 
@@ -159,26 +157,6 @@ def split_phases(builder: Any, vectors: list[Any]) -> list[Any]:
     return [_pick(builder, vectors, [m * i + phase for i in range(lanes)]) for phase in range(m)]
 
 
-def join_phases(builder: Any, phases: list[Any]) -> list[Any]:
-    """Undo `split_phases`."""
-    m, lanes = len(phases), phases[0].type.count
-    if m == 1:
-        return phases
-    if m % 2 == 0:
-        halves = [join_phases(builder, phases[parity::2]) for parity in (0, 1)]
-        result = []
-        for even, odd in zip(*halves, strict=True):
-            for start in (0, lanes // 2):
-                pattern = [start + i // 2 + i % 2 * lanes for i in range(lanes)]
-                result.append(_shuffle(builder, even, odd, pattern))
-        return result
-    # Element e of the joined run is lane e // m of phase e % m.
-    return [
-        _pick(builder, phases, [e % m * lanes + e // m for e in range(v * lanes, (v + 1) * lanes)])
-        for v in range(m)
-    ]
-
-
 def _pick(builder: Any, vectors: list[Any], wanted: list[int]) -> Any:
     """Return elements `wanted` of several vectors laid end to end, one vector at a time."""
     lanes = vectors[0].type.count
@@ -263,41 +241,10 @@ def gather_line(
     return types.intp(*words, m, r, stride, lanes, storage, code), codegen
 
 
-@intrinsic(prefer_literal=True)
-def join_line(
-    typingctx: Any, source: Any, source_step: Any, target: Any,
-    m: Any, r: Any, stride: Any, lanes: Any, code: Any,
-) -> Any:  # fmt: skip
-    """Transform a line of products to m outputs a tile and write the tiles side by side.
-
-    The last five arguments are literal. `target` gets ``m * lanes`` contiguous elements.
-    """
-    form, count, storage = literals((m, r, stride)), literal(lanes), literal(code)
-    if form is None or count is None or storage is None:
-        return None
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        matrix = matrices(*form)[OUTPUT]
-        base, goal = pointer(builder, args[0], I8), pointer(builder, args[2], I8)
-        x = [
-            load_vector(builder, builder.gep(base, [builder.mul(args[1], I64(j))]), count, storage)
-            for j in range(len(matrix[0]))
-        ]
-        joined = join_phases(builder, apply_matrix(builder, matrix, x))
-        for v, value in enumerate(joined):
-            address = builder.gep(goal, [I64(v * count * ITEMSIZE[storage])])
-            store_vector(builder, address, value, storage)
-        return context.get_dummy_value()
-
-    words = [types.intp] * 3
-    return types.void(*words, m, r, stride, lanes, code), codegen
-
-
 # What kernels call: the same by address, for a number of lines.
 
 _GATHER_SIGNATURE = jit.void(6)
 _LINES_SIGNATURE = jit.void(7)
-_JOIN_SIGNATURE = jit.void(6)
 
 
 def gather_address(m: int, r: int, stride: int, lanes: int, storage: int, code: int) -> int:
@@ -326,19 +273,6 @@ def lines_address(kind: int, m: int, r: int, stride: int, lanes: int, code: int)
     return int(jit.compile_callback(lines, _LINES_SIGNATURE, key).address)
 
 
-def join_address(m: int, r: int, stride: int, lanes: int, code: int) -> int:
-    """Return the address of `join_line` for a number of lines; `call_join` calls it."""
-
-    def join(source: int, source_step: int, target: int, count: int, source_next: int,
-             target_next: int) -> None:  # fmt: skip
-        for i in range(count):
-            join_line(source + i * source_next, source_step, target + i * target_next, m, r,
-                      stride, lanes, code)  # fmt: skip
-
-    key = ("winograd_join", m, r, stride, lanes, code)
-    return int(jit.compile_callback(join, _JOIN_SIGNATURE, key).address)
-
-
 @intrinsic
 def call_gather(
     typingctx: Any, function: Any, table: Any, source: Any, rows: Any, target: Any,
@@ -355,12 +289,3 @@ def call_lines(
 ) -> Any:  # fmt: skip
     """Call the function at a `lines_address`."""
     return types.void(types.intp, *_LINES_SIGNATURE.args), call_address
-
-
-@intrinsic
-def call_join(
-    typingctx: Any, function: Any, source: Any, source_step: Any, target: Any, count: Any,
-    source_next: Any, target_next: Any,
-) -> Any:  # fmt: skip
-    """Call the function at a `join_address`."""
-    return types.void(types.intp, *_JOIN_SIGNATURE.args), call_address

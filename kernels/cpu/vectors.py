@@ -152,18 +152,24 @@ def widen(builder: Any, raw: Any, storage: int) -> Any:
 
 
 def _widen_half_bits(builder: Any, bits: Any, like: Any) -> Any:
-    """Widen float16 by integer arithmetic: scale by 2**112, which is right for subnormals too."""
+    """Widen float16 by integer arithmetic, with no denormal float32 on the way."""
 
     def k(value: int) -> Any:
         return constant(like(I32), value)
 
     magnitude = builder.and_(bits, k(0x7FFF))
-    moved = builder.bitcast(builder.shl(magnitude, k(13)), like(FLOAT))
-    scaled = builder.bitcast(builder.fmul(moved, constant(like(FLOAT), 2.0**112)), like(I32))
+    shifted = builder.shl(magnitude, k(13))
+    rebased = builder.add(shifted, k((127 - 15) << 23))
     special = builder.icmp_unsigned(">=", magnitude, k(0x7C00))
-    scaled = builder.select(special, builder.or_(scaled, k(0x7F800000)), scaled)
+    finite = builder.select(special, builder.or_(shifted, k(0x7F800000)), rebased)
+    # A subnormal's bits, put behind the leading one of 2**-14, are worth 2**-14 more than it.
+    least = constant(like(FLOAT), 2.0**-14)
+    raised = builder.bitcast(builder.or_(shifted, k((127 - 14) << 23)), like(FLOAT))
+    subnormal = builder.bitcast(builder.fsub(raised, least), like(I32))
+    is_subnormal = builder.icmp_unsigned("<", magnitude, k(0x0400))
+    wide = builder.select(is_subnormal, subnormal, finite)
     sign = builder.shl(builder.and_(bits, k(0x8000)), k(16))
-    return builder.bitcast(builder.or_(scaled, sign), like(FLOAT))
+    return builder.bitcast(builder.or_(wide, sign), like(FLOAT))
 
 
 def narrow(builder: Any, value: Any, storage: int) -> Any:
@@ -239,6 +245,13 @@ def store_vector(builder: Any, ptr: Any, value: Any, storage: int, mask: Any = N
         return
     name = f"llvm.masked.store.{mangle(raw.type)}.p0"
     call(builder, name, ir.VoidType(), raw, typed, I32(align), mask)
+
+
+def prefetch(builder: Any, ptr: Any, write: bool = False) -> None:
+    """Ask for a cache line, to be read or to be written."""
+    arguments = (I32(int(write)), I32(3), I32(1))
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), builder.bitcast(ptr, I8.as_pointer()),
+         *arguments)  # fmt: skip
 
 
 def transposed(builder: Any, rows: list[Any]) -> list[Any]:

@@ -1,22 +1,11 @@
-"""Sliding windows in registers: the arithmetic of the depthwise and the direct kernel.
+"""Sliding windows in registers: what the depthwise and the direct kernel's arithmetic shares.
 
-A tile is `rh` output rows by `nv` vectors of one output channel. Its input rows lie in a padded
-copy (sliding.py), so that no tap needs a border test, or are read in place under masks
-(stencil.py). Every input vector is loaded once and used for every output row that it reaches::
+Small kernels run as strips (rolling.py). A `Tile` is for kernels of more rows than registers hold
+sums: rh output rows by nv vectors, and loops over kernel rows and columns. A tap makes ``rh nv``
+multiply-adds (6 x 4: 24) out of ``2 nv + rh`` cycles of loads (14). The first and last rh - 1 input
+rows, which reach only some output rows, are written out; rows of padding are skipped.
 
-    for plane (input channels x kernel depth)
-      for input row q of the window                    q - r is the kernel's row for output row r
-        for tap column s
-          load nv vectors                              at any offset, from L1
-          for output row r with 0 <= q - r < kh
-            acc[r] += w[q - r, s] * vectors            rh * nv multiply-adds a nv + rh loads
-
-Rows share input only where the vertical stride is 1; with dilation the rows of a tile are those
-that do share (every `dilation`-th). Otherwise rh is 1.
-
-Small kernels are unrolled with their weights in registers; larger ones loop over rows and columns,
-with the first and last rh - 1 input rows, which reach only some output rows, written out. So no
-product is ever formed with a weight that is not there, and a NaN stays within its window.
+No product is ever formed with a weight that is not there, so a NaN stays within its window.
 """
 
 from __future__ import annotations
@@ -37,31 +26,44 @@ from .vectors import (
     compute_ir,
     first_lanes,
     fmuladd,
-    literal,
     literals,
     load_vector,
     pointer,
     store_vector,
 )
 
-__all__ = ["Sums", "Window", "window_tile"]
+__all__ = ["Sums", "Tile", "Window", "emit_window", "window_tile"]
 
-Sums = list[list[Any]]
+Sums = list[Any]
 
 
 class Window:
-    """Emits one tile; holds the LLVM values and literal sizes that its parts share."""
+    """What strips and tiles share: loops, loads of weights, the store of a finished row."""
 
-    #: Input rows between the first ones of successive output rows (unrolled kernels).
-    row_share = 1
+    #: Names of the integer arguments of the intrinsics, in order; addresses and bytes.
+    words = (
+        "x",  # where input row 0 of the first channel and depth lies
+        "channels", "xc", "depths", "xd",  # planes to sum over, and the bytes between them
+        "h0", "dh", "h_end", "xh",  # first input row, rows between taps, end of rows, bytes
+        "col0", "dw", "iw",  # first input column, columns between taps, number of columns
+        "columns",  # offsets of the tap columns in a copy
+        "w", "wk", "wc", "wd",  # weights: bytes between output channels, planes
+        "out", "yh", "yc",  # bytes between output rows of this strip and output channels
+        "bias", "width", "rows",  # lanes and rows to store
+    )  # fmt: skip
+    addresses = ("x", "columns", "w", "out", "bias")
 
-    def __init__(self, builder: Any, args: Sequence[Any], shape: Sequence[int], code: int) -> None:
-        self.builder, self.code = builder, code
-        self.rh, self.nv, self.lanes, self.kh_literal, self.kw_literal = shape
-        (self.x, self.plane_step, self.planes, self.row_step, self.columns, self.w, self.kh,
-         self.kw, self.c, self.c_pitch, self.bias, self.low, self.high, self.width,
-         self.rows) = args  # fmt: skip
+    def __init__(self, builder: Any, args: Sequence[Any], code: int, widths: Sequence[int]) -> None:
+        self.builder, self.code, self.widths = builder, code, list(widths)
         self.kind, self.size = compute_ir(code), ITEMSIZE[code]
+        self.storage = code  # of what is read and stored
+        self.starts = [sum(widths[:j]) for j in range(len(widths))]
+        self.arg = dict(zip(self.words, args, strict=False))
+        for name in self.addresses:
+            self.arg[name] = pointer(builder, self.arg[name], I8)
+        self.bounds = list(args[len(self.words) :])
+        if self.kind != self.bounds[0].type:
+            self.bounds = [builder.fptrunc(bound, self.kind) for bound in self.bounds]
 
     def loop(self, count: Any, sums: Sums, body: Callable[[Any, Sums], Sums]) -> Sums:
         """Emit ``for i in range(count): sums = body(i, sums)``."""
@@ -71,7 +73,7 @@ class Window:
         builder.branch(head)
         builder.position_at_end(head)
         index = builder.phi(I64)
-        carried = [[builder.phi(value.type) for value in row] for row in sums]
+        carried = [builder.phi(value.type) for value in sums]
         builder.cbranch(builder.icmp_signed("<", index, count), block, end)
         builder.position_at_end(block)
         after = body(index, carried)
@@ -80,173 +82,174 @@ class Window:
         builder.branch(head)
         index.add_incoming(I64(0), entry)
         index.add_incoming(following, last)
-        for phis, first, new in zip(carried, sums, after, strict=True):
-            for phi, before, value in zip(phis, first, new, strict=True):
-                phi.add_incoming(before, entry)
-                phi.add_incoming(value, last)
+        for phi, before, value in zip(carried, sums, after, strict=True):
+            phi.add_incoming(before, entry)
+            phi.add_incoming(value, last)
         builder.position_at_end(end)
         return carried
 
-    def scalar(self, base: Any, index: Any) -> Any:
-        """Load one weight into every lane."""
+    def when(self, flag: Any, sums: Sums, body: Callable[[Sums], Sums]) -> Sums:
+        """Emit ``if flag: sums = body(sums)``."""
+        builder = self.builder
+        before = builder.block
+        with builder.if_then(flag):
+            after = body(sums)
+            inside = builder.block
+        merged = []
+        for old, new in zip(sums, after, strict=True):
+            phi = builder.phi(old.type)
+            phi.add_incoming(old, before)
+            phi.add_incoming(new, inside)
+            merged.append(phi)
+        return merged
+
+    def at(self, base: Any, *terms: tuple[Any, Any]) -> Any:
+        """Return ``base`` plus the products of some pairs."""
+        for index, step in terms:
+            base = self.builder.gep(base, [self.builder.mul(index, step)])
+        return base
+
+    def scalar(self, base: Any, index: int) -> list[Any]:
+        """Load one number into every lane, once for each width of vector."""
         typed = self.builder.bitcast(base, self.kind.as_pointer())
-        value = self.builder.load(self.builder.gep(typed, [index]), align=self.size)
-        return broadcast(self.builder, value, self.lanes)
+        value = self.builder.load(self.builder.gep(typed, [I64(index)]), align=self.size)
+        made = {width: broadcast(self.builder, value, width) for width in set(self.widths)}
+        return [made[width] for width in self.widths]
 
-    def plane(self, i: Any) -> Any:
-        """Return where plane `i` of the input begins."""
-        return self.builder.gep(self.x, [self.builder.mul(self.plane_step, i)])
+    def weight(self, base: Any, block: int, tap: Any) -> list[Any]:
+        """Return a weight for each of the vectors."""
+        base = self.at(base, (self.arg["wk"], I64(block)), (tap, I64(self.size)))
+        return self.scalar(base, 0)
 
-    def row(self, x: Any, q: Any) -> Any:
-        """Return where input row `q` of the window begins."""
-        return self.builder.gep(x, [self.builder.mul(self.row_step, q)])
+    def initial(self, block: int) -> list[Any]:
+        """Return what the sums of one output row start from."""
+        return self.scalar(self.arg["bias"], block)
 
-    def vectors(self, row: Any, column: Any) -> list[Any]:
-        """Load the tile's vectors of one input row at one tap column."""
-        offsets = self.builder.bitcast(self.columns, I64.as_pointer())
-        offset = self.builder.load(self.builder.gep(offsets, [column]))
-        base = self.builder.gep(row, [offset])
-        step = self.lanes * self.size
-        return [
-            load_vector(
-                self.builder, self.builder.gep(base, [I64(j * step)]), self.lanes, self.code
+    def each_plane(self, body: Callable[[Any, Any, Sums], Sums], x: Any, sums: Sums) -> Sums:
+        """Emit loops over input channels and kernel depths."""
+        arg = self.arg
+
+        def channel(c: Any, sums: Sums) -> Sums:
+            x_channel = self.at(x, (c, arg["xc"]))
+            w_channel = self.at(arg["w"], (c, arg["wc"]))
+
+            def depth(d: Any, sums: Sums) -> Sums:
+                return body(
+                    self.at(x_channel, (d, arg["xd"])), self.at(w_channel, (d, arg["wd"])), sums
+                )
+
+            return self.loop(arg["depths"], sums, depth)
+
+        return self.loop(arg["channels"], sums, channel)
+
+    def target(self, row: Any, block: int, j: int) -> Any:
+        """Return where vector `j` of an output row goes."""
+        base = self.at(self.arg["out"], (row, self.arg["yh"]), (I64(block), self.arg["yc"]))
+        return self.builder.gep(base, [I64(self.starts[j] * self.size)])
+
+    def store_mask(self, j: int) -> Any:
+        """Return flags for the lanes of vector `j` that exist, None for all."""
+        if j < len(self.widths) - 1:
+            return None
+        return first_lanes(self.builder, self.arg["width"], self.widths[j], self.starts[j])
+
+    def store(self, row: Any, block: int, values: Sequence[Any]) -> None:
+        """Emit the clamp and the stores of one output row."""
+        for j, value in enumerate(values):
+            low, high = (broadcast(self.builder, bound, self.widths[j]) for bound in self.bounds)
+            value = clamp_high(self.builder, clamp_low(self.builder, value, low), high)
+            store_vector(
+                self.builder, self.target(row, block, j), value, self.storage, self.store_mask(j)
             )
-            for j in range(self.nv)
+
+
+class Tile(Window):
+    """Emits one tile of a kernel with loops over its rows and columns; reads a padded copy."""
+
+    words = (*Window.words, "kh", "kw", "tap0", "tap_end")  # the columns that meet the input
+
+    def __init__(self, builder: Any, args: Any, shape: Sequence[int]) -> None:
+        self.rh, nv, lanes, tail, code = shape
+        super().__init__(builder, args, code, [lanes] * (nv - 1) + [tail])
+
+    def vectors(self, row: Any, s: Any) -> list[Any]:
+        """Load the elements under tap column `s`."""
+        builder = self.builder
+        table = builder.bitcast(self.arg["columns"], I64.as_pointer())
+        base = builder.gep(row, [builder.load(builder.gep(table, [s]))])
+        return [
+            load_vector(builder, builder.gep(base, [I64(at * self.size)]), width, self.code)
+            for at, width in zip(self.starts, self.widths, strict=True)
         ]
 
-    def multiply(
-        self, sums: Sums, reached: Sequence[int], weights: list[Any], x: list[Any]
-    ) -> Sums:
-        """Add one tap's products to the output rows that it reaches."""
-        result = [list(row) for row in sums]
-        for r, weight in zip(reached, weights, strict=True):
-            result[r] = [fmuladd(self.builder, weight, x[j], sums[r][j]) for j in range(self.nv)]
-        return result
-
-    def plane_unrolled(self, x: Any, w: Any, sums: Sums) -> Sums:
-        """Emit a plane of a small kernel: weights in registers, every tap written out."""
-        kh, kw = self.kh_literal, self.kw_literal
-        weights = [self.scalar(w, I64(tap)) for tap in range(kh * kw)]
-        for q in range(kh + (self.rh - 1) * self.row_share):
-            row = self.row(x, I64(q))
-            reached = [r for r in range(self.rh) if 0 <= q - r * self.row_share < kh]
-            for s in range(kw):
-                taps = [weights[(q - r * self.row_share) * kw + s] for r in reached]
-                sums = self.multiply(sums, reached, taps, self.vectors(row, I64(s)))
-        return sums
-
     def input_row(self, x: Any, w: Any, q: Any, reached: Sequence[int], sums: Sums) -> Sums:
-        """Emit the loop over the tap columns of input row `q`."""
-        builder = self.builder
-        row = self.row(x, q)
-        starts = [builder.mul(builder.sub(q, I64(r)), self.kw) for r in reached]
+        """Emit the loop over the tap columns of input row `q`, unless it is padding."""
+        builder, arg, nv = self.builder, self.arg, len(self.widths)
+        h = builder.add(arg["h0"], builder.mul(q, arg["dh"]))
+        row = self.at(x, (h, arg["xh"]))
+        starts = [builder.mul(builder.sub(q, I64(r)), arg["kw"]) for r in reached]
 
-        def tap(s: Any, sums: Sums) -> Sums:
-            weights = [self.scalar(w, builder.add(start, s)) for start in starts]
-            return self.multiply(sums, reached, weights, self.vectors(row, s))
+        def tap(i: Any, sums: Sums) -> Sums:
+            s = builder.add(arg["tap0"], i)
+            result, vectors = list(sums), self.vectors(row, s)
+            for r, start in zip(reached, starts, strict=True):
+                weights = self.weight(w, 0, builder.add(start, s))
+                for j in range(nv):
+                    at = r * nv + j
+                    result[at] = fmuladd(builder, weights[j], vectors[j], result[at])
+            return result
 
-        return self.loop(self.kw, sums, tap)
+        exists = builder.icmp_unsigned("<", h, arg["h_end"])
+        count = builder.sub(arg["tap_end"], arg["tap0"])
+        return self.when(exists, sums, lambda sums: self.loop(count, sums, tap))
 
-    def plane_looped(self, x: Any, w: Any, sums: Sums) -> Sums:
-        """Emit a plane of any kernel of at least rh rows: first rows, middle rows, last rows."""
-        builder, rh = self.builder, self.rh
+    def plane(self, x: Any, w: Any, sums: Sums) -> Sums:
+        """Emit a plane of a kernel of at least rh rows: first rows, middle rows, last rows."""
+        builder, rh, kh = self.builder, self.rh, self.arg["kh"]
         for q in range(rh - 1):
             sums = self.input_row(x, w, I64(q), range(q + 1), sums)
-        middle = builder.sub(self.kh, I64(rh - 1))
 
         def middle_row(i: Any, sums: Sums) -> Sums:
             return self.input_row(x, w, builder.add(i, I64(rh - 1)), range(rh), sums)
 
-        sums = self.loop(middle, sums, middle_row)
+        sums = self.loop(builder.sub(kh, I64(rh - 1)), sums, middle_row)
         for i in range(rh - 1):
-            q = builder.add(self.kh, I64(i))
-            sums = self.input_row(x, w, q, range(i + 1, rh), sums)
+            sums = self.input_row(x, w, builder.add(kh, I64(i)), range(i + 1, rh), sums)
         return sums
-
-    def store(self, sums: Sums) -> None:
-        """Emit the clamp and the stores of the rows and lanes that exist."""
-        builder = self.builder
-        floor, ceiling = (broadcast(builder, bound, self.lanes) for bound in (self.low, self.high))
-        full = builder.icmp_signed(">=", self.width, I64(self.nv * self.lanes))
-        masks = [first_lanes(builder, self.width, self.lanes, j * self.lanes)
-                 for j in range(self.nv)]  # fmt: skip
-        for r, row in enumerate(sums):
-            with builder.if_then(builder.icmp_signed("<", I64(r), self.rows)):
-                base = builder.gep(self.c, [builder.mul(self.c_pitch, I64(r))])
-                values = [clamp_high(builder, clamp_low(builder, value, floor), ceiling)
-                          for value in row]  # fmt: skip
-                targets = [builder.gep(base, [I64(j * self.lanes * self.size)])
-                           for j in range(self.nv)]  # fmt: skip
-                with builder.if_else(full) as (whole, edge):
-                    with whole:
-                        for target, value in zip(targets, values, strict=True):
-                            store_vector(builder, target, value, self.code)
-                    with edge:
-                        for target, value, mask in zip(targets, values, masks, strict=True):
-                            store_vector(builder, target, value, self.code, mask)
 
     def emit(self) -> None:
         """Emit the whole tile."""
-        builder = self.builder
-        start = self.scalar(self.bias, I64(0))
-        sums = [[start] * self.nv for _ in range(self.rh)]
-        taps = builder.mul(builder.mul(self.kh, self.kw), I64(self.size))
-        add_plane = self.plane_unrolled if self.kh_literal else self.plane_looped
+        builder, nv = self.builder, len(self.widths)
+        sums = self.each_plane(self.plane, self.arg["x"], self.initial(0) * self.rh)
+        for r in range(self.rh):
+            with builder.if_then(builder.icmp_signed("<", I64(r), self.arg["rows"])):
+                self.store(I64(r), 0, sums[r * nv : (r + 1) * nv])
 
-        def each_plane(i: Any, sums: Sums) -> Sums:
-            return add_plane(self.plane(i), builder.gep(self.w, [builder.mul(taps, i)]), sums)
 
-        self.store(self.loop(self.planes, sums, each_plane))
+def emit_window(made: Any, shape: Any) -> Any:
+    """Return what an intrinsic returns that emits a strip or a tile with literal sizes."""
+    sizes = literals(shape.types) if isinstance(shape, types.BaseTuple) else None
+    if sizes is None:
+        return None
+    count = len(made.words)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        made(builder, list(args[: count + 2]), sizes).emit()
+        return context.get_dummy_value()
+
+    words = [types.intp] * count
+    return types.void(*words, types.float64, types.float64, shape), codegen
 
 
 @intrinsic(prefer_literal=True)
 def window_tile(
-    typingctx: Any, x: Any, plane_step: Any, planes: Any, row_step: Any, columns: Any, w: Any,
-    kh: Any, kw: Any, c: Any, c_pitch: Any, bias: Any, low: Any, high: Any, width: Any, rows: Any,
-    rh: Any, nv: Any, lanes: Any, kh_literal: Any, kw_literal: Any, code: Any,
+    typingctx: Any, x: Any, channels: Any, xc: Any, depths: Any, xd: Any, h0: Any, dh: Any,
+    h_end: Any, xh: Any, col0: Any, dw: Any, iw: Any, columns: Any, w: Any, wk: Any, wc: Any,
+    wd: Any, out: Any, yh: Any, yc: Any, bias: Any, width: Any, rows: Any, kh: Any, kw: Any,
+    tap0: Any, tap_end: Any, low: Any, high: Any, shape: Any,
 ) -> Any:  # fmt: skip
-    """Compute one tile; the last six arguments are literal.
+    """Compute a tile; the arguments are those of `Tile.words`, the clamp, and literal sizes.
 
-    Parameters
-    ----------
-    x, plane_step, planes, row_step : intp
-        Address of the tile's first input element, bytes between planes, number of planes, bytes
-        between the input rows of successive kernel rows.
-    columns : intp
-        Address of the byte offset of each tap column.
-    w, kh, kw : intp
-        Address of the weights (planes, kh, kw) and the kernel's size.
-    c, c_pitch : intp
-        Address of the output and bytes between its rows.
-    bias : intp
-        Address of the number to start from.
-    low, high : float64
-        Clamp of the result.
-    width, rows : intp
-        Lanes and rows to store.
-    rh, nv, lanes : literal int
-        The tile.
-    kh_literal, kw_literal : literal int
-        The kernel's size where it is to be unrolled, else 0 (then ``kh >= rh``).
-    code : literal int
-        Storage code of input copy, weights, bias and sums (F32 or F64).
+    shape : rows, vectors, lanes, lanes of the last vector, storage code.
     """
-    shape = literals((rh, nv, lanes, kh_literal, kw_literal))
-    storage = literal(code)
-    if shape is None or storage is None:
-        return None
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        values = list(args[:15])
-        for index in (0, 4, 5, 8, 10):
-            values[index] = pointer(builder, values[index], I8)
-        if compute_ir(storage) != values[11].type:
-            values[11:13] = (builder.fptrunc(value, compute_ir(storage)) for value in values[11:13])
-        Window(builder, values, shape, storage).emit()
-        return context.get_dummy_value()
-
-    word, real = types.intp, types.float64
-    signature = types.void(
-        *([word] * 11), real, real, word, word, rh, nv, lanes, kh_literal, kw_literal, code
-    )
-    return signature, codegen
+    return emit_window(Tile, shape)

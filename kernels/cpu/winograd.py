@@ -27,7 +27,6 @@ spreads over its tile, and ``precision("exact")`` leaves this kernel out.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -36,8 +35,8 @@ from fastconv.spec import Binding, DeviceInfo
 
 from .finish import finish_fields
 from .gemm import tile_address
-from .geometry import make_record
-from .isa import gemm_tile
+from .geometry import ACTIVATION_CODES, LAST_CLAMP, make_record
+from .isa import Tile, gemm_tile
 from .pack import SEGMENT_WORDS
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .transform import (
@@ -46,75 +45,107 @@ from .transform import (
     PIECE_WORDS,
     WEIGHT,
     gather_address,
-    join_address,
     lines_address,
 )
 from .vectors import F32, F64, ITEMSIZE, storage_code
 from .winograd_fields import FIELDS, TRANSFORMS
 from .winograd_input import STAGE_CHANNELS, make_stage
 from .winograd_rows import copy_tasks, make_copy_rows, source_fields
-from .winograd_tasks import make_kernel, make_pack_kernel
+from .winograd_tasks import make_kernel
 from .winograd_tiles import Sizes, tile_fields, tile_sizes
+from .winograd_weights import make_pack_kernel
 
 __all__ = ["plan", "plan_f2", "plan_f3", "plan_f4", "plan_f6", "workspace"]
 
 
-#: Products of one part of K, as a part of L2.
+#: Products of one task, as a part of L2.
 _PRODUCTS_SHARE = 2
 #: Most bytes of transformed input that threads share.
-_MOST_SHARED = 16 << 20
+_MOST_SHARED = 24 << 20
+#: Most panels of tiles that a task multiplies by the same weights.
+_MOST_PANELS = 2
+#: Input channels of one sum in tiles of more than `_LONG_LINE` elements along an axis. The rounding
+#: error grows with the length of a sum: blocks of it, added up at the end, keep the error of 64
+#: channels for any number. A block of 64 steps costs a twentieth of the multiplication's speed.
+_CHANNEL_BLOCK = 64
+_LONG_LINE = 6
 
 
-def _layout(problem: ConvProblem, device: DeviceInfo, sizes: Sizes, source: dict[str, int]) -> Any:
-    """Return the register tile, codes and block sizes; a copy of the input comes first."""
-    storage = storage_code(problem.dtype)
-    compute = F64 if storage == F64 else F32
-    tile, size = gemm_tile(device, storage), ITEMSIZE[compute]
+def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> dict[str, int]:
+    """Return how the work is cut into tasks."""
+    tile = gemm_tile(device, storage_code(problem.dtype))
+    size = 8 if problem.dtype == "float64" else 4
     k, c = problem.out_channels // problem.groups, problem.in_channels // problem.groups
-    jobs = problem.batch * problem.groups
+    image_panels = -(-sizes.tiles // tile.nr)
+    panels, k_panels = max(1, image_panels * problem.batch), -(-k // tile.nr)
     # One cache line more than C vectors: with a power of two between them, the elements of a tile
     # would all lie in one set of L1 and push each other out.
     element_bytes = c * tile.nr * size + 64
     panel_bytes = sizes.elements * element_bytes
-    all_panels = -(-sizes.tiles // tile.nr)
-
-    # Two panels a task where their transformed input still fits L2: the weights are read half as
-    # often. Few tasks: share the transformed input and split K.
-    panels = (
-        2 if 2 * panel_bytes <= device.l2 // 2 and all_panels * jobs >= 4 * device.threads else 1
-    )
-    blocks = -(-all_panels // panels)
-    shared = blocks * jobs < 4 * device.threads and device.threads > 1
-    shared = shared and blocks * panels * jobs * panel_bytes <= _MOST_SHARED
-    row_bytes = sizes.elements * panels * tile.nr * size
-    fit = max(1, device.l2 // _PRODUCTS_SHARE // row_bytes // tile.mr)
-    wanted = -(-4 * device.threads // max(1, blocks * jobs)) if shared else 1
-    row_panels = -(-k // tile.mr)
-    part_panels = max(1, min(fit, row_panels // wanted))
-    fields = {
-        "panels": panels, "blocks": blocks,
-        "part_rows": part_panels * tile.mr, "parts": -(-row_panels // part_panels),
-        "shared": int(shared), "panel_bytes": panel_bytes, "element_bytes": element_bytes,
-        "shared_at": source["copied_bytes"],
-        "worker_at": source["copied_bytes"] + shared * blocks * panels * jobs * panel_bytes,
+    product_bytes = sizes.elements * tile.nr * tile.nr * size
+    most = max(1, device.l2 // _PRODUCTS_SHARE // product_bytes)
+    shared_bytes = panels * problem.groups * panel_bytes
+    # With few panels, parts of K keep the threads busy.
+    shared = panels * problem.groups < 4 * device.threads and shared_bytes <= _MOST_SHARED
+    block_panels = min(panels, most, _MOST_PANELS) if shared else 1
+    part_panels = 1 if shared else min(most, k_panels)
+    channel_block = _CHANNEL_BLOCK if max(axis.points for axis in sizes.axes) > _LONG_LINE else c
+    return {
+        "image_panels": image_panels, "block_panels": block_panels,
+        "blocks": -(-panels // block_panels), "part_panels": part_panels,
+        "parts": -(-k_panels // part_panels), "shared": int(shared), "panel_bytes": panel_bytes,
+        "element_bytes": element_bytes, "channel_block": channel_block,
+        "shared_bytes": shared_bytes if shared else 0,
+        "weight_bytes": sizes.elements * k_panels * c * tile.nr * size,
     }  # fmt: skip
-    line = (tile.nr + tile.lanes) * size
+
+
+def _odd_lines(size: int) -> int:
+    """Return a size of an odd number of cache lines, so that pitches of it spread over all sets."""
+    return (-(-size // 64) | 1) * 64
+
+
+def _run_of(sizes: Sizes, tile: Tile) -> int:
+    """Return how many tiles are joined at once: whole groups, if they fit, that fill vectors."""
+    group, m = sizes.axes[-1].grids, sizes.m[-1]
+    wanted = group * (tile.lanes // math.gcd(tile.lanes, group * m))
+    return min(max(group, min(wanted, tile.nr // group * group)), tile.nr)
+
+
+def _layout(
+    problem: ConvProblem, device: DeviceInfo, sizes: Sizes, source: dict[str, int]
+) -> dict[str, int]:
+    """Return the block sizes, and where a worker keeps what; a copy of the input comes first."""
+    tile = gemm_tile(device, storage_code(problem.dtype))
+    size = 8 if problem.dtype == "float64" else 4
+    fields = _blocks(problem, device, sizes)
+    line = tile.lanes * size
+    fields["shared_at"] = source["copied_bytes"]
+    fields["worker_at"] = source["copied_bytes"] + fields.pop("shared_bytes")
+    fields["element_pitch"] = fields["part_panels"] * tile.nr * size
+    fields["tile_pitch"] = _odd_lines(sizes.elements * fields["element_pitch"])
+    fields["run"] = _run_of(sizes, tile)
+    fields["joined_pitch"] = -(-fields["run"] * sizes.m[2] // tile.lanes) * tile.lanes * line
+    own_input = 0 if fields["shared"] else fields["block_panels"] * fields["panel_bytes"]
+    lines = sizes.elements * (tile.nr + tile.lanes) * size
     parts = {
-        "products_at": 0 if shared else panels * panel_bytes,
-        "lines_at": part_panels * tile.mr * row_bytes,
-        "more_lines_at": sizes.elements * line,
-        "joined_at": math.prod(sizes.m[:2]) * sizes.n[2] * tile.nr * size,
-        "segments_at": math.prod(sizes.m) * tile.nr * size,
+        "products_at": own_input,
+        "lines_at": fields["block_panels"] * tile.nr * fields["tile_pitch"],
+        "more_lines_at": lines,
+        "joined_at": math.prod(sizes.m[:2]) * sizes.n[2] * line,
+        "segments_at": math.prod(sizes.m[:2]) * fields["joined_pitch"],
         "pieces_at": tile.nr * SEGMENT_WORDS * 8,
         "scratch_at": sizes.rows * sizes.axes[-1].pieces(tile.lanes) * PIECE_WORDS * 8,
-        "worker_bytes": tile.lanes * size,
+        "worker_bytes": (tile.lanes + 1) * line,
     }
     end = 0
     for name, before in parts.items():
         end += -(-before // 64) * 64
         fields[name] = end
     fields["worker_bytes"] = max(end, -(-source["rows_bytes"] // 64) * 64)
-    return tile, storage, compute, fields
+    taps = math.prod(axis.r for axis in sizes.axes) * tile.lanes
+    fields["pack_worker_bytes"] = (taps + sizes.elements) * line
+    return fields
 
 
 def _transforms(sizes: Sizes, lanes: int, source: int, compute: int) -> dict[str, int]:
@@ -122,16 +153,31 @@ def _transforms(sizes: Sizes, lanes: int, source: int, compute: int) -> dict[str
     width = sizes.axes[-1]
     found = dict.fromkeys(TRANSFORMS, 0)
     found["gather"] = gather_address(width.m, width.r, width.stride, lanes, source, compute)
-    found["join"] = join_address(width.m, width.r, width.stride, lanes, compute)
     for letter, axis in zip("dhw", sizes.axes, strict=True):
-        if axis.r == 1:
-            continue
         for name, kind in (("input", INPUT), ("output", OUTPUT), ("weight", WEIGHT)):
-            if f"{name}_{letter}" in found:
-                found[f"{name}_{letter}"] = lines_address(
-                    kind, axis.m, axis.r, axis.stride, lanes, compute
-                )
+            # Along the width a size of 1 is a copy, which ends or begins each transform.
+            if f"{name}_{letter}" in found and (axis.r > 1 or letter == "w"):
+                form = (axis.m, axis.r, axis.stride)
+                found[f"{name}_{letter}"] = lines_address(kind, *form, lanes, compute)
     return found
+
+
+def _is_run(problem: ConvProblem, binding: Binding) -> bool:
+    """Return whether a filter's channels and taps are one run of memory."""
+    expected = ITEMSIZE[storage_code(problem.dtype)]
+    sizes = (problem.in_channels // problem.groups, *problem.kernel_size)
+    for size, stride in zip(reversed(sizes), reversed(binding.weight_strides[1:]), strict=True):
+        if stride != expected and size > 1:
+            return False
+        expected *= size
+    return True
+
+
+def _is_plain(problem: ConvProblem, binding: Binding) -> bool:
+    """Return whether outputs need only a bias and a clamp, and rows of the output are runs."""
+    clamp = ACTIVATION_CODES[binding.activation] <= LAST_CLAMP
+    packed = binding.out_strides[-1] == ITEMSIZE[storage_code(problem.dtype)]
+    return clamp and packed and binding.residual_strides is None
 
 
 def workspace(problem: ConvProblem, device: DeviceInfo, m: int) -> int:
@@ -143,7 +189,7 @@ def workspace(problem: ConvProblem, device: DeviceInfo, m: int) -> int:
     binding = Binding(strides, (), ())
     tile = gemm_tile(device, storage)
     source = source_fields(problem, binding, sizes, tile, (storage, compute))
-    fields = _layout(problem, device, sizes, source)[-1]
+    fields = _layout(problem, device, sizes, source)
     workers = worth_helpers(problem.macs, device.threads)
     return int(fields["worker_at"] + fields["worker_bytes"] * workers)
 
@@ -170,52 +216,58 @@ def plan_f6(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPl
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> CpuPlan:
     """Prepare the kernel with `m` outputs a tile for one problem and one binding."""
-    sizes = tile_sizes(problem, m)
-    storage = storage_code(problem.dtype)
-    compute = F64 if storage == F64 else F32
-    tile = gemm_tile(device, storage)
+    sizes, storage = tile_sizes(problem, m), storage_code(problem.dtype)
+    compute, tile = F64 if storage == F64 else F32, gemm_tile(device, storage)
     source = source_fields(problem, binding, sizes, tile, (storage, compute))
-    fields = source | _layout(problem, device, sizes, source)[-1]
+    fields = source | _layout(problem, device, sizes, source)
     region = np.array([0, 0, 0, *(axis.tiles for axis in sizes.axes)], np.int64)
     zeros = np.zeros(tile.mr, compute_dtype(problem.dtype))
     fields |= finish_fields(binding, direct=False, clamped=False)
     fields |= {"region": region.ctypes.data, "zeros": zeros.ctypes.data}
-    fields["tile"] = tile_address(tile, compute)
-    workers = worth_helpers(problem.macs, device.threads)
-    jobs = problem.batch * problem.groups
-    c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    row_panels = -(-k // tile.mr)
-    weight_size = sizes.elements * row_panels * c * tile.mr
-    fields["weight_bytes"] = weight_size * ITEMSIZE[compute]
+    fields |= {
+        "tile": tile_address(tile, compute),
+        "plain": int(_is_plain(problem, binding)),
+    }
+    fields["weight_is_run"] = int(_is_run(problem, binding))
     fields |= tile_fields(sizes)
     fields |= _transforms(sizes, tile.lanes, compute if fields["copied"] else storage, compute)
-    key = (tile.mr, tile.nv, tile.lanes, storage)
-    stages = []
-    if fields["copied"]:
-        copy = compile_kernel(make_copy_rows(tile.lanes, storage, compute), "winograd_rows", *key)
-        stages.append(Stage(copy, copy_tasks(problem, tile.lanes)))
-    if fields["shared"]:
-        chunks = -(-c // STAGE_CHANNELS)
-        stage = compile_kernel(make_stage(tile, compute), "winograd_input", *key)
-        stages.append(Stage(stage, jobs * fields["blocks"] * fields["panels"] * chunks))
-    main = compile_kernel(make_kernel(tile, storage, compute), "winograd", *key)
-    split = fields["parts"] if fields["shared"] else 1
-    stages.append(Stage(main, jobs * fields["blocks"] * split))
-    pack = compile_kernel(make_pack_kernel(tile, storage, compute), "winograd_pack", *key)
+    workers = worth_helpers(problem.macs, device.threads)
+    pack, pack_key = make_pack_kernel(tile, storage, compute), (tile.nv, tile.lanes, storage)
+    chunks = -(-problem.in_channels // problem.groups // tile.lanes)
+    k_panels = -(-problem.out_channels // problem.groups // tile.nr)
     record = make_record(problem, binding, {name: fields[name] for name in FIELDS})
     record["dd"], record["dh"], record["dw"] = (axis.dilation for axis in sizes.axes)
-    for name in ("yw", "rw"):  # steps within a sub-grid
-        record[name] *= sizes.axes[-1].distance
     return CpuPlan(
         record=record,
-        stages=tuple(stages),
+        stages=_stages(problem, fields, tile, storage, compute),
         workers=workers,
         workspace_bytes=fields["worker_at"] + fields["worker_bytes"] * workers,
         compute=compute_dtype(problem.dtype),
         bias_size=problem.out_channels,
-        pack_stage=Stage(pack, problem.groups * row_panels),
-        pack_bytes=sizes.elements * tile.lanes * ITEMSIZE[compute] * workers,
-        packed_size=problem.groups * weight_size,
-        packing=("winograd", *((axis.m, axis.r, axis.stride) for axis in sizes.axes), *key),
+        pack_stage=Stage(
+            compile_kernel(pack, "winograd_pack", *pack_key), problem.groups * k_panels * chunks
+        ),
+        pack_bytes=fields["pack_worker_bytes"] * workers,
+        packed_size=problem.groups * fields["weight_bytes"] // ITEMSIZE[compute],
+        packing=("winograd", *((axis.m, axis.r, axis.stride) for axis in sizes.axes), *pack_key),
         tables=(region, zeros),
     )
+
+
+def _stages(
+    problem: ConvProblem, fields: dict[str, int], tile: Tile, storage: int, compute: int
+) -> tuple[Stage, ...]:
+    """Return the stages of a call."""
+    key, stages = (tile.mr, tile.nv, tile.lanes, storage), []
+    if fields["copied"]:
+        copy = compile_kernel(make_copy_rows(tile.lanes, storage, compute), "winograd_rows", *key)
+        stages.append(Stage(copy, copy_tasks(problem, tile.lanes)))
+    tasks = problem.groups * fields["blocks"]
+    if fields["shared"]:
+        first = compile_kernel(make_stage(tile, compute), "winograd_input", *key)
+        chunks = -(-problem.in_channels // problem.groups // STAGE_CHANNELS)
+        panels = problem.batch * problem.groups * fields["image_panels"]
+        stages.append(Stage(first, panels * chunks))
+        tasks *= fields["parts"]
+    main = compile_kernel(make_kernel(tile, storage, compute), "winograd", *key)
+    return (*stages, Stage(main, tasks))

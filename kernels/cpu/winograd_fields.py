@@ -1,4 +1,4 @@
-"""The fields of a Winograd kernel's geometry."""
+"""The geometry of winograd.py in machine code: what its tasks read from the record."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numba
 from .finish import FINISH_FIELDS
 from .geometry import as_record
 
-__all__ = ["FIELDS", "TRANSFORMS", "first_sample", "view"]
+__all__ = ["FIELDS", "TRANSFORMS", "first_of", "view"]
 
 #: Addresses of the transforms; 0 where an axis has none.
 TRANSFORMS = (
@@ -16,7 +16,7 @@ TRANSFORMS = (
     "input_d",
     "output_d",
     "output_h",
-    "join",
+    "output_w",
     "weight_w",
     "weight_h",
     "weight_d",
@@ -25,18 +25,28 @@ TRANSFORMS = (
 FIELDS = (
     *FINISH_FIELDS,
     "region",  # address of the region of all tiles
-    "panels",  # panels of one task
-    "blocks",  # tasks along the tiles
+    "image_panels",  # panels of one image
+    "block_panels",  # panels of one task
+    "blocks",  # tasks along the panels of all images
+    "part_panels",  # panels of K of one part
     "parts",  # parts of K
-    "part_rows",  # rows of one part, a multiple of mr
+    "channel_block",  # input channels of one sum
     "shared",  # 1: the first stage has transformed the input
+    "plain",  # 1: outputs need no more than a bias and a clamp, and lie side by side
+    "weight_is_run",  # 1: a filter's channels and taps are one run of memory
     "tile",  # address of the micro-kernel
     "zeros",  # address of mr zeros, from which products start
     "panel_bytes",  # V of one panel
     "element_bytes",  # V of one element of a tile
     "shared_at",  # V where threads share it
+    "weight_bytes",  # U of one group
+    "element_pitch",  # bytes from one element of a tile's products to the next
+    "tile_pitch",  # bytes from one tile's products to the next
+    "joined_pitch",  # bytes from one row of joined outputs to the next
+    "run",  # tiles that are joined at once
     "worker_at",  # where the workers' own memory begins
     "worker_bytes",
+    "pack_worker_bytes",
     "products_at",  # M
     "lines_at",  # lines between two passes
     "more_lines_at",
@@ -44,9 +54,8 @@ FIELDS = (
     "segments_at",
     "pieces_at",  # where the samples of a vector of tiles lie
     "scratch_at",
-    "weight_bytes",  # U of one group
-    # By axis: outputs and elements of a tile, tiles, tiles of one sub-grid, distance of a
-    # sub-grid's outputs, samples from one tile to the next.
+    # By axis: outputs and elements of a tile, tiles, sub-grids, distance of a sub-grid's outputs,
+    # samples from one of its tiles to the next.
     *(f"{letter}{axis}" for letter in "mntuqa" for axis in "dhw"),
     # Where tiles are read: in the input itself, or in its copy at the workspace's start.
     "copied",  # 1: in the copy
@@ -56,15 +65,12 @@ FIELDS = (
     "shift",  # bytes from a tile's first sample to the first that its neighbour owns
     "shifts",  # so many neighbours' samples a tile reaches, its own among them
     "padded",  # samples of a padded row
-    "lines",  # times that the copy holds a row
-    "line",  # samples from one to the next
-    "run",  # samples of one sub-grid in it
     *TRANSFORMS,
 )
 view = as_record(FIELDS)
 
 
 @numba.njit
-def first_sample(tile: int, tiles: int, step: int, advance: int) -> int:
-    """Return where a tile begins on an axis: sub-grids `step` apart, tiles `advance` apart."""
-    return tile // tiles * step + tile % tiles * advance
+def first_of(tile: int, grids: int, step: int, advance: int) -> int:
+    """Return where a tile begins on an axis: sub-grids `step` apart, their tiles `advance`."""
+    return tile % grids * step + tile // grids * advance

@@ -27,9 +27,9 @@ from .pack import SEGMENT_WORDS, make_list_segments
 from .simd import get_word, range_mask, set_word
 from .transform import MORE, PIECE_WORDS, call_gather, call_lines
 from .vectors import ITEMSIZE
-from .winograd_fields import first_sample, view
+from .winograd_fields import first_of, view
 
-__all__ = ["STAGE_CHANNELS", "make_stage", "make_transform_panel"]
+__all__ = ["STAGE_CHANNELS", "make_stage", "make_transform_panel", "panel_width"]
 
 
 def _make_list_pieces(lanes: int) -> Any:
@@ -40,8 +40,8 @@ def _make_list_pieces(lanes: int) -> Any:
         """Replace each segment's tile by its first sample: depth, height, and width of lane 0."""
         for s in range(count):
             words = segments + 8 * SEGMENT_WORDS * s
-            d = first_sample(get_word(words, 2), g.ud, g.sd, g.ad * g.dd) - g.pd
-            h = first_sample(get_word(words, 3), g.uh, g.sh, g.ah * g.dh) - g.ph
+            d = first_of(get_word(words, 2), g.ud, g.sd, g.ad * g.dd) - g.pd
+            h = first_of(get_word(words, 3), g.uh, g.sh, g.ah * g.dh) - g.ph
             w = (get_word(words, 4) - get_word(words, 0)) * g.aw - g.first
             set_word(words, 2, d)
             set_word(words, 3, h)
@@ -128,6 +128,12 @@ def make_transform_panel(tile: Tile, compute: int) -> Any:
     return transform_panel
 
 
+@numba.njit
+def panel_width(g: Any, nr: int, panel: int) -> int:
+    """Return the tiles of a panel; the last of each image may not be full."""
+    return min(nr, g.td * g.th * g.tw - panel % g.image_panels * nr)
+
+
 #: Channels that one task of the first stage transforms.
 STAGE_CHANNELS = 16
 
@@ -145,17 +151,14 @@ def make_stage(tile: Tile, compute: int) -> Any:
         g = view(geometry)
         chunks = (g.c + STAGE_CHANNELS - 1) // STAGE_CHANNELS
         chunk, rest = number % chunks, number // chunks
-        panels = g.blocks * g.panels
-        panel, rest = rest % panels, rest // panels
-        group, image = rest % g.groups, rest // g.groups
-        width = min(nr, g.td * g.th * g.tw - panel * nr)
+        at, image = rest % g.image_panels, rest // g.image_panels % g.n
+        group = rest // (g.image_panels * g.n)
         mine = workspace + g.worker_at + worker * g.worker_bytes
-        if width > 0:
-            source = workspace if g.copied else x
-            transform_panel(
-                g, source + image * g.source_n + group * g.c * g.source_c, panel, width,
-                chunk * STAGE_CHANNELS, min((chunk + 1) * STAGE_CHANNELS, g.c),
-                workspace + g.shared_at + (rest * panels + panel) * g.panel_bytes, mine,
-            )  # fmt: skip
+        source = (workspace if g.copied else x) + image * g.source_n + group * g.c * g.source_c
+        transform_panel(
+            g, source, at, panel_width(g, nr, at), chunk * STAGE_CHANNELS,
+            min((chunk + 1) * STAGE_CHANNELS, g.c),
+            workspace + g.shared_at + rest * g.panel_bytes, mine,
+        )  # fmt: skip
 
     return task

@@ -1,0 +1,54 @@
+"""What a library's class in the benchmark must offer, and how it declines a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastconv.problem import ConvProblem
+
+__all__ = ["Call", "Peer", "Refusal"]
+
+Call = Callable[[], Any]
+
+
+class Refusal(Exception):
+    """A sentence that says why a library has no figure on a problem."""
+
+
+class Peer:
+    """One library, in the form that one column of the table shows.
+
+    Parameters
+    ----------
+    threads : int
+        Threads that the library may use.
+    """
+
+    name: ClassVar[str]
+    #: Modules that must be importable.
+    modules: ClassVar[tuple[str, ...]]
+    #: The distribution whose version the report tells.
+    distribution: ClassVar[str]
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    def version(self) -> str:
+        """Return the library's version."""
+        return version(self.distribution)
+
+    def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
+        """Return the call to be timed, or raise `Refusal`."""
+        raise NotImplementedError
+
+    def to_numpy(self, problem: ConvProblem, result: Any) -> np.ndarray:
+        """Return the call's result as an array of shape ``problem.out_shape``."""
+        return np.asarray(result).reshape(problem.out_shape)
+
+    def kernel(self, problem: ConvProblem) -> str | None:
+        """Return the name of the kernel that runs, where the library tells it."""
+        return None

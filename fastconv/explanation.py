@@ -1,0 +1,136 @@
+"""What the dispatcher thinks of a problem, for people to read.
+
+Costs are those of a call as it is made: a problem or a line stands for an object whose weight is
+packed once, a call of ``conv2d`` packs it each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .device import cpu_info
+from .dispatch import Candidate, list_candidates, pick_winner, settings, tuned_choice
+from .problem import ConvProblem, parse_line
+
+__all__ = ["Explanation", "Row", "explain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What `explain` says of one kernel.
+
+    Parameters
+    ----------
+    kernel : str
+        Its name.
+    chosen : bool
+        Whether a call would run it.
+    milliseconds : float or None
+        Predicted time; None where it can not run the problem.
+    pack_milliseconds : float or None
+        The part of it that packs the weight, 0 where that is done once.
+    workspace : int or None
+        Scratch bytes; None where it can not run the problem.
+    reasons : list of str
+        Why it can not run the problem, or why another one is chosen.
+    """
+
+    kernel: str
+    chosen: bool
+    milliseconds: float | None
+    pack_milliseconds: float | None
+    workspace: int | None
+    reasons: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The dispatcher's view of one problem; ``str()`` gives a table."""
+
+    problem: ConvProblem
+    packed: bool
+    rows: list[Row]
+
+    @property
+    def chosen(self) -> str:
+        """Name of the kernel that a call would run, "" where there is none."""
+        return next((row.kernel for row in self.rows if row.chosen), "")
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.problem.line()}  {self.problem.dtype}, {self.problem.layout}, "
+            f"{self.problem.flops / 1e6:,.{1 if self.problem.flops > 1e5 else 4}f} MFLOP, "
+            f"weight packed {'once' if self.packed else 'in each call'}",
+            f"  {'kernel':<22} {'predicted ms':>12} {'packing':>8} {'workspace':>10}  why",
+        ]
+        for row in self.rows:
+            time = "-" if row.milliseconds is None else f"{row.milliseconds:.3f}"
+            packing = f"{row.pack_milliseconds:.3f}" if row.pack_milliseconds else "-"
+            space = "-" if row.workspace is None else f"{row.workspace / 1024:.0f} KiB"
+            mark = ">" if row.chosen else " "
+            why = "; ".join(row.reasons)
+            lines.append(f"{mark} {row.kernel:<22} {time:>12} {packing:>8} {space:>10}  {why}")
+        return "\n".join(lines)
+
+
+def explain(what: ConvProblem | str | Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
+    """Tell which kernel a problem would run, and what stands against every other.
+
+    Parameters
+    ----------
+    what : ConvProblem, str or function
+        A problem, a problem line (see `fastconv.problem.parse_line`), or ``conv1d``, ``conv2d``,
+        ``conv3d`` with the arguments of a call, which is not made.
+    *args, **kwargs
+        Arguments of that call.
+
+    Returns
+    -------
+    Explanation
+        Printable; its rows hold the same as values.
+
+    Examples
+    --------
+    >>> print(explain("ic64ih56oc64kh3ph1").rows[0].kernel)
+    cpu.im2col_gemm
+    """
+    if isinstance(what, str):
+        return _explain(parse_line(what)[0], packed=True)
+    if isinstance(what, ConvProblem):
+        return _explain(what, packed=True)
+    from .functional import problem_of_call
+
+    return _explain(problem_of_call(what, *args, **kwargs), packed=False)
+
+
+def _explain(problem: ConvProblem, packed: bool) -> Explanation:
+    candidates = list_candidates(problem, packed)
+    winner, rule = pick_winner(problem, packed, candidates)
+    tuned = tuned_choice(problem, packed)
+    measured = {} if tuned is None else tuned.milliseconds
+    rows = []
+    for each in candidates:
+        name = each.spec.name
+        if each.reasons:
+            rows.append(Row(name, False, None, None, None, each.reasons))
+            continue
+        why = _why(each, winner, rule, measured.get(name))
+        space = each.spec.workspace(problem, cpu_info())
+        packing = 1e3 * each.pack_seconds
+        rows.append(Row(name, each is winner, 1e3 * each.seconds, packing, space, [why]))
+    return Explanation(problem, packed, rows)
+
+
+def _why(each: Candidate, winner: Candidate | None, rule: str, measured: float | None) -> str:
+    """Say why a kernel that can run the problem would or would not."""
+    if each is winner and rule == "cost":
+        return "lowest predicted time"
+    if rule == "forced":
+        name = f"use_kernel({settings()[0]!r})"
+        return f"forced by {name}" if each is winner else f"{name} is in force"
+    if measured is not None:
+        return f"{'tuned: ' if each is winner else ''}measured {measured:.3g} ms"
+    assert winner is not None
+    return f"{each.seconds / winner.seconds:.1f} times the predicted time"

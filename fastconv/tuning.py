@@ -1,0 +1,177 @@
+"""Measured choices: how long the cost model's best kernels really took, remembered on disk.
+
+A choice holds for a problem (its line names element type and memory order), a number of threads, a
+precision, and a weight that is packed once or in each call. One JSON file for each machine lies in
+the folder of the compiled kernels, whose name is a hash of all kernel sources: a choice is
+forgotten together with the code that it was made for. The file is read once, and written by an
+atomic rename of what is on disk then and what this process measured; of two processes that write at
+the same moment one may lose a choice, which is then measured again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import statistics
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .cache import cache_dir
+from .device import cpu_info
+from .problem import ConvProblem
+
+__all__ = ["Choice", "Memory", "choice_key", "lock", "memory", "race"]
+
+#: Seconds that timing one problem should take, over all of its kernels.
+_BUDGET = 0.05
+#: Least and most rounds of timing: a median wants a few, a call of microseconds no thousands.
+_ROUNDS = 3, 100
+#: After so many rounds, a kernel that took this many times the fastest one's time drops out.
+_TRIALS, _HOPELESS = 2, 2.0
+
+_clock = time.perf_counter
+
+#: One race at a time, or the kernels of two would slow each other.
+lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was measured for one problem.
+
+    Parameters
+    ----------
+    kernel : str
+        The fastest kernel's name.
+    milliseconds : dict of str to float
+        Median time of each kernel that was measured, lowest predicted cost first.
+    """
+
+    kernel: str
+    milliseconds: dict[str, float]
+
+
+def choice_key(problem: ConvProblem, packed: bool, precision: str, threads: int) -> str:
+    """Return the words under which a choice is remembered."""
+    weight = "packed once" if packed else "packed in each call"
+    return f"{problem.line()}, weight {weight}, {precision}, {threads} threads"
+
+
+def race(calls: Mapping[str, Callable[[], object]]) -> Choice:
+    """Time calls in turn, round after round, so that a drift of the machine meets all of them.
+
+    Parameters
+    ----------
+    calls : mapping of str to callable
+        Each runs one kernel; the first run may compile it.
+    """
+    for call in calls.values():
+        call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+
+    def take_turns(names: Iterable[str]) -> None:
+        for name in names:
+            start = _clock()
+            calls[name]()
+            times[name].append(_clock() - start)
+
+    for _ in range(_TRIALS):
+        take_turns(calls)
+    best = {name: min(taken) for name, taken in times.items()}
+    contenders = [name for name in calls if best[name] <= _HOPELESS * min(best.values())]
+    round_seconds = sum(best[name] for name in contenders)
+    least, most = _ROUNDS
+    for _ in range(min(max(least, int(_BUDGET / max(round_seconds, 1e-9))), most)):
+        take_turns(contenders)
+    medians = {name: 1e3 * statistics.median(taken) for name, taken in times.items()}
+    return Choice(min(contenders, key=lambda name: medians[name]), medians)
+
+
+class Memory:
+    """Choices by `choice_key`: this process's, and those on disk.
+
+    Parameters
+    ----------
+    path : Path or None
+        The file; None remembers in this process only.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._choices: dict[str, Choice] | None = None
+
+    def all(self) -> dict[str, Choice]:
+        """Return every choice; the file is read when they are first asked for."""
+        if self._choices is None:
+            self._choices = self._read()
+        return self._choices
+
+    def get(self, key: str) -> Choice | None:
+        """Return the choice for a key, None where nothing was measured."""
+        return self.all().get(key)
+
+    def add(self, key: str, choice: Choice) -> None:
+        """Remember a choice; a disk that can not be written to costs a warning."""
+        self.all()[key] = choice
+        if self.path is None:
+            return
+        merged = self._read() | self.all()
+        self._choices = merged
+        text = json.dumps({name: asdict(merged[name]) for name in sorted(merged)}, indent=1)
+        temporary = self.path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            warnings.warn(f"fastconv: could not keep a tuned choice: {error}", stacklevel=2)
+
+    def _read(self) -> dict[str, Choice]:
+        """Return what the file holds; a damaged one is as good as none, and said to be damaged."""
+        if self.path is None:
+            return {}
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            return {key: _choice(entry) for key, entry in content.items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+            warnings.warn(f"fastconv: tuned choices in {self.path} are lost: {error}", stacklevel=2)
+            return {}
+
+
+def _choice(entry: dict[str, Any]) -> Choice:
+    times = {str(name): float(taken) for name, taken in entry["milliseconds"].items()}
+    return Choice(str(entry["kernel"]), times)
+
+
+_memory: Memory | None = None
+
+
+def memory() -> Memory:
+    """Return the choices made on this machine by this version."""
+    global _memory
+    if _memory is None:
+        folder, cpu = cache_dir(), cpu_info()
+        machine = hashlib.sha256(f"{cpu.name} {cpu.isa}".encode()).hexdigest()[:8]
+        _memory = Memory(None if folder is None else folder / f"tuned-{machine}.json")
+    return _memory
+
+
+def _after_fork_in_child() -> None:
+    """Start with a free lock: another thread of the parent may have held it."""
+    global lock
+    lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

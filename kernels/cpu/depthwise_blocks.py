@@ -1,0 +1,276 @@
+"""Depthwise convolution of small maps and long signals: channels turned into lanes and back.
+
+Wins where vectors along a row would be part empty, or load more than they multiply: maps of 7 or 14
+pixels, kernels nearly as large as the map, and signals (one row, so no input vector serves several
+rows). The channels of a block are transposed in registers, so that pixels.py can do the arithmetic
+with all lanes full and without a product for any tap in the padding::
+
+    task = image x vector of channels
+      block = transposed input                     64 shuffles for 16 channels of 16 pixels
+        with margins of zeros for tiles            (kernels too large to roll)
+      for output depth, for strip or tile of pixels
+        sums of the block
+      output = transposed sums                     64 shuffles
+      residual, other activations                  in place
+
+The two transpositions cost about 8 cycles an output vector, as much as 8 taps. Both blocks lie
+in L2.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import Binding, DeviceInfo
+
+from .finish import finish_fields, is_dense, make_finish_vector
+from .geometry import make_record
+from .pixel_cuts import PixelCut, pixel_cut, pixel_table
+from .pixels import FIELDS, call_pixels, make_pixel_weights, view
+from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .simd import get_word, range_mask, splat, store, transpose_block
+from .vectors import (
+    F32,
+    F64,
+    I8,
+    I64,
+    ITEMSIZE,
+    lane_mask,
+    literals,
+    load_vector,
+    pointer,
+    storage_code,
+    store_vector,
+    transposed,
+)
+
+__all__ = ["cycles", "fits", "plan", "workspace"]
+
+#: Cycles to transpose a square of vectors into or out of a block.
+_TURN = 110
+
+
+@intrinsic(prefer_literal=True)
+def _turn_back(
+    typingctx: Any, source: Any, target: Any, pitch: Any, rows: Any, bits: Any, shape: Any
+) -> Any:
+    """Write the columns of a square of vectors as rows: column i at ``target + i * pitch``.
+
+    The first `rows` columns are written, of each the elements whose bit is set. `shape` is
+    (lanes, compute code, storage code).
+    """
+    sizes = literals(shape.types) if isinstance(shape, types.BaseTuple) else None
+    if sizes is None:
+        return None
+    lanes, compute, storage = sizes
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        base, step = pointer(builder, args[0], I8), lanes * ITEMSIZE[compute]
+        places = [builder.gep(base, [I64(i * step)]) for i in range(lanes)]
+        vectors = [load_vector(builder, place, lanes, compute) for place in places]
+        mask = lane_mask(builder, args[4], lanes)
+        none = ir.Constant(mask.type, None)
+        for i, column in enumerate(transposed(builder, vectors)):
+            exists = builder.icmp_signed("<", I64(i), args[3])
+            flags = builder.select(exists, mask, none)
+            address = builder.add(args[1], builder.mul(args[2], I64(i)))
+            store_vector(builder, pointer(builder, address, I8), column, storage, flags)
+        return context.get_dummy_value()
+
+    return types.void(*([types.intp] * 5), shape), codegen
+
+
+@functools.cache
+def _make_turns(lanes: int, storage: int, compute: int) -> tuple[Any, Any]:
+    """Return the functions that fill a block from some channels and bring one back."""
+    item, vector = ITEMSIZE[storage], lanes * ITEMSIZE[compute]
+    zero = np.float64(0.0) if compute == F64 else np.float32(0.0)
+
+    @numba.njit
+    def fill(g: Any, x: int, channels: int, block: int) -> None:
+        if g.first_at:  # there are margins
+            for at in range(0, g.block_bytes, vector):
+                store(block + at, splat(zero, lanes), compute)
+        for run in range(g.runs):
+            source, target = x + run * g.run_bytes, block + g.first_at + run * g.run_to
+            for p in range(0, g.run_length, lanes):
+                transpose_block(
+                    source + p * item, g.xc, channels, range_mask(0, min(lanes, g.run_length - p)),
+                    target + p * vector, storage, compute, lanes,
+                )  # fmt: skip
+
+    @numba.njit
+    def bring_back(g: Any, sums: int, channels: int, out: int) -> None:
+        pixels = g.od * g.oh * g.ow
+        for p in range(0, pixels, lanes):
+            _turn_back(
+                sums + p * vector, out + p * item, g.yc, channels,
+                range_mask(0, min(lanes, pixels - p)), (lanes, compute, storage),
+            )  # fmt: skip
+
+    return fill, bring_back
+
+
+@functools.cache
+def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
+    """Return the task: see the drawing at the top of this file."""
+    item, size = ITEMSIZE[storage], ITEMSIZE[compute]
+    fill, bring_back = _make_turns(lanes, storage, compute)
+    finish_vector = make_finish_vector(lanes, storage, compute)
+
+    @numba.njit
+    def finish_maps(g: Any, out: int, residual: int, channels: int, scratch: int) -> None:
+        """Apply residual and activation to some channels where they lie."""
+        pixels = g.od * g.oh * g.ow
+        for c in range(channels):
+            for p in range(0, pixels, lanes):
+                at = out + c * g.yc + p * item
+                count = min(lanes, pixels - p)
+                finish_vector(g, at, 0.0, at, residual + c * g.rc + p * item, count, scratch)
+
+    def task(
+        geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
+        workspace: int, number: int, worker: int,
+    ) -> None:  # fmt: skip
+        g = view(geometry)
+        block = workspace + worker * g.worker_bytes
+        sums, scratch = block + g.sums_at, block + g.scratch_at
+        chunk, image = number % g.chunks, number // g.chunks
+        c = chunk * lanes
+        channels = min(lanes, g.groups - c)
+        fill(g, x + image * g.xn + c * g.xc, channels, block)
+        for od in range(g.od):
+            d0 = od * g.sd - g.pd
+            skipped = max(0, (g.dd - 1 - d0) // g.dd)
+            depths = max(0, min(g.kd, (g.id - d0 + g.dd - 1) // g.dd) - skipped)
+            source = block + g.first_at + (d0 + skipped * g.dd) * g.plane_bytes
+            for s in range(g.strips):
+                call_pixels(
+                    get_word(g.table, 2 * s), geometry, get_word(g.table, 2 * s + 1), source,
+                    weight + (c * g.kd + skipped * lanes) * g.kh * g.kw * size, bias + c * size,
+                    sums + od * g.to_d, -g.ph, g.ih, g.oh, depths, channels,
+                )  # fmt: skip
+        y = out + image * g.yn + c * g.yc
+        bring_back(g, sums, channels, y)
+        if g.needs_finish:
+            finish_maps(g, y, residual + image * g.rn + c * g.rc, channels, scratch)
+
+    return task
+
+
+def _is_run(sizes: tuple[int, ...], strides: tuple[int, ...], item: int) -> bool:
+    """Return whether a map of those sizes is one run of memory."""
+    for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
+        if stride != item and size > 1:
+            return False
+        item *= size
+    return True
+
+
+def fits(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> bool:
+    """Return whether a problem and a binding can be computed here."""
+    if problem.out_channels != problem.groups or problem.in_channels != problem.groups:
+        return False
+    item = ITEMSIZE[storage_code(problem.dtype)]
+    strides, needs_finish = binding.residual_strides, finish_fields(binding, True)["needs_finish"]
+    if not _is_run(problem.in_size, binding.x_strides[2:], item):
+        return False
+    if not is_dense(problem, binding, item):
+        return False
+    if strides is not None and not _is_run(problem.out_size, strides[2:], item):
+        return False
+    if needs_finish and item < 4:
+        return False  # halves are rounded when they are stored: nothing may be left to do
+    return cycles(problem, device) < math.inf
+
+
+def cycles(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Return the cycles of one image's channels, infinite where its blocks do not fit L2."""
+    way = pixel_cut(problem, device, True)
+    if way is None or workspace(problem, device) > device.l2 * device.threads:
+        return math.inf
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    pixels = math.prod(problem.in_size) + math.prod(problem.out_size)
+    return -(-problem.groups // lanes) * (way.cycles + _TURN * -(-pixels // lanes))
+
+
+def _layout(problem: ConvProblem, device: DeviceInfo) -> tuple[PixelCut, dict[str, int]]:
+    """Return the cut and how a block lies in memory."""
+    way = pixel_cut(problem, device, True)
+    assert way is not None
+    vector = device.vector_bytes
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    depth, height, width = (1, 1, *problem.in_size)[-3:]
+    out_pixels = math.prod(problem.out_size)
+    left, right = problem.padding[-1] if way.rows else (0, 0)
+    pitch = (left + width + right) * vector
+    # A strip leaves out what lies outside; a tile reads zeros there. A square's last columns may
+    # run over the end.
+    block = depth * height * pitch + lanes * vector
+    fields = {
+        "in_d": (1, 1, *problem.dilation)[-3] * height * pitch,
+        "in_h": pitch,
+        "in_w": vector,
+        "to_d": math.prod(problem.out_size[-2:]) * vector,
+        "to_h": problem.out_size[-1] * vector,
+        "to_w": vector,
+        "unit": (1, *problem.dilation)[-2] if (1, *problem.kernel_size)[-2] > 1 else 1,
+        "share": way.share,
+        "runs": depth * height if way.rows else 1,
+        "run_length": width if way.rows else depth * height * width,
+        "run_to": pitch,
+        "plane_bytes": height * pitch,
+        "first_at": left * vector,
+        "block_bytes": block,
+        "chunks": -(-problem.groups // lanes),
+        "sums_at": block,
+    }
+    fields["scratch_at"] = block + (out_pixels + lanes) * vector
+    fields["worker_bytes"] = fields["scratch_at"] + vector
+    return way, fields
+
+
+def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
+    """Return the scratch bytes of a call, over all threads."""
+    fields = _layout(problem, device)[-1]
+    return fields["worker_bytes"] * worth_helpers(problem.macs, device.threads)
+
+
+def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
+    """Prepare the kernel for one problem and one binding that `fits`."""
+    storage = storage_code(problem.dtype)
+    compute = F64 if storage == F64 else F32
+    lanes = device.lanes(ITEMSIZE[compute])
+    way, fields = _layout(problem, device)
+    table = pixel_table(problem, device, way, compute)
+    padded = fields["chunks"] * lanes
+    workers = worth_helpers(problem.macs, device.threads)
+    fields |= finish_fields(binding, direct=True) | {
+        "strips": len(table),
+        "table": table.ctypes.data,
+        "run_bytes": problem.in_size[-1] * ITEMSIZE[storage],
+    }
+    kernel = compile_kernel(_make_kernel(lanes, storage, compute), "blocks", lanes, storage)
+    pack = compile_kernel(make_pixel_weights(lanes, storage), "pack_pixels", lanes, storage)
+    return CpuPlan(
+        record=make_record(problem, binding, {name: fields.get(name, 0) for name in FIELDS}),
+        stages=(Stage(kernel, problem.batch * fields["chunks"]),),
+        workers=workers,
+        workspace_bytes=fields["worker_bytes"] * workers,
+        compute=compute_dtype(problem.dtype),
+        bias_size=problem.out_channels,
+        pack_stage=Stage(pack, problem.groups),
+        pack_bytes=0,
+        packed_size=math.prod(problem.kernel_size) * padded,
+        packing=("pixels", lanes, storage),
+        tables=(table,),
+    )

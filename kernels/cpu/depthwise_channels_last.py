@@ -1,0 +1,167 @@
+"""Depthwise convolution of channels-last arrays: the lanes of a vector are channels.
+
+Wins wherever the channels of input and output are contiguous: no tap is misaligned against
+another, no lane is lost at the end of a row, and columns outside the input are known when the code
+is made, so nothing is computed for them. Input rows roll through registers as in window.py, with
+pixels in the place of vectors::
+
+    task = image x output depth x band of rows x some channels
+      for strip of nv pixels                      columns beyond a side are left out of its code
+        for vector of channels
+          for input row                           unless it is padding
+            load nv + kw - 1 pixels               once; each serves up to kw taps of kh rows
+            nv * kh * kw multiply-adds
+
+Budget (AVX-512, float32, 3x3): 5 pixels x 3 rows of sums, 5 pixels, 9 weights: 29 of 32 registers;
+45 multiply-adds out of 7 loads. 7x7: 3 x 7 sums, 3 pixels; 147 multiply-adds out of 9 loads and 49
+of weights. Halves are widened as they are loaded and rounded as they are stored.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numba
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import Binding, DeviceInfo
+
+from .epilogue import activate
+from .finish import finish_fields
+from .geometry import make_record
+from .pixel_cuts import pixel_cut, pixel_table
+from .pixels import FIELDS, call_pixels, make_pixel_weights, view
+from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .simd import add, get_word, load_masked, range_mask, store_masked
+from .strips import TASKS
+from .vectors import F32, F64, ITEMSIZE, storage_code
+
+__all__ = ["fits", "plan"]
+
+
+@functools.cache
+def _make_kernel(lanes: int, storage: int) -> Any:
+    """Return the task: see the drawing at the top of this file."""
+    item, size = ITEMSIZE[storage], ITEMSIZE[F64 if storage == F64 else F32]
+
+    @numba.njit
+    def finish_band(g: Any, out: int, residual: int, rows: int, channels: int) -> None:
+        """Apply residual and activation to a band where it lies."""
+        for row in range(rows):
+            for column in range(g.ow):
+                y, r = out + row * g.yh + column * g.yw, residual + row * g.rh + column * g.rw
+                for c in range(0, channels, lanes):
+                    mask = range_mask(0, min(lanes, channels - c))
+                    value = load_masked(y + c * item, mask, storage, lanes)
+                    if g.has_residual:
+                        value = add(value, load_masked(r + c * item, mask, storage, lanes))
+                    value = activate(value, g.finish_code, g.alpha)
+                    store_masked(y + c * item, value, mask, storage)
+
+    def task(
+        geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
+        workspace: int, number: int, worker: int,
+    ) -> None:  # fmt: skip
+        g = view(geometry)
+        chunk, rest = number % g.chunks, number // g.chunks
+        band, rest = rest % g.bands, rest // g.bands
+        od, image = rest % g.od, rest // g.od
+        c, channels = chunk * g.chunk, min(g.chunk, g.groups - chunk * g.chunk)
+        first_row = band * g.band_rows
+        rows = min(g.band_rows, g.oh - first_row)
+        d0 = od * g.sd - g.pd
+        skipped = max(0, (g.dd - 1 - d0) // g.dd)
+        depths = max(0, min(g.kd, (g.id - d0 + g.dd - 1) // g.dd) - skipped)
+        source = x + image * g.xn + (d0 + skipped * g.dd) * g.xd + c * item
+        y = out + image * g.yn + od * g.yd + first_row * g.yh + c * item
+        for s in range(g.strips):
+            call_pixels(
+                get_word(g.table, 2 * s), geometry, get_word(g.table, 2 * s + 1), source,
+                weight + (c * g.kd + skipped * lanes) * g.kh * g.kw * size, bias + c * size, y,
+                first_row * g.sh - g.ph, g.ih, rows, depths, channels,
+            )  # fmt: skip
+        if g.needs_finish:
+            extra = residual + image * g.rn + od * g.rd + first_row * g.rh + c * item
+            finish_band(g, y, extra, rows, channels)
+
+    return task
+
+
+def fits(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> bool:
+    """Return whether a problem and a binding can be computed here."""
+    if problem.out_channels != problem.groups or problem.in_channels != problem.groups:
+        return False
+    item = ITEMSIZE[storage_code(problem.dtype)]
+    orders = [binding.x_strides[1], binding.out_strides[1]]
+    if binding.residual_strides is not None:
+        orders.append(binding.residual_strides[1])
+    if any(step != item for step in orders) or pixel_cut(problem, device, False) is None:
+        return False
+    # Halves are rounded when they are stored, so nothing may be left to do afterwards.
+    return item >= 4 or not finish_fields(binding, direct=True)["needs_finish"]
+
+
+#: Fewest vectors of channels in a task. Neighbouring tasks write to a common cache line of each
+#: pixel, which the cores then hand to and fro.
+_CHUNK = 3
+
+
+def _tasks(problem: ConvProblem, device: DeviceInfo, lanes: int) -> dict[str, int]:
+    """Divide rows, then channels, until there are enough tasks."""
+    outer = problem.batch * math.prod(problem.out_size[:-2])
+    height, vectors = (1, *problem.out_size)[-2], -(-problem.groups // lanes)
+    reach = ((1, *problem.kernel_size)[-2] - 1) * (1, *problem.dilation)[-2]
+    wanted = -(-TASKS * device.threads // outer)
+    # The first steps of a band fill the sums; at most a fifth of its work may go there.
+    bands = min(wanted, max(1, height // max(8, 4 * reach)))
+    band_rows = -(-height // bands)
+    bands = -(-height // band_rows)
+    chunk = max(min(_CHUNK, vectors), -(-vectors * bands // wanted))
+    return {
+        "band_rows": band_rows,
+        "bands": bands,
+        "chunk": chunk * lanes,
+        "chunks": -(-vectors // chunk),
+    }
+
+
+def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
+    """Prepare the kernel for one problem and one binding that `fits`."""
+    storage = storage_code(problem.dtype)
+    size = ITEMSIZE[F64 if storage == F64 else F32]
+    lanes = device.lanes(size)
+    way = pixel_cut(problem, device, False)
+    assert way is not None
+    padded = -(-problem.groups // lanes) * lanes
+    table = pixel_table(problem, device, way, storage)
+    x, out = ((0, 0, *strides[2:])[-3:] for strides in (binding.x_strides, binding.out_strides))
+    fields = _tasks(problem, device, lanes) | finish_fields(binding, direct=True)
+    fields |= {
+        "in_d": (1, 1, *problem.dilation)[-3] * x[0],
+        "in_h": x[1],
+        "in_w": x[2],
+        "to_h": out[1],
+        "to_w": out[2],
+        "unit": (1, *problem.dilation)[-2] if (1, *problem.kernel_size)[-2] > 1 else 1,
+        "share": way.share,
+        "strips": len(table),
+        "table": table.ctypes.data,
+    }
+    tasks = problem.batch * math.prod(problem.out_size[:-2]) * fields["bands"] * fields["chunks"]
+    kernel = compile_kernel(_make_kernel(lanes, storage), "channels_last", lanes, storage)
+    pack = compile_kernel(make_pixel_weights(lanes, storage), "pack_pixels", lanes, storage)
+    return CpuPlan(
+        record=make_record(problem, binding, {name: fields.get(name, 0) for name in FIELDS}),
+        stages=(Stage(kernel, tasks),),
+        workers=worth_helpers(problem.macs, device.threads),
+        workspace_bytes=0,
+        compute=compute_dtype(problem.dtype),
+        bias_size=problem.out_channels,
+        pack_stage=Stage(pack, problem.groups),
+        pack_bytes=0,
+        packed_size=math.prod(problem.kernel_size) * padded,
+        packing=("pixels", lanes, storage),
+        tables=(table,),
+    )

@@ -1,0 +1,183 @@
+"""Block sizes of the fast FIR kernel, chosen by counting its cycles.
+
+Kept apart from the code (fast_fir.py) because the table of kernels asks for a cost and must not
+import a compiler.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import DeviceInfo
+
+__all__ = ["Sizes", "choose", "phase_counts", "seconds"]
+
+#: Most phases along an axis, and most products of a sum where both levels have so many: what keeps
+#: the error under 2e-5 (see fast_fir.py).
+_MOST_PHASES, _MOST_PRODUCTS = 4, 12_000
+#: Cycles to transform one vector's line of an axis with so many phases: out of memory and back
+#: (lines), and with the split into or the join of phases (runs).
+_LINE_CYCLES = {1: 3, 2: 12, 3: 24, 4: 38}
+_RUN_CYCLES = {1: 4, 2: 22, 3: 60, 4: 56}
+#: Cycles to finish and store a vector, and to call a tile.
+_STORE_CYCLES, _TILE_CYCLES = 12, 30
+#: Blocks along an axis that are tried.
+_CUTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Phases, register tile and block; rows and columns count tiles of m2 x m1 outputs.
+
+    A folded signal has its phases of both levels along the rows, and a segment in each column.
+    """
+
+    fold: bool
+    m1: int  # phases along the width; of a folded signal, of the first level
+    m2: int  # phases along the height; of a folded signal, of the second level
+    taps_h: int  # taps of one phase
+    taps_w: int
+    rh: int  # register tile: rows, vectors
+    nv: int
+    rows: int  # block: output rows, a multiple of rh
+    cols: int  # output columns, a multiple of nv vectors
+    in_cols: int  # input columns under them, a multiple of a vector
+    blocks_h: int
+    blocks_w: int
+
+    @property
+    def n1(self) -> int:
+        """Products along the first axis."""
+        return 2 * self.m1 - 1
+
+    @property
+    def n2(self) -> int:
+        """Products along the second axis."""
+        return 2 * self.m2 - 1
+
+    @property
+    def in_rows(self) -> int:
+        """Input rows under a block, in tiles."""
+        return self.rows + self.taps_h - 1
+
+    @property
+    def segment(self) -> int:
+        """Outputs in a column of a folded block."""
+        return self.rows * self.m1 * self.m2
+
+    def input_bytes(self, channels: int, size: int) -> int:
+        """Return the size of a block's transformed input."""
+        return self.n1 * self.n2 * channels * self.in_rows * self.in_cols * size
+
+
+def phase_counts(problem: ConvProblem) -> Iterator[tuple[int, int]]:
+    """Return the (m1, m2) that are worth a try: phases of at least two taps."""
+    kh, kw = (1, *problem.kernel_size)[-2:]
+    long_sum = problem.in_channels // problem.groups * kh * kw > _MOST_PRODUCTS
+    for m1 in range(1, _MOST_PHASES + 1):
+        for m2 in range(1, _MOST_PHASES + 1):
+            if problem.ndim == 1:
+                fits = m1 >= m2 and kw >= 2 * m1 * m2
+            else:
+                fits = m1 * m2 > 1 and (m1 == 1 or kw >= 2 * m1) and (m2 == 1 or kh >= 2 * m2)
+            if fits and not (long_sum and m1 == m2 == _MOST_PHASES):
+                yield m1, m2
+
+
+def _over(count: int, size: int) -> int:
+    """Return how many parts of a size cover a count."""
+    return -(-count // size)
+
+
+def _register_rows(device: DeviceInfo, taps_h: int) -> range:
+    """Return rows of a register tile to try; a tile has at most one row more than taps."""
+    most = min(6 if device.registers == 32 else 4, taps_h + 1)
+    return range(most, max(1, most - 4), -1)
+
+
+def _widths(problem: ConvProblem, device: DeviceInfo, m1: int) -> list[tuple[int, int]]:
+    """Return vectors of a register tile and columns of a block to try."""
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    most = 4 if device.registers == 32 else 2
+    if problem.ndim == 1:
+        return [(nv, nv * lanes) for nv in (1, 2, 4) if nv <= most]
+    vectors = _over(_over(problem.out_size[-1], m1), lanes)
+    nv = min(range(1, most + 1), key=lambda n: (_over(vectors, n) * (n + 0.3), n))
+    across = _over(vectors, nv)
+    return [(nv, _over(across, cut) * nv * lanes) for cut in _CUTS if cut <= across]
+
+
+def _candidates(problem: ConvProblem, device: DeviceInfo) -> Iterator[Sizes]:
+    """Return the sizes to choose from."""
+    kh, kw = (1, *problem.kernel_size)[-2:]
+    oh, ow = (1, *problem.out_size)[-2:]
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    fold = problem.ndim == 1
+    for m1, m2 in phase_counts(problem):
+        taps_h, taps_w = (_over(kw, m1 * m2), 1) if fold else (_over(kh, m2), _over(kw, m1))
+        for nv, cols in _widths(problem, device, m1):
+            tiles_h = _over(ow, cols * m1 * m2) if fold else _over(oh, m2)
+            in_cols = cols if fold else _over(cols + taps_w - 1, lanes) * lanes
+            blocks_w = 1 if fold else _over(_over(ow, m1), cols)
+            for rh in _register_rows(device, taps_h):
+                for rows in {_over(_over(tiles_h, cut), rh) * rh for cut in _CUTS}:
+                    yield Sizes(fold, m1, m2, taps_h, taps_w, rh, nv, rows, cols, in_cols,
+                                _over(tiles_h, rows), blocks_w)  # fmt: skip
+
+
+def _product_cycles(s: Sizes, planes: int) -> float:
+    """Return the cycles of one register tile."""
+    load = s.nv * (2 if s.taps_w > 1 else 1)  # most vectors cross a cache line
+    whole = (s.taps_h - s.rh + 1) * max(s.rh * s.nv, load + s.rh / 2)
+    part = 2 * sum(max(reached * s.nv, load + reached / 2, 4) for reached in range(1, s.rh))
+    return planes * s.taps_w * (whole + part) * 1.05 + planes * 2 * s.rh * 3 + _TILE_CYCLES
+
+
+def _cycles(s: Sizes, problem: ConvProblem, lanes: int) -> float:
+    """Return the cycles of one block."""
+    c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    in_vectors, out_vectors = s.in_cols // lanes, s.cols // lanes
+    lines = s.m2 * s.in_rows * 1.1 + s.m2  # read again where two chunks meet
+    if s.fold:
+        first = lines * (_LINE_CYCLES[s.m1] + s.m1 * 6)
+        last = s.rows * s.m2 * (_LINE_CYCLES[s.m1] + s.m1 * (6 + _STORE_CYCLES))
+    else:
+        strided = 1 if problem.layout == "channels_first" else 3 * lanes
+        first = lines * (_RUN_CYCLES[s.m1] + s.m1 * (strided - 1))
+        last = s.rows * s.m2 * (_RUN_CYCLES[s.m1] + s.m1 * _STORE_CYCLES)
+    read = c * in_vectors * (first + s.in_rows * s.n1 * _LINE_CYCLES[s.m2])
+    tiles = s.n1 * s.n2 * (s.rows // s.rh) * (out_vectors // s.nv)
+    write = k * out_vectors * (s.rows * s.n1 * _LINE_CYCLES[s.m2] + last)
+    return read + k * tiles * _product_cycles(s, c) + write
+
+
+@functools.lru_cache(maxsize=4096)
+def choose(problem: ConvProblem, device: DeviceInfo) -> tuple[float, Sizes]:
+    """Return the predicted seconds and the sizes that promise the fewest."""
+    size = 8 if problem.dtype == "float64" else 4
+    lanes, c = device.lanes(size), problem.in_channels // problem.groups
+    best: tuple[float, Sizes] | None = None
+    for s in _candidates(problem, device):
+        tasks = problem.batch * problem.groups * s.blocks_h * s.blocks_w
+        cycles = _cycles(s, problem, lanes)
+        if s.input_bytes(c, size) > device.l2 * 3 // 4:
+            cycles *= 2  # products would wait for the transformed input
+        rounds = _over(tasks, device.threads)
+        if best is None or rounds * cycles < best[0]:
+            best = rounds * cycles, s
+    assert best is not None
+    # Two vectors of half the width run at once; a peak of 3.0 GHz is what all costs are counted at.
+    scale = min(device.lanes(4) / 16, 1.0) if device.vector_bytes >= 64 else 0.5
+    return best[0] * scale / 3.6e9 + 3e-6, best[1]
+
+
+def seconds(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Return the predicted time: cycles, or bytes where they take longer."""
+    size = 8 if problem.dtype == "float64" else 4
+    weights = math.prod(problem.weight_shape) * size * 2
+    moved = (math.prod(problem.x_shape) + math.prod(problem.out_shape)) * size + weights
+    return max(choose(problem, device)[0], moved / 20e9)

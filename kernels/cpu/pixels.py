@@ -1,0 +1,301 @@
+"""Strips and tiles of pixels: depthwise windows with channels in the lanes of all vectors.
+
+The arithmetic of depthwise_channels_last.py, which reads such arrays in place, and of
+depthwise_blocks.py, which brings others into that order. Weights are vectors of their own; no tap
+is misaligned against another, no lane is lost at the end of a row, and the columns outside the
+input are known when the code is made, so nothing is computed for them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
+
+from . import jit
+from .finish import FINISH_FIELDS
+from .geometry import as_record
+from .rolling import Strip
+from .simd import load_scalar, store_scalar
+from .vectors import (
+    F32,
+    F64,
+    I64,
+    ITEMSIZE,
+    call_address,
+    first_lanes,
+    load_vector,
+)
+from .window import Tile, Window, emit_window
+
+__all__ = [
+    "FIELDS",
+    "call_pixels",
+    "make_pixel_weights",
+    "strip_loop_address",
+    "tile_loop_address",
+    "view",
+]
+
+#: Fields of a geometry that the compiled loops and the tasks that call them read.
+FIELDS = (
+    *FINISH_FIELDS,
+    "in_d",  # bytes between what is read of successive kernel depths, rows, pixels
+    "in_h",
+    "in_w",
+    "to_d",  # bytes between output depths, rows and pixels
+    "to_h",
+    "to_w",
+    "unit",  # input rows between the kernel's
+    "share",  # distance of the output rows of one strip
+    "strips",  # number of strips across a row
+    "table",  # address of the strips: function and first output column of each
+    "band_rows",  # in place: output rows of one task
+    "bands",  # tasks along the output height
+    "chunk",  # channels of one task
+    "chunks",
+    "runs",  # of a block: runs of contiguous pixels in a channel, and their length
+    "run_length",
+    "run_bytes",  # bytes between runs in the input
+    "run_to",  # and in the block
+    "first_at",  # where a block's first pixel lies; then places in the workspace
+    "plane_bytes",  # one depth of a block
+    "block_bytes",
+    "sums_at",
+    "scratch_at",
+    "worker_bytes",
+)
+view = as_record(FIELDS)
+
+
+class _Pixels(Window):
+    """What strips and tiles of pixels share: channels lie in the lanes of all vectors."""
+
+    channels: Any  # flags for the channels that exist, None for all
+
+    def weight(self, base: Any, block: int, tap: Any) -> list[Any]:
+        """Return the channels' weights, once for each pixel."""
+        at = self.at(base, (tap, self.arg["wt"]))
+        return [load_vector(self.builder, at, self.lanes, self.code)] * len(self.widths)
+
+    def initial(self, block: int) -> list[Any]:
+        """Return the channels' biases, once for each pixel."""
+        bias = load_vector(self.builder, self.arg["bias"], self.lanes, self.code, self.channels)
+        return [bias] * len(self.widths)
+
+    def target(self, row: Any, block: int, j: int) -> Any:
+        """Return where pixel `j` of an output row goes."""
+        return self.at(self.arg["out"], (row, self.arg["yh"]), (I64(j), self.arg["yw"]))
+
+    def store_mask(self, j: int) -> Any:
+        """Return flags for the channels that exist, None for all."""
+        return self.channels
+
+    def each_plane(
+        self, body: Callable[[Any, Any, list[Any]], list[Any]], x: Any, sums: list[Any]
+    ) -> list[Any]:
+        """Emit the loop over kernel depths."""
+        arg = self.arg
+        return self.loop(
+            arg["depths"],
+            sums,
+            lambda d, sums: body(
+                self.at(x, (d, arg["xd"])), self.at(arg["w"], (d, arg["wd"])), sums
+            ),
+        )
+
+
+class _PixelStrip(_Pixels, Strip):
+    """A strip whose vectors are pixels, with channels in their lanes."""
+
+    words = (*Strip.words, "xw", "yw", "wt")
+
+    def __init__(self, builder: Any, args: Any, shape: Sequence[int]) -> None:
+        (self.kh, self.kw, self.down, nv, self.lanes, self.sw, self.dilation, self.low, self.high,
+         self.single, self.kept, self.masked, storage) = shape  # fmt: skip
+        self.height, self.block = -(-self.kh // self.down), 1
+        self.weights: dict[tuple[int, int], list[Any]] = {}
+        code = F64 if storage == F64 else F32
+        super(Strip, self).__init__(builder, args, code, [self.lanes] * nv)
+        self.storage = storage
+        channels = first_lanes(builder, self.arg["width"], self.lanes)
+        self.channels = channels if self.masked else None
+
+    def vector(self, row: Any, s: int, j: int) -> Any:
+        """Return the pixel under tap column `s` for output pixel `j`, None outside the input."""
+        p = j * self.sw + s * self.dilation
+        if not self.low <= p < self.high:
+            return None
+        if p not in self.runs:
+            column = self.builder.add(self.arg["col0"], I64(p))
+            at = self.at(row, (column, self.arg["xw"]))
+            self.runs[p] = load_vector(self.builder, at, self.lanes, self.storage, self.channels)
+        return self.runs[p]
+
+    def prefetched(self) -> list[Any]:
+        """Return the byte offsets in a row of the pixels that a strip reads."""
+        last = (len(self.widths) - 1) * self.sw + (self.kw - 1) * self.dilation
+        pixels = range(self.low, min(self.high, last + 1))
+        columns = [self.builder.add(self.arg["col0"], I64(p)) for p in pixels]
+        return [self.builder.mul(column, self.arg["xw"]) for column in columns]
+
+    def prepare(self) -> None:
+        """Load the weights where there is room for them."""
+        if self.kept:
+            for tap in range(self.kh * self.kw):
+                self.weights[0, tap] = self.weight(self.arg["w"], 0, I64(tap))
+
+
+class _PixelTile(_Pixels, Tile):
+    """A tile whose vectors are pixels; it reads a padded block of one vector of channels."""
+
+    words = (*Tile.words, "xw", "yw", "wt")
+
+    def __init__(self, builder: Any, args: Any, shape: Sequence[int]) -> None:
+        self.rh, nv, self.lanes, self.sw, code = shape
+        super(Tile, self).__init__(builder, args, code, [self.lanes] * nv)
+        self.channels = first_lanes(builder, self.arg["width"], self.lanes)
+
+    def vectors(self, row: Any, s: Any) -> list[Any]:
+        """Load the pixels under tap column `s`."""
+        builder, arg = self.builder, self.arg
+        first = builder.add(arg["col0"], builder.mul(s, arg["dw"]))
+        base = self.at(row, (first, arg["xw"]))
+        places = [self.at(base, (I64(j * self.sw), arg["xw"])) for j in range(len(self.widths))]
+        return [load_vector(builder, at, self.lanes, self.code) for at in places]
+
+
+@intrinsic(prefer_literal=True)
+def _pixel_tile(
+    typingctx: Any, x: Any, channels: Any, xc: Any, depths: Any, xd: Any, h0: Any, dh: Any,
+    h_end: Any, xh: Any, col0: Any, dw: Any, iw: Any, columns: Any, w: Any, wk: Any, wc: Any,
+    wd: Any, out: Any, yh: Any, yc: Any, bias: Any, width: Any, rows: Any, kh: Any, kw: Any,
+    tap0: Any, tap_end: Any, xw: Any, yw: Any, wt: Any, low: Any, high: Any, shape: Any,
+) -> Any:  # fmt: skip
+    """Compute a tile of pixels; arguments are those of `window_tile` and `_pixel_strip`."""
+    return emit_window(_PixelTile, shape)
+
+
+@intrinsic(prefer_literal=True)
+def _pixel_strip(
+    typingctx: Any, x: Any, channels: Any, xc: Any, depths: Any, xd: Any, h0: Any, dh: Any,
+    h_end: Any, xh: Any, col0: Any, dw: Any, iw: Any, columns: Any, w: Any, wk: Any, wc: Any,
+    wd: Any, out: Any, yh: Any, yc: Any, bias: Any, width: Any, rows: Any, xw: Any, yw: Any,
+    wt: Any, low: Any, high: Any, shape: Any,
+) -> Any:  # fmt: skip
+    """Compute a strip of pixels; arguments are those of `rolling_strip`, except as follows.
+
+    width : channels; xw, yw : bytes between pixels; wt : bytes between the weights of taps.
+    shape : the attributes that `_PixelStrip` unpacks.
+    """
+    return emit_window(_PixelStrip, shape)
+
+
+_SIGNATURE = jit.void(11)
+
+
+def strip_loop_address(shape: tuple[int, ...], rest: int) -> int:
+    """Return the address of the loop over channels of one shape of strip.
+
+    `rest` is the number of lanes for the last channels, 0 where there are only full vectors.
+    """
+    kh, kw, down, nv, lanes, sw, dw, first, end, single, kept, storage = shape
+    item, size = ITEMSIZE[storage], ITEMSIZE[F64 if storage == F64 else F32]
+    tail = max(rest, 1)
+
+    def strip_loop(geometry: int, start: int, x: int, weight: int, bias: int, out: int, h0: int,
+                   h_end: int, rows: int, depths: int, channels: int) -> None:  # fmt: skip
+        g = view(geometry)
+        low, high = g.low, g.high
+        if g.has_residual:
+            low, high = -np.inf, np.inf
+        col0, wd = start * g.sw - g.pw, g.kh * g.kw * lanes * size
+        for residue in range(min(g.share, rows)):
+            count = (rows - residue + g.share - 1) // g.share
+            h, y = h0 + residue * g.sh, out + residue * g.to_h + start * g.to_w
+            c = 0
+            while c + lanes <= channels:
+                _pixel_strip(
+                    x + c * item, 1, 0, depths, g.in_d, h, g.unit, h_end, g.in_h, col0, 0, 0, 0,
+                    weight + c * g.kd * g.kh * g.kw * size, 0, 0, wd, y + c * item, g.share * g.to_h, 0, bias + c * size,
+                    lanes, count, g.in_w, g.to_w, lanes * size, low, high,
+                    (kh, kw, down, nv, lanes, sw, dw, first, end, single, kept, 0, storage),
+                )  # fmt: skip
+                c += lanes
+            if rest and c < channels:
+                _pixel_strip(
+                    x + c * item, 1, 0, depths, g.in_d, h, g.unit, h_end, g.in_h, col0, 0, 0, 0,
+                    weight + c * g.kd * g.kh * g.kw * size, 0, 0, wd, y + c * item, g.share * g.to_h, 0, bias + c * size,
+                    channels - c, count, g.in_w, g.to_w, lanes * size, low, high,
+                    (kh, kw, down, nv, tail, sw, dw, first, end, single, kept, 1, storage),
+                )  # fmt: skip
+
+    key = ("pixel_strip", *shape, rest)
+    return int(jit.compile_callback(strip_loop, _SIGNATURE, key).address)
+
+
+def tile_loop_address(shape: tuple[int, ...]) -> int:
+    """Return the address of the loop over tiles of one shape, for one vector of channels."""
+    rh, nv, lanes, sw, tap0, tap_end, code = shape
+    size = ITEMSIZE[code]
+
+    def tile_loop(geometry: int, start: int, x: int, weight: int, bias: int, out: int, h0: int,
+                  h_end: int, rows: int, depths: int, channels: int) -> None:  # fmt: skip
+        g = view(geometry)
+        low, high = g.low, g.high
+        if g.has_residual:
+            low, high = -np.inf, np.inf
+        col0, wd = start * g.sw - g.pw, g.kh * g.kw * lanes * size
+        for residue in range(min(g.share, rows)):
+            for row in range(residue, rows, g.share * rh):
+                _pixel_tile(
+                    x, 1, 0, depths, g.in_d, h0 + row * g.sh, g.unit, h_end, g.in_h, col0, g.dw, 0,
+                    0, weight, 0, 0, wd, out + row * g.to_h + start * g.to_w, g.share * g.to_h, 0,
+                    bias, channels, (rows - row + g.share - 1) // g.share, g.kh, g.kw, tap0,
+                    tap_end, g.in_w, g.to_w, lanes * size, low, high, (rh, nv, lanes, sw, code),
+                )  # fmt: skip
+
+    return int(jit.compile_callback(tile_loop, _SIGNATURE, ("pixel_tile", *shape)).address)
+
+
+@intrinsic
+def call_pixels(
+    typingctx: Any, function: Any, geometry: Any, start: Any, x: Any, weight: Any, bias: Any,
+    out: Any, h0: Any, h_end: Any, rows: Any, depths: Any, channels: Any,
+) -> Any:  # fmt: skip
+    """Call the function at a `pixel_table`."""
+    return types.void(types.intp, *_SIGNATURE.args), call_address
+
+
+@functools.cache
+def make_pixel_weights(lanes: int, storage: int) -> Any:
+    """Return the task that lays out one channel's weights: (channels / lanes, taps, lanes).
+
+    A vector's taps lie together: one behind the other by the channels of the layer they would
+    share a few sets of the cache.
+    """
+    compute = F64 if storage == F64 else F32
+    size = ITEMSIZE[compute]
+
+    def task(
+        geometry: int, weight: int, unused: int, bias: int, residual: int, packed: int,
+        workspace: int, number: int, worker: int,
+    ) -> None:  # fmt: skip
+        g = view(geometry)
+        lane = number % lanes
+        target = packed + ((number - lane) * g.kd * g.kh * g.kw + lane) * size
+        end = lanes - lane if number == g.groups - 1 else 1
+        for kd in range(g.kd):
+            for kh in range(g.kh):
+                for kw in range(g.kw):
+                    source = weight + number * g.wk + kd * g.wd + kh * g.wh + kw * g.ww
+                    store_scalar(target, load_scalar(source, storage), compute)
+                    for padding in range(1, end):
+                        store_scalar(target + padding * size, 0.0, compute)
+                    target += lanes * size
+
+    return task

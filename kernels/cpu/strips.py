@@ -1,0 +1,348 @@
+"""How an output is cut into strips and tiles, and the compiled loops over them.
+
+What the two ways of reading an input share: stencil.py reads it in place, sliding.py through a
+padded copy. Both hand bands of rows to a function compiled for one width of strip::
+
+    for group (consecutive channels)
+      for block of its output channels              each loaded input vector serves all of the block
+        for rows that share input (every `share`-th)
+          strip, or tiles from top to bottom        window.py
+
+The cut is chosen by counting: cycles of multiply-adds against cycles of loads, over all strips.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import Binding, DeviceInfo
+
+from . import jit
+from .finish import FINISH_FIELDS
+from .geometry import as_record
+from .plan import Stage, compile_kernel, in_weight_order
+from .rolling import COPY, rolling_strip
+from .simd import load_scalar, store_scalar
+from .vectors import ITEMSIZE, call_address
+from .window import window_tile
+
+__all__ = [
+    "FIELDS",
+    "TASKS",
+    "Cut",
+    "call_strip",
+    "cut",
+    "cut_cycles",
+    "pack_stage",
+    "strip_table",
+    "view",
+    "widths",
+]
+
+#: Tasks a thread, enough for a late thread to be helped out.
+TASKS = 8
+
+#: Fields of a geometry that the compiled loops and the tasks that call them read.
+FIELDS = (
+    *FINISH_FIELDS,
+    "in_g",  # bytes between what is read of successive groups, input channels, depths, rows
+    "in_c",
+    "in_d",
+    "in_h",
+    "unit",  # input rows between the kernel's
+    "share",  # distance of the output rows of one strip
+    "to_c",  # bytes between output channels and rows
+    "to_h",
+    "columns",  # address of the tap columns' offsets in a copy
+    "strips",  # number of strips across a row
+    "table",  # address of the strips: function and first output column of each
+    "band_rows",  # output rows of one task
+    "bands",  # tasks along the output height
+    "items",  # images and groups of one task
+    "together",  # in place: groups that a strip goes through before the next strip does
+    "phase_length",  # of a copy: elements of one phase of a row; then places in the workspace
+    "worker_bytes",
+    "sums_at",
+    "scratch_at",
+)
+view = as_record(FIELDS)
+
+#: Most taps, and most multiply-adds of a step, that are written out.
+_UNROLLED_TAPS, _UNROLLED_WORK = 169, 700
+#: Cycles that a step of a strip costs beside its arithmetic.
+_STEP = 6
+_SIGNATURE = jit.void(11)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How an output is cut.
+
+    Parameters
+    ----------
+    lanes : int
+        Elements of a full vector.
+    vectors : int
+        Most vectors of a strip.
+    block : int
+        Output channels computed at once.
+    rows : int
+        Output rows of a tile; 0 for strips that roll.
+    down : int
+        Input rows, in units of the dilation, between successive output rows of a strip.
+    share : int
+        Distance of those output rows.
+    kept : bool
+        Whether all weights stay in registers.
+    cycles : float
+        Cycles for a row of one group's outputs.
+    """
+
+    lanes: int
+    vectors: int
+    block: int
+    rows: int
+    down: int
+    share: int
+    kept: bool
+    cycles: float
+
+
+def widths(total: int, lanes: int, most: int) -> list[tuple[int, int, int]]:
+    """Cut a row into strips of about equal width: start, vectors, lanes of the last vector."""
+    count = -(-total // lanes)
+    strips = -(-count // most)
+    cuts = [count * i // strips for i in range(strips + 1)]
+    found = []
+    for first, end in itertools.pairwise(cuts):
+        tail, rest = lanes, min(total, end * lanes) - (end - 1) * lanes
+        while tail > 4 and rest <= tail // 2:
+            tail //= 2  # a narrower vector costs less where a wide one would be half empty
+        found.append((first * lanes, end - first, tail))
+    return found
+
+
+def _single(problem: ConvProblem) -> bool:
+    """Return whether every output is a sum over one plane that is always there."""
+    depth = zip(problem.kernel_size[:-2], problem.padding[:-2], strict=True)
+    return problem.in_channels == problem.groups and all(
+        k == 1 and not any(pads) for k, pads in depth
+    )
+
+
+def _rolling(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cut]:
+    """Yield the ways of cutting the output into strips that fit the registers."""
+    kh, kw = (1, *problem.kernel_size)[-2:]
+    sh, dh = (1, *problem.stride)[-2], (1, *problem.dilation)[-2] if kh > 1 else 1
+    common = math.gcd(sh, dh)
+    down, share = sh // common, dh // common
+    height, taps = -(-kh // down), kh * kw
+    lanes, outputs = device.lanes(size), problem.out_channels // problem.groups
+    for nv in range(1, min(8 if height == 1 else 4, -(-problem.out_size[-1] // lanes)) + 1):
+        for block in (n for n in range(1, min(outputs, 8) + 1) if outputs % n == 0):
+            used = block * height * nv + nv + 1
+            if used >= device.registers or taps > _UNROLLED_TAPS:
+                continue
+            if taps * nv * block > _UNROLLED_WORK:
+                continue
+            kept = _single(problem) and used + taps * block < device.registers
+            cycles = 0.0
+            for _, n, tail in widths(problem.out_size[-1], lanes, nv):
+                vectors = n - 1 + tail / lanes
+                loads = 2 * n * kw * min(down, kh) + (0 if kept else taps * block)
+                cycles += max(taps * block * vectors, loads) + _STEP
+            yield Cut(lanes, nv, block, 0, down, share, kept, cycles * outputs / block)
+
+
+def _tiles(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cut]:
+    """Yield the ways of cutting the output into tiles that fit the registers."""
+    kh, kw = (1, *problem.kernel_size)[-2:]
+    sh, dh = (1, *problem.stride)[-2], (1, *problem.dilation)[-2]
+    share, height = (dh, (1, *problem.out_size)[-2]) if sh == 1 else (1, 1)
+    lanes, outputs = device.lanes(size), problem.out_channels // problem.groups
+    for nv in range(1, min(4, -(-problem.out_size[-1] // lanes)) + 1):
+        for rh in range(1, min(kh, -(-height // share), 14) + 1):
+            if rh * nv + nv + 1 >= device.registers:
+                continue
+            cycles = 0.0
+            for _, n, tail in widths(problem.out_size[-1], lanes, nv):
+                vectors = n - 1 + tail / lanes
+                ends = sum(max(r * vectors, 2 * n + r) for r in range(1, rh))
+                row = max(rh * vectors, 2 * n + rh) * (kh - rh + 1) + 2 * ends
+                cycles += row * kw * -(-height // rh) / height
+            yield Cut(lanes, nv, 1, rh, 1, share, False, cycles * outputs)
+
+
+@functools.lru_cache(maxsize=256)
+def cut(problem: ConvProblem, device: DeviceInfo, size: int) -> Cut:
+    """Choose the cut of fewest cycles; strips where they fit."""
+    ways = list(_rolling(problem, device, size)) or list(_tiles(problem, device, size))
+    return min(ways, key=lambda way: way.cycles)
+
+
+def cut_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Return the cycles of one image by the best cut."""
+    way = cut(problem, device, 8 if problem.dtype == "float64" else 4)
+    rows = math.prod(problem.out_size[:-1]) * math.prod(problem.kernel_size[:-2])
+    return way.cycles * rows * problem.groups
+
+
+def _masked(problem: ConvProblem, source: int, start: int, nv: int, tail: int, lanes: int) -> int:
+    """Return which vectors of a strip may reach over a side: bits 1 first, 2 last, 4 any."""
+    reach = (problem.kernel_size[-1] - 1) * problem.dilation[-1]
+
+    def over(j: int) -> bool:
+        width = tail if j == nv - 1 else lanes
+        first = start + j * lanes
+        if first + width > problem.out_size[-1]:
+            return True
+        if source == COPY:
+            return False
+        left = first * source - problem.padding[-1][0]
+        return left < 0 or left + width * source + reach > problem.in_size[-1]
+
+    if any(over(j) for j in range(1, nv - 1)):
+        return 4
+    return int(over(0)) | 2 * int(over(nv - 1))
+
+
+def strip_table(problem: ConvProblem, way: Cut, source: int, code: int) -> NDArray[np.int64]:
+    """Compile the strips of a row; return function and first output column of each."""
+    kh, kw = (1, *problem.kernel_size)[-2:]
+    table = []
+    for start, nv, tail in widths(problem.out_size[-1], way.lanes, way.vectors):
+        if way.rows:
+            function = _tile_loop((way.rows, nv, way.lanes, tail, code))
+        else:
+            masked = _masked(problem, source, start, nv, tail, way.lanes)
+            dense = int(problem.dilation[-1] == 1)
+            function = _strip_loop(
+                (kh, kw, way.down, nv, way.lanes, tail, way.block, source, dense,
+                 int(_single(problem)), int(way.kept), masked, code)
+            )  # fmt: skip
+        table.append((function, start))
+    return np.array(table, np.int64)
+
+
+def _strip_loop(shape: tuple[int, ...]) -> int:
+    """Return the address of the loop over strips of one shape (that of `rolling_strip`)."""
+    kh, kw, down, nv, lanes, tail, block, source, dense, single, kept, masked, code = shape
+    size = ITEMSIZE[code]
+
+    def strip_loop(geometry: int, start: int, x: int, weight: int, bias: int, out: int, h0: int,
+                   h_end: int, rows: int, depths: int, groups: int) -> None:  # fmt: skip
+        g = view(geometry)
+        low, high = g.low, g.high
+        if g.has_residual:
+            low, high = -np.inf, np.inf
+        wd = g.kh * g.kw * size
+        col0, copied = start * source - g.pw, start * size if source == COPY else 0
+        for group in range(groups):
+            image, first = x + group * g.in_g + copied, group * g.k
+            for k in range(first, first + g.k, block):
+                for residue in range(min(g.share, rows)):
+                    rolling_strip(
+                        image, g.c, g.in_c, depths, g.in_d, h0 + residue * g.sh, g.unit, h_end,
+                        g.in_h, col0, g.dw, g.iw, g.columns, weight + k * g.c * g.kd * wd,
+                        g.c * g.kd * wd, g.kd * wd, wd,
+                        out + k * g.to_c + residue * g.to_h + start * size, g.share * g.to_h,
+                        g.to_c, bias + k * size, g.ow - start,
+                        (rows - residue + g.share - 1) // g.share, low, high,
+                        (kh, kw, down, nv, lanes, tail, block, source, dense, single, kept,
+                         masked, code),
+                    )  # fmt: skip
+
+    return int(jit.compile_callback(strip_loop, _SIGNATURE, ("strip", *shape)).address)
+
+
+def _tile_loop(shape: tuple[int, ...]) -> int:
+    """Return the address of the loop over tiles of one shape (that of `window_tile`)."""
+    rh, nv, lanes, tail, code = shape
+    size = ITEMSIZE[code]
+
+    def tile_loop(geometry: int, start: int, x: int, weight: int, bias: int, out: int, h0: int,
+                  h_end: int, rows: int, depths: int, groups: int) -> None:  # fmt: skip
+        g = view(geometry)
+        low, high = g.low, g.high
+        if g.has_residual:
+            low, high = -np.inf, np.inf
+        wd = g.kh * g.kw * size
+        for group in range(groups):
+            image, first = x + group * g.in_g + start * size, group * g.k
+            for k in range(first, first + g.k):
+                for residue in range(min(g.share, rows)):
+                    for row in range(residue, rows, g.share * rh):
+                        window_tile(
+                            image, g.c, g.in_c, depths, g.in_d, h0 + row * g.sh, g.unit, h_end,
+                            g.in_h, 0, g.dw, g.iw, g.columns, weight + k * g.c * g.kd * wd,
+                            0, g.kd * wd, wd, out + k * g.to_c + row * g.to_h + start * size,
+                            g.share * g.to_h, g.to_c, bias + k * size, g.ow - start,
+                            (rows - row + g.share - 1) // g.share, g.kh, g.kw, 0, g.kw, low, high,
+                            (rh, nv, lanes, tail, code),
+                        )  # fmt: skip
+
+    return int(jit.compile_callback(tile_loop, _SIGNATURE, ("tile", *shape)).address)
+
+
+@intrinsic
+def call_strip(
+    typingctx: Any, function: Any, geometry: Any, start: Any, x: Any, weight: Any, bias: Any,
+    out: Any, h0: Any, h_end: Any, rows: Any, depths: Any, groups: Any,
+) -> Any:  # fmt: skip
+    """Call a function of a `strip_table`.
+
+    Parameters
+    ----------
+    function, geometry, start : intp
+        The function, the geometry (with `FIELDS`), the strip's first output column.
+    x, weight, bias, out : intp
+        Where the first group's input row 0 at the first depth lies (also where that row is outside
+        the copy), its weights at that depth, bias, and its first output row.
+    h0, h_end : intp
+        First input row of the first output row; the first one that is not there any more.
+    rows, depths, groups : intp
+        Output rows, kernel depths that meet the input, groups.
+    """
+    return types.void(types.intp, *_SIGNATURE.args), call_address
+
+
+@functools.cache
+def _make_weight_task(storage: int, compute: int) -> Any:
+    """Return the task that brings one output channel's weights to compute precision, in order."""
+    size = ITEMSIZE[compute]
+
+    def task(
+        geometry: int, weight: int, unused: int, bias: int, residual: int, packed: int,
+        workspace: int, number: int, worker: int,
+    ) -> None:  # fmt: skip
+        g = view(geometry)
+        target = packed + number * g.c * g.kd * g.kh * g.kw * size
+        for c in range(g.c):
+            for kd in range(g.kd):
+                for kh in range(g.kh):
+                    for kw in range(g.kw):
+                        source = weight + number * g.wk + c * g.wc
+                        source += kd * g.wd + kh * g.wh + kw * g.ww
+                        store_scalar(target, load_scalar(source, storage), compute)
+                        target += size
+
+    return task
+
+
+def pack_stage(problem: ConvProblem, binding: Binding, storage: int, compute: int) -> Stage | None:
+    """Return what brings the weight into its logical order, None where it lies so."""
+    if in_weight_order(problem, binding):
+        return None
+    pack = compile_kernel(_make_weight_task(storage, compute), "pack_weight", storage)
+    return Stage(pack, problem.out_channels)

@@ -1,0 +1,99 @@
+"""The weights of winograd.py: transformed once into panels, ``U[e, panel, C, K of the panel]``.
+
+Lanes are output channels. Where taps and channels of a weight are one run of memory, blocks of
+lanes x lanes are transposed in registers; any other weight is gathered. A task is one panel and
+`lanes` input channels, and every element of the panel is written: zeros where K ends.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numba
+
+from .isa import Tile
+from .simd import load_gather, range_mask, store, transpose_block
+from .transform import call_lines
+from .vectors import ITEMSIZE
+from .winograd_fields import view
+
+__all__ = ["make_pack_kernel"]
+
+
+@functools.cache
+def _make_read_taps(lanes: int, storage: int, compute: int) -> Any:
+    """Return a function that brings `rows` filters' taps of some channels into lanes."""
+    item, line = ITEMSIZE[storage], lanes * ITEMSIZE[compute]
+
+    @numba.njit
+    def read_taps(g: Any, weight: int, rows: int, channels: int, taps: int) -> None:
+        count = g.kd * g.kh * g.kw
+        if g.weight_is_run:
+            for first in range(0, channels * count, lanes):
+                columns = min(lanes, channels * count - first)
+                transpose_block(
+                    weight + first * item, g.wk, rows, range_mask(0, columns), taps + first * line,
+                    storage, compute, lanes,
+                )  # fmt: skip
+            return
+        mask = range_mask(0, max(rows, 0))
+        for c in range(channels):
+            for i in range(g.kd):
+                for j in range(g.kh):
+                    for k in range(g.kw):
+                        tap = weight + c * g.wc + i * g.wd + j * g.wh + k * g.ww
+                        store(taps, load_gather(tap, g.wk, mask, storage, lanes), compute)
+                        taps += line
+
+    return read_taps
+
+
+@functools.cache
+def make_pack_kernel(tile: Tile, storage: int, compute: int) -> Any:
+    """Return the task that transforms the weights of one panel for `lanes` input channels."""
+    nr, lanes, size = tile.nr, tile.lanes, ITEMSIZE[compute]
+    line = lanes * size
+    read_taps = _make_read_taps(lanes, storage, compute)
+
+    @numba.njit
+    def transform(g: Any, taps: int, lines: int, u: int, e_step: int) -> None:
+        """Transform one channel's taps [kd, kh, kw] along width, height and depth."""
+        row, plane = g.nw * line, g.nh * g.nw * line
+        if g.kd == 1 and g.kh == 1:
+            call_lines(g.weight_w, taps, line, u, e_step, 1, line, e_step)
+            return
+        for i in range(g.kd):
+            source, at = taps + i * g.kh * g.kw * line, lines + i * plane
+            call_lines(g.weight_w, source, line, at, line, g.kh, g.kw * line, row)
+            if g.kd == 1:
+                call_lines(g.weight_h, at, row, u, g.nw * e_step, g.nw, line, e_step)
+            elif g.kh > 1:
+                call_lines(g.weight_h, at, row, at, row, g.nw, line, line)
+        if g.kd > 1:
+            step = g.nh * g.nw * e_step
+            call_lines(g.weight_d, lines, plane, u, step, g.nh * g.nw, line, e_step)
+
+    def task(
+        geometry: int, weight: int, unused: int, bias: int, residual: int, packed: int,
+        workspace: int, number: int, worker: int,
+    ) -> None:  # fmt: skip
+        g = view(geometry)
+        chunks, k_panels = (g.c + lanes - 1) // lanes, (g.k + nr - 1) // nr
+        chunk, rest = number % chunks, number // chunks
+        panel, group = rest % k_panels, rest // k_panels
+        first_c = chunk * lanes
+        channels = min(lanes, g.c - first_c)
+        taps = workspace + worker * g.pack_worker_bytes
+        lines = taps + g.kd * g.kh * g.kw * lanes * line
+        u = packed + group * g.weight_bytes + (panel * g.c + first_c) * nr * size
+        e_step = k_panels * g.c * nr * size
+        for half in range(0, nr, lanes):
+            k = panel * nr + half
+            source = weight + (group * g.k + k) * g.wk + first_c * g.wc
+            read_taps(g, source, min(lanes, g.k - k), channels, taps)
+            for c in range(channels):
+                at = taps + c * g.kd * g.kh * g.kw * line
+                transform(g, at, lines, u + (c * nr + half) * size, e_step)
+
+    return task
