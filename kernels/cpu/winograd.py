@@ -122,6 +122,13 @@ def _odd_lines(size: int) -> int:
     return (-(-size // 64) | 1) * 64
 
 
+def _joined_tiles(sizes: Sizes, tile: Tile) -> int:
+    """Return how many tiles are joined at once: whole groups, if they fit, that fill vectors."""
+    group, m = sizes.axes[-1].grids, sizes.m[-1]
+    wanted = group * (tile.lanes // math.gcd(tile.lanes, group * m))
+    return min(max(group, min(wanted, tile.nr // group * group)), tile.nr)
+
+
 def _layout(
     problem: ConvProblem, device: DeviceInfo, sizes: Sizes, source: dict[str, int]
 ) -> dict[str, int]:
@@ -134,10 +141,9 @@ def _layout(
     fields["worker_at"] = source["copied_bytes"] + fields.pop("shared_bytes")
     fields["element_pitch"] = fields["part_panels"] * tile.nr * size
     fields["tile_pitch"] = _odd_lines(sizes.elements * fields["element_pitch"])
-    fields["joined_tiles"] = tile.lanes // math.gcd(tile.lanes, sizes.m[2])
-    fields["joined_pitch"] = (
-        -(-fields["joined_tiles"] * sizes.m[2] // tile.lanes) * tile.lanes * line
-    )
+    fields["joined_tiles"] = _joined_tiles(sizes, tile)
+    joined = fields["joined_tiles"] * sizes.m[2]
+    fields["joined_pitch"] = -(-joined // tile.lanes) * tile.lanes * line
     own_input = 0 if fields["shared"] else fields["block_panels"] * fields["panel_bytes"]
     lines = sizes.elements * line
     parts = {
@@ -185,11 +191,10 @@ def _is_run(problem: ConvProblem, binding: Binding) -> bool:
     return True
 
 
-def _is_plain(problem: ConvProblem, binding: Binding, sizes: Sizes) -> bool:
-    """Return whether outputs need only a bias and a clamp, and those of a sub-grid are runs."""
+def _is_plain(problem: ConvProblem, binding: Binding) -> bool:
+    """Return whether outputs need only a bias and a clamp, and rows of the output are runs."""
     clamp = ACTIVATION_CODES[binding.activation] <= LAST_CLAMP
-    step = binding.out_strides[-1] * sizes.axes[-1].distance
-    packed = step == ITEMSIZE[storage_code(problem.dtype)]
+    packed = binding.out_strides[-1] == ITEMSIZE[storage_code(problem.dtype)]
     return clamp and packed and binding.residual_strides is None
 
 
@@ -239,7 +244,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
     fields |= {"region": region.ctypes.data, "zeros": zeros.ctypes.data}
     fields |= {
         "tile": tile_address(tile, compute),
-        "plain": int(_is_plain(problem, binding, sizes)),
+        "plain": int(_is_plain(problem, binding)),
     }
     fields["weight_is_run"] = int(_is_run(problem, binding))
     fields |= tile_fields(sizes)
@@ -250,8 +255,6 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
     k_panels = -(-problem.out_channels // problem.groups // tile.nr)
     record = make_record(problem, binding, {name: fields[name] for name in FIELDS})
     record["dd"], record["dh"], record["dw"] = (axis.dilation for axis in sizes.axes)
-    for name in ("yw", "rw"):  # steps within a sub-grid
-        record[name] *= sizes.axes[-1].distance
     return CpuPlan(
         record=record,
         stages=_stages(problem, fields, tile, _panel_of(problem, device, sizes)),

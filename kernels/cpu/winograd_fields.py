@@ -7,7 +7,7 @@ import numba
 from .finish import FINISH_FIELDS
 from .geometry import as_record
 
-__all__ = ["FIELDS", "TRANSFORMS", "first_sample", "view"]
+__all__ = ["FIELDS", "TRANSFORMS", "first_of", "view"]
 
 #: Addresses of the transforms; 0 where an axis has none.
 TRANSFORMS = (
@@ -54,8 +54,8 @@ FIELDS = (
     "segments_at",
     "pieces_at",  # where the samples of a vector of tiles lie
     "scratch_at",
-    # By axis: outputs and elements of a tile, tiles, tiles of one sub-grid, distance of a
-    # sub-grid's outputs, samples from one tile to the next.
+    # By axis: outputs and elements of a tile, tiles, sub-grids, distance of a sub-grid's outputs,
+    # samples from one of its tiles to the next.
     *(f"{letter}{axis}" for letter in "mntuqa" for axis in "dhw"),
     # Where tiles are read: in the input itself, or in its copy at the workspace's start.
     "copied",  # 1: in the copy
@@ -65,15 +65,12 @@ FIELDS = (
     "shift",  # bytes from a tile's first sample to the first that its neighbour owns
     "shifts",  # so many neighbours' samples a tile reaches, its own among them
     "padded",  # samples of a padded row
-    "lines",  # times that the copy holds a row
-    "line",  # samples from one to the next
-    "run",  # samples of one sub-grid in it
     *TRANSFORMS,
 )
 view = as_record(FIELDS)
 
 
 @numba.njit
-def first_sample(tile: int, tiles: int, step: int, advance: int) -> int:
-    """Return where a tile begins on an axis: sub-grids `step` apart, tiles `advance` apart."""
-    return tile // tiles * step + tile % tiles * advance
+def first_of(tile: int, grids: int, step: int, advance: int) -> int:
+    """Return where a tile begins on an axis: sub-grids `step` apart, their tiles `advance`."""
+    return tile % grids * step + tile // grids * advance

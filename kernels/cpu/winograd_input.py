@@ -27,7 +27,7 @@ from .pack import SEGMENT_WORDS, make_list_segments
 from .simd import get_word, range_mask, set_word
 from .transform import MORE, PIECE_WORDS, call_gather, call_lines
 from .vectors import ITEMSIZE
-from .winograd_fields import first_sample, view
+from .winograd_fields import first_of, view
 
 __all__ = ["STAGE_CHANNELS", "make_stage", "make_transform_panel", "panel_width"]
 
@@ -40,8 +40,8 @@ def _make_list_pieces(lanes: int) -> Any:
         """Replace each segment's tile by its first sample: depth, height, and width of lane 0."""
         for s in range(count):
             words = segments + 8 * SEGMENT_WORDS * s
-            d = first_sample(get_word(words, 2), g.ud, g.sd, g.ad * g.dd) - g.pd
-            h = first_sample(get_word(words, 3), g.uh, g.sh, g.ah * g.dh) - g.ph
+            d = first_of(get_word(words, 2), g.ud, g.sd, g.ad * g.dd) - g.pd
+            h = first_of(get_word(words, 3), g.uh, g.sh, g.ah * g.dh) - g.ph
             w = (get_word(words, 4) - get_word(words, 0)) * g.aw - g.first
             set_word(words, 2, d)
             set_word(words, 3, h)

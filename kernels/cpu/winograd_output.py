@@ -25,7 +25,7 @@ from .pack import SEGMENT_WORDS
 from .simd import add, get_word, load, load_masked, range_mask, store, store_columns
 from .transform import call_lines
 from .vectors import ITEMSIZE
-from .winograd_fields import first_sample
+from .winograd_fields import first_of
 
 __all__ = ["make_finish_panel"]
 
@@ -36,8 +36,8 @@ def _make_inverse(lanes: int, compute: int) -> Any:
     line = lanes * ITEMSIZE[compute]
 
     @numba.njit
-    def inverse(g: Any, products: int, lines: int, more: int, joined: int) -> None:
-        """Transform along depth, height, then width."""
+    def inverse(g: Any, products: int, lines: int, more: int, joined: int, pixel_step: int) -> None:
+        """Transform along depth, height, then width; pixels go `pixel_step` bytes apart."""
         source, step = products, g.element_pitch
         if g.kd > 1:
             plane = g.nh * g.nw
@@ -51,7 +51,7 @@ def _make_inverse(lanes: int, compute: int) -> Any:
                 )  # fmt: skip
             source, step = more, line
         rows = g.md * g.mh
-        call_lines(g.output_w, source, step, joined, line, rows, g.nw * step, g.joined_pitch)
+        call_lines(g.output_w, source, step, joined, pixel_step, rows, g.nw * step, g.joined_pitch)
 
     return inverse
 
@@ -116,49 +116,66 @@ def make_finish_panel(tile: Tile, storage: int, compute: int) -> Any:
 
     @numba.njit
     def store_run(
-        g: Any, joined: int, d0: int, h0: int, w0: int, tiles: int, channels: int, bias: int,
+        g: Any, joined: int, d0: int, h0: int, w: int, width: int, channels: int, bias: int,
         out: int, residual: int, scratch: int,
     ) -> None:  # fmt: skip
-        """Store the rows of a run of tiles of one sub-grid; d0, h0, w0 are its first output.
-
-        ``g.yw`` and ``g.rw`` are steps within a sub-grid, ``g.qw`` outputs each.
-        """
-        width = min(tiles * g.mw, (g.ow - w0 + g.qw - 1) // g.qw)
-        out, residual = out + w0 * (g.yw // g.qw), residual + w0 * (g.rw // g.qw)
+        """Store the rows of joined pixels; d0, h0, w are the first of them."""
         for i in range(g.md):
             for j in range(g.mh):
                 d, h = d0 + i * g.qd, h0 + j * g.qh
-                if d < g.od and h < g.oh:
+                if d < g.od and h < g.oh and w < g.ow:
                     store_row(
-                        g, joined + (i * g.mh + j) * g.joined_pitch, width, channels, bias,
-                        out + d * g.yd + h * g.yh, residual + d * g.rd + h * g.rh, scratch,
+                        g, joined + (i * g.mh + j) * g.joined_pitch, min(width, g.ow - w),
+                        channels, bias, out + d * g.yd + h * g.yh + w * g.yw,
+                        residual + d * g.rd + h * g.rh + w * g.rw, scratch,
                     )  # fmt: skip
+
+    @numba.njit
+    def join_run(
+        g: Any, products: int, d: int, h: int, tile: int, tiles: int, channels: int, bias: int,
+        out: int, residual: int, worker: int,
+    ) -> None:  # fmt: skip
+        """Join and store a run of whole groups, or of tiles of one group."""
+        joined, group = worker + g.joined_at, min(tiles, g.uw)
+        for t in range(tiles):
+            at = joined + (t // group * group * g.mw + t % group) * line
+            inverse(
+                g, products + t * g.tile_pitch, worker + g.lines_at, worker + g.more_lines_at, at,
+                group * line,
+            )  # fmt: skip
+        # Outputs of whole groups lie side by side, those of a part are g.mw pieces.
+        pieces = 1 if group == g.uw else g.mw
+        width = tiles * g.mw // pieces
+        w = first_of(tile, g.uw, 1, g.mw * g.qw)
+        for piece in range(pieces):
+            store_run(
+                g, joined + piece * width * line, d, h, w + piece * g.qw, width, channels, bias,
+                out, residual, worker + g.scratch_at,
+            )  # fmt: skip
 
     @numba.njit
     def finish_panel(
         g: Any, products: int, channels: int, segments: int, count: int, bias: int, out: int,
         residual: int, worker: int,
     ) -> None:  # fmt: skip
-        joined = worker + g.joined_at
         for s in range(count):
             words = segments + 8 * SEGMENT_WORDS * s
             lane, end = get_word(words, 0), get_word(words, 0) + get_word(words, 1)
-            d = first_sample(get_word(words, 2), g.ud, 1, g.md * g.qd)
-            h = first_sample(get_word(words, 3), g.uh, 1, g.mh * g.qh)
+            d = first_of(get_word(words, 2), g.ud, 1, g.md * g.qd)
+            h = first_of(get_word(words, 3), g.uh, 1, g.mh * g.qh)
             tile = get_word(words, 4)
             while lane < end:
-                tiles = min(g.joined_tiles, end - lane, g.uw - tile % g.uw)
-                w = first_sample(tile, g.uw, 1, g.mw * g.qw)
+                tiles = min(g.joined_tiles, end - lane)
+                behind = tile % g.uw
+                if behind > 0 or tiles < g.uw:
+                    tiles = min(tiles, g.uw - behind)
+                else:
+                    tiles -= tiles % g.uw
                 for k in range(0, channels, lanes):
-                    for t in range(tiles):
-                        at = products + (lane + t) * g.tile_pitch + k * size
-                        inverse(
-                            g, at, worker + g.lines_at, worker + g.more_lines_at,
-                            joined + t * g.mw * line,
-                        )  # fmt: skip
-                    store_run(
-                        g, joined, d, h, w, tiles, min(lanes, channels - k), bias + k * size,
-                        out + k * g.yc, residual + k * g.rc, worker + g.scratch_at,
+                    join_run(
+                        g, products + lane * g.tile_pitch + k * size, d, h, tile, tiles,
+                        min(lanes, channels - k), bias + k * size, out + k * g.yc,
+                        residual + k * g.rc, worker,
                     )  # fmt: skip
                 lane, tile = lane + tiles, tile + tiles
 

@@ -6,15 +6,15 @@ channels::
 
     task = image x block of channels x depth x some rows
       for row:
-        pad it                                                          in L1, compute precision
-        rows[channel, depth, row, shift, sub-grid, tile, sample]        in L2 or L3
+        pad it                                                           in L1, compute precision
+        rows[channel, depth, row, group, sub-grid, sample]               in L2 or L3
 
-A row holds the `step` samples of each tile of each sub-grid, zeros where they lie in the padding,
-and then the same from `step` samples further on (shift 1): the elements of a tile that its
-neighbour owns. So tiles of all sub-grids form one run of memory, and full vectors of tiles are read
-with no mask, however short the rows of a sub-grid are.
+A row holds the `step` samples of each tile of each sub-grid, zeros where they lie in the padding.
+So tiles of all sub-grids form one run of memory, and full vectors of tiles are read with no mask,
+however short the rows of a sub-grid are. The elements of a tile that its neighbour owns lie one
+group further on.
 
-The copy costs three stores a sample, one by one where the dilation is more than 2, against
+The copy costs two stores a sample, one by one where sub-grids are told apart, against
 ``K n**2 / m**2`` products of it. Channels last are transposed in registers, `lanes` channels by
 `lanes` samples.
 """
@@ -70,8 +70,8 @@ def source_fields(
     strides = dict(zip(letters, binding.x_strides, strict=True))
     return {f"source_{letter}": strides.get(letter, 0) for letter in "ncdhw"} | {
         "copied": 0, "first": problem.padding[-1][0], "width": problem.in_size[-1],
-        "shifts": width.shifts, "shift": width.step * item, "lines": 0, "line": 0, "run": 0,
-        "padded": 0, "copied_bytes": 0, "rows_bytes": 0,
+        "shifts": width.shifts, "shift": width.step * item, "padded": 0,
+        "copied_bytes": 0, "rows_bytes": 0,
     }  # fmt: skip
 
 
@@ -80,21 +80,17 @@ def _copy_fields(
 ) -> dict[str, int]:
     """Return the same where the input is copied first."""
     item, size, lanes = ITEMSIZE[codes[0]], ITEMSIZE[codes[1]], tile.lanes
-    # Sub-grids lie end to end, so what a tile shares with the next is held in lines of their own.
-    lines = width.shifts if width.distance > 1 else 1
-    run = (width.sub_tiles + width.shifts - lines) * width.step
-    samples = (width.sub_tiles + width.shifts - 1) * width.step * width.dilation
-    samples += (width.distance - 1) * problem.stride[-1]
-    # A vector is picked from two, and may reach over its run's end.
+    groups = width.sub_tiles + width.shifts - 1
+    samples = groups * width.step * width.dilation + (width.grids - 1) * problem.stride[-1]
+    # A vector may be picked from two, and may reach over the row's end.
     padded = _round_up(samples + (2 * lanes if width.dilation > 1 else 0), lanes)
-    line = _round_up(max(run * width.tiles // width.sub_tiles + lanes, padded), lanes)
+    line = max(_round_up(groups * width.grids * width.step, lanes) + lanes, padded)
     fields = {
         "copied": 1, "first": 0, "width": _ENDLESS, "source_w": size, "shifts": width.shifts,
-        "shift": (width.step if lines == 1 else line) * size,
-        "lines": lines, "line": line, "run": run, "padded": padded,
+        "shift": width.grids * width.step * size, "padded": padded,
     }  # fmt: skip
     depth, height = (1, 1, *problem.in_size)[-3:-1]
-    at = lines * line * size
+    at = line * size
     for letter, count in zip("hdcn", (height, depth, problem.in_channels, 1), strict=True):
         fields[f"source_{letter}"] = at
         at *= count
@@ -157,27 +153,27 @@ def _make_order_row(lanes: int, compute: int) -> Any:
     size = ITEMSIZE[compute]
 
     @numba.njit
-    def order_run(source: int, step: int, length: int, target: int) -> None:
-        """Copy every `step`-th sample; the last vector may reach over the run's end."""
-        if step == 2:
-            for start in range(0, length, lanes):
-                at = source + 2 * start * size
-                second = load(at + lanes * size, compute, lanes)
-                value = pick_even(load(at, compute, lanes), second)
-                store(target + start * size, value, compute)
-            return
-        for i in range(length):
-            value = load_scalar(source + i * step * size, compute)
-            store_scalar(target + i * size, value, compute)
+    def pick_samples(source: int, count: int, target: int) -> None:
+        """Copy every second sample, whole vectors of them."""
+        for start in range(0, count, lanes):
+            at = source + 2 * start * size
+            second = load(at + lanes * size, compute, lanes)
+            value = pick_even(load(at, compute, lanes), second)
+            store(target + start * size, value, compute)
 
     @numba.njit
     def order_row(g: Any, source: int, target: int) -> None:
-        for line in range(g.lines):
-            for grid in range(g.tw // g.uw):  # in this order: a run ends what its vectors began
-                order_run(
-                    source + (grid * g.sw + line * g.aw * g.dw) * size, g.dw, g.run,
-                    target + (line * g.line + grid * g.run) * size,
-                )  # fmt: skip
+        groups = g.tw // g.uw + g.shifts - 1
+        if g.uw == 1 and g.dw == 2:
+            pick_samples(source, groups * g.aw, target)
+            return
+        for group in range(groups):
+            for grid in range(g.uw):
+                at = source + (grid * g.sw + group * g.aw * g.dw) * size
+                for i in range(g.aw):
+                    value = load_scalar(at + i * g.dw * size, compute)
+                    store_scalar(target, value, compute)
+                    target += size
 
     return order_row
 

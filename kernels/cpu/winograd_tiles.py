@@ -1,12 +1,12 @@
 """How a problem is cut into Winograd tiles, and where tiles are read.
 
 A dilated convolution is ``distance`` independent dense ones along each axis, of outputs that lie so
-far apart on samples that lie ``dilation`` apart: two *sub-grids* for dilation 2. Tiles are numbered
-over all sub-grids of a row, then over rows, so vectors of tiles are full where one sub-grid is
-small::
+far apart on samples that lie ``dilation`` apart: two *sub-grids* for dilation 2. Along the width,
+tiles of all sub-grids are numbered by turns, so that a *group*, one tile of each, has outputs side
+by side and vectors of tiles are full where one sub-grid is small::
 
-    dilation 2, F(2, 3)      output  0 1 2 3 4 5 6 7        tile  0: 0 2   1: 4 6   (sub-grid 0)
-                                                                  2: 1 3   3: 5 7   (sub-grid 1)
+    dilation 2, F(2, 3)      output  0 1 2 3 4 5 6 7        tile  0: 0 2   1: 1 3   (a group)
+                                                                  2: 4 6   3: 5 7
 """
 
 from __future__ import annotations
@@ -65,9 +65,14 @@ class Axis:
         return -(-self.outputs // (self.distance * self.m))
 
     @property
+    def grids(self) -> int:
+        """Sub-grids."""
+        return max(1, min(self.distance, self.outputs))
+
+    @property
     def tiles(self) -> int:
         """Tiles of all sub-grids."""
-        return self.sub_tiles * min(self.distance, self.outputs)
+        return self.sub_tiles * self.grids
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,6 @@ def tile_fields(sizes: Sizes) -> dict[str, int]:
     """Return the fields of a geometry that each axis has."""
     fields: dict[str, int] = {}
     for letter, axis in zip("dhw", sizes.axes, strict=True):
-        values = (axis.m, axis.n, axis.tiles, axis.sub_tiles, axis.distance, axis.step)
+        values = (axis.m, axis.n, axis.tiles, axis.grids, axis.distance, axis.step)
         fields |= {f"{n}{letter}": value for n, value in zip("mntuqa", values, strict=True)}
     return fields
