@@ -1,7 +1,8 @@
 """What the machine is: instruction set, caches, threads, measured peak.
 
-The instruction set is the one that Numba compiles for, found by compiling: ``NUMBA_CPU_NAME``
-(say ``haswell``) therefore changes every kernel's tiles with it.
+The instruction set is the one that Numba compiles for, found by compiling: ``NUMBA_CPU_NAME`` (say
+``haswell``, with ``NUMBA_CPU_FEATURES`` set and empty, or Numba adds the host's) therefore changes
+every kernel's tiles with it.
 """
 
 from __future__ import annotations

@@ -68,6 +68,7 @@ def channels_and_widths() -> Iterator[ConvProblem]:
     yield problem((1, 1), (1, 1), 1)
     yield problem((256, 40), (3, 5), 3, padding=1)  # a reduction longer than one panel
     yield problem((520, 20), (4, 4), 1)
+    yield problem((600, 40), (6, 14), 1)  # several blocks of channels, read in place
     yield problem((4, 300), (5, 5), 3)  # more output channels than one panel
 
 

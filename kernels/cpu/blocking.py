@@ -28,6 +28,8 @@ HERTZ = 3.5e9
 _REDUCTION = 512
 #: Bytes of pixels that one task works on, as a part of L2.
 _BLOCK_SHARE = 2
+#: Part of L2 that weights and pixels share, and stay in from task to task, if they fit.
+_KEPT_SHARE = 0.75
 #: Cycles from one multiply-add to the next on the same sum.
 _LATENCY = 4
 #: Cycles of a tile beside its products: the call, the start and the stores.
@@ -138,12 +140,13 @@ def _makespan(
     number = sum(many for *_, many in blocks) * sum(many for _, many in parts) * copies
     if number > _FEW_TASKS:
         cycles = [
-            (task(pixels, taps, rows), many * times)
+            (task(pixels, taps, rows), many * times * copies)
             for rows, times in parts
             for pixels, taps, many in blocks
         ]
-        total = sum(each * many for each, many in cycles) * copies
-        return float(total / threads + max(each for each, _ in cycles) / 2)
+        total = sum(each * many for each, many in cycles)
+        longest, many = max(cycles)
+        return float(max(total / threads, -(-many // threads) * longest))
     free = [0.0] * threads
     for _ in range(copies):
         for rows in (rows for rows, times in parts for _ in range(times)):
@@ -184,12 +187,14 @@ def choose_split(
         step, tiles = _product(*shape, tile, wide)
         steps = channels * taps
         weights = part_rows * steps * size
+        panels = block_pixels * min(steps, block * taps) * size
+        kept = weights + panels <= device.l2 * _KEPT_SHARE
         return (
             steps * (step + block_pixels * count.pack)
             + tiles * _TILE * -(-channels // block)
             + block_pixels * part_rows * count.finish
             + (part_rows * _ROW if block_pixels < total and device.threads > 1 else 0.0)
-            + (weights / _STREAM if weights > device.l2 // 2 else 0.0)
+            + (0.0 if kept else weights / _STREAM)
             + _TASK
         )
 

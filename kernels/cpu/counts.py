@@ -37,7 +37,8 @@ def _pack_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
         vector = 6.0 if step == 1 else 9.0
     # Where a chunk of a tap begins is worked out once for all channels.
     vector += _PLACE / channels
-    return vector * (1 / lanes + 1 / max(1, problem.out_size[-1]))
+    width = max(1, problem.out_size[-1])
+    return vector * (1 / lanes + (1 / width if width % lanes else 0.0))
 
 
 def _finish_cycles(problem: ConvProblem, device: DeviceInfo, direct: bool) -> float:

@@ -301,8 +301,9 @@ def _layout(
     part_rows = -(-(problem.out_channels // problem.groups) // (tile.mr * parts)) * tile.mr
     channel_block = blocking.channel_block(problem)
     taps = math.prod(problem.kernel_size)
+    packed = 1 if in_place else panels  # in place only the last panel is packed
     sizes = {
-        "segments_at": (panels * channel_block * taps * tile.nr + tile.lanes) * size,
+        "segments_at": (packed * channel_block * taps * tile.nr + tile.lanes) * size,
         "chunks_at": tile.nr * SEGMENT_WORDS * 8,
         "sums_at": tile.nr * CHUNK_WORDS * 8,
         "scratch_at": 0 if direct else part_rows * panels * tile.nr * size,
