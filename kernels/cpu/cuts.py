@@ -123,7 +123,7 @@ def _rolling(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cu
                         shuffles = (kw - loaded) * n * rows
                         multiplies = max(multiplies, 2 * (multiplies + shuffles) / 3)
                     elif problem.stride[-1] == 2:
-                        loads += 4 * n * rows * (-(-kw // 2) if problem.dilation[-1] == 1 else kw)
+                        loads += rows * (4 * n + 1 if problem.dilation[-1] == 1 else 4 * n * kw)
                     else:
                         loads += 2 * n * kw * rows
                     cycles += max(multiplies, loads) + _STEP

@@ -29,7 +29,7 @@ from .cuts import Cut, alone, widths
 from .finish import FINISH_FIELDS
 from .geometry import as_record
 from .plan import Stage, compile_kernel, in_weight_order
-from .rolling import COPY, DENSE, rolling_strip
+from .rolling import COPY, DENSE, PAIRS, beyond_lanes, rolling_strip
 from .simd import load_scalar, store_scalar
 from .vectors import ITEMSIZE, call_address
 from .window import window_tile
@@ -83,6 +83,8 @@ def _masked(
     reach = (problem.kernel_size[-1] - 1) * problem.dilation[-1]
     if shifted:
         reach = -(-reach // lanes) * lanes
+    if source == PAIRS:
+        reach = max(reach, beyond_lanes(problem.kernel_size[-1]))
 
     def over(j: int) -> bool:
         width = tail if j == nv - 1 else lanes
