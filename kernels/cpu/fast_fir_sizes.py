@@ -180,8 +180,8 @@ def choose(problem: ConvProblem, device: DeviceInfo) -> tuple[float, Sizes]:
         if best is None or rounds * cycles < best[0]:
             best = rounds * cycles, s
     assert best is not None
-    # Two vectors of half the width run at once; a peak of 3.0 GHz is what all costs are counted at.
-    scale = min(device.lanes(4) / 16, 1.0) if device.vector_bytes >= 64 else 0.5
+    # Counted for a vector that fills both pipes; narrower ones run two at once.
+    scale = 1.0 if device.vector_bytes >= 64 else 0.5
     return best[0] * scale / 3.6e9 + 3e-6, best[1]
 
 

@@ -7,7 +7,7 @@ of packing the weight, and what was packed says which way runs::
 
     pack: rank test, O(kh kw) a filter        w[i, j] * p = w[i, q] * w[p', j], p the largest
       u, v                                    for every filter of the layer, or
-      the other kernel's packed weight        after about 20 us
+      the other kernel's packed weight        after about 30 us
     run:  image by image
       x -> row pass (1 x kw) -> scratch -> column pass (kh x 1), bias, residual, activation
 
