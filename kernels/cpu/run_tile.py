@@ -272,7 +272,7 @@ def _run_tile(
 def _make_tile(rows: int, nv: int, lanes: int, code: int, side: int) -> Any:
     """Return a function that computes one tile, a chunk of runs at a time."""
 
-    @numba.njit
+    @numba.njit(forceinline=True)
     def tile(
         x: int, x_pitch: int, x_step: int, w: int, w_step: int, table: int, runs: int, steps: int,
         chunk: int, c: int, c_pitch: int, bias: int, zeros: int, low: float, high: float,
