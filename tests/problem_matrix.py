@@ -103,6 +103,9 @@ def strides_and_dilations() -> Iterator[ConvProblem]:
     yield problem((17, 9), (70,), 5, stride=3, padding=2)
     yield problem((5, 8), (7, 8, 9), 3, stride=2, padding=1)
     yield problem((6, 6), (7, 8, 19), 3, stride=(1, 2, 3), padding=1, groups=6)
+    yield problem((17, 33), (33, 33), 3, dilation=6, padding=6)  # a row ends amid its sub-grids
+    yield problem((16, 40), (9, 150), 3, stride=2, padding=1)
+    yield problem((5, 9), (20, 33), 3, dilation=(2, 3), stride=2, padding=2)
     for dilation in range(2, 13):
         yield problem((5, 13), (14, 33), 3, dilation=dilation, padding=dilation)
         yield problem((3, 3), (27, 31), 3, dilation=dilation, padding=1, groups=3)

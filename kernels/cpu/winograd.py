@@ -1,4 +1,4 @@
-"""Winograd convolution: fewer multiplications, for stride 1 in one, two or three dimensions.
+"""Winograd convolution: fewer multiplications, in one, two or three dimensions.
 
 Wins for kernels of 2 to 7 taps an axis with some tens of channels on both sides: F(4x4, 3x3) needs
 36 products where the definition has 144, F(6x6, 3x3) 64 instead of 324. What it saves is partly
@@ -27,6 +27,10 @@ all of the input into shared memory, and U is read once for each block of two pa
 of one panel of K stay in L2, and no thread waits for another's tiles.
 
 Where U outgrows L3 and there are few tiles to use it on, the definition is faster.
+
+A dilated kernel is a dense one on sub-grids of the input (winograd_tiles.py), a strided one has the
+matrices of its phases (cook_toom.py): 3x3 of stride 2 takes 81 products for 16 outputs instead of
+144. Inputs whose samples do not lie side by side are first copied into rows (winograd_rows.py).
 
 Rounding: see cook_toom.py. The arithmetic is not that of the definition, so a NaN or an infinity
 spreads over its tile, and ``precision("exact")`` leaves this kernel out.
