@@ -167,13 +167,15 @@ def _make_order_row(lanes: int, compute: int) -> Any:
         if g.uw == 1 and g.dw == 2:
             pick_samples(source, groups * g.aw, target)
             return
+        # Fields as locals: behind a store they would be read again for each sample.
+        grids, count = g.uw, g.aw
+        step, grid_step = g.dw * size, g.sw * size
         for group in range(groups):
-            for grid in range(g.uw):
-                at = source + (grid * g.sw + group * g.aw * g.dw) * size
-                for i in range(g.aw):
-                    value = load_scalar(at + i * g.dw * size, compute)
-                    store_scalar(target, value, compute)
-                    target += size
+            for grid in range(grids):
+                at = source + grid * grid_step + group * count * step
+                for _ in range(count):
+                    store_scalar(target, load_scalar(at, compute), compute)
+                    at, target = at + step, target + size
 
     return order_row
 
