@@ -33,7 +33,14 @@ from .simd import (
 )
 from .vectors import F64, ITEMSIZE
 
-__all__ = ["FINISH_FIELDS", "finish_fields", "is_dense", "make_finish_tile", "make_finish_vector"]
+__all__ = [
+    "FINISH_FIELDS",
+    "finish_fields",
+    "is_dense",
+    "make_finish_run",
+    "make_finish_tile",
+    "make_finish_vector",
+]
 
 #: Fields of a geometry that decide what is finished where.
 FINISH_FIELDS = ("direct", "needs_finish", "finish_code")
@@ -69,31 +76,49 @@ def finish_fields(binding: Binding, direct: bool, clamped: bool = True) -> dict[
 
 
 @functools.cache
-def make_finish_vector(lanes: int, storage: int, compute: int) -> Any:
-    """Return a function that finishes one vector of sums: bias, residual, activation, store."""
+def make_finish_run(lanes: int, storage: int, compute: int) -> Any:
+    """Return a function that finishes one vector of sums: bias, residual, activation, store.
+
+    Its elements lie `out_step` and `residual_step` bytes apart: neighbours along any axis.
+    """
     item, size = ITEMSIZE[storage], ITEMSIZE[compute]
     as_compute = np.float64 if compute == F64 else np.float32
 
     @numba.njit
-    def finish_vector(
-        g: Any, source: int, bias: float, out: int, residual: int, count: int, scratch: int
-    ) -> None:
+    def finish_run(
+        g: Any, source: int, bias: float, out: int, out_step: int, residual: int,
+        residual_step: int, count: int, scratch: int,
+    ) -> None:  # fmt: skip
         mask = range_mask(0, count)
         value = load_masked(source, mask, compute, lanes)
         value = add(value, splat(as_compute(bias), lanes))
         if g.has_residual:
-            if g.rw == item:
+            if residual_step == item:
                 value = add(value, load_masked(residual, mask, storage, lanes))
             else:
-                value = add(value, load_gather(residual, g.rw, mask, storage, lanes))
+                value = add(value, load_gather(residual, residual_step, mask, storage, lanes))
         value = activate(value, g.finish_code, g.alpha)
-        if g.yw == item:
+        if out_step == item:
             store_masked(out, value, mask, storage)
         else:
             store(scratch, value, compute)
             for lane in range(count):
                 element = load_scalar(scratch + lane * size, compute)
-                store_scalar(out + lane * g.yw, element, storage)
+                store_scalar(out + lane * out_step, element, storage)
+
+    return finish_run
+
+
+@functools.cache
+def make_finish_vector(lanes: int, storage: int, compute: int) -> Any:
+    """Return a function that finishes one vector of sums of neighbouring pixels."""
+    finish_run = make_finish_run(lanes, storage, compute)
+
+    @numba.njit
+    def finish_vector(
+        g: Any, source: int, bias: float, out: int, residual: int, count: int, scratch: int
+    ) -> None:
+        finish_run(g, source, bias, out, g.yw, residual, g.rw, count, scratch)
 
     return finish_vector
 
