@@ -52,6 +52,7 @@ __all__ = [
     "store",
     "store_masked",
     "store_scalar",
+    "store_transposed",
     "transpose_block",
 ]
 
@@ -251,6 +252,40 @@ def transpose_block(
 
     words = [types.intp] * 5
     return types.void(*words, storage, compute, lanes), codegen
+
+
+@intrinsic(prefer_literal=True)
+def store_transposed(
+    typingctx: Any, source: Any, pitch: Any, target: Any, step: Any, bits: Any, columns: Any,
+    storage: Any, lanes: Any,
+) -> Any:  # fmt: skip
+    """Store the first `columns` columns of a square block of vectors.
+
+    Row i is at ``source + i * pitch`` and is read whole; column j goes to ``target + j * step``,
+    of which the elements whose bit is set are written.
+    """
+    code, count = literal(storage), literal(lanes)
+    if code is None or count is None:
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        rows = []
+        for i in range(count):
+            address = builder.add(args[0], builder.mul(args[1], I64(i)))
+            rows.append(load_vector(builder, pointer(builder, address, I8), count, code))
+        mask = lane_mask(builder, args[4], count)
+        done = builder.append_basic_block("columns_end")
+        for j, column in enumerate(transposed(builder, rows)):
+            address = builder.add(args[2], builder.mul(args[3], I64(j)))
+            store_vector(builder, pointer(builder, address, I8), column, code, mask)
+            following = builder.append_basic_block("column")
+            builder.cbranch(builder.icmp_signed(">", args[5], I64(j + 1)), following, done)
+            builder.position_at_end(following)
+        builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return types.void(*([types.intp] * 6), storage, lanes), codegen
 
 
 @intrinsic
