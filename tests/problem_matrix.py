@@ -155,6 +155,22 @@ def dtypes_and_layouts() -> Iterator[ConvProblem]:
         yield problem((6, 6), (5, 6, 17), 3, padding=1, groups=6, **kind)
 
 
+def channels_last() -> Iterator[ConvProblem]:
+    kind = {"layout": "channels_last"}
+    yield problem((64, 40), (9, 17), 3, padding=1, **kind)
+    yield problem((40, 64), (9, 17), 1, batch=2, **kind)
+    yield problem((256, 24), (3, 9), 3, padding=1, **kind)  # pixels a power of two apart
+    yield problem((256, 24), (3, 9), 1, stride=2, **kind)
+    yield problem((520, 33), (5, 7), 1, **kind)  # a reduction longer than one panel
+    yield problem((24, 48), (7, 14), 3, stride=2, padding=1, **kind)
+    yield problem((24, 40), (20, 15), 3, dilation=6, padding=6, **kind)
+    yield problem((32, 64), (9, 15), 3, padding=1, groups=2, **kind)
+    yield problem((3, 40), (20, 31), 7, stride=2, padding=3, **kind)
+    yield problem((17, 40), (50,), 5, stride=2, padding=2, **kind)
+    yield problem((9, 24), (5, 6, 7), 3, padding=1, **kind)
+    yield problem((16, 16), (4, 5, 6), 3, dilation=2, padding=2, **kind)
+
+
 def _random_problem(source: random.Random) -> ConvProblem | None:
     ndim = source.choice((1, 1, 2, 2, 2, 3))
     largest = {1: 90, 2: 40, 3: 9}[ndim]
@@ -203,6 +219,7 @@ FAMILIES = (
     strides_and_dilations,
     groups_batches_and_pads,
     dtypes_and_layouts,
+    channels_last,
     random_mixtures,
 )
 

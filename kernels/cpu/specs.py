@@ -16,7 +16,7 @@ from collections.abc import Callable
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo, KernelSpec, Tolerance
 
-from . import dilated
+from . import brgemm_blocks, dilated
 
 __all__ = ["SPECS"]
 
@@ -138,6 +138,23 @@ def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     if problem.is_depthwise and problem.groups > 1:
         return ["leaves depthwise problems to cpu.depthwise"]
     return []
+
+
+def _brgemm_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    channels = problem.out_channels // problem.groups
+    if channels < lanes // 2:
+        return [
+            f"spreads output channels over {lanes} lanes; a group of {channels} fills less than "
+            "half of them"
+        ]
+    return []
+
+
+def _brgemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    problem = brgemm_blocks.as_row(problem) or problem
+    cycles = brgemm_blocks.choose_blocks(problem, device).cycles
+    return max(cycles / 3.6e9, _seconds(problem, device, math.inf)) + 2e-6
 
 
 #: Largest error of F(m, r) in float32 relative to the largest output, over two transformed axes.
@@ -263,6 +280,16 @@ SPECS = (
         cost=_window_cost,
         target="fastconv.kernels.cpu.direct:plan",
         workspace=_workspace("direct"),
+        tolerance=_TOLERANCE,
+    ),
+    KernelSpec(
+        name="cpu.brgemm",
+        op="conv",
+        device="cpu",
+        reasons=_brgemm_reasons,
+        cost=_brgemm_cost,
+        target="fastconv.kernels.cpu.brgemm:plan",
+        workspace=_workspace("brgemm"),
         tolerance=_TOLERANCE,
     ),
     *(_winograd_spec(m) for m in (2, 4, 6)),

@@ -1,0 +1,196 @@
+"""Which tile and which tasks `cpu.brgemm` takes for a problem, by counting cycles.
+
+Nothing here is compiled, so that the dispatcher can ask for the count as well.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import DeviceInfo
+
+__all__ = ["PIXEL_LANES", "PIXEL_ROWS", "Blocks", "as_row", "choose_blocks"]
+
+#: Which side of the register tile the pixels are; output channels are the other.
+PIXEL_ROWS, PIXEL_LANES = 0, 1
+
+#: Cycles around a tile's loop: the call, the sums' start, the jump out of the loop.
+_TILE_CYCLES = 60
+#: Cycles to take a task and to begin its loops.
+_TASK_CYCLES = 1500
+#: Cycles a vector of the copied band.
+_COPY_CYCLES = 4
+#: Bytes a cycle and core from beyond L2.
+_STREAM_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Tile and tasks, see `brgemm`.
+
+    Parameters
+    ----------
+    side : int
+        `PIXEL_ROWS` or `PIXEL_LANES`.
+    rows, nv, lanes : int
+        The register tile.
+    row_tail, vector_tail : int
+        Rows of the last tile along the rows' axis, and vectors of the last along the lanes'.
+    band_rows, band_tiles, part_panels : int
+        Output rows, tiles across them and panels of output channels of one task.
+    cycles : float
+        Predicted for the busiest thread.
+    """
+
+    side: int
+    rows: int
+    nv: int
+    lanes: int
+    row_tail: int
+    vector_tail: int
+    band_rows: int = 1
+    band_tiles: int = 1
+    part_panels: int = 1
+    cycles: float = math.inf
+
+    @property
+    def pixels(self) -> int:
+        """Output pixels of a tile."""
+        return self.rows if self.side == PIXEL_ROWS else self.nv * self.lanes
+
+    @property
+    def channels(self) -> int:
+        """Output channels of a tile."""
+        return self.nv * self.lanes if self.side == PIXEL_ROWS else self.rows
+
+
+def as_row(problem: ConvProblem) -> ConvProblem | None:
+    """Return a 1x1 problem over the pixels as one row, None where they are not one."""
+    taps = math.prod(problem.kernel_size) * math.prod(problem.stride)
+    if problem.ndim == 1 or taps > 1 or any(low or high for low, high in problem.padding):
+        return None
+    return replace(
+        problem, in_size=(math.prod(problem.in_size),), kernel_size=(1,), stride=(1,),
+        padding=((0, 0),), dilation=(1,),
+    )  # fmt: skip
+
+
+def _tiles(problem: ConvProblem, device: DeviceInfo) -> Iterator[Blocks]:
+    """Yield the tiles that fit the registers: sums, nv vectors and one broadcast."""
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    k, width = problem.out_channels // problem.groups, problem.out_size[-1]
+    sides = [PIXEL_ROWS] if problem.layout == "channels_last" else [PIXEL_ROWS, PIXEL_LANES]
+    for side in sides:
+        along, across = (width, k) if side == PIXEL_ROWS else (k, width)
+        vectors = -(-across // lanes)
+        for nv in range(1, min(vectors, 4) + 1):
+            most = (device.registers - nv - 1) // nv
+            rows = -(-along // -(-along // most))  # even tiles
+            row_tail = rows if side == PIXEL_ROWS else along - (along - 1) // rows * rows
+            yield Blocks(side, rows, nv, lanes, row_tail, vectors - (vectors - 1) // nv * nv)
+
+
+def _step_cycles(rows: int, nv: int, side: int, device: DeviceInfo) -> float:
+    """Return the cycles of one step: multiply-adds, or loads, or their latency."""
+    wide = device.vector_bytes == 64
+    products = rows * nv / ((1 if wide else 2) * (1.0 if device.fma else 0.5))
+    crossing = 2 if side == PIXEL_LANES and wide else 1  # a vector that is in two cache lines
+    loads = (rows + nv * crossing) / (1 if wide else 2)
+    return max(products, loads, 4.0)
+
+
+def _tile_cycles(problem: ConvProblem, blocks: Blocks, rows: int, nv: int, steps: int) -> float:
+    """Return what a tile costs beside its steps: start and stores."""
+    size = 8 if problem.dtype == "float64" else 4
+    stores = 3.0 * rows * nv
+    if blocks.side == PIXEL_ROWS and problem.layout != "channels_last":
+        stores += (6 * blocks.lanes + rows) * nv  # through L1, transposed
+    # The wider the tile, the more bytes of weights a step asks of L2.
+    return _TILE_CYCLES + stores + steps * nv * blocks.lanes * size / 1024
+
+
+def _mean_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> float:
+    """Return the cycles of a tile, averaged over a row's tiles and the panels."""
+    steps = problem.in_channels // problem.groups * math.prod(problem.kernel_size)
+    k, width = problem.out_channels // problem.groups, problem.out_size[-1]
+    along, across = (width, k) if blocks.side == PIXEL_ROWS else (k, width)
+    row_tiles = -(-along // blocks.rows)
+    vector_tiles = -(-across // (blocks.nv * blocks.lanes))
+    total = 0.0
+    for rows, row_count in ((blocks.rows, row_tiles - 1), (blocks.row_tail, 1)):
+        for nv, count in ((blocks.nv, vector_tiles - 1), (blocks.vector_tail, 1)):
+            cycles = steps * _step_cycles(rows, nv, blocks.side, device)
+            cycles += _tile_cycles(problem, blocks, rows, nv, steps)
+            total += row_count * count * cycles
+    return total / (row_tiles * vector_tiles)
+
+
+def band_extent(problem: ConvProblem, rows: int, pixels: int) -> tuple[int, int, int]:
+    """Return the planes, rows and columns of input under a band of output."""
+    kernel, stride, dilation = (
+        (1, *axis)[-2:] for axis in (problem.kernel_size, problem.stride, problem.dilation)
+    )
+    height = (rows - 1) * stride[0] + (kernel[0] - 1) * dilation[0] + 1
+    width = (pixels - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1
+    return math.prod(problem.kernel_size[:-2]), height, width
+
+
+def _halvings(number: int) -> list[int]:
+    """Return `number`, half of it, and so on down to 1."""
+    found = [number]
+    while found[-1] > 1:
+        found.append(-(-found[-1] // 2))
+    return found
+
+
+def _splits(problem: ConvProblem, blocks: Blocks) -> Iterator[Blocks]:
+    """Yield the ways of cutting the output into tasks."""
+    height = (1, *problem.out_size)[-2]
+    tiles = -(-problem.out_size[-1] // blocks.pixels)
+    panels = -(-(problem.out_channels // problem.groups) // blocks.channels)
+    for rows in _halvings(height):
+        for across in _halvings(tiles) if rows == 1 else [tiles]:
+            for parts in range(1, min(panels, 8) + 1):
+                yield replace(
+                    blocks, band_rows=rows, band_tiles=across, part_panels=-(-panels // parts)
+                )
+
+
+def _count(problem: ConvProblem, blocks: Blocks, device: DeviceInfo, tile: float) -> float:
+    """Return the cycles of the busiest thread, where a tile takes `tile`."""
+    size = 8 if problem.dtype == "float64" else 4
+    channels, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    steps = channels * math.prod(problem.kernel_size)
+    panels, width = -(-k // blocks.channels), problem.out_size[-1]
+    pixels = min(blocks.band_tiles * blocks.pixels, width)
+    band = channels * math.prod(band_extent(problem, blocks.band_rows, pixels))
+    if band * size > device.l2 // 2 and (blocks.band_rows > 1 or blocks.band_tiles > 1):
+        return math.inf
+    tasks = problem.batch * problem.groups * math.prod(problem.out_size[:-2])
+    tasks *= -(-(1, *problem.out_size)[-2] // blocks.band_rows)
+    tiles = -(-width // blocks.pixels)
+    tasks *= -(-tiles // blocks.band_tiles)
+    tasks *= -(-panels // blocks.part_panels)
+    weights = blocks.part_panels * blocks.channels * steps * size
+    reread = weights if k * steps * size > device.l2 // 2 else 0
+    task = tile * blocks.part_panels * blocks.band_rows * blocks.band_tiles
+    task += band / blocks.lanes * _COPY_CYCLES + reread / _STREAM_BYTES + _TASK_CYCLES
+    return -(-tasks // device.threads) * task
+
+
+@functools.lru_cache(1024)
+def choose_blocks(problem: ConvProblem, device: DeviceInfo) -> Blocks:
+    """Return the tile and the tasks whose busiest thread ends first."""
+    best = None
+    for shape in _tiles(problem, device):
+        tile = _mean_cycles(problem, shape, device)
+        for blocks in _splits(problem, shape):
+            cycles = _count(problem, blocks, device, tile)
+            if best is None or cycles < best.cycles:
+                best = replace(blocks, cycles=cycles)
+    assert best is not None
+    return best
