@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import recycling
 from .errors import DeviceError, DTypeError, ShapeError
 from .problem import DTYPES
 
@@ -97,7 +98,8 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     size = math.prod(shape) * dtype.itemsize
     if size < _ALIGNED_BYTES:
         return np.empty(shape, dtype)
-    raw = np.empty(size + _LINE, np.uint8)
+    size += _LINE
+    raw = recycling.take(size) if size >= recycling.LARGE else np.empty(size, np.uint8)
     return np.ndarray(shape, dtype, raw, -raw.ctypes.data % _LINE)
 
 

@@ -90,6 +90,14 @@ def kernel_sizes() -> Iterator[ConvProblem]:
     yield problem((3, 3), (2, 3, 2), 5, padding=2)
     yield problem((3, 4), (3, 3), 2, padding=4)  # some outputs see nothing but padding
     yield problem((4, 4), (5,), 3, padding=6, groups=4)
+    # depthwise kernels of more rows than registers, nearly as large as the map, and long signals
+    yield problem((17, 17), (14, 14), 27, padding=13, groups=17)
+    yield problem((17, 17), (15, 14), 27, padding=((12, 14), (0, 25)), groups=17)
+    yield problem((3, 3), (20, 50), 17, padding=8, groups=3)
+    yield problem((3, 3), (37, 40), 17, padding=16, groups=3, dilation=2)
+    yield problem((3, 3), (30, 40), 17, padding=8, groups=3, stride=2)
+    yield problem((17, 17), (14, 14), 7, padding=3, groups=17)
+    yield problem((19, 19), (200,), 31, padding=15, groups=19)
 
 
 def strides_and_dilations() -> Iterator[ConvProblem]:

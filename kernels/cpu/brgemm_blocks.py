@@ -19,7 +19,7 @@ __all__ = ["PIXEL_LANES", "PIXEL_ROWS", "Blocks", "as_row", "choose_blocks"]
 PIXEL_ROWS, PIXEL_LANES = 0, 1
 
 #: Cycles around a tile's loop: the call, the sums' start, the jump out of the loop.
-_TILE_CYCLES = 40
+_TILE_CYCLES = 60
 #: Cycles to take a task and to begin its loops.
 _TASK_CYCLES = 1500
 #: Cycles a vector of the copied band.
@@ -99,22 +99,22 @@ def _step_cycles(rows: int, nv: int, side: int, device: DeviceInfo) -> float:
     wide = device.vector_bytes == 64
     products = rows * nv / ((1 if wide else 2) * (1.0 if device.fma else 0.5))
     crossing = 2 if side == PIXEL_LANES and wide else 1  # a vector that is in two cache lines
-    loads = rows / 2 + nv * crossing / (1 if wide else 2)
+    loads = (rows + nv * crossing) / (1 if wide else 2)
     return max(products, loads, 4.0)
 
 
 def _tile_cycles(problem: ConvProblem, blocks: Blocks, rows: int, nv: int, steps: int) -> float:
     """Return what a tile costs beside its steps: start and stores."""
     size = 8 if problem.dtype == "float64" else 4
-    stores = 2.0 * rows * nv
+    stores = 3.0 * rows * nv
     if blocks.side == PIXEL_ROWS and problem.layout != "channels_last":
-        stores += 10 * blocks.lanes * nv + 2 * rows * nv  # through L1, transposed
+        stores += (6 * blocks.lanes + rows) * nv  # through L1, transposed
     # The wider the tile, the more bytes of weights a step asks of L2.
     return _TILE_CYCLES + stores + steps * nv * blocks.lanes * size / 1024
 
 
-def _row_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo, panels: int) -> float:
-    """Return the cycles for `panels` panels of one output row's tile, averaged over the row."""
+def _mean_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> float:
+    """Return the cycles of a tile, averaged over a row's tiles and the panels."""
     steps = problem.in_channels // problem.groups * math.prod(problem.kernel_size)
     k, width = problem.out_channels // problem.groups, problem.out_size[-1]
     along, across = (width, k) if blocks.side == PIXEL_ROWS else (k, width)
@@ -126,9 +126,7 @@ def _row_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo, panels
             cycles = steps * _step_cycles(rows, nv, blocks.side, device)
             cycles += _tile_cycles(problem, blocks, rows, nv, steps)
             total += row_count * count * cycles
-    all_panels = vector_tiles if blocks.side == PIXEL_ROWS else row_tiles
-    tiles = row_tiles if blocks.side == PIXEL_ROWS else vector_tiles
-    return total / tiles * panels / all_panels
+    return total / (row_tiles * vector_tiles)
 
 
 def band_extent(problem: ConvProblem, rows: int, pixels: int) -> tuple[int, int, int]:
@@ -162,8 +160,8 @@ def _splits(problem: ConvProblem, blocks: Blocks) -> Iterator[Blocks]:
                 )
 
 
-def _count(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> float:
-    """Return the cycles of the busiest thread."""
+def _count(problem: ConvProblem, blocks: Blocks, device: DeviceInfo, tile: float) -> float:
+    """Return the cycles of the busiest thread, where a tile takes `tile`."""
     size = 8 if problem.dtype == "float64" else 4
     channels, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     steps = channels * math.prod(problem.kernel_size)
@@ -179,8 +177,7 @@ def _count(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> float:
     tasks *= -(-panels // blocks.part_panels)
     weights = blocks.part_panels * blocks.channels * steps * size
     reread = weights if k * steps * size > device.l2 // 2 else 0
-    task = _row_cycles(problem, blocks, device, blocks.part_panels)
-    task *= blocks.band_rows * blocks.band_tiles
+    task = tile * blocks.part_panels * blocks.band_rows * blocks.band_tiles
     task += band / blocks.lanes * _COPY_CYCLES + reread / _STREAM_BYTES + _TASK_CYCLES
     return -(-tasks // device.threads) * task
 
@@ -189,9 +186,10 @@ def _count(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> float:
 def choose_blocks(problem: ConvProblem, device: DeviceInfo) -> Blocks:
     """Return the tile and the tasks whose busiest thread ends first."""
     best = None
-    for tile in _tiles(problem, device):
-        for blocks in _splits(problem, tile):
-            cycles = _count(problem, blocks, device)
+    for shape in _tiles(problem, device):
+        tile = _mean_cycles(problem, shape, device)
+        for blocks in _splits(problem, shape):
+            cycles = _count(problem, blocks, device, tile)
             if best is None or cycles < best.cycles:
                 best = replace(blocks, cycles=cycles)
     assert best is not None

@@ -94,7 +94,7 @@ def _make_turns(lanes: int, storage: int, compute: int) -> tuple[Any, Any]:
 
     @numba.njit
     def fill(g: Any, x: int, channels: int, block: int) -> None:
-        if g.first_at:  # there are margins
+        if g.run_to > g.run_length * vector:  # there are margins
             for at in range(0, g.block_bytes, vector):
                 store(block + at, splat(zero, lanes), compute)
         for run in range(g.runs):

@@ -1,14 +1,12 @@
-"""How an output is cut into strips and tiles, and the compiled loops over them.
+"""The compiled loops over strips and tiles of rows.
 
 What the two ways of reading an input share: stencil.py reads it in place, sliding.py through a
-padded copy. Both hand bands of rows to a function compiled for one width of strip::
+padded copy. Both hand bands of rows to a function compiled for one width of strip (cuts.py)::
 
     for group (consecutive channels)
       for block of its output channels              each loaded input vector serves all of the block
         for rows that share input (every `share`-th)
-          strip, or tiles from top to bottom        window.py
-
-The cut is chosen by counting: cycles of multiply-adds against cycles of loads, over all strips.
+          strip (rolling.py), or tiles from top to bottom (window.py)
 """
 
 from __future__ import annotations
