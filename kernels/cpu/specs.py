@@ -212,8 +212,8 @@ _WINOGRAD_TOLERANCE = {
 #: Largest tile, by the number of transformed axes, that stays within that error. Over fifty random
 #: layers the largest errors were: one axis, tile 9 1.7e-6; two axes, tile 6 5.6e-6, tile 8 9.8e-6
 #: for 64 to 1024 channels (sums of 64 channels, see winograd.py); three axes, tile 6 3.7e-6.
-#: With dilation 2 tile 8 made at most 1.2e-5; with stride 2, where the larger phase counts, 3x3 made
-#: 8.7e-6 and 5x5 8.0e-6.
+#: With dilation 2 tile 8 made at most 1.2e-5; with stride 2, where the larger phase counts, F(6, 3)
+#: made 8.7e-6 and F(6, 5) 8.0e-6.
 _WINOGRAD_ELEMENTS = {1: 10, 2: 8, 3: 6}
 
 
