@@ -26,7 +26,6 @@ from . import (
     fast_fir_sizes,
     fft_sizes,
     pixel_cuts,
-    swapped,
     winograd_tiles,
 )
 
@@ -320,20 +319,6 @@ def _winograd_spec(m: int) -> KernelSpec:
     )
 
 
-def _swapped_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
-    reasons = []
-    if not problem.in_channels == problem.groups == problem.out_channels:
-        reasons.append("wants one input channel and one output channel a group")
-    if not swapped.reaches_all(problem):
-        reasons.append("is for kernels that reach all of the input from every output")
-    return reasons
-
-
-def _swapped_cost(problem: ConvProblem, device: DeviceInfo) -> float:
-    packed = math.prod(problem.x_shape) * 1e-9 / device.threads
-    return problem.batch * _window_cost(swapped.swap(problem), device) + packed
-
-
 #: Over fifty random filters of 13x13 to 63x63 taps: 1.3e-5 of the largest output, see fast_fir.py.
 _FAST_FIR_TOLERANCE = {
     "float32": Tolerance(2e-5),
@@ -446,16 +431,6 @@ SPECS = (
         cost=_brgemm_cost,
         target="fastconv.kernels.cpu.brgemm:plan",
         workspace=_workspace("brgemm"),
-        tolerance=_TOLERANCE,
-    ),
-    KernelSpec(
-        name="cpu.swapped",
-        op="conv",
-        device="cpu",
-        reasons=_swapped_reasons,
-        cost=_swapped_cost,
-        target="fastconv.kernels.cpu.swapped:plan",
-        workspace=_workspace("swapped"),
         tolerance=_TOLERANCE,
     ),
     *(_winograd_spec(m) for m in (2, 3, 4, 6)),
