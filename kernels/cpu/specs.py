@@ -26,7 +26,7 @@ from . import (
     fast_fir_sizes,
     fft_sizes,
     pixel_cuts,
-    winograd_tiles,
+    winograd_costs,
 )
 
 __all__ = ["SPECS"]
@@ -200,105 +200,6 @@ def _brgemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     return max(cycles / 3.6e9, _seconds(problem, device, math.inf)) + 2e-6
 
 
-#: Largest error of F(m, r) in float32 relative to the largest output, over two transformed axes.
-_WINOGRAD_LIMIT = 2e-5
-_WINOGRAD_TOLERANCE = {
-    "float32": Tolerance(_WINOGRAD_LIMIT),
-    "float64": Tolerance(_WINOGRAD_LIMIT * 2.0**-29),  # 29 more bits than float32
-    "float16": Tolerance(2.0**-11 + _WINOGRAD_LIMIT),
-    "bfloat16": Tolerance(2.0**-8 + _WINOGRAD_LIMIT),
-}
-#: Largest tile, by the number of transformed axes, that stays within that error. Over fifty random
-#: layers the largest errors were: one axis, tile 9 1.7e-6; two axes, tile 6 5.6e-6, tile 8 9.8e-6
-#: for 64 to 1024 channels (sums of 64 channels, see winograd.py); three axes, tile 6 3.7e-6.
-#: With dilation 2 tile 8 made at most 1.2e-5; with stride 2, where the larger phase counts, F(6, 3)
-#: made 8.7e-6 and F(6, 5) 8.0e-6.
-_WINOGRAD_ELEMENTS = {1: 10, 2: 8, 3: 6}
-
-
-def _winograd_reasons(m: int, problem: ConvProblem) -> list[str]:
-    reasons = []
-    sizes = winograd_tiles.tile_sizes(problem, m)
-    axes = sum(r > 1 for r in problem.kernel_size)
-    points = max(axis.points for axis in sizes.axes)
-    if axes == 0:
-        reasons.append("has nothing to transform in a kernel of size 1")
-    elif sizes.elements >= math.prod(sizes.m) * math.prod(problem.kernel_size):
-        reasons.append(f"saves no product with strides of {problem.stride}")
-    elif points > _WINOGRAD_ELEMENTS[axes]:
-        reasons.append(
-            f"would use tiles of {points} along {axes} axes, whose error passes "
-            f"{_WINOGRAD_LIMIT:g}; at most {_WINOGRAD_ELEMENTS[axes]}"
-        )
-    if problem.in_channels == problem.groups:
-        reasons.append("has no input channels to sum over in a depthwise problem")
-    return reasons
-
-
-def _winograd_input_cycles(sizes: winograd_tiles.Sizes, problem: ConvProblem) -> float:
-    """Count cycles for reading and transforming a vector of tiles of one channel.
-
-    Measured: 16 for an element; where rows are copied first, for a sample 38 if channels are to be
-    transposed and 30 if sub-grids are to be told apart.
-    """
-    cycles = 16.0 * sizes.elements
-    samples = math.prod(axis.step for axis in sizes.axes)
-    cycles += 30 * samples if sizes.axes[-1].dilation > 1 else 0
-    return cycles + (38 * samples if problem.layout != "channels_first" else 0)
-
-
-def _winograd_product_seconds(
-    elements: int, outputs: int, tiles: int, problem: ConvProblem, device: DeviceInfo
-) -> float:
-    """Predict seconds for products, what they wait for, and outputs; `tiles` are those of an image.
-
-    Counted on Zen 4: a call of the register tile loses 160 cycles of 24 a step, so 7 of a
-    multiply-add; an output costs 12 cycles an element and 8 a pixel for each vector of channels.
-    Of the time that operands take from L3 or memory some half is hidden by arithmetic.
-    """
-    size, lanes = ITEMSIZE[problem.dtype], device.lanes(8 if problem.dtype == "float64" else 4)
-    c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    vectors = -(-k // lanes) * tiles * problem.batch * problem.groups
-    cycles = vectors * (elements * (c + 7 * -(-c // 64)) + 12 * elements + 8 * outputs)
-    per_cycle = 1.0 if device.vector_bytes == 64 else 2.0  # narrower vectors run two at a time
-    # Panels of two vectors of tiles; where there are few, weights are read once for two of them.
-    # All but what is the same for every tile scales with the threads, so that their number does not
-    # decide which tile is chosen: results are then the same bits for any number.
-    panels = max(1, -(-tiles // (2 * lanes)) * problem.batch)
-    few = panels * problem.groups < 8
-    compute_size = 8 if problem.dtype == "float64" else 4
-    weights = elements * k * c * compute_size * problem.groups
-    inputs = elements * c * tiles * problem.batch * compute_size * problem.groups
-    streamed = weights * (-(-panels // 2) if few else panels) if weights > device.l2 // 2 else 0
-    waits = streamed / (130e9 if weights <= device.l3 // 2 else 45e9)
-    waits += inputs * -(-k // (2 * lanes)) / 130e9 if few else 0.0
-    seconds = (cycles / 3.6e9 / per_cycle + waits) / device.threads
-    moved = (math.prod(problem.x_shape) + 2 * math.prod(problem.out_shape)) * size
-    return seconds + max(0.0, moved - device.l3 / 4) * 0.6 / 20e9
-
-
-def _winograd_cost(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
-    """Count cycles for the transform of the input, and add all that follows it."""
-    sizes = winograd_tiles.tile_sizes(problem, m)
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
-    vectors = -(-sizes.tiles // lanes) * problem.batch * problem.in_channels
-    cycles = vectors * _winograd_input_cycles(sizes, problem)
-    seconds = cycles / min(16 / device.lanes(4), 2.0) / 3.6e9 / device.threads
-    seconds += _winograd_product_seconds(
-        sizes.elements, math.prod(sizes.m), sizes.tiles, problem, device
-    )
-    return seconds + 8e-6
-
-
-def _winograd_pack_cost(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
-    """Count the elements of the transformed weight, and the bytes that outgrow half of L3."""
-    elements = winograd_tiles.tile_sizes(problem, m).elements
-    elements *= math.prod(problem.weight_shape[:2])
-    size = 8 if problem.dtype == "float64" else 4
-    streamed = max(0, elements * size - device.l3 // 2)
-    return elements * (size / 4) * 0.36e-9 / device.threads + streamed / 5e9 + 1e-6
-
-
 def _winograd_workspace(m: int, problem: ConvProblem, device: DeviceInfo) -> int:
     winograd = importlib.import_module("fastconv.kernels.cpu.winograd")
     return int(winograd.workspace(problem, device, m))
@@ -309,13 +210,13 @@ def _winograd_spec(m: int) -> KernelSpec:
         name=f"cpu.winograd_f{m}",
         op="conv",
         device="cpu",
-        reasons=lambda problem, device: _winograd_reasons(m, problem),
-        cost=lambda problem, device: _winograd_cost(m, problem, device),
+        reasons=lambda problem, device: winograd_costs.reasons(m, problem),
+        cost=lambda problem, device: winograd_costs.seconds(m, problem, device),
         target=f"fastconv.kernels.cpu.winograd:plan_f{m}",
         workspace=lambda problem, device: _winograd_workspace(m, problem, device),
-        tolerance=_WINOGRAD_TOLERANCE,
+        tolerance=winograd_costs.TOLERANCE,
         exact=False,
-        pack_cost=lambda problem, device: _winograd_pack_cost(m, problem, device),
+        pack_cost=lambda problem, device: winograd_costs.pack_seconds(m, problem, device),
     )
 
 

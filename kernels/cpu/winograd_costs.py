@@ -1,0 +1,115 @@
+"""What a Winograd kernel can run, how exact it is, and what it costs.
+
+Costs are cycles counted on Zen 4, for the transform of the input, the products, and the outputs;
+and the time that weights and transformed input take from beyond L2. No compiler is imported.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import DeviceInfo, Tolerance
+
+from . import winograd_tiles
+
+__all__ = ["TOLERANCE", "pack_seconds", "reasons", "seconds"]
+
+_ITEMSIZE = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
+
+#: Largest error of F(m, r) in float32 relative to the largest output, over two transformed axes.
+_LIMIT = 2e-5
+TOLERANCE = {
+    "float32": Tolerance(_LIMIT),
+    "float64": Tolerance(_LIMIT * 2.0**-29),  # 29 more bits than float32
+    "float16": Tolerance(2.0**-11 + _LIMIT),
+    "bfloat16": Tolerance(2.0**-8 + _LIMIT),
+}
+#: Largest tile, by the number of transformed axes, that stays within that error. Over fifty random
+#: layers the largest errors were: one axis, tile 9 1.7e-6; two axes, tile 6 5.6e-6, tile 8 9.8e-6
+#: for 64 to 1024 channels (sums of 64 channels, see winograd.py); three axes, tile 6 3.7e-6.
+#: With dilation 2 tile 8 made at most 1.2e-5; with stride 2, where the larger phase counts, F(6, 3)
+#: made 8.7e-6 and F(6, 5) 8.0e-6.
+_MOST_ELEMENTS = {1: 10, 2: 8, 3: 6}
+
+
+def reasons(m: int, problem: ConvProblem) -> list[str]:
+    """Return why F(m, r) can not run a problem."""
+    sentences = []
+    sizes = winograd_tiles.tile_sizes(problem, m)
+    axes = sum(r > 1 for r in problem.kernel_size)
+    points = max(axis.points for axis in sizes.axes)
+    if axes == 0:
+        sentences.append("has nothing to transform in a kernel of size 1")
+    elif sizes.elements >= math.prod(sizes.m) * math.prod(problem.kernel_size):
+        sentences.append(f"saves no product with strides of {problem.stride}")
+    elif points > _MOST_ELEMENTS[axes]:
+        sentences.append(
+            f"would use tiles of {points} along {axes} axes, whose error passes "
+            f"{_LIMIT:g}; at most {_MOST_ELEMENTS[axes]}"
+        )
+    if problem.in_channels == problem.groups:
+        sentences.append("has no input channels to sum over in a depthwise problem")
+    return sentences
+
+
+def _input_cycles(sizes: winograd_tiles.Sizes, problem: ConvProblem) -> float:
+    """Count cycles for reading and transforming a vector of tiles of one channel.
+
+    Measured: 16 for an element; where rows are copied first, for a sample 38 if channels are to be
+    transposed and 30 if sub-grids are to be told apart.
+    """
+    cycles = 16.0 * sizes.elements
+    samples = math.prod(axis.step for axis in sizes.axes)
+    cycles += 30 * samples if sizes.axes[-1].dilation > 1 else 0
+    return cycles + (38 * samples if problem.layout != "channels_first" else 0)
+
+
+def _product_seconds(
+    elements: int, outputs: int, tiles: int, problem: ConvProblem, device: DeviceInfo
+) -> float:
+    """Predict seconds for products, what they wait for, and outputs; `tiles` are those of an image.
+
+    Counted on Zen 4: a call of the register tile loses 160 cycles of 24 a step, so 7 of a
+    multiply-add; an output costs 12 cycles an element and 8 a pixel for each vector of channels.
+    Of the time that operands take from L3 or memory some half is hidden by arithmetic.
+    """
+    size, lanes = _ITEMSIZE[problem.dtype], device.lanes(8 if problem.dtype == "float64" else 4)
+    c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    vectors = -(-k // lanes) * tiles * problem.batch * problem.groups
+    cycles = vectors * (elements * (c + 7 * -(-c // 64)) + 12 * elements + 8 * outputs)
+    per_cycle = 1.0 if device.vector_bytes == 64 else 2.0  # narrower vectors run two at a time
+    # Panels of two vectors of tiles; where there are few, weights are read once for two of them.
+    # All but what is the same for every tile scales with the threads, so that their number does not
+    # decide which tile is chosen: results are then the same bits for any number.
+    panels = max(1, -(-tiles // (2 * lanes)) * problem.batch)
+    few = panels * problem.groups < 8
+    compute_size = 8 if problem.dtype == "float64" else 4
+    weights = elements * k * c * compute_size * problem.groups
+    inputs = elements * c * tiles * problem.batch * compute_size * problem.groups
+    streamed = weights * (-(-panels // 2) if few else panels) if weights > device.l2 // 2 else 0
+    waits = streamed / (130e9 if weights <= device.l3 // 2 else 45e9)
+    waits += inputs * -(-k // (2 * lanes)) / 130e9 if few else 0.0
+    seconds = (cycles / 3.6e9 / per_cycle + waits) / device.threads
+    moved = (math.prod(problem.x_shape) + 2 * math.prod(problem.out_shape)) * size
+    return seconds + max(0.0, moved - device.l3 / 4) * 0.6 / 20e9
+
+
+def seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
+    """Count cycles for the transform of the input, and add all that follows it."""
+    sizes = winograd_tiles.tile_sizes(problem, m)
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    vectors = -(-sizes.tiles // lanes) * problem.batch * problem.in_channels
+    cycles = vectors * _input_cycles(sizes, problem)
+    total = cycles / min(16 / device.lanes(4), 2.0) / 3.6e9 / device.threads
+    total += _product_seconds(sizes.elements, math.prod(sizes.m), sizes.tiles, problem, device)
+    return total + 8e-6
+
+
+def pack_seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
+    """Count the elements of the transformed weight, and the bytes that outgrow half of L3."""
+    elements = winograd_tiles.tile_sizes(problem, m).elements
+    elements *= math.prod(problem.weight_shape[:2])
+    size = 8 if problem.dtype == "float64" else 4
+    streamed = max(0, elements * size - device.l3 // 2)
+    return elements * (size / 4) * 0.36e-9 / device.threads + streamed / 5e9 + 1e-6
