@@ -325,8 +325,8 @@ def interrupted_calls() -> None:
 def _interrupt_once(x: np.ndarray, weight: np.ndarray, out: np.ndarray, attempt: int) -> bool:
     out[...] = 0
     interrupted = False
-    signal.setitimer(signal.ITIMER_REAL, 0.001 + 0.0005 * (attempt % 30))
     try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001 + 0.0005 * (attempt % 30))
         fastconv.conv2d(x, weight, out=out)
     except Interrupted:
         interrupted = True

@@ -106,6 +106,7 @@ def strides_and_dilations() -> Iterator[ConvProblem]:
         yield problem((7, 7), (14, 31), kernel, stride=stride, padding=kernel // 2, groups=7)
     yield problem((13, 5), (9, 34), 3, stride=(1, 2), padding=1)
     yield problem((13, 5), (9, 34), 3, stride=(3, 1), padding=1)
+    yield problem((4, 17), (9, 34), (2, 3), stride=(1, 4))  # some samples meet no tap
     yield problem((3, 17), (31, 50), 7, stride=2, padding=3)
     yield problem((3, 33), (35, 35), 11, stride=4)
     yield problem((17, 9), (70,), 5, stride=3, padding=2)

@@ -41,6 +41,8 @@ def reasons(m: int, problem: ConvProblem) -> list[str]:
     points = max(axis.points for axis in sizes.axes)
     if axes == 0:
         sentences.append("has nothing to transform in a kernel of size 1")
+    elif any(axis.stride > axis.r > 1 for axis in sizes.axes):
+        sentences.append(f"would transform samples that strides of {problem.stride} pass over")
     elif sizes.elements >= math.prod(sizes.m) * math.prod(problem.kernel_size):
         sentences.append(f"saves no product with strides of {problem.stride}")
     elif points > _MOST_ELEMENTS[axes]:
