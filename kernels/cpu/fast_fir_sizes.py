@@ -165,24 +165,34 @@ def _cycles(s: Sizes, problem: ConvProblem, lanes: int) -> float:
     return read + k * tiles * _product_cycles(s, c) + write
 
 
+def _phases(s: Sizes) -> tuple[bool, int, int]:
+    """Return what decides the bits of a result; the cut into blocks does not."""
+    return s.fold, s.m1, s.m2
+
+
 @functools.lru_cache(maxsize=4096)
 def choose(problem: ConvProblem, device: DeviceInfo) -> tuple[float, Sizes]:
-    """Return the predicted seconds and the sizes that promise the fewest."""
+    """Return the predicted seconds and the sizes that promise the fewest.
+
+    Phases are chosen by the cycles of all blocks, and only then a cut by what the threads make of
+    it: so results are the same bits for any number of threads.
+    """
     size = 8 if problem.dtype == "float64" else 4
     lanes, c = device.lanes(size), problem.in_channels // problem.groups
-    best: tuple[float, Sizes] | None = None
+    costs = []
     for s in _candidates(problem, device):
         tasks = problem.batch * problem.groups * s.blocks_h * s.blocks_w
         cycles = _cycles(s, problem, lanes)
         if s.input_bytes(c, size) > device.l2 * 3 // 4:
             cycles *= 2  # products would wait for the transformed input
-        rounds = _over(tasks, device.threads)
-        if best is None or rounds * cycles < best[0]:
-            best = rounds * cycles, s
-    assert best is not None
+        costs.append((tasks * cycles, _over(tasks, device.threads) * cycles, s))
+    phases = _phases(min(costs, key=lambda cost: cost[0])[2])
+    _, cycles, best = min(
+        (cost for cost in costs if _phases(cost[2]) == phases), key=lambda cost: cost[1]
+    )
     # Counted for a vector that fills both pipes; narrower ones run two at once.
     scale = 1.0 if device.vector_bytes >= 64 else 0.5
-    return best[0] * scale / 3.6e9 + 3e-6, best[1]
+    return cycles * scale / 3.6e9 + 3e-6, best
 
 
 def seconds(problem: ConvProblem, device: DeviceInfo) -> float:

@@ -130,6 +130,9 @@ _MOST_PLANES = 64
 
 #: Bytes a second from L3 and from memory, both cores; the output is also read before it is written.
 _L3_BANDWIDTH, _MEMORY_BANDWIDTH = 110e9, 45e9
+#: Output channels of a group beyond which their blocks read the rows again and again, and write to
+#: many places in turn: first layers of 24 to 64 took 1.15 to 1.8 times the cycles counted.
+_FEW_OUTPUTS, _REREAD = 16, 1.3
 #: Seconds that a call of a window kernel takes beside its arithmetic.
 _WINDOW_CALL = 8e-6
 
@@ -148,6 +151,8 @@ def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
         cycles = in_place or min(cycles, pixel_cuts.block_cycles(problem, device))
     else:
         in_place = 0.0
+    if problem.out_channels // problem.groups > _FEW_OUTPUTS:
+        cycles *= _REREAD
     size = ITEMSIZE[problem.dtype]
     channels = problem.in_channels // problem.groups
     if channels > 16:  # so many planes at once share few sets of the L1 cache
