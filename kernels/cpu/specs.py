@@ -86,7 +86,8 @@ def _count_seconds(
     pixels = (math.prod(problem.out_size), math.prod(problem.kernel_size))
     made = count(problem, device, dense, counts.in_place_likely(problem))
     split = blocking.choose_split(problem, device, made, (pixels,))
-    return max(split.cycles / blocking.HERTZ, _bytes(problem) / 20e9) + 2e-6
+    # Tiles of a dozen channels write in as many places in turn: a tenth slower than one run.
+    return max(split.cycles / blocking.HERTZ, _bytes(problem) / 18e9) + 2e-6
 
 
 def _im2col_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
@@ -151,8 +152,6 @@ def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
         cycles = in_place or min(cycles, pixel_cuts.block_cycles(problem, device))
     else:
         in_place = 0.0
-    if problem.out_channels // problem.groups > _FEW_OUTPUTS:
-        cycles *= _REREAD
     size = ITEMSIZE[problem.dtype]
     channels = problem.in_channels // problem.groups
     if channels > 16:  # so many planes at once share few sets of the L1 cache
@@ -166,7 +165,9 @@ def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
         memory = traffic / _MEMORY_BANDWIDTH
     else:
         memory = traffic / _L3_BANDWIDTH if traffic > device.l2 * device.threads else 0.0
-    return max(_vector_seconds(cycles * problem.batch, device), memory) + _WINDOW_CALL
+    seconds = max(_vector_seconds(cycles * problem.batch, device), memory)
+    many = problem.out_channels // problem.groups > _FEW_OUTPUTS
+    return seconds * (_REREAD if many else 1.0) + _WINDOW_CALL
 
 
 def _depthwise_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
