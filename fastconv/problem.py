@@ -182,6 +182,11 @@ class ConvProblem:
         return 2 * self.macs
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of one stored element."""
+        return {"float64": 8, "float32": 4}.get(self.dtype, 2)
+
+    @property
     def is_depthwise(self) -> bool:
         """Whether each group holds one input channel (any channel multiplier)."""
         return self.groups == self.in_channels

@@ -143,7 +143,7 @@ class ConvPlan(Protocol):
 
 def copy_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the seconds of bringing a weight into another order: it is read and written once."""
-    stored = {"float64": 8, "float32": 4}.get(problem.dtype, 2)
+    stored = problem.itemsize
     moved = math.prod(problem.weight_shape) * (stored + max(stored, 4))
     return moved / (20e9 * device.threads) + 1e-6
 

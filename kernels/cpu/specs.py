@@ -31,7 +31,6 @@ from . import (
 
 __all__ = ["SPECS"]
 
-ITEMSIZE = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 
 # Sums in compute precision lose a few units in the last place (of the largest output: 1e-6 for a
 # thousand products, growing with the square root of their number); the halves are rounded once at
@@ -57,7 +56,7 @@ def _workspace(module: str) -> Callable[[ConvProblem, DeviceInfo], int]:
 def _bytes(problem: ConvProblem) -> int:
     """Return the bytes of all operands."""
     elements = math.prod(problem.x_shape) + math.prod(problem.out_shape)
-    return ITEMSIZE[problem.dtype] * (elements + math.prod(problem.weight_shape))
+    return problem.itemsize * (elements + math.prod(problem.weight_shape))
 
 
 def _seconds(
@@ -152,7 +151,7 @@ def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
         cycles = in_place or min(cycles, pixel_cuts.block_cycles(problem, device))
     else:
         in_place = 0.0
-    size = ITEMSIZE[problem.dtype]
+    size = problem.itemsize
     channels = problem.in_channels // problem.groups
     if channels > 16:  # so many planes at once share few sets of the L1 cache
         cycles *= 1 + min(1.0, channels * math.prod(problem.in_size) * size / device.l2)

@@ -15,7 +15,6 @@ from . import winograd_tiles
 
 __all__ = ["TOLERANCE", "pack_seconds", "reasons", "seconds"]
 
-_ITEMSIZE = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 
 #: Largest error of F(m, r) in float32 relative to the largest output, over two transformed axes.
 _LIMIT = 2e-5
@@ -76,7 +75,7 @@ def _product_seconds(
     multiply-add; an output costs 12 cycles an element and 8 a pixel for each vector of channels.
     Of the time that operands take from L3 or memory some half is hidden by arithmetic.
     """
-    size, lanes = _ITEMSIZE[problem.dtype], device.lanes(8 if problem.dtype == "float64" else 4)
+    size, lanes = problem.itemsize, device.lanes(8 if problem.dtype == "float64" else 4)
     c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     vectors = -(-k // lanes) * tiles * problem.batch * problem.groups
     cycles = vectors * (elements * (c + 7 * -(-c // 64)) + 12 * elements + 8 * outputs)
