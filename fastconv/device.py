@@ -23,19 +23,24 @@ __all__ = ["cpu_info", "measure_peak"]
 _ISAS = {"avx512": (64, 32), "avx2": (32, 16), "sse2": (16, 16), "neon": (16, 32)}
 
 # A 16-lane multiply-add: the registers in its assembly tell the widest legal vector, a call tells
-# that there is no FMA instruction.
+# that there is no FMA instruction. Rounding to bfloat16 is one instruction where products of
+# bfloat16 are.
 _PROBE = """
 define <16 x float> @probe(<16 x float> %a, <16 x float> %b, <16 x float> %c) {
   %r = call <16 x float> @llvm.fmuladd.v16f32(<16 x float> %a, <16 x float> %b, <16 x float> %c)
   ret <16 x float> %r
+}
+define <16 x bfloat> @round(<16 x float> %a) {
+  %r = fptrunc <16 x float> %a to <16 x bfloat>
+  ret <16 x bfloat> %r
 }
 declare <16 x float> @llvm.fmuladd.v16f32(<16 x float>, <16 x float>, <16 x float>)
 """
 
 
 @functools.cache
-def _probe_isa() -> tuple[str, bool]:
-    """Return the instruction set that Numba compiles for, and whether it has FMA."""
+def _probe_isa() -> tuple[str, bool, bool]:
+    """Return the instruction set that Numba compiles for, whether it has FMA, and AVX512-BF16."""
     import llvmlite.binding as llvm
     from numba.core.registry import cpu_target
 
@@ -43,11 +48,11 @@ def _probe_isa() -> tuple[str, bool]:
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
     assembly = machine.emit_assembly(llvm.parse_assembly(_PROBE))
     if re.match(r"aarch64|arm64", triple):
-        return "neon", True
+        return "neon", True, False
     fused = "vfmadd" in assembly
     if "%zmm" in assembly:
-        return "avx512", fused
-    return ("avx2", fused) if "%ymm" in assembly and fused else ("sse2", fused)
+        return "avx512", fused, "vcvtneps2bf16" in assembly
+    return "avx2" if "%ymm" in assembly and fused else "sse2", fused, False
 
 
 def _cache_sizes() -> dict[int, int]:
@@ -78,7 +83,7 @@ def _cpu_name() -> str:
 
 @functools.cache
 def _machine() -> DeviceInfo:
-    isa, fused = _probe_isa()
+    isa, fused, bf16_dot = _probe_isa()
     vector_bytes, registers = _ISAS[isa]
     caches = _cache_sizes()
     return DeviceInfo(
@@ -92,6 +97,7 @@ def _machine() -> DeviceInfo:
         l2=caches[2],
         l3=caches[3],
         threads=1,
+        bf16_dot=bf16_dot,
     )
 
 

@@ -60,6 +60,9 @@ class DeviceInfo:
         Data cache sizes in bytes: of one core, of one core, and of all cores together.
     threads : int
         Threads that a call may use.
+    bf16_dot : bool
+        Whether one instruction multiplies two pairs of bfloat16 a lane and adds both products to
+        a float32 sum (AVX512-BF16).
     """
 
     kind: str
@@ -72,6 +75,7 @@ class DeviceInfo:
     l2: int
     l3: int
     threads: int
+    bf16_dot: bool = False
 
     def lanes(self, itemsize: int) -> int:
         """Return the number of elements of `itemsize` bytes in one vector."""

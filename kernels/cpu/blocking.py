@@ -83,11 +83,14 @@ class Split:
     cycles: float
 
 
-def channel_block(problem: ConvProblem) -> int:
-    """Return the input channels of one reduction block: equal blocks of about `_REDUCTION`."""
-    channels = problem.in_channels // problem.groups
+def channel_block(problem: ConvProblem, depth: int) -> int:
+    """Return the input channels of one reduction block: equal blocks of about `_REDUCTION` steps.
+
+    A step takes `depth` channels, and only the last block may fill its last step in part.
+    """
+    steps = -(-(problem.in_channels // problem.groups) // depth)
     most = max(1, _REDUCTION // math.prod(problem.kernel_size))
-    return -(-channels // -(-channels // most))
+    return depth * -(-steps // -(-steps // most))
 
 
 def _pieces(rows: int, mr: int) -> Iterator[int]:
@@ -176,7 +179,8 @@ def choose_split(
     channels = problem.in_channels // problem.groups
     copies = problem.batch * problem.groups
     width, height = (tile.mr, tile.nr) if count.swapped else (tile.nr, tile.mr)
-    block = channel_block(problem)
+    words = -(-channels // tile.depth)
+    block = channel_block(problem, tile.depth) // tile.depth
     most_taps = max(taps for _, taps in pixels) or 1
     most_panels = max(1, device.l2 // _BLOCK_SHARE // (block * most_taps * width * size))
     wide, total = device.vector_bytes == 64, sum(each for each, _ in pixels)
@@ -185,13 +189,13 @@ def choose_split(
     def task(block_pixels: int, taps: int, part_rows: int) -> float:
         shape = (block_pixels, part_rows) if count.swapped else (part_rows, block_pixels)
         step, tiles = _product(*shape, tile, wide)
-        steps = channels * taps
+        steps = words * taps
         weights = part_rows * steps * size
         panels = block_pixels * min(steps, block * taps) * size
         kept = weights + panels <= device.l2 * _KEPT_SHARE
         return (
             steps * (step + block_pixels * count.pack)
-            + tiles * _TILE * -(-channels // block)
+            + tiles * _TILE * -(-words // block)
             + block_pixels * part_rows * count.finish
             + (part_rows * _ROW if block_pixels < total and device.threads > 1 else 0.0)
             + (0.0 if kept else weights / _STREAM)

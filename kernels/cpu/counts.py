@@ -8,7 +8,7 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
 from .blocking import Count
-from .isa import sized_tile
+from .isa import operand_tile
 
 __all__ = ["im2col_count", "in_place_likely", "swapped_count"]
 
@@ -53,7 +53,7 @@ def im2col_count(problem: ConvProblem, device: DeviceInfo, direct: bool, in_plac
     """Return what a task of `im2col_gemm` takes."""
     size = 8 if problem.dtype == "float64" else 4
     return Count(
-        tile=sized_tile(device, size),
+        tile=operand_tile(device, problem.dtype),
         swapped=False,
         pack=0.0 if in_place else _pack_cycles(problem, device),
         finish=_finish_cycles(problem, device, direct),
@@ -68,7 +68,7 @@ def swapped_count(problem: ConvProblem, device: DeviceInfo, direct: bool, in_pla
     # Turning a block of lanes x lanes: log2(lanes) shuffles, a load and a store for each vector.
     turn = (math.log2(lanes) + 5) / lanes
     return Count(
-        tile=sized_tile(device, size, swapped=True),
+        tile=operand_tile(device, problem.dtype, swapped=True),
         swapped=True,
         pack=0.0 if in_place else _pack_cycles(problem, device),
         finish=turn + _finish_cycles(problem, device, direct),

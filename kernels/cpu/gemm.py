@@ -43,10 +43,10 @@ from .vectors import (
     clamp_low,
     compute_ir,
     first_lanes,
-    fmuladd,
     literal,
     literals,
     load_vector,
+    multiply_add,
     pointer,
     prefetch,
     store_vector,
@@ -95,7 +95,8 @@ def _reduction_loop(
     for i in range(mr):
         scalar = builder.load(_at(builder, a_now, I64(i * size), kind), align=size)
         weight = broadcast(builder, scalar, lanes)
-        after.append([fmuladd(builder, weight, panel[j], sums[i][j]) for j in range(nv)])
+        after.append([multiply_add(builder, weight, panel[j], sums[i][j], code)
+                      for j in range(nv)])  # fmt: skip
     k_next = builder.add(k, I64(1))
     a_next, b_next = builder.gep(a_now, [a_step]), builder.gep(b_now, [b_step])
     for phi, first, following in (

@@ -45,7 +45,7 @@ from .counts import im2col_count, in_place_likely
 from .finish import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
 from .gemm import call_tile, tile_address
 from .geometry import as_record, make_record
-from .isa import Tile, gemm_tile
+from .isa import Tile, operand_tile
 from .pack import (
     CHUNK_WORDS,
     REGION_WORDS,
@@ -56,7 +56,7 @@ from .pack import (
 )
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .simd import get_word
-from .vectors import F32, F64, ITEMSIZE, storage_code
+from .vectors import F32, F64, ITEMSIZE, compute_code, panel_code, storage_code
 
 __all__ = [
     "Region",
@@ -76,7 +76,8 @@ _FIELDS = (
     *FINISH_FIELDS,
     "in_place",  # 1 where full panels are read from the input itself
     "spread",  # runs of blocks, far apart, that are worked on side by side
-    "channel_block",  # input channels of one block of the reduction
+    "steps",  # of the whole reduction
+    "channel_block",  # input channels of one block of it
     "panels",  # panels of one task
     "blocks",  # tasks along the pixels of all regions
     "parts",  # tasks along K
@@ -129,7 +130,7 @@ def _make_multiply_block(tile: Tile, compute: int) -> Any:
         low, high = -np.inf, np.inf
         if last and not g.has_residual:
             low, high = g.low, g.high
-        a_pitch = g.c * g.kd * g.kh * g.kw * mr * size
+        a_pitch = g.steps * mr * size
         there = width // nr * nr * g.in_place
         for row in range(0, rows, mr):
             for start in range(0, width, nr):
@@ -144,10 +145,13 @@ def _make_multiply_block(tile: Tile, compute: int) -> Any:
 
     @numba.njit
     def multiply_block(
-        g: Any, region: int, a: int, b: int, x: int, channels: int, rows: int, width: int,
+        g: Any, region: int, a: int, b: int, x: int, words: int, rows: int, width: int,
         panel_bytes: int, c: int, pitch: int, bias: int, first: int, last: int,
     ) -> None:  # fmt: skip
-        """Split the region's taps into runs that are contiguous in A, and multiply each run."""
+        """Split the region's taps into runs that are contiguous in A, and multiply each run.
+
+        A tap is `words` steps.
+        """
         d0, h0, w0 = get_word(region, 6), get_word(region, 7), get_word(region, 8)
         d, h = get_word(region, 9) - d0, get_word(region, 10) - h0
         taps, outer, inner = get_word(region, 11) - w0, d, h
@@ -157,12 +161,12 @@ def _make_multiply_block(tile: Tile, compute: int) -> Any:
                 taps, outer = taps * d, 1
         if outer * inner * taps <= 0:
             outer, inner, taps = 1, 1, 0  # only padding in reach: the sum is the bias
-        done, step = 0, channels * taps
+        done, step = 0, words * taps
         for i in range(outer):
             for j in range(inner):
                 tap = ((d0 + i) * g.kh + h0 + j) * g.kw + w0
                 multiply_run(
-                    g, a + tap * channels * mr * size, b + done * step * nr * size, x, step,
+                    g, a + tap * words * mr * size, b + done * step * nr * size, x, step,
                     rows, width, panel_bytes, c, pitch, bias, int(done > 0 or not first),
                     int(last and done == outer * inner - 1),
                 )  # fmt: skip
@@ -172,10 +176,11 @@ def _make_multiply_block(tile: Tile, compute: int) -> Any:
 
 
 @functools.cache
-def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
+def _make_kernel(tile: Tile, storage: int) -> Any:
     """Return the task: see the drawing at the top of this file."""
-    mr, nr, size = tile.mr, tile.nr, ITEMSIZE[compute]
-    pack_pixels = make_pack_pixels(nr, tile.lanes, storage, compute)
+    compute = compute_code(storage)
+    mr, nr, depth, size = tile.mr, tile.nr, tile.depth, ITEMSIZE[compute]
+    pack_pixels = make_pack_pixels(nr, tile.lanes, storage, panel_code(storage, depth))
     multiply_block = _make_multiply_block(tile, compute)
     finish_tile = make_finish_tile(tile.lanes, storage, compute)
     list_segments = make_list_segments(nr)
@@ -199,7 +204,6 @@ def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
         width = min(g.panels * nr, pixels - start)
         first_row = part * g.part_rows
         rows = min(g.part_rows, g.k - first_row)
-        taps = g.kd * g.kh * g.kw
 
         b = workspace + worker * g.worker_bytes
         segments, chunks = b + g.segments_at, b + g.chunks_at
@@ -207,15 +211,15 @@ def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
         x += image * g.xn + group * g.c * g.xc
         out += image * g.yn + channel * g.yc
         residual += image * g.rn + channel * g.rc
-        row_panels = (g.k + mr - 1) // mr
-        weight += (group * row_panels + first_row // mr) * g.c * taps * mr * size
+        weight += (group * ((g.k + mr - 1) // mr) + first_row // mr) * g.steps * mr * size
         sums, pitch = b + g.sums_at, g.panels * nr * size
         if g.direct:
             sums, pitch = out + start * size, g.yc
 
         for c0 in range(0, g.c, g.channel_block):
             channels = min(g.channel_block, g.c - c0)
-            panel_bytes = channels * _active_taps(region) * nr * size
+            words = (channels + depth - 1) // depth
+            panel_bytes = words * _active_taps(region) * nr * size
             there = width // nr * nr * g.in_place
             for panel in range(there, width, nr):
                 pack_pixels(
@@ -223,9 +227,9 @@ def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
                     b + (panel - there) // nr * panel_bytes,
                 )  # fmt: skip
             multiply_block(
-                g, region, weight + c0 * taps * mr * size, b, x + c0 * g.xc + start * size,
-                channels, rows, width, panel_bytes, sums, pitch, bias + channel * size,
-                int(c0 == 0), int(c0 + channels == g.c),
+                g, region, weight + c0 // depth * g.kd * g.kh * g.kw * mr * size, b,
+                x + c0 * g.xc + start * size, words, rows, width, panel_bytes, sums, pitch,
+                bias + channel * size, int(c0 == 0), int(c0 + channels == g.c),
             )  # fmt: skip
 
         if g.needs_finish:
@@ -240,10 +244,11 @@ def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
 
 
 @functools.cache
-def _make_pack_kernel(tile: Tile, storage: int, compute: int) -> Any:
+def _make_pack_kernel(tile: Tile, storage: int) -> Any:
     """Return the task that packs one panel of mr output channels."""
-    mr, size = tile.mr, ITEMSIZE[compute]
-    pack_weights = make_pack_weights(mr, tile.lanes, storage, compute)
+    panel_kind = panel_code(storage, tile.depth)
+    mr, size = tile.mr, ITEMSIZE[panel_kind]
+    pack_weights = make_pack_weights(mr, tile.lanes, storage, panel_kind)
 
     def task(
         geometry: int, weight: int, unused: int, bias: int, residual: int, packed: int,
@@ -254,7 +259,7 @@ def _make_pack_kernel(tile: Tile, storage: int, compute: int) -> Any:
         group, panel = number // row_panels, number % row_panels
         rows = min(mr, g.k - panel * mr)
         source = weight + (group * g.k + panel * mr) * g.wk
-        target = packed + number * g.c * g.kd * g.kh * g.kw * mr * size
+        target = packed + number * g.steps * mr * size
         scratch = workspace + worker * _PACK_BYTES
         pack_weights(g, source, rows, g.channel_block, scratch, target)
 
@@ -290,8 +295,7 @@ def _layout(
 ) -> Any:
     """Return block sizes and where a worker's workspace holds what."""
     storage = storage_code(problem.dtype)
-    compute = F64 if storage == F64 else F32
-    tile, size = gemm_tile(device, storage), ITEMSIZE[compute]
+    tile, size = operand_tile(device, problem.dtype), ITEMSIZE[compute_code(storage)]
     pixels = tuple(
         (math.prod(size), math.prod(end - first for first, end in zip(firsts, ends, strict=True)))
         for _, size, firsts, ends in regions
@@ -299,11 +303,11 @@ def _layout(
     split = choose_split(problem, device, im2col_count(problem, device, direct, in_place), pixels)
     panels, parts = split.panels, split.parts
     part_rows = -(-(problem.out_channels // problem.groups) // (tile.mr * parts)) * tile.mr
-    channel_block = blocking.channel_block(problem)
+    channel_block = blocking.channel_block(problem, tile.depth)
     taps = math.prod(problem.kernel_size)
     packed = 1 if in_place else panels  # in place only the last panel is packed
     sizes = {
-        "segments_at": (packed * channel_block * taps * tile.nr + tile.lanes) * size,
+        "segments_at": (packed * channel_block // tile.depth * taps * tile.nr + tile.lanes) * size,
         "chunks_at": tile.nr * SEGMENT_WORDS * 8,
         "sums_at": tile.nr * CHUNK_WORDS * 8,
         "scratch_at": 0 if direct else part_rows * panels * tile.nr * size,
@@ -313,8 +317,9 @@ def _layout(
     for name, before in sizes.items():
         end += -(-before // 64) * 64
         fields[name] = end
+    words = -(-(problem.in_channels // problem.groups) // tile.depth)
     fields.update(channel_block=channel_block, panels=panels, parts=parts, part_rows=part_rows)
-    return tile, storage, compute, fields
+    return tile, storage, fields | {"steps": words * taps}
 
 
 def workspace_bytes(
@@ -367,21 +372,20 @@ def plan_regions(
     code = storage_code(problem.dtype)
     direct = len(regions) == 1 and code in (F32, F64) and is_dense(problem, binding, ITEMSIZE[code])
     in_place = len(regions) == 1 and is_pointwise(problem, binding)
-    tile, storage, compute, fields = _layout(problem, device, regions, direct, in_place)
+    tile, storage, fields = _layout(problem, device, regions, direct, in_place)
     table, blocks = region_table(problem, regions, fields["panels"] * tile.nr)
     workers = worth_helpers(problem.macs, device.threads)
     images = problem.batch * problem.groups
     fields |= finish_fields(binding, direct)
-    fields["tile"] = tile_address(tile, compute)
+    fields["tile"] = tile_address(tile, panel_code(storage, tile.depth))
     fields["in_place"] = int(in_place)
     fields["spread"] = blocking.spread(blocks, workers)
     run_blocks = -(-blocks // fields["spread"])
     fields |= {"blocks": blocks, "regions": table.ctypes.data, "region_count": len(regions)}
-    key = (tile.mr, tile.nv, tile.lanes, storage)
+    key = (tile.mr, tile.nv, tile.lanes, tile.depth, storage)
     row_panels = -(-(problem.out_channels // problem.groups) // tile.mr)
-    steps = problem.in_channels // problem.groups * math.prod(problem.kernel_size)
-    kernel = compile_kernel(_make_kernel(tile, storage, compute), "im2col_gemm", *key)
-    pack = compile_kernel(_make_pack_kernel(tile, storage, compute), "im2col_gemm_pack", *key)
+    kernel = compile_kernel(_make_kernel(tile, storage), "im2col_gemm", *key)
+    pack = compile_kernel(_make_pack_kernel(tile, storage), "im2col_gemm_pack", *key)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields[name] for name in _FIELDS}),
         stages=(Stage(kernel, images * fields["parts"] * fields["spread"] * run_blocks),),
@@ -391,7 +395,7 @@ def plan_regions(
         bias_size=problem.out_channels,
         pack_stage=Stage(pack, problem.groups * row_panels),
         pack_bytes=_PACK_BYTES * workers,
-        packed_size=problem.groups * row_panels * steps * tile.mr,
+        packed_size=problem.groups * row_panels * fields["steps"] * tile.mr,
         packing=("im2col_gemm", *key, fields["channel_block"]),
         tables=(table,),
     )

@@ -14,16 +14,17 @@ sse2            16     6     2  12 + 3                 12 : 8
 neon            32     8     3  24 + 4                 24 : 11
 =======  =========  ====  ====  =====================  ====================
 
-Where rows are pixels (swapped_gemm.py), AVX-512 takes 14 x 2 = 28 + 3.
+Where rows are pixels (swapped_gemm.py), AVX-512 takes 14 x 2 = 28 + 3. With AVX512-BF16 a lane
+multiplies two pairs of bfloat16 at once: the same tile, with words of two elements.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastconv.spec import DeviceInfo
 
-__all__ = ["Tile", "gemm_tile", "sized_tile"]
+__all__ = ["Tile", "gemm_tile", "operand_tile", "sized_tile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,14 @@ class Tile:
     """A register tile: `mr` broadcast rows times `nv` vectors of `lanes` elements.
 
     The loop asks for its panel of vectors `ahead` steps before their use; 0 where they are near.
+    A step multiplies `depth` neighbours along the sum, which lie in one word of the panels.
     """
 
     mr: int
     nv: int
     lanes: int
     ahead: int = 0
+    depth: int = 1
 
     @property
     def nr(self) -> int:
@@ -62,3 +65,9 @@ def sized_tile(device: DeviceInfo, size: int, swapped: bool = False) -> Tile:
     """Return the tile for sums of `size` bytes; `swapped` where its rows are pixels."""
     mr, nv = (_SWAPPED if swapped else _GEMM)[device.isa]
     return Tile(mr, nv, device.lanes(size), _AHEAD if swapped else 0)
+
+
+def operand_tile(device: DeviceInfo, dtype: str, swapped: bool = False) -> Tile:
+    """Return the tile for products of elements as they are stored, not transformed ones."""
+    tile = sized_tile(device, 8 if dtype == "float64" else 4, swapped)
+    return replace(tile, depth=2) if dtype == "bfloat16" and device.bf16_dot else tile

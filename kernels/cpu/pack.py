@@ -5,6 +5,9 @@ taps that reach real input from there (the whole output and all taps, unless a k
 otherwise). A panel of nr pixels is cut into *segments*, runs within one output row, and those into
 *chunks* that fit a vector. A chunk's address is worked out once a tap and used for every channel;
 so is its mask where some tap reaches over the border.
+
+Panels of bfloat16 pairs (`BF16_PAIR`) hold channels 2 i and 2 i + 1 of a tap in one word; the word
+of an odd last channel ends in zero. A step of the sum is then two channels, else one.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import functools
 from typing import Any
 
 import numba
+import numpy as np
 
 from .simd import (
     get_word,
@@ -20,6 +24,8 @@ from .simd import (
     load_gather,
     load_masked,
     load_scalar,
+    low_half,
+    merge_bits,
     pick_even,
     range_mask,
     set_word,
@@ -28,7 +34,7 @@ from .simd import (
     store_scalar,
     transpose_masked,
 )
-from .vectors import ITEMSIZE
+from .vectors import BF16, BF16_PAIR, DEPTH, F32, ITEMSIZE
 
 __all__ = [
     "CHUNK_WORDS",
@@ -137,8 +143,8 @@ def _make_list_chunks(lanes: int, size: int) -> Any:
 
 
 @functools.cache
-def make_copy_vector(lanes: int, storage: int, compute: int) -> Any:
-    """Return a function that copies one vector: contiguous, every second element, or any step.
+def _make_read_vector(lanes: int, storage: int) -> Any:
+    """Return a function that reads one vector: contiguous, every second element, or any step.
 
     Its `mask` has a bit for each lane inside the input; `pair` is the same for every second
     element of two vectors, see `pair_mask`. Lanes outside become zero and are not read.
@@ -147,21 +153,65 @@ def make_copy_vector(lanes: int, storage: int, compute: int) -> Any:
     full = (1 << lanes) - 1
 
     @numba.njit
-    def copy_vector(address: int, step: int, mask: int, pair: int, target: int) -> None:
+    def read_vector(address: int, step: int, mask: int, pair: int) -> Any:
         if step == item:
             if mask == full:
-                store(target, load(address, storage, lanes), compute)
-            else:
-                store(target, load_masked(address, mask, storage, lanes), compute)
-        elif step == 2 * item:
+                return load(address, storage, lanes)
+            return load_masked(address, mask, storage, lanes)
+        if step == 2 * item:
             second = address + lanes * item
             low = load_masked(address, pair & full, storage, lanes)
             high = load_masked(second, pair >> lanes, storage, lanes)
-            store(target, pick_even(low, high), compute)
-        else:
-            store(target, load_gather(address, step, mask, storage, lanes), compute)
+            return pick_even(low, high)
+        return load_gather(address, step, mask, storage, lanes)
+
+    return read_vector
+
+
+@functools.cache
+def make_copy_vector(lanes: int, storage: int, compute: int) -> Any:
+    """Return a function that copies one vector; its arguments are `_make_read_vector`'s."""
+    read_vector = _make_read_vector(lanes, storage)
+
+    @numba.njit
+    def copy_vector(address: int, step: int, mask: int, pair: int, target: int) -> None:
+        store(target, read_vector(address, step, mask, pair), compute)
 
     return copy_vector
+
+
+@functools.cache
+def _make_copy_step(lanes: int, storage: int, panel: int) -> Any:
+    """Return a function that copies one vector of a step of the sum.
+
+    Its first channel is at `address`; `following` channels lie behind it, `xc` bytes apart.
+    """
+    if panel != BF16_PAIR:
+        copy_vector = make_copy_vector(lanes, storage, panel)
+
+        @numba.njit
+        def copy_one(
+            address: int, xc: int, following: int, step: int, mask: int, pair: int, target: int
+        ) -> None:
+            copy_vector(address, step, mask, pair, target)
+
+        return copy_one
+
+    read_vector, item = _make_read_vector(lanes, storage), ITEMSIZE[storage]
+
+    @numba.njit
+    def copy_pair(
+        address: int, xc: int, following: int, step: int, mask: int, pair: int, target: int
+    ) -> None:
+        if following and xc == item:  # a pair is one word of the input
+            store(target, load_gather(address, step, mask, F32, lanes), F32)
+            return
+        words = low_half(read_vector(address, step, mask, pair))
+        if following:
+            words = merge_bits(words, read_vector(address + xc, step, mask, pair))
+        store(target, words, F32)
+
+    return copy_pair
 
 
 @numba.njit
@@ -171,16 +221,16 @@ def pair_mask(low: int, high: int) -> int:
 
 
 @functools.cache
-def make_pack_pixels(nr: int, lanes: int, storage: int, compute: int) -> Any:
+def make_pack_pixels(nr: int, lanes: int, storage: int, panel: int) -> Any:
     """Return the packer of a panel of `nr` pixels: B[tap, channel, pixel] of channels c0 to c1.
 
     Every chunk stores a whole vector. What runs over its end is written again by the next chunk or
     the next row, so the panel needs one vector of room behind it and no masked store.
     """
-    panel_step = nr * ITEMSIZE[compute]
+    panel_step, depth = nr * ITEMSIZE[panel], DEPTH[panel]
     list_segments = make_list_segments(nr)
-    list_chunks, place_chunks = _make_list_chunks(lanes, ITEMSIZE[compute])
-    copy_vector = make_copy_vector(lanes, storage, compute)
+    list_chunks, place_chunks = _make_list_chunks(lanes, ITEMSIZE[panel])
+    copy_step = _make_copy_step(lanes, storage, panel)
 
     @numba.njit
     def pack(
@@ -201,13 +251,13 @@ def make_pack_pixels(nr: int, lanes: int, storage: int, compute: int) -> Any:
             for kh in range(get_word(region, 7), get_word(region, 10)):
                 for kw in range(get_word(region, 8), get_word(region, 11)):
                     place_chunks(g, kd, kh, kw, chunks, made)
-                    for c in range(c0, c1):
+                    for c in range(c0, c1, depth):
                         source = x + c * g.xc
                         for i in range(made):
                             chunk = chunks + 8 * CHUNK_WORDS * i
-                            copy_vector(
-                                source + get_word(chunk, 0), step, get_word(chunk, 1),
-                                get_word(chunk, 3), b + get_word(chunk, 2),
+                            copy_step(
+                                source + get_word(chunk, 0), g.xc, c1 - c - 1, step,
+                                get_word(chunk, 1), get_word(chunk, 3), b + get_word(chunk, 2),
                             )  # fmt: skip
                         b += panel_step
         return count
@@ -215,14 +265,63 @@ def make_pack_pixels(nr: int, lanes: int, storage: int, compute: int) -> Any:
     return pack
 
 
+def _make_store_column(lanes: int, panel: int) -> Any:
+    """Return a function that stores weights of one channel into the words of a step."""
+
+    @numba.njit
+    def store_one(address: int, column: Any, mask: int, channel: int) -> None:
+        store_masked(address, column, mask, panel)
+
+    @numba.njit
+    def store_half(address: int, column: Any, mask: int, channel: int) -> None:
+        words = low_half(column)
+        if channel & 1:
+            words = merge_bits(load_masked(address, mask, F32, lanes), column)
+        store_masked(address, words, mask, F32)
+
+    return store_half if panel == BF16_PAIR else store_one
+
+
+def _make_pack_any(mr: int, storage: int, panel: int) -> Any:
+    """Return a packer of weights that reads them one by one."""
+    size, depth = ITEMSIZE[panel], DEPTH[panel]
+    element, part = BF16 if panel == BF16_PAIR else panel, size // depth
+
+    @numba.njit
+    def pack_tap(g: Any, tap: int, rows: int, c0: int, channels: int, steps: int, a: int) -> None:
+        for c in range(steps * depth):
+            word = a + c // depth * mr * size + c % depth * part
+            for i in range(rows):
+                value = np.float32(0.0)
+                if c < channels:
+                    value = load_scalar(tap + (c0 + c) * g.wc + i * g.wk, storage)
+                store_scalar(word + i * size, value, element)
+
+    @numba.njit
+    def pack_any(g: Any, weight: int, rows: int, channel_block: int, a: int) -> None:
+        for c0 in range(0, g.c, channel_block):
+            channels = min(channel_block, g.c - c0)
+            steps = (channels + depth - 1) // depth
+            for kd in range(g.kd):
+                for kh in range(g.kh):
+                    for kw in range(g.kw):
+                        tap = weight + kd * g.wd + kh * g.wh + kw * g.ww
+                        pack_tap(g, tap, rows, c0, channels, steps, a)
+                        a += steps * mr * size
+
+    return pack_any
+
+
 @functools.cache
-def make_pack_weights(mr: int, lanes: int, storage: int, compute: int) -> Any:
+def make_pack_weights(mr: int, lanes: int, storage: int, panel: int) -> Any:
     """Return the packer of one A panel: A[channel block, tap, channel, row] of mr rows.
 
     Where taps and channels of the weight are one run of memory, blocks of mr rows by `lanes`
     elements are transposed in registers; any other weight is read element by element.
     """
-    item, size = ITEMSIZE[storage], ITEMSIZE[compute]
+    item, size, depth = ITEMSIZE[storage], ITEMSIZE[panel], DEPTH[panel]
+    store_column = _make_store_column(lanes, panel)
+    pack_any = _make_pack_any(mr, storage, panel)
 
     @numba.njit
     def is_run(g: Any) -> bool:
@@ -240,34 +339,23 @@ def make_pack_weights(mr: int, lanes: int, storage: int, compute: int) -> Any:
         row_mask = range_mask(0, rows)
         c0, c, tap = 0, 0, 0
         channels = min(channel_block, g.c)
+        steps = (channels + depth - 1) // depth
         for first in range(0, g.c * taps, lanes):
             columns = min(lanes, g.c * taps - first)
             transpose_masked(
                 weight + first * item, g.wk, rows, columns, scratch, lanes * size,
-                storage, compute, lanes,
+                storage, panel, lanes,
             )  # fmt: skip
             for i in range(columns):
-                step = c0 * taps + tap * channels + c - c0
-                column = load(scratch + i * lanes * size, compute, lanes)
-                store_masked(a + step * mr * size, column, row_mask, compute)
+                step = c0 // depth * taps + tap * steps + (c - c0) // depth
+                column = load(scratch + i * lanes * size, panel, lanes)
+                store_column(a + step * mr * size, column, row_mask, c)
                 tap += 1
                 if tap == taps:
                     tap, c = 0, c + 1
                     if c == c0 + channels:
                         c0, channels = c, min(channel_block, g.c - c)
-
-    @numba.njit
-    def pack_any(g: Any, weight: int, rows: int, channel_block: int, a: int) -> None:
-        for c0 in range(0, g.c, channel_block):
-            for kd in range(g.kd):
-                for kh in range(g.kh):
-                    for kw in range(g.kw):
-                        tap = weight + kd * g.wd + kh * g.wh + kw * g.ww
-                        for c in range(c0, min(c0 + channel_block, g.c)):
-                            for i in range(rows):
-                                value = load_scalar(tap + c * g.wc + i * g.wk, storage)
-                                store_scalar(a + i * size, value, compute)
-                            a += mr * size
+                        steps = (channels + depth - 1) // depth
 
     @numba.njit
     def pack(g: Any, weight: int, rows: int, channel_block: int, scratch: int, a: int) -> None:

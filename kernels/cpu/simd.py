@@ -30,6 +30,7 @@ from .vectors import (
     clamp_low,
     compute_ir,
     compute_type,
+    constant,
     first_lanes,
     lane_mask,
     literal,
@@ -52,6 +53,8 @@ __all__ = [
     "load_gather",
     "load_masked",
     "load_scalar",
+    "low_half",
+    "merge_bits",
     "pick_even",
     "range_mask",
     "set_word",
@@ -216,6 +219,30 @@ def set_word(typingctx: Any, table: Any, index: Any, value: Any) -> Any:
 def add(typingctx: Any, a: Any, b: Any) -> Any:
     """Return ``a + b``."""
     return a(a, a), lambda context, builder, signature, args: builder.fadd(*args)
+
+
+@intrinsic
+def low_half(typingctx: Any, vector: Any) -> Any:
+    """Return widened bfloat16 as the first halves of 32-bit words, the second halves zero."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.VectorType(I32, vector.lanes)
+        bits = builder.lshr(builder.bitcast(args[0], kind), constant(kind, 16))
+        return builder.bitcast(bits, args[0].type)
+
+    return vector(vector), codegen
+
+
+@intrinsic
+def merge_bits(typingctx: Any, a: Any, b: Any) -> Any:
+    """Return the bits that are set in either of two float32 vectors."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.VectorType(I32, a.lanes)
+        bits = builder.or_(*(builder.bitcast(value, kind) for value in args))
+        return builder.bitcast(bits, args[0].type)
+
+    return a(a, a), codegen
 
 
 @intrinsic

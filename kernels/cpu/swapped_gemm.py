@@ -41,7 +41,7 @@ from .finish import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
 from .gemm import call_tile, tile_address
 from .geometry import as_record, make_record
 from .im2col_gemm import is_pointwise, region_table, whole
-from .isa import Tile, sized_tile
+from .isa import Tile, operand_tile
 from .pack import (
     CHUNK_WORDS,
     SEGMENT_WORDS,
@@ -51,14 +51,15 @@ from .pack import (
 )
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .simd import expect_write, load_masked, range_mask, store, transpose_masked
-from .vectors import F32, F64, ITEMSIZE, storage_code
+from .vectors import F32, F64, ITEMSIZE, compute_code, panel_code, storage_code
 
 __all__ = ["plan", "workspace"]
 
 _FIELDS = (
     *FINISH_FIELDS,
     "in_place",  # 1 where pixels are read from the input itself
-    "channel_block",  # input channels of one block of the reduction
+    "steps",  # of the whole reduction
+    "channel_block",  # input channels of one block of it
     "block_pixels",  # pixels of one task, a multiple of mr
     "blocks",  # tasks along the pixels
     "parts",  # tasks along K
@@ -93,7 +94,7 @@ def _make_multiply(tile: Tile, compute: int) -> Any:
         if last and not g.has_residual:
             low, high = g.low, g.high
         pitch = g.sums_pitch
-        b_panel = g.c * g.kd * g.kh * g.kw * nr * size
+        b_panel = g.steps * nr * size
         for column in range(0, columns, nr):
             for pixel in range(0, pixels, mr):
                 call_tile(
@@ -134,18 +135,19 @@ def _make_turn(lanes: int, compute: int) -> Any:
 
 
 @functools.cache
-def _make_reduce(tile: Tile, storage: int, compute: int) -> Any:
+def _make_reduce(tile: Tile, storage: int) -> Any:
     """Return a function that adds all products of a task to its sums."""
-    mr, nr, size = tile.mr, tile.nr, ITEMSIZE[compute]
-    pack_pixels = make_pack_pixels(mr, tile.lanes, storage, compute)
-    multiply = _make_multiply(tile, compute)
+    panel = panel_code(storage, tile.depth)
+    mr, nr, depth, size = tile.mr, tile.nr, tile.depth, ITEMSIZE[panel]
+    pack_pixels = make_pack_pixels(mr, tile.lanes, storage, panel)
+    multiply = _make_multiply(tile, panel)
 
     @numba.njit
     def reduce(g: Any, x: int, weight: int, first: int, pixels: int, columns: int, w: int) -> None:
         taps = g.kd * g.kh * g.kw
         for c0 in range(0, g.c, g.channel_block):
             channels = min(g.channel_block, g.c - c0)
-            kc = channels * taps
+            kc = (channels + depth - 1) // depth * taps
             a, a_step, a_panel = w, mr * size, kc * mr * size
             if g.in_place:
                 a, a_step, a_panel = x + c0 * g.xc + first * size, g.xc, mr * size
@@ -156,7 +158,7 @@ def _make_reduce(tile: Tile, storage: int, compute: int) -> Any:
                         w + g.chunks_at, a + pixel // mr * a_panel,
                     )  # fmt: skip
             multiply(
-                g, a, a_step, a_panel, weight + c0 * taps * nr * size, kc, pixels, columns,
+                g, a, a_step, a_panel, weight + c0 // depth * taps * nr * size, kc, pixels, columns,
                 w + g.sums_at, int(c0 + channels == g.c),
             )  # fmt: skip
 
@@ -164,10 +166,11 @@ def _make_reduce(tile: Tile, storage: int, compute: int) -> Any:
 
 
 @functools.cache
-def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
+def _make_kernel(tile: Tile, storage: int) -> Any:
     """Return the task: see the drawing at the top of this file."""
+    compute = compute_code(storage)
     mr, nr, size = tile.mr, tile.nr, ITEMSIZE[compute]
-    reduce = _make_reduce(tile, storage, compute)
+    reduce = _make_reduce(tile, storage)
     start_sums, turn = _make_turn(tile.lanes, compute)
     finish_tile = make_finish_tile(tile.lanes, storage, compute)
     list_segments = make_list_segments(mr)
@@ -192,7 +195,7 @@ def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
         panel = group * ((g.k + nr - 1) // nr) + first_column // nr
         reduce(
             g, x + image * g.xn + group * g.c * g.xc,
-            weight + panel * g.c * g.kd * g.kh * g.kw * nr * size, first, pixels, columns, w,
+            weight + panel * g.steps * nr * size, first, pixels, columns, w,
         )  # fmt: skip
         out += image * g.yn + channel * g.yc
         residual += image * g.rn + channel * g.rc
@@ -212,10 +215,11 @@ def _make_kernel(tile: Tile, storage: int, compute: int) -> Any:
 
 
 @functools.cache
-def _make_pack_kernel(tile: Tile, storage: int, compute: int) -> Any:
+def _make_pack_kernel(tile: Tile, storage: int) -> Any:
     """Return the task that packs one panel of nr output channels: B[block, tap, channel, K]."""
-    nr, lanes, size = tile.nr, tile.lanes, ITEMSIZE[compute]
-    pack_weights = make_pack_weights(nr, lanes, storage, compute)
+    panel_kind = panel_code(storage, tile.depth)
+    nr, lanes, size = tile.nr, tile.lanes, ITEMSIZE[panel_kind]
+    pack_weights = make_pack_weights(nr, lanes, storage, panel_kind)
 
     def task(
         geometry: int, weight: int, unused: int, bias: int, residual: int, packed: int,
@@ -224,7 +228,7 @@ def _make_pack_kernel(tile: Tile, storage: int, compute: int) -> Any:
         g = _view(geometry)
         panels = (g.k + nr - 1) // nr
         group, panel = number // panels, number % panels
-        target = packed + number * g.c * g.kd * g.kh * g.kw * nr * size
+        target = packed + number * g.steps * nr * size
         scratch = workspace + worker * lanes * lanes * size
         for first in range(panel * nr, min((panel + 1) * nr, g.k), lanes):
             pack_weights(
@@ -240,7 +244,7 @@ def _layout(
 ) -> tuple[Tile, dict[str, int]]:
     """Return the tile, block sizes and where a worker's workspace holds what."""
     size = 8 if problem.dtype == "float64" else 4
-    tile = sized_tile(device, size, swapped=True)
+    tile = operand_tile(device, problem.dtype, swapped=True)
     taps, total = math.prod(problem.kernel_size), math.prod(problem.out_size)
     count = swapped_count(problem, device, direct, in_place)
     split = choose_split(problem, device, count, ((total, taps),))
@@ -249,7 +253,8 @@ def _layout(
     part_columns = -(-rows // (tile.nr * split.parts)) * tile.nr
     # A line more than a power of two, or the rows of a tile would fall into one set of L1.
     sums_pitch, map_pitch = part_columns * size + _LINE, block_pixels * size + _LINE
-    panels = 0 if in_place else split.panels * channel_block(problem) * taps * tile.mr
+    block = channel_block(problem, tile.depth)
+    panels = 0 if in_place else split.panels * block // tile.depth * taps * tile.mr
     sizes = {
         "segments_at": (panels + tile.lanes) * size,
         "chunks_at": tile.mr * SEGMENT_WORDS * 8,
@@ -258,7 +263,8 @@ def _layout(
         "scratch_at": 0 if direct else part_columns * map_pitch,
         "worker_bytes": tile.lanes * size,
     }
-    fields, end = {"in_place": int(in_place), "channel_block": channel_block(problem)}, 0
+    words = -(-(problem.in_channels // problem.groups) // tile.depth)
+    fields, end = {"in_place": int(in_place), "channel_block": block, "steps": words * taps}, 0
     for name, before in sizes.items():
         end += -(-before // 64) * 64
         fields[name] = end
@@ -279,18 +285,20 @@ def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding."""
     code = storage_code(problem.dtype)
-    compute = F64 if code == F64 else F32
+    compute = compute_code(code)
     direct = code in (F32, F64) and is_dense(problem, binding, ITEMSIZE[code])
     tile, fields = _layout(problem, device, direct, is_pointwise(problem, binding))
     table, _ = region_table(problem, whole(problem), fields["block_pixels"])
     workers = worth_helpers(problem.macs, device.threads)
     fields |= finish_fields(binding, direct)
-    fields |= {"tile": tile_address(tile, compute), "region": table.ctypes.data}
-    key = (tile.mr, tile.nv, tile.lanes, code)
+    fields |= {
+        "tile": tile_address(tile, panel_code(code, tile.depth)),
+        "region": table.ctypes.data,
+    }
+    key = (tile.mr, tile.nv, tile.lanes, tile.depth, code)
     panels = problem.groups * -(-(problem.out_channels // problem.groups) // tile.nr)
-    steps = problem.in_channels // problem.groups * math.prod(problem.kernel_size)
-    kernel = compile_kernel(_make_kernel(tile, code, compute), "swapped_gemm", *key)
-    pack = compile_kernel(_make_pack_kernel(tile, code, compute), "swapped_gemm_pack", *key)
+    kernel = compile_kernel(_make_kernel(tile, code), "swapped_gemm", *key)
+    pack = compile_kernel(_make_pack_kernel(tile, code), "swapped_gemm_pack", *key)
     tasks = problem.batch * problem.groups * fields["blocks"] * fields["parts"]
     return CpuPlan(
         record=make_record(problem, binding, {name: fields[name] for name in _FIELDS}),
@@ -301,7 +309,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         bias_size=problem.out_channels,
         pack_stage=Stage(pack, panels),
         pack_bytes=tile.lanes * tile.lanes * ITEMSIZE[compute] * workers,
-        packed_size=panels * steps * tile.nr,
+        packed_size=panels * fields["steps"] * tile.nr,
         packing=("swapped_gemm", *key, fields["channel_block"]),
         tables=(table,),
     )

@@ -4,6 +4,9 @@
   `F32`, `F64`, `F16`, `BF16`.
 - *Compute* is what lies in registers: float64 for float64, else float32. Loads widen, stores round
   to nearest even.
+- Operands of a matrix product lie in panels in compute precision, or as `BF16_PAIR`: words of two
+  bfloat16, neighbours along the sum, which one instruction multiplies and adds up in float32
+  (AVX512-BF16). Such a word travels as the float32 of the same bits.
 
 Everything here runs while Numba compiles and emits LLVM; what kernels call is in simd.py.
 """
@@ -17,17 +20,39 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import models, register_model
 
-F32, F64, F16, BF16 = range(4)
+F32, F64, F16, BF16, BF16_PAIR = range(5)
 _CODES = {"float32": F32, "float64": F64, "float16": F16, "bfloat16": BF16}
-ITEMSIZE = {F32: 4, F64: 8, F16: 2, BF16: 2}
+ITEMSIZE = {F32: 4, F64: 8, F16: 2, BF16: 2, BF16_PAIR: 4}
+#: Elements of one word of a panel.
+DEPTH = {F32: 1, F64: 1, BF16_PAIR: 2}
 
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 FLOAT, DOUBLE = ir.FloatType(), ir.DoubleType()
 
 
+class _BFloatType(ir.Type):
+    """LLVM's bfloat, which llvmlite lacks."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+
+_BFLOAT = _BFloatType()
+
+
 def storage_code(dtype: str) -> int:
     """Return the storage code of a dtype's name."""
     return _CODES[dtype]
+
+
+def compute_code(storage: int) -> int:
+    """Return the code of what registers hold for a storage code."""
+    return F64 if storage == F64 else F32
+
+
+def panel_code(storage: int, depth: int) -> int:
+    """Return the code of a matrix product's operands, `depth` elements in one word."""
+    return BF16_PAIR if depth == 2 else compute_code(storage)
 
 
 class VectorType(types.Type):
@@ -68,7 +93,7 @@ def compute_ir(storage: int) -> ir.Type:
 
 def memory_ir(storage: int) -> ir.Type:
     """Return the LLVM type of one stored element; the halves travel as 16-bit integers."""
-    return (FLOAT, DOUBLE, I16, I16)[storage]
+    return (FLOAT, DOUBLE, I16, I16, FLOAT)[storage]
 
 
 def call(builder: Any, name: str, returns: ir.Type, *arguments: Any) -> Any:
@@ -119,6 +144,15 @@ def fmuladd(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return call(builder, f"llvm.fmuladd.{mangle(a.type)}", a.type, a, b, c)
 
 
+def multiply_add(builder: Any, a: Any, b: Any, c: Any, code: int) -> Any:
+    """Return ``a * b + c`` of a panel's elements: one product each, or the two of a pair."""
+    if code != BF16_PAIR:
+        return fmuladd(builder, a, b, c)
+    kind = ir.VectorType(_BFLOAT, 2 * c.type.count)
+    name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * c.type.count}"
+    return call(builder, name, c.type, c, *(builder.bitcast(value, kind) for value in (a, b)))
+
+
 def lane_mask(builder: Any, bits: Any, lanes: int) -> Any:
     """Turn the low bits of an integer into one flag a lane."""
     narrow = builder.trunc(bits, ir.IntType(lanes))
@@ -135,7 +169,7 @@ def first_lanes(builder: Any, count: Any, lanes: int, offset: int = 0) -> Any:
 
 def widen(builder: Any, raw: Any, storage: int) -> Any:
     """Turn loaded elements (scalar or vector) into compute precision."""
-    if storage in (F32, F64):
+    if storage not in (F16, BF16):
         return raw
     vector = isinstance(raw.type, ir.VectorType)
 
@@ -174,7 +208,7 @@ def _widen_half_bits(builder: Any, bits: Any, like: Any) -> Any:
 
 def narrow(builder: Any, value: Any, storage: int) -> Any:
     """Round compute precision (scalar or vector) to stored elements, nearest even."""
-    if storage in (F32, F64):
+    if storage not in (F16, BF16):
         return value
     vector = isinstance(value.type, ir.VectorType)
 
