@@ -20,7 +20,15 @@ from fastconv.spec import DeviceInfo
 
 from .isa import Tile
 
-__all__ = ["HERTZ", "Count", "Split", "channel_block", "choose_split", "spread"]
+__all__ = [
+    "HERTZ",
+    "Count",
+    "Split",
+    "channel_block",
+    "choose_split",
+    "spread",
+    "sums_at_once",
+]
 
 #: Clock at which cycles become seconds.
 HERTZ = 3.5e9
@@ -91,6 +99,11 @@ def channel_block(problem: ConvProblem, depth: int) -> int:
     steps = -(-(problem.in_channels // problem.groups) // depth)
     most = max(1, _REDUCTION // math.prod(problem.kernel_size))
     return depth * -(-steps // -(-steps // most))
+
+
+def sums_at_once(problem: ConvProblem, depth: int) -> bool:
+    """Return whether one reduction block holds all input channels."""
+    return channel_block(problem, depth) >= problem.in_channels // problem.groups
 
 
 def _pieces(rows: int, mr: int) -> Iterator[int]:

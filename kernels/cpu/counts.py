@@ -7,10 +7,10 @@ import math
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
-from .blocking import Count
+from .blocking import Count, sums_at_once
 from .isa import operand_tile
 
-__all__ = ["im2col_count", "in_place_likely", "swapped_count"]
+__all__ = ["direct_likely", "im2col_count", "in_place_likely", "swapped_count"]
 
 #: Cycles to place a chunk for one tap.
 _PLACE = 30
@@ -24,6 +24,14 @@ def in_place_likely(problem: ConvProblem) -> bool:
         pointwise and not padded and problem.layout == "channels_first"
         and problem.dtype in ("float32", "float64")
     )  # fmt: skip
+
+
+def direct_likely(problem: ConvProblem, device: DeviceInfo) -> bool:
+    """Return whether tiles store into a dense output: halves only where their sums are complete."""
+    if problem.layout != "channels_first":
+        return False
+    full = problem.dtype in ("float32", "float64")
+    return full or sums_at_once(problem, operand_tile(device, problem.dtype).depth)
 
 
 def _pack_cycles(problem: ConvProblem, device: DeviceInfo) -> float:

@@ -22,6 +22,7 @@ of multiply-adds and asks for 176 bytes, 7 a cycle, of the 32 that L2 delivers. 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +42,9 @@ from .vectors import (
     call_address,
     clamp_high,
     clamp_low,
+    compute_code,
     compute_ir,
     first_lanes,
-    literal,
     literals,
     load_vector,
     multiply_add,
@@ -119,11 +120,11 @@ def _reduction_loop(
     return result
 
 
-def _rows(builder: Any, tile: _TileArguments, shape: Shape, code: int) -> list[list[Any]]:
+def _rows(builder: Any, tile: _TileArguments, shape: Shape, result: int) -> list[list[Any]]:
     """Return the addresses of C's vectors."""
     mr, nv, lanes = shape
     pitches = [builder.gep(tile.c, [builder.mul(tile.c_pitch, I64(i))]) for i in range(mr)]
-    steps = [I64(j * lanes * ITEMSIZE[code]) for j in range(nv)]
+    steps = [I64(j * lanes * ITEMSIZE[result]) for j in range(nv)]
     return [[builder.gep(row, [step]) for step in steps] for row in pitches]
 
 
@@ -183,14 +184,14 @@ def _first_sums(builder: Any, tile: _TileArguments, shape: Shape, code: int) -> 
 
 
 def _finished(
-    builder: Any, tile: _TileArguments, sums: list[list[Any]], c: Any, masks: Any, code: int
+    builder: Any, tile: _TileArguments, sums: list[list[Any]], c: Any, masks: Any, result: int
 ) -> list[list[Any]]:
     """Emit what follows the loop: C is added, then the clamp, each only where it is wanted."""
-    lanes, kind = sums[0][0].type.count, compute_ir(code)
+    lanes, kind = sums[0][0].type.count, sums[0][0].type.element
 
     def add_c() -> list[list[Any]]:
         return _each(sums, c, lambda value, address, j: builder.fadd(
-            value, load_vector(builder, address, lanes, code, masks[j])))  # fmt: skip
+            value, load_vector(builder, address, lanes, result, masks[j])))  # fmt: skip
 
     total = _where(builder, builder.trunc(tile.accumulate, I1), sums, add_c)
     bounded = builder.or_(
@@ -207,32 +208,32 @@ def _finished(
 
 
 def _emit_tile(
-    builder: Any, tile: _TileArguments, shape: Shape, code: int, whole: bool, ahead: int
+    builder: Any, tile: _TileArguments, shape: Shape, codes: Sequence[int], whole: bool, ahead: int
 ) -> None:
     """Emit one tile: start, loop, finish, store; without masks where it is `whole`."""
-    _, nv, lanes = shape
+    (_, nv, lanes), (code, result) = shape, codes
     masks = [None if whole else first_lanes(builder, tile.width, lanes, j * lanes)
              for j in range(nv)]  # fmt: skip
-    c = _rows(builder, tile, shape, code)
+    c = _rows(builder, tile, shape, result)
     for row in c:
-        end = builder.gep(row[0], [I64(nv * lanes * ITEMSIZE[code] - 1)])
+        end = builder.gep(row[0], [I64(nv * lanes * ITEMSIZE[result] - 1)])
         for address in (*row, end):  # a row that starts within a line ends in one more
             prefetch(builder, address, write=True)
     start = _first_sums(builder, tile, shape, code)
     steps = (tile.a_step, tile.b_step, tile.kc)
     sums = _reduction_loop(builder, start, tile.a, tile.b, steps, code, ahead)
-    for values, addresses in zip(_finished(builder, tile, sums, c, masks, code), c, strict=True):
+    for values, addresses in zip(_finished(builder, tile, sums, c, masks, result), c, strict=True):
         for value, address, mask in zip(values, addresses, masks, strict=True):
-            store_vector(builder, address, value, code, mask)
+            store_vector(builder, address, value, result, mask)
 
 
 @intrinsic(prefer_literal=True)
 def multiply_tile(
     typingctx: Any, a: Any, a_step: Any, b: Any, b_step: Any, kc: Any, c: Any, c_pitch: Any,
     bias: Any, accumulate: Any, low: Any, high: Any, width: Any,
-    mr: Any, nv: Any, lanes: Any, code: Any, whole: Any, ahead: Any,
+    mr: Any, nv: Any, lanes: Any, code: Any, result: Any, whole: Any, ahead: Any,
 ) -> Any:  # fmt: skip
-    """Compute one tile; the last six arguments are literal.
+    """Compute one tile; the last seven arguments are literal.
 
     Parameters
     ----------
@@ -253,48 +254,52 @@ def multiply_tile(
     width : intp
         Lanes to store; less than ``nv * lanes`` at an edge.
     mr, nv, lanes, code : literal int
-        The tile, and the storage code of all operands (F32 or F64).
+        The tile, and the code of A and B (F32, F64 or BF16_PAIR).
+    result : literal int
+        The storage code of C.
     whole : literal int
         1 where `width` is the tile's own: no masks.
     ahead : literal int
         Steps by which the loop asks for B ahead of its use; 0 where B is near.
     """
     shape = literals((mr, nv, lanes))
-    storage, flags = literal(code), literals((whole, ahead))
-    if shape is None or storage is None or flags is None:
+    codes, flags = literals((code, result)), literals((whole, ahead))
+    if shape is None or codes is None or flags is None:
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         tile = _TileArguments(*args[:12])
         for name in ("a", "b", "c", "bias"):
             setattr(tile, name, pointer(builder, getattr(tile, name), I8))
-        kind = compute_ir(storage)
+        kind = compute_ir(codes[0])
         if kind != tile.low.type:
             tile.low, tile.high = builder.fptrunc(tile.low, kind), builder.fptrunc(tile.high, kind)
-        _emit_tile(builder, tile, shape, storage, bool(flags[0]), flags[1])
+        _emit_tile(builder, tile, shape, codes, bool(flags[0]), flags[1])
         return context.get_dummy_value()
 
     word, real = types.intp, types.float64
-    signature = types.void(*([word] * 9), real, real, word, mr, nv, lanes, code, whole, ahead)
+    literal_types = (mr, nv, lanes, code, result, whole, ahead)
+    signature = types.void(*([word] * 9), real, real, word, *literal_types)
     return signature, codegen
 
 
-def _make_rows(tile: Tile, code: int, mr: int) -> Any:
+def _make_rows(tile: Tile, codes: tuple[int, int], mr: int) -> Any:
     """Return a function that computes `mr` rows, on one vector where the width fits in it."""
     nv, lanes, nr, ahead = tile.nv, tile.lanes, tile.nr, tile.ahead
+    code, result = codes
 
     @numba.njit
     def rows(a: int, a_step: int, b: int, b_step: int, kc: int, c: int, c_pitch: int,
              bias: int, accumulate: int, low: float, high: float, width: int) -> None:  # fmt: skip
         if width == nr:
             multiply_tile(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width,
-                          mr, nv, lanes, code, 1, ahead)  # fmt: skip
+                          mr, nv, lanes, code, result, 1, ahead)  # fmt: skip
         elif width > lanes:
             multiply_tile(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width,
-                          mr, nv, lanes, code, 0, ahead)  # fmt: skip
+                          mr, nv, lanes, code, result, 0, ahead)  # fmt: skip
         else:
             multiply_tile(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width,
-                          mr, 1, lanes, code, 0, ahead)  # fmt: skip
+                          mr, 1, lanes, code, result, 0, ahead)  # fmt: skip
 
     return rows
 
@@ -304,24 +309,26 @@ _TILE_SIGNATURE = types.void(
 )
 
 
-def tile_address(tile: Tile, code: int) -> int:
+def tile_address(tile: Tile, code: int, result: int | None = None) -> int:
     """Return the address of a function that computes any part of a tile; `call_tile` calls it.
 
-    Rows that do not fill the tile are made of 8, 4, 2 and 1, and a width that
-    fits in one vector takes a narrower tile, so an edge costs what it holds. It is compiled once
-    for all kernels.
+    `code` tells what A and B hold, `result` what C does: sums, where it is None. Rows that do not
+    fill the tile are made of 8, 4, 2 and 1, and a width that fits in one vector takes a narrower
+    tile, so an edge costs what it holds. It is compiled once for all kernels.
     """
     mr, nv, lanes, nr, ahead = tile.mr, tile.nv, tile.lanes, tile.nr, tile.ahead
     size = ITEMSIZE[code]
-    rows_full, rows_4, rows_2, rows_1 = (_make_rows(tile, code, n) for n in (mr, 4, 2, 1))
-    rows_8 = _make_rows(tile, code, 8) if mr > 8 else rows_4  # never asked for where mr <= 8
+    codes = (code, compute_code(code) if result is None else result)
+    rows_full, rows_4, rows_2, rows_1 = (_make_rows(tile, codes, n) for n in (mr, 4, 2, 1))
+    rows_8 = _make_rows(tile, codes, 8) if mr > 8 else rows_4  # never asked for where mr <= 8
+    result = codes[1]
 
     def any_rows(a: int, a_step: int, b: int, b_step: int, kc: int, c: int, c_pitch: int,
                  bias: int, accumulate: int, low: float, high: float, width: int,
                  rows: int) -> None:  # fmt: skip
         if rows == mr and width == nr:
             multiply_tile(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width,
-                          mr, nv, lanes, code, 1, ahead)  # fmt: skip
+                          mr, nv, lanes, code, result, 1, ahead)  # fmt: skip
             return
         if rows == mr:
             rows_full(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width)
@@ -338,7 +345,7 @@ def tile_address(tile: Tile, code: int) -> int:
         if rows & 1:
             rows_1(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width)
 
-    key = ("gemm_tile", tile.mr, tile.nv, tile.lanes, tile.ahead, code)
+    key = ("gemm_tile", tile.mr, tile.nv, tile.lanes, tile.ahead, code, result)
     return int(jit.compile_callback(any_rows, _TILE_SIGNATURE, key).address)
 
 

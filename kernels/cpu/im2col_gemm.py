@@ -40,8 +40,8 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
 from . import blocking
-from .blocking import choose_split
-from .counts import im2col_count, in_place_likely
+from .blocking import choose_split, sums_at_once
+from .counts import direct_likely, im2col_count, in_place_likely
 from .finish import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
 from .gemm import call_tile, tile_address
 from .geometry import as_record, make_record
@@ -56,7 +56,7 @@ from .pack import (
 )
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .simd import get_word
-from .vectors import F32, F64, ITEMSIZE, compute_code, panel_code, storage_code
+from .vectors import ITEMSIZE, compute_code, panel_code, storage_code
 
 __all__ = [
     "Region",
@@ -118,9 +118,9 @@ def _active_taps(region: int) -> int:
 
 
 @functools.cache
-def _make_multiply_block(tile: Tile, compute: int) -> Any:
+def _make_multiply_block(tile: Tile, compute: int, result: int) -> Any:
     """Return a function that adds one channel block's products to all tiles of a task."""
-    mr, nr, size = tile.mr, tile.nr, ITEMSIZE[compute]
+    mr, nr, size, item = tile.mr, tile.nr, ITEMSIZE[compute], ITEMSIZE[result]
 
     @numba.njit
     def multiply_run(
@@ -139,7 +139,7 @@ def _make_multiply_block(tile: Tile, compute: int) -> Any:
                     panel, step = b + (start - there) // nr * panel_bytes, nr * size
                 call_tile(
                     g.tile, a + row // mr * a_pitch, mr * size, panel, step, kc,
-                    c + row * pitch + start * size, pitch, bias + row * size,
+                    c + row * pitch + start * item, pitch, bias + row * size,
                     accumulate, low, high, min(nr, width - start), min(mr, rows - row),
                 )  # fmt: skip
 
@@ -176,12 +176,12 @@ def _make_multiply_block(tile: Tile, compute: int) -> Any:
 
 
 @functools.cache
-def _make_kernel(tile: Tile, storage: int) -> Any:
-    """Return the task: see the drawing at the top of this file."""
+def _make_kernel(tile: Tile, storage: int, result: int) -> Any:
+    """Return the task: see the drawing at the top of this file; tiles store `result`."""
     compute = compute_code(storage)
     mr, nr, depth, size = tile.mr, tile.nr, tile.depth, ITEMSIZE[compute]
     pack_pixels = make_pack_pixels(nr, tile.lanes, storage, panel_code(storage, depth))
-    multiply_block = _make_multiply_block(tile, compute)
+    multiply_block, item = _make_multiply_block(tile, compute, result), ITEMSIZE[result]
     finish_tile = make_finish_tile(tile.lanes, storage, compute)
     list_segments = make_list_segments(nr)
 
@@ -214,7 +214,7 @@ def _make_kernel(tile: Tile, storage: int) -> Any:
         weight += (group * ((g.k + mr - 1) // mr) + first_row // mr) * g.steps * mr * size
         sums, pitch = b + g.sums_at, g.panels * nr * size
         if g.direct:
-            sums, pitch = out + start * size, g.yc
+            sums, pitch = out + start * item, g.yc
 
         for c0 in range(0, g.c, g.channel_block):
             channels = min(g.channel_block, g.c - c0)
@@ -333,8 +333,19 @@ def workspace_bytes(
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
     """Return the scratch bytes of a call with a dense output, over all threads."""
-    direct = problem.layout == "channels_first" and problem.dtype in ("float32", "float64")
+    direct = direct_likely(problem, device)
     return workspace_bytes(problem, device, whole(problem), direct)
+
+
+def _is_direct(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> bool:
+    """Return whether tiles store into the output: halves only where their sums are complete."""
+    storage = storage_code(problem.dtype)
+    if not is_dense(problem, binding, ITEMSIZE[storage]):
+        return False
+    if storage == compute_code(storage):
+        return True
+    finished = not finish_fields(binding, direct=True)["needs_finish"]
+    return finished and sums_at_once(problem, operand_tile(device, problem.dtype).depth)
 
 
 def is_pointwise(problem: ConvProblem, binding: Binding) -> bool:
@@ -369,22 +380,22 @@ def plan_regions(
         Boxes of output positions, which together are the whole output, each with the box of taps
         that it needs.
     """
-    code = storage_code(problem.dtype)
-    direct = len(regions) == 1 and code in (F32, F64) and is_dense(problem, binding, ITEMSIZE[code])
+    direct = len(regions) == 1 and _is_direct(problem, binding, device)
     in_place = len(regions) == 1 and is_pointwise(problem, binding)
     tile, storage, fields = _layout(problem, device, regions, direct, in_place)
     table, blocks = region_table(problem, regions, fields["panels"] * tile.nr)
     workers = worth_helpers(problem.macs, device.threads)
     images = problem.batch * problem.groups
     fields |= finish_fields(binding, direct)
-    fields["tile"] = tile_address(tile, panel_code(storage, tile.depth))
+    result = storage if direct else compute_code(storage)
+    fields["tile"] = tile_address(tile, panel_code(storage, tile.depth), result)
     fields["in_place"] = int(in_place)
     fields["spread"] = blocking.spread(blocks, workers)
     run_blocks = -(-blocks // fields["spread"])
     fields |= {"blocks": blocks, "regions": table.ctypes.data, "region_count": len(regions)}
     key = (tile.mr, tile.nv, tile.lanes, tile.depth, storage)
     row_panels = -(-(problem.out_channels // problem.groups) // tile.mr)
-    kernel = compile_kernel(_make_kernel(tile, storage), "im2col_gemm", *key)
+    kernel = compile_kernel(_make_kernel(tile, storage, result), "im2col_gemm", *key, result)
     pack = compile_kernel(_make_pack_kernel(tile, storage), "im2col_gemm_pack", *key)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields[name] for name in _FIELDS}),

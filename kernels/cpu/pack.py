@@ -198,9 +198,15 @@ def _make_copy_step(lanes: int, storage: int, panel: int) -> Any:
         return copy_one
 
     read_vector, item = _make_read_vector(lanes, storage), ITEMSIZE[storage]
+    full = (1 << lanes) - 1
+
+    @numba.njit(forceinline=True)
+    def read_second(address: int, pair: int) -> Any:
+        low = load_masked(address, pair & full, storage, lanes)
+        return pick_even(low, load_masked(address + lanes * item, pair >> lanes, storage, lanes))
 
     @numba.njit
-    def copy_pair(
+    def copy_apart(
         address: int, xc: int, following: int, step: int, mask: int, pair: int, target: int
     ) -> None:
         if following and xc == item:  # a pair is one word of the input
@@ -210,6 +216,21 @@ def _make_copy_step(lanes: int, storage: int, panel: int) -> Any:
         if following:
             words = merge_bits(words, read_vector(address + xc, step, mask, pair))
         store(target, words, F32)
+
+    @numba.njit(forceinline=True)
+    def copy_pair(
+        address: int, xc: int, following: int, step: int, mask: int, pair: int, target: int
+    ) -> None:
+        there = min(following, 1)
+        if step == item:
+            first = load_masked(address, mask, storage, lanes)
+            second = load_masked(address + xc, mask * there, storage, lanes)
+            store(target, merge_bits(low_half(first), second), F32)
+        elif step == 2 * item:
+            first, second = read_second(address, pair), read_second(address + xc, pair * there)
+            store(target, merge_bits(low_half(first), second), F32)
+        else:
+            copy_apart(address, xc, following, step, mask, pair, target)
 
     return copy_pair
 

@@ -78,23 +78,24 @@ def _no_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
 
 
 def _count_seconds(
-    problem: ConvProblem, device: DeviceInfo, count: Callable[..., blocking.Count]
+    problem: ConvProblem, device: DeviceInfo, count: Callable[..., blocking.Count], direct: bool
 ) -> float:
     """Return the time of a GEMM-like kernel: its cycles, or its bytes where they take longer."""
-    dense = problem.layout == "channels_first" and problem.dtype in ("float32", "float64")
     pixels = (math.prod(problem.out_size), math.prod(problem.kernel_size))
-    made = count(problem, device, dense, counts.in_place_likely(problem))
+    made = count(problem, device, direct, counts.in_place_likely(problem))
     split = blocking.choose_split(problem, device, made, (pixels,))
     # Tiles of a dozen channels write in as many places in turn: a tenth slower than one run.
     return max(split.cycles / blocking.HERTZ, _bytes(problem) / 18e9) + 2e-6
 
 
 def _im2col_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
-    return _count_seconds(problem, device, counts.im2col_count)
+    return _count_seconds(
+        problem, device, counts.im2col_count, counts.direct_likely(problem, device)
+    )
 
 
 def _swapped_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
-    return _count_seconds(problem, device, counts.swapped_count)
+    return _count_seconds(problem, device, counts.swapped_count, problem.layout == "channels_first")
 
 
 #: Regions of the output with taps of their own; more would be too thin to fill vectors.

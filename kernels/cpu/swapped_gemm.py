@@ -51,7 +51,7 @@ from .pack import (
 )
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .simd import expect_write, load_masked, range_mask, store, transpose_masked
-from .vectors import F32, F64, ITEMSIZE, compute_code, panel_code, storage_code
+from .vectors import ITEMSIZE, compute_code, panel_code, storage_code
 
 __all__ = ["plan", "workspace"]
 
@@ -107,9 +107,9 @@ def _make_multiply(tile: Tile, compute: int) -> Any:
 
 
 @functools.cache
-def _make_turn(lanes: int, compute: int) -> Any:
+def _make_turn(lanes: int, compute: int, result: int) -> Any:
     """Return functions that start the sums from the bias, and that turn them into maps."""
-    size = ITEMSIZE[compute]
+    size, item = ITEMSIZE[compute], ITEMSIZE[result]
 
     @numba.njit
     def start(bias: int, sums: int, pitch: int, pixels: int, columns: int) -> None:
@@ -124,11 +124,11 @@ def _make_turn(lanes: int, compute: int) -> Any:
         for column in range(0, columns, lanes):
             for pixel in range(0, pixels, lanes):
                 for following in range(column + lanes, min(column + 2 * lanes, columns)):
-                    expect_write(maps + following * map_pitch + pixel * size)
+                    expect_write(maps + following * map_pitch + pixel * item)
                 transpose_masked(
                     sums + pixel * pitch + column * size, pitch, min(lanes, pixels - pixel),
-                    min(lanes, columns - column), maps + column * map_pitch + pixel * size,
-                    map_pitch, compute, compute, lanes,
+                    min(lanes, columns - column), maps + column * map_pitch + pixel * item,
+                    map_pitch, compute, result, lanes,
                 )  # fmt: skip
 
     return start, turn
@@ -166,12 +166,12 @@ def _make_reduce(tile: Tile, storage: int) -> Any:
 
 
 @functools.cache
-def _make_kernel(tile: Tile, storage: int) -> Any:
-    """Return the task: see the drawing at the top of this file."""
+def _make_kernel(tile: Tile, storage: int, result: int) -> Any:
+    """Return the task: see the drawing at the top of this file; maps of `result` are turned to."""
     compute = compute_code(storage)
-    mr, nr, size = tile.mr, tile.nr, ITEMSIZE[compute]
+    mr, nr, size, item = tile.mr, tile.nr, ITEMSIZE[compute], ITEMSIZE[result]
     reduce = _make_reduce(tile, storage)
-    start_sums, turn = _make_turn(tile.lanes, compute)
+    start_sums, turn = _make_turn(tile.lanes, compute, result)
     finish_tile = make_finish_tile(tile.lanes, storage, compute)
     list_segments = make_list_segments(mr)
 
@@ -201,7 +201,7 @@ def _make_kernel(tile: Tile, storage: int) -> Any:
         residual += image * g.rn + channel * g.rc
         maps, map_pitch = w + g.turned_at, g.map_pitch
         if g.direct:
-            maps, map_pitch = out + first * size, g.yc
+            maps, map_pitch = out + first * item, g.yc
         turn(sums, pitch, pixels, columns, maps, map_pitch)
         if g.needs_finish:
             for pixel in range(0, pixels, mr):
@@ -277,7 +277,7 @@ def _layout(
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
     """Return the scratch bytes of a call with dense arrays, over all threads."""
-    direct = problem.layout == "channels_first" and problem.dtype in ("float32", "float64")
+    direct = problem.layout == "channels_first"
     fields = _layout(problem, device, direct, in_place=False)[1]
     return fields["worker_bytes"] * worth_helpers(problem.macs, device.threads)
 
@@ -286,7 +286,10 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding."""
     code = storage_code(problem.dtype)
     compute = compute_code(code)
-    direct = code in (F32, F64) and is_dense(problem, binding, ITEMSIZE[code])
+    direct = is_dense(problem, binding, ITEMSIZE[code])
+    if code != compute:  # a finish reads sums
+        direct = direct and not finish_fields(binding, direct=True)["needs_finish"]
+    result = code if direct else compute
     tile, fields = _layout(problem, device, direct, is_pointwise(problem, binding))
     table, _ = region_table(problem, whole(problem), fields["block_pixels"])
     workers = worth_helpers(problem.macs, device.threads)
@@ -297,7 +300,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     }
     key = (tile.mr, tile.nv, tile.lanes, tile.depth, code)
     panels = problem.groups * -(-(problem.out_channels // problem.groups) // tile.nr)
-    kernel = compile_kernel(_make_kernel(tile, code), "swapped_gemm", *key)
+    kernel = compile_kernel(_make_kernel(tile, code, result), "swapped_gemm", *key, result)
     pack = compile_kernel(_make_pack_kernel(tile, code), "swapped_gemm_pack", *key)
     tasks = problem.batch * problem.groups * fields["blocks"] * fields["parts"]
     return CpuPlan(

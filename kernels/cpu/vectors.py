@@ -20,6 +20,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import models, register_model
 
+from fastconv.device import cpu_info
+
 F32, F64, F16, BF16, BF16_PAIR = range(5)
 _CODES = {"float32": F32, "float64": F64, "float16": F16, "bfloat16": BF16}
 ITEMSIZE = {F32: 4, F64: 8, F16: 2, BF16: 2, BF16_PAIR: 4}
@@ -217,6 +219,8 @@ def narrow(builder: Any, value: Any, storage: int) -> Any:
 
     if storage == F16 and vector and value.type.count >= 8:
         return builder.bitcast(builder.fptrunc(value, like(ir.HalfType())), like(I16))
+    if storage == BF16 and vector and cpu_info().bf16_dot:
+        return builder.bitcast(builder.fptrunc(value, like(_BFLOAT)), like(I16))
     bits = builder.bitcast(value, like(I32))
     wide = (_round_half if storage == F16 else _round_bfloat)(builder, bits, like)
     return builder.trunc(wide, like(I16))
