@@ -1,10 +1,9 @@
 """Packers: bring weights and patches of the input into the order of the register tile.
 
-Pixels are numbered through the rows of a *region*, a box of output positions with a box of kernel
-taps that reach real input from there (the whole output and all taps, unless a kernel says
-otherwise). A panel of nr pixels is cut into *segments*, runs within one output row, and those into
-*chunks* that fit a vector. A chunk's address is worked out once a tap and used for every channel;
-so is its mask where some tap reaches over the border.
+Pixels are numbered through the rows of a *region* (regions.py; the whole output and all taps,
+unless a kernel says otherwise). A panel of nr pixels is cut into *segments*, runs within one output
+row, and those into *chunks* that fit a vector. A chunk's address is worked out once a tap and used
+for every channel; so is its mask where some tap reaches over the border.
 
 Panels of bfloat16 pairs (`BF16_PAIR`) hold channels 2 i and 2 i + 1 of a tap in one word; the word
 of an odd last channel ends in zero. A step of the sum is then two channels, else one.
@@ -38,7 +37,6 @@ from .vectors import BF16, BF16_PAIR, DEPTH, F32, ITEMSIZE
 
 __all__ = [
     "CHUNK_WORDS",
-    "REGION_WORDS",
     "SEGMENT_WORDS",
     "make_copy_vector",
     "make_list_segments",
@@ -47,9 +45,6 @@ __all__ = [
     "pair_mask",
 ]
 
-#: A region: output start (depth, height, width), output size, first tap, tap end; then the number
-#: of its first block.
-REGION_WORDS = 13
 #: A segment: first lane in the panel, length, then output depth, height, width.
 SEGMENT_WORDS = 5
 #: A chunk: for the tap at hand byte offset in the input and lane mask; byte offset in the panel;

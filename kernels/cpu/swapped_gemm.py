@@ -16,7 +16,8 @@ where they lie. ``out[pixels, K] = patches[pixels, C * taps] * W[C * taps, K]``:
       residual, other activations, other dtypes, strides      finish.py
 
 Each thread takes its own part of K where weights outweigh pixels, so weights, 4 MB for 2048 > 512
-at 7 x 7, are read once a call, in order.
+at 7 x 7, are read once a call, in order. Panels of bfloat16 hold pairs of channels where the CPU
+multiplies such (im2col_gemm.py), and half of the bytes.
 
 Budget (AVX-512, float32): tile 14 x 2, 28 sums of 32 registers; B panel 512 x 32 x 4 = 64 KiB and
 49 pixels x 512 x 4 = 98 KiB of 1 MiB L2. A step is 28 cycles of multiply-adds and asks L2 for 184
@@ -40,7 +41,7 @@ from .counts import swapped_count
 from .finish import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
 from .gemm import call_tile, tile_address
 from .geometry import as_record, make_record
-from .im2col_gemm import is_pointwise, region_table, whole
+from .im2col_gemm import is_pointwise
 from .isa import Tile, operand_tile
 from .pack import (
     CHUNK_WORDS,
@@ -50,6 +51,7 @@ from .pack import (
     make_pack_weights,
 )
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .regions import region_table, whole
 from .simd import expect_write, load_masked, range_mask, store, transpose_masked
 from .vectors import ITEMSIZE, compute_code, panel_code, storage_code
 
