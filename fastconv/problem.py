@@ -187,6 +187,11 @@ class ConvProblem:
         return {"float64": 8, "float32": 4}.get(self.dtype, 2)
 
     @property
+    def compute_itemsize(self) -> int:
+        """Bytes of one element of a sum; the halves are summed in float32."""
+        return max(self.itemsize, 4)
+
+    @property
     def is_depthwise(self) -> bool:
         """Whether each group holds one input channel (any channel multiplier)."""
         return self.groups == self.in_channels

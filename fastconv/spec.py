@@ -147,8 +147,7 @@ class ConvPlan(Protocol):
 
 def copy_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the seconds of bringing a weight into another order: it is read and written once."""
-    stored = problem.itemsize
-    moved = math.prod(problem.weight_shape) * (stored + max(stored, 4))
+    moved = math.prod(problem.weight_shape) * (problem.itemsize + problem.compute_itemsize)
     return moved / (20e9 * device.threads) + 1e-6
 
 

@@ -187,7 +187,7 @@ def choose_split(
     pixels : tuple of (int, int)
         Pixels and taps of each region of the output.
     """
-    tile, size = count.tile, 8 if problem.dtype == "float64" else 4
+    tile, size = count.tile, problem.compute_itemsize
     rows = problem.out_channels // problem.groups
     channels = problem.in_channels // problem.groups
     copies = problem.batch * problem.groups

@@ -81,7 +81,7 @@ def as_row(problem: ConvProblem) -> ConvProblem | None:
 
 def _tiles(problem: ConvProblem, device: DeviceInfo) -> Iterator[Blocks]:
     """Yield the tiles that fit the registers: sums, nv vectors and one broadcast."""
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    lanes = device.lanes(problem.compute_itemsize)
     k, width = problem.out_channels // problem.groups, problem.out_size[-1]
     sides = [PIXEL_ROWS] if problem.layout == "channels_last" else [PIXEL_ROWS, PIXEL_LANES]
     for side in sides:
@@ -105,7 +105,7 @@ def _step_cycles(rows: int, nv: int, side: int, device: DeviceInfo) -> float:
 
 def _tile_cycles(problem: ConvProblem, blocks: Blocks, rows: int, nv: int, steps: int) -> float:
     """Return what a tile costs beside its steps: start and stores."""
-    size = 8 if problem.dtype == "float64" else 4
+    size = problem.compute_itemsize
     stores = 3.0 * rows * nv
     if blocks.side == PIXEL_ROWS and problem.layout != "channels_last":
         stores += (6 * blocks.lanes + rows) * nv  # through L1, transposed
@@ -162,7 +162,7 @@ def _splits(problem: ConvProblem, blocks: Blocks) -> Iterator[Blocks]:
 
 def _count(problem: ConvProblem, blocks: Blocks, device: DeviceInfo, tile: float) -> float:
     """Return the cycles of the busiest thread, where a tile takes `tile`."""
-    size = 8 if problem.dtype == "float64" else 4
+    size = problem.compute_itemsize
     channels, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     steps = channels * math.prod(problem.kernel_size)
     panels, width = -(-k // blocks.channels), problem.out_size[-1]

@@ -31,12 +31,12 @@ def direct_likely(problem: ConvProblem, device: DeviceInfo) -> bool:
     if problem.layout != "channels_first":
         return False
     full = problem.dtype in ("float32", "float64")
-    return full or sums_at_once(problem, operand_tile(device, problem.dtype).depth)
+    return full or sums_at_once(problem, operand_tile(device, problem).depth)
 
 
 def _pack_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return cycles to copy one pixel of one step: vectors, of which each row's end breaks one."""
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    lanes = device.lanes(problem.compute_itemsize)
     channels = problem.in_channels // problem.groups
     step = problem.stride[-1]
     if problem.layout != "channels_first" or step > 2:
@@ -53,15 +53,15 @@ def _finish_cycles(problem: ConvProblem, device: DeviceInfo, direct: bool) -> fl
     """Return cycles for one output that is moved to its place behind the tiles."""
     if direct:
         return 0.0
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    lanes = device.lanes(problem.compute_itemsize)
     return 10.0 / lanes if problem.layout == "channels_first" else 2.5
 
 
 def im2col_count(problem: ConvProblem, device: DeviceInfo, direct: bool, in_place: bool) -> Count:
     """Return what a task of `im2col_gemm` takes."""
-    size = 8 if problem.dtype == "float64" else 4
+    size = problem.compute_itemsize
     return Count(
-        tile=operand_tile(device, problem.dtype),
+        tile=operand_tile(device, problem),
         swapped=False,
         pack=0.0 if in_place else _pack_cycles(problem, device),
         finish=_finish_cycles(problem, device, direct),
@@ -71,12 +71,12 @@ def im2col_count(problem: ConvProblem, device: DeviceInfo, direct: bool, in_plac
 
 def swapped_count(problem: ConvProblem, device: DeviceInfo, direct: bool, in_place: bool) -> Count:
     """Return what a task of `swapped_gemm` takes."""
-    size = 8 if problem.dtype == "float64" else 4
+    size = problem.compute_itemsize
     lanes = device.lanes(size)
     # Turning a block of lanes x lanes: log2(lanes) shuffles, a load and a store for each vector.
     turn = (math.log2(lanes) + 5) / lanes
     return Count(
-        tile=operand_tile(device, problem.dtype, swapped=True),
+        tile=operand_tile(device, problem, swapped=True),
         swapped=True,
         pack=0.0 if in_place else _pack_cycles(problem, device),
         finish=turn + _finish_cycles(problem, device, direct),

@@ -122,7 +122,7 @@ def _offsets(s: Sizes, channels: int, lanes: int, size: int) -> dict[str, int]:
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
     """Return the scratch bytes of a call, over all threads."""
-    size = 8 if problem.dtype == "float64" else 4
+    size = problem.compute_itemsize
     channels = problem.in_channels // problem.groups
     offsets = _offsets(choose(problem, device)[1], channels, device.lanes(size), size)
     return offsets["worker_bytes"] * worth_helpers(problem.macs, device.threads)

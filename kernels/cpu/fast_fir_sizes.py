@@ -111,7 +111,7 @@ def _register_rows(device: DeviceInfo, taps_h: int) -> range:
 
 def _widths(problem: ConvProblem, device: DeviceInfo, m1: int) -> list[tuple[int, int]]:
     """Return vectors of a register tile and columns of a block to try."""
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    lanes = device.lanes(problem.compute_itemsize)
     most = 4 if device.registers == 32 else 2
     if problem.ndim == 1:
         return [(nv, nv * lanes) for nv in (1, 2, 4) if nv <= most]
@@ -125,7 +125,7 @@ def _candidates(problem: ConvProblem, device: DeviceInfo) -> Iterator[Sizes]:
     """Return the sizes to choose from."""
     kh, kw = (1, *problem.kernel_size)[-2:]
     oh, ow = (1, *problem.out_size)[-2:]
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    lanes = device.lanes(problem.compute_itemsize)
     fold = problem.ndim == 1
     for m1, m2 in phase_counts(problem):
         taps_h, taps_w = (_over(kw, m1 * m2), 1) if fold else (_over(kh, m2), _over(kw, m1))
@@ -177,7 +177,7 @@ def choose(problem: ConvProblem, device: DeviceInfo) -> tuple[float, Sizes]:
     Phases are chosen by the cycles of all blocks, and only then a cut by what the threads make of
     it: so results are the same bits for any number of threads.
     """
-    size = 8 if problem.dtype == "float64" else 4
+    size = problem.compute_itemsize
     lanes, c = device.lanes(size), problem.in_channels // problem.groups
     costs = []
     for s in _candidates(problem, device):
@@ -197,7 +197,7 @@ def choose(problem: ConvProblem, device: DeviceInfo) -> tuple[float, Sizes]:
 
 def seconds(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the predicted time: the cycles and the bytes."""
-    size = 8 if problem.dtype == "float64" else 4
+    size = problem.compute_itemsize
     weights = math.prod(problem.weight_shape) * size * 2
     moved = (math.prod(problem.x_shape) + math.prod(problem.out_shape)) * size + weights
     if problem.ndim == 1:

@@ -144,7 +144,7 @@ class FftPlan:
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
     """Return the scratch bytes of a call: blocks and their transforms on both sides."""
-    size = 8 if problem.dtype == "float64" else 4
+    size = problem.compute_itemsize
     blocks = choose(problem, device)[1]
     channels = problem.in_channels + problem.out_channels
     return 2 * blocks.per_round * channels * blocks.points * size

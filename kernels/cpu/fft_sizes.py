@@ -79,7 +79,7 @@ def _lengths(out: int, taps: int) -> list[int]:
 @functools.lru_cache(maxsize=4096)
 def choose(problem: ConvProblem, device: DeviceInfo) -> tuple[float, Blocks]:
     """Return the predicted seconds and the blocks that promise the fewest."""
-    size = 8 if problem.dtype == "float64" else 4
+    size = problem.compute_itemsize
     channels = problem.in_channels + problem.out_channels
     products = problem.in_channels * problem.out_channels / problem.groups
     speed = _FFT_FLOPS[size] * (1 + 0.6 * (device.threads - 1))

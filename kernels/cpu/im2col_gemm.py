@@ -250,7 +250,7 @@ def _layout(
 ) -> Any:
     """Return block sizes and where a worker's workspace holds what."""
     storage = storage_code(problem.dtype)
-    tile, size = operand_tile(device, problem.dtype), ITEMSIZE[compute_code(storage)]
+    tile, size = operand_tile(device, problem), ITEMSIZE[compute_code(storage)]
     pixels = tuple(
         (math.prod(size), math.prod(end - first for first, end in zip(firsts, ends, strict=True)))
         for _, size, firsts, ends in regions
@@ -304,7 +304,7 @@ def _is_direct(
     if storage == compute_code(storage):
         return True
     finished = not finish_fields(binding, direct=True)["needs_finish"]
-    at_once = sums_at_once(problem, operand_tile(device, problem.dtype).depth)
+    at_once = sums_at_once(problem, operand_tile(device, problem).depth)
     return finished and at_once and list(regions) == whole(problem)
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
 __all__ = ["Tile", "gemm_tile", "operand_tile", "sized_tile"]
@@ -67,7 +68,7 @@ def sized_tile(device: DeviceInfo, size: int, swapped: bool = False) -> Tile:
     return Tile(mr, nv, device.lanes(size), _AHEAD if swapped else 0)
 
 
-def operand_tile(device: DeviceInfo, dtype: str, swapped: bool = False) -> Tile:
+def operand_tile(device: DeviceInfo, problem: ConvProblem, swapped: bool = False) -> Tile:
     """Return the tile for products of elements as they are stored, not transformed ones."""
-    tile = sized_tile(device, 8 if dtype == "float64" else 4, swapped)
-    return replace(tile, depth=2) if dtype == "bfloat16" and device.bf16_dot else tile
+    tile = sized_tile(device, problem.compute_itemsize, swapped)
+    return replace(tile, depth=2) if problem.dtype == "bfloat16" and device.bf16_dot else tile

@@ -65,7 +65,7 @@ def _seconds(
     problem: ConvProblem, device: DeviceInfo, efficiency: float, waste: float = 1.0
 ) -> float:
     """Return arithmetic time at a part of the peak, or memory time where that is longer."""
-    compute_size = 8 if problem.dtype == "float64" else 4
+    compute_size = problem.compute_itemsize
     arithmetic = problem.flops * waste / device.flops(compute_size) / efficiency
     return max(arithmetic, _bytes(problem) / 20e9) + 2e-6
 
@@ -192,7 +192,7 @@ def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
 
 
 def _brgemm_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    lanes = device.lanes(problem.compute_itemsize)
     channels = problem.out_channels // problem.groups
     if channels < lanes // 2:
         return [

@@ -245,8 +245,8 @@ def _layout(
     problem: ConvProblem, device: DeviceInfo, direct: bool, in_place: bool
 ) -> tuple[Tile, dict[str, int]]:
     """Return the tile, block sizes and where a worker's workspace holds what."""
-    size = 8 if problem.dtype == "float64" else 4
-    tile = operand_tile(device, problem.dtype, swapped=True)
+    size = problem.compute_itemsize
+    tile = operand_tile(device, problem, swapped=True)
     taps, total = math.prod(problem.kernel_size), math.prod(problem.out_size)
     count = swapped_count(problem, device, direct, in_place)
     split = choose_split(problem, device, count, ((total, taps),))
