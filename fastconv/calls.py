@@ -25,7 +25,8 @@ from .arrays import (
 from .config import config
 from .dispatch import Operands, make_plan, measure_choice, settings
 from .errors import DTypeError, ShapeError
-from .problem import ConvProblem, canonical_padding, normalise_padding
+from .padding import canonical_padding, normalise_padding
+from .problem import ConvProblem
 from .spec import ACTIVATIONS, Binding, ConvPlan
 
 __all__ = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, SupportsIndex
 
 from .errors import ShapeError
-from .problem import normalise_padding, output_size
+from .padding import normalise_padding, output_size
 
 __all__ = [
     "Conv",

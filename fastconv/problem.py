@@ -13,26 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import DTypeError, ShapeError
+from .padding import Pads, output_size
 
-__all__ = ["DTYPES", "LAYOUTS", "ConvProblem", "normalise_padding", "output_size", "parse_line"]
+__all__ = ["DTYPES", "LAYOUTS", "ConvProblem", "parse_line"]
 
 #: Supported element types and their names in a problem line.
 DTYPES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16"}
 #: Memory orders of the input and their names in a problem line ("strided" is any other order).
 LAYOUTS = {"channels_first": "abx", "channels_last": "axb", "strided": "any"}
-
-Pads = tuple[tuple[int, int], ...]
-
-
-def output_size(size: int, kernel: int, stride: int, pads: tuple[int, int], dilation: int) -> int:
-    """Output positions along one axis; zero or less where the kernel does not fit.
-
-    Examples
-    --------
-    >>> output_size(227, 11, 4, (0, 0), 1)
-    55
-    """
-    return (size + pads[0] + pads[1] - dilation * (kernel - 1) - 1) // stride + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,62 +191,6 @@ class ConvProblem:
     def line(self, name: str = "") -> str:
         """Return the problem as one line of benchdnn's grammar; `parse_line` reads it back."""
         return _format_line(self, name)
-
-
-def normalise_padding(
-    padding: Any,
-    in_size: tuple[int, ...],
-    kernel_size: tuple[int, ...],
-    stride: tuple[int, ...],
-    dilation: tuple[int, ...],
-) -> Pads:
-    """Turn any accepted spelling of padding into one (low, high) pair an axis.
-
-    Accepted: an int, an int an axis, a pair an axis, ``'valid'`` and ``'same'`` (stride 1 only;
-    an odd total puts the extra zero at the high side, as PyTorch does).
-    """
-    padding = canonical_padding(padding, len(in_size))
-    if padding == "valid":
-        return ((0, 0),) * len(in_size)
-    if padding == "same":
-        if any(step != 1 for step in stride):
-            raise ShapeError(f"padding: got 'same' with stride={stride}, want a stride of 1")
-        total = [d * (k - 1) for d, k in zip(dilation, kernel_size, strict=True)]
-        return tuple((t // 2, t - t // 2) for t in total)
-    assert not isinstance(padding, str)
-    return padding
-
-
-def canonical_padding(padding: Any, ndim: int) -> Pads | str:
-    """Return padding as pairs of integers, or as 'same' or 'valid'."""
-    if isinstance(padding, str):
-        if padding not in ("same", "valid"):
-            raise ShapeError(f"padding: got {padding!r}, want 'same', 'valid' or numbers")
-        return padding
-    if _is_int(padding):
-        return ((int(padding), int(padding)),) * ndim
-    pairs = []
-    for entry in _as_sequence("padding", padding, ndim):
-        if _is_int(entry):
-            pairs.append((int(entry), int(entry)))
-            continue
-        low, high = _as_sequence("padding", entry, 2)
-        if not (_is_int(low) and _is_int(high)):
-            raise ShapeError(f"padding: got {padding!r}, want whole numbers")
-        pairs.append((int(low), int(high)))
-    return tuple(pairs)
-
-
-def _is_int(value: object) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool)
-
-
-def _as_sequence(name: str, value: Any, length: int) -> tuple[Any, ...]:
-    if not isinstance(value, (tuple, list)):
-        raise ShapeError(f"{name}: got {value!r}, want a whole number or {length} of them")
-    if len(value) != length:
-        raise ShapeError(f"{name}: got {len(value)} entries {value!r}, want {length}")
-    return tuple(value)
 
 
 # The text form. A key is one or two letters: `kh3` is the kernel's height.
