@@ -13,7 +13,7 @@ import pytest
 
 import fastconv
 from fastconv.errors import DeviceError, DTypeError, ShapeError
-from fastconv.kernels.cpu import pool
+from fastconv.kernels.cpu import threads
 
 SENTINEL = 12345.0
 
@@ -284,12 +284,12 @@ def float_mode() -> int:
 
 @numba.njit
 def read_float_mode() -> int:
-    return pool._float_mode()
+    return threads.float_mode()
 
 
 @numba.njit
 def set_float_mode(mode: int) -> None:
-    pool._set_float_mode(mode, 0)
+    threads.set_float_mode(mode, 0)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

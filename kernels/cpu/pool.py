@@ -42,13 +42,24 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from . import jit
-from .vectors import I8, I32, I64, call, call_address, pointer
+from .threads import (
+    claim_word,
+    float_mode,
+    increment_word,
+    load_word,
+    pause,
+    read_word,
+    set_float_mode,
+    store_word,
+    swap_word,
+    yield_processor,
+)
+from .vectors import I64, call_address, pointer
 
 __all__ = ["make_job", "run"]
 
@@ -69,135 +80,6 @@ _IMPATIENCE = 4_000  # pauses before a waiting caller offers its processor to ot
 # `np.ndarray.ctypes.data` tells the same address and takes a microsecond.
 _DATA_OFFSET = object.__basicsize__
 _ITEM_OFFSET = tuple.__basicsize__
-
-# Bits of the floating-point control word that make denormals zero, as operands and as results:
-# DAZ and FTZ of MXCSR (Intel SDM vol. 1, 10.2.3), FZ of FPCR (Arm ARM C5.2.8).
-_X86_FLUSH = 1 << 6 | 1 << 15
-_ARM_FLUSH = 1 << 24
-_BYTES = I8.as_pointer()
-
-
-@intrinsic
-def _load(typingctx: Any, address: Any) -> Any:
-    """Read a word that other threads write."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load_atomic(pointer(builder, args[0], I64), "seq_cst", 8)
-
-    return types.intp(types.intp), codegen
-
-
-@intrinsic
-def _store(typingctx: Any, address: Any, value: Any) -> Any:
-    """Write a word that other threads read."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store_atomic(args[1], pointer(builder, args[0], I64), "seq_cst", 8)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp), codegen
-
-
-@intrinsic
-def _swap(typingctx: Any, address: Any, value: Any) -> Any:
-    """Write a word and return the one that was there."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.atomic_rmw("xchg", pointer(builder, args[0], I64), args[1], "seq_cst")
-
-    return types.intp(types.intp, types.intp), codegen
-
-
-@intrinsic
-def _increment(typingctx: Any, address: Any) -> Any:
-    """Add one to a word."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.atomic_rmw("add", pointer(builder, args[0], I64), I64(1), "seq_cst")
-
-    return types.intp(types.intp), codegen
-
-
-@intrinsic
-def _claim(typingctx: Any, address: Any, expected: Any) -> Any:
-    """Add one to a word if it still holds `expected`; return whether it did."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        after = builder.add(args[1], I64(1))
-        pair = builder.cmpxchg(pointer(builder, args[0], I64), args[1], after, "seq_cst", "seq_cst")
-        return builder.zext(builder.extract_value(pair, 1), I64)
-
-    return types.intp(types.intp, types.intp), codegen
-
-
-@intrinsic
-def _pause(typingctx: Any) -> Any:
-    """Tell the processor that this is a spin loop."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        architecture = _architecture(builder)
-        if architecture == "arm":
-            call(builder, "llvm.aarch64.hint", ir.VoidType(), I32(1))  # yield
-        elif architecture == "x86":
-            call(builder, "llvm.x86.sse2.pause", ir.VoidType())
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
-@intrinsic
-def _read(typingctx: Any, address: Any) -> Any:
-    """Read a word."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(pointer(builder, args[0], I64))
-
-    return types.intp(types.intp), codegen
-
-
-def _architecture(builder: Any) -> str:
-    """Return "x86", "arm" or "" for any other."""
-    triple = builder.module.triple
-    if triple.startswith(("x86_64", "i686", "i386")):
-        return "x86"
-    return "arm" if triple.startswith(("aarch64", "arm64")) else ""
-
-
-@intrinsic
-def _float_mode(typingctx: Any) -> Any:
-    """Return this thread's floating-point control word; 0 where there is none that is known."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        architecture = _architecture(builder)
-        if architecture == "arm":
-            return call(builder, "llvm.aarch64.get.fpcr", I64)
-        if architecture == "":
-            return I64(0)
-        slot = builder.alloca(I32)
-        call(builder, "llvm.x86.sse.stmxcsr", ir.VoidType(), builder.bitcast(slot, _BYTES))
-        return builder.zext(builder.load(slot), I64)
-
-    return types.intp(), codegen
-
-
-@intrinsic
-def _set_float_mode(typingctx: Any, mode: Any, flush: Any) -> Any:
-    """Set this thread's control word, and where `flush` is not 0 with the bits for denormals."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        architecture = _architecture(builder)
-        bits = I64(_ARM_FLUSH if architecture == "arm" else _X86_FLUSH)
-        wanted = builder.icmp_signed("!=", args[1], I64(0))
-        word = builder.select(wanted, builder.or_(args[0], bits), args[0])
-        if architecture == "arm":
-            call(builder, "llvm.aarch64.set.fpcr", ir.VoidType(), word)
-        elif architecture == "x86":
-            slot = builder.alloca(I32)
-            builder.store(builder.trunc(word, I32), slot)
-            call(builder, "llvm.x86.sse.ldmxcsr", ir.VoidType(), builder.bitcast(slot, _BYTES))
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -237,17 +119,6 @@ def _call(
     return types.void(*([types.intp] * (_OPERANDS + 3))), call_address
 
 
-@intrinsic
-def _yield(typingctx: Any, function: Any) -> Any:
-    """Call a function without arguments at an address."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.call(pointer(builder, args[0], ir.FunctionType(I32, [])), [])
-        return context.get_dummy_value()
-
-    return types.void(types.intp), codegen
-
-
 def _make_work() -> tuple[Any, Any]:
     """Return the functions that take tasks of a job, and that see a job through."""
 
@@ -255,14 +126,14 @@ def _make_work() -> tuple[Any, Any]:
     def call_job(job: int, task: int, worker: int) -> None:
         """Run one task of the job whose words stand at an address."""
         _call(
-            _read(job),
-            _read(job + 8),
-            _read(job + 16),
-            _read(job + 24),
-            _read(job + 32),
-            _read(job + 40),
-            _read(job + 48),
-            _read(job + 56),
+            read_word(job),
+            read_word(job + 8),
+            read_word(job + 16),
+            read_word(job + 24),
+            read_word(job + 32),
+            read_word(job + 40),
+            read_word(job + 48),
+            read_word(job + 56),
             task,
             worker,
         )
@@ -271,34 +142,34 @@ def _make_work() -> tuple[Any, Any]:
     def take_tasks(state: int, generation: int, worker: int) -> None:
         """Run tasks of one generation until none is left."""
         job = state + 8 * _JOB
-        tasks = _load(job + 8 * _TASKS)
+        tasks = load_word(job + 8 * _TASKS)
         while True:
-            ticket = _load(state + 8 * _TICKET)
+            ticket = load_word(state + 8 * _TICKET)
             task = ticket & _CLOSED
             if ticket >> 32 != generation or task >= tasks:
                 return
-            if _claim(state + 8 * _TICKET, ticket):
+            if claim_word(state + 8 * _TICKET, ticket):
                 call_job(job, task, worker)
-                _increment(state + 8 * _DONE)
+                increment_word(state + 8 * _DONE)
 
     @numba.njit
     def share(state: int) -> None:
         """Offer the job to the helpers, work on it, and wait until they have ended their tasks."""
-        _store(state + 8 * _DONE, 0)
-        generation = (_load(state + 8 * _TICKET) >> 32) + 1 & 0x7FFFFFFF
-        _store(state + 8 * _TICKET, generation << 32)
+        store_word(state + 8 * _DONE, 0)
+        generation = (load_word(state + 8 * _TICKET) >> 32) + 1 & 0x7FFFFFFF
+        store_word(state + 8 * _TICKET, generation << 32)
         take_tasks(state, generation, 0)
-        tasks = _read(state + 8 * (_JOB + _TASKS))
+        tasks = read_word(state + 8 * (_JOB + _TASKS))
         pauses = 0
-        while _load(state + 8 * _DONE) < tasks:
+        while load_word(state + 8 * _DONE) < tasks:
             pauses += 1
             if pauses < _IMPATIENCE:
-                _pause()
+                pause()
             else:
-                _yield(_read(state + 8 * _YIELD))
+                yield_processor(read_word(state + 8 * _YIELD))
         # A late helper must not find a task while the next job's words are written.
-        _store(state + 8 * _TICKET, generation << 32 | _CLOSED)
-        _store(state + 8 * _BUSY, 0)
+        store_word(state + 8 * _TICKET, generation << 32 | _CLOSED)
+        store_word(state + 8 * _BUSY, 0)
 
     return take_tasks, share
 
@@ -309,49 +180,49 @@ def _functions() -> dict[str, Any]:
 
     def submit(state: int, job: int, operands: int, wakened: int) -> int:
         """Run a job and return 0; or do nothing and return 1 where helpers must be woken first."""
-        tasks, workers = _read(job + 16), _read(job + 24)
+        tasks, workers = read_word(job + 16), read_word(job + 24)
         alone = workers < 2 or tasks < 2
         if not alone and not wakened:
             for worker in range(1, workers):
-                if _load(state + 8 * (_PARKED + worker * _LINE)):
+                if load_word(state + 8 * (_PARKED + worker * _LINE)):
                     return 1
-        function, g, none = _read(job), _read(job + 8), _read(state + 8 * _NONE)
+        function, g, none = read_word(job), read_word(job + 8), read_word(state + 8 * _NONE)
         x, w, b = _data(operands, 0, none), _data(operands, 1, none), _data(operands, 2, none)
         r, y, s = _data(operands, 3, none), _data(operands, 4, none), _data(operands, 5, none)
-        mode = _float_mode()
-        _set_float_mode(mode, 1)
-        if alone or _swap(state + 8 * _BUSY, 1):
+        mode = float_mode()
+        set_float_mode(mode, 1)
+        if alone or swap_word(state + 8 * _BUSY, 1):
             for task in range(tasks):
                 _call(function, g, x, w, b, r, y, s, task, 0)
         else:
             for i, value in enumerate((function, g, x, w, b, r, y, s, tasks, workers)):
-                _store(state + 8 * (_JOB + i), value)
+                store_word(state + 8 * (_JOB + i), value)
             share(state)
-        _set_float_mode(mode, 0)
+        set_float_mode(mode, 0)
         return 0
 
     def serve(state: int, worker: int, seen: int) -> int:
         """Help with jobs until none came for a while; return the last generation seen."""
-        _store(state + 8 * (_PARKED + worker * _LINE), 0)
-        mode = _float_mode()
-        _set_float_mode(mode, 1)
+        store_word(state + 8 * (_PARKED + worker * _LINE), 0)
+        mode = float_mode()
+        set_float_mode(mode, 1)
         idle = 0
         while idle < _SPINS:
-            generation = _load(state + 8 * _TICKET) >> 32
+            generation = load_word(state + 8 * _TICKET) >> 32
             if generation == seen:
-                _pause()
+                pause()
                 idle += 1
                 continue
             idle, seen = 0, generation
-            if worker < _load(state + 8 * (_JOB + _WORKERS)):
+            if worker < load_word(state + 8 * (_JOB + _WORKERS)):
                 take_tasks(state, generation, worker)
-        _set_float_mode(mode, 0)
+        set_float_mode(mode, 0)
         return seen
 
     def park(state: int, worker: int, seen: int) -> int:
         """Announce that a helper goes to sleep; 0 when a job has come meanwhile."""
-        _store(state + 8 * (_PARKED + worker * _LINE), 1)
-        return int(_load(state + 8 * _TICKET) >> 32 == seen)
+        store_word(state + 8 * (_PARKED + worker * _LINE), 1)
+        return int(load_word(state + 8 * _TICKET) >> 32 == seen)
 
     return {"submit": submit, "serve": serve, "park": park}
 
