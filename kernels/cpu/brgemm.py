@@ -44,7 +44,8 @@ from .isa import Tile
 from .pack import make_pack_weights
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .run_tile import call_run_tiles, run_tiles_address
-from .simd import get_word, range_mask, store_transposed, transpose_block
+from .simd import get_word, range_mask
+from .transposes import store_transposed, transpose_block
 from .vectors import F32, F64, ITEMSIZE, storage_code
 
 __all__ = ["plan", "workspace"]

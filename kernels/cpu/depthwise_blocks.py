@@ -37,7 +37,8 @@ from .geometry import make_record
 from .pixel_cuts import block_cycles, block_shape, pixel_cut
 from .pixels import FIELDS, call_pixels, make_pixel_weights, pixel_table, view
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .simd import get_word, range_mask, splat, store, transpose_block
+from .simd import get_word, range_mask, splat, store
+from .transposes import transpose_block
 from .vectors import (
     F32,
     F64,

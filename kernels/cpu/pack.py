@@ -31,8 +31,8 @@ from .simd import (
     store,
     store_masked,
     store_scalar,
-    transpose_masked,
 )
+from .transposes import transpose_masked
 from .vectors import BF16, BF16_PAIR, DEPTH, F32, ITEMSIZE
 
 __all__ = [

@@ -52,7 +52,8 @@ from .pack import (
 )
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .regions import region_table, whole
-from .simd import expect_write, load_masked, range_mask, store, transpose_masked
+from .simd import expect_write, load_masked, range_mask, store
+from .transposes import transpose_masked
 from .vectors import ITEMSIZE, compute_code, panel_code, storage_code
 
 __all__ = ["plan", "workspace"]

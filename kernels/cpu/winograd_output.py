@@ -22,8 +22,9 @@ import numba
 from .finish import make_finish_run
 from .isa import Tile
 from .pack import SEGMENT_WORDS
-from .simd import add, get_word, load, load_masked, range_mask, store, store_columns
+from .simd import add, get_word, load, load_masked, range_mask, store
 from .transform import call_lines
+from .transposes import store_columns
 from .vectors import ITEMSIZE
 from .winograd_fields import first_of
 

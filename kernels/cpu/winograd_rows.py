@@ -40,8 +40,8 @@ from .simd import (
     splat,
     store,
     store_scalar,
-    transpose_block,
 )
+from .transposes import transpose_block
 from .vectors import F64, ITEMSIZE
 from .winograd_fields import view
 from .winograd_tiles import Axis, Sizes

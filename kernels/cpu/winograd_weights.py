@@ -13,8 +13,9 @@ from typing import Any
 import numba
 
 from .isa import Tile
-from .simd import load_gather, range_mask, store, transpose_block
+from .simd import load_gather, range_mask, store
 from .transform import call_lines
+from .transposes import transpose_block
 from .vectors import ITEMSIZE
 from .winograd_fields import view
 
