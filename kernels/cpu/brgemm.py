@@ -46,7 +46,7 @@ from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .run_tile import call_run_tiles, run_tiles_address
 from .simd import get_word, range_mask
 from .transposes import store_transposed, transpose_block
-from .vectors import F32, F64, ITEMSIZE, storage_code
+from .vectors import F32, F64, ITEMSIZE, compute_code, storage_code
 
 __all__ = ["plan", "workspace"]
 
@@ -343,7 +343,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     problem, binding = _as_row(problem, binding)
     blocks, fields, table, tap_major = layout(problem, binding.x_strides, device)
     storage = storage_code(problem.dtype)
-    compute = F64 if storage == F64 else F32
+    compute = compute_code(storage)
     k, size, channels = problem.out_channels // problem.groups, ITEMSIZE[compute], blocks.channels
     oh, ow = (1, *problem.out_size)[-2:]
     tiles, panels = -(-ow // blocks.pixels), -(-k // channels)

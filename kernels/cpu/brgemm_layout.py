@@ -21,7 +21,7 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
 from .brgemm_blocks import PIXEL_LANES, PIXEL_ROWS, Blocks, band_extent, choose_blocks
-from .vectors import F32, F64, ITEMSIZE, storage_code
+from .vectors import ITEMSIZE, compute_code, storage_code
 
 __all__ = ["layout"]
 
@@ -128,7 +128,7 @@ def layout(
 ) -> tuple[Blocks, dict[str, int], NDArray[np.int64], int]:
     """Return the blocks, the fields that say how the input is read, the runs, and their order."""
     storage = storage_code(problem.dtype)
-    compute = F64 if storage == F64 else F32
+    compute = compute_code(storage)
     size, blocks = ITEMSIZE[compute], choose_blocks(problem, device)
     band, band_bytes = _band(problem, x_strides, blocks, storage, size)
     sh, sw = (1, *problem.stride)[-2:]

@@ -61,7 +61,7 @@ from .geometry import make_record
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .separable import with_passes
 from .transform import INPUT, OUTPUT, WEIGHT, lines_address
-from .vectors import F64, ITEMSIZE, storage_code
+from .vectors import ITEMSIZE, compute_code, storage_code
 
 __all__ = ["FastFirPlan", "plan", "workspace"]
 
@@ -142,7 +142,7 @@ def _addresses(s: Sizes, lanes: int, code: int) -> dict[str, int]:
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan:
     """Prepare the kernel for one problem and one binding."""
     storage = storage_code(problem.dtype)
-    code = F64 if storage == F64 else 0
+    code = compute_code(storage)
     size = ITEMSIZE[code]
     lanes, channels = device.lanes(size), problem.in_channels // problem.groups
     s = choose(problem, device)[1]

@@ -40,9 +40,9 @@ from .fft_sizes import Blocks, choose, reach
 from .fft_tasks import FIELDS, make_finish, make_multiply, make_read
 from .finish import finish_fields
 from .geometry import make_record
-from .plan import compile_kernel, compute_dtype
+from .plan import as_bias, compile_kernel, compute_dtype
 from .separable import with_passes
-from .vectors import F32, F64, ITEMSIZE, storage_code
+from .vectors import ITEMSIZE, compute_code, storage_code
 
 __all__ = ["FftPlan", "plan", "workspace"]
 
@@ -105,9 +105,7 @@ class FftPlan:
         out: NDArray[Any],
     ) -> None:
         """Compute into `out`."""
-        if bias is None:
-            bias = np.zeros(self.problem.out_channels, self.compute)
-        bias = np.ascontiguousarray(bias, self.compute)
+        bias = as_bias(bias, np.zeros(self.problem.out_channels, self.compute))
         total = self.blocks.per_image * self.problem.batch
         for first in range(0, total, self.blocks.per_round):
             count = min(self.blocks.per_round, total - first)
@@ -155,7 +153,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan
     from scipy import fft
 
     storage = storage_code(problem.dtype)
-    code = F64 if storage == F64 else F32
+    code = compute_code(storage)
     lanes, blocks = device.lanes(ITEMSIZE[code]), choose(problem, device)[1]
     fields = finish_fields(binding, direct=False, clamped=False)
     for name, values in (("f", blocks.lengths), ("step", blocks.steps), ("blocks", blocks.counts)):

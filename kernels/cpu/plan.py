@@ -23,6 +23,7 @@ from . import jit, pool
 __all__ = [
     "CpuPlan",
     "Stage",
+    "as_bias",
     "compile_kernel",
     "compute_dtype",
     "in_weight_order",
@@ -49,6 +50,15 @@ def compile_kernel(function: Callable[..., None], *key: Hashable) -> int:
 def compute_dtype(dtype: str) -> type[np.floating[Any]]:
     """Return the NumPy type of sums and packed operands."""
     return np.float64 if dtype == "float64" else np.float32
+
+
+def as_bias(bias: NDArray[Any] | None, zeros: NDArray[Any]) -> NDArray[Any]:
+    """Return the bias as one run of memory of the zeros' type, the zeros where there is none."""
+    if bias is None:
+        return zeros
+    if bias.dtype != zeros.dtype or not bias.flags.c_contiguous:
+        return np.ascontiguousarray(bias, zeros.dtype)
+    return bias
 
 
 def in_weight_order(problem: ConvProblem, binding: Binding) -> bool:
@@ -142,7 +152,6 @@ class CpuPlan:
     addresses: tuple[int, ...] = field(init=False)
     pack_workers: int = field(init=False)
     pack_address: int = field(init=False)
-    bias_dtype: np.dtype[Any] = field(init=False)
     no_bias: NDArray[Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -158,7 +167,6 @@ class CpuPlan:
             "addresses": tuple(job.ctypes.data for job in jobs),
             "pack_workers": pack_workers,
             "pack_address": pack_job.ctypes.data,
-            "bias_dtype": np.dtype(self.compute),
             "no_bias": np.zeros(self.bias_size, self.compute),
         }
         for name, value in values.items():
@@ -184,10 +192,7 @@ class CpuPlan:
         out: NDArray[Any],
     ) -> None:
         """Compute into `out`."""
-        if bias is None:
-            bias = self.no_bias
-        elif bias.dtype != self.bias_dtype or not bias.flags.c_contiguous:
-            bias = np.ascontiguousarray(bias, self.compute)
+        bias = as_bias(bias, self.no_bias)
         operands = (x, packed, bias, residual, out, _workspace(self.workspace_bytes))
         for job in self.addresses:
             pool.run(job, self.workers, operands)
