@@ -216,13 +216,14 @@ def _make_copy_step(lanes: int, storage: int, panel: int) -> Any:
     def copy_pair(
         address: int, xc: int, following: int, step: int, mask: int, pair: int, target: int
     ) -> None:
-        there = min(following, 1)
+        there = min(following, 1)  # else the empty load stays where no other thread writes
         if step == item:
             first = load_masked(address, mask, storage, lanes)
-            second = load_masked(address + xc, mask * there, storage, lanes)
+            second = load_masked(address + xc * there, mask * there, storage, lanes)
             store(target, merge_bits(low_half(first), second), F32)
         elif step == 2 * item:
-            first, second = read_second(address, pair), read_second(address + xc, pair * there)
+            first = read_second(address, pair)
+            second = read_second(address + xc * there, pair * there)
             store(target, merge_bits(low_half(first), second), F32)
         else:
             copy_apart(address, xc, following, step, mask, pair, target)
