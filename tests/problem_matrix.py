@@ -110,6 +110,9 @@ def strides_and_dilations() -> Iterator[ConvProblem]:
     yield problem((3, 17), (31, 50), 7, stride=2, padding=3)
     yield problem((3, 33), (35, 35), 11, stride=4)
     yield problem((17, 9), (70,), 5, stride=3, padding=2)
+    yield problem((2, 17), (900,), 7, stride=2, padding=3)  # several parts of a row
+    yield problem((1, 24), (700,), 10, stride=5)
+    yield problem((3, 20), (6, 150), (3, 10), stride=(1, 2), padding=1)
     yield problem((5, 8), (7, 8, 9), 3, stride=2, padding=1)
     yield problem((6, 6), (7, 8, 19), 3, stride=(1, 2, 3), padding=1, groups=6)
     yield problem((17, 33), (33, 33), 3, dilation=6, padding=6)  # a row ends amid its sub-grids

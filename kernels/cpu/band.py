@@ -21,7 +21,7 @@ from .pack import make_copy_vector, pair_mask
 from .simd import range_mask
 from .vectors import ITEMSIZE
 
-__all__ = ["BAND_FIELDS", "make_copy_band"]
+__all__ = ["BAND_FIELDS", "make_copy_band", "make_copy_row"]
 
 #: Fields of a geometry that say how the copy lies: byte distances, and what is copied at once.
 BAND_FIELDS = (
@@ -39,11 +39,12 @@ BAND_FIELDS = (
 
 
 @functools.cache
-def make_copy_band(lanes: int, storage: int, compute: int) -> Any:
-    """Return a function that copies `rows` x `cols` positions of all channels and planes.
+def make_copy_row(lanes: int, storage: int, compute: int) -> Any:
+    """Return a function that copies `cols` columns of one row from column `w0` on.
 
-    ``(d0, h0, w0)`` is the first position, which may lie outside the input. Whole vectors are
-    stored, so the copy needs one vector of room behind it.
+    `source` is the address of that column, which may lie outside the input; `inside` tells whether
+    the row is one of the input. Whole vectors are stored, so the copy needs one vector of room
+    behind it.
     """
     size, copy_vector = ITEMSIZE[compute], make_copy_vector(lanes, storage, compute)
 
@@ -75,6 +76,18 @@ def make_copy_band(lanes: int, storage: int, compute: int) -> Any:
                 source + phase * g.xw, g.copy_step, low * g.unit, high * g.unit, count * g.unit,
                 target + phase * g.band_p,
             )  # fmt: skip
+
+    return copy_row
+
+
+@functools.cache
+def make_copy_band(lanes: int, storage: int, compute: int) -> Any:
+    """Return a function that copies `rows` x `cols` positions of all channels and planes.
+
+    ``(d0, h0, w0)`` is the first position, which may lie outside the input. Whole vectors are
+    stored, so the copy needs one vector of room behind it.
+    """
+    copy_row = make_copy_row(lanes, storage, compute)
 
     @numba.njit
     def copy_band(

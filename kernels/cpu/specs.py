@@ -26,6 +26,7 @@ from . import (
     fast_fir_sizes,
     fft_sizes,
     pixel_cuts,
+    winograd_1d_blocks,
     winograd_costs,
 )
 
@@ -343,6 +344,18 @@ SPECS = (
         tolerance=_TOLERANCE,
     ),
     *(_winograd_spec(m) for m in (2, 3, 4, 6)),
+    KernelSpec(
+        name="cpu.winograd_1d",
+        op="conv",
+        device="cpu",
+        reasons=winograd_1d_blocks.reasons,
+        cost=winograd_1d_blocks.seconds,
+        target="fastconv.kernels.cpu.winograd_1d:plan",
+        workspace=_workspace("winograd_1d"),
+        tolerance=winograd_costs.TOLERANCE,
+        exact=False,
+        pack_cost=winograd_1d_blocks.pack_seconds,
+    ),
     KernelSpec(
         name="cpu.fast_fir",
         op="conv",

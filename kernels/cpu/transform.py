@@ -4,8 +4,8 @@ A transform in several dimensions is one matrix applied along each axis in turn.
 takes a line of vectors (lane = tile), multiplies it by a constant matrix in registers and writes
 the line back; the matrices (cook_toom.py) are written out as multiply-adds. Rows of a matrix that
 belong to a pair of opposite points share their work: the even and the odd part are formed once, and
-the rows are their sum and difference. Each matrix is compiled once, and kernels call it by address:
-a new kernel size costs tenths of a second.
+the rows are their sum and difference; columns that do are added and subtracted first. Each matrix
+is compiled once, and kernels call it by address: a new kernel size costs tenths of a second.
 
 Reading tiles from an image row needs no gather: with ``step = stride m`` elements from one tile to
 the next, step vectors of contiguous elements are split into their phases by shuffles. Elements of a
@@ -78,8 +78,33 @@ def _weighted_sum(builder: Any, coefficients: list[Fraction], x: list[Any]) -> A
     return total
 
 
+def _fold_pairs(builder: Any, matrix: Matrix, x: list[Any]) -> tuple[Matrix, list[Any]]:
+    """Add and subtract neighbours whose columns are equal but for signs: the same product, less.
+
+    Columns of A^T that belong to a pair of opposite points are such: half the multiply-adds.
+    """
+    columns: list[tuple[Fraction, ...]] = []
+    folded: list[Any] = []
+    j = 0
+    while j < len(x):
+        here = tuple(row[j] for row in matrix)
+        there = tuple(row[j + 1] for row in matrix) if j + 1 < len(x) else ()
+        opposite = [abs(a) == abs(b) for a, b in zip(here, there, strict=False)]
+        if there and all(opposite) and here != there:
+            even = tuple(a if a == b else Fraction(0) for a, b in zip(here, there, strict=True))
+            columns += [even, tuple(a - e for a, e in zip(here, even, strict=True))]
+            folded += [builder.fadd(x[j], x[j + 1]), builder.fsub(x[j], x[j + 1])]
+            j += 2
+        else:
+            columns.append(here)
+            folded.append(x[j])
+            j += 1
+    return tuple(zip(*columns, strict=True)), folded
+
+
 def apply_matrix(builder: Any, matrix: Matrix, x: list[Any]) -> list[Any]:
     """Multiply a constant matrix by a line of vectors."""
+    matrix, x = _fold_pairs(builder, matrix, x)
     result: list[Any] = []
     row = 0
     while row < len(matrix):

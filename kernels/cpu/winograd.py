@@ -65,7 +65,7 @@ from .winograd_input import STAGE_CHANNELS, make_stage
 from .winograd_rows import copy_tasks, make_copy_rows, source_fields
 from .winograd_tasks import make_kernel
 from .winograd_tiles import Sizes, tile_fields, tile_sizes
-from .winograd_weights import make_pack_kernel
+from .winograd_weights import is_run, make_pack_kernel
 
 __all__ = ["plan", "plan_f2", "plan_f3", "plan_f4", "plan_f6", "workspace"]
 
@@ -184,17 +184,6 @@ def _transforms(sizes: Sizes, lanes: int, source: int, compute: int) -> dict[str
     return found
 
 
-def _is_run(problem: ConvProblem, binding: Binding) -> bool:
-    """Return whether a filter's channels and taps are one run of memory."""
-    expected = ITEMSIZE[storage_code(problem.dtype)]
-    sizes = (problem.in_channels // problem.groups, *problem.kernel_size)
-    for size, stride in zip(reversed(sizes), reversed(binding.weight_strides[1:]), strict=True):
-        if stride != expected and size > 1:
-            return False
-        expected *= size
-    return True
-
-
 def _is_plain(problem: ConvProblem, binding: Binding) -> bool:
     """Return whether outputs need only a bias and a clamp, and rows of the output are runs."""
     clamp = ACTIVATION_CODES[binding.activation] <= LAST_CLAMP
@@ -250,7 +239,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
         "tile": tile_address(tile, compute),
         "plain": int(_is_plain(problem, binding)),
     }
-    fields["weight_is_run"] = int(_is_run(problem, binding))
+    fields["weight_is_run"] = int(is_run(problem, binding))
     fields |= tile_fields(sizes)
     fields |= _transforms(sizes, tile.lanes, compute if fields["copied"] else storage, compute)
     workers = worth_helpers(problem.macs, device.threads)

@@ -12,18 +12,32 @@ from typing import Any
 
 import numba
 
+from fastconv.problem import ConvProblem
+from fastconv.spec import Binding
+
 from .isa import Tile
 from .simd import load_gather, range_mask, store
 from .transform import call_lines
 from .transposes import transpose_block
-from .vectors import ITEMSIZE
+from .vectors import ITEMSIZE, storage_code
 from .winograd_fields import view
 
-__all__ = ["make_pack_kernel"]
+__all__ = ["is_run", "make_pack_kernel", "make_read_taps"]
+
+
+def is_run(problem: ConvProblem, binding: Binding) -> bool:
+    """Return whether a filter's channels and taps are one run of memory."""
+    expected = ITEMSIZE[storage_code(problem.dtype)]
+    sizes = (problem.in_channels // problem.groups, *problem.kernel_size)
+    for size, stride in zip(reversed(sizes), reversed(binding.weight_strides[1:]), strict=True):
+        if stride != expected and size > 1:
+            return False
+        expected *= size
+    return True
 
 
 @functools.cache
-def _make_read_taps(lanes: int, storage: int, compute: int) -> Any:
+def make_read_taps(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that brings `rows` filters' taps of some channels into lanes."""
     item, line = ITEMSIZE[storage], lanes * ITEMSIZE[compute]
 
@@ -55,7 +69,7 @@ def make_pack_kernel(tile: Tile, storage: int, compute: int) -> Any:
     """Return the task that transforms the weights of one panel for `lanes` input channels."""
     nr, lanes, size = tile.nr, tile.lanes, ITEMSIZE[compute]
     line = lanes * size
-    read_taps = _make_read_taps(lanes, storage, compute)
+    read_taps = make_read_taps(lanes, storage, compute)
 
     @numba.njit
     def transform(g: Any, taps: int, lines: int, u: int, e_step: int) -> None:

@@ -1,0 +1,250 @@
+"""Which transform and which tasks `cpu.winograd_1d` takes for a problem, by counting cycles.
+
+With a stride s the taps of one remainder modulo s meet every s-th sample: a *phase*. All phases are
+padded to as many taps, and longer ones are cut into *pieces* of r taps, so that one F(m, r) serves
+them all and their products meet in the same sums::
+
+    7 taps, stride 2    phase 0: 0 2 4 6    phase 1: 1 3 5 -     F(4, 4): 2 x 7 products for 28
+    5 taps, stride 1    pieces: 0 1 2, 3 4 -                     F(4, 3): 2 x 6 products for 20
+
+Nothing here is compiled, so that the dispatcher can ask for the count as well.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import DeviceInfo
+
+__all__ = [
+    "Blocks",
+    "band_extent",
+    "choose_blocks",
+    "pack_seconds",
+    "reasons",
+    "row_pieces",
+    "seconds",
+]
+
+#: Outputs of a Winograd tile; fewer where a vector has fewer lanes.
+_OUTPUTS = 4
+#: Taps of a piece: more would take more sums than there are registers.
+_TAPS = (2, 3, 4)
+#: Longest sum of products. Of random layers with so many the largest errors were 3.4e-6 of the
+#: largest output for pieces of two taps, 2.5e-6 for three and 5.9e-6 for four; half as much for a
+#: quarter of them.
+_MOST_STEPS = 1024
+#: Cycles of an output vector beside its products: the way back and the store; a way through L1; and
+#: a transposition into whole lines of memory, or into parts of lines, which those of other channels
+#: push out of L1 before they are whole.
+_OUTPUT_CYCLES, _FINISH_CYCLES, _TURN_CYCLES, _PARTS_CYCLES = 5.0, 10.0, 3.0, 13.0
+#: Bytes a cycle from L2, of what does not stay in half of L1; and from L3, to each core.
+_L2_BYTES, _L3_BYTES = 22, 16
+#: Cycles to take a task, and to begin a row of a panel.
+_TASK_CYCLES, _ROW_CYCLES = 1500, 60
+#: Cycles of a vector of the padded row, contiguous or gathered, and of one element of a block of
+#: tiles.
+_COPY_CYCLES, _GATHER_CYCLES, _ELEMENT_CYCLES = 4, 24, 8
+#: Seconds of one element of the transformed weight.
+_PACK_SECONDS = 0.36e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """F(m, r) along the width, its pieces, and the tasks.
+
+    Parameters
+    ----------
+    m, r : int
+        Outputs of a Winograd tile, and taps of a piece.
+    kernel, stride : int
+        Of the width.
+    lanes : int
+        Elements of a vector: Winograd tiles of a block, and pixels and channels of a register tile.
+    band_rows, band_blocks : int
+        Output rows of one task, and blocks across them.
+    cycles : float
+        Predicted for the busiest thread.
+    """
+
+    m: int
+    r: int
+    kernel: int
+    stride: int
+    lanes: int
+    band_rows: int = 1
+    band_blocks: int = 1
+    cycles: float = math.inf
+
+    @property
+    def n(self) -> int:
+        """Elements of a Winograd tile."""
+        return self.m + self.r - 1
+
+    @property
+    def pieces(self) -> int:
+        """Pieces of the taps, over all phases."""
+        return len(row_pieces(self.kernel, self.stride, self.r))
+
+    @property
+    def pixels(self) -> int:
+        """Output pixels of a block."""
+        return self.m * self.lanes
+
+    @property
+    def reads(self) -> int:
+        """Samples of a tile, rounded up to those from which its neighbours begin."""
+        step = self.m * self.stride
+        last = max(
+            phase + self.stride * (first + self.n - 1)
+            for phase, first in row_pieces(self.kernel, self.stride, self.r)
+        )
+        return -(-(last + 1) // step) * step
+
+
+def row_pieces(kernel: int, stride: int, r: int) -> list[tuple[int, int]]:
+    """Return the phase of each piece of a row's taps, and its first tap in that phase."""
+    return [
+        (phase, first)
+        for phase in range(min(stride, kernel))
+        for first in range(0, -(-(kernel - phase) // stride), r)
+    ]
+
+
+def reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    """Return why the kernel can not run a problem."""
+    sentences = []
+    if problem.kernel_size[-1] <= problem.stride[-1]:
+        sentences.append(
+            f"wants two taps of a phase at least; {problem.kernel_size[-1]} taps across with a "
+            f"stride of {problem.stride[-1]} have one"
+        )
+    else:
+        steps = _steps(problem, _transform(problem, device))
+        if steps > _MOST_STEPS:
+            sentences.append(
+                f"would sum {steps} transformed products in one go, whose error is too large; at "
+                f"most {_MOST_STEPS}"
+            )
+    if problem.dilation[-1] != 1:
+        sentences.append(f"wants taps side by side; this has dilation {problem.dilation}")
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    channels = problem.out_channels // problem.groups
+    if channels < lanes // 2:
+        sentences.append(
+            f"spreads output channels over {lanes} lanes; a group of {channels} fills less than "
+            "half of them"
+        )
+    return sentences
+
+
+def _steps(problem: ConvProblem, blocks: Blocks) -> int:
+    """Return the products of one sum."""
+    channels = problem.in_channels // problem.groups
+    return channels * math.prod(problem.kernel_size[:-1]) * blocks.pieces
+
+
+def _transform(problem: ConvProblem, device: DeviceInfo) -> Blocks:
+    """Return the F(m, r) with the fewest products, the more exact where two are equal."""
+    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    kernel, stride = problem.kernel_size[-1], problem.stride[-1]
+    found = [Blocks(min(_OUTPUTS, lanes), r, kernel, stride, lanes) for r in _TAPS]
+    return min(found, key=lambda blocks: (blocks.n * blocks.pieces, blocks.r))
+
+
+def band_extent(problem: ConvProblem, rows: int) -> tuple[int, int]:
+    """Return the planes and rows of input under `rows` output rows."""
+    kernel, stride, dilation = (
+        (1, *axis)[-2] for axis in (problem.kernel_size, problem.stride, problem.dilation)
+    )
+    planes = math.prod(problem.kernel_size[:-2])
+    return planes, (rows - 1) * stride + (kernel - 1) * dilation + 1
+
+
+def _halvings(number: int) -> list[int]:
+    """Return `number`, half of it, and so on down to 1."""
+    found = [number]
+    while found[-1] > 1:
+        found.append(-(-found[-1] // 2))
+    return found
+
+
+def _splits(problem: ConvProblem, blocks: Blocks) -> Iterator[Blocks]:
+    """Yield the ways of cutting the output into tasks."""
+    across = max(1, -(-problem.out_size[-1] // blocks.pixels))
+    for rows in _halvings(max(1, (1, *problem.out_size)[-2])):
+        for part in _halvings(across) if rows == 1 else [across]:
+            yield replace(blocks, band_rows=rows, band_blocks=part)
+
+
+def _tile_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> float:
+    """Return the cycles of a register tile: multiply-adds or loads, and its outputs."""
+    steps, size = _steps(problem, blocks), 8 if problem.dtype == "float64" else 4
+    wide, tiles = device.vector_bytes == 64, blocks.lanes // blocks.m
+    products = tiles * (1.0 if wide else 0.5) * (1.0 if device.fma else 2.0)
+    loads = 1 + tiles / 2 if wide else (1 + tiles) / 2
+    output = _OUTPUT_CYCLES
+    if problem.layout != "channels_last":
+        output += _TURN_CYCLES if wide else _PARTS_CYCLES
+    if problem.dtype not in ("float32", "float64"):
+        output += _FINISH_CYCLES
+    cycles = steps * max(blocks.n * max(products, loads), 4.0) + blocks.lanes * output
+    # U of a panel and V of a register tile, where they outgrow L1.
+    operands = steps * blocks.n * (blocks.lanes + tiles) * size
+    return max(cycles, (operands - device.l1 // 2) / _L2_BYTES)
+
+
+def _count(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> float:
+    """Return the cycles of the busiest thread."""
+    size, lanes = 8 if problem.dtype == "float64" else 4, blocks.lanes
+    channels, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    planes, rows = band_extent(problem, blocks.band_rows)
+    lines = channels * planes * rows * blocks.band_blocks
+    held = lines * blocks.pieces * blocks.n * lanes * size
+    if held > device.l2 // 2 and (blocks.band_rows > 1 or blocks.band_blocks > 1):
+        return math.inf
+    panels, width = -(-k // lanes), problem.out_size[-1]
+    tiles = min(blocks.band_blocks * blocks.m, -(-width // lanes))
+    row = tiles * _tile_cycles(problem, blocks, device) + _ROW_CYCLES
+    copy = _COPY_CYCLES if problem.layout == "channels_first" else _GATHER_CYCLES
+    line = blocks.pieces * blocks.n * _ELEMENT_CYCLES
+    line += blocks.m * blocks.stride * (copy + _ELEMENT_CYCLES)
+    task = panels * blocks.band_rows * row + lines * line + _TASK_CYCLES
+    weights = panels * _steps(problem, blocks) * blocks.n * lanes * size
+    if weights > device.l2 // 2:
+        task += weights / _L3_BYTES
+    tasks = problem.batch * problem.groups * math.prod(problem.out_size[:-2])
+    tasks *= -(-(1, *problem.out_size)[-2] // blocks.band_rows)
+    tasks *= -(-width // (blocks.band_blocks * blocks.pixels))
+    return -(-tasks // device.threads) * task
+
+
+@functools.lru_cache(1024)
+def choose_blocks(problem: ConvProblem, device: DeviceInfo) -> Blocks:
+    """Return the transform, and the tasks whose busiest thread ends first."""
+    shape = _transform(problem, device)
+    counted = [
+        replace(blocks, cycles=_count(problem, blocks, device))
+        for blocks in _splits(problem, shape)
+    ]
+    return min(counted, key=lambda blocks: blocks.cycles)
+
+
+def seconds(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Return the time of the cycles, or of the bytes where they take longer."""
+    elements = math.prod(problem.x_shape) + math.prod(problem.out_shape)
+    moved = problem.itemsize * (elements + math.prod(problem.weight_shape))
+    return max(choose_blocks(problem, device).cycles / 3.6e9, moved / 20e9) + 2e-6
+
+
+def pack_seconds(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Count the elements of the transformed weight."""
+    blocks = _transform(problem, device)
+    rows = math.prod(problem.weight_shape[:-1])
+    size = 8 if problem.dtype == "float64" else 4
+    elements = rows * blocks.pieces * blocks.n
+    return elements * (size / 4) * _PACK_SECONDS / device.threads + 1e-6
