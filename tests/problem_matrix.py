@@ -98,6 +98,10 @@ def kernel_sizes() -> Iterator[ConvProblem]:
     yield problem((3, 3), (30, 40), 17, padding=8, groups=3, stride=2)
     yield problem((17, 17), (14, 14), 7, padding=3, groups=17)
     yield problem((19, 19), (200,), 31, padding=15, groups=19)
+    # one dimension, folded into rows: sub-grids, several panels of tiles, groups, channels last
+    yield problem((17, 20), (300,), 9, padding=20, dilation=5)
+    yield problem((6, 34), (90,), 16, padding=8, groups=2, batch=2)
+    yield problem((5, 9), (70,), 11, padding=((4, 7),), layout="channels_last")
 
 
 def strides_and_dilations() -> Iterator[ConvProblem]:
