@@ -147,7 +147,11 @@ def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     """Count the cycles of the cut, and bytes where operands do not fit the cores' L2."""
     cycles = cuts.cut_cycles(problem, device)
     if problem.out_channels == problem.groups == problem.in_channels:
-        in_place = problem.layout == "channels_last" and pixel_cuts.map_cycles(problem, device)
+        in_place = problem.layout == "channels_last" and min(
+            pixel_cuts.map_cycles(problem, device) or math.inf,
+            cuts.interleaved_cycles(problem, device),
+        )
+        in_place = in_place if in_place < math.inf else 0.0
         cycles = in_place or min(cycles, pixel_cuts.block_cycles(problem, device))
     else:
         in_place = 0.0
