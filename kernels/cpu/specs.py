@@ -93,8 +93,12 @@ def _im2col_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     return _count_seconds(problem, device, counts.im2col_count)
 
 
+#: What turned sums cost beside their count: 1x1 layers took 1.0 to 1.24 times as long.
+_TURNED = 1.08
+
+
 def _swapped_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
-    return _count_seconds(problem, device, counts.swapped_count)
+    return _TURNED * _count_seconds(problem, device, counts.swapped_count)
 
 
 #: Regions of the output with taps of their own; more would be too thin to fill vectors.
@@ -131,7 +135,8 @@ _MOST_PLANES = 64
 #: Bytes a second from L3 and from memory, both cores; the output is also read before it is written.
 _L3_BANDWIDTH, _MEMORY_BANDWIDTH = 110e9, 45e9
 #: Output channels of a group beyond which their blocks read the rows again and again, and write to
-#: many places in turn: first layers of 24 to 64 took 1.15 to 1.8 times the cycles counted.
+#: many places in turn: first layers of 24 to 64 took 1.15 to 1.8 times the cycles counted. With a
+#: kernel's depth there is more arithmetic for each place, and the count is right.
 _FEW_OUTPUTS, _REREAD = 16, 1.3
 #: Seconds that a call of a window kernel takes beside its arithmetic.
 _WINDOW_CALL = 8e-6
@@ -169,7 +174,7 @@ def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     else:
         memory = traffic / _L3_BANDWIDTH if traffic > device.l2 * device.threads else 0.0
     seconds = max(_vector_seconds(cycles * problem.batch, device), memory)
-    many = problem.out_channels // problem.groups > _FEW_OUTPUTS
+    many = problem.out_channels // problem.groups > _FEW_OUTPUTS and problem.ndim < 3
     return seconds * (_REREAD if many else 1.0) + _WINDOW_CALL
 
 
