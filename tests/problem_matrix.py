@@ -98,6 +98,10 @@ def kernel_sizes() -> Iterator[ConvProblem]:
     yield problem((3, 3), (30, 40), 17, padding=8, groups=3, stride=2)
     yield problem((17, 17), (14, 14), 7, padding=3, groups=17)
     yield problem((19, 19), (200,), 31, padding=15, groups=19)
+    # one dimension, folded into rows: sub-grids, several panels of tiles, groups, channels last
+    yield problem((17, 20), (300,), 9, padding=20, dilation=5)
+    yield problem((6, 34), (90,), 16, padding=8, groups=2, batch=2)
+    yield problem((5, 9), (70,), 11, padding=((4, 7),), layout="channels_last")
 
 
 def strides_and_dilations() -> Iterator[ConvProblem]:
@@ -139,6 +143,12 @@ def groups_batches_and_pads() -> Iterator[ConvProblem]:
         yield problem(pair, (9, 31), 3, padding=1, groups=channels)
         yield problem(pair, (9, 31), 3, padding=1, groups=channels, layout="channels_last")
         yield problem(pair, (33,), 5, padding=2, groups=channels)
+    # few channels side by side: a pattern that ends amid a vector, in each of two strips
+    for channels in (2, 3, 5, 12):
+        pair, few = (channels, channels), {"groups": channels, "layout": "channels_last"}
+        yield problem(pair, (14, 50), 5, padding=2, batch=2, **few)
+        yield problem(pair, (12, 27), 3, dilation=2, padding=((0, 3), (2, 1)), **few)
+    yield problem((3, 3), (4, 9, 21), 3, padding=1, groups=3, layout="channels_last")
     yield problem((5, 10), (5, 6, 7), 3, padding=1, groups=5)
     for batch in (0, 1, 3):
         yield problem((5, 17), (7, 14), 3, batch=batch, padding=1)

@@ -40,8 +40,8 @@ _BLOCK_SHARE = 2
 _KEPT_SHARE = 0.75
 #: Cycles from one multiply-add to the next on the same sum.
 _LATENCY = 4
-#: Cycles of a tile beside its products: the call, the start and the stores.
-_TILE = 60
+#: Cycles of a tile beside its products: the call, the start and the stores, which wait for L3.
+_TILE = 110
 #: Cycles of a task beside its tiles.
 _TASK = 1500
 #: Cycles of a row of C that ends within the map: what was fetched ahead of it is another thread's.

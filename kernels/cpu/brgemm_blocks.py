@@ -23,9 +23,12 @@ _TILE_CYCLES = 60
 #: Cycles to take a task and to begin its loops.
 _TASK_CYCLES = 1500
 #: Cycles a vector of the copied band.
-_COPY_CYCLES = 4
-#: Bytes a cycle and core from beyond L2.
-_STREAM_BYTES = 8
+_COPY_CYCLES = 8
+#: Bytes of weights a cycle and core from beyond L2, next to arithmetic that hides most of them.
+_STREAM_BYTES = 24
+#: What it costs that channels lie a multiple of so many bytes apart, where nothing but channels is
+#: summed in a row: a tile's pixels share few sets of L1.
+_L1_STRIDE, _CONFLICT = 256, 1.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +123,14 @@ def _mean_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> fl
     along, across = (width, k) if blocks.side == PIXEL_ROWS else (k, width)
     row_tiles = -(-along // blocks.rows)
     vector_tiles = -(-across // (blocks.nv * blocks.lanes))
-    total = 0.0
+    size = 8 if problem.dtype == "float64" else 4
+    in_place = problem.layout == "channels_first" and max(problem.kernel_size[-2:]) == 1
+    apart = in_place and math.prod(problem.in_size) * size % _L1_STRIDE == 0
+    apart = apart and blocks.side == PIXEL_ROWS
+    conflict, total = _CONFLICT if apart else 1.0, 0.0
     for rows, row_count in ((blocks.rows, row_tiles - 1), (blocks.row_tail, 1)):
         for nv, count in ((blocks.nv, vector_tiles - 1), (blocks.vector_tail, 1)):
-            cycles = steps * _step_cycles(rows, nv, blocks.side, device)
+            cycles = conflict * steps * _step_cycles(rows, nv, blocks.side, device)
             cycles += _tile_cycles(problem, blocks, rows, nv, steps)
             total += row_count * count * cycles
     return total / (row_tiles * vector_tiles)

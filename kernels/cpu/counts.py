@@ -14,6 +14,9 @@ __all__ = ["direct_likely", "im2col_count", "in_place_likely", "swapped_count"]
 
 #: Cycles to place a chunk for one tap.
 _PLACE = 30
+#: Cycles that a vector of a strided row waits for a large input, of which it takes every other
+#: element; shared by the taps that meet it.
+_WAIT = 36
 
 
 def in_place_likely(problem: ConvProblem) -> bool:
@@ -43,6 +46,9 @@ def _pack_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
         vector = 4.0 + 2.0 * lanes  # gathered
     else:
         vector = 6.0 if step == 1 else 9.0
+        outgrows = math.prod(problem.x_shape[1:]) * problem.itemsize > device.l2 * device.threads
+        if step > 1 and outgrows:
+            vector += _WAIT / math.prod(problem.kernel_size)
     # Where a chunk of a tap begins is worked out once for all channels.
     vector += _PLACE / channels
     width = max(1, problem.out_size[-1])

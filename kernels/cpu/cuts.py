@@ -12,17 +12,30 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
-__all__ = ["Cut", "alone", "cut", "cut_cycles", "rows_met", "widths"]
+__all__ = [
+    "Cut",
+    "alone",
+    "cut",
+    "cut_cycles",
+    "interleaved",
+    "interleaved_cycles",
+    "pattern_period",
+    "pattern_vectors",
+    "rows_met",
+    "widths",
+]
 
 #: Most taps, and most multiply-adds of a step, that are written out.
 _UNROLLED_TAPS, _UNROLLED_WORK = 169, 700
+#: What it costs that weights of interleaved channels are vectors: three loads serve four vectors.
+_PATTERN = 1.2
 #: Cycles that a step of a strip costs beside its arithmetic.
 _STEP = 6
 
@@ -164,3 +177,44 @@ def cut_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     way = cut(problem, device, 8 if problem.dtype == "float64" else 4)
     planes = math.prod(problem.kernel_size[:-2]) * problem.in_channels
     return way.cycles * math.prod(problem.out_size[:-1]) * planes
+
+
+def pattern_period(channels: int, lanes: int) -> int:
+    """Return after how many vectors interleaved channels repeat, 0 for a single channel."""
+    return math.lcm(channels, lanes) // lanes if channels > 1 else 0
+
+
+def pattern_vectors(period: int) -> int:
+    """Return the vectors of one tap of interleaved channels: a period from each of its vectors."""
+    return 2 * period - 1
+
+
+def interleaved(problem: ConvProblem, device: DeviceInfo) -> ConvProblem | None:
+    """Return a depthwise problem as one channel whose rows hold all channels side by side."""
+    size, channels = 8 if problem.dtype == "float64" else 4, problem.groups
+    lanes = device.lanes(size)
+    depthwise = problem.in_channels == problem.out_channels == channels
+    if (
+        not depthwise
+        or not 1 < channels < lanes
+        or problem.stride[-1] != 1
+        or size != problem.itemsize
+    ):
+        return None
+    vectors = pattern_vectors(pattern_period(channels, lanes)) * math.prod(problem.kernel_size)
+    if vectors * lanes * size > device.l1 // 2:
+        return None
+    low, high = problem.padding[-1]
+    row = replace(
+        problem, in_channels=1, out_channels=1, groups=1, layout="channels_first",
+        in_size=(*problem.in_size[:-1], problem.in_size[-1] * channels),
+        padding=(*problem.padding[:-1], (low * channels, high * channels)),
+        dilation=(*problem.dilation[:-1], problem.dilation[-1] * channels),
+    )  # fmt: skip
+    return row if cut(row, device, size).rows == 0 else None
+
+
+def interleaved_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Return the cycles of one image whose channels are interleaved, infinite if it is not one."""
+    row = interleaved(problem, device)
+    return math.inf if row is None else _PATTERN * cut_cycles(row, device)

@@ -9,6 +9,7 @@ in the lanes                   where                                    3x3, cyc
 =============================  =======================================  =====================
 pixels of a row                stencil.py in place; sliding.py a copy   9 multiply, 6 load
 channels, as they lie          depthwise_channels_last.py               9 multiply, 3 load
+pixels x channels              interleaved.py: few channels             9 multiply, 13 load
 channels, turned into lanes    depthwise_blocks.py: small maps, long    9, and 25 for turning
                                signals, kernels as large as the map
 =============================  =======================================  =====================
@@ -23,9 +24,9 @@ from __future__ import annotations
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from . import depthwise_blocks, depthwise_channels_last, sliding, stencil
-from .cuts import cut_cycles
-from .pixel_cuts import block_cycles
+from . import depthwise_blocks, depthwise_channels_last, interleaved, sliding, stencil
+from .cuts import cut_cycles, interleaved_cycles
+from .pixel_cuts import block_cycles, map_cycles
 from .plan import CpuPlan
 
 __all__ = ["plan", "workspace"]
@@ -44,6 +45,10 @@ def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding."""
+    if interleaved.fits(problem, binding, device):
+        mixed, apart = interleaved_cycles(problem, device), map_cycles(problem, device)
+        if mixed < (apart or mixed + 1):
+            return interleaved.plan(problem, binding, device)
     if depthwise_channels_last.fits(problem, binding, device):
         return depthwise_channels_last.plan(problem, binding, device)
     if _turns(problem, device) and depthwise_blocks.fits(problem, binding, device):

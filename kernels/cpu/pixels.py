@@ -111,7 +111,7 @@ class _PixelStrip(_Pixels, Strip):
     def __init__(self, builder: Any, args: Any, shape: Sequence[int]) -> None:
         (self.kh, self.kw, self.down, nv, self.lanes, self.sw, self.dilation, self.low, self.high,
          self.alone, self.kept, self.masked, storage) = shape  # fmt: skip
-        self.height, self.block, self.shifted = -(-self.kh // self.down), 1, 0
+        self.height, self.block, self.shifted, self.period = -(-self.kh // self.down), 1, 0, 0
         self.weights: dict[tuple[int, int], list[Any]] = {}
         code = F64 if storage == F64 else F32
         super(Strip, self).__init__(builder, args, code, [self.lanes] * nv)

@@ -29,6 +29,7 @@ from typing import Any
 from llvmlite import ir
 from numba.extending import intrinsic
 
+from .cuts import pattern_vectors
 from .vectors import I32, I64, broadcast, call, fmuladd, load_vector
 from .window import Sums, Window, emit_window
 
@@ -53,7 +54,7 @@ class Strip(Window):
 
     def __init__(self, builder: Any, args: Any, shape: Sequence[int]) -> None:
         (self.kh, self.kw, self.down, nv, self.lanes, tail, self.block, self.source, self.dense,
-         self.shifted, self.alone, self.kept, self.masked, code) = shape  # fmt: skip
+         self.shifted, self.alone, self.kept, self.masked, self.period, code) = shape  # fmt: skip
         self.height = -(-self.kh // self.down)
         self.weights: dict[tuple[int, int], list[Any]] = {}
         self.flags: dict[tuple[int, int], Any] = {}
@@ -61,6 +62,28 @@ class Strip(Window):
         # One pair of vectors for all taps: they reach no further than into the next vector.
         self.paired = self.source == PAIRS and self.dense and 2 * (self.kw // 2) <= tail
         super().__init__(builder, args, code, [self.lanes] * (nv - 1) + [tail])
+
+    def weight(self, base: Any, block: int, tap: Any) -> list[Any]:
+        """Return a weight for each vector: one number, or what interleaved channels make of it."""
+        if not self.period:
+            return super().weight(base, block, tap)
+        step = I64(pattern_vectors(self.period) * self.lanes * self.size)
+        return self.pattern(self.at(base, (tap, step)))
+
+    def initial(self, block: int) -> list[Any]:
+        """Return what the sums of one output row start from, likewise."""
+        return self.pattern(self.arg["bias"]) if self.period else super().initial(block)
+
+    def pattern(self, base: Any) -> list[Any]:
+        """Load the vectors of interleaved channels, each of which comes back after a period."""
+        found: list[Any] = []
+        for j, width in enumerate(self.widths):
+            at = self.builder.gep(base, [I64(j % self.period * self.lanes * self.size)])
+            known = j >= self.period and width == self.lanes
+            found.append(
+                found[j - self.period] if known else load_vector(self.builder, at, width, self.code)
+            )
+        return found
 
     def place(self, j: int) -> tuple[int, int]:
         """Return the first lane and the width of vector `j`; there may be one after the last."""
@@ -267,6 +290,7 @@ def rolling_strip(
         (`COPY`, `DENSE`, `PAIRS`); 1 for a horizontal dilation of 1; 1 to make most taps' vectors
         by shuffles (of full vectors, `DENSE`); what there is one of (`Window.alone`); 1 to keep all
         weights in registers; vectors that may reach over a side (bits: 1 the first, 2 the last,
-        4 all); storage code.
+        4 all); vectors after which interleaved channels repeat, 0 where lanes are of one channel;
+        storage code.
     """
     return emit_window(Strip, shape)

@@ -188,6 +188,7 @@ def _layout(problem: ConvProblem, device: DeviceInfo) -> tuple[Cut, dict[str, in
         "in_h": row_bytes,
         "unit": unit,
         "share": way.share,
+        "tap_bytes": size,
         "to_c": band_rows * sum_row * size,
         "to_h": sum_row * size,
         "band_rows": band_rows,

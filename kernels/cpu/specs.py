@@ -97,8 +97,13 @@ def _im2col_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     )
 
 
+#: What turned sums cost beside their count: 1x1 layers took 1.0 to 1.24 times as long.
+_TURNED = 1.08
+
+
 def _swapped_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
-    return _count_seconds(problem, device, counts.swapped_count, problem.layout == "channels_first")
+    direct = problem.layout == "channels_first"
+    return _TURNED * _count_seconds(problem, device, counts.swapped_count, direct)
 
 
 #: Regions of the output with taps of their own; more would be too thin to fill vectors.
@@ -135,7 +140,8 @@ _MOST_PLANES = 64
 #: Bytes a second from L3 and from memory, both cores; the output is also read before it is written.
 _L3_BANDWIDTH, _MEMORY_BANDWIDTH = 110e9, 45e9
 #: Output channels of a group beyond which their blocks read the rows again and again, and write to
-#: many places in turn: first layers of 24 to 64 took 1.15 to 1.8 times the cycles counted.
+#: many places in turn: first layers of 24 to 64 took 1.15 to 1.8 times the cycles counted. With a
+#: kernel's depth there is more arithmetic for each place, and the count is right.
 _FEW_OUTPUTS, _REREAD = 16, 1.3
 #: Seconds that a call of a window kernel takes beside its arithmetic.
 _WINDOW_CALL = 8e-6
@@ -151,7 +157,11 @@ def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     """Count the cycles of the cut, and bytes where operands do not fit the cores' L2."""
     cycles = cuts.cut_cycles(problem, device)
     if problem.out_channels == problem.groups == problem.in_channels:
-        in_place = problem.layout == "channels_last" and pixel_cuts.map_cycles(problem, device)
+        in_place = problem.layout == "channels_last" and min(
+            pixel_cuts.map_cycles(problem, device) or math.inf,
+            cuts.interleaved_cycles(problem, device),
+        )
+        in_place = in_place if in_place < math.inf else 0.0
         cycles = in_place or min(cycles, pixel_cuts.block_cycles(problem, device))
     else:
         in_place = 0.0
@@ -169,7 +179,7 @@ def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     else:
         memory = traffic / _L3_BANDWIDTH if traffic > device.l2 * device.threads else 0.0
     seconds = max(_vector_seconds(cycles * problem.batch, device), memory)
-    many = problem.out_channels // problem.groups > _FEW_OUTPUTS
+    many = problem.out_channels // problem.groups > _FEW_OUTPUTS and problem.ndim < 3
     return seconds * (_REREAD if many else 1.0) + _WINDOW_CALL
 
 

@@ -25,12 +25,20 @@ import numba
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from .cuts import cut
+from .cuts import cut, pattern_period, pattern_vectors
 from .finish import finish_fields, make_finish_vector
 from .geometry import make_record
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .simd import get_word
-from .strips import FIELDS, TASKS, call_strip, pack_stage, strip_table, view
+from .simd import get_word, load_scalar, store_scalar
+from .strips import (
+    FIELDS,
+    TASKS,
+    call_strip,
+    pack_stage,
+    pattern_kernel,
+    strip_table,
+    view,
+)
 from .vectors import F32, F64, ITEMSIZE, storage_code
 
 __all__ = ["fits", "plan"]
@@ -65,16 +73,27 @@ def _make_kernel(lanes: int, code: int) -> Any:
         for s in range(g.strips):
             call_strip(
                 get_word(g.table, 2 * s), geometry, get_word(g.table, 2 * s + 1),
-                x + (d0 + skipped * g.dd) * g.xd, weight + skipped * g.kh * g.kw * size, bias,
+                x + (d0 + skipped * g.dd) * g.xd,
+                weight + skipped * g.kh * g.kw * g.tap_bytes, bias,
                 out + od * g.yd + first_row * g.yh, first_row * g.sh - g.ph, g.ih, rows, depths,
                 groups,
             )  # fmt: skip
+
+    @numba.njit
+    def spread_bias(g: Any, bias: int, target: int) -> int:
+        """Write the biases of interleaved channels as the vectors that sums start from."""
+        for e in range(g.tap_bytes // size):
+            value = load_scalar(bias + e % g.channels * size, code)
+            store_scalar(target + e * size, value, code)
+        return target
 
     def task(
         geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
         workspace: int, number: int, worker: int,
     ) -> None:  # fmt: skip
         g = view(geometry)
+        if g.period:
+            bias = spread_bias(g, bias, workspace + worker * g.worker_bytes)
         band, rest = number % g.bands, number // g.bands
         slab, chunk = rest % g.slabs, rest // g.slabs
         first_row = band * g.band_rows
@@ -130,12 +149,19 @@ def _tasks(problem: ConvProblem, threads: int) -> dict[str, int]:
     }
 
 
-def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
-    """Prepare the kernel for one problem and one binding that `fits`."""
+def plan(
+    problem: ConvProblem, binding: Binding, device: DeviceInfo, interleaved: int = 1
+) -> CpuPlan:
+    """Prepare the kernel for one problem and one binding that `fits`.
+
+    Rows of one channel may be those of some that are `interleaved` (interleaved.py).
+    """
     code = F64 if problem.dtype == "float64" else F32
     size = ITEMSIZE[code]
+    lanes, period = device.lanes(size), pattern_period(interleaved, device.lanes(size))
+    pattern = pattern_vectors(period) * lanes * size if period else size
     way = cut(problem, device, size)
-    table = strip_table(problem, way, problem.stride[-1], code)
+    table = strip_table(problem, way, problem.stride[-1], code, period)
     tasks = _tasks(problem, device.threads)
     x, out = ((0, 0, *strides[2:])[-3:] for strides in (binding.x_strides, binding.out_strides))
     dilation = (1, 1, *problem.dilation)[-3:]
@@ -151,6 +177,10 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
             "in_h": x[1],
             "unit": dilation[1] if (1, *problem.kernel_size)[-2] > 1 else 1,
             "share": way.share,
+            "tap_bytes": pattern,
+            "period": period,
+            "channels": interleaved,
+            "worker_bytes": pattern,
             "to_c": binding.out_strides[1],
             "to_h": out[1],
             "strips": len(table),
@@ -159,18 +189,19 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         }
     )
     chunks = -(-problem.batch * problem.groups // tasks["items"])
-    lanes = device.lanes(size)
     kernel = compile_kernel(_make_kernel(lanes, code), "stencil", lanes, code)
+    workers, taps = worth_helpers(problem.macs, device.threads), math.prod(problem.weight_shape)
+    plain = pack_stage(problem, binding, code, code)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields.get(name, 0) for name in FIELDS}),
         stages=(Stage(kernel, chunks * tasks["slabs"] * tasks["bands"]),),
-        workers=worth_helpers(problem.macs, device.threads),
-        workspace_bytes=0,
+        workers=workers,
+        workspace_bytes=workers * pattern if period else 0,
         compute=compute_dtype(problem.dtype),
-        bias_size=problem.out_channels,
-        pack_stage=pack_stage(problem, binding, code, code),
+        bias_size=problem.out_channels * interleaved,
+        pack_stage=Stage(pattern_kernel(lanes, code), taps) if period else plain,
         pack_bytes=0,
-        packed_size=math.prod(problem.weight_shape),
-        packing=("plain", code, code),
+        packed_size=taps * pattern // size,
+        packing=("pattern", lanes, code) if period else ("plain", code, code),
         tables=(table,),
     )

@@ -37,6 +37,7 @@ __all__ = [
     "TASKS",
     "call_strip",
     "pack_stage",
+    "pattern_kernel",
     "strip_table",
     "view",
 ]
@@ -62,6 +63,9 @@ FIELDS = (
     "bands",  # tasks along the output height
     "items",  # images and groups of one task
     "slabs",  # in place: tasks along the output depth
+    "tap_bytes",  # from one tap's weights to the next's
+    "period",  # vectors after which interleaved channels repeat, 0 where there is one channel
+    "channels",  # that are interleaved
     "together",  # groups that a strip goes through before the next strip does
     "phase_length",  # of a copy: elements of one phase of a row; then places in the workspace
     "worker_bytes",
@@ -99,7 +103,9 @@ def _masked(
     return int(over(0)) | 2 * int(over(nv - 1))
 
 
-def strip_table(problem: ConvProblem, way: Cut, source: int, code: int) -> NDArray[np.int64]:
+def strip_table(
+    problem: ConvProblem, way: Cut, source: int, code: int, period: int = 0
+) -> NDArray[np.int64]:
     """Compile the strips of a row; return function and first output column of each."""
     kh, kw = (1, *problem.kernel_size)[-2:]
     table = []
@@ -112,7 +118,7 @@ def strip_table(problem: ConvProblem, way: Cut, source: int, code: int) -> NDArr
             dense = int(problem.dilation[-1] == 1)
             function = _strip_loop(
                 (kh, kw, way.down, nv, way.lanes, tail, way.block, source, dense,
-                 int(shifted), alone(problem), int(way.kept), masked, code)
+                 int(shifted), alone(problem), int(way.kept and not period), masked, period, code)
             )  # fmt: skip
         table.append((function, start))
     return np.array(table, np.int64)
@@ -120,7 +126,8 @@ def strip_table(problem: ConvProblem, way: Cut, source: int, code: int) -> NDArr
 
 def _strip_loop(shape: tuple[int, ...]) -> int:
     """Return the address of the loop over strips of one shape (that of `rolling_strip`)."""
-    kh, kw, down, nv, lanes, tail, block, source, dense, shifted, planes, kept, masked, code = shape
+    (kh, kw, down, nv, lanes, tail, block, source, dense, shifted, planes, kept, masked, period,
+     code) = shape  # fmt: skip
     size = ITEMSIZE[code]
 
     def strip_loop(geometry: int, start: int, x: int, weight: int, bias: int, out: int, h0: int,
@@ -129,8 +136,11 @@ def _strip_loop(shape: tuple[int, ...]) -> int:
         low, high = g.low, g.high
         if g.has_residual:
             low, high = -np.inf, np.inf
-        wd = g.kh * g.kw * size
+        wd = g.kh * g.kw * g.tap_bytes
         col0, copied = start * source - g.pw, start * size if source == COPY else 0
+        if period:
+            weight += start // lanes % period * lanes * size
+            bias += start // lanes % period * lanes * size
         for group in range(groups):
             image, first = x + group * g.in_g + copied, group * g.k
             for k in range(first, first + g.k, block):
@@ -143,7 +153,7 @@ def _strip_loop(shape: tuple[int, ...]) -> int:
                         g.to_c, bias + k * size, g.ow - start,
                         (rows - residue + g.share - 1) // g.share, low, high,
                         (kh, kw, down, nv, lanes, tail, block, source, dense, shifted, planes,
-                         kept, masked, code),
+                         kept, masked, period, code),
                     )  # fmt: skip
 
     return int(jit.compile_callback(strip_loop, _SIGNATURE, ("strip", *shape)).address)
@@ -221,6 +231,30 @@ def _make_weight_task(storage: int, compute: int) -> Any:
                         target += size
 
     return task
+
+
+@functools.cache
+def _make_pattern_task(lanes: int, code: int) -> Any:
+    """Return the task that lays out one tap of interleaved channels, see `Strip.pattern`."""
+    size = ITEMSIZE[code]
+
+    def task(
+        geometry: int, weight: int, unused: int, bias: int, residual: int, packed: int,
+        workspace: int, number: int, worker: int,
+    ) -> None:  # fmt: skip
+        g = view(geometry)
+        kw, rest = number % g.kw, number // g.kw
+        tap = weight + rest // g.kh * g.wd + rest % g.kh * g.wh + kw * g.ww
+        target = packed + number * g.tap_bytes
+        for e in range(g.tap_bytes // size):
+            store_scalar(target + e * size, load_scalar(tap + e % g.channels * g.wk, code), code)
+
+    return task
+
+
+def pattern_kernel(lanes: int, code: int) -> int:
+    """Return the address of the task that packs weights of interleaved channels."""
+    return compile_kernel(_make_pattern_task(lanes, code), "pack_pattern", lanes, code)
 
 
 def pack_stage(problem: ConvProblem, binding: Binding, storage: int, compute: int) -> Stage | None:

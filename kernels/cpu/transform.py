@@ -225,45 +225,50 @@ def _load_pieces(builder: Any, table: Any, base: Any, lanes: int, storage: int) 
 @intrinsic(prefer_literal=True)
 def gather_line(
     typingctx: Any, table: Any, source: Any, target: Any, target_step: Any,
-    m: Any, r: Any, stride: Any, lanes: Any, storage: Any, code: Any,
+    m: Any, r: Any, stride: Any, rows: Any, step: Any, lanes: Any, storage: Any, code: Any,
 ) -> Any:  # fmt: skip
     """Read the line of `lanes` tiles, transform it and return the place behind its pieces.
 
     Tile t's line is the ``n = stride (m - 1) + r`` samples from ``t * step`` on: the first `step`
     come from `step` vectors of contiguous samples, each further `step` from as many again. A vector
-    is made of pieces, one for each row of the input that its tiles lie in.
+    is made of pieces, one for each row of the input that its tiles lie in. With `rows` a tile's
+    samples are as many lines, each `m` samples behind the one before, and each is transformed.
 
     Parameters
     ----------
     table, source : intp
         Pieces in the order of reading, and what their offsets count from.
     target, target_step : intp
-        Where the n transformed vectors go.
-    m, r, stride, lanes, storage, code : literal int
-        F(m, r) and its stride, the vector, the input's storage code and that of sums.
+        Where the n transformed vectors of each line go.
+    m, r, stride, rows, step, lanes, storage, code : literal int
+        F(m, r) and its stride, lines and step of a tile, the vector, the input's storage code and
+        that of sums.
     """
-    form, count = literals((m, r, stride)), literal(lanes)
+    form, count, shape = literals((m, r, stride)), literal(lanes), literals((rows, step))
     stored, made = literal(storage), literal(code)
-    if form is None or count is None or stored is None or made is None:
+    if form is None or count is None or shape is None or stored is None or made is None:
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         matrix = matrices(*form)[INPUT]
+        starts = range(0, shape[0] * form[0], form[0])
         now, base = pointer(builder, args[0], I64), pointer(builder, args[1], I8)
         goal = pointer(builder, args[2], I8)
         line: list[Any] = []
-        while len(line) < len(matrix):
+        while len(line) < starts[-1] + len(matrix):
             vectors = []
-            for _ in range(form[0] * form[2]):
+            for _ in range(shape[1]):
                 vector, now = _load_pieces(builder, now, base, count, stored)
                 vectors.append(vector)
             line += split_phases(builder, vectors)
-        for i, value in enumerate(apply_matrix(builder, matrix, line[: len(matrix)])):
+        lines = [line[start : start + len(matrix)] for start in starts]
+        values = [value for each in lines for value in apply_matrix(builder, matrix, each)]
+        for i, value in enumerate(values):
             store_vector(builder, builder.gep(goal, [builder.mul(args[3], I64(i))]), value, made)
         return builder.ptrtoint(now, I64)
 
     words = [types.intp] * 4
-    return types.intp(*words, m, r, stride, lanes, storage, code), codegen
+    return types.intp(*words, m, r, stride, rows, step, lanes, storage, code), codegen
 
 
 # What kernels call: the same by address, for a number of lines.
@@ -272,16 +277,18 @@ _GATHER_SIGNATURE = jit.void(6)
 _LINES_SIGNATURE = jit.void(7)
 
 
-def gather_address(m: int, r: int, stride: int, lanes: int, storage: int, code: int) -> int:
+def gather_address(
+    m: int, r: int, stride: int, lines: int, step: int, lanes: int, storage: int, code: int
+) -> int:
     """Return the address of `gather_line` for a number of rows; `call_gather` calls it."""
 
     def gather(table: int, source: int, rows: int, target: int, target_row: int,
                target_step: int) -> None:  # fmt: skip
         for row in range(rows):
             table = gather_line(table, source, target + row * target_row, target_step, m, r,
-                                stride, lanes, storage, code)  # fmt: skip
+                                stride, lines, step, lanes, storage, code)  # fmt: skip
 
-    key = ("winograd_gather", m, r, stride, lanes, storage)
+    key = ("winograd_gather", m, r, stride, lines, step, lanes, storage)
     return int(jit.compile_callback(gather, _GATHER_SIGNATURE, key).address)
 
 

@@ -1,8 +1,9 @@
 """Winograd convolution: fewer multiplications, in one, two or three dimensions.
 
 Wins for kernels of 2 to 7 taps an axis with some tens of channels on both sides: F(4x4, 3x3) needs
-36 products where the definition has 144, F(6x6, 3x3) 64 instead of 324. What it saves is partly
-spent on transforms, whose share is about ``1 / K + 1 / C``::
+36 products where the definition has 144, F(6x6, 3x3) 64 instead of 324; and for longer ones of one
+dimension, which are folded into two (winograd_tiles.py): 40 products for 18 outputs of 9 taps. What
+it saves is partly spent on transforms, whose share is about ``1 / K + 1 / C``::
 
     task = group x block of panels of tiles (x part of K, where there are few panels)
       transform: for panel, for channel                      V[e, C, tiles]    lanes are tiles
@@ -38,9 +39,13 @@ spreads over its tile, and ``precision("exact")`` leaves this kernel out.
 
 from __future__ import annotations
 
+import functools
 import math
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
@@ -81,6 +86,25 @@ _MOST_PANELS = 2
 #: channels for any number. A block of 64 steps costs a twentieth of the multiplication's speed.
 _CHANNEL_BLOCK = 64
 _LONG_LINE = 6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoldedPlan(CpuPlan):
+    """A plan whose kernel gets zeros behind its taps, so that they fill rows.
+
+    Parameters
+    ----------
+    taps : int
+        Taps with those zeros.
+    """
+
+    taps: int = field(kw_only=True)
+
+    def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
+        """Return `weight` in the kernel's order."""
+        filled = np.zeros((*weight.shape[:2], self.taps), weight.dtype)
+        filled[..., : weight.shape[2]] = weight
+        return CpuPlan.pack(self, filled)
 
 
 def _panel_of(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> Tile:
@@ -128,7 +152,7 @@ def _odd_lines(size: int) -> int:
 
 def _joined_tiles(sizes: Sizes, tile: Tile) -> int:
     """Return how many tiles are joined at once: whole groups, if they fit, that fill vectors."""
-    group, m = sizes.axes[-1].grids, sizes.m[-1]
+    group, m = sizes.width.grids, sizes.width.m
     wanted = group * (tile.lanes // math.gcd(tile.lanes, group * m))
     return min(max(group, min(wanted, tile.nr // group * group)), tile.nr)
 
@@ -146,7 +170,7 @@ def _layout(
     fields["element_pitch"] = fields["part_panels"] * tile.nr * size
     fields["tile_pitch"] = _odd_lines(sizes.elements * fields["element_pitch"])
     fields["joined_tiles"] = _joined_tiles(sizes, tile)
-    joined = fields["joined_tiles"] * sizes.m[2]
+    joined = fields["joined_tiles"] * sizes.width.m
     fields["joined_pitch"] = -(-joined // tile.lanes) * tile.lanes * line
     own_input = 0 if fields["shared"] else fields["block_panels"] * fields["panel_bytes"]
     lines = sizes.elements * line
@@ -155,9 +179,9 @@ def _layout(
         "lines_at": fields["block_panels"] * panel_tiles * fields["tile_pitch"],
         "more_lines_at": lines,
         "joined_at": math.prod(sizes.m[:2]) * sizes.n[2] * line,
-        "segments_at": math.prod(sizes.m[:2]) * fields["joined_pitch"],
+        "segments_at": sizes.m[0] * sizes.rows_out * fields["joined_pitch"],
         "pieces_at": panel_tiles * SEGMENT_WORDS * 8,
-        "scratch_at": sizes.rows * sizes.axes[-1].pieces(tile.lanes) * PIECE_WORDS * 8,
+        "scratch_at": sizes.rows * sizes.width.pieces(tile.lanes) * PIECE_WORDS * 8,
         "worker_bytes": (tile.lanes + 1) * line,
     }
     end = 0
@@ -172,15 +196,17 @@ def _layout(
 
 def _transforms(sizes: Sizes, lanes: int, source: int, compute: int) -> dict[str, int]:
     """Return the addresses of `TRANSFORMS`, compiled."""
-    width = sizes.axes[-1]
+    width, rows = sizes.axes[-1], sizes.n[1] if sizes.folded else 1
     found = dict.fromkeys(TRANSFORMS, 0)
-    found["gather"] = gather_address(width.m, width.r, width.stride, lanes, source, compute)
+    form = (width.m, width.r, width.stride, rows, sizes.width.step)
+    found["gather"] = gather_address(*form, lanes, source, compute)
     for letter, axis in zip("dhw", sizes.axes, strict=True):
         for name, kind in (("input", INPUT), ("output", OUTPUT), ("weight", WEIGHT)):
             # Along the width a size of 1 is a copy, which ends or begins each transform.
             if f"{name}_{letter}" in found and (axis.r > 1 or letter == "w"):
-                form = (axis.m, axis.r, axis.stride)
-                found[f"{name}_{letter}"] = lines_address(kind, *form, lanes, compute)
+                found[f"{name}_{letter}"] = lines_address(
+                    kind, axis.m, axis.r, axis.stride, lanes, compute
+                )
     return found
 
 
@@ -189,6 +215,17 @@ def _is_plain(problem: ConvProblem, binding: Binding) -> bool:
     clamp = ACTIVATION_CODES[binding.activation] <= LAST_CLAMP
     packed = binding.out_strides[-1] == ITEMSIZE[storage_code(problem.dtype)]
     return clamp and packed and binding.residual_strides is None
+
+
+def _fold_kernel(record: NDArray[Any], sizes: Sizes, item: int) -> int:
+    """Write a folded kernel's size and strides into a record; return its taps."""
+    rows, columns = (axis.r for axis in sizes.axes[1:])
+    values = {"kh": rows, "kw": columns, "ww": item, "wh": columns * item}
+    values["wc"] = rows * values["wh"]
+    values["wk"] = int(record["c"][0]) * values["wc"]
+    for name, value in values.items():
+        record[name] = value
+    return rows * columns
 
 
 def workspace(problem: ConvProblem, device: DeviceInfo, m: int) -> int:
@@ -231,7 +268,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
     compute, tile = F64 if storage == F64 else F32, gemm_tile(device, storage)
     source = source_fields(problem, binding, sizes, tile, (storage, compute))
     fields = source | _layout(problem, device, sizes, source)
-    region = np.array([0, 0, 0, *(axis.tiles for axis in sizes.axes)], np.int64)
+    region = np.array([0, 0, 0, *sizes.counts], np.int64)
     zeros = np.zeros(tile.mr, compute_dtype(problem.dtype))
     fields |= finish_fields(binding, direct=False, clamped=False)
     fields |= {"region": region.ctypes.data, "zeros": zeros.ctypes.data}
@@ -239,7 +276,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
         "tile": tile_address(tile, compute),
         "plain": int(_is_plain(problem, binding)),
     }
-    fields["weight_is_run"] = int(is_run(problem, binding))
+    fields["weight_is_run"] = int(sizes.folded is not None or is_run(problem, binding))
     fields |= tile_fields(sizes)
     fields |= _transforms(sizes, tile.lanes, compute if fields["copied"] else storage, compute)
     workers = worth_helpers(problem.macs, device.threads)
@@ -247,8 +284,13 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
     chunks = -(-problem.in_channels // problem.groups // tile.lanes)
     k_panels = -(-problem.out_channels // problem.groups // tile.nr)
     record = make_record(problem, binding, {name: fields[name] for name in FIELDS})
-    record["dd"], record["dh"], record["dw"] = (axis.dilation for axis in sizes.axes)
-    return CpuPlan(
+    record["dd"], record["dh"] = (axis.dilation for axis in sizes.axes[:2])
+    record["dw"] = sizes.width.dilation
+    make: Any = CpuPlan
+    if sizes.folded:
+        taps = _fold_kernel(record, sizes, ITEMSIZE[storage])
+        make = functools.partial(FoldedPlan, taps=taps)
+    return make(
         record=record,
         stages=_stages(problem, fields, tile, _panel_of(problem, device, sizes)),
         workers=workers,

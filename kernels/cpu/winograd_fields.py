@@ -57,6 +57,10 @@ FIELDS = (
     # By axis: outputs and elements of a tile, tiles, sub-grids, distance of a sub-grid's outputs,
     # samples from one of its tiles to the next.
     *(f"{letter}{axis}" for letter in "mntuqa" for axis in "dhw"),
+    "folded",  # 1: height and width of a tile lie along the width
+    "rows_in",  # rows of samples and of outputs along a tile's height
+    "rows_out",
+    "width_outputs",  # outputs of a tile along the width
     # Where tiles are read: in the input itself, or in its copy at the workspace's start.
     "copied",  # 1: in the copy
     *(f"source_{letter}" for letter in "ncdhw"),  # bytes between its images, channels, ...

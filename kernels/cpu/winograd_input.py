@@ -13,6 +13,9 @@ A vector holds one element of `lanes` tiles, which may lie in several rows of ti
 are laid end to end, `step` from each tile, before they are split: a vector of samples is then a
 piece of one row, or of two where a row ends inside it, and masked loads put it together without a
 store. Padding is what no piece covers.
+
+Of a folded tile one row of samples holds all rows, `m` samples from one to the next: they are
+transformed along the width where they are split.
 """
 
 from __future__ import annotations
@@ -80,7 +83,7 @@ def _make_list_pieces(lanes: int) -> Any:
     def list_pieces(g: Any, segments: int, count: int, table: int) -> None:
         place_segments(g, segments, count)
         for i in range(g.nd):
-            for j in range(g.nh):
+            for j in range(g.rows_in):
                 for shift in range(g.shifts):
                     for begin in range(0, g.aw * lanes, lanes):
                         table = list_vector(g, segments, count, i, j, begin, shift, table)
@@ -122,7 +125,7 @@ def make_transform_panel(tile: Tile, compute: int) -> Any:
                 if g.kd == 1 and g.kh == 1:
                     call_gather(g.gather, pieces, channel, 1, target, 0, g.element_bytes)
                 else:
-                    call_gather(g.gather, pieces, channel, g.nd * g.nh, lines, row, line)
+                    call_gather(g.gather, pieces, channel, g.nd * g.rows_in, lines, row, line)
                     transform_vector(g, lines, target, g.element_bytes)
 
     return transform_panel

@@ -51,8 +51,8 @@ def _make_inverse(lanes: int, compute: int) -> Any:
                     more + i * g.mh * g.nw * line, g.nw * line, g.nw, step, line,
                 )  # fmt: skip
             source, step = more, line
-        rows = g.md * g.mh
-        call_lines(g.output_w, source, step, joined, pixel_step, rows, g.nw * step, g.joined_pitch)
+        rows, row = g.md * g.mh, g.mw * pixel_step if g.folded else g.joined_pitch
+        call_lines(g.output_w, source, step, joined, pixel_step, rows, g.nw * step, row)
 
     return inverse
 
@@ -122,11 +122,11 @@ def make_finish_panel(tile: Tile, storage: int, compute: int) -> Any:
     ) -> None:  # fmt: skip
         """Store the rows of joined pixels; d0, h0, w are the first of them."""
         for i in range(g.md):
-            for j in range(g.mh):
+            for j in range(g.rows_out):
                 d, h = d0 + i * g.qd, h0 + j * g.qh
                 if d < g.od and h < g.oh and w < g.ow:
                     store_row(
-                        g, joined + (i * g.mh + j) * g.joined_pitch, min(width, g.ow - w),
+                        g, joined + (i * g.rows_out + j) * g.joined_pitch, min(width, g.ow - w),
                         channels, bias, out + d * g.yd + h * g.yh + w * g.yw,
                         residual + d * g.rd + h * g.rh + w * g.rw, scratch,
                     )  # fmt: skip
@@ -139,15 +139,15 @@ def make_finish_panel(tile: Tile, storage: int, compute: int) -> Any:
         """Join and store a run of whole groups, or of tiles of one group."""
         joined, group = worker + g.joined_at, min(tiles, g.uw)
         for t in range(tiles):
-            at = joined + (t // group * group * g.mw + t % group) * line
+            at = joined + (t // group * group * g.width_outputs + t % group) * line
             inverse(
                 g, products + t * g.tile_pitch, worker + g.lines_at, worker + g.more_lines_at, at,
                 group * line,
             )  # fmt: skip
-        # Outputs of whole groups lie side by side, those of a part are g.mw pieces.
-        pieces = 1 if group == g.uw else g.mw
-        width = tiles * g.mw // pieces
-        w = first_of(tile, g.uw, 1, g.mw * g.qw)
+        # Outputs of whole groups lie side by side, those of a part are as many pieces as a tile's.
+        pieces = 1 if group == g.uw else g.width_outputs
+        width = tiles * g.width_outputs // pieces
+        w = first_of(tile, g.uw, 1, g.width_outputs * g.qw)
         for piece in range(pieces):
             store_run(
                 g, joined + piece * width * line, d, h, w + piece * g.qw, width, channels, bias,

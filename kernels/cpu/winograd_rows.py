@@ -63,7 +63,7 @@ def source_fields(
     problem: ConvProblem, binding: Binding, sizes: Sizes, tile: Tile, codes: tuple[int, int]
 ) -> dict[str, int]:
     """Return the fields that say where tiles are read, and the bytes of the copy."""
-    width, item = sizes.axes[-1], ITEMSIZE[codes[0]]
+    width, item = sizes.width, ITEMSIZE[codes[0]]
     if width.dilation > 1 or binding.x_strides[-1] != item:
         return _copy_fields(problem, binding, width, tile, codes)
     letters = ("n", "c", *"dhw"[-problem.ndim :])

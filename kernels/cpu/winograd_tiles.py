@@ -7,6 +7,13 @@ by side and vectors of tiles are full where one sub-grid is small::
 
     dilation 2, F(2, 3)      output  0 1 2 3 4 5 6 7        tile  0: 0 2   1: 1 3   (a group)
                                                                   2: 4 6   3: 5 7
+
+A long kernel of one dimension is *folded*: with n = 3 j + p its 9 taps are 3 x 3 over rows of 3
+outputs each, whose samples overlap, and the tile has two axes. F(4, 3) of the rows times F(3, 3)
+within them takes 30 products for 12 outputs, where 108 are defined and F(2, 9) takes 60::
+
+    samples  0 1 2 3 4                 row 0, of which p = 0, 1, 2 are outputs
+                   3 4 5 6 7           row 1
 """
 
 from __future__ import annotations
@@ -80,6 +87,22 @@ class Sizes:
     """The tile along depth, height and width; one element where there is nothing to transform."""
 
     axes: tuple[Axis, Axis, Axis]
+    folded: Axis | None = None  # the width before it was folded into height and width
+
+    @property
+    def width(self) -> Axis:
+        """The width as it lies in memory: how tiles are numbered and where they are read."""
+        return self.folded or self.axes[-1]
+
+    @property
+    def rows_in(self) -> int:
+        """Rows of samples along the height of a tile."""
+        return 1 if self.folded else self.n[1]
+
+    @property
+    def rows_out(self) -> int:
+        """Rows of outputs along the height of a tile."""
+        return 1 if self.folded else self.m[1]
 
     @property
     def m(self) -> tuple[int, ...]:
@@ -98,13 +121,19 @@ class Sizes:
 
     @property
     def rows(self) -> int:
-        """Rows of a tile's elements."""
-        return math.prod(self.n[:2])
+        """Rows of a tile's samples."""
+        return self.n[0] * self.rows_in
 
     @property
     def tiles(self) -> int:
         """Tiles of one image."""
-        return math.prod(axis.tiles for axis in self.axes)
+        return math.prod(self.counts)
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Tiles of one image along each axis."""
+        depth, height, _ = self.axes
+        return depth.tiles, 1 if self.folded else height.tiles, self.width.tiles
 
 
 def _axis(m: int, r: int, stride: int, dilation: int, outputs: int) -> Axis:
@@ -114,8 +143,30 @@ def _axis(m: int, r: int, stride: int, dilation: int, outputs: int) -> Axis:
     return Axis(m, r, stride // common, dilation, dilation // common, outputs)
 
 
+#: Taps of a dense kernel of one dimension beyond which it is folded.
+_MOST_TAPS = 7
+#: Outputs of a row that are tried, and most points of an axis: its error is that of two dimensions.
+_ROWS, _MOST_POINTS = (2, 3, 4), 8
+
+
+def _fold(problem: ConvProblem, m: int) -> Sizes:
+    """Return the tile of a long kernel, `m` rows of it, that takes the fewest products."""
+    r, dilation = problem.kernel_size[0], problem.dilation[0]
+    found = []
+    for p in _ROWS:
+        taps = -(-r // p)
+        axes = (_axis(1, 1, 1, 1, 1), _axis(m, taps, 1, 1, m), _axis(p, p, 1, 1, p))
+        folded = _axis(m * p, taps * p, 1, dilation, problem.out_size[0])
+        sizes = Sizes(axes, folded)
+        points = max(axis.points for axis in axes)
+        found.append((points > _MOST_POINTS, sizes.elements / (m * p), p, sizes))
+    return min(found, key=lambda each: each[:3])[-1]
+
+
 def tile_sizes(problem: ConvProblem, m: int) -> Sizes:
     """Return the tile of a problem with `m` outputs along each transformed axis."""
+    if problem.ndim == 1 and problem.stride == (1,) and problem.kernel_size[0] > _MOST_TAPS:
+        return _fold(problem, m)
     axes = [
         _axis(m, r, stride, dilation, outputs)
         for r, stride, dilation, outputs in zip(
@@ -128,8 +179,10 @@ def tile_sizes(problem: ConvProblem, m: int) -> Sizes:
 
 def tile_fields(sizes: Sizes) -> dict[str, int]:
     """Return the fields of a geometry that each axis has."""
-    fields: dict[str, int] = {}
-    for letter, axis in zip("dhw", sizes.axes, strict=True):
-        values = (axis.m, axis.n, axis.tiles, axis.grids, axis.distance, axis.step)
+    fields = {"folded": int(sizes.folded is not None), "width_outputs": sizes.width.m}
+    fields |= {"rows_in": sizes.rows_in, "rows_out": sizes.rows_out}
+    placed = (*sizes.axes[:2], sizes.width)
+    for letter, axis, there, tiles in zip("dhw", sizes.axes, placed, sizes.counts, strict=True):
+        values = (axis.m, axis.n, tiles, there.grids, there.distance, there.step)
         fields |= {f"{n}{letter}": value for n, value in zip("mntuqa", values, strict=True)}
     return fields
