@@ -46,6 +46,7 @@ from .vectors import (
 
 __all__ = [
     "add",
+    "clamp",
     "expect_write",
     "get_word",
     "load",
@@ -219,6 +220,16 @@ def add(typingctx: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def clamp(typingctx: Any, value: Any, low: Any, high: Any) -> Any:
+    """Return `value` limited to low and high; a NaN stays NaN."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return clamp_high(builder, clamp_low(builder, args[0], args[1]), args[2])
+
+    return value(value, low, high), codegen
+
+
+@intrinsic
 def pick_even(typingctx: Any, low: Any, high: Any) -> Any:
     """Return lanes 0, 2, 4, ... of two vectors laid end to end."""
 
@@ -364,15 +375,15 @@ def expect_write(typingctx: Any, address: Any) -> Any:
 @intrinsic(prefer_literal=True)
 def store_transposed(
     typingctx: Any, source: Any, pitch: Any, target: Any, step: Any, bits: Any, columns: Any,
-    storage: Any, lanes: Any,
+    storage: Any, stored: Any, lanes: Any,
 ) -> Any:  # fmt: skip
     """Store the first `columns` columns of a square block of vectors.
 
     Row i is at ``source + i * pitch`` and is read whole; column j goes to ``target + j * step``,
     of which the elements whose bit is set are written.
     """
-    code, count = literal(storage), literal(lanes)
-    if code is None or count is None:
+    code, made, count = literal(storage), literal(stored), literal(lanes)
+    if code is None or made is None or count is None:
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -384,7 +395,7 @@ def store_transposed(
         done = builder.append_basic_block("columns_end")
         for j, column in enumerate(transposed(builder, rows)):
             address = builder.add(args[2], builder.mul(args[3], I64(j)))
-            store_vector(builder, pointer(builder, address, I8), column, code, mask)
+            store_vector(builder, pointer(builder, address, I8), column, made, mask)
             following = builder.append_basic_block("column")
             builder.cbranch(builder.icmp_signed(">", args[5], I64(j + 1)), following, done)
             builder.position_at_end(following)
@@ -392,7 +403,7 @@ def store_transposed(
         builder.position_at_end(done)
         return context.get_dummy_value()
 
-    return types.void(*([types.intp] * 6), storage, lanes), codegen
+    return types.void(*([types.intp] * 6), storage, stored, lanes), codegen
 
 
 @intrinsic
