@@ -194,8 +194,7 @@ def _transforms(sizes: Sizes, lanes: int, across: int, codes: tuple[int, int]) -
         for name, kind in (("input", INPUT), ("output", OUTPUT), ("weight", WEIGHT)):
             # Along the width a size of 1 is a copy, which ends or begins each transform.
             if f"{name}_{letter}" in found and (axis.r > 1 or letter == "w"):
-                form = (axis.m, axis.r, axis.stride)
-                found[f"{name}_{letter}"] = lines_address(kind, *form, lanes, compute)
+                found[f"{name}_{letter}"] = lines_address(kind, *axis.form, lanes, compute)
     return found
 
 
@@ -274,7 +273,10 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
     chunks = -(-problem.in_channels // problem.groups // tile.lanes)
     k_panels = -(-problem.out_channels // problem.groups // tile.nr)
     record = make_record(problem, binding, {name: fields[name] for name in FIELDS})
-    record["dd"], record["dh"], record["dw"] = (axis.dilation for axis in sizes.axes)
+    for letter, axis in zip("dhw", sizes.axes, strict=True):
+        record[f"d{letter}"] = axis.dilation
+        if axis.samples:
+            record[f"p{letter}"] = 0
     return CpuPlan(
         record=record,
         stages=_stages(problem, fields, tile, _panel_of(problem, device, sizes)),
@@ -287,7 +289,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
         ),
         pack_bytes=fields["pack_worker_bytes"] * workers,
         packed_size=problem.groups * fields["weight_bytes"] // ITEMSIZE[compute],
-        packing=("winograd", *((axis.m, axis.r, axis.stride) for axis in sizes.axes), *pack_key),
+        packing=("winograd", *(axis.form for axis in sizes.axes), *pack_key),
         tables=(region, zeros),
     )
 

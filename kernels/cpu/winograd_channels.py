@@ -43,11 +43,11 @@ def _make_transform_tile(lanes: int, storage: int, compute: int) -> Any:
     ) -> None:
         """Copy a tile's samples side by side."""
         step, mask = g.dw * g.source_w, range_mask(0, channels)
-        for i in range(g.nd):
-            for j in range(g.nh):
+        for i in range(g.ed):
+            for j in range(g.eh):
                 row = source + i * g.dd * g.source_d + j * g.dh * g.source_h
                 inside = 0 <= d + i * g.dd < g.id and 0 <= h + j * g.dh < g.ih
-                for k in range(g.nw):
+                for k in range(g.ew):
                     here = mask if inside and 0 <= w + k * g.dw < g.iw else 0
                     store(patch, load_masked(row + k * step, here, storage, lanes), compute)
                     patch += line
@@ -58,20 +58,20 @@ def _make_transform_tile(lanes: int, storage: int, compute: int) -> Any:
     ) -> None:
         """Transform the tile that begins at `source`, the sample d, h, w."""
         plane, row, step = g.dd * g.source_d, g.dh * g.source_h, g.dw * g.source_w
-        inside = 0 <= d and d + (g.nd - 1) * g.dd < g.id and 0 <= h
-        inside = inside and h + (g.nh - 1) * g.dh < g.ih and 0 <= w
-        inside = inside and w + (g.nw - 1) * g.dw < g.iw
+        inside = 0 <= d and d + (g.ed - 1) * g.dd < g.id and 0 <= h
+        inside = inside and h + (g.eh - 1) * g.dh < g.ih and 0 <= w
+        inside = inside and w + (g.ew - 1) * g.dw < g.iw
         if not inside or channels < lanes or storage != compute:
             copy_samples(g, source, d, h, w, channels, worker + g.patch_at)
             source, step = worker + g.patch_at, line
-            row, plane = g.nw * line, g.nh * g.nw * line
+            row, plane = g.ew * line, g.eh * g.ew * line
         lines = worker + g.lines_at
         if g.kd == 1 and g.kh == 1:
             call_lines(g.input_w, source, step, v, g.element_bytes, 1, step, line)
             return
-        for i in range(g.nd):
+        for i in range(g.ed):
             call_lines(
-                g.input_w, source + i * plane, step, lines + i * g.nh * g.nw * line, line, g.nh,
+                g.input_w, source + i * plane, step, lines + i * g.nh * g.nw * line, line, g.eh,
                 row, g.nw * line,
             )  # fmt: skip
         transform_lines(g, lines, v, line)

@@ -62,8 +62,8 @@ FIELDS = (
     "patch_at",  # a tile's samples
     "scratch_at",
     # By axis: outputs and elements of a tile, tiles, sub-grids, distance of a sub-grid's outputs,
-    # samples from one of its tiles to the next.
-    *(f"{letter}{axis}" for letter in "mntuqa" for axis in "dhw"),
+    # samples from one of its tiles to the next, samples that a tile reads.
+    *(f"{letter}{axis}" for letter in "mntuqae" for axis in "dhw"),
     # Where tiles are read: in the input itself, or in its copy at the workspace's start.
     "across",  # 1: with channels in the lanes, not tiles
     "copied",  # 1: in the copy
@@ -87,7 +87,7 @@ def transform_lines(g: Any, lines: int, v: int, line: int) -> None:
     row, plane = g.nw * line, g.nh * g.nw * line
     if g.kd > 1:
         if g.kh > 1:
-            for i in range(g.nd):
+            for i in range(g.ed):
                 at = lines + i * plane
                 call_lines(g.input_h, at, row, at, row, g.nw, line, line)
         step = g.nh * g.nw * g.element_bytes

@@ -7,12 +7,16 @@ by side and vectors of tiles are full where one sub-grid is small::
 
     dilation 2, F(2, 3)      output  0 1 2 3 4 5 6 7        tile  0: 0 2   1: 1 3   (a group)
                                                                   2: 4 6   3: 5 7
+
+Where the dilation is a good part of the map, a sub-grid has no more samples than a few: with
+dilation 18 on a 33x33 map two, for two outputs of three taps. Those of its tile that lie in the
+padding are left out, and F(2, 3) takes 3 products an axis (cook_toom.py).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastconv.problem import ConvProblem
 
@@ -34,11 +38,23 @@ class Axis:
     dilation: int
     distance: int
     outputs: int
+    #: Samples of a tile where some lie in the padding of every tile; 0 where they do not.
+    samples: int = 0
+
+    @property
+    def form(self) -> tuple[int, int, int, int]:
+        """What decides the matrices."""
+        return self.m, self.r, self.stride, self.samples
+
+    @property
+    def reach(self) -> int:
+        """Samples that a tile reads."""
+        return self.samples or self.stride * (self.m - 1) + self.r
 
     @property
     def n(self) -> int:
         """Elements of a tile."""
-        return self.stride * (self.m - 1) + self.r
+        return self.r if self.samples else self.reach
 
     @property
     def points(self) -> int:
@@ -53,7 +69,7 @@ class Axis:
     @property
     def shifts(self) -> int:
         """Tiles whose first `step` samples a tile reaches, itself among them."""
-        return -(-self.n // self.step)
+        return -(-self.reach // self.step)
 
     def pieces(self, lanes: int) -> int:
         """Most pieces of which the samples of one row of `lanes` tiles are made."""
@@ -114,6 +130,16 @@ def _axis(m: int, r: int, stride: int, dilation: int, outputs: int) -> Axis:
     return Axis(m, r, stride // common, dilation, dilation // common, outputs)
 
 
+def _without_padding(axis: Axis, size: int, padding: int) -> Axis:
+    """Return the axis without the samples that lie in the padding of every tile."""
+    samples = axis.r - axis.m + 1
+    grid_samples, grid_outputs = -(-size // axis.dilation), -(-axis.outputs // axis.distance)
+    fits = axis.stride == 1 and grid_outputs <= axis.m and grid_samples <= samples
+    if fits and axis.r > 1 and padding == (axis.m - 1) * axis.dilation:
+        return replace(axis, samples=samples)
+    return axis
+
+
 def tile_sizes(problem: ConvProblem, m: int) -> Sizes:
     """Return the tile of a problem with `m` outputs along each transformed axis."""
     axes = [
@@ -122,6 +148,11 @@ def tile_sizes(problem: ConvProblem, m: int) -> Sizes:
             problem.kernel_size, problem.stride, problem.dilation, problem.out_size, strict=True
         )
     ]
+    if axes[-1].dilation > 1:  # channels are in the lanes
+        axes = [
+            _without_padding(axis, size, padding[0])
+            for axis, size, padding in zip(axes, problem.in_size, problem.padding, strict=True)
+        ]
     flat = [_axis(1, 1, 1, 1, 1)] * (3 - problem.ndim)
     return Sizes((*flat, *axes))  # type: ignore[arg-type]
 
@@ -130,6 +161,6 @@ def tile_fields(sizes: Sizes) -> dict[str, int]:
     """Return the fields of a geometry that each axis has."""
     fields: dict[str, int] = {}
     for letter, axis in zip("dhw", sizes.axes, strict=True):
-        values = (axis.m, axis.n, axis.tiles, axis.grids, axis.distance, axis.step)
-        fields |= {f"{n}{letter}": value for n, value in zip("mntuqa", values, strict=True)}
+        values = (axis.m, axis.n, axis.tiles, axis.grids, axis.distance, axis.step, axis.reach)
+        fields |= {f"{n}{letter}": value for n, value in zip("mntuqae", values, strict=True)}
     return fields
