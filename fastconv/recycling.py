@@ -1,9 +1,9 @@
-"""Memory of large outputs, used again.
+"""Memory of large outputs and packed weights, used again.
 
 Above 32 MB the C library maps fresh pages for every array and gives them back afterwards. The
 system clears each page when it is first written, which for an output of 51 MB takes 4 to 7 ms, as
-long as the layer itself. So the memory of such an output is kept when the last array that lies in
-it is gone, and handed to a later output of like size.
+long as the layer itself. So the memory of such an array is kept when the last one that lies in it
+is gone, and handed to a later one of like size.
 """
 
 from __future__ import annotations

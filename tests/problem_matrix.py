@@ -126,6 +126,7 @@ def strides_and_dilations() -> Iterator[ConvProblem]:
         yield problem((5, 13), (14, 33), 3, dilation=dilation, padding=dilation)
         yield problem((3, 3), (27, 31), 3, dilation=dilation, padding=1, groups=3)
         yield problem((13, 5), (50,), 3, dilation=dilation, padding=dilation)
+    yield problem((5, 20), (14, 33), 3, dilation=18, padding=18)  # sub-grids of two samples
     yield problem((5, 13), (20, 33), 3, dilation=(1, 4), padding=2)
     yield problem((5, 13), (20, 33), 3, dilation=(5, 1), padding=3)
     yield problem((5, 9), (20, 33), 3, dilation=2, stride=2, padding=2)

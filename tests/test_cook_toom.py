@@ -36,6 +36,18 @@ def test_matrices_compute_a_strided_correlation(m: int, r: int, stride: int) -> 
     assert times(at, products) == wanted
 
 
+@pytest.mark.parametrize(("m", "samples"), [(2, 1), (2, 2), (3, 3), (4, 4), (2, 4)])
+def test_few_samples_take_as_many_products_as_taps(m: int, samples: int) -> None:
+    source, r = random.Random(10 * m + samples), m + samples - 1
+    at, g, bt = matrices(m, r, 1, samples)
+    assert (len(at), len(g), len(bt), len(bt[0])) == (m, r, r, samples)
+    x = [Fraction(source.randint(-9, 9)) for _ in range(samples)]
+    w = [Fraction(source.randint(-9, 9)) for _ in range(r)]
+    products = [a * b for a, b in zip(times(g, w), times(bt, x), strict=True)]
+    wanted = [sum(x[s] * w[s - i + m - 1] for s in range(samples)) for i in range(m)]
+    assert times(at, products) == wanted
+
+
 def test_a_phase_of_one_tap_costs_no_multiplication() -> None:
     _, _, bt = matrices(4, 3, 2)
     assert sum(row.count(0) == len(row) - 1 for row in bt) == 4

@@ -110,7 +110,7 @@ def _make_finish_rows(lanes: int, storage: int, compute: int) -> Any:
                     store_transposed(
                         sums + row * pitch + start * size, pitch,
                         out + row * g.row_step + start * g.lane_step, g.lane_step,
-                        range_mask(0, count), width - start, compute, lanes,
+                        range_mask(0, count), width - start, compute, compute, lanes,
                     )  # fmt: skip
                     continue
                 transpose_block(

@@ -10,6 +10,11 @@ stride are a dense kernel on every stride-th sample, and the output is the sum o
 Their matrices side by side are one triple again, with ``n = stride (m - 1) + r`` for any stride:
 F(4, 3) with stride 2 has 5 products for taps 0 and 2 and 4 for tap 1, the definition 12.
 
+Where a tile has no more samples than taps meet in its middle (the sub-grids of a large dilation),
+kernel and samples exchange their roles: two outputs of 3 taps that see 2 samples, ``y0 = w1 x0 +
+w2 x1`` and ``y1 = w0 x0 + w1 x1``, are the correlation of the taps with the samples and take the 3
+products of F(2, 2), not 4.
+
 The points decide the rounding error. Small fractions around 1, in pairs of opposite sign, with
 reciprocal pairs (p, 1/p), keep the powers that occur in the matrices close to each other; those
 below are the best found over all small fractions, by the largest error of random layers. For
@@ -110,10 +115,12 @@ def _spread(row: tuple[Fraction, ...], first: int, step: int, length: int) -> tu
 
 
 @functools.cache
-def matrices(m: int, r: int, stride: int = 1) -> tuple[Matrix, Matrix, Matrix]:
+def matrices(m: int, r: int, stride: int = 1, samples: int = 0) -> tuple[Matrix, Matrix, Matrix]:
     """Return A^T (m x n), G (n x r) and B^T (n x n) of F(m, r).
 
-    A stride larger than r passes over samples; it is allowed where m is 1.
+    A stride larger than r passes over samples; it is allowed where m is 1. With `samples`, which
+    must be ``r - m + 1``, a tile has only those that its first output sees from tap ``m - 1`` on;
+    then n is r and B^T has as many columns.
 
     Rows of B^T are scaled by powers of two, which rounds nothing, and rows of G by the inverse.
 
@@ -123,8 +130,11 @@ def matrices(m: int, r: int, stride: int = 1) -> tuple[Matrix, Matrix, Matrix]:
     >>> [[str(v) for v in row] for row in at]
     [['1', '1', '1', '0'], ['0', '1', '-1', '1']]
     """
+    if samples:
+        at, of_samples, of_taps = _dense(m, samples)
+        return at[::-1], of_taps, of_samples
     n = stride * (m - 1) + r
-    at: Matrix = ((),) * m
+    at = ((),) * m
     g: Matrix = ()
     bt: Matrix = ()
     for phase in range(min(stride, r)):

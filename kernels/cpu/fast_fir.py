@@ -130,7 +130,7 @@ def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
 
 def _addresses(s: Sizes, lanes: int, code: int) -> dict[str, int]:
     """Return the addresses of compiled parts."""
-    found = {f"{name}_{axis}": lines_address(kind, m, m, 1, lanes, code)
+    found = {f"{name}_{axis}": lines_address(kind, m, m, 1, 0, lanes, code)
              for name, kind in (("input", INPUT), ("output", OUTPUT))
              for axis, m in ((1, s.m1), (2, s.m2))}  # fmt: skip
     found["split"] = split_address(s.m1, lanes, code)

@@ -19,6 +19,7 @@ the row, most of which cross a cache line. One vector of pixels in 5.3 times few
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
@@ -33,9 +34,10 @@ def _as_row(
     problem: ConvProblem, binding: Binding, device: DeviceInfo
 ) -> tuple[ConvProblem, Binding] | None:
     """Return the problem and the binding of one channel, None where memory lies otherwise."""
-    row, item, bound = cuts.interleaved(problem, device), problem.itemsize, {}
+    row, item = cuts.interleaved(problem, device), problem.itemsize
     if row is None:
         return None
+    bound: dict[str, Any] = {}
     for name in ("x_strides", "out_strides", "residual_strides"):
         strides = getattr(binding, name)
         if strides is None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv import recycling
 from fastconv.config import config
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
@@ -81,10 +82,13 @@ def worth_helpers(macs: int, threads: int) -> int:
 
 
 def _aligned(size: int) -> NDArray[np.uint8]:
-    """Return fresh memory aligned to a cache line: no vector then reaches over two lines."""
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size]
+    """Return memory aligned to a cache line: no vector then reaches over two lines.
+
+    A packed weight of 38 MB takes 7 ms longer on pages that the system has to clear first.
+    """
+    size += 64
+    raw = recycling.take(size) if size >= recycling.LARGE else np.empty(size, np.uint8)
+    return np.ndarray(size - 64, np.uint8, raw, -raw.ctypes.data % 64)
 
 
 def _workspace(size: int) -> NDArray[np.uint8] | None:

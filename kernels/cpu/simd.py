@@ -25,6 +25,8 @@ from .vectors import (
     VectorType,
     broadcast,
     call,
+    clamp_high,
+    clamp_low,
     compute_type,
     constant,
     lane_mask,
@@ -41,6 +43,7 @@ from .vectors import (
 
 __all__ = [
     "add",
+    "clamp",
     "expect_write",
     "get_word",
     "load",
@@ -233,6 +236,16 @@ def merge_bits(typingctx: Any, a: Any, b: Any) -> Any:
         return builder.bitcast(bits, args[0].type)
 
     return a(a, a), codegen
+
+
+@intrinsic
+def clamp(typingctx: Any, value: Any, low: Any, high: Any) -> Any:
+    """Return `value` limited to low and high; a NaN stays NaN."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return clamp_high(builder, clamp_low(builder, args[0], args[1]), args[2])
+
+    return value(value, low, high), codegen
 
 
 @intrinsic

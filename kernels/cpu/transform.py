@@ -134,13 +134,14 @@ def apply_matrix(builder: Any, matrix: Matrix, x: list[Any]) -> list[Any]:
 @intrinsic(prefer_literal=True)
 def transform_line(
     typingctx: Any, source: Any, source_step: Any, target: Any, target_step: Any,
-    kind: Any, m: Any, r: Any, stride: Any, lanes: Any, code: Any,
+    kind: Any, m: Any, r: Any, stride: Any, samples: Any, lanes: Any, code: Any,
 ) -> Any:  # fmt: skip
     """Multiply a line of vectors by the `kind` matrix of F(m, r) with a stride; steps are bytes.
 
-    Source and target may be the same line. The last six arguments are literal.
+    Source and target may be the same line. The last seven arguments are literal; see
+    `cook_toom.matrices`.
     """
-    which, form = literal(kind), literals((m, r, stride))
+    which, form = literal(kind), literals((m, r, stride, samples))
     count, storage = literal(lanes), literal(code)
     if which is None or form is None or count is None or storage is None:
         return None
@@ -158,7 +159,7 @@ def transform_line(
         return context.get_dummy_value()
 
     words = [types.intp] * 4
-    return types.void(*words, kind, m, r, stride, lanes, code), codegen
+    return types.void(*words, kind, m, r, stride, samples, lanes, code), codegen
 
 
 def _shuffle(builder: Any, a: Any, b: Any, pattern: list[int]) -> Any:
@@ -292,16 +293,18 @@ def gather_address(
     return int(jit.compile_callback(gather, _GATHER_SIGNATURE, key).address)
 
 
-def lines_address(kind: int, m: int, r: int, stride: int, lanes: int, code: int) -> int:
+def lines_address(
+    kind: int, m: int, r: int, stride: int, samples: int, lanes: int, code: int
+) -> int:
     """Return the address of `transform_line` for a number of lines; `call_lines` calls it."""
 
     def lines(source: int, source_step: int, target: int, target_step: int, count: int,
               source_next: int, target_next: int) -> None:  # fmt: skip
         for i in range(count):
             transform_line(source + i * source_next, source_step, target + i * target_next,
-                           target_step, kind, m, r, stride, lanes, code)  # fmt: skip
+                           target_step, kind, m, r, stride, samples, lanes, code)  # fmt: skip
 
-    key = ("winograd_lines", kind, m, r, stride, lanes, code)
+    key = ("winograd_lines", kind, m, r, stride, samples, lanes, code)
     return int(jit.compile_callback(lines, _LINES_SIGNATURE, key).address)
 
 

@@ -162,15 +162,15 @@ def store_columns(
 @intrinsic(prefer_literal=True)
 def store_transposed(
     typingctx: Any, source: Any, pitch: Any, target: Any, step: Any, bits: Any, columns: Any,
-    storage: Any, lanes: Any,
+    storage: Any, stored: Any, lanes: Any,
 ) -> Any:  # fmt: skip
     """Store the first `columns` columns of a square block of vectors.
 
     Row i is at ``source + i * pitch`` and is read whole; column j goes to ``target + j * step``,
     of which the elements whose bit is set are written.
     """
-    code, count = literal(storage), literal(lanes)
-    if code is None or count is None:
+    code, made, count = literal(storage), literal(stored), literal(lanes)
+    if code is None or made is None or count is None:
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -182,7 +182,7 @@ def store_transposed(
         done = builder.append_basic_block("columns_end")
         for j, column in enumerate(transposed(builder, rows)):
             address = builder.add(args[2], builder.mul(args[3], I64(j)))
-            store_vector(builder, pointer(builder, address, I8), column, code, mask)
+            store_vector(builder, pointer(builder, address, I8), column, made, mask)
             following = builder.append_basic_block("column")
             builder.cbranch(builder.icmp_signed(">", args[5], I64(j + 1)), following, done)
             builder.position_at_end(following)
@@ -190,4 +190,4 @@ def store_transposed(
         builder.position_at_end(done)
         return context.get_dummy_value()
 
-    return types.void(*([types.intp] * 6), storage, lanes), codegen
+    return types.void(*([types.intp] * 6), storage, stored, lanes), codegen

@@ -6,7 +6,7 @@ dimension, which are folded into two (winograd_tiles.py): 40 products for 18 out
 it saves is partly spent on transforms, whose share is about ``1 / K + 1 / C``::
 
     task = group x block of panels of tiles (x part of K, where there are few panels)
-      transform: for panel, for channel                      V[e, C, tiles]    lanes are tiles
+      transform: for panel, for channel             V[e, C, tiles]    lanes are tiles or channels
       for part of K
         for e in the n_d * n_h * n_w elements of a tile
           for panel of K, for panel of tiles
@@ -31,7 +31,8 @@ Where U outgrows L3 and there are few tiles to use it on, the definition is fast
 
 A dilated kernel is a dense one on sub-grids of the input (winograd_tiles.py), a strided one has the
 matrices of its phases (cook_toom.py): 3x3 of stride 2 takes 81 products for 16 outputs instead of
-144. Inputs whose samples do not lie side by side are first copied into rows (winograd_rows.py).
+144. Channels-last inputs and dilated kernels have channels in the lanes on the input side too
+(winograd_channels.py), others that are not rows of samples are first copied (winograd_copy.py).
 
 Rounding: see cook_toom.py. The arithmetic is not that of the definition, so a NaN or an infinity
 spreads over its tile, and ``precision("exact")`` leaves this kernel out.
@@ -65,9 +66,9 @@ from .transform import (
     lines_address,
 )
 from .vectors import F32, F64, ITEMSIZE, storage_code
+from .winograd_copy import copy_tasks, make_copy, source_fields
 from .winograd_fields import FIELDS, TRANSFORMS
 from .winograd_input import STAGE_CHANNELS, make_stage
-from .winograd_rows import copy_tasks, make_copy_rows, source_fields
 from .winograd_tasks import make_kernel
 from .winograd_tiles import Sizes, tile_fields, tile_sizes
 from .winograd_weights import is_run, make_pack_kernel
@@ -115,17 +116,29 @@ def _panel_of(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> Tile:
     return tile if both <= device.l2 else Tile(tile.mr, 1, tile.lanes)
 
 
-def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> dict[str, int]:
+def _v_sizes(channels: int, panel: Tile, size: int, across: int) -> tuple[int, int]:
+    """Return the bytes of V of a panel's channel (or block of channels), and of its element.
+
+    An odd number of cache lines keeps what is read together apart in L1: with a power of two
+    between them, the elements of a tile would all lie in one set and push each other out.
+    """
+    if across:
+        step = _odd_lines(panel.nr * panel.lanes * size)
+        return step, _odd_lines(-(-channels // panel.lanes) * step)
+    return panel.nr * size, channels * panel.nr * size + 64
+
+
+def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes, across: int) -> dict[str, int]:
     """Return how the work is cut into tasks."""
     tile = gemm_tile(device, storage_code(problem.dtype))
     size = 8 if problem.dtype == "float64" else 4
-    panel_tiles = _panel_of(problem, device, sizes).nr
+    panel = _panel_of(problem, device, sizes)
+    panel_tiles = panel.nr
     k, c = problem.out_channels // problem.groups, problem.in_channels // problem.groups
     image_panels = -(-sizes.tiles // panel_tiles)
     panels, k_panels = max(1, image_panels * problem.batch), -(-k // tile.nr)
-    # One cache line more than C vectors: with a power of two between them, the elements of a tile
-    # would all lie in one set of L1 and push each other out.
-    element_bytes = c * panel_tiles * size + 64
+    u_step = k_panels * c * tile.nr * size + 64
+    v_step, element_bytes = _v_sizes(c, panel, size, across)
     panel_bytes = sizes.elements * element_bytes
     product_bytes = sizes.elements * panel_tiles * tile.nr * size
     most = max(1, device.l2 // _PRODUCTS_SHARE // product_bytes)
@@ -139,9 +152,9 @@ def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> dict[str,
         "image_panels": image_panels, "block_panels": block_panels,
         "blocks": -(-panels // block_panels), "part_panels": part_panels,
         "parts": -(-k_panels // part_panels), "shared": int(shared), "panel_bytes": panel_bytes,
-        "element_bytes": element_bytes, "channel_block": channel_block,
+        "element_bytes": element_bytes, "v_step": v_step, "channel_block": channel_block,
         "shared_bytes": shared_bytes if shared else 0,
-        "weight_bytes": sizes.elements * k_panels * c * tile.nr * size,
+        "weight_bytes": sizes.elements * u_step, "u_step": u_step,
     }  # fmt: skip
 
 
@@ -163,7 +176,7 @@ def _layout(
     """Return the block sizes, and where a worker keeps what; a copy of the input comes first."""
     tile = gemm_tile(device, storage_code(problem.dtype))
     size = 8 if problem.dtype == "float64" else 4
-    fields = _blocks(problem, device, sizes)
+    fields = _blocks(problem, device, sizes, source["across"])
     line, panel_tiles = tile.lanes * size, _panel_of(problem, device, sizes).nr
     fields["shared_at"] = source["copied_bytes"]
     fields["worker_at"] = source["copied_bytes"] + fields.pop("shared_bytes")
@@ -181,39 +194,40 @@ def _layout(
         "joined_at": math.prod(sizes.m[:2]) * sizes.n[2] * line,
         "segments_at": sizes.m[0] * sizes.rows_out * fields["joined_pitch"],
         "pieces_at": panel_tiles * SEGMENT_WORDS * 8,
-        "scratch_at": sizes.rows * sizes.width.pieces(tile.lanes) * PIECE_WORDS * 8,
+        "patch_at": sizes.rows * sizes.width.pieces(tile.lanes) * PIECE_WORDS * 8,
+        "scratch_at": lines,
         "worker_bytes": (tile.lanes + 1) * line,
     }
     end = 0
     for name, before in parts.items():
         end += -(-before // 64) * 64
         fields[name] = end
-    fields["worker_bytes"] = max(end, -(-source["rows_bytes"] // 64) * 64)
+    fields["worker_bytes"] = end
     taps = math.prod(axis.r for axis in sizes.axes) * tile.lanes
     fields["pack_worker_bytes"] = (taps + sizes.elements) * line
     return fields
 
 
-def _transforms(sizes: Sizes, lanes: int, source: int, compute: int) -> dict[str, int]:
-    """Return the addresses of `TRANSFORMS`, compiled."""
-    width, rows = sizes.axes[-1], sizes.n[1] if sizes.folded else 1
+def _transforms(sizes: Sizes, lanes: int, across: int, codes: tuple[int, int]) -> dict[str, int]:
+    """Return the addresses of `TRANSFORMS`, compiled; `codes` are of storage and computation."""
+    width, rows, compute = sizes.axes[-1], sizes.n[1] if sizes.folded else 1, codes[1]
     found = dict.fromkeys(TRANSFORMS, 0)
-    form = (width.m, width.r, width.stride, rows, sizes.width.step)
-    found["gather"] = gather_address(*form, lanes, source, compute)
+    if not across:
+        form = (width.m, width.r, width.stride, rows, sizes.width.step)
+        found["gather"] = gather_address(*form, lanes, *codes)
     for letter, axis in zip("dhw", sizes.axes, strict=True):
         for name, kind in (("input", INPUT), ("output", OUTPUT), ("weight", WEIGHT)):
             # Along the width a size of 1 is a copy, which ends or begins each transform.
             if f"{name}_{letter}" in found and (axis.r > 1 or letter == "w"):
-                found[f"{name}_{letter}"] = lines_address(
-                    kind, axis.m, axis.r, axis.stride, lanes, compute
-                )
+                found[f"{name}_{letter}"] = lines_address(kind, *axis.form, lanes, compute)
     return found
 
 
 def _is_plain(problem: ConvProblem, binding: Binding) -> bool:
-    """Return whether outputs need only a bias and a clamp, and rows of the output are runs."""
+    """Return whether outputs need only a bias and a clamp, and pixels or channels are runs."""
     clamp = ACTIVATION_CODES[binding.activation] <= LAST_CLAMP
-    packed = binding.out_strides[-1] == ITEMSIZE[storage_code(problem.dtype)]
+    item = ITEMSIZE[storage_code(problem.dtype)]
+    packed = item in (binding.out_strides[1], binding.out_strides[-1])
     return clamp and packed and binding.residual_strides is None
 
 
@@ -236,7 +250,7 @@ def workspace(problem: ConvProblem, device: DeviceInfo, m: int) -> int:
     strides = (0, 0 if first else item, *(0,) * (problem.ndim - 1), item if first else 0)
     binding = Binding(strides, (), ())
     tile = gemm_tile(device, storage)
-    source = source_fields(problem, binding, sizes, tile, (storage, compute))
+    source = source_fields(problem, binding, sizes, tile.lanes, (storage, compute))
     fields = _layout(problem, device, sizes, source)
     workers = worth_helpers(problem.macs, device.threads)
     return int(fields["worker_at"] + fields["worker_bytes"] * workers)
@@ -266,26 +280,28 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
     """Prepare the kernel with `m` outputs a tile for one problem and one binding."""
     sizes, storage = tile_sizes(problem, m), storage_code(problem.dtype)
     compute, tile = F64 if storage == F64 else F32, gemm_tile(device, storage)
-    source = source_fields(problem, binding, sizes, tile, (storage, compute))
+    source = source_fields(problem, binding, sizes, tile.lanes, (storage, compute))
     fields = source | _layout(problem, device, sizes, source)
     region = np.array([0, 0, 0, *sizes.counts], np.int64)
     zeros = np.zeros(tile.mr, compute_dtype(problem.dtype))
     fields |= finish_fields(binding, direct=False, clamped=False)
     fields |= {"region": region.ctypes.data, "zeros": zeros.ctypes.data}
     fields |= {
-        "tile": tile_address(tile, compute),
+        "tile": tile_address(tile, compute, run=tile.lanes if fields["across"] else 1),
         "plain": int(_is_plain(problem, binding)),
     }
     fields["weight_is_run"] = int(sizes.folded is not None or is_run(problem, binding))
-    fields |= tile_fields(sizes)
-    fields |= _transforms(sizes, tile.lanes, compute if fields["copied"] else storage, compute)
+    fields |= tile_fields(sizes) | {"shifts": sizes.width.shifts}
+    fields |= _transforms(sizes, tile.lanes, fields["across"], (storage, compute))
     workers = worth_helpers(problem.macs, device.threads)
     pack, pack_key = make_pack_kernel(tile, storage, compute), (tile.nv, tile.lanes, storage)
     chunks = -(-problem.in_channels // problem.groups // tile.lanes)
     k_panels = -(-problem.out_channels // problem.groups // tile.nr)
     record = make_record(problem, binding, {name: fields[name] for name in FIELDS})
-    record["dd"], record["dh"] = (axis.dilation for axis in sizes.axes[:2])
-    record["dw"] = sizes.width.dilation
+    for letter, axis in zip("dhw", (*sizes.axes[:2], sizes.width), strict=True):
+        record[f"d{letter}"] = axis.dilation
+        if axis.samples:
+            record[f"p{letter}"] = 0
     make: Any = CpuPlan
     if sizes.folded:
         taps = _fold_kernel(record, sizes, ITEMSIZE[storage])
@@ -302,7 +318,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
         ),
         pack_bytes=fields["pack_worker_bytes"] * workers,
         packed_size=problem.groups * fields["weight_bytes"] // ITEMSIZE[compute],
-        packing=("winograd", *((axis.m, axis.r, axis.stride) for axis in sizes.axes), *pack_key),
+        packing=("winograd", *(axis.form for axis in sizes.axes), *pack_key),
         tables=(region, zeros),
     )
 
@@ -313,17 +329,20 @@ def _stages(
     """Return the stages of a call."""
     storage = storage_code(problem.dtype)
     compute = F64 if storage == F64 else F32
-    key, stages = (tile.mr, tile.nv, tile.lanes, panel.nv, storage), []
+    # A copy is in compute precision.
+    across, source = fields["across"], compute if fields["copied"] else storage
+    key, stages = (tile.mr, tile.nv, tile.lanes, panel.nv, across, source, storage), []
     if fields["copied"]:
-        rows = make_copy_rows(tile.lanes, storage, compute)
-        copy = compile_kernel(rows, "winograd_rows", tile.lanes, storage)
+        copy = make_copy(tile.lanes, storage, compute)
+        copy = compile_kernel(copy, "winograd_copy", tile.lanes, storage)
         stages.append(Stage(copy, copy_tasks(problem, tile.lanes)))
     tasks = problem.groups * fields["blocks"]
     if fields["shared"]:
-        first = compile_kernel(make_stage(panel, compute), "winograd_input", *key)
+        first = compile_kernel(make_stage(panel, across, source, compute), "winograd_input", *key)
         chunks = -(-problem.in_channels // problem.groups // STAGE_CHANNELS)
         panels = problem.batch * problem.groups * fields["image_panels"]
         stages.append(Stage(first, panels * chunks))
         tasks *= fields["parts"]
-    main = compile_kernel(make_kernel(tile, panel, storage, compute), "winograd", *key)
+    main = make_kernel(tile, panel, across, (source, storage), compute)
+    main = compile_kernel(main, "winograd", *key)
     return (*stages, Stage(main, tasks))

@@ -219,7 +219,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         "table": table.ctypes.data, "steps": table.size,
         "tiles": row_tiles_address(blocks.m, blocks.r, lanes, fields["turned"], compute),
         "split": split_address(blocks, compute),
-        "weight_row": lines_address(WEIGHT, blocks.m, blocks.r, 1, lanes, compute),
+        "weight_row": lines_address(WEIGHT, blocks.m, blocks.r, 1, 0, lanes, compute),
         "weight_is_run": int(is_run(problem, binding)),
         "band_w": 0, "band_p": 0, "phases": 1, "unit": 1, "by_column": 0,
         "lines": problem.in_channels // problem.groups, "copy_step": binding.x_strides[-1],

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 
 from .finish import FINISH_FIELDS
 from .geometry import as_record
+from .transform import call_lines
 
-__all__ = ["FIELDS", "TRANSFORMS", "first_of", "view"]
+__all__ = ["FIELDS", "TRANSFORMS", "first_of", "transform_lines", "view"]
 
 #: Addresses of the transforms; 0 where an axis has none.
 TRANSFORMS = (
     "gather",
+    "input_w",
     "input_h",
     "input_d",
     "output_d",
@@ -38,8 +42,10 @@ FIELDS = (
     "zeros",  # address of mr zeros, from which products start
     "panel_bytes",  # V of one panel
     "element_bytes",  # V of one element of a tile
+    "v_step",  # bytes of V from a channel, or a block of channels in the lanes, to the next
     "shared_at",  # V where threads share it
     "weight_bytes",  # U of one group
+    "u_step",  # U of one element of a tile
     "element_pitch",  # bytes from one element of a tile's products to the next
     "tile_pitch",  # bytes from one tile's products to the next
     "joined_pitch",  # bytes from one row of joined outputs to the next
@@ -53,22 +59,21 @@ FIELDS = (
     "joined_at",  # rows of outputs
     "segments_at",
     "pieces_at",  # where the samples of a vector of tiles lie
+    "patch_at",  # a tile's samples
     "scratch_at",
     # By axis: outputs and elements of a tile, tiles, sub-grids, distance of a sub-grid's outputs,
-    # samples from one of its tiles to the next.
-    *(f"{letter}{axis}" for letter in "mntuqa" for axis in "dhw"),
+    # samples from one of its tiles to the next, samples that a tile reads.
+    *(f"{letter}{axis}" for letter in "mntuqae" for axis in "dhw"),
     "folded",  # 1: height and width of a tile lie along the width
     "rows_in",  # rows of samples and of outputs along a tile's height
     "rows_out",
     "width_outputs",  # outputs of a tile along the width
     # Where tiles are read: in the input itself, or in its copy at the workspace's start.
+    "across",  # 1: with channels in the lanes, not tiles
     "copied",  # 1: in the copy
-    *(f"source_{letter}" for letter in "ncdhw"),  # bytes between its images, channels, ...
-    "first",  # samples before a row's start at which the first tile begins
-    "width",  # samples of a row
-    "shift",  # bytes from a tile's first sample to the first that its neighbour owns
-    "shifts",  # so many neighbours' samples a tile reaches, its own among them
-    "padded",  # samples of a padded row
+    # Bytes between its images, groups, channels (blocks of those in the lanes), planes, ...
+    *(f"source_{letter}" for letter in "ngcdhw"),
+    "shifts",  # so many neighbours' first samples a tile reaches, its own among them
     *TRANSFORMS,
 )
 view = as_record(FIELDS)
@@ -78,3 +83,18 @@ view = as_record(FIELDS)
 def first_of(tile: int, grids: int, step: int, advance: int) -> int:
     """Return where a tile begins on an axis: sub-grids `step` apart, their tiles `advance`."""
     return tile % grids * step + tile // grids * advance
+
+
+@numba.njit
+def transform_lines(g: Any, lines: int, v: int, line: int) -> None:
+    """Transform vectors along height and depth into V; along the width they are transformed."""
+    row, plane = g.nw * line, g.nh * g.nw * line
+    if g.kd > 1:
+        if g.kh > 1:
+            for i in range(g.ed):
+                at = lines + i * plane
+                call_lines(g.input_h, at, row, at, row, g.nw, line, line)
+        step = g.nh * g.nw * g.element_bytes
+        call_lines(g.input_d, lines, plane, v, step, g.nh * g.nw, line, g.element_bytes)
+    else:
+        call_lines(g.input_h, lines, row, v, g.nw * g.element_bytes, g.nw, line, g.element_bytes)

@@ -1,4 +1,4 @@
-"""The input side of winograd.py: tiles are gathered and transformed, V[e, C, tile].
+"""The input side of winograd.py with tiles in the lanes: gathered and transformed, V[e, C, tile].
 
 ::
 
@@ -28,11 +28,12 @@ import numba
 from .isa import Tile
 from .pack import SEGMENT_WORDS, make_list_segments
 from .simd import get_word, range_mask, set_word
-from .transform import MORE, PIECE_WORDS, call_gather, call_lines
+from .transform import MORE, PIECE_WORDS, call_gather
 from .vectors import ITEMSIZE
-from .winograd_fields import first_of, view
+from .winograd_channels import make_transform_channels
+from .winograd_fields import first_of, transform_lines, view
 
-__all__ = ["STAGE_CHANNELS", "make_stage", "make_transform_panel", "panel_width"]
+__all__ = ["STAGE_CHANNELS", "make_stage", "make_transform", "panel_width"]
 
 
 def _make_list_pieces(lanes: int) -> Any:
@@ -45,7 +46,7 @@ def _make_list_pieces(lanes: int) -> Any:
             words = segments + 8 * SEGMENT_WORDS * s
             d = first_of(get_word(words, 2), g.ud, g.sd, g.ad * g.dd) - g.pd
             h = first_of(get_word(words, 3), g.uh, g.sh, g.ah * g.dh) - g.ph
-            w = (get_word(words, 4) - get_word(words, 0)) * g.aw - g.first
+            w = (get_word(words, 4) - get_word(words, 0)) * g.aw - g.pw
             set_word(words, 2, d)
             set_word(words, 3, h)
             set_word(words, 4, w)
@@ -63,10 +64,10 @@ def _make_list_pieces(lanes: int) -> Any:
             d, h = get_word(words, 2) + i * g.dd, get_word(words, 3) + j * g.dh
             w = get_word(words, 4) + begin
             low = max(start, -w - shift * g.aw, 0)
-            high = min(stop, g.width - w - shift * g.aw, lanes)
+            high = min(stop, g.iw - w - shift * g.aw, lanes)
             if low < high and 0 <= d < g.id and 0 <= h < g.ih:
                 entry = table + 8 * PIECE_WORDS * pieces
-                at = d * g.source_d + h * g.source_h + w * g.source_w + shift * g.shift
+                at = d * g.source_d + h * g.source_h + (w + shift * g.aw) * g.source_w
                 set_word(entry, 0, at)
                 set_word(entry, 1, range_mask(low, high) + MORE)
                 pieces += 1
@@ -92,24 +93,11 @@ def _make_list_pieces(lanes: int) -> Any:
 
 
 @functools.cache
-def make_transform_panel(tile: Tile, compute: int) -> Any:
-    """Return a function that transforms one panel of tiles for some channels: V[e, C, tile]."""
+def _make_transform_tiles(tile: Tile, compute: int) -> Any:
+    """Return a function that transforms one panel of tiles for some channels."""
     lanes, nr, size = tile.lanes, tile.nr, ITEMSIZE[compute]
     line = lanes * size
     list_segments, list_pieces = make_list_segments(lanes), _make_list_pieces(lanes)
-
-    @numba.njit
-    def transform_vector(g: Any, lines: int, v: int, e_step: int) -> None:
-        """Transform one vector of tiles along height and depth, into V."""
-        row, plane = g.nw * line, g.nh * g.nw * line
-        if g.kd > 1:
-            if g.kh > 1:
-                for i in range(g.nd):
-                    at = lines + i * plane
-                    call_lines(g.input_h, at, row, at, row, g.nw, line, line)
-            call_lines(g.input_d, lines, plane, v, g.nh * g.nw * e_step, g.nh * g.nw, line, e_step)
-        else:
-            call_lines(g.input_h, lines, row, v, g.nw * e_step, g.nw, line, e_step)
 
     @numba.njit
     def transform_panel(
@@ -126,9 +114,16 @@ def make_transform_panel(tile: Tile, compute: int) -> Any:
                     call_gather(g.gather, pieces, channel, 1, target, 0, g.element_bytes)
                 else:
                     call_gather(g.gather, pieces, channel, g.nd * g.rows_in, lines, row, line)
-                    transform_vector(g, lines, target, g.element_bytes)
+                    transform_lines(g, lines, target, line)
 
     return transform_panel
+
+
+def make_transform(panel: Tile, across: int, storage: int, compute: int) -> Any:
+    """Return a function that transforms one panel of tiles, with channels or tiles in the lanes."""
+    if across:
+        return make_transform_channels(panel, storage, compute)
+    return _make_transform_tiles(panel, compute)
 
 
 @numba.njit
@@ -142,10 +137,10 @@ STAGE_CHANNELS = 16
 
 
 @functools.cache
-def make_stage(tile: Tile, compute: int) -> Any:
+def make_stage(panel: Tile, across: int, storage: int, compute: int) -> Any:
     """Return the first stage's task: one panel of tiles, some channels, into shared memory."""
-    nr = tile.nr
-    transform_panel = make_transform_panel(tile, compute)
+    nr = panel.nr
+    transform_panel = make_transform(panel, across, storage, compute)
 
     def task(
         geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
@@ -157,7 +152,7 @@ def make_stage(tile: Tile, compute: int) -> Any:
         at, image = rest % g.image_panels, rest // g.image_panels % g.n
         group = rest // (g.image_panels * g.n)
         mine = workspace + g.worker_at + worker * g.worker_bytes
-        source = (workspace if g.copied else x) + image * g.source_n + group * g.c * g.source_c
+        source = (workspace if g.copied else x) + image * g.source_n + group * g.source_g
         transform_panel(
             g, source, at, panel_width(g, nr, at), chunk * STAGE_CHANNELS,
             min((chunk + 1) * STAGE_CHANNELS, g.c),

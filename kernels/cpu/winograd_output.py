@@ -18,14 +18,25 @@ import math
 from typing import Any
 
 import numba
+import numpy as np
 
 from .finish import make_finish_run
 from .isa import Tile
 from .pack import SEGMENT_WORDS
-from .simd import add, get_word, load, load_masked, range_mask, store
+from .simd import (
+    add,
+    clamp,
+    get_word,
+    load,
+    load_masked,
+    range_mask,
+    splat,
+    store,
+    store_masked,
+)
 from .transform import call_lines
 from .transposes import store_columns
-from .vectors import ITEMSIZE
+from .vectors import F64, ITEMSIZE
 from .winograd_fields import first_of
 
 __all__ = ["make_finish_panel"]
@@ -62,13 +73,28 @@ def _make_store_row(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that stores one row of joined pixels for up to `lanes` channels."""
     item, line, full = ITEMSIZE[storage], lanes * ITEMSIZE[compute], (1 << lanes) - 1
     finish_run = make_finish_run(lanes, storage, compute)
+    as_compute = np.float64 if compute == F64 else np.float32
+
+    @numba.njit
+    def store_pixels(g: Any, joined: int, width: int, channels: int, bias: int, out: int) -> None:
+        """Store pixel by pixel, as neighbours in memory are channels, what is plain."""
+        mask = range_mask(0, channels)
+        shift = load_masked(bias, mask, compute, lanes)
+        low, high = splat(as_compute(g.low), lanes), splat(as_compute(g.high), lanes)
+        for pixel in range(width):
+            value = add(load(joined + pixel * line, compute, lanes), shift)
+            value = clamp(value, low, high)
+            if channels == lanes:
+                store(out + pixel * g.yw, value, storage)
+            else:
+                store_masked(out + pixel * g.yw, value, mask, storage)
 
     @numba.njit
     def store_across(
         g: Any, joined: int, width: int, channels: int, bias: int, out: int, residual: int,
         scratch: int,
     ) -> None:  # fmt: skip
-        """Store pixel by pixel: neighbours in memory are channels."""
+        """Store pixel by pixel what needs more."""
         shift = load_masked(bias, range_mask(0, channels), compute, lanes)
         for pixel in range(width):
             at = joined + pixel * line
@@ -83,7 +109,9 @@ def _make_store_row(lanes: int, storage: int, compute: int) -> Any:
         g: Any, joined: int, width: int, channels: int, bias: int, out: int, residual: int,
         scratch: int,
     ) -> None:  # fmt: skip
-        if g.plain:
+        if g.plain and g.yw != item:
+            store_pixels(g, joined, width, channels, bias, out)
+        elif g.plain:
             for start in range(0, width, lanes):
                 store_columns(
                     joined + start * line, bias, g.low, g.high, out + start * item, g.yc, channels,

@@ -18,15 +18,18 @@ from .isa import Tile
 from .pack import make_list_segments
 from .vectors import ITEMSIZE
 from .winograd_fields import view
-from .winograd_input import make_transform_panel, panel_width
+from .winograd_input import make_transform, panel_width
 from .winograd_output import make_finish_panel
 
 __all__ = ["make_kernel"]
 
 
 @functools.cache
-def _make_multiply(tile: Tile, panel_tiles: int, compute: int) -> Any:
-    """Return a function that multiplies one block of panels by one part of K: M[tile, e, K]."""
+def _make_multiply(tile: Tile, panel_tiles: int, run: int, compute: int) -> Any:
+    """Return a function that multiplies one block of panels by one part of K: M[tile, e, K].
+
+    `run` channels of a tile lie side by side in V.
+    """
     mr, nr, lanes, size = tile.mr, tile.nr, tile.lanes, ITEMSIZE[compute]
 
     @numba.njit
@@ -35,7 +38,7 @@ def _make_multiply(tile: Tile, panel_tiles: int, compute: int) -> Any:
         for row in range(0, width, mr):
             for c in range(0, g.c, g.channel_block):
                 call_tile(
-                    g.tile, v + (c * panel_tiles + row) * size, panel_tiles * size,
+                    g.tile, v + c // run * g.v_step + row * run * size, g.v_step,
                     u + c * nr * size, nr * size, min(g.channel_block, g.c - c),
                     products + row * g.tile_pitch, g.tile_pitch, g.zeros, int(c > 0), -math.inf,
                     math.inf, channels, min(mr, width - row),
@@ -46,14 +49,13 @@ def _make_multiply(tile: Tile, panel_tiles: int, compute: int) -> Any:
         g: Any, u: int, v: int, first_panel: int, panels: int, k: int, stop: int, products: int
     ) -> None:
         """Multiply all elements; k and `stop` are the part's output channels."""
-        e_step = (g.k + nr - 1) // nr * nr * g.c * size
         for e in range(g.nd * g.nh * g.nw):
             for j in range(k, stop, nr):
                 channels = min(nr, (stop - j + lanes - 1) // lanes * lanes)
                 at = products + e * g.element_pitch + (j - k) * size
                 for p in range(panels):
                     multiply_panel(
-                        g, u + e * e_step + j * g.c * size,
+                        g, u + e * g.u_step + j * g.c * size,
                         v + p * g.panel_bytes + e * g.element_bytes,
                         panel_width(g, panel_tiles, first_panel + p), channels,
                         at + p * panel_tiles * g.tile_pitch,
@@ -63,13 +65,18 @@ def _make_multiply(tile: Tile, panel_tiles: int, compute: int) -> Any:
 
 
 @functools.cache
-def make_kernel(tile: Tile, panel: Tile, storage: int, compute: int) -> Any:
-    """Return the main task, for register tiles and panels of tiles of these shapes."""
+def make_kernel(
+    tile: Tile, panel: Tile, across: int, storages: tuple[int, int], compute: int
+) -> Any:
+    """Return the main task, for register tiles and panels of tiles of these shapes.
+
+    Channels are in the lanes where `across`; `storages` are of what is read and what is written.
+    """
     nr, panel_tiles, size = tile.nr, panel.nr, ITEMSIZE[compute]
-    transform_panel = make_transform_panel(panel, compute)
-    finish_panel = make_finish_panel(tile, storage, compute)
+    transform_panel = make_transform(panel, across, storages[0], compute)
+    finish_panel = make_finish_panel(tile, storages[1], compute)
     list_segments = make_list_segments(panel_tiles)
-    multiply = _make_multiply(tile, panel_tiles, compute)
+    multiply = _make_multiply(tile, panel_tiles, tile.lanes if across else 1, compute)
 
     @numba.njit
     def transform(g: Any, source: int, first_panel: int, panels: int, v: int, worker: int) -> None:
@@ -111,7 +118,7 @@ def make_kernel(tile: Tile, panel: Tile, storage: int, compute: int) -> Any:
             v = workspace + g.shared_at
             v += (group * g.n * g.image_panels + first_panel) * g.panel_bytes
         else:
-            source = (workspace if g.copied else x) + group * g.c * g.source_c
+            source = (workspace if g.copied else x) + group * g.source_g
             transform(g, source, first_panel, panels, v, mine)
         first_part, end_part = (part, part + 1) if g.shared else (0, g.parts)
         for p in range(first_part, end_part):

@@ -14,16 +14,20 @@ within them takes 30 products for 12 outputs, where 108 are defined and F(2, 9) 
 
     samples  0 1 2 3 4                 row 0, of which p = 0, 1, 2 are outputs
                    3 4 5 6 7           row 1
+
+Where the dilation is a good part of the map, a sub-grid has no more samples than a few: with
+dilation 18 on a 33x33 map two, for two outputs of three taps. Those of its tile that lie in the
+padding are left out, and F(2, 3) takes 3 products an axis (cook_toom.py).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastconv.problem import ConvProblem
 
-__all__ = ["Axis", "Sizes", "tile_fields", "tile_sizes"]
+__all__ = ["Axis", "Sizes", "is_long", "reads_rows", "tile_fields", "tile_sizes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +45,23 @@ class Axis:
     dilation: int
     distance: int
     outputs: int
+    #: Samples of a tile where some lie in the padding of every tile; 0 where they do not.
+    samples: int = 0
+
+    @property
+    def form(self) -> tuple[int, int, int, int]:
+        """What decides the matrices."""
+        return self.m, self.r, self.stride, self.samples
+
+    @property
+    def reach(self) -> int:
+        """Samples that a tile reads."""
+        return self.samples or self.stride * (self.m - 1) + self.r
 
     @property
     def n(self) -> int:
         """Elements of a tile."""
-        return self.stride * (self.m - 1) + self.r
+        return self.r if self.samples else self.reach
 
     @property
     def points(self) -> int:
@@ -60,7 +76,7 @@ class Axis:
     @property
     def shifts(self) -> int:
         """Tiles whose first `step` samples a tile reaches, itself among them."""
-        return -(-self.n // self.step)
+        return -(-self.reach // self.step)
 
     def pieces(self, lanes: int) -> int:
         """Most pieces of which the samples of one row of `lanes` tiles are made."""
@@ -149,6 +165,16 @@ _MOST_TAPS = 7
 _ROWS, _MOST_POINTS = (2, 3, 4), 8
 
 
+def is_long(problem: ConvProblem) -> bool:
+    """Return whether a kernel has more taps than a tile of one axis serves."""
+    return problem.ndim == 1 and problem.stride == (1,) and problem.kernel_size[0] > _MOST_TAPS
+
+
+def reads_rows(problem: ConvProblem) -> bool:
+    """Return whether neighbouring samples of a sub-grid lie side by side, as folded rows want."""
+    return problem.layout == "channels_first" and problem.dilation[-1] == 1
+
+
 def _fold(problem: ConvProblem, m: int) -> Sizes:
     """Return the tile of a long kernel, `m` rows of it, that takes the fewest products."""
     r, dilation = problem.kernel_size[0], problem.dilation[0]
@@ -163,9 +189,19 @@ def _fold(problem: ConvProblem, m: int) -> Sizes:
     return min(found, key=lambda each: each[:3])[-1]
 
 
+def _without_padding(axis: Axis, size: int, padding: int) -> Axis:
+    """Return the axis without the samples that lie in the padding of every tile."""
+    samples = axis.r - axis.m + 1
+    grid_samples, grid_outputs = -(-size // axis.dilation), -(-axis.outputs // axis.distance)
+    fits = axis.stride == 1 and grid_outputs <= axis.m and grid_samples <= samples
+    if fits and axis.r > 1 and padding == (axis.m - 1) * axis.dilation:
+        return replace(axis, samples=samples)
+    return axis
+
+
 def tile_sizes(problem: ConvProblem, m: int) -> Sizes:
     """Return the tile of a problem with `m` outputs along each transformed axis."""
-    if problem.ndim == 1 and problem.stride == (1,) and problem.kernel_size[0] > _MOST_TAPS:
+    if is_long(problem) and reads_rows(problem):
         return _fold(problem, m)
     axes = [
         _axis(m, r, stride, dilation, outputs)
@@ -173,6 +209,11 @@ def tile_sizes(problem: ConvProblem, m: int) -> Sizes:
             problem.kernel_size, problem.stride, problem.dilation, problem.out_size, strict=True
         )
     ]
+    if axes[-1].dilation > 1:  # channels are in the lanes
+        axes = [
+            _without_padding(axis, size, padding[0])
+            for axis, size, padding in zip(axes, problem.in_size, problem.padding, strict=True)
+        ]
     flat = [_axis(1, 1, 1, 1, 1)] * (3 - problem.ndim)
     return Sizes((*flat, *axes))  # type: ignore[arg-type]
 
@@ -183,6 +224,6 @@ def tile_fields(sizes: Sizes) -> dict[str, int]:
     fields |= {"rows_in": sizes.rows_in, "rows_out": sizes.rows_out}
     placed = (*sizes.axes[:2], sizes.width)
     for letter, axis, there, tiles in zip("dhw", sizes.axes, placed, sizes.counts, strict=True):
-        values = (axis.m, axis.n, tiles, there.grids, there.distance, there.step)
-        fields |= {f"{n}{letter}": value for n, value in zip("mntuqa", values, strict=True)}
+        values = (axis.m, axis.n, tiles, there.grids, there.distance, there.step, there.reach)
+        fields |= {f"{n}{letter}": value for n, value in zip("mntuqae", values, strict=True)}
     return fields

@@ -2,7 +2,9 @@
 
 Lanes are output channels. Where taps and channels of a weight are one run of memory, blocks of
 lanes x lanes are transposed in registers; any other weight is gathered. A task is one panel and
-`lanes` input channels, and every element of the panel is written: zeros where K ends.
+`lanes` input channels, and every element of the panel is written: zeros where K ends. Elements lie
+one cache line more than their size apart: with a power of two between them, all that a channel
+writes would fall into one set of L1 and of L2.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from fastconv.spec import Binding
 from .isa import Tile
 from .simd import load_gather, range_mask, store
 from .transform import call_lines
-from .transposes import transpose_block
+from .transposes import store_transposed, transpose_block
 from .vectors import ITEMSIZE, storage_code
 from .winograd_fields import view
 
@@ -39,7 +41,7 @@ def is_run(problem: ConvProblem, binding: Binding) -> bool:
 @functools.cache
 def make_read_taps(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that brings `rows` filters' taps of some channels into lanes."""
-    item, line = ITEMSIZE[storage], lanes * ITEMSIZE[compute]
+    item, line, full = ITEMSIZE[storage], lanes * ITEMSIZE[compute], (1 << lanes) - 1
 
     @numba.njit
     def read_taps(g: Any, weight: int, rows: int, channels: int, taps: int) -> None:
@@ -47,6 +49,12 @@ def make_read_taps(lanes: int, storage: int, compute: int) -> Any:
         if g.weight_is_run:
             for first in range(0, channels * count, lanes):
                 columns = min(lanes, channels * count - first)
+                if rows >= lanes and columns == lanes:
+                    store_transposed(
+                        weight + first * item, g.wk, taps + first * line, line, full, lanes,
+                        storage, compute, lanes,
+                    )  # fmt: skip
+                    continue
                 transpose_block(
                     weight + first * item, g.wk, rows, range_mask(0, columns), taps + first * line,
                     storage, compute, lanes,
@@ -72,9 +80,9 @@ def make_pack_kernel(tile: Tile, storage: int, compute: int) -> Any:
     read_taps = make_read_taps(lanes, storage, compute)
 
     @numba.njit
-    def transform(g: Any, taps: int, lines: int, u: int, e_step: int) -> None:
+    def transform(g: Any, taps: int, lines: int, u: int) -> None:
         """Transform one channel's taps [kd, kh, kw] along width, height and depth."""
-        row, plane = g.nw * line, g.nh * g.nw * line
+        row, plane, e_step = g.nw * line, g.nh * g.nw * line, g.u_step
         if g.kd == 1 and g.kh == 1:
             call_lines(g.weight_w, taps, line, u, e_step, 1, line, e_step)
             return
@@ -102,13 +110,12 @@ def make_pack_kernel(tile: Tile, storage: int, compute: int) -> Any:
         taps = workspace + worker * g.pack_worker_bytes
         lines = taps + g.kd * g.kh * g.kw * lanes * line
         u = packed + group * g.weight_bytes + (panel * g.c + first_c) * nr * size
-        e_step = k_panels * g.c * nr * size
         for half in range(0, nr, lanes):
             k = panel * nr + half
             source = weight + (group * g.k + k) * g.wk + first_c * g.wc
             read_taps(g, source, min(lanes, g.k - k), channels, taps)
             for c in range(channels):
                 at = taps + c * g.kd * g.kh * g.kw * line
-                transform(g, at, lines, u + (c * nr + half) * size, e_step)
+                transform(g, at, lines, u + (c * nr + half) * size)
 
     return task
