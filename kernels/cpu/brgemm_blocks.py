@@ -123,7 +123,7 @@ def _mean_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> fl
     along, across = (width, k) if blocks.side == PIXEL_ROWS else (k, width)
     row_tiles = -(-along // blocks.rows)
     vector_tiles = -(-across // (blocks.nv * blocks.lanes))
-    size = 8 if problem.dtype == "float64" else 4
+    size = problem.compute_itemsize
     in_place = problem.layout == "channels_first" and max(problem.kernel_size[-2:]) == 1
     apart = in_place and math.prod(problem.in_size) * size % _L1_STRIDE == 0
     apart = apart and blocks.side == PIXEL_ROWS

@@ -174,7 +174,7 @@ def cut(problem: ConvProblem, device: DeviceInfo, size: int) -> Cut:
 
 def cut_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the cycles of one image by the best cut."""
-    way = cut(problem, device, 8 if problem.dtype == "float64" else 4)
+    way = cut(problem, device, problem.compute_itemsize)
     planes = math.prod(problem.kernel_size[:-2]) * problem.in_channels
     return way.cycles * math.prod(problem.out_size[:-1]) * planes
 
@@ -191,7 +191,7 @@ def pattern_vectors(period: int) -> int:
 
 def interleaved(problem: ConvProblem, device: DeviceInfo) -> ConvProblem | None:
     """Return a depthwise problem as one channel whose rows hold all channels side by side."""
-    size, channels = 8 if problem.dtype == "float64" else 4, problem.groups
+    size, channels = problem.compute_itemsize, problem.groups
     lanes = device.lanes(size)
     depthwise = problem.in_channels == problem.out_channels == channels
     if (

@@ -40,11 +40,11 @@ from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .simd import get_word, range_mask, splat, store
 from .transposes import transpose_block
 from .vectors import (
-    F32,
     F64,
     I8,
     I64,
     ITEMSIZE,
+    compute_code,
     lane_mask,
     literals,
     load_vector,
@@ -195,7 +195,7 @@ def _layout(problem: ConvProblem, device: DeviceInfo) -> dict[str, int]:
     """Return how a block lies in memory."""
     way, shape = pixel_cut(problem, device, True), block_shape(problem, device)
     assert way is not None and shape is not None  # else `fits` has said so
-    vector, lanes = device.vector_bytes, device.lanes(8 if problem.dtype == "float64" else 4)
+    vector, lanes = device.vector_bytes, device.lanes(problem.compute_itemsize)
     depth, height, width = (1, 1, *problem.in_size)[-3:]
     return {
         "in_d": (1, 1, *problem.dilation)[-3] * height * shape.pitch,
@@ -227,7 +227,7 @@ def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding that `fits`."""
     storage = storage_code(problem.dtype)
-    compute = F64 if storage == F64 else F32
+    compute = compute_code(storage)
     lanes = device.lanes(ITEMSIZE[compute])
     way, fields = pixel_cut(problem, device, True), _layout(problem, device)
     assert way is not None

@@ -36,7 +36,7 @@ from .pixels import FIELDS, call_pixels, make_pixel_weights, pixel_table, view
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .simd import add, get_word, load_masked, range_mask, store_masked
 from .strips import TASKS
-from .vectors import F32, F64, ITEMSIZE, storage_code
+from .vectors import ITEMSIZE, compute_code, storage_code
 
 __all__ = ["fits", "plan"]
 
@@ -44,7 +44,7 @@ __all__ = ["fits", "plan"]
 @functools.cache
 def _make_kernel(lanes: int, storage: int) -> Any:
     """Return the task: see the drawing at the top of this file."""
-    item, size = ITEMSIZE[storage], ITEMSIZE[F64 if storage == F64 else F32]
+    item, size = ITEMSIZE[storage], ITEMSIZE[compute_code(storage)]
 
     @numba.njit
     def finish_band(g: Any, out: int, residual: int, rows: int, channels: int) -> None:
@@ -130,7 +130,7 @@ def _tasks(problem: ConvProblem, device: DeviceInfo, lanes: int) -> dict[str, in
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding that `fits`."""
     storage = storage_code(problem.dtype)
-    size = ITEMSIZE[F64 if storage == F64 else F32]
+    size = ITEMSIZE[compute_code(storage)]
     lanes = device.lanes(size)
     way = pixel_cut(problem, device, False)
     assert way is not None

@@ -161,7 +161,7 @@ def block_shape(problem: ConvProblem, device: DeviceInfo) -> BlockShape | None:
     if way is None:
         return None
     vector = device.vector_bytes
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    lanes = device.lanes(problem.compute_itemsize)
     left, right = problem.padding[-1] if way.rows else (0, 0)
     pitch = (left + problem.in_size[-1] + right) * vector
     return BlockShape(
@@ -179,7 +179,7 @@ def block_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
         return math.inf
     if way is None or shape is None or shape.block + shape.sums > device.l2:
         return math.inf
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    lanes = device.lanes(problem.compute_itemsize)
     pixels = math.prod(problem.in_size) + math.prod(problem.out_size)
     return -(-problem.groups // lanes) * (way.cycles + _TURN * -(-pixels // lanes))
 
@@ -187,5 +187,5 @@ def block_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
 def map_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the cycles of one channels-last image read in place, 0 where no strip fits."""
     way = pixel_cut(problem, device, False)
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    lanes = device.lanes(problem.compute_itemsize)
     return 0.0 if way is None else way.cycles * -(-problem.groups // lanes)

@@ -28,15 +28,7 @@ from .geometry import as_record
 from .pixel_cuts import PixelCut, columns, starts, tap_range
 from .rolling import Strip
 from .simd import load_scalar, store_scalar
-from .vectors import (
-    F32,
-    F64,
-    I64,
-    ITEMSIZE,
-    call_address,
-    first_lanes,
-    load_vector,
-)
+from .vectors import F64, I64, ITEMSIZE, call_address, compute_code, first_lanes, load_vector
 from .window import Tile, Window, emit_window
 
 __all__ = [
@@ -113,7 +105,7 @@ class _PixelStrip(_Pixels, Strip):
          self.alone, self.kept, self.masked, storage) = shape  # fmt: skip
         self.height, self.block, self.shifted, self.period = -(-self.kh // self.down), 1, 0, 0
         self.weights: dict[tuple[int, int], list[Any]] = {}
-        code = F64 if storage == F64 else F32
+        code = compute_code(storage)
         super(Strip, self).__init__(builder, args, code, [self.lanes] * nv)
         self.storage = storage
         channels = first_lanes(builder, self.arg["width"], self.lanes)
@@ -200,7 +192,7 @@ def _strip_loop(shape: tuple[int, ...], rest: int) -> int:
     `rest` is the number of lanes for the last channels, 0 where there are only full vectors.
     """
     kh, kw, down, nv, lanes, sw, dw, first, end, planes, kept, storage = shape
-    item, size = ITEMSIZE[storage], ITEMSIZE[F64 if storage == F64 else F32]
+    item, size = ITEMSIZE[storage], ITEMSIZE[compute_code(storage)]
     tail = max(rest, 1)
 
     def strip_loop(geometry: int, start: int, x: int, weight: int, bias: int, out: int, h0: int,
@@ -275,7 +267,7 @@ def make_pixel_weights(lanes: int, storage: int) -> Any:
     A vector's taps lie together: one behind the other by the channels of the layer they would
     share a few sets of the cache.
     """
-    compute = F64 if storage == F64 else F32
+    compute = compute_code(storage)
     size = ITEMSIZE[compute]
 
     def task(

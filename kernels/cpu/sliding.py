@@ -42,7 +42,7 @@ from .strips import (
     strip_table,
     view,
 )
-from .vectors import F32, F64, ITEMSIZE, storage_code
+from .vectors import ITEMSIZE, compute_code, storage_code
 
 __all__ = ["plan", "workspace"]
 
@@ -148,7 +148,7 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
 
 def _layout(problem: ConvProblem, device: DeviceInfo) -> tuple[Cut, dict[str, int]]:
     """Return the cut and the sizes of a band and its copy."""
-    size = 8 if problem.dtype == "float64" else 4
+    size = problem.compute_itemsize
     way = cut(problem, device, size)
     kh, kw = (1, *problem.kernel_size)[-2:]
     sh, sw = (1, *problem.stride)[-2:]
@@ -212,7 +212,7 @@ def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding."""
     storage = storage_code(problem.dtype)
-    compute = F64 if storage == F64 else F32
+    compute = compute_code(storage)
     size = ITEMSIZE[compute]
     way, fields = _layout(problem, device)
     sw, dw, kw = problem.stride[-1], problem.dilation[-1], problem.kernel_size[-1]

@@ -25,13 +25,12 @@ from numba.extending import intrinsic
 from . import jit
 from .cook_toom import Matrix, matrices
 from .vectors import (
-    F32,
-    F64,
     I8,
     I32,
     I64,
     ITEMSIZE,
     call_address,
+    compute_code,
     constant,
     fmuladd,
     lane_mask,
@@ -207,7 +206,7 @@ def _load_pieces(builder: Any, table: Any, base: Any, lanes: int, storage: int) 
     end = builder.append_basic_block("pieces")
     builder.branch(loop)
     builder.position_at_end(loop)
-    bits = ir.VectorType(ir.IntType(8 * ITEMSIZE[F64 if storage == F64 else F32]), lanes)
+    bits = ir.VectorType(ir.IntType(8 * ITEMSIZE[compute_code(storage)]), lanes)
     now, before = builder.phi(table.type), builder.phi(bits)
     word = builder.load(builder.gep(now, [I64(1)]))
     address = builder.gep(base, [builder.load(now)])

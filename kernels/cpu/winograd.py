@@ -65,7 +65,7 @@ from .transform import (
     gather_address,
     lines_address,
 )
-from .vectors import F32, F64, ITEMSIZE, storage_code
+from .vectors import ITEMSIZE, compute_code, storage_code
 from .winograd_copy import copy_tasks, make_copy, source_fields
 from .winograd_fields import FIELDS, TRANSFORMS
 from .winograd_input import STAGE_CHANNELS, make_stage
@@ -112,7 +112,7 @@ def _panel_of(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> Tile:
     """Return the shape of a panel of tiles: of one vector where V and M of two outgrow L2."""
     tile = gemm_tile(device, storage_code(problem.dtype))
     c = problem.in_channels // problem.groups
-    both = sizes.elements * tile.nr * (c + tile.nr) * (8 if problem.dtype == "float64" else 4)
+    both = sizes.elements * tile.nr * (c + tile.nr) * problem.compute_itemsize
     return tile if both <= device.l2 else Tile(tile.mr, 1, tile.lanes)
 
 
@@ -131,7 +131,7 @@ def _v_sizes(channels: int, panel: Tile, size: int, across: int) -> tuple[int, i
 def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes, across: int) -> dict[str, int]:
     """Return how the work is cut into tasks."""
     tile = gemm_tile(device, storage_code(problem.dtype))
-    size = 8 if problem.dtype == "float64" else 4
+    size = problem.compute_itemsize
     panel = _panel_of(problem, device, sizes)
     panel_tiles = panel.nr
     k, c = problem.out_channels // problem.groups, problem.in_channels // problem.groups
@@ -175,7 +175,7 @@ def _layout(
 ) -> dict[str, int]:
     """Return the block sizes, and where a worker keeps what; a copy of the input comes first."""
     tile = gemm_tile(device, storage_code(problem.dtype))
-    size = 8 if problem.dtype == "float64" else 4
+    size = problem.compute_itemsize
     fields = _blocks(problem, device, sizes, source["across"])
     line, panel_tiles = tile.lanes * size, _panel_of(problem, device, sizes).nr
     fields["shared_at"] = source["copied_bytes"]
@@ -245,7 +245,7 @@ def _fold_kernel(record: NDArray[Any], sizes: Sizes, item: int) -> int:
 def workspace(problem: ConvProblem, device: DeviceInfo, m: int) -> int:
     """Return the scratch bytes of a call, over all threads, for an input in the usual order."""
     sizes, storage = tile_sizes(problem, m), storage_code(problem.dtype)
-    compute = F64 if storage == F64 else F32
+    compute = compute_code(storage)
     item, first = ITEMSIZE[storage], problem.layout == "channels_first"
     strides = (0, 0 if first else item, *(0,) * (problem.ndim - 1), item if first else 0)
     binding = Binding(strides, (), ())
@@ -279,7 +279,7 @@ def plan_f6(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPl
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> CpuPlan:
     """Prepare the kernel with `m` outputs a tile for one problem and one binding."""
     sizes, storage = tile_sizes(problem, m), storage_code(problem.dtype)
-    compute, tile = F64 if storage == F64 else F32, gemm_tile(device, storage)
+    compute, tile = compute_code(storage), gemm_tile(device, storage)
     source = source_fields(problem, binding, sizes, tile.lanes, (storage, compute))
     fields = source | _layout(problem, device, sizes, source)
     region = np.array([0, 0, 0, *sizes.counts], np.int64)
@@ -328,7 +328,7 @@ def _stages(
 ) -> tuple[Stage, ...]:
     """Return the stages of a call."""
     storage = storage_code(problem.dtype)
-    compute = F64 if storage == F64 else F32
+    compute = compute_code(storage)
     # A copy is in compute precision.
     across, source = fields["across"], compute if fields["copied"] else storage
     key, stages = (tile.mr, tile.nv, tile.lanes, panel.nv, across, source, storage), []

@@ -45,7 +45,7 @@ from .finish import finish_fields, make_finish_run
 from .geometry import make_record
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .transform import WEIGHT, lines_address
-from .vectors import F32, F64, ITEMSIZE, storage_code
+from .vectors import F32, F64, ITEMSIZE, compute_code, storage_code
 from .winograd_1d_blocks import Blocks, band_extent, choose_blocks
 from .winograd_1d_fields import FIELDS, view
 from .winograd_1d_input import make_pack_kernel, make_transform_band, split_address
@@ -207,7 +207,7 @@ def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding."""
     blocks, storage = choose_blocks(problem, device), storage_code(problem.dtype)
-    compute, lanes = F64 if storage == F64 else F32, blocks.lanes
+    compute, lanes = compute_code(storage), blocks.lanes
     fields, table = _layout(problem, blocks, compute)
     fields |= _output_fields(problem, binding, storage)
     oh, ow = (1, *problem.out_size)[-2:]

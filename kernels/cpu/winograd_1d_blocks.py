@@ -132,7 +132,7 @@ def reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
             )
     if problem.dilation[-1] != 1:
         sentences.append(f"wants taps side by side; this has dilation {problem.dilation}")
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    lanes = device.lanes(problem.compute_itemsize)
     channels = problem.out_channels // problem.groups
     if channels < lanes // 2:
         sentences.append(
@@ -150,7 +150,7 @@ def _steps(problem: ConvProblem, blocks: Blocks) -> int:
 
 def _transform(problem: ConvProblem, device: DeviceInfo) -> Blocks:
     """Return the F(m, r) with the fewest products, the more exact where two are equal."""
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    lanes = device.lanes(problem.compute_itemsize)
     kernel, stride = problem.kernel_size[-1], problem.stride[-1]
     found = [Blocks(min(_OUTPUTS, lanes), r, kernel, stride, lanes) for r in _TAPS]
     return min(found, key=lambda blocks: (blocks.n * blocks.pieces, blocks.r))
@@ -183,7 +183,7 @@ def _splits(problem: ConvProblem, blocks: Blocks) -> Iterator[Blocks]:
 
 def _tile_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> float:
     """Return the cycles of a register tile: multiply-adds or loads, and its outputs."""
-    steps, size = _steps(problem, blocks), 8 if problem.dtype == "float64" else 4
+    steps, size = _steps(problem, blocks), problem.compute_itemsize
     wide, tiles = device.vector_bytes == 64, blocks.lanes // blocks.m
     products = tiles * (1.0 if wide else 0.5) * (1.0 if device.fma else 2.0)
     loads = 1 + tiles / 2 if wide else (1 + tiles) / 2
@@ -200,7 +200,7 @@ def _tile_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> fl
 
 def _count(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> float:
     """Return the cycles of the busiest thread."""
-    size, lanes = 8 if problem.dtype == "float64" else 4, blocks.lanes
+    size, lanes = problem.compute_itemsize, blocks.lanes
     channels, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     planes, rows = band_extent(problem, blocks.band_rows)
     lines = channels * planes * rows * blocks.band_blocks
@@ -245,6 +245,6 @@ def pack_seconds(problem: ConvProblem, device: DeviceInfo) -> float:
     """Count the elements of the transformed weight."""
     blocks = _transform(problem, device)
     rows = math.prod(problem.weight_shape[:-1])
-    size = 8 if problem.dtype == "float64" else 4
+    size = problem.compute_itemsize
     elements = rows * blocks.pieces * blocks.n
     return elements * (size / 4) * _PACK_SECONDS / device.threads + 1e-6

@@ -79,7 +79,7 @@ def _product_seconds(
     multiply-add; an output costs 12 cycles an element and 8 a pixel for each vector of channels.
     Of the time that operands take from L3 or memory some half is hidden by arithmetic.
     """
-    size, lanes = problem.itemsize, device.lanes(8 if problem.dtype == "float64" else 4)
+    size, lanes = problem.itemsize, device.lanes(problem.compute_itemsize)
     c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     vectors = -(-k // lanes) * tiles * problem.batch * problem.groups
     cycles = vectors * (elements * (c + 7 * -(-c // 64)) + 12 * elements + 8 * outputs)
@@ -89,7 +89,7 @@ def _product_seconds(
     # decide which tile is chosen: results are then the same bits for any number.
     panels = max(1, -(-tiles // (2 * lanes)) * problem.batch)
     few = panels * problem.groups < 8
-    compute_size = 8 if problem.dtype == "float64" else 4
+    compute_size = problem.compute_itemsize
     weights = elements * k * c * compute_size * problem.groups
     inputs = elements * c * tiles * problem.batch * compute_size * problem.groups
     streamed = weights * (-(-panels // 2) if few else panels) if weights > device.l2 // 2 else 0
@@ -103,7 +103,7 @@ def _product_seconds(
 def seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
     """Count cycles for the transform of the input, and add all that follows it."""
     sizes = winograd_tiles.tile_sizes(problem, m)
-    lanes = device.lanes(8 if problem.dtype == "float64" else 4)
+    lanes = device.lanes(problem.compute_itemsize)
     cycles = _input_cycles(sizes, problem, lanes)
     total = cycles / min(16 / device.lanes(4), 2.0) / 3.6e9 / device.threads
     total += _product_seconds(sizes.elements, math.prod(sizes.m), sizes.tiles, problem, device)
@@ -114,6 +114,6 @@ def pack_seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
     """Count the elements of the transformed weight, and the bytes that outgrow half of L3."""
     elements = winograd_tiles.tile_sizes(problem, m).elements
     elements *= math.prod(problem.weight_shape[:2])
-    size = 8 if problem.dtype == "float64" else 4
+    size = problem.compute_itemsize
     streamed = max(0, elements * size - device.l3 // 2)
     return elements * (size / 4) * 0.36e-9 / device.threads + streamed / 5e9 + 1e-6
