@@ -1,8 +1,8 @@
 """A kernel as machine code, and the workers that run it.
 
-The object code is made once. Each worker loads it anew, which gives it shared memory of its own, and
-has the records of a block's threads. A launch takes as many workers as it wants threads and gives
-them back; launches of several Python threads take different ones.
+The object code is made once. Each worker loads it anew, which gives it shared memory of its own,
+and has the records of a block's threads. A launch takes as many workers as it wants threads and
+gives them back; launches of several Python threads take different ones.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Worker:
             address("fc_step"),
             address("fc_destroy"),
         )
-        self.shared = self._engine.get_global_value_address("fc_shared")
+        self.shared = self.shared_end = self._engine.get_global_value_address("fc_shared")
         self.log = new_log()
         self.image = image
         self._threads = 0

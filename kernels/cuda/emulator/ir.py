@@ -136,7 +136,7 @@ def _numba_ir(
     # Numba asks the current device for its compute capability as soon as a kernel calls a device
     # function. There is no device here, and none is needed.
     device = SimpleNamespace(compute_capability=COMPUTE_CAPABILITY)
-    with mock.patch.object(dispatcher, "get_current_device", lambda: device):
+    with mock.patch.object(dispatcher, "get_current_device", return_value=device):
         library, _ = compiler._compile_pyfunc_with_fixup(
             function,
             types,

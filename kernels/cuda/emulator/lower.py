@@ -52,8 +52,10 @@ _STRUCT = "{ i32, i1 }"
 
 #: After ``fc.nvvm.``.
 _REGISTERS = {
-    name: _register(name) for name in OFFSETS if "." in name or name in ("laneid", "warpid", "nwarpid")
-}  # fmt: skip
+    name: _register(name)
+    for name in OFFSETS
+    if "." in name or name in ("laneid", "warpid", "nwarpid")
+}
 _CALLS: dict[str, str] = {
     **{f"read.ptx.sreg.{name}": text for name, text in _REGISTERS.items()},
     "read.ptx.sreg.warpsize": "{r} = add i32 32, 0",
@@ -68,7 +70,9 @@ _CALLS: dict[str, str] = {
 
 #: Atomics that Numba defines by loops of compare-and-swap: the host has the operation itself.
 _NUMBA_ATOMICS = {
-    f"___numba_atomic_{type_}_{name}": f"{{r}} = atomicrmw {op} ptr {{0}}, {type_} {{1}} monotonic, align {size}"
+    f"___numba_atomic_{type_}_{name}": (
+        f"{{r}} = atomicrmw {op} ptr {{0}}, {type_} {{1}} monotonic, align {size}"
+    )
     for type_, size in (("float", 4), ("double", 8))
     for name, op in (
         ("add", "fadd"), ("sub", "fsub"), ("max", "fmax"), ("min", "fmin"),
@@ -142,8 +146,10 @@ _TYPES = {"f32": "float", "f64": "double", "b32": "i32", "u32": "i32", "s32": "i
 def _access(text: str) -> str | None:
     """``ld`` and ``st`` with cache hints: of one number, at a generic or global address."""
     found = re.fullmatch(
-        r"(ld|st)(?:\.global)?(?:\.\w+(?:::\w+)?)*?\.([bfsu]\d+) (?:\$0, )?\[\$([01])\](?:, \$1)?;", text
-    )  # fmt: skip
+        r"(ld|st)(?:\.global)?(?:\.\w+(?:::\w+)?)*?\.([bfsu]\d+) "
+        r"(?:\$0, \[\$1\]|\[\$0\], \$1);",
+        text,
+    )
     if not found or found.group(2) not in _TYPES:
         return None
     type_ = _TYPES[found.group(2)]
@@ -191,7 +197,7 @@ _PTX_MEETINGS: list[tuple[str, int, int | None]] = [
 _CALL = re.compile(
     r"^\s*(?:(?P<result>%(?:\"[^\"]*\"|\S+)) = )?(?:tail |musttail |notail )?call (?P<before>.*?)"
     r"(?:@(?P<quote>\"?)(?P<name>[\w.$]+)(?P=quote)"
-    r"|asm (?:sideeffect )?(?:alignstack )?\"(?P<ptx>(?:[^\"\\]|\\.)*)\", \"(?P<constraints>[^\"]*)\")"
+    r"|asm (?:sideeffect )?(?:alignstack )?\"(?P<ptx>(?:[^\"\\]|\\.)*)\", \"[^\"]*\")"
     r"\((?P<rest>.*)$"
 )
 #: Functions of LLVM and of the C library stay what they are.

@@ -32,8 +32,8 @@ from .memory import peek, poke
 __all__ = ["end_of_run", "pass_barrier", "start_block", "watch_address", "watch_local_address"]
 
 # Places in a worker's table, times 8 for the address.
-(LOG, FLAGS, SHARED_BEGIN, SHARED_END, SHARED_COUNT, SHARED_TABLE, GLOBAL_COUNT, GLOBAL_TABLE, SHADOW,
- GRANULE, PHASE, BLOCK_PHASE, SCRATCH, COUNTERS) = range(0, 14 * 8, 8)  # fmt: skip
+(LOG, FLAGS, SHARED_BEGIN, SHARED_END, SHARED_COUNT, SHARED_TABLE, GLOBAL_COUNT, GLOBAL_TABLE,
+ SHADOW, GRANULE, PHASE, BLOCK_PHASE, SCRATCH, COUNTERS) = range(0, 14 * 8, 8)  # fmt: skip
 TABLE_WORDS = 16
 
 #: Bits of FLAGS.
@@ -86,9 +86,7 @@ def _unordered(packed: int, thread: int, phase: int) -> bool:
 
 
 @njit(nogil=True, error_model="numpy")
-def _race(
-    table: int, shadow: int, kind: int, packed: int, thread: int, site: int, address: int
-) -> None:
+def _race(table: int, kind: int, packed: int, thread: int, site: int, address: int) -> None:
     log_at(peek(table + LOG), kind, site, packed >> 40, thread, packed & 0xFFFF, address, 0)
 
 
@@ -106,7 +104,7 @@ def _shadow(table: int, shadow: int, kind: int, me: int, address: int) -> None:
     if flags & RACES and written == phase and not (atomic and atomic_before):
         if _unordered(writer, thread, warp_phase):
             what = RACE_WRITE_WRITE if kind & WRITE else RACE_READ_WRITE
-            _race(table, shadow, what, writer, thread, site, address)
+            _race(table, what, writer, thread, site, address)
     if flags & UNINIT and written < peek(table + BLOCK_PHASE) and (atomic or not kind & WRITE):
         log_at(peek(table + LOG), UNINITIALISED, site, -1, thread, -1, address, 0)
     if kind & WRITE:
@@ -114,7 +112,7 @@ def _shadow(table: int, shadow: int, kind: int, me: int, address: int) -> None:
             for place in (_READER, _OTHER_READER):
                 reader = peek(shadow + place)
                 if reader >= 0 and _unordered(reader, thread, warp_phase):
-                    _race(table, shadow, RACE_READ_WRITE, reader, thread, site, address)
+                    _race(table, RACE_READ_WRITE, reader, thread, site, address)
                     break
         poke(shadow + _WRITE_PHASE, phase)
         poke(shadow + _WRITER, me | (-0x8000000000000000 if atomic else 0))
