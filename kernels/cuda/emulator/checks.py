@@ -74,10 +74,8 @@ class _Roots:
             found = _GLOBAL.match(line)
             if found:
                 self.size[found.group(1)] = size_of(_leading_type(found.group(2)))
-        for line in body:
-            found = _DEFINITION.match(line) if isinstance(line, str) else None
-            if not found:
-                continue
+        definitions = (_DEFINITION.match(line) for line in body if isinstance(line, str))
+        for found in filter(None, definitions):
             name, how, rest = found.groups()
             if how == "alloca":
                 parts = split_commas(rest)

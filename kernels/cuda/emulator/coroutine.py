@@ -29,6 +29,9 @@ DYNAMIC_BYTES = 232448
 _SHARED = re.compile(
     r'^@("?_cudapy_smem_\d+"?) = extern_weak (?:\w+ )*?global (\[.*?\])(?:, align (\d+))?.*$'
 )
+#: The host does not mind where an access begins; what a GPU would refuse must not end the process.
+_UNALIGNED = re.compile(r"(?m)^(\s*(?:%\S+ = )?(?:load|store) (?!atomic).*), align \d+")
+_COPY = re.compile(r"(?m)^.*call void @llvm\.mem.*$")
 _PHI = re.compile(r"^\s*%(?:\"[^\"]*\"|\S+) = phi ")
 _LABEL = re.compile(r'^("[^"]*"|[-\w.$]+):')
 
@@ -115,6 +118,8 @@ def host_module(
     text = re.sub(r", !(?!invariant)[\w.]+ !\d+", "", text)
     text = re.sub(r"(?m)^(define .*?) !dbg !\d+", r"\1", text)
     text = re.sub(r"\) #\d+", ")", text)
+    text = _UNALIGNED.sub(r"\1, align 1", text)
+    text = _COPY.sub(lambda found: re.sub(r"align \d+ ", "", found.group(0)), text)
     text = re.sub(
         r" = (f(?:mul|add|sub)) (?!fast|contract)((?:\w+ )*?)(?=float|double|<)",
         r" = \1 contract \2",

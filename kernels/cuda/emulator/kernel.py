@@ -72,11 +72,11 @@ class EmulatedKernel:
         self.options = dict(getattr(kernel, "targetoptions", {}))
         self.__name__ = self.function.__name__
         self._names = list(inspect.signature(self.function).parameters)
-        self._modules: dict[tuple, Module] = {}
-        self._images: dict[tuple, Image] = {}
+        self._modules: dict[tuple[Any, ...], Module] = {}
+        self._images: dict[tuple[Any, ...], Image] = {}
         self._lock = threading.RLock()
 
-    def __getitem__(self, configuration: tuple) -> Callable[..., None]:
+    def __getitem__(self, configuration: tuple[Any, ...]) -> Callable[..., None]:
         """Return a function that launches with ``[grid, block, stream, shared]`` and raises."""
         grid, block, *rest = configuration
         shared = rest[1] if len(rest) > 1 else 0
@@ -90,7 +90,7 @@ class EmulatedKernel:
         self,
         grid: int | tuple[int, ...],
         block: int | tuple[int, ...],
-        args: tuple,
+        args: tuple[Any, ...],
         shared: int = 0,
         order: str | int = "forward",
         checks: Checks | int = FAST,
@@ -144,14 +144,14 @@ class EmulatedKernel:
                 raise DivergentBarrierError(fault.message)
         return report
 
-    def _types(self, args: tuple) -> tuple:
+    def _types(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         from numba.cuda.typing.typeof import Purpose, typeof
 
         if len(args) != len(self._names):
             raise TypeError(f"{self.__name__} takes {len(self._names)} arguments, not {len(args)}")
         return tuple(typeof(value, Purpose.argument) for value in args)
 
-    def _image(self, args: tuple, *, checked: bool) -> Image:
+    def _image(self, args: tuple[Any, ...], *, checked: bool) -> Image:
         """Compile for these types, or find what was compiled."""
         types = self._types(args)
         with self._lock:
@@ -260,12 +260,12 @@ class _Run:
 
     def _report(self, workers: list[Worker]) -> Report:
         report = Report(self.scene.kernel)
-        found: dict[tuple, Fault] = {}
+        found: dict[tuple[int, ...], Fault] = {}
         totals = np.zeros((len(self.image.sites), TOTALS), np.int64)
         for worker in workers:
             for row in worker.log[1 : 1 + ROW * worker.log[0]].reshape(-1, ROW):
                 fault = fault_of(self.scene, row, worker.shared, worker.shared_end)
-                found.setdefault(tuple(row[:3]), fault)
+                found.setdefault(tuple(map(int, row[:3])), fault)
             if self.checks & Checks.COUNTS:
                 begin = HEAD + len(self.image.sites)
                 part = worker.counters[begin : begin + totals.size].reshape(totals.shape)

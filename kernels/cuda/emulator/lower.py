@@ -226,7 +226,11 @@ def split_commas(text: str) -> list[str]:
 
 def _value(argument: str) -> tuple[str, str]:
     """Type and value of an argument: attributes may stand between them."""
-    found = re.match(r"^(\w+|<[^>]*>|\{[^}]*\}|\[[^\]]*\]) .*?((?:[%@]\"[^\"]*\"|\S+))$", argument)
+    found = re.match(
+        r"^(\w+|<[^>]*>|\{[^}]*\}|\[[^\]]*\]) .*?"
+        r"((?:getelementptr|inttoptr|ptrtoint|bitcast) .*|[%@]\"[^\"]*\"|\S+)$",
+        argument,
+    )
     assert found is not None, argument
     return found.group(1), found.group(2)
 

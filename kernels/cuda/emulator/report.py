@@ -222,7 +222,10 @@ def fault_of(scene: Scene, row: np.ndarray, shared_base: int, shared_end: int) -
             f"{address}, at {here} by {who}"
         )
     elif kind == kinds.OUT_OF_BOUNDS:
-        what = f"{here.kind} of {here.size} bytes out of bounds of {name}: {element}, at {here} by {who}"
+        what = (
+            f"{here.kind} of {here.size} bytes out of bounds of {name}: {element}, "
+            f"at {here} by {who}"
+        )
     elif kind == kinds.MISALIGNED:
         what = (
             f"misaligned {here.kind}: {element} is no multiple of {here.size} bytes from where "
