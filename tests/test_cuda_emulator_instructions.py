@@ -13,11 +13,15 @@ cuda = pytest.importorskip("numba.cuda", reason="numba-cuda is not installed")
 pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
 
 from llvmlite import ir  # noqa: E402 - after the look for the package
-from numba import float32, float64, uint32  # noqa: E402
+from numba import float32, float64, int32, uint32  # noqa: E402
 from numba.cuda import types  # noqa: E402
+from numba.cuda.bf16 import bfloat16_to_float32, float32_to_bfloat16  # noqa: E402
+from numba.cuda.cudadrv import nvvm  # noqa: E402
 from numba.cuda.extending import intrinsic  # noqa: E402
+from numba.cuda.types import float16  # noqa: E402
 
 from fastconv import cuda_emulator  # noqa: E402
+from fastconv.kernels.cuda.emulator.ir import _numba_ir  # noqa: E402
 
 ORDERS = ["forward", "reverse", 3]
 EVERYONE = 0xFFFFFFFF
@@ -186,9 +190,10 @@ def test_integer_atomics(dtype):
     out[4] = 2**21 - 1
     launch(integer_atomics, out, x, grid=64, block=64)
     total = np.add.reduce(x, dtype=dtype)
+    negative = np.subtract.reduce(x, initial=0, dtype=dtype)
     everywhere = np.bitwise_and.reduce(x, initial=2**21 - 1)
     some, odd = np.bitwise_or.reduce(x), np.bitwise_xor.reduce(x)
-    wanted = [total, dtype(0) - total, x.max(), x.min(), everywhere, some, odd, 77, 5, 0]
+    wanted = [total, negative, x.max(), x.min(), everywhere, some, odd, 77, 5, 0]
     np.testing.assert_array_equal(out, np.array(wanted, dtype))
 
 
@@ -289,7 +294,7 @@ def mathematics(out, x):
     out[9, t], out[10, t], out[11, t] = math.floor(v), math.ceil(v), math.fabs(-v)
     out[12, t], out[13, t], out[14, t] = math.erf(v), math.hypot(v, v), math.log1p(v)
     out[15, t], out[16, t], out[17, t] = math.expm1(v), math.fmod(v, 0.3), math.copysign(v, -v)
-    out[18, t], out[19, t], out[20, t] = math.asinh(v), math.cbrt(v), math.log2(v)
+    out[18, t], out[19, t], out[20, t] = math.asinh(v), cuda.cbrt(v), math.log2(v)
     out[21, t], out[22, t], out[23, t] = max(v, 1), min(v, 1), round(v)
     out[24, t], out[25, t] = math.isnan(v), math.isinf(v)
     out[26, t], out[27, t] = math.gamma(v), math.lgamma(v)
@@ -364,6 +369,45 @@ def test_float16(rng):
     product = (x.astype(np.float32) * y.astype(np.float32)).astype(np.float16)
     wanted = [x + y, x - y, x * y, x / y, product, np.where(x < y, y, -x)]
     np.testing.assert_array_equal(out, np.array(wanted))
+
+
+def conversions(out, x, whole):
+    t = cuda.threadIdx.x
+    h = float16(x[t])
+    out[0, t], out[1, t], out[2, t] = float64(h), int32(h), float16(whole[t])
+    out[3, t] = float16(float64(x[t]) + 1)
+
+
+def test_conversions_of_float16(rng):
+    x = rng.uniform(-100, 100, 32).astype(np.float32)
+    whole = rng.integers(-1000, 1000, 32).astype(np.int32)
+    out = np.zeros((4, 32))
+    launch(conversions, out, x, whole)
+    h = x.astype(np.float16)
+    np.testing.assert_array_equal(
+        out, [h, np.rint(h), whole, (x.astype(np.float64) + 1).astype(np.float16)]
+    )
+
+
+def brain_floats(out, x, y):
+    t = cuda.threadIdx.x
+    a, b = float32_to_bfloat16(x[t]), float32_to_bfloat16(y[t])
+    out[0, t], out[1, t] = bfloat16_to_float32(a + b), bfloat16_to_float32(a * b)
+    out[2, t] = bfloat16_to_float32(b if a < b else -a)
+
+
+def rounded(x):
+    """To bfloat16, to the nearest even."""
+    bits = np.asarray(x, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).view(np.float32)
+
+
+def test_bfloat16(rng):
+    x, y = rng.uniform(0.5, 2, (2, 32)).astype(np.float32)
+    out = np.zeros((3, 32), np.float32)
+    launch(brain_floats, out, x, y)
+    a, b = rounded(x), rounded(y)
+    np.testing.assert_array_equal(out, [rounded(a + b), rounded(a * b), np.where(a < b, b, -a)])
 
 
 def scalars(out, flag, small, whole, real, single, pair):
@@ -546,6 +590,6 @@ def test_one_process_compiles_for_a_gpu_and_emulates():
     y = np.ones(100, np.float32)
     launch(saxpy, y, np.float32(2), x, grid=4)
     np.testing.assert_array_equal(y, 1 + 2 * x)
-    signature = (float32[::1], float32, float32[::1])
-    code, _ = cuda.compile(saxpy, signature, device=False, abi="numba", cc=(8, 0))
-    assert ".target sm_80" in code
+    _, typed = _numba_ir(saxpy, (float32[::1], float32, float32[::1]), fastmath=False)
+    assert "float*" in typed[0]
+    assert b".target sm_80" in nvvm.compile_ir(typed, arch="compute_80")

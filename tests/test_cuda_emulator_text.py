@@ -11,8 +11,7 @@ pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
 
 import fastconv.cuda_emulator  # noqa: E402 - after the look for the package
 from fastconv.kernels.cuda.emulator import halves, kernel, maths, opaque  # noqa: E402
-from fastconv.kernels.cuda.emulator.coroutine import size_of  # noqa: E402
-from fastconv.kernels.cuda.emulator.lower import split_commas  # noqa: E402
+from fastconv.kernels.cuda.emulator.text import size_of, split_commas  # noqa: E402
 
 
 @pytest.mark.parametrize("module", [opaque, kernel, fastconv.cuda_emulator])
@@ -41,8 +40,9 @@ def test_opaque_pointers(typed, opaque_text):
 @pytest.mark.parametrize(
     ("type_", "size"),
     [
-        ("i1", 1), ("i32", 4), ("half", 2), ("ptr", 8), ("<4 x float>", 16), ("[3 x [5 x i16]]", 30),
-        ("{ i8, i32 }", 8), ("<{ i8, i32 }>", 5), ("{ i32, { i8, double }, i8 }", 32), ("{}", 0),
+        ("i1", 1), ("i32", 4), ("half", 2), ("ptr", 8), ("<4 x float>", 16),
+        ("[3 x [5 x i16]]", 30), ("{ i8, i32 }", 8),
+        ("<{ i8, i32 }>", 5), ("{ i32, { i8, double }, i8 }", 32), ("{}", 0),
     ],
 )  # fmt: skip
 def test_sizes_of_types(type_, size):

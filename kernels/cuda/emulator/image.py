@@ -7,6 +7,7 @@ gives them back; launches of several Python threads take different ones.
 
 from __future__ import annotations
 
+import re
 import threading
 
 import llvmlite.binding as llvm
@@ -92,16 +93,14 @@ def _granule(sites: list[Site]) -> int:
 
 
 def _declarations(module: Module, body: list[str | Suspend]) -> str:
-    """Declare the functions of LLVM that lowering has brought in."""
+    """Declare the functions of one number that lowering has brought in."""
     declared = "\n".join(module.head)
-    wanted = {"tanhf": "declare float @tanhf(float)"}
-    wanted |= {
-        f"llvm.{name}.f32": f"declare float @llvm.{name}.f32(float)"
-        for name in ("exp2", "log2", "sin", "cos", "sqrt")
-    }
     text = "\n".join(line for line in body if isinstance(line, str))
+    called = set(re.findall(r"call (float|double) @(llvm\.[\w.]+|tanhf)\(\1 [^,()]*\)", text))
     return "\n".join(
-        line for name, line in wanted.items() if f"@{name}(" in text and f"@{name}(" not in declared
+        f"declare {type_} @{name}({type_})"
+        for type_, name in sorted(called)
+        if f"@{name}(" not in declared
     )
 
 
