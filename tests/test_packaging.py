@@ -36,8 +36,8 @@ LOOK_AROUND = """
 import importlib, importlib.metadata, importlib.resources, json, sys
 import fastconv
 lazy = sorted(set(sys.modules).intersection({lazy!r}))
-names = ["fastconv", "fastconv.kernels", "fastconv.kernels.cpu", "fastconv.kernels.cuda.emulator",
-         "fastconv.cuda_emulator", "fastconv.bench"]
+names = ["fastconv", "fastconv.kernels", "fastconv.kernels.cpu", "fastconv.kernels.cuda",
+         "fastconv.bench"]
 problems = importlib.resources.files("fastconv.bench") / "problems"
 print(json.dumps({{
     "loaded_by_import": lazy,
