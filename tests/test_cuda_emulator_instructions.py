@@ -424,6 +424,30 @@ def test_scalar_arguments():
     np.testing.assert_array_equal(out, [2**40 - 3, 0.1 + 0.5, 7.5])
 
 
+def kinds(out, z, c, empty, frozen, fortran, point, flags):
+    out[0] = (z * c[0]).real
+    out[1] = empty.size
+    out[2] = frozen[1]
+    out[3] = fortran[1, 2]
+    out[4] = point[()]
+    out[5] = flags[1]
+
+
+@pytest.mark.parametrize("checks", [cuda_emulator.FAST, cuda_emulator.ALL])
+def test_arrays_of_every_kind(checks):
+    frozen = np.arange(4, dtype=np.uint8)
+    frozen.flags.writeable = False
+    fortran = np.asfortranarray(np.arange(12, dtype=np.int16).reshape(3, 4))
+    args = (
+        2 - 1j, np.array([3 + 4j], np.complex64), np.zeros((0, 3)), frozen, fortran,
+        np.array(2.5), np.array([False, True]),
+    )  # fmt: skip
+    out = np.full(6, np.nan)
+    report = cuda_emulator.EmulatedKernel(kinds).launch(1, 1, (out, *args), checks=checks)
+    assert report.faults == []
+    assert out.tolist() == [10, 0, 1, 6, 2.5, 1]
+
+
 def reverse(out, x):
     i = cuda.grid(1)
     out[i] = x[i]
