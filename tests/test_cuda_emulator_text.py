@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import doctest
+import subprocess
+import sys
 
 import pytest
 
@@ -12,6 +14,12 @@ pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
 import fastconv.cuda_emulator  # noqa: E402 - after the look for the package
 from fastconv.kernels.cuda.emulator import halves, kernel, maths, opaque  # noqa: E402
 from fastconv.kernels.cuda.emulator.text import size_of, split_commas  # noqa: E402
+
+
+def test_is_found_without_an_import_of_its_own():
+    code = "import fastconv; print(fastconv.cuda_emulator.EmulatedKernel.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "EmulatedKernel\n"
 
 
 @pytest.mark.parametrize("module", [opaque, kernel, fastconv.cuda_emulator])
