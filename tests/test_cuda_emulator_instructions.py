@@ -514,6 +514,7 @@ def ptx(text: str) -> Any:
 
 
 commit, wait = ptx("cp.async.commit_group;"), ptx("cp.async.wait_group 0;")
+wait_but_one = ptx("cp.async.wait_group 1;")
 unknown = ptx("wgmma.fence.sync.aligned;")
 
 
@@ -589,6 +590,74 @@ def test_vectors_by_inline_ptx(rng):
     report = launch(pairs, out, x)
     np.testing.assert_array_equal(out.reshape(-1, 2), x.reshape(-1, 2)[:, ::-1])
     assert {access.size for access in report.accesses} == {8}
+
+
+def without_wait(out, x):
+    tile = cuda.shared.array(128, float32, 16)
+    t = uint32(cuda.threadIdx.x)
+    copy_async(tile, t * uint32(4), x, t * uint32(4))
+    commit()
+    cuda.syncthreads()
+    copy_four(out, t * uint32(4), tile, uint32(124) - t * uint32(4))
+
+
+def without_commit(out, x):
+    tile = cuda.shared.array(128, float32, 16)
+    t = uint32(cuda.threadIdx.x)
+    copy_async(tile, t * uint32(4), x, t * uint32(4))
+    wait()
+    cuda.syncthreads()
+    copy_four(out, t * uint32(4), tile, uint32(124) - t * uint32(4))
+
+
+def without_barrier(out, x):
+    tile = cuda.shared.array(128, float32, 16)
+    t = uint32(cuda.threadIdx.x)
+    copy_async(tile, t * uint32(4), x, t * uint32(4))
+    commit()
+    wait()
+    copy_four(out, t * uint32(4), tile, uint32(124) - t * uint32(4))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        (without_wait, "has not been waited for"),
+        (without_commit, "has not been waited for"),
+        (without_barrier, "with no barrier between them"),
+    ],
+)
+def test_copies_that_may_not_have_landed(kernel, message, rng):
+    x = rng.standard_normal(128).astype(np.float32)
+    args = np.empty_like(x), x
+    checks = cuda_emulator.Checks.RACES
+    report = cuda_emulator.EmulatedKernel(kernel).launch(1, 32, args, checks=checks)
+    assert report.races
+    for fault in report.races:
+        assert message in fault.message
+        assert len(fault.lines) == 2
+
+
+def two_stages(out, x):
+    tile = cuda.shared.array(256, float32, 16)
+    at = uint32(cuda.threadIdx.x) * uint32(4)
+    copy_async(tile, at, x, at)
+    commit()
+    for stage in range(uint32(2)):
+        if stage == 0:
+            copy_async(tile, uint32(128) + at, x, uint32(128) + at)
+        commit()
+        wait_but_one()
+        cuda.syncthreads()
+        begin = uint32(stage) * uint32(128)
+        copy_four(out, begin + at, tile, begin + uint32(124) - at)
+
+
+def test_pipeline_of_two_stages(rng):
+    x = rng.standard_normal(2 * 128).astype(np.float32)
+    out = np.full_like(x, np.nan)
+    launch(two_stages, out, x)
+    np.testing.assert_array_equal(out.reshape(2, 32, 4), x.reshape(2, 32, 4)[:, ::-1])
 
 
 @intrinsic

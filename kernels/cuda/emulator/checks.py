@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from .flight import COMMIT, WAIT_ALL
 from .ir import Module
 from .lower import CONTEXT, Suspend
+from .places import ATOMIC, COPY, WRITE
 from .text import leading_type, size_of, split_commas
-from .watch import ATOMIC, WRITE, watch_address, watch_local_address
+from .watch import watch_address, watch_groups_address, watch_local_address
 
 __all__ = ["Site", "instrument", "number_meetings"]
 
@@ -22,7 +24,7 @@ __all__ = ["Site", "instrument", "number_meetings"]
 class Site:
     """A place in the kernel: an access or a meeting."""
 
-    kind: str  # load, store, atomic, or what threads meet for
+    kind: str  # load, store, copy (asynchronous), atomic, or what threads meet for
     file: str
     line: int
     size: int = 0
@@ -33,6 +35,7 @@ class Site:
 
 _ACCESS = re.compile(r"^\s*(?:%(?:\"[^\"]*\"|\S+) = )?(load|store|atomicrmw|cmpxchg) ")
 _COPY = re.compile(r"call void @llvm\.mem(cpy|move|set)\.")
+_GROUPS = re.compile(r"^\s*; fc\.async (\w+)")
 _DEFINITION = re.compile(r"^\s*(%(?:\"[^\"]*\"|\S+)) = (getelementptr|alloca|bitcast)\b(.*)$")
 _GLOBAL = re.compile(r'^(@(?:"[^"]*"|[\w.$]+)) = (?:\w+ )*?constant (.+?)(?:, align \d+)?$')
 
@@ -57,6 +60,8 @@ def instrument(module: Module, body: list[str | Suspend], sites: list[Site]) -> 
     for line in body:
         if isinstance(line, str) and "!invariant.load" not in line and _ACCESS.match(line):
             out += _checked(module, line, roots, sites)
+        elif isinstance(line, str) and (found := _GROUPS.match(line)):
+            out += _groups(found.group(1), len(out))
         elif isinstance(line, str) and _COPY.search(line):
             out += _checked_copy(module, line, roots, sites)
         else:
@@ -104,6 +109,7 @@ def _access_parts(line: str) -> tuple[str, str, str]:
     if kind == "load":
         return kind, leading_type(parts[0]), parts[1].removeprefix("ptr ")
     if kind == "store":
+        kind = "copy" if "!fc.async" in line else kind
         return kind, leading_type(parts[0]), parts[1].removeprefix("ptr ")
     return "atomic", leading_type(parts[1]), parts[0].split("ptr ", 1)[1]
 
@@ -134,12 +140,22 @@ def _call(name: str, address: str, size: int, kind: str, number: int, roots: _Ro
             f"i64 {name}.c, i64 {name}.i, i64 {base}, i64 {size << 32 | root[1]}, i64 {number}"
         )
     else:
-        bits = {"load": 0, "store": WRITE, "atomic": WRITE | ATOMIC}[kind]
+        bits = {"load": 0, "store": WRITE, "copy": WRITE | COPY, "atomic": WRITE | ATOMIC}[kind]
         arguments = f"i64 {name}.c, i64 {name}.i, i64 {size | bits}, i64 {number}"
         target = watch_address()
     lines.append(f"  {name}.o = call i64 inttoptr (i64 {target} to ptr)({arguments})")
     lines.append(f"  {name} = inttoptr i64 {name}.o to ptr")
     return lines
+
+
+def _groups(what: str, number: int) -> list[str]:
+    """Tell the checks that a thread commits its asynchronous copies or waits for them."""
+    groups = {"commit": COMMIT, "all": WAIT_ALL}.get(what) or int(what)
+    function = f"inttoptr (i64 {watch_groups_address()} to ptr)"
+    return [
+        f"  %fc.k{number} = ptrtoint ptr {CONTEXT} to i64",
+        f"  %fc.r{number} = call i64 {function}(i64 %fc.k{number}, i64 {groups})",
+    ]
 
 
 def _checked_copy(module: Module, line: str, roots: _Roots, sites: list[Site]) -> list[str]:

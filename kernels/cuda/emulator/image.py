@@ -13,12 +13,13 @@ import threading
 import llvmlite.binding as llvm
 import numpy as np
 
-from . import watch
+from . import places
 from .checks import Site, instrument, number_meetings
 from .context import STRIDE
 from .coroutine import host_module
 from .counters import counter_words
 from .faults import new_log
+from .flight import flight_words
 from .ir import Module, lock, optimise, target_machine
 from .lower import Suspend, lower
 
@@ -123,7 +124,7 @@ class Worker:
         self.log = new_log()
         self.image = image
         self._threads = 0
-        self.table = np.zeros(watch.TABLE_WORDS, np.int64)
+        self.table = np.zeros(places.TABLE_WORDS, np.int64)
         self._scratch = np.full(_SCRATCH, 0xFF, np.uint8)
         self.counters = np.zeros(1, np.int64)
 
@@ -162,22 +163,25 @@ class Worker:
         self._shadow[:, 3:5] = -1
         self.counters = np.zeros(counter_words(len(image.sites)), np.int64)
         self.counters[:2] = len(image.sites), -1
+        copies = any(site.kind == "copy" for site in image.sites)
+        self._flight = np.zeros(flight_words(self._threads if copies else 0), np.int64)
         self.shared_end = end + _GAP
         values = {
-            watch.LOG: self.log.ctypes.data,
-            watch.FLAGS: flags,
-            watch.SHARED_BEGIN: self.shared,
-            watch.SHARED_END: self.shared_end if pairs else self.shared,
-            watch.SHARED_COUNT: len(pairs),
-            watch.SHARED_TABLE: self._shared_table.ctypes.data,
-            watch.GLOBAL_COUNT: len(regions),
-            watch.GLOBAL_TABLE: regions.ctypes.data,
-            watch.SHADOW: self._shadow.ctypes.data,
-            watch.GRANULE: image.granule,
-            watch.PHASE: 1,
-            watch.BLOCK_PHASE: 1,
-            watch.SCRATCH: self._scratch.ctypes.data,
-            watch.COUNTERS: self.counters.ctypes.data,
+            places.LOG: self.log.ctypes.data,
+            places.FLAGS: flags,
+            places.SHARED_BEGIN: self.shared,
+            places.SHARED_END: self.shared_end if pairs else self.shared,
+            places.SHARED_COUNT: len(pairs),
+            places.SHARED_TABLE: self._shared_table.ctypes.data,
+            places.GLOBAL_COUNT: len(regions),
+            places.GLOBAL_TABLE: regions.ctypes.data,
+            places.SHADOW: self._shadow.ctypes.data,
+            places.GRANULE: image.granule,
+            places.PHASE: 1,
+            places.BLOCK_PHASE: 1,
+            places.SCRATCH: self._scratch.ctypes.data,
+            places.COUNTERS: self.counters.ctypes.data,
+            places.FLIGHT: self._flight.ctypes.data,
         }
         for place, value in values.items():
             self.table[place // 8] = value

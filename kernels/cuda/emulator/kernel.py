@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import watch
+from . import places
 from .arguments import Arguments
 from .coroutine import MAXIMUM_SHARED
 from .counters import HEAD, TOTALS
@@ -31,10 +31,10 @@ class Checks(enum.IntFlag):
     """What a launch looks for."""
 
     FAST = 0  #: nothing but threads that can not go on
-    RACES = watch.RACES  #: accesses to shared memory that no barrier orders
-    UNINITIALISED = watch.UNINIT  #: shared memory read before it is written
-    BOUNDS = watch.BOUNDS  #: accesses outside of arrays and misaligned ones, also with those above
-    COUNTS = watch.COUNTS  #: sectors and bank conflicts; bounds as well
+    RACES = places.RACES  #: accesses to shared memory that no barrier orders
+    UNINITIALISED = places.UNINIT  #: shared memory read before it is written
+    BOUNDS = places.BOUNDS  #: accesses outside of arrays and misaligned ones, also with those above
+    COUNTS = places.COUNTS  #: sectors and bank conflicts; bounds as well
     ORDERS = 16  #: results in other orders of threads and blocks
     ALL = 31
 

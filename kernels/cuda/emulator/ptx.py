@@ -62,12 +62,12 @@ def _pointer(argument: int, type_: str) -> tuple[str, str]:
 
 
 def _copy(size: int, types: list[str]) -> str:
-    """``cp.async``: at once."""
+    """``cp.async``: at once; the checks know that it is in flight until it is waited for."""
     type_ = {4: "i32", 8: "<2 x i32>", 16: "<4 x i32>"}[size]
     (make_target, target), (make_source, source) = (_pointer(i, types[i]) for i in range(2))
     return (
         f"{make_target}{make_source}%fc.{{n}}.v = load {type_}, ptr {source}, align {size}\n"
-        f"store {type_} %fc.{{n}}.v, ptr {target}, align {size}"
+        f"store {type_} %fc.{{n}}.v, ptr {target}, align {size}, !fc.async !0"
     )
 
 
@@ -166,7 +166,9 @@ _INSTRUCTIONS: list[tuple[str, _Writer]] = [
     (r"(?:membar\.(?:cta|gl|sys)|fence\.[\w.]+);", lambda m, _: FENCE),
     (r"cp\.async\.(?:ca|cg)\.shared\.global(?:\.L2::\w+)? \[\$0\], \[\$1\], (4|8|16);",
      lambda m, types: _copy(int(m.group(1)), types)),
-    (r"cp\.async\.(?:commit_group|wait_all|wait_group (?:\d+|\$0));", lambda m, _: ""),
+    (r"cp\.async\.commit_group;", lambda m, _: "; fc.async commit"),
+    (r"cp\.async\.wait_all;", lambda m, _: "; fc.async all"),
+    (r"cp\.async\.wait_group (?:(\d+)|\$0);", lambda m, _: f"; fc.async {m.group(1) or '{0}'}"),
     (r"(?:nanosleep\.u32 \$0|prefetch\.[\w.:]+ \[\$0\]);", lambda m, _: ""),
     (r"(tanh|ex2|lg2|sin|cos|sqrt)\.approx(?:\.ftz)?\.f32 \$0, \$1;",
      lambda m, _: _approximate(m.group(1))),

@@ -24,6 +24,7 @@ __all__ = ["AccessCount", "Fault", "Report", "Scene", "fault_of"]
 _ERRORS: dict[int, type[EmulationError]] = {
     kinds.RACE_WRITE_WRITE: RaceError,
     kinds.RACE_READ_WRITE: RaceError,
+    kinds.RACE_IN_FLIGHT: RaceError,
     kinds.DIVERGENT_BARRIER: DivergentBarrierError,
     kinds.DIVERGENT_WARP: DivergentBarrierError,
     kinds.EXITED_BARRIER: DivergentBarrierError,
@@ -215,6 +216,13 @@ def fault_of(scene: Scene, row: np.ndarray, shared_base: int, shared_end: int) -
         what = (
             f"race on {element}: {here.kind} at {here} by {who}, and {before.kind} at {before} by "
             f"{scene.thread(other_thread)}, with no barrier between them"
+        )
+    elif kind == kinds.RACE_IN_FLIGHT:
+        before = scene.sites[other]
+        lines.append(before.line)
+        what = (
+            f"race on {element}: {here.kind} at {here} by {who}, while the asynchronous copy at "
+            f"{before} by {scene.thread(other_thread)} has not been waited for"
         )
     elif kind == kinds.OUT_OF_BOUNDS and other == -2:
         what = (

@@ -22,31 +22,58 @@ from .counters import count_access, flush_counts
 from .faults import (
     MISALIGNED,
     OUT_OF_BOUNDS,
+    RACE_IN_FLIGHT,
     RACE_READ_WRITE,
     RACE_WRITE_WRITE,
     UNINITIALISED,
     log_at,
 )
+from .flight import add_copy, change_groups
 from .memory import peek, poke
+from .places import (
+    ATOMIC,
+    ATOMIC_PHASE,
+    BLOCK_PHASE,
+    CHANGER,
+    COPY,
+    COUNTERS,
+    COUNTS,
+    FLAGS,
+    FLIGHT,
+    GLOBAL_COUNT,
+    GLOBAL_TABLE,
+    GRANULE,
+    IN_FLIGHT,
+    LOG,
+    OTHER_READER,
+    PHASE,
+    RACES,
+    READ_PHASE,
+    READER,
+    SCRATCH,
+    SHADOW,
+    SHADOW_BYTES,
+    SHARED_BEGIN,
+    SHARED_COUNT,
+    SHARED_END,
+    SHARED_TABLE,
+    UNINIT,
+    WRITE,
+    WRITE_PHASE,
+    WRITER,
+)  # fmt: skip
 
-__all__ = ["end_of_run", "pass_barrier", "start_block", "watch_address", "watch_local_address"]
-
-# Places in a worker's table, times 8 for the address.
-(LOG, FLAGS, SHARED_BEGIN, SHARED_END, SHARED_COUNT, SHARED_TABLE, GLOBAL_COUNT, GLOBAL_TABLE,
- SHADOW, GRANULE, PHASE, BLOCK_PHASE, SCRATCH, COUNTERS) = range(0, 14 * 8, 8)  # fmt: skip
-TABLE_WORDS = 16
-
-#: Bits of FLAGS.
-RACES, UNINIT, BOUNDS, COUNTS = 1, 2, 4, 8
-#: Bits above the size of an access.
-WRITE, ATOMIC = 1 << 16, 1 << 17
+__all__ = [
+    "end_of_run",
+    "pass_barrier",
+    "start_block",
+    "watch_address",
+    "watch_groups_address",
+    "watch_local_address",
+]
 
 _THREAD = OFFSETS["thread"]  # the warp phase lies in the upper half of the same word
 _MONITOR = OFFSETS["monitor"]
-
-# A shadow's words.
-_WRITE_PHASE, _WRITER, _READ_PHASE, _READER, _OTHER_READER, _ATOMIC_PHASE, _ATOMIC = range(0, 56, 8)
-_SHADOW_BYTES = 64
 
 
 @njit(nogil=True, error_model="numpy")
@@ -109,16 +136,21 @@ def _shadow(table: int, shadow: int, kind: int, me: int, address: int) -> None:
     """Compare an access with those before it, and note it; `kind` holds WRITE and ATOMIC."""
     flags, phase = peek(table + FLAGS), peek(table + PHASE)
     writes, atomic = (kind & WRITE) != 0, (kind & ATOMIC) != 0
-    written, changed = peek(shadow + _WRITE_PHASE), peek(shadow + _ATOMIC_PHASE)
+    written, changed = peek(shadow + WRITE_PHASE), peek(shadow + ATOMIC_PHASE)
     if flags & RACES:
+        if peek(shadow + IN_FLIGHT) >= peek(table + BLOCK_PHASE):
+            copier = peek(shadow + WRITER)
+            site, thread = me >> 40, me & 0xFFFF
+            other, other_thread = copier >> 40, copier & 0xFFFF
+            log_at(peek(table + LOG), RACE_IN_FLIGHT, site, other, thread, other_thread, address, 0)
         what = RACE_WRITE_WRITE if writes else RACE_READ_WRITE
         if written == phase:
-            _against(table, peek(shadow + _WRITER), what, me, address)
+            _against(table, peek(shadow + WRITER), what, me, address)
         if changed == phase and not atomic:
-            _against(table, peek(shadow + _ATOMIC), what, me, address)
-        if writes and peek(shadow + _READ_PHASE) == phase:
-            _against(table, peek(shadow + _READER), RACE_READ_WRITE, me, address)
-            _against(table, peek(shadow + _OTHER_READER), RACE_READ_WRITE, me, address)
+            _against(table, peek(shadow + CHANGER), what, me, address)
+        if writes and peek(shadow + READ_PHASE) == phase:
+            _against(table, peek(shadow + READER), RACE_READ_WRITE, me, address)
+            _against(table, peek(shadow + OTHER_READER), RACE_READ_WRITE, me, address)
     if (
         flags & UNINIT
         and (atomic or not writes)
@@ -126,19 +158,20 @@ def _shadow(table: int, shadow: int, kind: int, me: int, address: int) -> None:
     ):
         log_at(peek(table + LOG), UNINITIALISED, me >> 40, -1, me & 0xFFFF, -1, address, 0)
     if atomic:
-        poke(shadow + _ATOMIC_PHASE, phase)
-        poke(shadow + _ATOMIC, me)
+        poke(shadow + ATOMIC_PHASE, phase)
+        poke(shadow + CHANGER, me)
     elif writes:
-        poke(shadow + _WRITE_PHASE, phase)
-        poke(shadow + _WRITER, me)
-    elif peek(shadow + _READ_PHASE) != phase:
-        poke(shadow + _READ_PHASE, phase)
-        poke(shadow + _READER, me)
-        poke(shadow + _OTHER_READER, -1)
-    elif (peek(shadow + _READER) & 0xFFFF) == (me & 0xFFFF):
-        poke(shadow + _READER, me)
+        poke(shadow + IN_FLIGHT, phase if kind & COPY else 0)
+        poke(shadow + WRITE_PHASE, phase)
+        poke(shadow + WRITER, me)
+    elif peek(shadow + READ_PHASE) != phase:
+        poke(shadow + READ_PHASE, phase)
+        poke(shadow + READER, me)
+        poke(shadow + OTHER_READER, -1)
+    elif (peek(shadow + READER) & 0xFFFF) == (me & 0xFFFF):
+        poke(shadow + READER, me)
     else:
-        poke(shadow + _OTHER_READER, me)
+        poke(shadow + OTHER_READER, me)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -172,11 +205,20 @@ def watch(context: int, address: int, access: int, site: int) -> int:
         granule = (address - begin) >> shift
         last = (address - begin + size - 1) >> shift
         while granule <= last:
-            _shadow(table, peek(table + SHADOW) + granule * _SHADOW_BYTES, access, me, address)
+            _shadow(table, peek(table + SHADOW) + granule * SHADOW_BYTES, access, me, address)
             granule += 1
+    if shared and access & COPY:
+        add_copy(peek(table + FLIGHT), thread, peek(table + BLOCK_PHASE), address, size)
     if flags & COUNTS:
         count_access(peek(table + COUNTERS), thread, address, size, site)
     return address
+
+
+def watch_groups(context: int, what: int) -> int:
+    """Commit a thread's asynchronous copies, or wait for them."""
+    table = peek(context + _MONITOR)
+    change_groups(table, peek(context + _THREAD) & 0xFFFF, what)
+    return 0
 
 
 def watch_local(context: int, address: int, base: int, extent: int, site: int) -> int:
@@ -202,3 +244,10 @@ def watch_local_address() -> int:
     """Return the address of `watch_local` as machine code."""
     signature = types.int64(*[types.int64] * 5)
     return compile_callback(watch_local, signature, ("cuda_emulator_watch_local",)).address
+
+
+@functools.cache
+def watch_groups_address() -> int:
+    """Return the address of `watch_groups` as machine code."""
+    signature = types.int64(types.int64, types.int64)
+    return compile_callback(watch_groups, signature, ("cuda_emulator_watch_groups",)).address
