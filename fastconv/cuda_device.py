@@ -16,7 +16,7 @@ from typing import Any
 from .errors import DeviceError
 from .spec import CudaInfo
 
-__all__ = ["MODELS", "cuda_info", "current_device", "require_cuda", "use_device"]
+__all__ = ["MODELS", "cuda_info", "current_device", "device_in_force", "require_cuda", "use_device"]
 
 #: Least compute capability that the kernels are written and compiled for.
 _LEAST_CAPABILITY = (7, 5)
@@ -85,7 +85,7 @@ def require_cuda() -> Any:
         count = len(cuda.gpus)
     except Exception as error:  # Numba's and the bindings' own types, which differ by version
         raise DeviceError(
-            f"cuda: got no working NVIDIA driver ({_first_line(error)}), want one that supports "
+            f"cuda: got no working NVIDIA driver ({_one_line(error)}), want one that supports "
             "the CUDA version of the packages; nvidia-smi shows the driver's"
         ) from error
     if count == 0:
@@ -93,9 +93,8 @@ def require_cuda() -> Any:
     return cuda
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @functools.cache
@@ -155,6 +154,12 @@ def use_device(ordinal: int, info: CudaInfo | None = None) -> Iterator[CudaInfo]
         yield described
     finally:
         _device.reset(token)
+
+
+def device_in_force() -> tuple[int, str] | None:
+    """Return number and name of the GPU that `use_device` chose, None outside."""
+    found = _device.get()
+    return found and (found[0], found[1].name)
 
 
 def current_device() -> tuple[int, CudaInfo]:
