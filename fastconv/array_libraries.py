@@ -92,7 +92,7 @@ class _CuPy:
         self._current_stream(device).synchronize()
 
     def on_device(self, device: int) -> contextlib.AbstractContextManager[Any]:
-        return self._module().cuda.Device(device)  # type: ignore[no-any-return]
+        return self._module().cuda.Device(device)
 
 
 class _PyTorch:
@@ -155,7 +155,7 @@ class _PyTorch:
         self._module().cuda.current_stream(device).synchronize()
 
     def on_device(self, device: int) -> contextlib.AbstractContextManager[Any]:
-        return self._module().cuda.device(device)  # type: ignore[no-any-return]
+        return self._module().cuda.device(device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,12 +298,17 @@ def view_operands(
     first = view_array("input", x)
     if first is None:
         return None
-    companions = {"weight": weight, "bias": bias, "residual": residual, "out": out}
-    views = (
-        None if value is None else _companion(name, value, first)
-        for name, value in companions.items()
+
+    def companion(argument: str, value: Any) -> DeviceArray | None:
+        return None if value is None else _companion(argument, value, first)
+
+    return (
+        first,
+        companion("weight", weight),
+        companion("bias", bias),
+        companion("residual", residual),
+        companion("out", out),
     )
-    return (first, *views)
 
 
 def _companion(argument: str, value: Any, first: DeviceArray) -> DeviceArray:
