@@ -16,19 +16,7 @@ from pathlib import Path
 from .config import config
 from .spec import DeviceInfo
 
-__all__ = ["GPUS", "cpu_info", "cuda_info", "measure_peak"]
-
-#: One GPU of each architecture: multiprocessors, KiB of shared memory of one, MiB of L2, float32
-#: multiply-adds a cycle of one, GHz. Sources: NVIDIA's architecture white papers.
-GPUS = {
-    "T4": ("sm_75", 40, 64, 4, 64, 1.59),
-    "A100": ("sm_80", 108, 164, 40, 64, 1.41),
-    "RTX 3090": ("sm_86", 82, 100, 6, 128, 1.70),
-    "RTX 4090": ("sm_89", 128, 100, 72, 128, 2.52),
-    "H100": ("sm_90", 132, 228, 50, 128, 1.76),
-    "B200": ("sm_100", 148, 228, 126, 128, 1.85),
-    "RTX 5090": ("sm_120", 170, 100, 96, 128, 2.41),
-}
+__all__ = ["cpu_info", "measure_peak"]
 
 # What an instruction set offers: vector bytes, vector registers. Sources: Intel SDM vol. 1 ch. 5
 # and 15, Arm ARM C7 (32 vector registers of 128 bits).
@@ -122,38 +110,6 @@ def cpu_info() -> DeviceInfo:
     'cpu'
     """
     return _with_threads(config.num_threads)
-
-
-@functools.cache
-def cuda_info(model: str = "A100") -> DeviceInfo:
-    """Return a GPU model as kernels see it: nominal figures, no driver is asked.
-
-    Parameters
-    ----------
-    model : str
-        A key of `GPUS`.
-
-    Examples
-    --------
-    >>> cuda_info("T4").multiprocessors
-    40
-    """
-    arch, multiprocessors, shared, l2, rate, gigahertz = GPUS[model]
-    return DeviceInfo(
-        kind="cuda",
-        name=model,
-        isa=arch,
-        vector_bytes=16,
-        registers=255,
-        fma=True,
-        l1=shared << 10,
-        l2=l2 << 20,
-        l3=0,
-        threads=1024,
-        multiprocessors=multiprocessors,
-        shared_memory=shared << 10,
-        peak=2 * rate * multiprocessors * gigahertz * 1e9,
-    )
 
 
 def measure_peak(dtype: str = "float32", threads: int | None = None) -> float:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from . import tuning
 from .config import config
-from .device import cpu_info, cuda_info
+from .device import cpu_info
 from .errors import NoKernelError
 from .problem import ConvProblem
 from .spec import Binding, ConvPlan, DeviceInfo, KernelSpec
@@ -27,7 +27,6 @@ __all__ = [
     "Candidate",
     "Operands",
     "choose",
-    "device_of",
     "kernels",
     "list_candidates",
     "make_plan",
@@ -127,9 +126,8 @@ def _named(name: str) -> KernelSpec:
     return found[name]
 
 
-def device_of(problem: ConvProblem) -> DeviceInfo:
-    """Return the device that a problem's arrays live on, as kernels see it."""
-    return cuda_info() if problem.device == "cuda" else cpu_info()
+def _device(problem: ConvProblem) -> DeviceInfo:
+    return cpu_info()
 
 
 def _reasons(spec: KernelSpec, problem: ConvProblem, device: DeviceInfo) -> list[str]:
@@ -167,7 +165,7 @@ class Candidate:
 
 def list_candidates(problem: ConvProblem, packed: bool) -> list[Candidate]:
     """Return every kernel of the problem's operator, with its reasons or its cost."""
-    device, found = device_of(problem), []
+    device, found = _device(problem), []
     for spec in kernels(problem.op, problem.device):
         reasons = _reasons(spec, problem, device)
         if reasons:
@@ -237,7 +235,7 @@ def choose(problem: ConvProblem, packed: bool = True) -> KernelSpec:
 def _no_kernel(problem: ConvProblem, candidates: list[Candidate]) -> NoKernelError:
     refusals = {each.spec.name: each.reasons for each in candidates}
     if forced := _forced.get():
-        refusals = {forced: _reasons(_named(forced), problem, device_of(problem))}
+        refusals = {forced: _reasons(_named(forced), problem, _device(problem))}
     text = ". ".join(f"{name} {'; '.join(reasons)}" for name, reasons in refusals.items())
     return NoKernelError(f"no kernel runs {problem.line()}: {text}")
 
@@ -245,7 +243,7 @@ def _no_kernel(problem: ConvProblem, candidates: list[Candidate]) -> NoKernelErr
 def _plan(spec: KernelSpec, problem: ConvProblem, binding: Binding) -> ConvPlan:
     module, _, function = spec.target.partition(":")
     target = getattr(importlib.import_module(module), function)
-    plan: ConvPlan = target(problem, binding, device_of(problem))
+    plan: ConvPlan = target(problem, binding, _device(problem))
     return plan
 
 

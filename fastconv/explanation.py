@@ -10,14 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .dispatch import (
-    Candidate,
-    device_of,
-    list_candidates,
-    pick_winner,
-    settings,
-    tuned_choice,
-)
+from .device import cpu_info
+from .dispatch import Candidate, list_candidates, pick_winner, settings, tuned_choice
 from .problem import ConvProblem, parse_line
 
 __all__ = ["Explanation", "Row", "explain"]
@@ -127,7 +121,7 @@ def _explain(problem: ConvProblem, packed: bool) -> Explanation:
             rows.append(Row(name, False, None, None, None, each.reasons))
             continue
         why = _why(each, winner, rule, measured.get(name))
-        space = each.spec.workspace(problem, device_of(problem))
+        space = each.spec.workspace(problem, cpu_info())
         packing = 1e3 * each.pack_seconds
         rows.append(Row(name, each is winner, 1e3 * each.seconds, packing, space, [why]))
     return Explanation(problem, packed, rows)

@@ -53,7 +53,7 @@ class ConvProblem:
         Element type of input, weight and output. The halves are accumulated in float32.
     layout : {"channels_first", "channels_last", "strided"}
         Memory order of the input; a channels-last input gives a channels-last output.
-    device : {"cpu", "cuda"}
+    device : {"cpu"}
         Where the arrays live.
     op : {"conv"}
         The operator.

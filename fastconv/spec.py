@@ -44,7 +44,7 @@ class DeviceInfo:
 
     Parameters
     ----------
-    kind : {"cpu", "cuda"}
+    kind : {"cpu"}
         Device type.
     name : str
         Marketing name, for people.
@@ -59,11 +59,7 @@ class DeviceInfo:
     l1, l2, l3 : int
         Data cache sizes in bytes: of one core, of one core, and of all cores together.
     threads : int
-        Threads that a call may use; of a CUDA device, those of one multiprocessor.
-    multiprocessors, shared_memory : int
-        Of a CUDA device: how many, and the bytes of shared memory of one.
-    peak : float
-        Of a CUDA device: nominal float32 FLOP/s.
+        Threads that a call may use.
     """
 
     kind: str
@@ -76,9 +72,6 @@ class DeviceInfo:
     l2: int
     l3: int
     threads: int
-    multiprocessors: int = 0
-    shared_memory: int = 0
-    peak: float = 0.0
 
     def lanes(self, itemsize: int) -> int:
         """Return the number of elements of `itemsize` bytes in one vector."""
@@ -86,8 +79,6 @@ class DeviceInfo:
 
     def flops(self, itemsize: int) -> float:
         """Return a nominal FLOP/s over all threads, for costs that are compared with each other."""
-        if self.kind == "cuda":
-            return self.peak * 4 / itemsize  # float64 is far slower on most; costs are compared
         # Two vector pipes, which join for a 512-bit vector; without FMA two instructions.
         vectors = (1.0 if self.vector_bytes == 64 else 2.0) * (1.0 if self.fma else 0.5)
         return 3.0e9 * 2 * self.lanes(itemsize) * vectors * self.threads
