@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fastconv.problem import ConvProblem
-from fastconv.spec import DeviceInfo
+from fastconv.spec import CudaInfo
 
 from .tile import Tile, tiles_for
 
@@ -28,8 +28,8 @@ _FEWEST_PANELS = 16
 MOST_BLOCKS = 65535
 #: Part of the peak that a tile's main loop reaches if nothing else holds it up: its share of FFMA.
 _EFFICIENCY = {(128, 128): 0.85, (128, 64): 0.8, (64, 64): 0.78, (32, 32): 0.5}
-#: Nominal seconds of a launch and bytes a second of device memory.
-_LAUNCH, _BANDWIDTH = 4e-6, 5e11
+#: Nominal seconds of a launch.
+_LAUNCH = 4e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def mask_words(problem: ConvProblem) -> int | None:
     return next((words for words in _WORDS if bits <= 32 * words), None)
 
 
-def _splits(problem: ConvProblem, tile: Tile, device: DeviceInfo) -> Iterator[Split]:
+def _splits(problem: ConvProblem, tile: Tile, device: CudaInfo) -> Iterator[Split]:
     """Return the cuts of one tile: unsplit, and in parts that fill the device."""
     pixels = problem.batch * math.prod(problem.out_size)
     steps = math.prod(problem.weight_shape[1:])
@@ -80,7 +80,7 @@ def _splits(problem: ConvProblem, tile: Tile, device: DeviceInfo) -> Iterator[Sp
         yield Split(tile, pixel_blocks, channel_blocks, panels, -(-panels // each))
 
 
-def _seconds(problem: ConvProblem, split: Split, device: DeviceInfo) -> float:
+def _seconds(problem: ConvProblem, split: Split, device: CudaInfo) -> float:
     tile, itemsize = split.tile, 8 if problem.dtype == "float64" else 4
     blocks = split.pixel_blocks * split.channel_blocks * problem.groups * split.splits
     rounds = -(-blocks // device.multiprocessors)
@@ -93,16 +93,16 @@ def _seconds(problem: ConvProblem, split: Split, device: DeviceInfo) -> float:
         moved += 2 * itemsize * outputs * split.splits
         launches = 2
     arithmetic = rounds * flops / peak / _EFFICIENCY[tile.bm, tile.bn]
-    return max(arithmetic, moved / _BANDWIDTH) + launches * _LAUNCH
+    return max(arithmetic, moved / device.bandwidth) + launches * _LAUNCH
 
 
 @functools.lru_cache(4096)
-def choose_split(problem: ConvProblem, device: DeviceInfo) -> Split:
+def choose_split(problem: ConvProblem, device: CudaInfo) -> Split:
     """Return the tile and the parts of the lowest counted time."""
     cuts = (cut for tile in tiles_for(problem.dtype) for cut in _splits(problem, tile, device))
     return min(cuts, key=lambda cut: _seconds(problem, cut, device))
 
 
-def seconds(problem: ConvProblem, device: DeviceInfo) -> float:
+def seconds(problem: ConvProblem, device: CudaInfo) -> float:
     """Return the counted time of a call whose weight is packed."""
     return _seconds(problem, choose_split(problem, device), device)

@@ -39,7 +39,7 @@ from numba.cuda import types
 from numpy.typing import NDArray
 
 from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, DeviceInfo
+from fastconv.spec import Binding, CudaInfo
 
 from . import blocking
 from .geometry import GEOMETRY, element_strides, make_geometry, start_offset
@@ -146,7 +146,7 @@ class ImplicitGemmPlan:
     binding: Binding
     split: blocking.Split
     config: Config = field(init=False)
-    tables: dict[str, Any] = field(init=False, default_factory=dict)
+    tables: dict[Any, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "config", choose_config(self.problem, self.binding, self.split))
@@ -172,7 +172,7 @@ class ImplicitGemmPlan:
         )  # fmt: skip
         words = tuple(np.uint32(int(value) % 2**32) for value in scalars)
         grid = (-(-size // _THREADS), 1, 1)
-        launch(pack_kernel(problem.dtype), grid, (flat(weight), packed, *words))
+        launch(pack_kernel(problem.dtype), grid, weight, (flat(weight), flat(packed), *words))
         return packed
 
     def run(self, x: Any, packed: Any, bias: Any | None, residual: Any | None, out: Any) -> None:
@@ -193,19 +193,20 @@ class ImplicitGemmPlan:
         parts = tuple(map(np.uint32, (split.splits, *apart)))
         numbers = (np.uint32(split.panels), np.uint32(split.split_panels))
         grid = (split.pixel_blocks, split.channel_blocks, problem.groups * split.splits)
-        arrays = (absent, packed, self._steps(x), *others, partial)
-        launch(gemm_kernel(self.config), grid, (*arrays, *geometry, *numbers, *parts))
+        arrays = (absent, flat(packed), self._steps(x), *others, flat(partial))
+        launch(gemm_kernel(self.config), grid, x, (*arrays, *geometry, *numbers, *parts))
         if split.splits > 1:
             elements = math.prod(problem.out_shape)
             launch(
                 reduce_kernel(problem.dtype),
                 (-(-elements // _THREADS), 1, 1),
-                (partial, *others, *geometry, np.uint32(elements), *parts),
+                x,
+                (flat(partial), *others, *geometry, np.uint32(elements), *parts),
             )
 
     def _steps(self, like: Any) -> Any:
         """Return the table of steps where the input lives; it is made once a device."""
-        place = "host" if isinstance(like, np.ndarray) else "device"
+        place = getattr(like, "device", None)
         if place not in self.tables:
             rows = self.split.panels * self.split.tile.bk
             table = step_table(self.problem, self.binding, self.config.words, rows)
@@ -244,6 +245,6 @@ def choose_loader(problem: ConvProblem, binding: Binding) -> str:
     return "single"
 
 
-def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ImplicitGemmPlan:
+def plan(problem: ConvProblem, binding: Binding, device: CudaInfo) -> ImplicitGemmPlan:
     """Return the plan of a problem; a kernel is compiled when it is first launched."""
     return ImplicitGemmPlan(problem, binding, blocking.choose_split(problem, device))

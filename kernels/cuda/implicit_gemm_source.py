@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import cuda, uint32, uint64
+from numba import cuda, uint32
 
 from .epilogue import activate
 from .geometry import GEOMETRY
@@ -196,7 +196,7 @@ def _start_loads(config: Config) -> str:
         text.append(f"b_next{j} = {'ZERO' if config.width == 1 else '(ZERO, ZERO, ZERO, ZERO)'}")
         text.append(f"if ({' | '.join(tests)}) == u(0):")
         text.append(f"    b_next{j} = load{config.width}(x, u(from{column} + step0[0]))")
-    text += ["weight_at += A_PANEL", f"steps_at += BK * u({length})"]
+    text += ["weight_at = u(weight_at + A_PANEL)", f"steps_at = u(steps_at + BK * u({length}))"]
     return "\n".join(text)
 
 
@@ -259,8 +259,8 @@ def source(config: Config) -> str:
     panel = u((part % splits) * split_panels)
     left = u(min(split_panels, panel_count - panel))
     block = u((group * u(cuda.gridDim.y) + u(cuda.blockIdx.y)) * panel_count + panel)
-    weight_at = uint64(block * A_PANEL + tid * u(4))
-    steps_at = uint64((panel * BK + row) * u({row_length(config.words)}))
+    weight_at = u(block * A_PANEL + tid * u(4))
+    steps_at = u((panel * BK + row) * u({row_length(config.words)}))
     acc = cuda.local.array((TILE_ROWS, TILE_COLUMNS), compute)
     a = cuda.local.array(TILE_ROWS, compute)
     b = cuda.local.array(TILE_COLUMNS, compute)
@@ -307,7 +307,6 @@ def _namespace(storage: str) -> dict[str, Any]:
         "cuda": cuda,
         "u": uint32,
         "uint32": uint32,
-        "uint64": uint64,
         "compute": compute_type(storage),
         "ZERO": (np.float64 if storage == "float64" else np.float32)(0),
         "load1": stored.load1,

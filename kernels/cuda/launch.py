@@ -4,13 +4,14 @@ A kernel sees every array as a flat run of elements from the lowest address that
 first element lies and how far apart others are is told by scalars (see `geometry`). Halves are seen
 as uint16.
 
-An array of a device is anything with ``__cuda_array_interface__`` (CuPy, PyTorch, Numba).
+An array of a device has a pointer, shape, strides in bytes and dtype, says the stream to launch on,
+and makes workspaces where it lives (`fastconv.device_arrays`).
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from fastconv.config import config
 
 from .geometry import span, start_offset
 
-__all__ = ["Kernel", "empty", "flat", "launch", "upload"]
+__all__ = ["Kernel", "emulated", "empty", "flat", "launch", "upload"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,14 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class _DeviceRun:
-    """Some elements of a device array, as the interface that Numba reads."""
+    """Some elements of a device's memory, as the interface that Numba reads."""
 
     __cuda_array_interface__: dict[str, Any]
+
+
+def _is_host(array: Any) -> bool:
+    """Tell whether an array lies in memory that the emulator reads."""
+    return isinstance(array, np.ndarray) or array.library.name == "emulated"
 
 
 def flat(array: Any) -> Any:
@@ -69,24 +75,16 @@ def flat(array: Any) -> Any:
     >>> flat(np.arange(6, dtype=np.float32).reshape(2, 3)[::-1, ::2]).tolist()
     [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     """
-    if isinstance(array, np.ndarray):
-        turned = array[tuple(slice(None, None, -1 if s < 0 else 1) for s in array.strides)]
-        count = span(array.shape, array.strides) // array.itemsize + (array.itemsize > 1)
-        run = np.lib.stride_tricks.as_strided(turned, (count,), (array.itemsize,))
-        return run.view(np.uint16) if array.itemsize == 2 else run
-    described = dict(array.__cuda_array_interface__)
-    shape, kind = described["shape"], np.dtype(described["typestr"])
-    strides = described.get("strides") or _contiguous(shape, kind.itemsize)
-    address, read_only = described["data"]
-    described["data"] = address - start_offset(shape, strides), read_only
-    described["shape"] = (span(shape, strides) // kind.itemsize + 1,)
-    described["strides"] = None
-    described["typestr"] = "<u2" if kind.itemsize == 2 else kind.str
-    return _DeviceRun(described)
-
-
-def _contiguous(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    return tuple(itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    pointer = array.ctypes.data if isinstance(array, np.ndarray) else array.pointer
+    kind = np.dtype(np.uint16) if array.dtype.itemsize == 2 else np.dtype(array.dtype)
+    start = pointer - start_offset(array.shape, array.strides)
+    count = (span(array.shape, array.strides) - 1) // kind.itemsize + 1
+    if _is_host(array):
+        # By its address, so that a read-only array has the type of others: nothing is written.
+        memory = (ctypes.c_uint8 * (count * kind.itemsize)).from_address(start)
+        return np.frombuffer(memory, kind)
+    interface = {"shape": (count,), "typestr": kind.str, "data": (start, False), "version": 3}
+    return _DeviceRun(interface)
 
 
 def empty(like: Any, count: int, dtype: Any) -> Any:
@@ -101,19 +99,17 @@ def empty(like: Any, count: int, dtype: Any) -> Any:
     dtype : dtype
         Of the elements.
     """
-    if isinstance(like, np.ndarray):
-        memory = np.empty(count, dtype)
-        if config.poison_workspace:
-            memory.fill(np.nan)
-        return memory
-    from numba import cuda
-
-    return cuda.device_array(count, dtype)
+    if not isinstance(like, np.ndarray):
+        return like.new((count,), dtype)
+    memory = np.empty(count, dtype)
+    if config.poison_workspace:
+        memory.fill(np.nan)
+    return memory
 
 
 def upload(like: Any, table: NDArray[np.uint32]) -> Any:
-    """Return a table where `like` lives."""
-    if isinstance(like, np.ndarray):
+    """Return a table where `like` lives, as kernels read it."""
+    if _is_host(like):
         return table
     from numba import cuda
 
@@ -128,14 +124,15 @@ def _dispatcher(kernel: Kernel) -> Any:
 
 
 @functools.cache
-def _emulated(kernel: Kernel) -> Any:
+def emulated(kernel: Kernel) -> Any:
+    """Return the kernel for the emulator; one that was compiled once is kept."""
     from .emulator import EmulatedKernel
 
     return EmulatedKernel(kernel.function)
 
 
-def launch(kernel: Kernel, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
-    """Run a kernel over a grid of blocks, on Numba's default stream.
+def launch(kernel: Kernel, grid: tuple[int, int, int], like: Any, arguments: tuple[Any, ...]) -> None:
+    """Run a kernel over a grid of blocks, on the current stream of an array's library.
 
     Parameters
     ----------
@@ -143,11 +140,13 @@ def launch(kernel: Kernel, grid: tuple[int, int, int], arguments: tuple[Any, ...
         What runs.
     grid : tuple of int
         Blocks along x, y and z.
+    like : array
+        Where it runs: in the emulator for a NumPy array.
     arguments : tuple
-        Flat arrays, all of NumPy or all of one device, and scalars.
+        Flat arrays and scalars.
     """
     block = (kernel.threads, 1, 1)
-    if isinstance(arguments[0], np.ndarray):
-        _emulated(kernel).launch(grid, block, arguments)
+    if _is_host(like):
+        emulated(kernel).launch(grid, block, arguments)
     else:
-        _dispatcher(kernel)[grid, block](*arguments)
+        _dispatcher(kernel)[grid, block, like.stream()](*arguments)

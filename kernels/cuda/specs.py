@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from fastconv.problem import ConvProblem
-from fastconv.spec import DeviceInfo, KernelSpec, Tolerance
+from fastconv.spec import CudaInfo, KernelSpec, Tolerance
 
 from . import blocking
 from .geometry import MOST_ELEMENTS
@@ -25,7 +25,7 @@ _TOLERANCE = {
 }
 
 
-def _implicit_gemm_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+def _implicit_gemm_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
     reasons = []
     arrays = {"input": problem.x_shape, "output": problem.out_shape, "weight": problem.weight_shape}
     for name, shape in arrays.items():
@@ -42,7 +42,7 @@ def _implicit_gemm_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str
     return reasons
 
 
-def _implicit_gemm_workspace(problem: ConvProblem, device: DeviceInfo) -> int:
+def _implicit_gemm_workspace(problem: ConvProblem, device: CudaInfo) -> int:
     splits = blocking.choose_split(problem, device).splits
     size = 8 if problem.dtype == "float64" else 4
     return splits * math.prod(problem.out_shape) * size if splits > 1 else 0
