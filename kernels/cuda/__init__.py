@@ -1,1 +1,1 @@
-"""Kernels for CUDA devices, written in Numba-CUDA; `specs` lists them without importing Numba."""
+"""CUDA: kernels in Numba-CUDA, and the emulator that runs them on machines that have no GPU."""
