@@ -20,12 +20,12 @@ pytest.importorskip(
 )
 
 from fastconv import dispatch
-from fastconv.device import cuda_info
+from fastconv.cuda_device import MODELS
 from fastconv.kernels import reference
 from fastconv.kernels.cuda import blocking, implicit_gemm
 from fastconv.kernels.cuda.tile import tiles_for
 from fastconv.problem import ConvProblem
-from fastconv.spec import ACTIVATIONS, Binding, DeviceInfo, KernelSpec
+from fastconv.spec import ACTIVATIONS, Binding, CudaInfo, KernelSpec
 from helpers import (
     Tensors,
     assert_close,
@@ -41,7 +41,7 @@ from helpers import (
 from problem_matrix import matrix, problem
 
 KERNELS = dispatch.kernels(op="conv", device="cuda")
-DEVICE = cuda_info("T4")
+DEVICE = MODELS["T4"]
 MATRIX = [each.with_(device="cuda") for each in matrix() if each.batch > 0]
 EPILOGUES = (None, "relu", ("leaky_relu", 0.25), "relu6")  # exact on small integers
 SMALL_PROBLEMS = [
@@ -55,7 +55,7 @@ SMALL_PROBLEMS = [
     )
 ]
 
-MakePlan = Callable[[ConvProblem, Binding, DeviceInfo], Any]
+MakePlan = Callable[[ConvProblem, Binding, CudaInfo], Any]
 
 
 def planner(spec: KernelSpec) -> MakePlan:
@@ -89,7 +89,7 @@ def convolve(
 def forced(tile: int, parts: int) -> MakePlan:
     """Plans of one tile and a reduction in so many parts, or as many as it has panels."""
 
-    def make(of: ConvProblem, binding: Binding, device: DeviceInfo) -> Any:
+    def make(of: ConvProblem, binding: Binding, device: CudaInfo) -> Any:
         size = tiles_for(of.dtype)[tile]
         panels = -(-math.prod(of.weight_shape[1:]) // size.bk)
         each = -(-panels // parts)

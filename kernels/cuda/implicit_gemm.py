@@ -36,7 +36,6 @@ from typing import Any
 
 import numpy as np
 from numba.cuda import types
-from numpy.typing import NDArray
 
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, CudaInfo
@@ -46,6 +45,7 @@ from .geometry import GEOMETRY, element_strides, make_geometry, start_offset
 from .implicit_gemm_source import Config, kernel_function, reduce_function
 from .launch import Kernel, empty, flat, launch, upload
 from .pack import pack_function
+from .steps import channels_inner, step_table
 from .vector import compute_type, storage_type
 
 __all__ = ["ImplicitGemmPlan", "gemm_kernel", "plan", "reduce_kernel"]
@@ -91,43 +91,6 @@ def pack_kernel(storage: str) -> Kernel:
     whole = [types.uint32] * 17
     arrays = storage_type(storage)[::1], compute_type(storage)[::1]
     return Kernel(f"pack_weight {storage}", pack_function(storage), (*arrays, *whole), _THREADS, 4)
-
-
-def step_table(problem: ConvProblem, binding: Binding, words: int, rows: int) -> NDArray[np.uint32]:
-    """Return the table of steps: a sample's offset from its pixel's, and its taps' bits.
-
-    Parameters
-    ----------
-    words : int
-        Words of bits in a row.
-    rows : int
-        Rows of the table; those beyond the steps have a bit that no pixel lets pass.
-    """
-    strides = element_strides(binding.x_strides, problem.itemsize)
-    channels = problem.in_channels // problem.groups
-    taps = np.indices(problem.kernel_size).reshape(problem.ndim, -1).astype(np.int64)
-    dilation = np.array(problem.dilation)[:, None]
-    offsets = (taps * dilation * np.array(strides[2:])[:, None]).sum(axis=0)
-    starts = 3 - problem.ndim + np.cumsum((0, *problem.kernel_size[:-1]))
-    bits = np.zeros((offsets.size, words), np.uint32)
-    for place in (*np.arange(3 - problem.ndim)[:, None], *(taps + starts[:, None])):
-        bits[np.arange(offsets.size), place // 32] |= np.uint32(1) << (place % 32).astype(np.uint32)
-    channel_offsets = np.arange(channels) * strides[1]
-    table = np.zeros((rows, words + 1), np.uint32)
-    table[:, -1] = 1 << 31
-    steps = channels * offsets.size
-    if channels_inner(problem):
-        table[:steps, 0] = (offsets[:, None] + channel_offsets).ravel() % 2**32
-        table[:steps, 1:] = np.repeat(bits, channels, axis=0)
-    else:
-        table[:steps, 0] = (channel_offsets[:, None] + offsets).ravel() % 2**32
-        table[:steps, 1:] = np.tile(bits, (channels, 1))
-    return table.ravel()
-
-
-def channels_inner(problem: ConvProblem) -> bool:
-    """Tell whether steps run tap by tap, all channels of one after another."""
-    return problem.layout == "channels_last"
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,29 +19,21 @@ all else is a parameter of the kernel (see `geometry`).
 
 A part of a split reduction stores its sums as they are, for `reduce_splits` to add up.
 
-Neither loop nor loader divides. A step of the reduction (an input channel and a tap) is a row of
-the table `steps`: the offset of its sample from a pixel's, and one bit for its place along each
-axis. A pixel has the bits of the places that lie outside; a sample is read where they have no bit
-in common. So a load costs a table read, one AND, one addition, for any rank, padding and dilation.
+Neither loop nor loader divides: samples are found through the table of `steps`.
 """
 
 from __future__ import annotations
 
 import functools
-import linecache
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from numba import cuda, uint32
-
-from .epilogue import activate
 from .geometry import GEOMETRY
+from .source import FINISH, compile_text, namespace_of
+from .steps import decode, is_inside, pixel_state, read_step, row_length
 from .tile import Tile, indent, main_loop_steps, names, store_rounds
-from .vector import access, compute_type, load_words
 
-__all__ = ["Config", "kernel_function", "reduce_function", "row_length"]
+__all__ = ["Config", "kernel_function", "reduce_function"]
 
 #: Parameters of a split reduction: its parts, and the strides of a part's sums.
 PARTS = "splits, part_row, part_pixel"
@@ -92,19 +84,6 @@ class Config:
         return self.loads if self.loader == "channels" else 1
 
 
-def row_length(words: int) -> int:
-    """Return the length of a row of the table of steps: the offset and the words."""
-    return words + 1
-
-
-def _decode(pixel: str) -> str:
-    """Return code that turns a pixel's number into image, depth, height and width."""
-    return (
-        f"w, rest = u({pixel}) % ow, u({pixel}) // ow; h, rest = rest % oh, rest // oh; "
-        "d, n = rest % od, rest // od"
-    )
-
-
 def _prologue(config: Config) -> str:
     """Return the set-up of a block: its place in the output, and the offsets of its pixels."""
     return f"""
@@ -119,7 +98,7 @@ def _prologue(config: Config) -> str:
     ty = u((tid // COLUMNS) * u(4))
     tx = u((tid % COLUMNS) * u(4))
     if tid < BN:
-        {_decode("first_pixel + tid")}
+        {decode("first_pixel + tid")}
         out_at[tid] = u(y_first + group * yg + n * yn + d * yd + h * yh + w * yw)
         residual_at[tid] = u(r_first + group * rg + n * rn + d * rd + h * rh + w * rw)
     """
@@ -139,36 +118,6 @@ def _load_places(config: Config) -> str:
     return f"row = tid // u({runs})\ncolumn0 = u((tid % u({runs})) * u({config.width}))"
 
 
-def _pixel_state(config: Config) -> str:
-    """Return code for each pixel's offset and the bits of what lies outside, per word."""
-    text = []
-    for j in range(config.load_columns):
-        text.append(
-            indent(
-                f"""
-        {_decode(f"first_pixel + column{j}")}
-        d0, h0, w0 = u(d * sd - pd), u(h * sh - ph), u(w * sw - pw)
-        from{j} = u(x_first + group * xg + n * xn + d0 * xd + h0 * xh + w0 * xw)
-        """,
-                0,
-            )
-        )
-        for word in range(config.words):
-            start = 32 * word
-            text.append(
-                indent(
-                    f"""
-            inside = axis_bits(d0, dd, id, kd, u(-{start}))
-            inside |= axis_bits(h0, dh, ih, kh, u(kd - u({start})))
-            inside |= axis_bits(w0, dw, iw, kw, u(kd + kh - u({start})))
-            outside{j}_{word} = u(~inside) if first_pixel + column{j} < pixels else u(0xFFFFFFFF)
-            """,
-                    0,
-                )
-            )
-    return "".join(text)
-
-
 def _row_step(config: Config) -> int:
     """Return how many rows of the panel lie between a thread's loads."""
     tile = config.tile
@@ -182,19 +131,12 @@ def _start_loads(config: Config) -> str:
         f"a_next{j} = load4s(weight, weight_at + u({4 * j * tile.threads}))"
         for j in range(tile.bk * tile.bm // 4 // tile.threads)
     ]
-    count = 2 if length == 2 else 4
     for j in range(config.loads):
         if j == 0 or config.loader != "channels":
-            at = j * _row_step(config) * length
-            for part in range(0, length, count):
-                text.append(f"step{part} = load_words(steps, steps_at + u({at + part}), {count})")
+            text.append(read_step(f"steps_at + u({j * _row_step(config) * length})", config.words))
         column = j if config.loader == "channels" else 0
-        tests = [
-            f"(step{(1 + word) // count * count}[{(1 + word) % count}] & outside{column}_{word})"
-            for word in range(config.words)
-        ]
         text.append(f"b_next{j} = {'ZERO' if config.width == 1 else '(ZERO, ZERO, ZERO, ZERO)'}")
-        text.append(f"if ({' | '.join(tests)}) == u(0):")
+        text.append(f"if {is_inside(column, config.words)}:")
         text.append(f"    b_next{j} = load{config.width}(x, u(from{column} + step0[0]))")
     text += ["weight_at = u(weight_at + A_PANEL)", f"steps_at = u(steps_at + BK * u({length}))"]
     return "\n".join(text)
@@ -222,16 +164,6 @@ def _store_panels(config: Config) -> str:
     return "\n".join(text)
 
 
-#: What happens to `value`, the sum of output channel `row` of a group.
-_FINISH = """
-if has_bias != u(0):
-    value += load1(bias, u(group * channels + row))
-if has_residual != u(0):
-    value += load1(residual, u({residual} + row * rc))
-store1(out, u({out} + row * yc), activate(value, activation, alpha))
-"""
-
-
 def _finish() -> str:
     """Return code for a sum that comes out of shared memory (see `tile.store_rounds`)."""
     return indent("""
@@ -242,7 +174,7 @@ def _finish() -> str:
             partial[u(place)] = value
         else:
     """, 0) + indent(
-        _FINISH.format(residual="residual_at[column]", out="out_at[column]"), 2
+        FINISH.format(residual="residual_at[column]", out="out_at[column]"), 2
     )  # fmt: skip
 
 
@@ -254,7 +186,7 @@ def source(config: Config) -> str:
         f"{PARTS}):\n"
         + indent(_prologue(config))
         + indent(_load_places(config))
-        + indent(_pixel_state(config))
+        + indent("".join(pixel_state(j, config.words) for j in range(config.load_columns)))
         + indent(f"""
     panel = u((part % splits) * split_panels)
     left = u(min(split_panels, panel_count - panel))
@@ -300,58 +232,18 @@ def source(config: Config) -> str:
     )
 
 
-def _namespace(storage: str) -> dict[str, Any]:
-    """Return what the text of every kernel of a storage type refers to."""
-    stored, summed = access(storage), access("float64" if storage == "float64" else "float32")
-    return {
-        "cuda": cuda,
-        "u": uint32,
-        "uint32": uint32,
-        "compute": compute_type(storage),
-        "ZERO": (np.float64 if storage == "float64" else np.float32)(0),
-        "load1": stored.load1,
-        "load4": stored.load4,
-        "store1": stored.store1,
-        "load4s": summed.load4,
-        "store4s": summed.store4,
-        "load_words": load_words,
-        "activate": activate(storage),
-    }
-
-
-@cuda.jit(device=True)
-def axis_bits(start: Any, step: Any, size: Any, taps: Any, place: Any) -> Any:
-    """Return the bits of an axis's taps that meet the input, of those whose place is in 0..31."""
-    bits = uint32(0)
-    for tap in range(taps):
-        bit = uint32(place + uint32(tap))
-        if bit < uint32(32) and uint32(start + uint32(tap) * step) < size:
-            bits |= uint32(uint32(1) << bit)
-    return bits
-
-
-def _compile(text: str, name: str, label: str, namespace: dict[str, Any]) -> Callable[..., None]:
-    """Return the function that a text defines; tracebacks and debuggers find its lines."""
-    filename = f"<fastconv {label}>"
-    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
-    exec(compile(text, filename, "exec"), namespace)
-    function: Callable[..., None] = namespace[name]
-    return function
-
-
 @functools.cache
 def kernel_function(config: Config) -> Callable[..., None]:
     """Return the kernel as a plain Python function."""
     tile = config.tile
-    namespace = _namespace(config.storage) | names(tile)
+    namespace = namespace_of(config.storage) | names(tile)
     namespace |= {
-        "axis_bits": axis_bits,
         "SHARED": tile.shared_elements,
         "PIXELS": tile.bn,
         "TILE_ROWS": tile.tm,
         "TILE_COLUMNS": tile.tn,
     }
-    return _compile(source(config), "implicit_gemm", f"implicit_gemm {config.name}", namespace)
+    return compile_text(source(config), "implicit_gemm", f"implicit_gemm {config.name}", namespace)
 
 
 @functools.cache
@@ -364,7 +256,7 @@ def reduce_function(storage: str) -> Callable[..., None]:
         if at < size:
             pixel, row = u(at % pixels), u(at // pixels % channels)
             group = u(at // pixels // channels)
-            {_decode("pixel")}
+            {decode("pixel")}
             residual_at = u(r_first + group * rg + n * rn + d * rd + h * rh + w * rw)
             out_at = u(y_first + group * yg + n * yn + d * yd + h * yh + w * yw)
             value = ZERO
@@ -373,6 +265,6 @@ def reduce_function(storage: str) -> Callable[..., None]:
                 value += partial[u(place)]
                 place += channels * pixels
         """)
-        + indent(_FINISH.format(residual="residual_at", out="out_at"), 2)
+        + indent(FINISH.format(residual="residual_at", out="out_at"), 2)
     )
-    return _compile(text, "reduce_splits", f"reduce_splits {storage}", _namespace(storage))
+    return compile_text(text, "reduce_splits", f"reduce_splits {storage}", namespace_of(storage))
