@@ -100,7 +100,7 @@ def forced(tile: int, parts: int) -> MakePlan:
             panels,
             -(-panels // each),
         )
-        return implicit_gemm.ImplicitGemmPlan(of, binding, split)
+        return implicit_gemm.plan_split(of, binding, split)
 
     return make
 

@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .compile import Cubin, assemble, compile_ptx, disassemble
-from .implicit_gemm import gemm_kernel, pack_kernel, reduce_kernel
+from .implicit_gemm import gemm_kernel, reduce_kernel
 from .implicit_gemm_source import Config
 from .launch import Kernel
+from .plan import pack_kernel
 from .sass import Listing, parse, share
 from .tile import tiles_for
+from .window import depthwise_kernel, direct_kernel
 
 __all__ = ["Audited", "Bars", "audit_kernel", "kernels_to_audit"]
 
@@ -102,11 +104,16 @@ def kernels_to_audit() -> list[tuple[Kernel, Bars]]:
     """Return every kernel with every configuration that is audited, and its bars."""
     products = [(gemm_kernel(config), bars) for config, bars in _configs()]
     others = [
-        (make(storage), Bars())
-        for make in (reduce_kernel, pack_kernel)
+        kernel
         for storage in ("float32", "float16", "float64")
+        for kernel in (
+            *(direct_kernel(storage, width, 1) for width in (1, 4, 16)),
+            depthwise_kernel(storage, 1),
+            reduce_kernel(storage),
+            pack_kernel(storage),
+        )
     ]
-    return products + others
+    return products + [(kernel, Bars()) for kernel in others]
 
 
 def resident_blocks(cubin: Cubin, threads: int, arch: str) -> int:

@@ -18,7 +18,7 @@ from fastconv.spec import CudaInfo
 
 from .tile import Tile, tiles_for
 
-__all__ = ["Split", "choose_split", "mask_words", "seconds"]
+__all__ = ["Split", "choose_split", "direct_width", "mask_words", "seconds", "window_seconds"]
 
 #: Words of bits that kernels are compiled for.
 _WORDS = (1, 3, 7)
@@ -74,7 +74,11 @@ def _splits(problem: ConvProblem, tile: Tile, device: CudaInfo) -> Iterator[Spli
     channel_blocks = -(-(problem.out_channels // problem.groups) // tile.bm)
     panels = -(-steps // tile.bk)
     blocks = pixel_blocks * channel_blocks * problem.groups
-    most = min(panels // _FEWEST_PANELS, 2 * device.multiprocessors // max(blocks, 1))
+    most = min(
+        panels // _FEWEST_PANELS,
+        2 * device.multiprocessors // max(blocks, 1),
+        MOST_BLOCKS // problem.groups,
+    )
     for parts in sorted({1, *(2**i for i in range(1, 7) if 2**i <= most)}):
         each = -(-panels // parts)
         yield Split(tile, pixel_blocks, channel_blocks, panels, -(-panels // each))
@@ -106,3 +110,24 @@ def choose_split(problem: ConvProblem, device: CudaInfo) -> Split:
 def seconds(problem: ConvProblem, device: CudaInfo) -> float:
     """Return the counted time of a call whose weight is packed."""
     return _seconds(problem, choose_split(problem, device), device)
+
+
+#: Sums of a thread of `direct`, and the part of the peak that its loop's mix of instructions allows.
+_WIDTHS = {1: 0.08, 4: 0.25, 16: 0.45}
+
+
+def direct_width(problem: ConvProblem) -> int:
+    """Return the output channels that a thread of `direct` computes."""
+    channels = problem.out_channels // problem.groups
+    return next((width for width in _WIDTHS if width >= channels), max(_WIDTHS))
+
+
+def window_seconds(problem: ConvProblem, device: CudaInfo, width: int) -> float:
+    """Return the counted time of a kernel with one pixel and `width` channels a thread."""
+    channels = problem.out_channels // problem.groups
+    outputs = math.prod(problem.out_shape) // channels * -(-channels // width) * width
+    flops = 2 * outputs * math.prod(problem.weight_shape[1:])
+    itemsize = 8 if problem.dtype == "float64" else 4
+    moved = problem.itemsize * (math.prod(problem.x_shape) + math.prod(problem.out_shape))
+    arithmetic = flops / device.flops(itemsize) / _WIDTHS[width]
+    return max(arithmetic, moved / device.bandwidth) + _LAUNCH

@@ -31,37 +31,29 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba.cuda import types
 
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, CudaInfo
 
 from . import blocking
-from .geometry import GEOMETRY, element_strides, make_geometry, start_offset
+from .geometry import element_strides, start_offset
 from .implicit_gemm_source import Config, kernel_function, reduce_function
-from .launch import Kernel, empty, flat, launch, upload
-from .pack import pack_function
-from .steps import channels_inner, step_table
-from .vector import compute_type, storage_type
+from .launch import Kernel, empty, flat, launch
+from .plan import ELEMENT_THREADS, Panels, StepPlan, blocks_of, signature
+from .steps import channels_inner
 
-__all__ = ["ImplicitGemmPlan", "gemm_kernel", "plan", "reduce_kernel"]
-
-#: Threads of the kernels that move one element each.
-_THREADS = 256
-
-
-def _signature(storage: str, arrays: str, whole: int) -> tuple[Any, ...]:
-    """Return argument types: arrays by letter, then the geometry, then more whole numbers.
-
-    "s" is an array of the storage type, "c" of the compute type, "t" a table.
-    """
-    kinds = {"s": storage_type(storage), "c": compute_type(storage), "t": types.uint32}
-    geometry = [types.uint32] * (len(GEOMETRY) - 1) + [compute_type(storage)]
-    return (*(kinds[letter][::1] for letter in arrays), *geometry, *[types.uint32] * whole)
+__all__ = [
+    "ImplicitGemmPlan",
+    "choose_loader",
+    "gemm_kernel",
+    "plan",
+    "plan_split",
+    "reduce_kernel",
+]
 
 
 @functools.cache
@@ -70,7 +62,7 @@ def gemm_kernel(config: Config) -> Kernel:
     return Kernel(
         f"implicit_gemm {config.name}",
         kernel_function(config),
-        _signature(config.storage, "sctsssc", 5),
+        signature(config.storage, "sctsssc", 5),
         config.tile.threads,
         config.tile.blocks,
     )
@@ -80,111 +72,51 @@ def gemm_kernel(config: Config) -> Kernel:
 def reduce_kernel(storage: str) -> Kernel:
     """Return the kernel that adds up the parts of a split reduction."""
     return Kernel(
-        f"reduce_splits {storage}", reduce_function(storage), _signature(storage, "csss", 4),
-        _THREADS, 4,
+        f"reduce_splits {storage}", reduce_function(storage), signature(storage, "csss", 4),
+        ELEMENT_THREADS, 4,
     )  # fmt: skip
 
 
-@functools.cache
-def pack_kernel(storage: str) -> Kernel:
-    """Return the kernel that packs weights into panels."""
-    whole = [types.uint32] * 17
-    arrays = storage_type(storage)[::1], compute_type(storage)[::1]
-    return Kernel(f"pack_weight {storage}", pack_function(storage), (*arrays, *whole), _THREADS, 4)
-
-
 @dataclass(frozen=True, eq=False)
-class ImplicitGemmPlan:
-    """One problem and binding made ready: kernels, grid, table. Immutable; threads share it.
+class ImplicitGemmPlan(StepPlan):
+    """One problem and binding made ready.
 
     Parameters
     ----------
-    problem, binding
-        What is computed, and how its arrays lie.
+    config : Config
+        What the kernel is compiled for.
     split : blocking.Split
-        The tile and the number of parts of the reduction.
+        The tile and the parts of the reduction.
     """
 
-    problem: ConvProblem
-    binding: Binding
+    config: Config
     split: blocking.Split
-    config: Config = field(init=False)
-    tables: dict[Any, Any] = field(init=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "config", choose_config(self.problem, self.binding, self.split))
-
-    @property
-    def packing(self) -> tuple[int, int, bool]:
-        """Name of the packed weight's order: panel sizes, and which of channel and tap is inner."""
-        return self.split.tile.bm, self.split.tile.bk, channels_inner(self.problem)
-
-    def pack(self, weight: Any) -> Any:
-        """Return the weight as panels of the compute type."""
-        problem, tile, counts = self.problem, self.split.tile, self.split
-        strides = element_strides(self.binding.weight_strides, problem.itemsize)
-        size = problem.groups * counts.channel_blocks * counts.panels * tile.bk * tile.bm
-        packed = empty(weight, size, _compute_dtype(problem))
-        kernel, taps = problem.kernel_size, math.prod(problem.kernel_size)
-        axes = 3 - problem.ndim
-        scalars = (
-            size, tile.bm, tile.bk, counts.panels, counts.channel_blocks,
-            problem.out_channels // problem.groups, problem.in_channels // problem.groups, taps,
-            channels_inner(problem), start_offset(problem.weight_shape, strides), *strides[:2],
-            *([0] * axes + list(strides[2:])), *([1] * axes + list(kernel))[1:],
-        )  # fmt: skip
-        words = tuple(np.uint32(int(value) % 2**32) for value in scalars)
-        grid = (-(-size // _THREADS), 1, 1)
-        launch(pack_kernel(problem.dtype), grid, weight, (flat(weight), flat(packed), *words))
-        return packed
 
     def run(self, x: Any, packed: Any, bias: Any | None, residual: Any | None, out: Any) -> None:
         """Compute into `out`."""
         problem, split = self.problem, self.split
-        geometry = make_geometry(problem, self.binding, bias is not None)
-        absent = flat(x)  # never read
-        others = (
-            absent if bias is None else flat(bias),
-            absent if residual is None else flat(residual),
-            flat(out),
-        )
-        scratch = split.splits * math.prod(problem.out_shape) if split.splits > 1 else 1
-        partial = empty(x, scratch, _compute_dtype(problem))
-        pixels = math.prod(problem.out_shape) // problem.out_channels
+        operands, geometry = self.operands(x, packed, bias, residual, out), self.geometry(bias)
+        elements = math.prod(problem.out_shape)
+        size = split.splits * elements if split.splits > 1 else 1
+        partial = flat(empty(x, size, self.compute_dtype))
         channels = problem.out_channels // problem.groups
+        # The parts lie as the output does, so that neighbouring threads store side by side.
+        pixels = elements // problem.out_channels
         apart = (1, channels) if channels_inner(problem) else (pixels, 1)
         parts = tuple(map(np.uint32, (split.splits, *apart)))
         numbers = (np.uint32(split.panels), np.uint32(split.split_panels))
         grid = (split.pixel_blocks, split.channel_blocks, problem.groups * split.splits)
-        arrays = (absent, flat(packed), self._steps(x), *others, flat(partial))
-        launch(gemm_kernel(self.config), grid, x, (*arrays, *geometry, *numbers, *parts))
+        launch(gemm_kernel(self.config), grid, x, (*operands, partial, *geometry, *numbers, *parts))
         if split.splits > 1:
-            elements = math.prod(problem.out_shape)
-            launch(
-                reduce_kernel(problem.dtype),
-                (-(-elements // _THREADS), 1, 1),
-                x,
-                (flat(partial), *others, *geometry, np.uint32(elements), *parts),
-            )
-
-    def _steps(self, like: Any) -> Any:
-        """Return the table of steps where the input lives; it is made once a device."""
-        place = getattr(like, "device", None)
-        if place not in self.tables:
-            rows = self.split.panels * self.split.tile.bk
-            table = step_table(self.problem, self.binding, self.config.words, rows)
-            self.tables[place] = upload(like, table)
-        return self.tables[place]
-
-
-def _compute_dtype(problem: ConvProblem) -> np.dtype[Any]:
-    return np.dtype(np.float64 if problem.dtype == "float64" else np.float32)
+            grid = (blocks_of(elements, ELEMENT_THREADS), 1, 1)
+            arguments = (partial, *operands[3:], *geometry, np.uint32(elements), *parts)
+            launch(reduce_kernel(problem.dtype), grid, x, arguments)
 
 
 def choose_config(problem: ConvProblem, binding: Binding, split: blocking.Split) -> Config:
     """Return the configuration for a problem, its arrays and a tile."""
     store = "channels" if channels_inner(problem) else "pixels"
-    words = blocking.mask_words(problem)
+    words = blocking.mask_words(problem) or 0
     return Config(split.tile, problem.dtype, choose_loader(problem, binding), words, store)
 
 
@@ -208,6 +140,14 @@ def choose_loader(problem: ConvProblem, binding: Binding) -> str:
     return "single"
 
 
+def plan_split(problem: ConvProblem, binding: Binding, split: blocking.Split) -> ImplicitGemmPlan:
+    """Return the plan of a problem for a given tile and number of parts."""
+    config = choose_config(problem, binding, split)
+    tile = split.tile
+    panels = Panels(tile.bm, tile.bk, split.channel_blocks, split.panels)
+    return ImplicitGemmPlan(problem, binding, panels, config.words, config, split)
+
+
 def plan(problem: ConvProblem, binding: Binding, device: CudaInfo) -> ImplicitGemmPlan:
     """Return the plan of a problem; a kernel is compiled when it is first launched."""
-    return ImplicitGemmPlan(problem, binding, blocking.choose_split(problem, device))
+    return plan_split(problem, binding, blocking.choose_split(problem, device))

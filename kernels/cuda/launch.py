@@ -23,7 +23,7 @@ from fastconv.config import config
 
 from .geometry import span, start_offset
 
-__all__ = ["Kernel", "emulated", "empty", "flat", "launch", "upload"]
+__all__ = ["Kernel", "empty", "emulated", "flat", "launch", "upload"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,9 @@ def emulated(kernel: Kernel) -> Any:
     return EmulatedKernel(kernel.function)
 
 
-def launch(kernel: Kernel, grid: tuple[int, int, int], like: Any, arguments: tuple[Any, ...]) -> None:
+def launch(
+    kernel: Kernel, grid: tuple[int, int, int], like: Any, arguments: tuple[Any, ...]
+) -> None:
     """Run a kernel over a grid of blocks, on the current stream of an array's library.
 
     Parameters

@@ -45,7 +45,9 @@ def namespace_of(storage: str) -> dict[str, Any]:
     }
 
 
-def compile_text(text: str, name: str, label: str, namespace: dict[str, Any]) -> Callable[..., None]:
+def compile_text(
+    text: str, name: str, label: str, namespace: dict[str, Any]
+) -> Callable[..., None]:
     """Return the function that a text defines; tracebacks and debuggers find its lines."""
     filename = f"<fastconv {label}>"
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)

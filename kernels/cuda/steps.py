@@ -26,8 +26,16 @@ from fastconv.spec import Binding
 
 from .geometry import element_strides
 
-__all__ = ["axis_bits", "channels_inner", "decode", "is_inside", "pixel_state", "read_step", "row_length",
-           "step_table"]  # fmt: skip
+__all__ = [
+    "axis_bits",
+    "channels_inner",
+    "decode",
+    "is_inside",
+    "pixel_state",
+    "read_step",
+    "row_length",
+    "step_table",
+]
 
 
 def row_length(words: int) -> int:
