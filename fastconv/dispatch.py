@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 #: One module a device; each has a tuple SPECS.
-_TABLES = {"cpu": "fastconv.kernels.cpu.specs"}
+_TABLES = {"cpu": "fastconv.kernels.cpu.specs", "cuda": "fastconv.kernels.cuda.specs"}
 
 _forced: ContextVar[str | None] = ContextVar("fastconv_kernel", default=config.kernel)
 _precision: ContextVar[str] = ContextVar("fastconv_precision", default=config.precision)

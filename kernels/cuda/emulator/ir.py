@@ -1,0 +1,206 @@
+"""From a Python function to the optimised LLVM IR of one kernel, everything inlined.
+
+::
+
+    Numba-CUDA --typed text--> opaque pointers, host target, `llvm.nvvm.*` renamed
+               --LLVM--> linked, device functions inlined, optimised but not vectorised
+               --text--> `Module`: the kernel's lines, the lines around it, source locations
+
+Optimising here and not only at the end has a reason: the checks and counts are put into code from
+which the copies of arguments and local variables are gone, so that what is left of loads and
+stores is what a GPU would do as well. Vectorising would merge them as no GPU does.
+
+NVVM's intrinsics become plain functions (``fc.nvvm.*``) that are convergent: LLVM may neither move
+memory accesses over a barrier nor merge two of them. Shared arrays are weak externals here: LLVM
+may not assume that they can be read at all, so no load is hoisted out of the branch it stands in.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import llvmlite.binding as llvm
+
+from .errors import UnsupportedInstructionError
+from .halves import half_library
+from .maths import library
+from .opaque import opaque_pointers
+
+__all__ = ["Module", "kernel_module", "lock", "target_machine"]
+
+#: Numba's compiler, LLVM's global context and the stand-in for a device are all of the process.
+lock = threading.RLock()
+
+COMPUTE_CAPABILITY = (8, 0)
+
+#: Read by the hardware: the same value wherever they stand.
+_PURE = "memory(none) nounwind willreturn speculatable"
+_CONVERGENT = "convergent nounwind"
+
+_LOCATION = re.compile(r"!dbg !(\d+)")
+_METADATA = re.compile(r"^!(\d+) = (?:distinct )?(!DI\w+\(.*\))$", re.M)
+
+
+@dataclass(frozen=True)
+class Module:
+    """A kernel as lines of LLVM IR in the form that LLVM prints."""
+
+    name: str  # with its quotes, as after the @
+    head: list[str]  # globals and declarations before the kernel, and after it
+    body: list[str]  # between the braces
+    parameters: list[str]  # LLVM types
+    parameter_text: str
+    metadata: dict[int, str] = field(repr=False)
+
+    def source(self, line: str) -> tuple[str, int]:
+        """File and line of the Python source that an instruction stems from."""
+        found = _LOCATION.search(line)
+        if not found:
+            return "", 0
+        location = self.metadata[int(found.group(1))]
+        row = re.search(r"line: (\d+)", location)
+        return self._file_of(location), int(row.group(1)) if row else 0
+
+    def _file_of(self, node: str) -> str:
+        while not node.startswith("!DIFile"):
+            parent = re.search(r"file: !(\d+)", node) or re.search(r"scope: !(\d+)", node)
+            if not parent:
+                return ""
+            node = self.metadata[int(parent.group(1))]
+        name = re.search(r'filename: "([^"]*)"', node)
+        return name.group(1) if name else ""
+
+
+def target_machine() -> Any:
+    """Return LLVM's description of this machine, with all that its processor can do."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.Target.from_default_triple().create_target_machine(
+        opt=3,
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        codemodel="jitdefault",
+        jit=True,
+    )
+
+
+def optimise(module: Any, machine: Any, *, vectorise: bool) -> None:
+    """Run LLVM's standard pipeline, which also splits coroutines."""
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = options.slp_vectorization = vectorise
+    passes = llvm.create_pass_builder(machine, options)
+    passes.getModulePassManager().run(module, passes)
+
+
+def kernel_module(function: Callable[..., Any], types: tuple[Any, ...], options: dict) -> Module:
+    """Compile `function` for arguments of `types` and return its IR.
+
+    Parameters
+    ----------
+    function : callable
+        Plain Python function.
+    types : tuple of Numba types
+        Of the arguments.
+    options : dict
+        Target options of its dispatcher; ``fastmath`` counts.
+    """
+    with lock:
+        name, texts = _numba_ir(function, types, bool(options.get("fastmath")))
+        machine = target_machine()
+        module, *devices = (_parse(text, machine) for text in texts)
+        for device in devices:
+            module.link_in(device)
+        missing = {function.name for function in module.functions if function.is_declaration}
+        for text in (library(missing), half_library(missing)):
+            module.link_in(llvm.parse_assembly(text))
+        _internalise(module, name)
+        optimise(module, machine, vectorise=False)
+        _refuse_calls(module, name)
+        kernel = module.get_function(name)
+        parameters = [str(argument.type) for argument in kernel.arguments]
+        return _split(str(module), name, parameters)
+
+
+def _numba_ir(
+    function: Callable[..., Any], types: tuple[Any, ...], fastmath: bool
+) -> tuple[str, list[str]]:
+    """Name of the kernel and the modules: the kernel's first, then one a device function."""
+    from numba.cuda import compiler, dispatcher
+
+    # Numba asks the current device for its compute capability as soon as a kernel calls a device
+    # function. There is no device here, and none is needed.
+    device = SimpleNamespace(compute_capability=COMPUTE_CAPABILITY)
+    with mock.patch.object(dispatcher, "get_current_device", lambda: device):
+        library, _ = compiler._compile_pyfunc_with_fixup(
+            function,
+            types,
+            device=False,
+            cc=COMPUTE_CAPABILITY,
+            abi="numba",
+            debug=False,
+            lineinfo=True,
+            fastmath=fastmath,
+            opt=True,
+            abi_info=None,
+            forceinline=False,
+            launch_bounds=None,
+            lto=False,
+        )
+    return library._entry_name, library.llvm_strs
+
+
+def _parse(text: str, machine: Any) -> Any:
+    """Return the module for the host."""
+    text = opaque_pointers(text)
+    text = re.sub(r"target triple = .*", f'target triple = "{machine.triple}"', text)
+    text = re.sub(r"target datalayout = .*", f'target datalayout = "{machine.target_data}"', text)
+    text = re.sub(
+        r'^(?:@"?llvm\.used"?|!nvvm\.annotations|!nvvmir\.version) = .*$', "", text, flags=re.M
+    )
+    text = re.sub(
+        r'^(@"?_cudapy_smem_\d+"?) = (?:external )?global (\[.*\])(?: undef)?(,.*)?$',
+        r"\1 = extern_weak global \2\3",
+        text,
+        flags=re.M,
+    )
+    text = re.sub(r'@"?llvm\.nvvm\.([\w.]+)"?', r'@"fc.nvvm.\1"', text)
+    text = re.sub(r'^(declare .*@"fc\.nvvm\.read\.[^)]*\))$', rf"\1 {_PURE}", text, flags=re.M)
+    text = re.sub(r'^(declare .*@"fc\.nvvm\.(?!read).*\))$', rf"\1 {_CONVERGENT}", text, flags=re.M)
+    module = llvm.parse_assembly(text)
+    module.verify()
+    return module
+
+
+def _internalise(module: Any, kernel: str) -> None:
+    """Make LLVM inline every device function, also those that hold a barrier."""
+    for function in module.functions:
+        if not function.is_declaration and function.name != kernel:
+            function.linkage = "internal"
+            function.add_function_attribute("alwaysinline")
+
+
+def _refuse_calls(module: Any, kernel: str) -> None:
+    for function in module.functions:
+        if not function.is_declaration and function.name != kernel:
+            raise UnsupportedInstructionError(
+                f"device function {function.name} could not be inlined (does it call itself?)"
+            )
+
+
+def _split(text: str, name: str, parameters: list[str]) -> Module:
+    """Take LLVM's text apart around the kernel."""
+    found = re.search(rf'^define [^\n]*?@("?{re.escape(name)}"?)\((.*)\)[^\n()]*\{{\n', text, re.M)
+    assert found is not None, name
+    end = text.index("\n}\n", found.end())
+    around = text[: found.start()] + text[end + 3 :]
+    metadata = {int(number): node for number, node in _METADATA.findall(text)}
+    head = [line for line in around.split("\n") if not line.startswith(("!", "attributes "))]
+    lines = text[found.end() : end].split("\n")
+    body = [line for line in lines if line.strip() and not line.lstrip().startswith(("#dbg_", ";"))]
+    return Module(found.group(1), head, body, parameters, found.group(2), metadata)

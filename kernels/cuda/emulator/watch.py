@@ -1,0 +1,195 @@
+"""What the checked build calls before each access: bounds, alignment, races, shadow, counts.
+
+A worker's table (int64, its address in every context) holds all that is needed; places in it are
+named below. Shared memory has a shadow: for each granule, the smallest access of the kernel, eight
+words, with who wrote and read it last and in which phase. A *phase* ends at a barrier of the block;
+within a warp ``syncwarp`` orders as well. Phases are never used twice, so nothing is cleared
+between blocks: what was written before the block's first phase is what an earlier block left, and
+reading it is a fault.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from numba import njit
+from numba.core import types
+
+from fastconv.kernels.cpu.jit import compile_callback
+
+from .context import OFFSETS
+from .counters import count_access, flush_counts
+from .faults import (
+    MISALIGNED,
+    OUT_OF_BOUNDS,
+    RACE_READ_WRITE,
+    RACE_WRITE_WRITE,
+    UNINITIALISED,
+    log_at,
+)
+from .memory import peek, poke
+
+__all__ = ["end_of_run", "pass_barrier", "start_block", "watch_address", "watch_local_address"]
+
+# Places in a worker's table, times 8 for the address.
+(LOG, FLAGS, SHARED_BEGIN, SHARED_END, SHARED_COUNT, SHARED_TABLE, GLOBAL_COUNT, GLOBAL_TABLE, SHADOW,
+ GRANULE, PHASE, BLOCK_PHASE, SCRATCH, COUNTERS) = range(0, 14 * 8, 8)  # fmt: skip
+TABLE_WORDS = 16
+
+#: Bits of FLAGS.
+RACES, UNINIT, BOUNDS, COUNTS = 1, 2, 4, 8
+#: Bits above the size of an access.
+WRITE, ATOMIC = 1 << 16, 1 << 17
+
+# A shadow's words.
+_WRITE_PHASE, _WRITER, _READ_PHASE, _READER, _OTHER_READER = 0, 8, 16, 24, 32
+_SHADOW_BYTES = 64
+
+
+@njit(nogil=True, error_model="numpy")
+def start_block(table: int) -> None:
+    """Begin a block: all that its shared memory holds is of another one."""
+    poke(table + PHASE, peek(table + PHASE) + 1)
+    poke(table + BLOCK_PHASE, peek(table + PHASE))
+
+
+@njit(nogil=True, error_model="numpy")
+def pass_barrier(table: int) -> None:
+    """Order all that was before a barrier against all that comes."""
+    poke(table + PHASE, peek(table + PHASE) + 1)
+
+
+@njit(nogil=True, error_model="numpy")
+def end_of_run(table: int) -> None:
+    """Evaluate the counts of the warp that has just been stepped."""
+    if peek(table + FLAGS) & COUNTS:
+        flush_counts(peek(table + COUNTERS), peek(table + SHARED_BEGIN), peek(table + SHARED_END))
+
+
+@njit(nogil=True, error_model="numpy")
+def _inside(count: int, regions: int, address: int, size: int) -> int:
+    """The region that holds the whole access, or -1."""
+    for i in range(count):
+        if peek(regions + 16 * i) <= address and address + size <= peek(regions + 16 * i + 8):
+            return i
+    return -1
+
+
+@njit(nogil=True, error_model="numpy")
+def _unordered(packed: int, thread: int, phase: int) -> bool:
+    """Whether an earlier access of this phase is unordered with one by `thread`, at warp phase."""
+    other = packed & 0xFFFF
+    if other == thread:
+        return False
+    same_warp = other // 32 == thread // 32
+    return not same_warp or ((packed >> 16) & 0xFFFFFF) == phase
+
+
+@njit(nogil=True, error_model="numpy")
+def _race(
+    table: int, shadow: int, kind: int, packed: int, thread: int, site: int, address: int
+) -> None:
+    log_at(peek(table + LOG), kind, site, packed >> 40, thread, packed & 0xFFFF, address, 0)
+
+
+@njit(nogil=True, error_model="numpy")
+def _shadow(table: int, shadow: int, kind: int, me: int, address: int) -> None:
+    """Compare an access with those before it, and note it; `kind` holds WRITE and ATOMIC."""
+    flags, phase = peek(table + FLAGS), peek(table + PHASE)
+    thread, warp_phase, site = me & 0xFFFF, (me >> 16) & 0xFFFFFF, (me >> 40) & 0x7FFFFF
+    # Bit 63 tells an atomic from a plain write: two atomics do not race.
+    writer = peek(shadow + _WRITER)
+    atomic_before = writer < 0
+    writer &= 0x7FFFFFFFFFFFFFFF
+    written = peek(shadow + _WRITE_PHASE)
+    atomic = (kind & ATOMIC) != 0
+    if flags & RACES and written == phase and not (atomic and atomic_before):
+        if _unordered(writer, thread, warp_phase):
+            what = RACE_WRITE_WRITE if kind & WRITE else RACE_READ_WRITE
+            _race(table, shadow, what, writer, thread, site, address)
+    if flags & UNINIT and written < peek(table + BLOCK_PHASE) and (atomic or not kind & WRITE):
+        log_at(peek(table + LOG), UNINITIALISED, site, -1, thread, -1, address, 0)
+    if kind & WRITE:
+        if flags & RACES and peek(shadow + _READ_PHASE) == phase:
+            for place in (_READER, _OTHER_READER):
+                reader = peek(shadow + place)
+                if reader >= 0 and _unordered(reader, thread, warp_phase):
+                    _race(table, shadow, RACE_READ_WRITE, reader, thread, site, address)
+                    break
+        poke(shadow + _WRITE_PHASE, phase)
+        poke(shadow + _WRITER, me | (-0x8000000000000000 if atomic else 0))
+    elif peek(shadow + _READ_PHASE) != phase:
+        poke(shadow + _READ_PHASE, phase)
+        poke(shadow + _READER, me)
+        poke(shadow + _OTHER_READER, -1)
+    elif (peek(shadow + _READER) & 0xFFFF) == thread:
+        poke(shadow + _READER, me)
+    else:
+        poke(shadow + _OTHER_READER, me)
+
+
+@njit(nogil=True, error_model="numpy")
+def _me(context: int, site: int) -> int:
+    """Thread, warp phase and site in one word."""
+    words = peek(context + OFFSETS_THREAD)
+    return (words & 0xFFFF) | ((words >> 32) & 0xFFFFFF) << 16 | site << 40
+
+
+OFFSETS_THREAD = OFFSETS["thread"]  # the warp phase lies in the upper half of the same word
+_MONITOR = OFFSETS["monitor"]
+
+
+def watch(context: int, address: int, access: int, site: int) -> int:
+    """Check one access; return `address`, or a scratch area where it must not happen."""
+    table = peek(context + _MONITOR)
+    size = access & 0xFFFF
+    thread = peek(context + OFFSETS_THREAD) & 0xFFFF
+    flags = peek(table + FLAGS)
+    begin = peek(table + SHARED_BEGIN)
+    shared = begin <= address < peek(table + SHARED_END)
+    if shared:
+        region = _inside(peek(table + SHARED_COUNT), peek(table + SHARED_TABLE), address, size)
+    else:
+        region = _inside(peek(table + GLOBAL_COUNT), peek(table + GLOBAL_TABLE), address, size)
+    if region < 0:
+        log_at(peek(table + LOG), OUT_OF_BOUNDS, site, -1, thread, -1, address, access)
+        return peek(table + SCRATCH)
+    natural = size & -size
+    if address & (natural - 1):
+        log_at(peek(table + LOG), MISALIGNED, site, -1, thread, -1, address, access)
+    if shared and flags & (RACES | UNINIT):
+        me = _me(context, site)
+        shift = peek(table + GRANULE)
+        granule = (address - begin) >> shift
+        last = (address - begin + size - 1) >> shift
+        while granule <= last:
+            _shadow(table, peek(table + SHADOW) + granule * _SHADOW_BYTES, access, me, address)
+            granule += 1
+    if flags & COUNTS:
+        count_access(peek(table + COUNTERS), thread, address, size, site)
+    return address
+
+
+def watch_local(context: int, address: int, base: int, extent: int, site: int) -> int:
+    """Check an access to an array of the thread's own, or to constant memory."""
+    table = peek(context + _MONITOR)
+    size, total = extent >> 32, extent & 0xFFFFFFFF
+    if base <= address and address + size <= base + total:
+        return address
+    thread = peek(context + OFFSETS_THREAD) & 0xFFFF
+    log_at(peek(table + LOG), OUT_OF_BOUNDS, site, -2, thread, -1, address - base, size)
+    return peek(table + SCRATCH)
+
+
+@functools.cache
+def watch_address() -> int:
+    """Return the address of `watch` as machine code."""
+    signature = types.int64(types.int64, types.int64, types.int64, types.int64)
+    return compile_callback(watch, signature, ("cuda_emulator_watch",)).address
+
+
+@functools.cache
+def watch_local_address() -> int:
+    """Return the address of `watch_local` as machine code."""
+    signature = types.int64(*[types.int64] * 5)
+    return compile_callback(watch_local, signature, ("cuda_emulator_watch_local",)).address
