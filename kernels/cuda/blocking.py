@@ -112,7 +112,7 @@ def seconds(problem: ConvProblem, device: CudaInfo) -> float:
     return _seconds(problem, choose_split(problem, device), device)
 
 
-#: Sums of a thread of `direct`, and the part of the peak that its loop's mix of instructions allows.
+#: Sums of a thread of `direct`, and the part of the peak that its mix of instructions allows.
 _WIDTHS = {1: 0.08, 4: 0.25, 16: 0.45}
 
 
