@@ -21,7 +21,7 @@ QUICK = [
     "128x128x8 float32 single w1 pixels",
     "128x128x8 float32 channels w1 channels",
     "64x64x8 float32 single w1 pixels",
-    "64x64x8 float64 single w1 pixels",
+    "64x64x16 float64 single w1 pixels",
 ]
 
 

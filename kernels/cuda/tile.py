@@ -25,8 +25,8 @@ tile           threads  a thread, sums  registers  shared, float32      FFMA : L
 32 x 32 x 16   64       4 x 4, 16       <= 80      8.5 + 0.25 KiB       8
 =============  =======  ==============  =========  ===================  ==========
 
-float64 has two registers a sum and twice the shared memory: its tiles are 64x64x8 and 32x32x16 with
-4 x 4 sums a thread.
+float64 has two registers a sum and twice the shared memory: its tiles are 64x64x16 and 32x32x16
+with 4 x 4 sums a thread.
 """
 
 from __future__ import annotations
@@ -61,6 +61,11 @@ class Tile:
     tn: int
     blocks: int
 
+    def __post_init__(self) -> None:
+        for side in (self.bm, self.bn):
+            if side * self.bk % (4 * self.threads):
+                raise ValueError(f"{self.name}: {self.threads} threads can not share a panel")
+
     @property
     def name(self) -> str:
         """The tile's sizes, as logs and the audit say them."""
@@ -93,7 +98,7 @@ TILES = (
     Tile(64, 64, 8, 8, 8, 8),
     Tile(32, 32, 16, 4, 4, 12),
 )
-_DOUBLE_TILES = (Tile(64, 64, 8, 4, 4, 2), Tile(32, 32, 16, 4, 4, 8))
+_DOUBLE_TILES = (Tile(64, 64, 16, 4, 4, 2), Tile(32, 32, 16, 4, 4, 8))
 
 
 def tiles_for(dtype: str) -> tuple[Tile, ...]:
