@@ -21,6 +21,7 @@ from .plan import pack_kernel
 from .sass import Listing, parse, share
 from .tile import tiles_for
 from .window import depthwise_kernel, direct_kernel
+from .winograd import transform_kernels
 
 __all__ = ["Audited", "Bars", "audit_kernel", "kernels_to_audit"]
 
@@ -111,6 +112,8 @@ def kernels_to_audit() -> list[tuple[Kernel, Bars]]:
             depthwise_kernel(storage, 1),
             reduce_kernel(storage),
             pack_kernel(storage),
+            *transform_kernels(storage, 2).values(),
+            *transform_kernels(storage, 4).values(),
         )
     ]
     return products + [(kernel, Bars()) for kernel in others]

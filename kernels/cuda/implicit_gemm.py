@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ from fastconv.spec import Binding, CudaInfo
 from . import blocking
 from .geometry import element_strides, start_offset
 from .implicit_gemm_source import Config, kernel_function, reduce_function
-from .launch import Kernel, empty, flat, launch
+from .launch import Kernel, empty, flat, is_aligned, launch
 from .plan import ELEMENT_THREADS, Panels, StepPlan, blocks_of, signature
 from .steps import channels_inner
 
@@ -106,7 +106,11 @@ class ImplicitGemmPlan(StepPlan):
         parts = tuple(map(np.uint32, (split.splits, *apart)))
         numbers = (np.uint32(split.panels), np.uint32(split.split_panels))
         grid = (split.pixel_blocks, split.channel_blocks, problem.groups * split.splits)
-        launch(gemm_kernel(self.config), grid, x, (*operands, partial, *geometry, *numbers, *parts))
+        config = self.config
+        if not is_aligned(operands[0], config.width * problem.itemsize):
+            config = replace(config, loader="single")
+        arguments = (*operands, partial, *geometry, *numbers, *parts)
+        launch(gemm_kernel(config), grid, x, arguments)
         if split.splits > 1:
             grid = (blocks_of(elements, ELEMENT_THREADS), 1, 1)
             arguments = (partial, *operands[3:], *geometry, np.uint32(elements), *parts)

@@ -87,6 +87,13 @@ def flat(array: Any) -> Any:
     return _DeviceRun(interface)
 
 
+def is_aligned(run: Any, size: int) -> bool:
+    """Tell whether a flat run begins at a multiple of `size` bytes, as wide loads want it."""
+    host = isinstance(run, np.ndarray)
+    address = run.ctypes.data if host else run.__cuda_array_interface__["data"][0]
+    return bool(address % size == 0)
+
+
 def empty(like: Any, count: int, dtype: Any) -> Any:
     """Return `count` uninitialised elements where `like` lives (NaN where workspaces are poisoned).
 

@@ -10,7 +10,7 @@ import math
 from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo, KernelSpec, Tolerance
 
-from . import blocking
+from . import blocking, winograd_tiles
 from .geometry import MOST_ELEMENTS
 
 __all__ = ["SPECS"]
@@ -99,6 +99,20 @@ def _no_workspace(problem: ConvProblem, device: CudaInfo) -> int:
     return 0
 
 
+def _winograd_spec(m: int) -> KernelSpec:
+    return KernelSpec(
+        name=f"cuda.winograd_f{m}",
+        op="conv",
+        device="cuda",
+        reasons=lambda problem, device: winograd_tiles.reasons(m, problem),
+        cost=lambda problem, device: winograd_tiles.seconds(m, problem, device),
+        target=f"fastconv.kernels.cuda.winograd:plan_f{m}",
+        workspace=lambda problem, device: winograd_tiles.workspace(m, problem, device),
+        tolerance=winograd_tiles.TOLERANCE,
+        exact=False,
+    )
+
+
 SPECS = (
     KernelSpec(
         name="cuda.implicit_gemm",
@@ -130,4 +144,5 @@ SPECS = (
         workspace=_no_workspace,
         tolerance=_TOLERANCE,
     ),
+    *(_winograd_spec(m) for m in (2, 4)),
 )
