@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("numba_cuda", reason="the audit needs numba-cuda: pip install '.[cuda-audit]'")
+pytest.importorskip("numba_cuda")
 
 from numba import cuda
 from numba.cuda import types
