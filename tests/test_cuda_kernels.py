@@ -181,14 +181,20 @@ def test_every_memory_order(spec: KernelSpec, each: ConvProblem, rng: np.random.
         assert_close(result, truth, spec.tolerance[each.dtype], name)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+# The halves are stored differently and share the arithmetic of float32: their smallest tile will do.
+@pytest.mark.parametrize(
+    ("dtype", "tile"),
+    [
+        *(("float32", tile) for tile in range(4)),
+        *(("float64", tile) for tile in range(2)),
+        ("float16", 3),
+        ("bfloat16", 3),
+    ],
+)
 @pytest.mark.parametrize("parts", [1, 3])
-@pytest.mark.parametrize("tile", range(4))
 def test_every_tile_and_split_of_the_implicit_gemm(
-    tile: int, parts: int, dtype: str, rng: np.random.Generator
+    dtype: str, tile: int, parts: int, rng: np.random.Generator
 ) -> None:
-    if tile >= len(tiles_for(dtype)) or (dtype in ("float16", "bfloat16") and tile % 3):
-        return  # float64 has two tiles; the halves share the arithmetic of float32
     for each in (SMALL_PROBLEMS[0], SMALL_PROBLEMS[-1]):
         each = each.with_(dtype=dtype)
         tensors = small_integers(each, rng)
