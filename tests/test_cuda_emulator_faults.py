@@ -158,7 +158,6 @@ def test_races_name_both_lines(kernel, lines, x, out):
     for line in wanted:
         assert f"test_cuda_emulator_faults.py:{line}" in found[0].message
     with pytest.raises(cuda_emulator.RaceError):
-        report.races[0].error(report.races[0].message)
         report.raise_faults()
 
 
@@ -258,7 +257,7 @@ def local_one_too_far(out, n):
     mine = cuda.local.array(4, float32)
     for i in range(n):
         mine[i] = i
-    out[cuda.grid(1)] = mine[out[0] > 5]
+    out[cuda.grid(1)] = mine[n % 4]
 
 
 def test_out_of_bounds_names_array_index_and_thread(x):

@@ -62,7 +62,9 @@ class Arguments:
         Whether arrays are copied into an arena of their own.
     """
 
-    def __init__(self, names: list[str], values: tuple, types: tuple, *, guarded: bool) -> None:
+    def __init__(
+        self, names: list[str], values: tuple[Any, ...], types: tuple[Any, ...], *, guarded: bool
+    ) -> None:
         self.arrays: list[ArrayArgument] = []
         self._slots: list[bytes] = []
         self._keep: list[Any] = []
@@ -76,7 +78,7 @@ class Arguments:
         data = b"".join(slot.ljust(_SLOT, b"\0") for slot in self._slots)
         self.buffer = np.frombuffer(data or bytes(_SLOT), np.uint8).copy()
 
-    def _place(self, values: tuple) -> None:
+    def _place(self, values: tuple[Any, ...]) -> None:
         """Copy every array's bytes into the arena."""
         arrays = [value for value in _flat(values) if isinstance(value, np.ndarray) and value.size]
         groups: list[list[int]] = []

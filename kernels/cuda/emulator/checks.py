@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .coroutine import size_of
 from .ir import Module
-from .lower import CONTEXT, Suspend, split_commas
+from .lower import CONTEXT, Suspend
+from .text import leading_type, size_of, split_commas
 from .watch import ATOMIC, WRITE, watch_address, watch_local_address
 
 __all__ = ["Site", "instrument", "number_meetings"]
@@ -73,11 +73,9 @@ class _Roots:
         for line in module.head:
             found = _GLOBAL.match(line)
             if found:
-                self.size[found.group(1)] = size_of(_leading_type(found.group(2)))
-        for line in body:
-            found = _DEFINITION.match(line) if isinstance(line, str) else None
-            if not found:
-                continue
+                self.size[found.group(1)] = size_of(leading_type(found.group(2)))
+        definitions = (_DEFINITION.match(line) for line in body if isinstance(line, str))
+        for found in filter(None, definitions):
             name, how, rest = found.groups()
             if how == "alloca":
                 parts = split_commas(rest)
@@ -97,18 +95,6 @@ class _Roots:
         return (operand, self.size[operand]) if operand in self.size else None
 
 
-def _leading_type(text: str) -> str:
-    """The type at the beginning of `text`."""
-    if text[0] not in "[{<":
-        return text.split()[0]
-    depth = 0
-    for at, letter in enumerate(text):
-        depth += (letter in "[{<") - (letter in "]}>")
-        if depth == 0:
-            return text[: at + 1]
-    raise ValueError(text)
-
-
 def _access_parts(line: str) -> tuple[str, str, str]:
     """Kind, type of the value and address of a memory instruction."""
     found = _ACCESS.match(line)
@@ -116,10 +102,10 @@ def _access_parts(line: str) -> tuple[str, str, str]:
     kind = found.group(1)
     parts = split_commas(re.sub(r"\b(?:volatile|atomic|weak) ", "", line[found.end() :]))
     if kind == "load":
-        return kind, _leading_type(parts[0]), parts[1].removeprefix("ptr ")
+        return kind, leading_type(parts[0]), parts[1].removeprefix("ptr ")
     if kind == "store":
-        return kind, _leading_type(parts[0]), parts[1].removeprefix("ptr ")
-    return "atomic", _leading_type(parts[1]), parts[0].split("ptr ", 1)[1]
+        return kind, leading_type(parts[0]), parts[1].removeprefix("ptr ")
+    return "atomic", leading_type(parts[1]), parts[0].split("ptr ", 1)[1]
 
 
 def _checked(module: Module, line: str, roots: _Roots, sites: list[Site]) -> list[str]:

@@ -1,7 +1,7 @@
 """The record through which one emulated thread, the scheduler and the checks see each other.
 
-Offsets in bytes. A thread that cannot go on writes why (``REASON``), for what (``OPCODE``, ``MASK``,
-operands) and where (``SITE``), and suspends; the scheduler writes the result and resumes it::
+Offsets in bytes. A thread that cannot go on writes why (reason), for what (opcode, mask, operands)
+and where (site), and suspends; the scheduler writes the result and resumes it::
 
     0    tid.xyz  ctaid.xyz  ntid.xyz  nctaid.xyz  laneid  warpid  nwarpid  dynamic_smem_size
     64   reason  site  opcode  mask  thread  warp phase

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 
 from .context import OFFSETS, OPERANDS, RESULTS
 from .ir import Module
-from .lower import CONTEXT, Suspend, split_commas
+from .lower import CONTEXT, Suspend
+from .text import size_of
 
-__all__ = ["SharedArray", "host_module", "size_of"]
+__all__ = ["SharedArray", "host_module"]
 
 #: The most shared memory that any GPU gives one block.
 DYNAMIC_BYTES = 232448
@@ -29,6 +30,9 @@ DYNAMIC_BYTES = 232448
 _SHARED = re.compile(
     r'^@("?_cudapy_smem_\d+"?) = extern_weak (?:\w+ )*?global (\[.*?\])(?:, align (\d+))?.*$'
 )
+#: The host does not mind where an access begins; what a GPU would refuse must not end the process.
+_UNALIGNED = re.compile(r"(?m)^(\s*(?:%\S+ = )?(?:load|store) (?!atomic).*), align \d+")
+_COPY = re.compile(r"(?m)^.*call void @llvm\.mem.*$")
 _PHI = re.compile(r"^\s*%(?:\"[^\"]*\"|\S+) = phi ")
 _LABEL = re.compile(r'^("[^"]*"|[-\w.$]+):')
 
@@ -115,6 +119,8 @@ def host_module(
     text = re.sub(r", !(?!invariant)[\w.]+ !\d+", "", text)
     text = re.sub(r"(?m)^(define .*?) !dbg !\d+", r"\1", text)
     text = re.sub(r"\) #\d+", ")", text)
+    text = _UNALIGNED.sub(r"\1, align 1", text)
+    text = _COPY.sub(lambda found: re.sub(r"align \d+ ", "", found.group(0)), text)
     text = re.sub(
         r" = (f(?:mul|add|sub)) (?!fast|contract)((?:\w+ )*?)(?=float|double|<)",
         r" = \1 contract \2",
@@ -220,33 +226,3 @@ def _shared_memory(module: Module, gap: int) -> tuple[str, list[SharedArray]]:
     return "\n".join(
         [f"@fc_shared = global [{total} x i8] zeroinitializer, align 1024", *lines]
     ), layout
-
-
-_SIZES = {"half": 2, "bfloat": 2, "float": 4, "double": 8, "ptr": 8}
-
-
-def size_of(type_: str) -> int:
-    """Bytes of an LLVM type on x86-64 and on the GPU."""
-    return _layout(type_.strip())[0]
-
-
-def _layout(type_: str) -> tuple[int, int]:
-    """Size and alignment."""
-    if type_ in _SIZES:
-        return _SIZES[type_], _SIZES[type_]
-    if type_.startswith("i"):
-        size = max(1, int(type_[1:]) // 8)
-        return size, min(size, 16)
-    if type_.startswith("<{"):
-        return sum(size_of(part) for part in split_commas(type_[2:-2])), 1
-    if type_[0] in "[<":
-        number, _, inner = type_[1:-1].partition(" x ")
-        size, align = _layout(inner.strip())
-        total = int(number) * size
-        return total, align if type_[0] == "[" else total
-    at = widest = 0
-    for part in split_commas(type_[1:-1]):
-        size, align = _layout(part)
-        at = -(-at // align) * align + size
-        widest = max(widest, align)
-    return -(-at // max(widest, 1)) * max(widest, 1), max(widest, 1)

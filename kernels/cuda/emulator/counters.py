@@ -17,25 +17,26 @@ from numba import njit
 
 from .memory import peek, poke
 
-__all__ = ["TOTALS", "count_access", "counter_words", "flush_counts"]
+__all__ = ["HEAD", "TOTALS", "count_access", "counter_words", "flush_counts"]
 
 CAPACITY = 1 << 13
 _ROW = 35  # key + 1, size, mask, 32 addresses
-# Head: sites, current thread, rows used, requests that found no room.
-_HEAD = 4
-#: Per site: requests, sectors or turns, the fewest possible, lanes, whether shared, first address.
+#: Words of the head: sites, current thread, rows used, requests that found no room.
+HEAD = 4
+#: Per site: requests, sectors or turns, the fewest possible, lanes, whether shared, and an address
+#: (of shared memory a byte).
 TOTALS = 6
 
 
 def counter_words(sites: int) -> int:
     """Return how many words of int64 the counters of a worker take."""
-    return _HEAD + sites * (1 + TOTALS) + CAPACITY * (1 + _ROW)
+    return HEAD + sites * (1 + TOTALS) + CAPACITY * (1 + _ROW)
 
 
 @njit(nogil=True, error_model="numpy")
 def _occurrence(base: int, thread: int, site: int) -> int:
     """How often this thread has been at `site` since its warp last met."""
-    occurrences = base + 8 * _HEAD
+    occurrences = base + 8 * HEAD
     if peek(base + 8) != thread:
         poke(base + 8, thread)
         for i in range(peek(base)):
@@ -47,7 +48,7 @@ def _occurrence(base: int, thread: int, site: int) -> int:
 
 @njit(nogil=True, error_model="numpy")
 def _rows(base: int) -> int:
-    return base + 8 * (_HEAD + peek(base) * (1 + TOTALS) + CAPACITY)
+    return base + 8 * (HEAD + peek(base) * (1 + TOTALS) + CAPACITY)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -129,7 +130,7 @@ def flush_counts(base: int, shared_begin: int, shared_end: int) -> None:
     """Evaluate and forget the requests of the warp that has just been stepped."""
     sites = peek(base)
     rows = _rows(base)
-    totals = base + 8 * (_HEAD + sites)
+    totals = base + 8 * (HEAD + sites)
     for used in range(peek(base + 16)):
         row = rows + 8 * _ROW * peek(rows - 8 * CAPACITY + 8 * used)
         site = (peek(row) - 1) & 0xFFFFF
@@ -156,6 +157,6 @@ def flush_counts(base: int, shared_begin: int, shared_end: int) -> None:
         poke(total + 16, peek(total + 16) + least)
         poke(total + 24, peek(total + 24) + lanes)
         poke(total + 32, 1 if shared else 0)
-        poke(total + 40, address)
+        poke(total + 40, address - shared_begin if shared else address)
     poke(base + 16, 0)
     poke(base + 8, -1)

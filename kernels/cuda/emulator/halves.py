@@ -63,6 +63,7 @@ def _definitions() -> Iterator[tuple[str, str, str]]:
         yield from _conversions(mangled, word, type_, short)
 
 
+_STORE_BOOL = "%b = zext i1 %t to i8\nstore i8 %b, ptr %r"
 _TWO = "ptr %r, ptr %p, ptr %q"
 
 
@@ -81,7 +82,7 @@ def _arithmetic(mangled: str, type_: str) -> Iterator[tuple[str, str, str]]:
         body = compute.format(operation) + f"\nstore {type_} %v, ptr %p, align 2"
         yield f"_Z{name}R{mangled}RKS__nbst", _TWO, body
     for name, condition in _COMPARE.items():
-        body = f"{both}%t = fcmp {condition} {type_} %pv, %qv\n%b = zext i1 %t to i8\nstore i8 %b, ptr %r"
+        body = f"{both}%t = fcmp {condition} {type_} %pv, %qv\n{_STORE_BOOL}"
         yield f"_Z{name}RK{mangled}S1__nbst", _TWO, body
         yield _mangled(f"__h{name}", f"{mangled}S_"), _TWO, body
     body = f"{_load(type_, 'p')}%v = fneg {type_} %pv\nstore {type_} %v, ptr %r, align 2"
@@ -104,7 +105,7 @@ def _functions(mangled: str, type_: str, short: str) -> Iterator[tuple[str, str,
     yield _mangled("__hfma", f"{mangled}S_S_"), f"{_TWO}, ptr %s", body
     one = f"%v = fdiv {type_} 1.0, %pv\n"
     yield _mangled("hrcp", mangled), "ptr %r, ptr %p", _load(type_, "p") + one + store
-    body = f"{_load(type_, 'p')}%t = fcmp uno {type_} %pv, %pv\n%b = zext i1 %t to i8\nstore i8 %b, ptr %r"
+    body = f"{_load(type_, 'p')}%t = fcmp uno {type_} %pv, %pv\n{_STORE_BOOL}"
     yield _mangled("__hisnan", mangled), "ptr %r, ptr %p", body
 
 

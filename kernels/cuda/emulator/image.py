@@ -1,12 +1,13 @@
 """A kernel as machine code, and the workers that run it.
 
-The object code is made once. Each worker loads it anew, which gives it shared memory of its own, and
-has the records of a block's threads. A launch takes as many workers as it wants threads and gives
-them back; launches of several Python threads take different ones.
+The object code is made once. Each worker loads it anew, which gives it shared memory of its own,
+and has the records of a block's threads. A launch takes as many workers as it wants threads and
+gives them back; launches of several Python threads take different ones.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 
 import llvmlite.binding as llvm
@@ -92,16 +93,14 @@ def _granule(sites: list[Site]) -> int:
 
 
 def _declarations(module: Module, body: list[str | Suspend]) -> str:
-    """Declare the functions of LLVM that lowering has brought in."""
+    """Declare the functions of one number that lowering has brought in."""
     declared = "\n".join(module.head)
-    wanted = {"tanhf": "declare float @tanhf(float)"}
-    wanted |= {
-        f"llvm.{name}.f32": f"declare float @llvm.{name}.f32(float)"
-        for name in ("exp2", "log2", "sin", "cos", "sqrt")
-    }
     text = "\n".join(line for line in body if isinstance(line, str))
+    called = set(re.findall(r"call (float|double) @(llvm\.[\w.]+|tanhf)\(\1 [^,()]*\)", text))
     return "\n".join(
-        line for name, line in wanted.items() if f"@{name}(" in text and f"@{name}(" not in declared
+        f"declare {type_} @{name}({type_})"
+        for type_, name in sorted(called)
+        if f"@{name}(" not in declared
     )
 
 
@@ -120,7 +119,7 @@ class Worker:
             address("fc_step"),
             address("fc_destroy"),
         )
-        self.shared = self._engine.get_global_value_address("fc_shared")
+        self.shared = self.shared_end = self._engine.get_global_value_address("fc_shared")
         self.log = new_log()
         self.image = image
         self._threads = 0

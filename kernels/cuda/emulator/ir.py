@@ -17,13 +17,13 @@ may not assume that they can be read at all, so no load is hoisted out of the br
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import llvmlite.binding as llvm
 
@@ -98,7 +98,9 @@ def optimise(module: Any, machine: Any, *, vectorise: bool) -> None:
     passes.getModulePassManager().run(module, passes)
 
 
-def kernel_module(function: Callable[..., Any], types: tuple[Any, ...], options: dict) -> Module:
+def kernel_module(
+    function: Callable[..., Any], types: tuple[Any, ...], options: dict[str, Any]
+) -> Module:
     """Compile `function` for arguments of `types` and return its IR.
 
     Parameters
@@ -127,16 +129,30 @@ def kernel_module(function: Callable[..., Any], types: tuple[Any, ...], options:
         return _split(str(module), name, parameters)
 
 
+@contextlib.contextmanager
+def _stand_in_device() -> Iterator[None]:
+    """Answer Numba, which asks for a device's compute capability when a device function is called.
+
+    There is no device here, and none is needed.
+    """
+    from numba.cuda import dispatcher
+
+    asked = dispatcher.get_current_device
+    device = SimpleNamespace(compute_capability=COMPUTE_CAPABILITY)
+    dispatcher.get_current_device = lambda: device
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = asked
+
+
 def _numba_ir(
     function: Callable[..., Any], types: tuple[Any, ...], fastmath: bool
 ) -> tuple[str, list[str]]:
     """Name of the kernel and the modules: the kernel's first, then one a device function."""
-    from numba.cuda import compiler, dispatcher
+    from numba.cuda import compiler
 
-    # Numba asks the current device for its compute capability as soon as a kernel calls a device
-    # function. There is no device here, and none is needed.
-    device = SimpleNamespace(compute_capability=COMPUTE_CAPABILITY)
-    with mock.patch.object(dispatcher, "get_current_device", lambda: device):
+    with _stand_in_device():
         library, _ = compiler._compile_pyfunc_with_fixup(
             function,
             types,
@@ -203,4 +219,6 @@ def _split(text: str, name: str, parameters: list[str]) -> Module:
     head = [line for line in around.split("\n") if not line.startswith(("!", "attributes "))]
     lines = text[found.end() : end].split("\n")
     body = [line for line in lines if line.strip() and not line.lstrip().startswith(("#dbg_", ";"))]
+    if not re.match(r'("[^"]*"|[-\w.$]+):', body[0]):
+        body.insert(0, "fc.body:")
     return Module(found.group(1), head, body, parameters, found.group(2), metadata)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +13,12 @@ import numpy as np
 
 from . import watch
 from .arguments import Arguments
-from .counters import TOTALS
+from .counters import HEAD, TOTALS
 from .errors import DivergentBarrierError, RaceError
 from .faults import ROW
 from .image import Image, Worker
 from .ir import Module, kernel_module
+from .names import shared_names
 from .report import AccessCount, Fault, Report, Scene, fault_of
 from .scheduler import compiled_run
 
@@ -70,11 +72,11 @@ class EmulatedKernel:
         self.options = dict(getattr(kernel, "targetoptions", {}))
         self.__name__ = self.function.__name__
         self._names = list(inspect.signature(self.function).parameters)
-        self._modules: dict[tuple, Module] = {}
-        self._images: dict[tuple, Image] = {}
+        self._modules: dict[tuple[Any, ...], Module] = {}
+        self._images: dict[tuple[Any, ...], Image] = {}
         self._lock = threading.RLock()
 
-    def __getitem__(self, configuration: tuple) -> Callable[..., None]:
+    def __getitem__(self, configuration: tuple[Any, ...]) -> Callable[..., None]:
         """Return a function that launches with ``[grid, block, stream, shared]`` and raises."""
         grid, block, *rest = configuration
         shared = rest[1] if len(rest) > 1 else 0
@@ -88,7 +90,7 @@ class EmulatedKernel:
         self,
         grid: int | tuple[int, ...],
         block: int | tuple[int, ...],
-        args: tuple,
+        args: tuple[Any, ...],
         shared: int = 0,
         order: str | int = "forward",
         checks: Checks | int = FAST,
@@ -125,12 +127,16 @@ class EmulatedKernel:
             Where the kernel uses what has no twin on the host.
         """
         grid, block = _size(grid, _MAXIMUM_GRID, "grid"), _size(block, _MAXIMUM_BLOCK, "block")
-        if np.prod(block) > 1024:
-            raise ValueError(f"a block has at most 1024 threads, not {np.prod(block)}: {block}")
+        if math.prod(block) > 1024:
+            raise ValueError(f"a block has at most 1024 threads, not {math.prod(block)}: {block}")
         checks = Checks(checks)
         image = self._image(args, checked=bool(checks & _WATCHED))
         arguments = Arguments(self._names, args, self._types(args), guarded=checks != FAST)
-        run = _Run(self.__name__, image, arguments, grid, block, shared, checks, threads)
+        names = shared_names(self.function, image.shared)
+        scene = Scene(
+            self.__name__, grid, block, image.sites, arguments.arrays, image.shared, names, shared
+        )
+        run = _Run(scene, image, arguments, checks, threads)
         report = run.all_orders(order) if checks & Checks.ORDERS else run.once(order)
         arguments.copy_back()
         for fault in report.faults:
@@ -138,14 +144,14 @@ class EmulatedKernel:
                 raise DivergentBarrierError(fault.message)
         return report
 
-    def _types(self, args: tuple) -> tuple:
+    def _types(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         from numba.cuda.typing.typeof import Purpose, typeof
 
         if len(args) != len(self._names):
             raise TypeError(f"{self.__name__} takes {len(self._names)} arguments, not {len(args)}")
         return tuple(typeof(value, Purpose.argument) for value in args)
 
-    def _image(self, args: tuple, *, checked: bool) -> Image:
+    def _image(self, args: tuple[Any, ...], *, checked: bool) -> Image:
         """Compile for these types, or find what was compiled."""
         types = self._types(args)
         with self._lock:
@@ -172,21 +178,11 @@ class _Run:
     """One launch."""
 
     def __init__(
-        self,
-        name: str,
-        image: Image,
-        arguments: Arguments,
-        grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-        dynamic: int,
-        checks: Checks,
-        threads: int,
+        self, scene: Scene, image: Image, arguments: Arguments, checks: Checks, threads: int
     ) -> None:
-        self.image, self.arguments = image, arguments
-        self.grid, self.block, self.dynamic = grid, block, dynamic
-        self.checks = checks
-        self.threads = max(1, min(threads, grid[0] * grid[1] * grid[2]))
-        self.scene = Scene(name, grid, block, image.sites, arguments.arrays, image.shared, dynamic)
+        self.scene, self.image, self.arguments, self.checks = scene, image, arguments, checks
+        self.blocks, self.block_size = math.prod(scene.grid), math.prod(scene.block)
+        self.threads = max(1, min(threads, self.blocks))
         self.stuck = False
 
     def all_orders(self, order: str | int) -> Report:
@@ -237,18 +233,20 @@ class _Run:
     def _work(
         self, worker: Worker, number: int, order: str | int, errors: list[BaseException]
     ) -> None:
+        scene = self.scene
         try:
-            blocks, orders = _orders(order, int(np.prod(self.grid)), int(np.prod(self.block)))
+            blocks, orders = _orders(order, self.blocks, self.block_size)
             worker.prepare(orders.shape[1])
             worker.log[0] = 0
             monitor = 0
             if self.image.checked:
                 regions = [(a.begin, a.end) for a in self.arguments.arrays] or [(0, 0)]
                 flags = int(self.checks & _WATCHED)
-                monitor = worker.watch(flags, np.array(regions, np.int64), self.dynamic)
+                monitor = worker.watch(flags, np.array(regions, np.int64), scene.dynamic)
             geometry = np.array(
-                [*self.grid, *self.block, self.dynamic, worker.shared, monitor, number, self.threads,
-                 worker.make, worker.step, worker.destroy, self.arguments.buffer.ctypes.data],
+                [*scene.grid, *scene.block, scene.dynamic, worker.shared, monitor, number,
+                 self.threads, worker.make, worker.step, worker.destroy,
+                 self.arguments.buffer.ctypes.data],
                 np.int64,
             )  # fmt: skip
             finished = compiled_run()(
@@ -262,32 +260,34 @@ class _Run:
 
     def _report(self, workers: list[Worker]) -> Report:
         report = Report(self.scene.kernel)
-        seen = set()
+        found: dict[tuple[int, ...], Fault] = {}
         totals = np.zeros((len(self.image.sites), TOTALS), np.int64)
         for worker in workers:
-            end = getattr(worker, "shared_end", worker.shared)
             for row in worker.log[1 : 1 + ROW * worker.log[0]].reshape(-1, ROW):
-                fault = fault_of(self.scene, row, worker.shared, end)
-                if tuple(row[:3]) not in seen:
-                    seen.add(tuple(row[:3]))
-                    report.faults.append(fault)
+                fault = fault_of(self.scene, row, worker.shared, worker.shared_end)
+                found.setdefault(tuple(map(int, row[:3])), fault)
             if self.checks & Checks.COUNTS:
-                begin = 4 + len(self.image.sites)
+                begin = HEAD + len(self.image.sites)
                 part = worker.counters[begin : begin + totals.size].reshape(totals.shape)
                 totals[:, :4] += part[:, :4]
                 used = part[:, 0] > 0
                 totals[used, 4:] = part[used, 4:]
                 report.uncounted += int(worker.counters[3])
+        # By kind: a race explains the uninitialised memory that is read because of it.
+        report.faults = [found[key] for key in sorted(found)]
+        report.accesses = self._accesses(totals)
+        return report
+
+    def _accesses(self, totals: np.ndarray) -> list[AccessCount]:
+        accesses = []
         for site, row in zip(self.image.sites, totals, strict=True):
             requests, cost, least, _, shared, address = (int(word) for word in row)
             if requests:
-                base = address if shared else 0
-                name, _ = self.scene.place(address, base, base + 1 if shared else 0)
-                report.accesses.append(
-                    AccessCount(site.kind, "shared" if shared else "global", name, site.file,
-                                site.line, site.size, requests, cost, least)
-                )  # fmt: skip
-        return report
+                name, _ = self.scene.place(address, 0, address + 1 if shared else 0)
+                space = "shared" if shared else "global"
+                place = (site.file, site.line, site.size)
+                accesses.append(AccessCount(site.kind, space, name, *place, requests, cost, least))
+        return accesses
 
 
 def _orders(order: str | int, blocks: int, threads: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,8 +15,9 @@ from . import context
 from .context import OFFSETS
 from .errors import UnsupportedInstructionError
 from .ir import Module
+from .text import size_of, split_commas
 
-__all__ = ["CONTEXT", "Suspend", "lower", "split_commas"]
+__all__ = ["CONTEXT", "Suspend", "lower"]
 
 CONTEXT = "%fc.ctx"
 
@@ -52,8 +53,10 @@ _STRUCT = "{ i32, i1 }"
 
 #: After ``fc.nvvm.``.
 _REGISTERS = {
-    name: _register(name) for name in OFFSETS if "." in name or name in ("laneid", "warpid", "nwarpid")
-}  # fmt: skip
+    name: _register(name)
+    for name in OFFSETS
+    if "." in name or name in ("laneid", "warpid", "nwarpid")
+}
 _CALLS: dict[str, str] = {
     **{f"read.ptx.sreg.{name}": text for name, text in _REGISTERS.items()},
     "read.ptx.sreg.warpsize": "{r} = add i32 32, 0",
@@ -68,7 +71,9 @@ _CALLS: dict[str, str] = {
 
 #: Atomics that Numba defines by loops of compare-and-swap: the host has the operation itself.
 _NUMBA_ATOMICS = {
-    f"___numba_atomic_{type_}_{name}": f"{{r}} = atomicrmw {op} ptr {{0}}, {type_} {{1}} monotonic, align {size}"
+    f"___numba_atomic_{type_}_{name}": (
+        f"{{r}} = atomicrmw {op} ptr {{0}}, {type_} {{1}} monotonic, align {size}"
+    )
     for type_, size in (("float", 4), ("double", 8))
     for name, op in (
         ("add", "fadd"), ("sub", "fsub"), ("max", "fmax"), ("min", "fmin"),
@@ -142,8 +147,10 @@ _TYPES = {"f32": "float", "f64": "double", "b32": "i32", "u32": "i32", "s32": "i
 def _access(text: str) -> str | None:
     """``ld`` and ``st`` with cache hints: of one number, at a generic or global address."""
     found = re.fullmatch(
-        r"(ld|st)(?:\.global)?(?:\.\w+(?:::\w+)?)*?\.([bfsu]\d+) (?:\$0, )?\[\$([01])\](?:, \$1)?;", text
-    )  # fmt: skip
+        r"(ld|st)(?:\.global)?(?:\.\w+(?:::\w+)?)*?\.([bfsu]\d+) "
+        r"(?:\$0, \[\$1\]|\[\$0\], \$1);",
+        text,
+    )
     if not found or found.group(2) not in _TYPES:
         return None
     type_ = _TYPES[found.group(2)]
@@ -151,6 +158,33 @@ def _access(text: str) -> str | None:
     if found.group(1) == "ld":
         return f"{{r}} = load {type_}, ptr {{0}}, align {size}"
     return f"store {type_} {{1}}, ptr {{0}}, align {size}"
+
+
+def _convert(mode: str | None, target: str, source: str) -> str:
+    """``cvt`` between numbers; float16 travels as the 16 bits of a register."""
+    value, type_ = "{0}", _TYPES.get(source, "i16")
+    lines = []
+    if source == "f16":
+        lines += [
+            "%fc.{n}.h = bitcast i16 {0} to half",
+            "%fc.{n}.f = fpext half %fc.{n}.h to float",
+        ]
+        value, type_ = "%fc.{n}.f", "float"
+    if target[0] == "f":
+        wanted = "half" if target == "f16" else _TYPES[target]
+        narrower = size_of(wanted) < size_of(type_)
+        how = f"{source[0]}itofp" if source[0] != "f" else "fptrunc" if narrower else "fpext"
+        how = "bitcast" if wanted == type_ else how
+        name = "%fc.{n}.t" if target == "f16" else "{r}"
+        lines.append(f"{name} = {how} {type_} {value} to {wanted}")
+        if target == "f16":
+            lines.append("{r} = bitcast half %fc.{n}.t to i16")
+    else:
+        short = "f64" if type_ == "double" else "f32"
+        rounding = "trunc" if mode in ("rz", "rzi") else "rint"
+        lines.append(f"%fc.{{n}}.w = call {type_} @llvm.{rounding}.{short}({type_} {value})")
+        lines.append(f"{{r}} = fpto{target[0]}i {type_} %fc.{{n}}.w to {_TYPES[target]}")
+    return "\n".join(lines)
 
 
 #: Inline PTX, blanks made one; the template gets the match's groups through a function.
@@ -170,6 +204,8 @@ _PTX: list[tuple[str, object]] = [
     (r"cvt\.rna\.tf32\.f32 \$0, \$1;", lambda m: (
         "%fc.{n}.i = bitcast {t0} {0} to i32\n%fc.{n}.h = add i32 %fc.{n}.i, 4096\n"
         "{r} = and i32 %fc.{n}.h, -8192")),
+    (r"cvt(?:\.(rn|rni|rzi|rz))?(?:\.sat)?\.([fsu]\d+)\.([fsu]\d+) \$0, \$1;",
+     lambda m: _convert(*m.groups())),
     (r"((?:ld|st)[\w.:]* .*;)", lambda m: _access(m.group(1))),
 ]  # fmt: skip
 _MMA = r"mma\.sync\.aligned\.{}\.row\.col\.f32\.{}\.{}\.f32 .*;"
@@ -191,36 +227,20 @@ _PTX_MEETINGS: list[tuple[str, int, int | None]] = [
 _CALL = re.compile(
     r"^\s*(?:(?P<result>%(?:\"[^\"]*\"|\S+)) = )?(?:tail |musttail |notail )?call (?P<before>.*?)"
     r"(?:@(?P<quote>\"?)(?P<name>[\w.$]+)(?P=quote)"
-    r"|asm (?:sideeffect )?(?:alignstack )?\"(?P<ptx>(?:[^\"\\]|\\.)*)\", \"(?P<constraints>[^\"]*)\")"
+    r"|asm (?:sideeffect )?(?:alignstack )?\"(?P<ptx>(?:[^\"\\]|\\.)*)\", \"[^\"]*\")"
     r"\((?P<rest>.*)$"
 )
 #: Functions of LLVM and of the C library stay what they are.
 _HOST = re.compile(r"llvm\.(?!nvvm)[\w.]+")
 
 
-def split_commas(text: str) -> list[str]:
-    """Split at the commas outside of brackets and quotes; stop at an unmatched closing bracket."""
-    parts, depth, quoted = [""], 0, False
-    for letter in text:
-        if letter == '"':
-            quoted = not quoted
-        if not quoted:
-            if letter in "([{<":
-                depth += 1
-            elif letter in ")]}>":
-                depth -= 1
-                if depth < 0:
-                    break
-            elif letter == "," and depth == 0:
-                parts.append("")
-                continue
-        parts[-1] += letter
-    return [part.strip() for part in parts if part.strip()]
-
-
 def _value(argument: str) -> tuple[str, str]:
     """Type and value of an argument: attributes may stand between them."""
-    found = re.match(r"^(\w+|<[^>]*>|\{[^}]*\}|\[[^\]]*\]) .*?((?:[%@]\"[^\"]*\"|\S+))$", argument)
+    found = re.match(
+        r"^(\w+|<[^>]*>|\{[^}]*\}|\[[^\]]*\]) .*?"
+        r"((?:getelementptr|inttoptr|ptrtoint|bitcast) .*|[%@]\"[^\"]*\"|\S+)$",
+        argument,
+    )
     assert found is not None, argument
     return found.group(1), found.group(2)
 

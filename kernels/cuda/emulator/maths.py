@@ -170,7 +170,8 @@ def _composed() -> Iterator[_Definition]:
             yield type_, f"__nv_{name}pi{suffix}", f"{type_} %a", body
         body = (
             f"%n = fneg {type_} %a\n%s = fmul {type_} %n, {root_half[suffix]}\n"
-            f"%e = call {type_} @erfc{suffix}({type_} %s)\n%r = fmul {type_} %e, 0.5\nret {type_} %r"
+            f"%e = call {type_} @erfc{suffix}({type_} %s)\n"
+            f"%r = fmul {type_} %e, 0.5\nret {type_} %r"
         )
         yield type_, f"__nv_normcdf{suffix}", f"{type_} %a", body
     for name, suffix in (("sincos", ""), ("sincos", "f"), ("fast_sincos", "f")):
@@ -188,16 +189,16 @@ def _composed() -> Iterator[_Definition]:
 
 
 def _predicates() -> Iterator[_Definition]:
-    infinite = {"": "0x7FF0000000000000", "f": "0x7FF0000000000000"}
+    infinity = "0x7FF0000000000000"
     for suffix, (type_, short, whole) in _REAL.items():
         size = f"%m = call {type_} @llvm.fabs.{short}({type_} %a)\n"
+        negative = f"%w = bitcast {type_} %a to {whole}\n%t = icmp slt {whole} %w, 0"
+        letter = suffix or "d"
         tests = {
-            f"isnan{suffix or 'd'}": f"%t = fcmp uno {type_} %a, %a",
-            f"isinf{suffix or 'd'}": f"{size}%t = fcmp oeq {type_} %m, {infinite[suffix]}",
-            ("isfinited", "finitef")[
-                suffix == "f"
-            ]: f"{size}%t = fcmp one {type_} %m, {infinite[suffix]}",
-            f"signbit{suffix or 'd'}": f"%w = bitcast {type_} %a to {whole}\n%t = icmp slt {whole} %w, 0",
+            f"isnan{letter}": f"%t = fcmp uno {type_} %a, %a",
+            f"isinf{letter}": f"{size}%t = fcmp oeq {type_} %m, {infinity}",
+            "finitef" if suffix else "isfinited": f"{size}%t = fcmp one {type_} %m, {infinity}",
+            f"signbit{letter}": negative,
         }
         for name, test in tests.items():
             yield (

@@ -4,8 +4,8 @@ llvmlite writes ``float addrspace(3)*`` unless an environment variable that it r
 says otherwise, and NVVM wants it so for GPUs below compute capability 10. LLVM itself has read only
 ``ptr`` for years. Converting the text lets one process emulate a kernel and compile it for a GPU.
 
-A ``*`` occurs in IR only behind a type (strings, names and comments are tokens of their own), so one
-pass is enough: at each star the type before it is taken off the output and ``ptr`` put there::
+A ``*`` occurs in IR only behind a type (strings, names and comments are tokens of their own), so
+one pass is enough: at each star the type before it is taken off the output and ``ptr`` put there::
 
     i8 | float | %"T" | ptr          one token
     { ... } | [ ... ] | < ... >      back to the bracket that opens it

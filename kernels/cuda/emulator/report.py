@@ -101,6 +101,7 @@ class Scene:
     sites: list[Site]
     arrays: list[ArrayArgument]
     shared: list[SharedArray]
+    shared_names: dict[str, str]
     dynamic: int
 
     def thread(self, number: int) -> str:
@@ -117,16 +118,13 @@ class Scene:
         """Name of the array, and the element at an address."""
         if shared_base <= address < shared_end:
             offset = address - shared_base
-            for array in reversed(self.shared):
-                size = array.size or self.dynamic
-                if array.offset <= offset:
-                    name = (
-                        "dynamic shared memory"
-                        if not array.size
-                        else f"shared array {array.symbol}"
-                    )
-                    return name, f"byte {offset - array.offset} of {size} of {name}"
-            return "shared memory", f"byte {offset} of shared memory"
+            below = [array for array in self.shared if array.offset <= offset]
+            if not below:
+                return "shared memory", f"byte {offset} of shared memory"
+            array = max(below, key=lambda array: array.offset)
+            name = self.shared_names[array.symbol]
+            size = array.size or self.dynamic
+            return name, f"byte {offset - array.offset} of the {size} of shared {name}"
         if not self.arrays:
             return "memory", f"address {address:#x}"
         nearest = min(self.arrays, key=lambda a: max(a.begin - address, address - a.end + 1, 0))
@@ -224,7 +222,10 @@ def fault_of(scene: Scene, row: np.ndarray, shared_base: int, shared_end: int) -
             f"{address}, at {here} by {who}"
         )
     elif kind == kinds.OUT_OF_BOUNDS:
-        what = f"{here.kind} of {here.size} bytes out of bounds of {name}: {element}, at {here} by {who}"
+        what = (
+            f"{here.kind} of {here.size} bytes out of bounds of {name}: {element}, "
+            f"at {here} by {who}"
+        )
     elif kind == kinds.MISALIGNED:
         what = (
             f"misaligned {here.kind}: {element} is no multiple of {here.size} bytes from where "

@@ -2,10 +2,10 @@
 
 A worker's table (int64, its address in every context) holds all that is needed; places in it are
 named below. Shared memory has a shadow: for each granule, the smallest access of the kernel, eight
-words, with who wrote and read it last and in which phase. A *phase* ends at a barrier of the block;
-within a warp ``syncwarp`` orders as well. Phases are never used twice, so nothing is cleared
-between blocks: what was written before the block's first phase is what an earlier block left, and
-reading it is a fault.
+words, with who wrote, changed and read it last and in which phase. A *phase* ends at a barrier of
+the block; within a warp ``syncwarp`` orders as well. Phases are never used twice, so nothing is
+cleared between blocks: what was written before the block's first phase is what an earlier block
+left, and reading it is a fault.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from .memory import peek, poke
 __all__ = ["end_of_run", "pass_barrier", "start_block", "watch_address", "watch_local_address"]
 
 # Places in a worker's table, times 8 for the address.
-(LOG, FLAGS, SHARED_BEGIN, SHARED_END, SHARED_COUNT, SHARED_TABLE, GLOBAL_COUNT, GLOBAL_TABLE, SHADOW,
- GRANULE, PHASE, BLOCK_PHASE, SCRATCH, COUNTERS) = range(0, 14 * 8, 8)  # fmt: skip
+(LOG, FLAGS, SHARED_BEGIN, SHARED_END, SHARED_COUNT, SHARED_TABLE, GLOBAL_COUNT, GLOBAL_TABLE,
+ SHADOW, GRANULE, PHASE, BLOCK_PHASE, SCRATCH, COUNTERS) = range(0, 14 * 8, 8)  # fmt: skip
 TABLE_WORDS = 16
 
 #: Bits of FLAGS.
@@ -42,7 +42,7 @@ RACES, UNINIT, BOUNDS, COUNTS = 1, 2, 4, 8
 WRITE, ATOMIC = 1 << 16, 1 << 17
 
 # A shadow's words.
-_WRITE_PHASE, _WRITER, _READ_PHASE, _READER, _OTHER_READER = 0, 8, 16, 24, 32
+_WRITE_PHASE, _WRITER, _READ_PHASE, _READER, _OTHER_READER, _ATOMIC_PHASE, _ATOMIC = range(0, 56, 8)
 _SHADOW_BYTES = 64
 
 
@@ -86,43 +86,53 @@ def _unordered(packed: int, thread: int, phase: int) -> bool:
 
 
 @njit(nogil=True, error_model="numpy")
-def _race(
-    table: int, shadow: int, kind: int, packed: int, thread: int, site: int, address: int
-) -> None:
-    log_at(peek(table + LOG), kind, site, packed >> 40, thread, packed & 0xFFFF, address, 0)
+def _against(table: int, earlier: int, kind: int, me: int, address: int) -> None:
+    """Note a race if an earlier access of this phase is unordered with this one."""
+    if earlier >= 0 and _unordered(earlier, me & 0xFFFF, (me >> 16) & 0xFFFFFF):
+        log_at(
+            peek(table + LOG),
+            kind,
+            me >> 40,
+            earlier >> 40,
+            me & 0xFFFF,
+            earlier & 0xFFFF,
+            address,
+            0,
+        )
 
 
 @njit(nogil=True, error_model="numpy")
 def _shadow(table: int, shadow: int, kind: int, me: int, address: int) -> None:
     """Compare an access with those before it, and note it; `kind` holds WRITE and ATOMIC."""
     flags, phase = peek(table + FLAGS), peek(table + PHASE)
-    thread, warp_phase, site = me & 0xFFFF, (me >> 16) & 0xFFFFFF, (me >> 40) & 0x7FFFFF
-    # Bit 63 tells an atomic from a plain write: two atomics do not race.
-    writer = peek(shadow + _WRITER)
-    atomic_before = writer < 0
-    writer &= 0x7FFFFFFFFFFFFFFF
-    written = peek(shadow + _WRITE_PHASE)
-    atomic = (kind & ATOMIC) != 0
-    if flags & RACES and written == phase and not (atomic and atomic_before):
-        if _unordered(writer, thread, warp_phase):
-            what = RACE_WRITE_WRITE if kind & WRITE else RACE_READ_WRITE
-            _race(table, shadow, what, writer, thread, site, address)
-    if flags & UNINIT and written < peek(table + BLOCK_PHASE) and (atomic or not kind & WRITE):
-        log_at(peek(table + LOG), UNINITIALISED, site, -1, thread, -1, address, 0)
-    if kind & WRITE:
-        if flags & RACES and peek(shadow + _READ_PHASE) == phase:
-            for place in (_READER, _OTHER_READER):
-                reader = peek(shadow + place)
-                if reader >= 0 and _unordered(reader, thread, warp_phase):
-                    _race(table, shadow, RACE_READ_WRITE, reader, thread, site, address)
-                    break
+    writes, atomic = (kind & WRITE) != 0, (kind & ATOMIC) != 0
+    written, changed = peek(shadow + _WRITE_PHASE), peek(shadow + _ATOMIC_PHASE)
+    if flags & RACES:
+        what = RACE_WRITE_WRITE if writes else RACE_READ_WRITE
+        if written == phase:
+            _against(table, peek(shadow + _WRITER), what, me, address)
+        if changed == phase and not atomic:
+            _against(table, peek(shadow + _ATOMIC), what, me, address)
+        if writes and peek(shadow + _READ_PHASE) == phase:
+            _against(table, peek(shadow + _READER), RACE_READ_WRITE, me, address)
+            _against(table, peek(shadow + _OTHER_READER), RACE_READ_WRITE, me, address)
+    if (
+        flags & UNINIT
+        and (atomic or not writes)
+        and max(written, changed) < peek(table + BLOCK_PHASE)
+    ):
+        log_at(peek(table + LOG), UNINITIALISED, me >> 40, -1, me & 0xFFFF, -1, address, 0)
+    if atomic:
+        poke(shadow + _ATOMIC_PHASE, phase)
+        poke(shadow + _ATOMIC, me)
+    elif writes:
         poke(shadow + _WRITE_PHASE, phase)
-        poke(shadow + _WRITER, me | (-0x8000000000000000 if atomic else 0))
+        poke(shadow + _WRITER, me)
     elif peek(shadow + _READ_PHASE) != phase:
         poke(shadow + _READ_PHASE, phase)
         poke(shadow + _READER, me)
         poke(shadow + _OTHER_READER, -1)
-    elif (peek(shadow + _READER) & 0xFFFF) == thread:
+    elif (peek(shadow + _READER) & 0xFFFF) == (me & 0xFFFF):
         poke(shadow + _READER, me)
     else:
         poke(shadow + _OTHER_READER, me)

@@ -1,0 +1,595 @@
+"""What a GPU's instructions do, against NumPy: every class of them once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+cuda = pytest.importorskip("numba.cuda", reason="numba-cuda is not installed")
+pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
+
+from llvmlite import ir  # noqa: E402 - after the look for the package
+from numba import float32, float64, int32, uint32  # noqa: E402
+from numba.cuda import types  # noqa: E402
+from numba.cuda.bf16 import bfloat16_to_float32, float32_to_bfloat16  # noqa: E402
+from numba.cuda.cudadrv import nvvm  # noqa: E402
+from numba.cuda.extending import intrinsic  # noqa: E402
+from numba.cuda.types import float16  # noqa: E402
+
+from fastconv import cuda_emulator  # noqa: E402
+from fastconv.kernels.cuda.emulator.ir import _numba_ir  # noqa: E402
+
+ORDERS = ["forward", "reverse", 3]
+EVERYONE = 0xFFFFFFFF
+
+
+def launch(
+    kernel: Callable[..., Any], *args: Any, grid: Any = 1, block: Any = 32, **options: Any
+) -> cuda_emulator.Report:
+    """Launch with all checks, which must find nothing."""
+    emulated = cuda_emulator.EmulatedKernel(kernel)
+    report = emulated.launch(grid, block, args, checks=cuda_emulator.ALL, **options)
+    assert [str(fault) for fault in report.faults] == []
+    return report
+
+
+def registers(out):
+    x, y, z = cuda.grid(3)
+    row = out[z, y, x]
+    row[0], row[1], row[2] = cuda.threadIdx.x, cuda.threadIdx.y, cuda.threadIdx.z
+    row[3], row[4], row[5] = cuda.blockIdx.x, cuda.blockIdx.y, cuda.blockIdx.z
+    row[6], row[7], row[8] = cuda.blockDim.x, cuda.blockDim.y, cuda.blockDim.z
+    row[9], row[10], row[11] = cuda.gridDim.x, cuda.gridDim.y, cuda.gridDim.z
+    row[12], row[13] = cuda.laneid, cuda.warpsize
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_special_registers(order):
+    grid, block = (3, 2, 2), (5, 4, 3)
+    out = np.full((6, 8, 15, 14), -1, np.int32)
+    launch(registers, out, grid=grid, block=block, order=order)
+    z, y, x = np.indices(out.shape[:3])
+    for i, (place, size, blocks) in enumerate(zip((x, y, z), block, grid, strict=True)):
+        assert (out[..., i] == place % size).all()
+        assert (out[..., 3 + i] == place // size).all()
+        assert (out[..., 6 + i] == size).all()
+        assert (out[..., 9 + i] == blocks).all()
+    linear = x % 5 + 5 * (y % 4) + 20 * (z % 3)
+    assert (out[..., 12] == linear % 32).all()
+    assert (out[..., 13] == 32).all()
+
+
+def votes_of_the_block(out, p):
+    t = cuda.threadIdx.x
+    out[0, t] = cuda.syncthreads_count(p[t])
+    out[1, t] = cuda.syncthreads_and(p[t])
+    out[2, t] = cuda.syncthreads_or(p[t])
+
+
+@pytest.mark.parametrize("p", [np.zeros(70), np.ones(70), np.arange(70) % 3])
+def test_barriers_that_count(p):
+    out = np.full((3, 70), -1, np.int32)
+    launch(votes_of_the_block, out, p.astype(np.int32), block=70)
+    wanted = np.count_nonzero(p), (p != 0).all(), (p != 0).any()
+    assert (out == np.array(wanted, np.int32)[:, None]).all()
+
+
+def shuffles(out, x):
+    t = cuda.laneid
+    out[0, t] = cuda.shfl_sync(EVERYONE, x[t], 5)
+    out[1, t] = cuda.shfl_up_sync(EVERYONE, x[t], 3)
+    out[2, t] = cuda.shfl_down_sync(EVERYONE, x[t], 4)
+    out[3, t] = cuda.shfl_xor_sync(EVERYONE, x[t], 9)
+    out[4, t] = cuda.shfl_sync(EVERYONE, x[t], x.size - t - 1)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32, np.float64])
+def test_shuffles(dtype, order):
+    x = np.random.default_rng().integers(-(2**30), 2**30, 32).astype(dtype)
+    out = np.zeros((5, 32), dtype)
+    launch(shuffles, out, x, order=order)
+    t = np.arange(32)
+    sources = (
+        np.full(32, 5),
+        np.where(t < 3, t, t - 3),
+        np.where(t > 27, t, t + 4),
+        t ^ 9,
+        31 - t,
+    )
+    for row, source in zip(out, sources, strict=True):
+        np.testing.assert_array_equal(row, x[source])
+
+
+def shuffle_in_a_half(out, x):
+    t = cuda.laneid
+    if t < 16:
+        out[t] = cuda.shfl_xor_sync(0x0000FFFF, x[t], 1)
+    else:
+        out[t] = cuda.shfl_xor_sync(0xFFFF0000, x[t], 2)
+
+
+def test_shuffles_of_part_of_a_warp():
+    x = np.random.default_rng().standard_normal(32).astype(np.float32)
+    out = np.full(32, np.nan, np.float32)
+    launch(shuffle_in_a_half, out, x)
+    t = np.arange(32)
+    np.testing.assert_array_equal(out, x[np.where(t < 16, t ^ 1, t ^ 2)])
+
+
+def votes(out, p):
+    t = cuda.laneid
+    out[0, t] = cuda.ballot_sync(EVERYONE, p[t] != 0)
+    out[1, t] = cuda.any_sync(EVERYONE, p[t] != 0)
+    out[2, t] = cuda.all_sync(EVERYONE, p[t] != 0)
+    out[3, t] = cuda.eq_sync(EVERYONE, p[t] != 0)
+    out[4, t] = cuda.match_any_sync(EVERYONE, p[t])
+    mask, same = cuda.match_all_sync(EVERYONE, p[t])
+    out[5, t], out[6, t] = mask, same
+    out[7, t] = cuda.activemask()
+    out[8, t] = cuda.lanemask_lt()
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize("p", [np.zeros(32), np.ones(32), np.arange(32) % 3])
+def test_votes_and_matches(p, dtype):
+    out = np.zeros((9, 32), np.uint32)
+    launch(votes, out, p.astype(dtype))
+    bits = 1 << np.arange(32, dtype=np.uint64)
+    same = (p == p[0]).all()
+    assert (out[0] == bits[p != 0].sum()).all()
+    assert (out[1] == (p != 0).any()).all()
+    assert (out[2] == (p != 0).all()).all()
+    assert (out[3] == ((p != 0).all() or (p == 0).all())).all()
+    assert (out[4] == [bits[p == value].sum() for value in p]).all()
+    assert (out[5] == (EVERYONE if same else 0)).all()
+    assert (out[6] == same).all()
+    assert (out[7] == EVERYONE).all()
+    assert (out[8] == bits - 1).all()
+
+
+def divergent_mask(out):
+    t = cuda.laneid
+    if t % 3 == 0:
+        out[t] = cuda.activemask()
+    else:
+        out[t] = 0
+
+
+def test_activemask_of_a_branch():
+    out = np.zeros(32, np.uint32)
+    launch(divergent_mask, out)
+    wanted = sum(1 << t for t in range(0, 32, 3))
+    assert (out == np.where(np.arange(32) % 3 == 0, wanted, 0)).all()
+
+
+def integer_atomics(out, x):
+    i = cuda.grid(1)
+    cuda.atomic.add(out, 0, x[i])
+    cuda.atomic.sub(out, 1, x[i])
+    cuda.atomic.max(out, 2, x[i])
+    cuda.atomic.min(out, 3, x[i])
+    cuda.atomic.and_(out, 4, x[i])
+    cuda.atomic.or_(out, 5, x[i])
+    cuda.atomic.xor(out, 6, x[i])
+    cuda.atomic.exch(out, 7, 77)
+    if i == 0:
+        cuda.atomic.cas(out, 8, 0, 5)
+        cuda.atomic.cas(out, 9, 1, 5)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32, np.uint64])
+def test_integer_atomics(dtype):
+    x = np.random.default_rng().integers(0, 2**20, 4096).astype(dtype)
+    out = np.zeros(10, dtype)
+    out[3:5] = 2**30
+    out[4] = 2**21 - 1
+    launch(integer_atomics, out, x, grid=64, block=64)
+    total = np.add.reduce(x, dtype=dtype)
+    negative = np.subtract.reduce(x, initial=0, dtype=dtype)
+    everywhere = np.bitwise_and.reduce(x, initial=2**21 - 1)
+    some, odd = np.bitwise_or.reduce(x), np.bitwise_xor.reduce(x)
+    wanted = [total, negative, x.max(), x.min(), everywhere, some, odd, 77, 5, 0]
+    np.testing.assert_array_equal(out, np.array(wanted, dtype))
+
+
+def wrapping_atomics(out):
+    cuda.atomic.inc(out, 0, 9)
+    cuda.atomic.dec(out, 1, 9)
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
+def test_wrapping_atomics(dtype):
+    out = np.zeros(2, dtype)
+    launch(wrapping_atomics, out, grid=2, block=64)
+    assert out.tolist() == [128 % 10, -128 % 10]
+
+
+def float_atomics(out, x):
+    i = cuda.grid(1)
+    cuda.atomic.add(out, 0, x[i])
+    cuda.atomic.sub(out, 1, x[i])
+    cuda.atomic.max(out, 2, x[i])
+    cuda.atomic.min(out, 3, x[i])
+    cuda.atomic.nanmax(out, 4, x[i])
+    cuda.atomic.nanmin(out, 5, x[i])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_float_atomics(dtype):
+    x = np.random.default_rng().integers(-1000, 1000, 2048).astype(dtype)
+    out = np.zeros(6, dtype)
+    launch(float_atomics, out, x, grid=32, block=64)
+    total = x.sum()
+    np.testing.assert_array_equal(out, [total, -total, x.max(), x.min(), x.max(), x.min()])
+
+
+def shared_atomics(out, x):
+    bins = cuda.shared.array(16, float32)
+    t = cuda.threadIdx.x
+    if t < 16:
+        bins[t] = 0
+    cuda.syncthreads()
+    cuda.atomic.add(bins, t % 16, x[cuda.grid(1)])
+    cuda.syncthreads()
+    if t < 16:
+        cuda.atomic.add(out, t, bins[t])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_shared_atomics_over_two_host_threads(order):
+    x = np.random.default_rng().integers(-100, 100, 64 * 64).astype(np.float32)
+    out = np.zeros(16, np.float32)
+    launch(shared_atomics, out, x, grid=64, block=64, order=order)
+    np.testing.assert_array_equal(out, x.reshape(-1, 16).sum(0))
+
+
+TABLE = np.arange(40, dtype=np.float32).reshape(5, 8)
+
+
+@cuda.jit(device=True)
+def neighbour(tile, t, x):
+    """A device function that holds barriers."""
+    cuda.syncthreads()
+    tile[t] = x
+    cuda.syncthreads()
+    return tile[t ^ 1]
+
+
+def device_functions(out, x):
+    tile = cuda.shared.array(64, float64)
+    mine = cuda.local.array((2, 3), float64)
+    table = cuda.const.array_like(TABLE)
+    t = cuda.threadIdx.x
+    for i in range(2):
+        for j in range(3):
+            mine[i, j] = x[t] * (i + 1) + j
+    for k in range(3):
+        mine[k % 2, k] += neighbour(tile, t, x[t] + k)
+    out[t] = mine[t % 2, t % 3] + table[t % 5, t % 8]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_device_functions_local_arrays_and_constants(order):
+    x = np.random.default_rng().standard_normal(64)
+    out = np.full(64, np.nan)
+    launch(device_functions, out, x, block=64, order=order)
+    t = np.arange(64)
+    mine = np.array([[x * (i + 1) + j for j in range(3)] for i in range(2)])
+    for k in range(3):
+        mine[k % 2, k] += x[t ^ 1] + k
+    np.testing.assert_allclose(out, mine[t % 2, t % 3, t] + TABLE[t % 5, t % 8], rtol=1e-14)
+
+
+def mathematics(out, x):
+    t = cuda.threadIdx.x
+    v = x[t]
+    out[0, t], out[1, t], out[2, t] = math.sin(v), math.cos(v), math.tan(v)
+    out[3, t], out[4, t], out[5, t] = math.exp(v), math.log(v), math.sqrt(v)
+    out[6, t], out[7, t], out[8, t] = math.tanh(v), math.atan2(v, v + 1), math.pow(v, v)
+    out[9, t], out[10, t], out[11, t] = math.floor(v), math.ceil(v), math.fabs(-v)
+    out[12, t], out[13, t], out[14, t] = math.erf(v), math.hypot(v, v), math.log1p(v)
+    out[15, t], out[16, t], out[17, t] = math.expm1(v), math.fmod(v, 0.3), math.copysign(v, -v)
+    out[18, t], out[19, t], out[20, t] = math.asinh(v), cuda.cbrt(v), math.log2(v)
+    out[21, t], out[22, t], out[23, t] = max(v, 1), min(v, 1), round(v)
+    out[24, t], out[25, t] = math.isnan(v), math.isinf(v)
+    out[26, t], out[27, t] = math.gamma(v), math.lgamma(v)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_mathematics(dtype):
+    from scipy import special
+
+    x = np.random.default_rng().uniform(0.1, 3, 32).astype(dtype)
+    out = np.full((28, 32), np.nan, dtype)
+    launch(mathematics, out, x)
+    v = x.astype(np.float64)
+    zero = np.zeros(32)
+    wanted = np.array(
+        [np.sin(v), np.cos(v), np.tan(v), np.exp(v), np.log(v), np.sqrt(v), np.tanh(v),
+         np.arctan2(v, v + 1), v**v, np.floor(v), np.ceil(v), v, special.erf(v), np.hypot(v, v),
+         np.log1p(v), np.expm1(v), np.fmod(v, 0.3), -v, np.arcsinh(v), np.cbrt(v), np.log2(v),
+         np.maximum(v, 1), np.minimum(v, 1), np.rint(v), zero, zero, special.gamma(v),
+         special.gammaln(v)]
+    )  # fmt: skip
+    tolerance = 2e-5 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(out, wanted, rtol=tolerance, atol=tolerance)
+
+
+@cuda.jit(fastmath=True)
+def fast_mathematics(out, x):
+    t = cuda.threadIdx.x
+    v = x[t]
+    out[t] = math.sin(v) + math.exp(v) * math.log(v) + math.sqrt(v) / v + math.tanh(v) + v**v
+
+
+def test_fast_mathematics():
+    x = np.random.default_rng().uniform(0.1, 3, 32).astype(np.float32)
+    out = np.full(32, np.nan, np.float32)
+    launch(fast_mathematics, out, x)
+    v = x.astype(np.float64)
+    wanted = np.sin(v) + np.exp(v) * np.log(v) + np.sqrt(v) / v + np.tanh(v) + v**v
+    np.testing.assert_allclose(out, wanted, rtol=1e-5)
+
+
+def bits(out, x):
+    t = cuda.threadIdx.x
+    v = x[t]
+    out[0, t], out[1, t], out[2, t] = cuda.popc(v), cuda.clz(v), cuda.ffs(v)
+    out[3, t] = cuda.brev(v)
+
+
+def test_bits():
+    x = np.random.default_rng().integers(1, 2**32, 32, dtype=np.uint32)
+    out = np.zeros((4, 32), np.uint32)
+    launch(bits, out, x)
+    text = [f"{value:032b}" for value in x.tolist()]
+    assert out[0].tolist() == [word.count("1") for word in text]
+    assert out[1].tolist() == [word.index("1") for word in text]
+    assert out[2].tolist() == [word[::-1].index("1") + 1 for word in text]
+    assert out[3].tolist() == [int(word[::-1], 2) for word in text]
+
+
+def halves(out, x, y):
+    t = cuda.threadIdx.x
+    a, b = x[t], y[t]
+    out[0, t], out[1, t], out[2, t], out[3, t] = a + b, a - b, a * b, a / b
+    out[4, t] = float32(a) * float32(b)
+    out[5, t] = b if a < b else -a
+
+
+def test_float16(rng):
+    x, y = rng.uniform(0.5, 2, (2, 32)).astype(np.float16)
+    out = np.zeros((6, 32), np.float16)
+    launch(halves, out, x, y)
+    product = (x.astype(np.float32) * y.astype(np.float32)).astype(np.float16)
+    wanted = [x + y, x - y, x * y, x / y, product, np.where(x < y, y, -x)]
+    np.testing.assert_array_equal(out, np.array(wanted))
+
+
+def conversions(out, x, whole):
+    t = cuda.threadIdx.x
+    h = float16(x[t])
+    out[0, t], out[1, t], out[2, t] = float64(h), int32(h), float16(whole[t])
+    out[3, t] = float16(float64(x[t]) + 1)
+
+
+def test_conversions_of_float16(rng):
+    x = rng.uniform(-100, 100, 32).astype(np.float32)
+    whole = rng.integers(-1000, 1000, 32).astype(np.int32)
+    out = np.zeros((4, 32))
+    launch(conversions, out, x, whole)
+    h = x.astype(np.float16)
+    np.testing.assert_array_equal(
+        out, [h, np.rint(h), whole, (x.astype(np.float64) + 1).astype(np.float16)]
+    )
+
+
+def brain_floats(out, x, y):
+    t = cuda.threadIdx.x
+    a, b = float32_to_bfloat16(x[t]), float32_to_bfloat16(y[t])
+    out[0, t], out[1, t] = bfloat16_to_float32(a + b), bfloat16_to_float32(a * b)
+    out[2, t] = bfloat16_to_float32(b if a < b else -a)
+
+
+def rounded(x):
+    """To bfloat16, to the nearest even."""
+    bits = np.asarray(x, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).view(np.float32)
+
+
+def test_bfloat16(rng):
+    x, y = rng.uniform(0.5, 2, (2, 32)).astype(np.float32)
+    out = np.zeros((3, 32), np.float32)
+    launch(brain_floats, out, x, y)
+    a, b = rounded(x), rounded(y)
+    np.testing.assert_array_equal(out, [rounded(a + b), rounded(a * b), np.where(a < b, b, -a)])
+
+
+def scalars(out, flag, small, whole, real, single, pair):
+    if flag:
+        out[0] = small + whole
+        out[1] = real + single
+        out[2] = pair[0] * pair[1]
+
+
+def test_scalar_arguments():
+    out = np.zeros(3)
+    args = (True, np.int8(-3), 2**40, 0.1, np.float32(0.5), (3, 2.5))
+    launch(scalars, out, *args, block=1)
+    np.testing.assert_array_equal(out, [2**40 - 3, 0.1 + 0.5, 7.5])
+
+
+def reverse(out, x):
+    i = cuda.grid(1)
+    out[i] = x[i]
+
+
+def test_views_of_one_array():
+    memory = np.arange(64.0)
+    launch(reverse, memory[:32], memory[:31:-1])
+    np.testing.assert_array_equal(memory[:32], np.arange(63.0, 31, -1))
+
+
+def four(array: Any, context: Any, builder: Any, value: Any, index: Any, space: int | None = None):
+    """Address of four floats of an array."""
+    data = context.make_array(array)(context, builder, value=value).data
+    vector = ir.VectorType(ir.FloatType(), 4)
+    pointer = builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
+    return pointer if space is None else builder.addrspacecast(pointer, vector.as_pointer(space))
+
+
+@intrinsic
+def copy_four(typingctx, out, i, x, j):
+    """128-bit load and store."""
+
+    def codegen(context, builder, sig, args):
+        value = builder.load(four(sig.args[2], context, builder, *args[2:]), align=16)
+        builder.store(value, four(sig.args[0], context, builder, *args[:2]), align=16)
+        return context.get_dummy_value()
+
+    return types.void(out, i, x, j), codegen
+
+
+@intrinsic
+def copy_async(typingctx, shared, i, x, j):
+    """Inline PTX: 16 bytes from global to shared memory."""
+
+    def codegen(context, builder, sig, args):
+        target = four(sig.args[0], context, builder, *args[:2], space=3)
+        source = four(sig.args[2], context, builder, *args[2:])
+        arguments = [
+            builder.ptrtoint(target, ir.IntType(32)),
+            builder.ptrtoint(source, ir.IntType(64)),
+        ]
+        type_ = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+        ptx = "cp.async.cg.shared.global [$0], [$1], 16;"
+        builder.call(ir.InlineAsm(type_, ptx, "r,l,~{memory}", side_effect=True), arguments)
+        return context.get_dummy_value()
+
+    return types.void(shared, i, x, j), codegen
+
+
+def ptx(text: str) -> Any:
+    """Inline PTX without operands."""
+
+    @intrinsic
+    def run(typingctx):
+        def codegen(context, builder, sig, args):
+            type_ = ir.FunctionType(ir.VoidType(), [])
+            builder.call(ir.InlineAsm(type_, text, "~{memory}", side_effect=True), [])
+            return context.get_dummy_value()
+
+        return types.void(), codegen
+
+    return run
+
+
+commit, wait = ptx("cp.async.commit_group;"), ptx("cp.async.wait_group 0;")
+unknown = ptx("wgmma.fence.sync.aligned;")
+
+
+def wide_copies(out, x):
+    tile = cuda.shared.array(128, float32, 16)
+    t = uint32(cuda.threadIdx.x)
+    copy_async(tile, t * uint32(4), x, t * uint32(4))
+    commit()
+    wait()
+    cuda.syncthreads()
+    copy_four(out, t * uint32(4), tile, uint32(124) - t * uint32(4))
+
+
+def test_wide_and_asynchronous_copies(rng):
+    x = rng.standard_normal(128).astype(np.float32)
+    out = np.full(128, np.nan, np.float32)
+    report = launch(wide_copies, out, x)
+    np.testing.assert_array_equal(out, x.reshape(32, 4)[::-1].ravel())
+    assert {access.size for access in report.accesses} == {16}
+    np.testing.assert_array_equal([access.cost for access in report.accesses], [16, 4, 4, 16])
+    shifted = np.full(132, np.nan, np.float32)[1:129]
+    faults = cuda_emulator.EmulatedKernel(wide_copies).launch(
+        1, 32, (shifted, x), checks=cuda_emulator.ALL
+    )
+    assert "shifted" not in str(faults.misaligned[0])
+    assert "out[0]" in str(faults.misaligned[0])
+
+
+@intrinsic
+def multiply_tf32(typingctx, a0, a1, a2, a3, b0, b1):
+    """``mma.sync`` m16n8k8 onto zeros."""
+    four_floats = types.UniTuple(types.float32, 4)
+
+    def codegen(context, builder, sig, args):
+        single, word = ir.FloatType(), ir.IntType(32)
+        words = [builder.bitcast(arg, word) for arg in args]
+        type_ = ir.FunctionType(ir.LiteralStructType([single] * 4), [word] * 6 + [single] * 4)
+        ptx = (
+            "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+            "{$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};"
+        )
+        asm = ir.InlineAsm(type_, ptx, "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f")
+        result = builder.call(asm, [*words, *[ir.Constant(single, 0.0)] * 4])
+        items = [builder.extract_value(result, i) for i in range(4)]
+        return context.make_tuple(builder, sig.return_type, items)
+
+    return four_floats(a0, a1, a2, a3, b0, b1), codegen
+
+
+def tensor_cores(c, a, b):
+    g, t = cuda.laneid // 4, cuda.laneid % 4
+    r = multiply_tf32(a[g, t], a[g + 8, t], a[g, t + 4], a[g + 8, t + 4], b[t, g], b[t + 4, g])
+    c[g, 2 * t], c[g, 2 * t + 1], c[g + 8, 2 * t], c[g + 8, 2 * t + 1] = r
+
+
+def test_tensor_cores(rng):
+    a = rng.integers(-8, 8, (16, 8)).astype(np.float32)
+    b = rng.integers(-8, 8, (8, 8)).astype(np.float32)
+    c = np.full((16, 8), np.nan, np.float32)
+    launch(tensor_cores, c, a, b)
+    np.testing.assert_array_equal(c, a @ b)
+
+
+def uses_unknown(out):
+    unknown()
+    out[0] = 1
+
+
+@cuda.jit(device=True)
+def endless(n):
+    return 1 if n < 2 else n * endless(n - 1)
+
+
+def uses_cooperative_groups(out):
+    cuda.cg.this_grid().sync()
+    out[0] = 1
+
+
+def test_what_has_no_twin_is_named():
+    out = np.zeros(1)
+    with pytest.raises(cuda_emulator.UnsupportedInstructionError) as caught:
+        cuda_emulator.EmulatedKernel(uses_unknown).launch(1, 1, (out,))
+    assert "wgmma.fence.sync.aligned;" in str(caught.value)
+    assert "test_cuda_emulator_instructions.py:" in str(caught.value)
+    with pytest.raises(cuda_emulator.UnsupportedInstructionError, match="cudaCG"):
+        cuda_emulator.EmulatedKernel(uses_cooperative_groups).launch(1, 1, (out,))
+
+
+def saxpy(y, a, x):
+    i = cuda.grid(1)
+    if i < y.size:
+        y[i] += a * x[i]
+
+
+def test_one_process_compiles_for_a_gpu_and_emulates():
+    """The IR's pointers are converted as text: no flag of llvmlite has to be set."""
+    x = np.arange(100, dtype=np.float32)
+    y = np.ones(100, np.float32)
+    launch(saxpy, y, np.float32(2), x, grid=4)
+    np.testing.assert_array_equal(y, 1 + 2 * x)
+    _, typed = _numba_ir(saxpy, (float32[::1], float32, float32[::1]), fastmath=False)
+    assert "float*" in typed[0]
+    assert b".target sm_80" in nvvm.compile_ir(typed, arch="compute_80")
