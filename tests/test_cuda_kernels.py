@@ -51,6 +51,7 @@ SMALL_PROBLEMS = [
         problem((16, 24), (8, 16), 1, batch=2),
         problem((6, 9), (9, 35), 3, padding=2, dilation=2, stride=2, groups=3),
         problem((17, 33), (37,), 1),
+        problem((5, 10), (9, 31), 3, padding=1, groups=5),
         problem((8, 20), (6, 13), 3, padding=1, layout="channels_last"),
     )
 ]
