@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from .geometry import GEOMETRY
 from .source import FINISH, compile_text, namespace_of
 from .steps import decode, is_inside, pixel_state, read_step, row_length
-from .tile import Tile, indent, main_loop_steps, names, store_rounds
+from .tile import Tile, fill, indent, main_loop_steps, names, store_rounds
 
 __all__ = ["Config", "kernel_function", "reduce_function"]
 
@@ -164,30 +164,21 @@ def _store_panels(config: Config) -> str:
     return "\n".join(text)
 
 
-def _finish() -> str:
-    """Return code for a sum that comes out of shared memory (see `tile.store_rounds`)."""
-    return indent("""
-    row = u(first_channel + row)
-    if row < channels and first_pixel + column < pixels:
-        if splits > u(1):
-            place = part * channels * pixels + row * part_row + (first_pixel + column) * part_pixel
-            partial[u(place)] = value
-        else:
-    """, 0) + indent(
-        FINISH.format(residual="residual_at[column]", out="out_at[column]"), 2
-    )  # fmt: skip
+#: What becomes of a sum that comes out of shared memory (see `tile.store_rounds`).
+_FINISH_TILE = """
+row = u(first_channel + row)
+if row < channels and first_pixel + column < pixels:
+    if splits > u(1):
+        place = part * channels * pixels + row * part_row + (first_pixel + column) * part_pixel
+        partial[u(place)] = value
+    else:
+        {finish}
+"""
 
 
-def source(config: Config) -> str:
-    """Return the kernel's text; see the module for its parts and `tile` for the main loop."""
-    return (
-        f"def implicit_gemm(x, weight, steps, bias, residual, out, partial, "
-        f"{', '.join(GEOMETRY)}, panel_count, split_panels, "
-        f"{PARTS}):\n"
-        + indent(_prologue(config))
-        + indent(_load_places(config))
-        + indent("".join(pixel_state(j, config.words) for j in range(config.load_columns)))
-        + indent(f"""
+def _loop_setup(config: Config) -> str:
+    """Return code for the block's part of the reduction, and for addresses and sums."""
+    return f"""
     panel = u((part % splits) * split_panels)
     left = u(min(split_panels, panel_count - panel))
     block = u((group * u(cuda.gridDim.y) + u(cuda.blockIdx.y)) * panel_count + panel)
@@ -202,33 +193,48 @@ def source(config: Config) -> str:
     a_place, b_place = u(tid * u(4)), u(A_PANEL + row * PITCH + column0)
     b_column = u(A_PANEL + tx)
     half = u(0)
-    """)
-        + indent(_start_loads(config))
-        + indent(_store_panels(config))
-        + "    cuda.syncthreads()\n"
-        "    while True:\n"
-        "        left = u(left - u(1))\n"
-        "        more = left != u(0)\n"
-        "        if more:\n"
-        + indent(_start_loads(config), 3)
-        + indent(
-            """
-        a_read, b_read = u(half + ty), u(half + b_column)
-        """,
-            2,
-        )
-        + indent(main_loop_steps(config.tile), 2)
-        + indent(
-            """
-        if not more:
-            break
-        half = u(half ^ HALF)
-        """,
-            2,
-        )
-        + indent(_store_panels(config), 2)
-        + "        cuda.syncthreads()\n"
-        + indent(store_rounds(config.tile, config.store, _finish()))
+    """
+
+
+#: The main loop; its parts are indented as they stand here.
+_MAIN_LOOP = """
+{start_loads}
+{store_panels}
+cuda.syncthreads()
+while True:
+    left = u(left - u(1))
+    more = left != u(0)
+    if more:
+        {start_loads}
+    a_read, b_read = u(half + ty), u(half + b_column)
+    {steps}
+    if not more:
+        break
+    half = u(half ^ HALF)
+    {store_panels}
+    cuda.syncthreads()
+"""
+
+
+def source(config: Config) -> str:
+    """Return the kernel's text; see `tile` for the arithmetic and the way of the sums."""
+    loop = fill(
+        _MAIN_LOOP,
+        start_loads=_start_loads(config),
+        store_panels=_store_panels(config),
+        steps=main_loop_steps(config.tile),
+    )
+    store = FINISH.format(residual="residual_at[column]", out="out_at[column]")
+    finish = fill(_FINISH_TILE, finish=store)
+    return (
+        f"def implicit_gemm(x, weight, steps, bias, residual, out, partial, "
+        f"{', '.join(GEOMETRY)}, panel_count, split_panels, {PARTS}):\n"
+        + indent(_prologue(config))
+        + indent(_load_places(config))
+        + indent("".join(pixel_state(j, config.words) for j in range(config.load_columns)))
+        + indent(_loop_setup(config))
+        + indent(loop)
+        + indent(store_rounds(config.tile, config.store, finish))
     )
 
 

@@ -37,7 +37,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["TILES", "Tile", "indent", "main_loop_steps", "names", "store_rounds", "tiles_for"]
+__all__ = [
+    "TILES",
+    "Tile",
+    "fill",
+    "indent",
+    "main_loop_steps",
+    "names",
+    "store_rounds",
+    "tiles_for",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,17 @@ def tiles_for(dtype: str) -> tuple[Tile, ...]:
 def indent(text: str, levels: int = 1) -> str:
     """Return a block of code without its common indentation, at another one."""
     return textwrap.indent(textwrap.dedent(text).strip("\n"), "    " * levels) + "\n"
+
+
+def fill(template: str, **parts: str) -> str:
+    """Replace each line that is nothing but ``{name}`` by a part, at that line's indentation."""
+    lines = []
+    for line in template.splitlines():
+        name = line.strip().strip("{}")
+        if name in parts:
+            line = textwrap.indent(indent(parts[name], 0).rstrip(), line.partition("{")[0])
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def names(tile: Tile) -> dict[str, Any]:
