@@ -592,4 +592,7 @@ def test_one_process_compiles_for_a_gpu_and_emulates():
     np.testing.assert_array_equal(y, 1 + 2 * x)
     _, typed = _numba_ir(saxpy, (float32[::1], float32, float32[::1]), fastmath=False)
     assert "float*" in typed[0]
-    assert b".target sm_80" in nvvm.compile_ir(typed, arch="compute_80")
+    unit = nvvm.CompilationUnit({"arch": "compute_80"})
+    unit.add_module(typed[0].encode())
+    unit.verify()
+    assert b".target sm_80" in unit.compile()

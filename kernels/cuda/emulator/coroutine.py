@@ -18,6 +18,7 @@ import re
 from dataclasses import dataclass
 
 from .context import OFFSETS, OPERANDS, RESULTS
+from .halves import CONVERSIONS
 from .ir import Module
 from .lower import CONTEXT, Suspend
 from .text import size_of
@@ -114,7 +115,10 @@ def host_module(
     """
     head = [line for line in module.head if not _SHARED.match(line)]
     shared, layout = _shared_memory(module, gap)
-    text = "\n".join([*head, shared, extra, _define(module, body), _maker(module), _INTERFACE])
+    parts = [*head, shared, extra, _define(module, body), _maker(module), CONVERSIONS, _INTERFACE]
+    text = "\n".join(parts)
+    if "@llvm.fabs.f64(double)" not in "".join(head):
+        text += "declare double @llvm.fabs.f64(double)\n"
     # Locations have been read by now; and NVVM fuses a product with a sum, so the host may too.
     text = re.sub(r", !(?!invariant)[\w.]+ !\d+", "", text)
     text = re.sub(r"(?m)^(define .*?) !dbg !\d+", r"\1", text)

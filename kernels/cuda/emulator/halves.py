@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["half_library"]
+__all__ = ["CONVERSIONS", "half_library"]
 
 # Mangled class, its name inside function names, LLVM's type and suffix of intrinsics.
 _TYPES = (("6__half", "half", "half", "f16"), ("13__nv_bfloat16", "bfloat16", "bfloat", "bf16"))
@@ -46,9 +46,57 @@ def half_library(wanted: set[str]) -> str:
 _INTRINSICS = [
     f"declare {type_} @llvm.{name}.{short}({', '.join([type_] * arity)})"
     for _, _, type_, short in _TYPES
-    for name, arity in (*((name, 1) for name in sorted(set(_UNARY.values()))), ("fma", 3),
-                        ("maxnum", 2), ("minnum", 2), ("rint", 1), ("trunc", 1))
-]  # fmt: skip
+    for name, arity in (
+        *((name, 1) for name in sorted(set(_UNARY.values()))),
+        ("fma", 3),
+        ("maxnum", 2),
+        ("minnum", 2),
+    )
+]
+
+# What LLVM calls where the processor has no instruction for a conversion. A double is first rounded
+# to odd: cut off, and the last bit set if something was lost; the second rounding is then right.
+CONVERSIONS = """
+define internal float @fc.round_to_odd(double %d) alwaysinline {
+  %f = fptrunc double %d to float
+  %b = fpext float %f to double
+  %exact = fcmp ueq double %b, %d
+  %mb = call double @llvm.fabs.f64(double %b)
+  %md = call double @llvm.fabs.f64(double %d)
+  %up = fcmp ogt double %mb, %md
+  %i = bitcast float %f to i32
+  %less = sext i1 %up to i32
+  %cut = add i32 %i, %less
+  %odd = or i32 %cut, 1
+  %bits = select i1 %exact, i32 %i, i32 %odd
+  %r = bitcast i32 %bits to float
+  ret float %r
+}
+define half @__truncdfhf2(double %d) {
+  %f = call float @fc.round_to_odd(double %d)
+  %r = fptrunc float %f to half
+  ret half %r
+}
+define bfloat @__truncdfbf2(double %d) {
+  %f = call float @fc.round_to_odd(double %d)
+  %r = call bfloat @__truncsfbf2(float %f)
+  ret bfloat %r
+}
+define bfloat @__truncsfbf2(float %f) {
+  %i = bitcast float %f to i32
+  %high = lshr i32 %i, 16
+  %last = and i32 %high, 1
+  %bias = add i32 %last, 32767
+  %sum = add i32 %i, %bias
+  %rounded = lshr i32 %sum, 16
+  %quiet = or i32 %high, 64
+  %nan = fcmp uno float %f, %f
+  %bits = select i1 %nan, i32 %quiet, i32 %rounded
+  %short = trunc i32 %bits to i16
+  %r = bitcast i16 %short to bfloat
+  ret bfloat %r
+}
+"""
 
 
 def _mangled(name: str, parameters: str) -> str:

@@ -51,6 +51,7 @@ _METADATA = re.compile(r"^!(\d+) = (?:distinct )?(!DI\w+\(.*\))$", re.M)
 class Module:
     """A kernel as lines of LLVM IR in the form that LLVM prints."""
 
+    title: str  # the Python function's name
     name: str  # with its quotes, as after the @
     head: list[str]  # globals and declarations before the kernel, and after it
     body: list[str]  # between the braces
@@ -126,7 +127,7 @@ def kernel_module(
         _refuse_calls(module, name)
         kernel = module.get_function(name)
         parameters = [str(argument.type) for argument in kernel.arguments]
-        return _split(str(module), name, parameters)
+        return _split(function.__name__, str(module), name, parameters)
 
 
 @contextlib.contextmanager
@@ -209,7 +210,7 @@ def _refuse_calls(module: Any, kernel: str) -> None:
             )
 
 
-def _split(text: str, name: str, parameters: list[str]) -> Module:
+def _split(title: str, text: str, name: str, parameters: list[str]) -> Module:
     """Take LLVM's text apart around the kernel."""
     found = re.search(rf'^define [^\n]*?@("?{re.escape(name)}"?)\((.*)\)[^\n()]*\{{\n', text, re.M)
     assert found is not None, name
@@ -221,4 +222,4 @@ def _split(text: str, name: str, parameters: list[str]) -> Module:
     body = [line for line in lines if line.strip() and not line.lstrip().startswith(("#dbg_", ";"))]
     if not re.match(r'("[^"]*"|[-\w.$]+):', body[0]):
         body.insert(0, "fc.body:")
-    return Module(found.group(1), head, body, parameters, found.group(2), metadata)
+    return Module(title, found.group(1), head, body, parameters, found.group(2), metadata)

@@ -273,7 +273,7 @@ def lower(module: Module, known: set[str]) -> list[str | Suspend]:
             file, row = module.source(line)
             what = f"inline PTX `{_unescape(found['ptx'])}`" if found["ptx"] else found["name"]
             raise UnsupportedInstructionError(
-                f"{module.name}: no twin on the host for {what} ({file}:{row})"
+                f"{module.title}: no twin on the host for {what} ({file}:{row})"
             )
         if isinstance(new, Suspend):
             body.append(new)

@@ -249,6 +249,13 @@ def _conversions() -> Iterator[_Definition]:
             yield type_, f"__nv_{whole}2{real}_rn", f"{integer} %a", body
             if real == "double" and integer == "i32":
                 yield type_, f"__nv_{whole}2{real}", f"{integer} %a", body
+    for suffix, (type_, short, _) in _REAL.items():
+        for name, rounding in (("llrint", "rint"), ("llround", "round")):
+            body = (
+                f"%s = call {type_} @llvm.{rounding}.{short}({type_} %a)\n"
+                f"%r = call i64 @llvm.fptosi.sat.i64.{short}({type_} %s)\nret i64 %r"
+            )
+            yield "i64", f"__nv_{name}{suffix}", f"{type_} %a", body
     body = "%r = fptrunc double %a to float\nret float %r"
     yield "float", "__nv_double2float_rn", "double %a", body
     body = "%h = bitcast i16 %a to half\n%r = fpext half %h to float\nret float %r"
