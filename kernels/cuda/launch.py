@@ -60,6 +60,7 @@ class _DeviceRun:
     """Some elements of a device's memory, as the interface that Numba reads."""
 
     __cuda_array_interface__: dict[str, Any]
+    owner: Any  # an address keeps nothing alive
 
 
 def _is_host(array: Any) -> bool:
@@ -81,10 +82,11 @@ def flat(array: Any) -> Any:
     count = (span(array.shape, array.strides) - 1) // kind.itemsize + 1
     if _is_host(array):
         # By its address, so that a read-only array has the type of others: nothing is written.
-        memory = (ctypes.c_uint8 * (count * kind.itemsize)).from_address(start)
+        memory: Any = (ctypes.c_uint8 * (count * kind.itemsize)).from_address(start)
+        memory.owner = array  # an address keeps nothing alive
         return np.frombuffer(memory, kind)
     interface = {"shape": (count,), "typestr": kind.str, "data": (start, False), "version": 3}
-    return _DeviceRun(interface)
+    return _DeviceRun(interface, array)
 
 
 def is_aligned(run: Any, size: int) -> bool:
