@@ -129,7 +129,7 @@ def access(storage: str) -> Access:
     @intrinsic
     def load1(typingctx: Any, array: Any, index: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            address = _address(context, builder, signature.args[0], *args, element)
+            address = _address(context, builder, signature.args[0], args[0], args[1], element)
             return widen(builder, builder.load(address, align=size))
 
         return number(array, index), codegen
@@ -137,7 +137,7 @@ def access(storage: str) -> Access:
     @intrinsic
     def load4(typingctx: Any, array: Any, index: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            address = _address(context, builder, signature.args[0], *args, element)
+            address = _address(context, builder, signature.args[0], args[0], args[1], element)
             values = []
             for pointer, lanes in _vectors(address, builder, element):
                 vector = builder.load(pointer, align=size * len(lanes))
@@ -150,7 +150,7 @@ def access(storage: str) -> Access:
     @intrinsic
     def store1(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            address = _address(context, builder, signature.args[0], *args[:2], element)
+            address = _address(context, builder, signature.args[0], args[0], args[1], element)
             builder.store(narrow(builder, args[2]), address, align=size)
             return context.get_dummy_value()
 
@@ -159,7 +159,7 @@ def access(storage: str) -> Access:
     @intrinsic
     def store4(typingctx: Any, array: Any, index: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            address = _address(context, builder, signature.args[0], *args[:2], element)
+            address = _address(context, builder, signature.args[0], args[0], args[1], element)
             values = [narrow(builder, value) for value in args[2:]]
             for pointer, lanes in _vectors(address, builder, element):
                 vector = ir.Constant(ir.VectorType(element, len(lanes)), ir.Undefined)
