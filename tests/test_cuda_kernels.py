@@ -110,7 +110,7 @@ def test_every_memory_order(spec: KernelSpec, each: ConvProblem, rng: np.random.
         assert_close(result, truth, spec.tolerance[each.dtype], name)
 
 
-# The halves are stored differently and share the arithmetic of float32: their smallest tile will do.
+# The halves are stored differently and share the arithmetic of float32: one tile will do.
 @pytest.mark.parametrize(
     ("dtype", "tile"),
     [
