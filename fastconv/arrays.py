@@ -65,6 +65,11 @@ def require_array(name: str, value: Any) -> Array:
                 f"{name}: got a {_GPU_LIBRARIES[library]} array, want a NumPy array as its "
                 f"companions are (numpy.asarray makes one of an array on the CPU)"
             )
+        if hasattr(value, "copy_to_host") or hasattr(value, "__cuda_array_interface__"):
+            raise DeviceError(
+                f"{name}: got {type(value).__name__} on a GPU, want a NumPy array as its "
+                "companions are"
+            )
         raise DTypeError(f"{name}: got {type(value).__name__}, want a NumPy array")
     dtype_name(name, value.dtype)
     return value

@@ -28,7 +28,7 @@ from .arrays import (
 from .config import config
 from .device_arrays import DeviceArray
 from .dispatch import Operands, make_plan, measure_choice, settings
-from .errors import DTypeError, ShapeError
+from .errors import DeviceError, DTypeError, ShapeError
 from .problem import ConvProblem, canonical_padding, normalise_padding
 from .spec import ACTIVATIONS, Binding, ConvPlan
 
@@ -219,6 +219,8 @@ def make_problem(
 ) -> ConvProblem:
     """Check input, weight and geometry and return the problem that they describe."""
     x, weight = require_array("input", x), require_array("weight", weight)
+    if isinstance(weight, DeviceArray) and not isinstance(x, DeviceArray):
+        raise DeviceError("input: got a NumPy array, want one on a GPU as the weight is")
     axes = ", ".join(("depth", "height", "width")[3 - ndim :])
     if x.ndim != ndim + 2:
         raise ShapeError(

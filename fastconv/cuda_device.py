@@ -86,7 +86,7 @@ def require_cuda() -> Any:
     except Exception as error:  # Numba's and the bindings' own types, which differ by version
         raise DeviceError(
             f"cuda: got no working NVIDIA driver ({_one_line(error)}), want one that supports "
-            "the CUDA version of the packages; nvidia-smi shows the driver's"
+            "the CUDA version of the installed packages; nvidia-smi shows which it supports"
         ) from error
     if count == 0:
         raise DeviceError("cuda: got a driver but no GPU, want one; nvidia-smi lists them")
@@ -94,7 +94,7 @@ def require_cuda() -> Any:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split()).rstrip(" :.") or type(error).__name__
 
 
 @functools.cache

@@ -6,10 +6,12 @@ without arrays is thought to, and a call of ``conv2d`` packs it each time.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .array_libraries import view_array
 from .dispatch import Candidate, device_info, list_candidates, pick_winner, settings, tuned_choice
 from .problem import ConvProblem, parse_line
 
@@ -103,9 +105,12 @@ def explain(what: ConvProblem | str | Callable[..., Any], *args: Any, **kwargs: 
     from .functional import problem_of_call
     from .modules import Conv1d, Conv2d, Conv3d
 
-    if isinstance(what, (Conv1d, Conv2d, Conv3d)):
-        return _explain(what.problem(*args, **kwargs), packed=True)
-    return _explain(problem_of_call(what, *args, **kwargs), packed=False)
+    given = kwargs.get("input", args[0] if args else None)
+    view = None if given is None else view_array("input", given)
+    with contextlib.nullcontext() if view is None else view.in_force():
+        if isinstance(what, (Conv1d, Conv2d, Conv3d)):
+            return _explain(what.problem(*args, **kwargs), packed=True)
+        return _explain(problem_of_call(what, *args, **kwargs), packed=False)
 
 
 def _explain(problem: ConvProblem, packed: bool) -> Explanation:
