@@ -374,5 +374,7 @@ def test_launches_that_no_gpu_takes(x, out):
         kernel.launch((1, 70000), 32, (out, x))
     with pytest.raises(ValueError, match="'forward', 'reverse' or a number"):
         kernel.launch(1, 32, (out, x), order="backward")
+    with pytest.raises(ValueError, match="no GPU gives a block more"):
+        kernel.launch(1, 32, (out, x), shared=240_000)
     with pytest.raises(TypeError, match="takes 2 arguments"):
         kernel.launch(1, 32, (out,))

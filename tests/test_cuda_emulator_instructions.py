@@ -424,6 +424,30 @@ def test_scalar_arguments():
     np.testing.assert_array_equal(out, [2**40 - 3, 0.1 + 0.5, 7.5])
 
 
+def kinds(out, z, c, empty, frozen, fortran, point, flags):
+    out[0] = (z * c[0]).real
+    out[1] = empty.size
+    out[2] = frozen[1]
+    out[3] = fortran[1, 2]
+    out[4] = point[()]
+    out[5] = flags[1]
+
+
+@pytest.mark.parametrize("checks", [cuda_emulator.FAST, cuda_emulator.ALL])
+def test_arrays_of_every_kind(checks):
+    frozen = np.arange(4, dtype=np.uint8)
+    frozen.flags.writeable = False
+    fortran = np.asfortranarray(np.arange(12, dtype=np.int16).reshape(3, 4))
+    args = (
+        2 - 1j, np.array([3 + 4j], np.complex64), np.zeros((0, 3)), frozen, fortran,
+        np.array(2.5), np.array([False, True]),
+    )  # fmt: skip
+    out = np.full(6, np.nan)
+    report = cuda_emulator.EmulatedKernel(kinds).launch(1, 1, (out, *args), checks=checks)
+    assert report.faults == []
+    assert out.tolist() == [10, 0, 1, 6, 2.5, 1]
+
+
 def reverse(out, x):
     i = cuda.grid(1)
     out[i] = x[i]
@@ -518,6 +542,55 @@ def test_wide_and_asynchronous_copies(rng):
     assert "out[0]" in str(faults.misaligned[0])
 
 
+def pair_address(context: Any, builder: Any, array: Any, value: Any, index: Any) -> Any:
+    data = context.make_array(array)(context, builder, value=value).data
+    return builder.ptrtoint(builder.gep(data, [index]), ir.IntType(64))
+
+
+@intrinsic
+def load_pair(typingctx, x, i):
+    """Inline PTX: 64-bit load with a cache hint."""
+
+    def codegen(context, builder, sig, args):
+        address = pair_address(context, builder, sig.args[0], *args)
+        type_ = ir.FunctionType(ir.LiteralStructType([ir.FloatType()] * 2), [address.type])
+        ptx = "ld.global.nc.v2.f32 {$0,$1}, [$2];"
+        value = builder.call(ir.InlineAsm(type_, ptx, "=f,=f,l"), [address])
+        items = [builder.extract_value(value, i) for i in range(2)]
+        return context.make_tuple(builder, sig.return_type, items)
+
+    return types.UniTuple(types.float32, 2)(x, i), codegen
+
+
+@intrinsic
+def store_pair(typingctx, out, i, first, second):
+    """Inline PTX: 64-bit store with a cache hint."""
+
+    def codegen(context, builder, sig, args):
+        address = pair_address(context, builder, sig.args[0], *args[:2])
+        operands = [address, *args[2:]]
+        type_ = ir.FunctionType(ir.VoidType(), [operand.type for operand in operands])
+        ptx = "st.global.cs.v2.f32 [$0], {$1,$2};"
+        builder.call(ir.InlineAsm(type_, ptx, "l,f,f", side_effect=True), operands)
+        return context.get_dummy_value()
+
+    return types.void(out, i, first, second), codegen
+
+
+def pairs(out, x):
+    t = cuda.threadIdx.x
+    first, second = load_pair(x, 2 * t)
+    store_pair(out, 2 * t, second, first)
+
+
+def test_vectors_by_inline_ptx(rng):
+    x = rng.standard_normal(64).astype(np.float32)
+    out = np.full(64, np.nan, np.float32)
+    report = launch(pairs, out, x)
+    np.testing.assert_array_equal(out.reshape(-1, 2), x.reshape(-1, 2)[:, ::-1])
+    assert {access.size for access in report.accesses} == {8}
+
+
 @intrinsic
 def multiply_tf32(typingctx, a0, a1, a2, a3, b0, b1):
     """``mma.sync`` m16n8k8 onto zeros."""
@@ -558,14 +631,13 @@ def uses_unknown(out):
     out[0] = 1
 
 
-@cuda.jit(device=True)
-def endless(n):
-    return 1 if n < 2 else n * endless(n - 1)
-
-
 def uses_cooperative_groups(out):
     cuda.cg.this_grid().sync()
     out[0] = 1
+
+
+def prints(out):
+    print(out[0])
 
 
 def test_what_has_no_twin_is_named():
@@ -574,8 +646,12 @@ def test_what_has_no_twin_is_named():
         cuda_emulator.EmulatedKernel(uses_unknown).launch(1, 1, (out,))
     assert "wgmma.fence.sync.aligned;" in str(caught.value)
     assert "test_cuda_emulator_instructions.py:" in str(caught.value)
-    with pytest.raises(cuda_emulator.UnsupportedInstructionError, match="cudaCG"):
-        cuda_emulator.EmulatedKernel(uses_cooperative_groups).launch(1, 1, (out,))
+    for kernel, name in (
+        (uses_cooperative_groups, "uses_cooperative_groups: no twin on the host for cudaCG"),
+        (prints, "vprintf"),
+    ):
+        with pytest.raises(cuda_emulator.UnsupportedInstructionError, match=name):
+            cuda_emulator.EmulatedKernel(kernel).launch(1, 1, (out,))
 
 
 def saxpy(y, a, x):

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.packaging
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {"fastconv": "fastconv", "kernels": "fastconv/kernels", "bench": "fastconv/bench"}
 PROBLEMS = sorted(path.name for path in (ROOT / "bench" / "problems").glob("*.txt"))
-LAZY = ["numba", "llvmlite", "torch", "cupy", "scipy"]
+LAZY = ["numba", "numba_cuda", "llvmlite", "torch", "cupy", "scipy"]
 
 # Python started by the tests finds only what is installed in the environment that they name.
 ENVIRONMENT = {
@@ -36,7 +36,8 @@ LOOK_AROUND = """
 import importlib, importlib.metadata, importlib.resources, json, sys
 import fastconv
 lazy = sorted(set(sys.modules).intersection({lazy!r}))
-names = ["fastconv", "fastconv.kernels", "fastconv.kernels.cpu", "fastconv.bench"]
+names = ["fastconv", "fastconv.kernels", "fastconv.kernels.cpu", "fastconv.kernels.cuda",
+         "fastconv.bench"]
 problems = importlib.resources.files("fastconv.bench") / "problems"
 print(json.dumps({{
     "loaded_by_import": lazy,

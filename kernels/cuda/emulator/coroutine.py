@@ -23,10 +23,10 @@ from .ir import Module
 from .lower import CONTEXT, Suspend
 from .text import size_of
 
-__all__ = ["SharedArray", "host_module"]
+__all__ = ["MAXIMUM_SHARED", "SharedArray", "host_module"]
 
 #: The most shared memory that any GPU gives one block.
-DYNAMIC_BYTES = 232448
+MAXIMUM_SHARED = 232448
 
 _SHARED = re.compile(
     r'^@("?_cudapy_smem_\d+"?) = extern_weak (?:\w+ )*?global (\[.*?\])(?:, align (\d+))?.*$'
@@ -226,7 +226,7 @@ def _shared_memory(module: Module, gap: int) -> tuple[str, list[SharedArray]]:
         lines.append(f"@{symbol} = alias {type_}, getelementptr (i8, ptr @fc_shared, i64 {begin})")
         if size:
             end = -(-(begin + size + gap) // 4) * 4
-    total = end + (DYNAMIC_BYTES if any(a.size == 0 for a in layout) else 0) + 256
+    total = end + (MAXIMUM_SHARED if any(a.size == 0 for a in layout) else 0) + 256
     return "\n".join(
         [f"@fc_shared = global [{total} x i8] zeroinitializer, align 1024", *lines]
     ), layout

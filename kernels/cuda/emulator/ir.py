@@ -27,7 +27,6 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-from .errors import UnsupportedInstructionError
 from .halves import half_library
 from .maths import library
 from .opaque import opaque_pointers
@@ -124,7 +123,6 @@ def kernel_module(
             module.link_in(llvm.parse_assembly(text))
         _internalise(module, name)
         optimise(module, machine, vectorise=False)
-        _refuse_calls(module, name)
         kernel = module.get_function(name)
         parameters = [str(argument.type) for argument in kernel.arguments]
         return _split(function.__name__, str(module), name, parameters)
@@ -200,14 +198,6 @@ def _internalise(module: Any, kernel: str) -> None:
         if not function.is_declaration and function.name != kernel:
             function.linkage = "internal"
             function.add_function_attribute("alwaysinline")
-
-
-def _refuse_calls(module: Any, kernel: str) -> None:
-    for function in module.functions:
-        if not function.is_declaration and function.name != kernel:
-            raise UnsupportedInstructionError(
-                f"device function {function.name} could not be inlined (does it call itself?)"
-            )
 
 
 def _split(title: str, text: str, name: str, parameters: list[str]) -> Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import importlib.util
 import inspect
 import math
 import threading
@@ -13,6 +14,7 @@ import numpy as np
 
 from . import watch
 from .arguments import Arguments
+from .coroutine import MAXIMUM_SHARED
 from .counters import HEAD, TOTALS
 from .errors import DivergentBarrierError, RaceError
 from .faults import ROW
@@ -31,8 +33,8 @@ class Checks(enum.IntFlag):
     FAST = 0  #: nothing but threads that can not go on
     RACES = watch.RACES  #: accesses to shared memory that no barrier orders
     UNINITIALISED = watch.UNINIT  #: shared memory read before it is written
-    BOUNDS = watch.BOUNDS  #: accesses outside of arrays, and misaligned ones
-    COUNTS = watch.COUNTS  #: sectors and bank conflicts
+    BOUNDS = watch.BOUNDS  #: accesses outside of arrays and misaligned ones, also with those above
+    COUNTS = watch.COUNTS  #: sectors and bank conflicts; bounds as well
     ORDERS = 16  #: results in other orders of threads and blocks
     ALL = 31
 
@@ -68,6 +70,11 @@ class EmulatedKernel:
     """
 
     def __init__(self, kernel: Callable[..., Any] | Any) -> None:
+        if importlib.util.find_spec("numba_cuda") is None:
+            raise ImportError(
+                "the emulator starts from the code that Numba-CUDA makes, and numba-cuda is not "
+                "installed: pip install 'numba-cuda[cu13]' (no GPU is needed)"
+            )
         self.function = getattr(kernel, "py_func", kernel)
         self.options = dict(getattr(kernel, "targetoptions", {}))
         self.__name__ = self.function.__name__
@@ -131,6 +138,12 @@ class EmulatedKernel:
             raise ValueError(f"a block has at most 1024 threads, not {math.prod(block)}: {block}")
         checks = Checks(checks)
         image = self._image(args, checked=bool(checks & _WATCHED))
+        static = max((array.offset + array.size for array in image.shared), default=0)
+        if not 0 <= shared <= MAXIMUM_SHARED - static:
+            raise ValueError(
+                f"{shared} bytes of dynamic shared memory beside {static} static ones: "
+                f"no GPU gives a block more than {MAXIMUM_SHARED}"
+            )
         arguments = Arguments(self._names, args, self._types(args), guarded=checks != FAST)
         names = shared_names(self.function, image.shared)
         scene = Scene(
@@ -139,9 +152,8 @@ class EmulatedKernel:
         run = _Run(scene, image, arguments, checks, threads)
         report = run.all_orders(order) if checks & Checks.ORDERS else run.once(order)
         arguments.copy_back()
-        for fault in report.faults:
-            if fault.error is DivergentBarrierError and run.stuck:
-                raise DivergentBarrierError(fault.message)
+        if run.stuck:
+            raise DivergentBarrierError(report.divergent_barriers[-1].message)
         return report
 
     def _types(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -183,6 +195,7 @@ class _Run:
         self.scene, self.image, self.arguments, self.checks = scene, image, arguments, checks
         self.blocks, self.block_size = math.prod(scene.grid), math.prod(scene.block)
         self.threads = max(1, min(threads, self.blocks))
+        self.run = compiled_run()
         self.stuck = False
 
     def all_orders(self, order: str | int) -> Report:
@@ -203,11 +216,9 @@ class _Run:
                     differing.setdefault(array.name, f"{order!r} and {other!r}")
         self.arguments.restore(first)
         report.order_dependent = list(differing)
-        report.faults += [
-            Fault(RaceError, f"{report.kernel}: {name} depends on the order of threads and blocks: "
-                  f"{orders} differ", ())
-            for name, orders in differing.items()
-        ]  # fmt: skip
+        for name, orders in differing.items():
+            what = f"{name} depends on the order of threads and blocks: {orders} differ"
+            report.faults.append(Fault(RaceError, f"{report.kernel}: {what}", ()))
         return report
 
     def once(self, order: str | int) -> Report:
@@ -249,7 +260,7 @@ class _Run:
                  self.arguments.buffer.ctypes.data],
                 np.int64,
             )  # fmt: skip
-            finished = compiled_run()(
+            finished = self.run(
                 geometry, blocks, orders, worker.words, worker.longs, worker.reals, worker.states,
                 worker.handles, worker.log,
             )  # fmt: skip
@@ -260,12 +271,12 @@ class _Run:
 
     def _report(self, workers: list[Worker]) -> Report:
         report = Report(self.scene.kernel)
-        found: dict[tuple[int, ...], Fault] = {}
+        found: dict[tuple[Any, ...], Fault] = {}
         totals = np.zeros((len(self.image.sites), TOTALS), np.int64)
         for worker in workers:
             for row in worker.log[1 : 1 + ROW * worker.log[0]].reshape(-1, ROW):
                 fault = fault_of(self.scene, row, worker.shared, worker.shared_end)
-                found.setdefault(tuple(map(int, row[:3])), fault)
+                found.setdefault((int(row[0]), self.image.sites[row[1]].kind, *fault.lines), fault)
             if self.checks & Checks.COUNTS:
                 begin = HEAD + len(self.image.sites)
                 part = worker.counters[begin : begin + totals.size].reshape(totals.shape)

@@ -33,7 +33,9 @@ from .watch import end_of_run, pass_barrier, start_block
 __all__ = ["GEOMETRY", "compiled_run"]
 
 _REASON, _SITE, _OPCODE = (OFFSETS[name] // 4 for name in ("reason", "site", "opcode"))
+_THREAD, _PHASE = OFFSETS["thread"] // 4, OFFSETS["warp_phase"] // 4
 _WORD, _RESULT_LONG = OPERANDS // 4, RESULTS // 8
+_SHARED_LONG, _MONITOR_LONG = OFFSETS["shared"] // 8, OFFSETS["monitor"] // 8
 
 #: Words of the array that describes a launch to a worker.
 GEOMETRY = ("grid_x", "grid_y", "grid_z", "block_x", "block_y", "block_z", "dynamic", "shared",
@@ -55,15 +57,9 @@ def _fill_contexts(words: Any, longs: Any, geometry: Any) -> None:
         row[12], row[13] = thread % 32, thread // 32
         row[14] = (bx * by * bz + 31) // 32
         row[15] = geometry[_DYNAMIC]
-        row[OFFSETS_THREAD] = thread
-        longs[thread, OFFSETS_SHARED] = geometry[_SHARED]
-        longs[thread, OFFSETS_MONITOR] = geometry[_MONITOR]
-
-
-OFFSETS_THREAD = OFFSETS["thread"] // 4
-OFFSETS_PHASE = OFFSETS["warp_phase"] // 4
-OFFSETS_SHARED = OFFSETS["shared"] // 8
-OFFSETS_MONITOR = OFFSETS["monitor"] // 8
+        row[_THREAD] = thread
+        longs[thread, _SHARED_LONG] = geometry[_SHARED]
+        longs[thread, _MONITOR_LONG] = geometry[_MONITOR]
 
 
 @njit(nogil=True, error_model="numpy")
@@ -75,7 +71,7 @@ def _make_threads(
     for thread in range(states.size):
         row = words[thread]
         row[3], row[4], row[5] = block % gx, block // gx % gy, block // (gx * gy)
-        row[OFFSETS_PHASE] = 0
+        row[_PHASE] = 0
         states[thread] = c.READY
         handles[thread] = call(geometry[_MAKE], geometry[_ARGUMENTS], contexts + thread * stride)
 

@@ -41,6 +41,9 @@ RACES, UNINIT, BOUNDS, COUNTS = 1, 2, 4, 8
 #: Bits above the size of an access.
 WRITE, ATOMIC = 1 << 16, 1 << 17
 
+_THREAD = OFFSETS["thread"]  # the warp phase lies in the upper half of the same word
+_MONITOR = OFFSETS["monitor"]
+
 # A shadow's words.
 _WRITE_PHASE, _WRITER, _READ_PHASE, _READER, _OTHER_READER, _ATOMIC_PHASE, _ATOMIC = range(0, 56, 8)
 _SHADOW_BYTES = 64
@@ -141,19 +144,15 @@ def _shadow(table: int, shadow: int, kind: int, me: int, address: int) -> None:
 @njit(nogil=True, error_model="numpy")
 def _me(context: int, site: int) -> int:
     """Thread, warp phase and site in one word."""
-    words = peek(context + OFFSETS_THREAD)
+    words = peek(context + _THREAD)
     return (words & 0xFFFF) | ((words >> 32) & 0xFFFFFF) << 16 | site << 40
-
-
-OFFSETS_THREAD = OFFSETS["thread"]  # the warp phase lies in the upper half of the same word
-_MONITOR = OFFSETS["monitor"]
 
 
 def watch(context: int, address: int, access: int, site: int) -> int:
     """Check one access; return `address`, or a scratch area where it must not happen."""
     table = peek(context + _MONITOR)
     size = access & 0xFFFF
-    thread = peek(context + OFFSETS_THREAD) & 0xFFFF
+    thread = peek(context + _THREAD) & 0xFFFF
     flags = peek(table + FLAGS)
     begin = peek(table + SHARED_BEGIN)
     shared = begin <= address < peek(table + SHARED_END)
@@ -186,7 +185,7 @@ def watch_local(context: int, address: int, base: int, extent: int, site: int) -
     size, total = extent >> 32, extent & 0xFFFFFFFF
     if base <= address and address + size <= base + total:
         return address
-    thread = peek(context + OFFSETS_THREAD) & 0xFFFF
+    thread = peek(context + _THREAD) & 0xFFFF
     log_at(peek(table + LOG), OUT_OF_BOUNDS, site, -2, thread, -1, address - base, size)
     return peek(table + SCRATCH)
 
