@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import KernelSpec
 from helpers import assert_exact, expected, small_integers
 
+compiled = functools.cache(EmulatedKernel)
 #: Most turns of the banks that a store may take beyond the fewest possible.
 MOST_CONFLICTS = 2
 
@@ -39,7 +41,7 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[Report]:
         kernel: Any
 
         def launch(self, *arguments: Any) -> None:
-            report = EmulatedKernel(self.kernel.function).launch(*arguments, checks=ALL)
+            report = compiled(self.kernel.function).launch(*arguments, checks=ALL)
             made.append(report)
             report.raise_faults()
 
