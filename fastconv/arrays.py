@@ -6,20 +6,39 @@ Array libraries are recognised by the module of an array's type and never import
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import recycling
+from .config import config
+from .device_arrays import DeviceArray
 from .errors import DeviceError, DTypeError, ShapeError
 from .problem import DTYPES
 
-__all__ = ["dtype_name", "dtype_of", "empty_output", "empty_twin", "memory_layout", "require_array"]
+__all__ = [
+    "Array",
+    "assign",
+    "check_writable",
+    "dtype_name",
+    "dtype_of",
+    "empty_output",
+    "empty_twin",
+    "is_writable",
+    "memory_layout",
+    "private_copy",
+    "require_array",
+    "shares_memory",
+]
 
 _NAMES: dict[np.dtype[Any], str] = {
     np.dtype(name): name for name in ("float32", "float64", "float16")
 }
+#: An array as checks and kernels see it: NumPy's, or a `DeviceArray`, which has the attributes
+#: of one that they use. No type of NumPy's describes both.
+Array = Any
+
 #: A cache line; outputs of several of them begin at one.
 _LINE = 64
 _ALIGNED_BYTES = 16 * _LINE
@@ -27,22 +46,29 @@ _ALIGNED_BYTES = 16 * _LINE
 _GPU_LIBRARIES = {"cupy": "CuPy", "torch": "PyTorch", "jax": "JAX", "jaxlib": "JAX"}
 
 
-def require_array(name: str, value: Any) -> NDArray[Any]:
-    """Return `value` if it is a NumPy array of a supported dtype, else raise.
+def require_array(name: str, value: Any) -> Array:
+    """Return `value` if it is an array to compute on, of a supported dtype, else raise.
+
+    That is a NumPy array, or a `DeviceArray`, which has all the attributes that are used of one.
 
     Raises
     ------
     DeviceError
-        For an array of a library whose devices this version has no kernels for.
+        For an array of another library, or of a device where a NumPy array is wanted.
     DTypeError
         For anything else that is not an array, and for unsupported element types.
     """
-    if not isinstance(value, np.ndarray):
+    if not isinstance(value, (np.ndarray, DeviceArray)):
         library = type(value).__module__.partition(".")[0]
         if library in _GPU_LIBRARIES:
             raise DeviceError(
-                f"{name}: got a {_GPU_LIBRARIES[library]} array, want a NumPy array "
-                f"(this version computes on the CPU; convert it with numpy.asarray)"
+                f"{name}: got a {_GPU_LIBRARIES[library]} array, want a NumPy array as its "
+                f"companions are (numpy.asarray makes one of an array on the CPU)"
+            )
+        if hasattr(value, "copy_to_host") or hasattr(value, "__cuda_array_interface__"):
+            raise DeviceError(
+                f"{name}: got {type(value).__name__} on a GPU, want a NumPy array as its "
+                "companions are"
             )
         raise DTypeError(f"{name}: got {type(value).__name__}, want a NumPy array")
     dtype_name(name, value.dtype)
@@ -72,7 +98,7 @@ def dtype_of(name: str) -> np.dtype[Any]:
     return np.dtype(ml_dtypes.bfloat16)
 
 
-def memory_layout(array: NDArray[Any]) -> str:
+def memory_layout(array: Array) -> str:
     """Return "channels_first", "channels_last" or "strided" for an ``(N, C, *spatial)`` array.
 
     What counts is which axis is contiguous: the innermost spatial one, the channels, or neither.
@@ -90,30 +116,40 @@ def memory_layout(array: NDArray[Any]) -> str:
     return "strided"
 
 
-def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return an uninitialised array that starts at a cache line, as NumPy's own do not.
 
-    A full vector's store to it then touches one line, not two.
+    A full vector's store to it then touches one line, not two. NaN fills it where workspaces are
+    poisoned.
     """
     size = math.prod(shape) * dtype.itemsize
     if size < _ALIGNED_BYTES:
-        return np.empty(shape, dtype)
-    size += _LINE
-    raw = recycling.take(size) if size >= recycling.LARGE else np.empty(size, np.uint8)
-    return np.ndarray(shape, dtype, raw, -raw.ctypes.data % _LINE)
+        made = np.empty(shape, dtype)
+    else:
+        size += _LINE
+        raw = recycling.take(size) if size >= recycling.LARGE else np.empty(size, np.uint8)
+        made = np.ndarray(shape, dtype, raw, -raw.ctypes.data % _LINE)
+    if config.poison_workspace:
+        made.fill(np.nan)
+    return made
 
 
-def empty_output(shape: tuple[int, ...], dtype: np.dtype[Any], layout: str) -> NDArray[Any]:
-    """Return an uninitialised output in the memory order that `layout` asks for."""
+def empty_output(like: Array, shape: tuple[int, ...], layout: str) -> Array:
+    """Return an uninitialised output for the input `like`, in the memory order of `layout`."""
+    if isinstance(like, DeviceArray):
+        return like.new_output(shape, layout)
+    dtype = like.dtype
     if layout != "channels_last":
         return _empty(shape, dtype)
     ndim = len(shape)
-    stored: NDArray[Any] = _empty((shape[0], *shape[2:], shape[1]), dtype)
+    stored: Array = _empty((shape[0], *shape[2:], shape[1]), dtype)
     return stored.transpose(0, ndim - 1, *range(1, ndim - 1))
 
 
-def empty_twin(array: NDArray[Any]) -> NDArray[Any]:
+def empty_twin(array: Array) -> Array:
     """Return uninitialised memory of an array's shape, dtype and strides."""
+    if isinstance(array, DeviceArray):
+        return array.twin()
     reaches = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
     if array.size == 0:
         return np.empty(array.shape, array.dtype)
@@ -122,10 +158,48 @@ def empty_twin(array: NDArray[Any]) -> NDArray[Any]:
     return np.ndarray(array.shape, array.dtype, memory, first, array.strides)
 
 
-def check_writable(name: str, array: NDArray[Any]) -> None:
+def check_writable(name: str, array: Array) -> None:
     """Raise where an output cannot be written, or has elements that share memory."""
-    if not array.flags.writeable:
+    if not is_writable(array):
         raise ShapeError(f"{name}: got a read-only array, want a writable one")
     steps = zip(array.shape, array.strides, strict=True)
     if array.size and any(stride == 0 and size > 1 for size, stride in steps):
         raise ShapeError(f"{name}: got a broadcast array, want one whose elements are its own")
+
+
+def is_writable(array: Array) -> bool:
+    """Return whether an array may be written to."""
+    return array.writeable if isinstance(array, DeviceArray) else array.flags.writeable
+
+
+def assign(target: Array, source: Array) -> None:
+    """Write an array's elements into another one of its shape."""
+    if isinstance(target, DeviceArray):
+        target.assign(source)
+    else:
+        np.copyto(target, source)
+
+
+def private_copy(array: Array) -> Array:
+    """Return a row-major copy that nobody changes."""
+    if isinstance(array, DeviceArray):
+        return array.copy()
+    made = np.array(array, order="C")
+    made.flags.writeable = False
+    return made
+
+
+def shares_memory(out: Array, others: Sequence[Array | None]) -> bool:
+    """Return whether writing `out` could change one of the operands."""
+    if isinstance(out, DeviceArray):
+        low, high = out.extent
+        return any(
+            each is not None and each.extent[0] < high and low < each.extent[1] for each in others
+        )
+    owner = out.flags.owndata
+    for other in others:
+        if other is None or (owner and other is not out and other.flags.owndata):
+            continue  # two owners share nothing, and to ask NumPy takes four times as long
+        if np.may_share_memory(out, other):
+            return True
+    return False

@@ -12,19 +12,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .arrays import (
+    Array,
+    assign,
     check_writable,
     dtype_name,
     empty_output,
     empty_twin,
+    is_writable,
     memory_layout,
     require_array,
+    shares_memory,
 )
 from .config import config
+from .device_arrays import DeviceArray
 from .dispatch import Operands, make_plan, measure_choice, settings
-from .errors import DTypeError, ShapeError
+from .errors import DeviceError, DTypeError, ShapeError
 from .padding import canonical_padding, normalise_padding
 from .problem import ConvProblem
 from .spec import ACTIVATIONS, Binding, ConvPlan
@@ -45,7 +49,6 @@ __all__ = [
 Sizes = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 Activation = str | tuple[str, float] | None
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,6 @@ class PreparedCall:
         Its name.
     out_shape : tuple of int
         Shape of the output.
-    dtype : dtype
-        Of the output.
     layout : str
         Memory order of an output that the call makes.
     """
@@ -69,7 +70,6 @@ class PreparedCall:
     plan: ConvPlan | None
     kernel: str
     out_shape: tuple[int, ...]
-    dtype: np.dtype[Any]
     layout: str
 
     def pack(self, weight: Array) -> Array | None:
@@ -86,9 +86,7 @@ class PreparedCall:
     ) -> Array:
         """Compute, into `out` if there is one."""
         if out is None:
-            out = empty_output(self.out_shape, self.dtype, self.layout)
-            if config.poison_workspace:
-                out.fill(np.nan)
+            out = empty_output(x, self.out_shape, self.layout)
         if self.plan is not None:
             self.plan.run(x, packed, bias, residual, out)
         return out
@@ -174,7 +172,7 @@ def prepare(
             type(weight), weight.shape, weight.strides, weight.dtype, geometry, activation,
             None if bias is None else (type(bias), bias.shape, bias.dtype),
             None if residual is None else (type(residual), *_signature(residual)),
-            None if out is None else (type(out), *_signature(out), out.flags.writeable),
+            None if out is None else (type(out), *_signature(out), is_writable(out)),
             packed, tune, settings(),
         )  # fmt: skip
         found = _prepared.get(key)
@@ -198,8 +196,8 @@ def _prepare(
     _check_companions(problem, x, weight, bias, residual, out)
     shape, layout = problem.out_shape, problem.layout
     if math.prod(shape) == 0:
-        return PreparedCall(None, "", shape, x.dtype, layout)
-    target = empty_output(shape, x.dtype, layout) if out is None else out
+        return PreparedCall(None, "", shape, layout)
+    target = empty_output(x, shape, layout) if out is None else out
     binding = Binding(
         x.strides,
         weight.strides,
@@ -214,7 +212,7 @@ def _prepare(
         if measure_choice(problem, binding, operands, packed):
             _prepared.clear()  # which may hold another choice for this problem
     spec, plan = make_plan(problem, binding, packed)
-    return PreparedCall(plan, spec.name, shape, x.dtype, layout)
+    return PreparedCall(plan, spec.name, shape, layout)
 
 
 def make_problem(
@@ -222,6 +220,8 @@ def make_problem(
 ) -> ConvProblem:
     """Check input, weight and geometry and return the problem that they describe."""
     x, weight = require_array("input", x), require_array("weight", weight)
+    if isinstance(weight, DeviceArray) and not isinstance(x, DeviceArray):
+        raise DeviceError("input: got a NumPy array, want one on a GPU as the weight is")
     axes = ", ".join(("depth", "height", "width")[3 - ndim :])
     if x.ndim != ndim + 2:
         raise ShapeError(
@@ -264,6 +264,7 @@ def make_problem(
         groups,
         dtype_name("input", x.dtype),
         memory_layout(x),
+        "cuda" if isinstance(x, DeviceArray) else "cpu",
     )
 
 
@@ -317,24 +318,13 @@ def _check_companions(
         check_writable("out", out)
 
 
-def shares_memory(out: Array, others: Sequence[Array | None]) -> bool:
-    """Return whether writing `out` could change one of the operands."""
-    owner = out.flags.owndata
-    for other in others:
-        if other is None or (owner and other is not out and other.flags.owndata):
-            continue  # two owners share nothing, and to ask NumPy takes four times as long
-        if np.may_share_memory(out, other):
-            return True
-    return False
-
-
 def run_prepared(
     call: PreparedCall, x: Array, weight: Array, packed: Array | None, bias: Array | None,
     residual: Array | None, out: Array | None,
 ) -> Array:  # fmt: skip
     """Run a prepared call; through a copy where `out` shares memory with an operand."""
     if out is not None and shares_memory(out, (x, weight, bias, residual)):
-        np.copyto(out, call.run(x, packed, bias, residual, empty_twin(out)))
+        assign(out, call.run(x, packed, bias, residual, empty_twin(out)))
         return out
     return call.run(x, packed, bias, residual, out)
 

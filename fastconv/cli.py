@@ -1,4 +1,4 @@
-"""The command line: ``python -m fastconv info | explain | bench | tune | demo | warmup | cache``.
+"""The command line: ``python -m fastconv info | explain | bench | tune | audit | demo | ...``.
 
 Every command imports what it needs when it runs, so ``--help`` stays instant. A mistake of the
 user is one sentence on stderr and exit code 2; a traceback is always a bug.
@@ -233,6 +233,23 @@ def _tune_problem(problem: ConvProblem) -> tuple[str, dict[str, float]]:
     return kernel, {} if tuned is None else tuned.milliseconds
 
 
+def _configure_audit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "kernel", nargs="?", default="", metavar="KERNEL", help="part of the names to audit"
+    )
+    parser.add_argument("--sm", nargs="+", metavar="SM", help="architectures, say sm_80 (all)")
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    missing = [name for name in ("numba_cuda", "rich") if find_spec(name) is None]
+    if missing:
+        raise FastconvError(
+            f"audit needs {' and '.join(missing)}, which is not installed: "
+            "pip install 'fastconv[cuda-audit]'"
+        )
+    return int(importlib.import_module("fastconv.kernels.cuda.report").run(arguments))
+
+
 def _configure_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo.png"), help="picture to write")
 
@@ -326,6 +343,7 @@ _COMMANDS = {
     "explain": _Command("which kernel runs a problem, and why", _configure_explain, _explain),
     "bench": _Command("time fastconv against other libraries", _configure_bench, _bench),
     "tune": _Command("measure which kernel is fastest, and remember it", _configure_tune, _tune),
+    "audit": _Command("what CUDA kernels are compiled to, no GPU needed", _configure_audit, _audit),
     "demo": _Command("filter a photograph: one picture, one table", _configure_demo, _demo),
     "warmup": _Command("compile every CPU kernel now", _configure_warmup, _warmup),
     "cache": _Command(

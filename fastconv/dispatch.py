@@ -18,15 +18,18 @@ from typing import Any, NamedTuple
 
 from . import tuning
 from .config import config
+from .cuda_device import current_device, device_in_force
 from .device import cpu_info
+from .device_arrays import DeviceArray
 from .errors import NoKernelError
 from .problem import ConvProblem
-from .spec import Binding, ConvPlan, DeviceInfo, KernelSpec
+from .spec import Binding, ConvPlan, CudaInfo, DeviceInfo, KernelSpec
 
 __all__ = [
     "Candidate",
     "Operands",
     "choose",
+    "device_info",
     "kernels",
     "list_candidates",
     "make_plan",
@@ -39,7 +42,7 @@ __all__ = [
 ]
 
 #: One module a device; each has a tuple SPECS.
-_TABLES = {"cpu": "fastconv.kernels.cpu.specs"}
+_TABLES = {"cpu": "fastconv.kernels.cpu.specs", "cuda": "fastconv.kernels.cuda.specs"}
 
 _forced: ContextVar[str | None] = ContextVar("fastconv_kernel", default=config.kernel)
 _precision: ContextVar[str] = ContextVar("fastconv_precision", default=config.precision)
@@ -66,9 +69,9 @@ def kernels(op: str | None = None, device: str | None = None) -> list[KernelSpec
     return [spec for spec in specs if op in (None, spec.op)]
 
 
-def settings() -> tuple[str | None, str, int]:
-    """Return what decides a choice beside the problem: forced kernel, precision, threads."""
-    return _forced.get(), _precision.get(), config.num_threads
+def settings() -> tuple[str | None, str, int, tuple[int, str] | None]:
+    """Return what decides a choice beside the problem: forced kernel, precision, threads, GPU."""
+    return _forced.get(), _precision.get(), config.num_threads, device_in_force()
 
 
 @contextlib.contextmanager
@@ -126,14 +129,17 @@ def _named(name: str) -> KernelSpec:
     return found[name]
 
 
-def _device(problem: ConvProblem) -> DeviceInfo:
-    return cpu_info()
+def device_info(problem: ConvProblem) -> DeviceInfo | CudaInfo:
+    """Return what a problem would run on: the CPU, or the GPU in force."""
+    return cpu_info() if problem.device == "cpu" else current_device()[1]
 
 
-def _reasons(spec: KernelSpec, problem: ConvProblem, device: DeviceInfo) -> list[str]:
+def _reasons(spec: KernelSpec, problem: ConvProblem, device: DeviceInfo | CudaInfo) -> list[str]:
     """Return every sentence against a kernel, the settings' among them."""
     if spec.op != problem.op:
         return [f"computes {spec.op}, not {problem.op}"]
+    if spec.device != problem.device:
+        return [f"runs on {spec.device}, and the arrays are on {problem.device}"]
     reasons = []
     if problem.dtype not in spec.tolerance:
         reasons.append(f"has no {problem.dtype} code, only {', '.join(spec.tolerance)}")
@@ -165,7 +171,7 @@ class Candidate:
 
 def list_candidates(problem: ConvProblem, packed: bool) -> list[Candidate]:
     """Return every kernel of the problem's operator, with its reasons or its cost."""
-    device, found = _device(problem), []
+    device, found = device_info(problem), []
     for spec in kernels(problem.op, problem.device):
         reasons = _reasons(spec, problem, device)
         if reasons:
@@ -177,7 +183,9 @@ def list_candidates(problem: ConvProblem, packed: bool) -> list[Candidate]:
 
 
 def _choice_key(problem: ConvProblem, packed: bool) -> str:
-    return tuning.choice_key(problem, packed, _precision.get(), config.num_threads)
+    device = device_info(problem)
+    where = device.name if isinstance(device, CudaInfo) else f"{config.num_threads} threads"
+    return tuning.choice_key(problem, packed, _precision.get(), where)
 
 
 def tuned_choice(problem: ConvProblem, packed: bool) -> tuning.Choice | None:
@@ -235,7 +243,7 @@ def choose(problem: ConvProblem, packed: bool = True) -> KernelSpec:
 def _no_kernel(problem: ConvProblem, candidates: list[Candidate]) -> NoKernelError:
     refusals = {each.spec.name: each.reasons for each in candidates}
     if forced := _forced.get():
-        refusals = {forced: _reasons(_named(forced), problem, _device(problem))}
+        refusals = {forced: _reasons(_named(forced), problem, device_info(problem))}
     text = ". ".join(f"{name} {'; '.join(reasons)}" for name, reasons in refusals.items())
     return NoKernelError(f"no kernel runs {problem.line()}: {text}")
 
@@ -243,7 +251,7 @@ def _no_kernel(problem: ConvProblem, candidates: list[Candidate]) -> NoKernelErr
 def _plan(spec: KernelSpec, problem: ConvProblem, binding: Binding) -> ConvPlan:
     module, _, function = spec.target.partition(":")
     target = getattr(importlib.import_module(module), function)
-    plan: ConvPlan = target(problem, binding, _device(problem))
+    plan: ConvPlan = target(problem, binding, device_info(problem))
     return plan
 
 
@@ -296,7 +304,11 @@ def measure_choice(
 def _trial(plan: ConvPlan, operands: Operands, packed: bool) -> Callable[[], None]:
     """Return a call of one kernel that packs its weight before or in it."""
     x, weight, bias, residual, out = operands
-    if packed:
-        kept = plan.pack(weight)
-        return lambda: plan.run(x, kept, bias, residual, out)
-    return lambda: plan.run(x, plan.pack(weight), bias, residual, out)
+    kept = plan.pack(weight) if packed else None
+
+    def call() -> None:
+        plan.run(x, plan.pack(weight) if kept is None else kept, bias, residual, out)
+        if isinstance(x, DeviceArray):
+            x.synchronize()
+
+    return call

@@ -6,12 +6,13 @@ without arrays is thought to, and a call of ``conv2d`` packs it each time.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .device import cpu_info
-from .dispatch import Candidate, list_candidates, pick_winner, settings, tuned_choice
+from .array_libraries import view_array
+from .dispatch import Candidate, device_info, list_candidates, pick_winner, settings, tuned_choice
 from .problem import ConvProblem, parse_line
 
 __all__ = ["Explanation", "Row", "explain"]
@@ -104,9 +105,12 @@ def explain(what: ConvProblem | str | Callable[..., Any], *args: Any, **kwargs: 
     from .functional import problem_of_call
     from .modules import Conv1d, Conv2d, Conv3d
 
-    if isinstance(what, (Conv1d, Conv2d, Conv3d)):
-        return _explain(what.problem(*args, **kwargs), packed=True)
-    return _explain(problem_of_call(what, *args, **kwargs), packed=False)
+    given = kwargs.get("input", args[0] if args else None)
+    view = None if given is None else view_array("input", given)
+    with contextlib.nullcontext() if view is None else view.in_force():
+        if isinstance(what, (Conv1d, Conv2d, Conv3d)):
+            return _explain(what.problem(*args, **kwargs), packed=True)
+        return _explain(problem_of_call(what, *args, **kwargs), packed=False)
 
 
 def _explain(problem: ConvProblem, packed: bool) -> Explanation:
@@ -121,7 +125,7 @@ def _explain(problem: ConvProblem, packed: bool) -> Explanation:
             rows.append(Row(name, False, None, None, None, each.reasons))
             continue
         why = _why(each, winner, rule, measured.get(name))
-        space = each.spec.workspace(problem, cpu_info())
+        space = each.spec.workspace(problem, device_info(problem))
         packing = 1e3 * each.pack_seconds
         rows.append(Row(name, each is winner, 1e3 * each.seconds, packing, space, [why]))
     return Explanation(problem, packed, rows)

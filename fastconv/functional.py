@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from .array_libraries import view_array, view_operands
 from .arrays import require_array
 from .calls import (
     Activation,
@@ -32,17 +35,31 @@ def problem_of_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> 
     bound.apply_defaults()
     given = bound.arguments
     geometry = tuple(given[name] for name in ("stride", "padding", "dilation", "groups"))
-    x, ndim = require_array("input", given["input"]), ranks[function]
-    return make_problem(ndim, x[None] if x.ndim == ndim + 1 else x, given["weight"], geometry)
+    x, weight = (view_array(name, given[name]) or given[name] for name in ("input", "weight"))
+    x, ndim = require_array("input", x), ranks[function]
+    return make_problem(ndim, x[None] if x.ndim == ndim + 1 else x, weight, geometry)
 
 
 def _convolve(
     ndim: int, x: Array, weight: Array, bias: Array | None, geometry: tuple[Any, Any, Any, Any],
     activation: Activation, residual: Array | None, out: Array | None, tune: bool,
 ) -> Array:  # fmt: skip
+    views = None if type(x) is np.ndarray else view_operands(x, weight, bias, residual, out)
+    if views is None:
+        return _compute(ndim, x, weight, bias, geometry, activation, residual, out, tune)
+    x, weight, bias, residual, target = views
+    with x.in_force():
+        result = _compute(ndim, x, weight, bias, geometry, activation, residual, target, tune)
+    return result.owner if out is None else out
+
+
+def _compute(
+    ndim: int, x: Array, weight: Array, bias: Array | None, geometry: tuple[Any, Any, Any, Any],
+    activation: Activation, residual: Array | None, out: Array | None, tune: bool,
+) -> Array:  # fmt: skip
     if getattr(x, "ndim", 0) == ndim + 1:
         x, residual_n, out_n = unbatch(ndim, x, residual, out)
-        result = _convolve(ndim, x, weight, bias, geometry, activation, residual_n, out_n, tune)
+        result = _compute(ndim, x, weight, bias, geometry, activation, residual_n, out_n, tune)
         return result[0] if out is None else out
     call = prepare(ndim, x, weight, bias, geometry, activation, residual, out, False, tune)
     return run_prepared(call, x, weight, call.pack(weight), bias, residual, out)
@@ -109,9 +126,10 @@ def conv2d(
 
     Parameters
     ----------
-    input : ndarray, shape (N, C, H, W) or (C, H, W)
-        Images, of any strides; float32, float64, float16 or bfloat16. The halves are summed in
-        float32.
+    input : array, shape (N, C, H, W) or (C, H, W)
+        Images, of NumPy, CuPy or PyTorch (CUDA), of any strides; the others are of the same kind
+        and on the same device, and so is the result. float32, float64, float16 or bfloat16; the
+        halves are summed in float32.
     weight : ndarray, shape (K, C / groups, kh, kw)
         Filters, of the input's dtype.
     bias : ndarray, shape (K,), optional
@@ -150,7 +168,8 @@ def conv2d(
     DTypeError
         For unsupported or mixed element types.
     DeviceError
-        For arrays that do not live in the CPU's memory.
+        For arrays on different devices or of different libraries, and where what a GPU needs is
+        missing.
 
     Notes
     -----

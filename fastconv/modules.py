@@ -6,13 +6,14 @@ once for each order that its inputs ask for.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .arrays import require_array
+from .array_libraries import view_array, view_operands
+from .arrays import Array, private_copy, require_array
 from .calls import (
     Activation,
     Padding,
@@ -24,12 +25,16 @@ from .calls import (
     run_prepared,
     unbatch,
 )
+from .device_arrays import DeviceArray
 from .errors import DTypeError, ShapeError
 from .problem import ConvProblem
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "fold_batch_norm"]
 
-Array = NDArray[Any]
+
+def _unwrapped(array: Any) -> Any:
+    """Return an array as its library knows it."""
+    return array.owner if isinstance(array, DeviceArray) else array
 
 
 def _fixed(value: Any) -> Any:
@@ -54,39 +59,49 @@ class _Conv:
         activation: Activation = None,
         tune: bool = False,
     ) -> None:
-        require_array("weight", weight)
+        weight = require_array("weight", view_array("weight", weight) or weight)
         if weight.ndim != self._ndim + 2:
             raise ShapeError(
                 f"weight: got {weight.ndim} axes {weight.shape}, want {self._ndim + 2} "
                 "(output channels, input channels / groups, kernel size)"
             )
         if bias is not None:
-            if require_array("bias", bias).shape != weight.shape[:1]:
+            bias = require_array("bias", view_array("bias", bias) or bias)
+            if bias.shape != weight.shape[:1]:
                 raise ShapeError(f"bias: got shape {bias.shape}, want {weight.shape[:1]}")
             if bias.dtype != weight.dtype:
                 raise DTypeError(f"bias: got {bias.dtype}, want {weight.dtype} as the weight has")
         parse_activation(activation)
         # Private copies: what is packed later must be what was given.
-        self.weight = np.array(weight, order="C")
-        self.bias = None if bias is None else np.array(bias, order="C")
-        self.weight.flags.writeable = False
+        self._weight = private_copy(weight)
+        self._bias = None if bias is None else private_copy(bias)
         self.activation = activation
         self.tune = tune
         self._geometry = (_fixed(stride), _fixed(padding), _fixed(dilation), _fixed(groups))
         self._packed: dict[Hashable, Array | None] = {}
+
+    @property
+    def weight(self) -> Array:
+        """The filters, of the kind that was given."""
+        return _unwrapped(self._weight)
+
+    @property
+    def bias(self) -> Array | None:
+        """The bias, of the kind that was given."""
+        return None if self._bias is None else _unwrapped(self._bias)
 
     def __repr__(self) -> str:
         names = ("stride", "padding", "dilation", "groups")
         geometry = ", ".join(
             f"{name}={value}" for name, value in zip(names, self._geometry, strict=True)
         )
-        return f"{type(self).__name__}({self.weight.shape} {self.weight.dtype}, {geometry})"
+        return f"{type(self).__name__}({self._weight.shape} {self._weight.dtype}, {geometry})"
 
     def problem(self, input: Array) -> ConvProblem:
         """Return the problem that a call with this input computes."""
-        x = require_array("input", input)
+        x = require_array("input", view_array("input", input) or input)
         batched = x[None] if x.ndim == self._ndim + 1 else x
-        return make_problem(self._ndim, batched, self.weight, self._geometry)
+        return make_problem(self._ndim, batched, self._weight, self._geometry)
 
     def prepare(self, input: Array, residual: Array | None = None, out: Array | None = None) -> str:
         """Choose and compile the kernel for an input and pack the weight, without computing.
@@ -96,18 +111,21 @@ class _Conv:
         str
             Name of the kernel that a call will run.
         """
-        if input.ndim == self._ndim + 1:
-            input, residual, out = unbatch(self._ndim, input, residual, out)
-        call = self._prepare(input, residual, out)
-        self._pack(call)
+        views = view_operands(input, self._weight, self._bias, residual, out)
+        x, _, _, residual, out = views or (input, None, None, residual, out)
+        if x.ndim == self._ndim + 1:
+            x, residual, out = unbatch(self._ndim, x, residual, out)
+        with x.in_force() if isinstance(x, DeviceArray) else contextlib.nullcontext():
+            call = self._prepare(x, residual, out)
+            self._pack(call)
         return call.kernel
 
     def _prepare(self, x: Array, residual: Array | None, out: Array | None) -> PreparedCall:
         return prepare(
             self._ndim,
             x,
-            self.weight,
-            self.bias,
+            self._weight,
+            self._bias,
             self._geometry,
             self.activation,
             residual,
@@ -121,20 +139,31 @@ class _Conv:
             return None
         packed = self._packed.get(call.plan.packing)
         if packed is None:
-            packed = self._packed[call.plan.packing] = call.pack(self.weight)
+            packed = self._packed[call.plan.packing] = call.pack(self._weight)
         return packed
 
     def __call__(
         self, input: Array, residual: Array | None = None, out: Array | None = None
     ) -> Array:
         """Convolve `input`; arguments and result are those of the function of the same name."""
-        if getattr(input, "ndim", 0) == self._ndim + 1:
-            x, residual_n, out_n = unbatch(self._ndim, input, residual, out)
-            result = self(x, residual_n, out_n)
+        views = None
+        if type(input) is not np.ndarray or isinstance(self._weight, DeviceArray):
+            views = view_operands(input, self._weight, self._bias, residual, out)
+        if views is None:
+            return self._compute(input, residual, out)
+        x, _, _, residual, target = views
+        with x.in_force():
+            result = self._compute(x, residual, target)
+        return _unwrapped(result) if out is None else out
+
+    def _compute(self, x: Array, residual: Array | None, out: Array | None) -> Array:
+        if getattr(x, "ndim", 0) == self._ndim + 1:
+            x_n, residual_n, out_n = unbatch(self._ndim, x, residual, out)
+            result = self._compute(x_n, residual_n, out_n)
             return result[0] if out is None else out
-        call = self._prepare(input, residual, out)
+        call = self._prepare(x, residual, out)
         packed = self._pack(call)
-        return run_prepared(call, input, self.weight, packed, self.bias, residual, out)
+        return run_prepared(call, x, self._weight, packed, self._bias, residual, out)
 
 
 class Conv1d(_Conv):
@@ -156,9 +185,9 @@ class Conv2d(_Conv):
 
     Parameters
     ----------
-    weight : ndarray, shape (K, C / groups, kh, kw)
-        Filters; copied.
-    bias : ndarray, shape (K,), optional
+    weight : array, shape (K, C / groups, kh, kw)
+        Filters, of NumPy, CuPy or PyTorch (CUDA), as inputs must be; copied.
+    bias : array, shape (K,), optional
         Added to each output channel; copied.
     stride, padding, dilation, groups, activation
         As for `fastconv.conv2d`.

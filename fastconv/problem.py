@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .errors import DTypeError, ShapeError
+from .errors import DeviceError, DTypeError, ShapeError
 from .padding import Pads, output_size
 
 __all__ = ["DTYPES", "LAYOUTS", "ConvProblem", "parse_line"]
@@ -41,7 +41,7 @@ class ConvProblem:
         Element type of input, weight and output. The halves are accumulated in float32.
     layout : {"channels_first", "channels_last", "strided"}
         Memory order of the input; a channels-last input gives a channels-last output.
-    device : {"cpu"}
+    device : {"cpu", "cuda"}
         Where the arrays live.
     op : {"conv"}
         The operator.
@@ -88,6 +88,8 @@ class ConvProblem:
             raise DTypeError(f"dtype: got {self.dtype}, want one of {', '.join(DTYPES)}")
         if self.layout not in LAYOUTS:
             raise ShapeError(f"layout: got {self.layout!r}, want one of {', '.join(LAYOUTS)}")
+        if self.device not in ("cpu", "cuda"):
+            raise DeviceError(f"device: got {self.device!r}, want cpu or cuda")
 
     def _check_channels(self) -> None:
         if self.groups < 1:

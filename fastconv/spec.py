@@ -18,6 +18,7 @@ __all__ = [
     "ACTIVATIONS",
     "Binding",
     "ConvPlan",
+    "CudaInfo",
     "DeviceInfo",
     "KernelSpec",
     "Tolerance",
@@ -40,7 +41,7 @@ ACTIVATIONS: dict[str, float] = {
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """What a kernel may know of the device that it runs on.
+    """What a kernel may know of the CPU that it runs on.
 
     Parameters
     ----------
@@ -86,6 +87,51 @@ class DeviceInfo:
         # Two vector pipes, which join for a 512-bit vector; without FMA two instructions.
         vectors = (1.0 if self.vector_bytes == 64 else 2.0) * (1.0 if self.fma else 0.5)
         return 3.0e9 * 2 * self.lanes(itemsize) * vectors * self.threads
+
+
+@dataclass(frozen=True, slots=True)
+class CudaInfo:
+    """What a kernel may know of the GPU that it runs on.
+
+    Parameters
+    ----------
+    kind : {"cuda"}
+        Device type.
+    name : str
+        Marketing name, for people.
+    compute_capability : (int, int)
+        Major and minor; (8, 0) is sm_80.
+    multiprocessors : int
+        Streaming multiprocessors (SMs).
+    shared_block, shared_multiprocessor : int
+        Bytes of shared memory that one block may ask for, and that the blocks of a multiprocessor
+        have together.
+    l2 : int
+        Bytes of the L2 cache.
+    clock : float
+        Highest clock of the multiprocessors, in Hz.
+    bandwidth : float
+        Nominal bytes a second of the device's memory.
+    cores : int
+        Single-precision multiply-adds that a multiprocessor starts in a cycle.
+    """
+
+    kind: str
+    name: str
+    compute_capability: tuple[int, int]
+    multiprocessors: int
+    shared_block: int
+    shared_multiprocessor: int
+    l2: int
+    clock: float
+    bandwidth: float
+    cores: int
+
+    def flops(self, itemsize: int) -> float:
+        """Return the nominal FLOP/s of sums of `itemsize` bytes: 4, or 8 for double precision."""
+        data_centre = self.compute_capability in ((6, 0), (7, 0), (8, 0), (9, 0), (10, 0))
+        share = 1.0 if itemsize == 4 else (1 / 2 if data_centre else 1 / 64)
+        return 2.0 * self.cores * self.multiprocessors * self.clock * share
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +191,19 @@ class ConvPlan(Protocol):
         """Compute into `out`."""
 
 
-def copy_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+def copy_cost(problem: ConvProblem, device: DeviceInfo | CudaInfo) -> float:
     """Return the seconds of bringing a weight into another order: it is read and written once."""
     moved = math.prod(problem.weight_shape) * (problem.itemsize + problem.compute_itemsize)
+    if isinstance(device, CudaInfo):
+        return moved / device.bandwidth + 4e-6
     return moved / (20e9 * device.threads) + 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class KernelSpec:
     """One kernel as the dispatcher sees it.
+
+    Its functions take a problem and what `device` says: a `DeviceInfo` or a `CudaInfo`.
 
     Parameters
     ----------
@@ -182,10 +232,10 @@ class KernelSpec:
     name: str
     op: str
     device: str
-    reasons: Callable[[ConvProblem, DeviceInfo], list[str]]
-    cost: Callable[[ConvProblem, DeviceInfo], float]
+    reasons: Callable[[ConvProblem, Any], list[str]]
+    cost: Callable[[ConvProblem, Any], float]
     target: str
-    workspace: Callable[[ConvProblem, DeviceInfo], int]
+    workspace: Callable[[ConvProblem, Any], int]
     tolerance: Mapping[str, Tolerance]
     exact: bool = True
-    pack_cost: Callable[[ConvProblem, DeviceInfo], float] = copy_cost
+    pack_cost: Callable[[ConvProblem, Any], float] = copy_cost

@@ -1,8 +1,8 @@
 """Measured choices: how long the cost model's best kernels really took, remembered on disk.
 
-A choice holds for a problem (its line names element type and memory order), a number of threads, a
-precision, and a weight that is packed once or in each call. One JSON file for each machine lies in
-the folder of the compiled kernels, whose name is a hash of all kernel sources: a choice is
+A choice holds for a problem (its line names element type and memory order), a number of threads or
+a GPU, a precision, and a weight that is packed once or in each call. One JSON file for each machine
+lies in the folder of the compiled kernels, whose name is a hash of all kernel sources: a choice is
 forgotten together with the code that it was made for. The file is read once, and written by an
 atomic rename of what is on disk then and what this process measured; of two processes that write at
 the same moment one may lose a choice, which is then measured again.
@@ -59,10 +59,10 @@ class Choice:
     milliseconds: dict[str, float]
 
 
-def choice_key(problem: ConvProblem, packed: bool, precision: str, threads: int) -> str:
+def choice_key(problem: ConvProblem, packed: bool, precision: str, where: str) -> str:
     """Return the words under which a choice is remembered."""
     weight = "packed once" if packed else "packed in each call"
-    return f"{problem.line()}, weight {weight}, {precision}, {threads} threads"
+    return f"{problem.line()}, weight {weight}, {precision}, {where}"
 
 
 def race(calls: Mapping[str, Callable[[], object]]) -> Choice:

@@ -167,7 +167,7 @@ def test_another_number_of_threads_or_precision_is_another_problem(lab: Laborato
 @pytest.mark.parametrize("kernel", ["cpu.winograd_f4", "cpu.depthwise", "cpu.gone"])
 def test_a_choice_that_may_not_run_is_passed_over(lab: Laboratory, kernel: str) -> None:
     with fastconv.precision("exact"):
-        key = tuning.choice_key(OF, True, "exact", fastconv.get_num_threads())
+        key = tuning.choice_key(OF, True, "exact", f"{fastconv.get_num_threads()} threads")
         tuning.memory().add(key, Choice(kernel, {kernel: 0.1}))
         assert dispatch.choose(OF).name == by_cost()[0] == fastconv.explain(OF).chosen
         assert dispatch.choose(OF).exact
@@ -244,7 +244,7 @@ from fastconv.problem import parse_line
 of = parse_line("ic16ih14oc16kh3ph1")[0]
 if len(sys.argv) > 1:
     choice = tuning.Choice(sys.argv[1], {sys.argv[1]: 0.5})
-    tuning.memory().add(tuning.choice_key(of, True, "fast", 2), choice)
+    tuning.memory().add(tuning.choice_key(of, True, "fast", "2 threads"), choice)
 print(dispatch.choose(of).name, tuning.memory().path)
 """
 

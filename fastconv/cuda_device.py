@@ -1,0 +1,167 @@
+"""The GPU that a call runs on: whether there is one, what it is, and which models are known.
+
+Nothing here loads a CUDA package until a GPU is asked for. A device is described by a `CudaInfo`,
+so that dispatch, forecasts and tests work for a model that this machine does not have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from .errors import DeviceError
+from .spec import CudaInfo
+
+__all__ = ["MODELS", "cuda_info", "current_device", "device_in_force", "require_cuda", "use_device"]
+
+#: Least compute capability that the kernels are written and compiled for.
+_LEAST_CAPABILITY = (7, 5)
+#: Single-precision multiply-adds that a multiprocessor starts in a cycle, by compute capability
+#: (CUDA C++ Programming Guide, arithmetic instructions).
+_CORES = {(7, 0): 64, (7, 2): 64, (7, 5): 64, (8, 0): 64}
+_LATER_CORES = 128
+
+#: Ordinal of the device that is emulated on the CPU.
+EMULATED = -1
+
+
+def _model(
+    name: str, capability: tuple[int, int], multiprocessors: int, shared: tuple[int, int],
+    l2: float, clock: float, bandwidth: float,
+) -> CudaInfo:  # fmt: skip
+    """Return a model: shared memory in KiB, L2 in MiB, clock in GHz, bandwidth in GB/s."""
+    return CudaInfo(
+        kind="cuda",
+        name=name,
+        compute_capability=capability,
+        multiprocessors=multiprocessors,
+        shared_block=shared[0] << 10,
+        shared_multiprocessor=shared[1] << 10,
+        l2=int(l2 * (1 << 20)),
+        clock=clock * 1e9,
+        bandwidth=bandwidth * 1e9,
+        cores=_CORES.get(capability, _LATER_CORES),
+    )
+
+
+#: Models by name, from NVIDIA's data sheets and architecture white papers (boost clocks).
+MODELS = {
+    info.name: info
+    for info in (
+        _model("T4", (7, 5), 40, (64, 64), 4, 1.59, 320),
+        _model("A100", (8, 0), 108, (163, 164), 40, 1.41, 1555),
+        _model("RTX 3090", (8, 6), 82, (99, 100), 6, 1.695, 936),
+        _model("L4", (8, 9), 58, (99, 100), 48, 2.04, 300),
+        _model("RTX 4090", (8, 9), 128, (99, 100), 72, 2.52, 1008),
+        _model("H100", (9, 0), 132, (227, 228), 50, 1.98, 3350),
+        _model("B200", (10, 0), 148, (227, 228), 126, 1.965, 8000),
+        _model("RTX 5090", (12, 0), 170, (99, 100), 96, 2.407, 1792),
+    )
+}
+
+_device: ContextVar[tuple[int, CudaInfo] | None] = ContextVar("fastconv_cuda", default=None)
+
+
+def require_cuda() -> Any:
+    """Return the module ``numba.cuda`` where it can drive a GPU, else say what is missing.
+
+    Raises
+    ------
+    DeviceError
+        Where a package, the driver or a device is missing, or the driver is too old.
+    """
+    if importlib.util.find_spec("numba_cuda") is None:
+        raise DeviceError(
+            "cuda: got no package numba-cuda, want it installed: pip install 'fastconv[cuda13]' "
+            "(or 'fastconv[cuda12]' for a driver of CUDA 12)"
+        )
+    from numba import cuda
+
+    try:
+        count = len(cuda.gpus)
+    except Exception as error:  # Numba's and the bindings' own types, which differ by version
+        raise DeviceError(
+            f"cuda: got no working NVIDIA driver ({_one_line(error)}), want one that supports "
+            "the CUDA version of the installed packages; nvidia-smi shows which it supports"
+        ) from error
+    if count == 0:
+        raise DeviceError("cuda: got a driver but no GPU, want one; nvidia-smi lists them")
+    return cuda
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(" :.") or type(error).__name__
+
+
+@functools.cache
+def cuda_info(ordinal: int = 0) -> CudaInfo:
+    """Return what a GPU of this machine is.
+
+    Parameters
+    ----------
+    ordinal : int
+        Number of the device as the driver counts.
+
+    Raises
+    ------
+    DeviceError
+        Where there is no such device, or it is older than the kernels.
+    """
+    cuda = require_cuda()
+    if not 0 <= ordinal < len(cuda.gpus):
+        raise DeviceError(f"cuda: got device {ordinal}, want one of 0 to {len(cuda.gpus) - 1}")
+    gpu = cuda.gpus[ordinal]._device
+    capability = (int(gpu.compute_capability[0]), int(gpu.compute_capability[1]))
+    name = gpu.name.decode() if isinstance(gpu.name, bytes) else str(gpu.name)
+    if capability < _LEAST_CAPABILITY:
+        raise DeviceError(
+            f"cuda: got {name} of compute capability {capability[0]}.{capability[1]}, want at "
+            f"least {_LEAST_CAPABILITY[0]}.{_LEAST_CAPABILITY[1]}"
+        )
+    return CudaInfo(
+        kind="cuda",
+        name=name,
+        compute_capability=capability,
+        multiprocessors=gpu.MULTIPROCESSOR_COUNT,
+        shared_block=gpu.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+        shared_multiprocessor=gpu.MAX_SHARED_MEMORY_PER_MULTIPROCESSOR,
+        l2=gpu.L2_CACHE_SIZE,
+        clock=1e3 * gpu.CLOCK_RATE,
+        # Two transfers a clock of the memory.
+        bandwidth=2e3 * gpu.MEMORY_CLOCK_RATE * gpu.GLOBAL_MEMORY_BUS_WIDTH / 8,
+        cores=_CORES.get(capability, _LATER_CORES),
+    )
+
+
+@contextlib.contextmanager
+def use_device(ordinal: int, info: CudaInfo | None = None) -> Iterator[CudaInfo]:
+    """Choose and explain kernels for one GPU inside the ``with`` block.
+
+    Parameters
+    ----------
+    ordinal : int
+        Number of the device, or `EMULATED`.
+    info : CudaInfo, optional
+        Its description, say one of `MODELS`; the device itself is asked by default.
+    """
+    described = info or (MODELS["A100"] if ordinal == EMULATED else cuda_info(ordinal))
+    token = _device.set((ordinal, described))
+    try:
+        yield described
+    finally:
+        _device.reset(token)
+
+
+def device_in_force() -> tuple[int, str] | None:
+    """Return number and name of the GPU that `use_device` chose, None outside."""
+    found = _device.get()
+    return found and (found[0], found[1].name)
+
+
+def current_device() -> tuple[int, CudaInfo]:
+    """Return number and description of the GPU in force, the first one outside `use_device`."""
+    return _device.get() or (0, cuda_info(0))

@@ -1,0 +1,179 @@
+"""The compile audit: what the machine code of every kernel is made of, for every architecture.
+
+What is counted here is all that can be known of speed without a GPU: registers and shared memory
+(how many blocks share a multiprocessor), spills, the part of the main loop's instructions that
+multiply and add, the widths of loads, and anything in float64 or local memory that should not be
+there.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .compile import Cubin, assemble, compile_ptx, disassemble
+from .implicit_gemm import gemm_kernel, reduce_kernel
+from .implicit_gemm_source import Config
+from .launch import Kernel
+from .plan import pack_kernel
+from .sass import Listing, parse, share
+from .tile import tiles_for
+from .window import depthwise_kernel, direct_kernel
+from .winograd import transform_kernels
+
+__all__ = ["Audited", "Bars", "audit_kernel", "kernels_to_audit"]
+
+#: Registers, shared memory and threads of a multiprocessor (CUDA C++ Programming Guide, table of
+#: technical specifications per compute capability).
+_REGISTERS = 65536
+_SHARED = {"sm_75": 64, "sm_80": 164, "sm_86": 100, "sm_89": 100, "sm_90": 228, "sm_100": 228,
+           "sm_120": 100}  # fmt: skip
+_THREADS = {"sm_75": 1024, "sm_80": 2048, "sm_90": 2048, "sm_100": 2048}
+_MOST_THREADS = 1536
+_MOST_BLOCKS = {"sm_75": 16, "sm_86": 16, "sm_89": 24, "sm_120": 24}
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """What a kernel must keep to.
+
+    Parameters
+    ----------
+    share : float
+        Least part of the main loop that multiplies and adds.
+    global_128 : bool
+        Whether all its samples and weights come in loads of 128 bits.
+    """
+
+    share: float = 0.0
+    global_128: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """One kernel's machine code for one architecture.
+
+    Parameters
+    ----------
+    kernel : str
+        Its name.
+    arch : str
+        Architecture.
+    cubin : Cubin
+        Registers, spills and shared memory.
+    blocks : int
+        Blocks that fit a multiprocessor.
+    share : float
+        Part of the main loop that multiplies and adds; 0 without such a loop.
+    loads : dict of str to int
+        The main loop's loads by name.
+    doubles, local : int
+        Instructions in float64, and those that touch local memory.
+    faults : tuple of str
+        Sentences on what misses a bar.
+    """
+
+    kernel: str
+    arch: str
+    cubin: Cubin
+    blocks: int
+    share: float
+    loads: dict[str, int]
+    doubles: int
+    local: int
+    faults: tuple[str, ...]
+
+
+def _configs() -> Iterator[tuple[Config, Bars]]:
+    """Return the products to audit: each tile with each loader, then the other element types."""
+    shares = {"128x128x8": 0.85, "128x64x8": 0.8, "64x64x8": 0.78, "32x32x16": 0.55}
+    loaders = (("single", "pixels"), ("pixels", "pixels"), ("channels", "channels"))
+    for tile, (loader, store) in itertools.product(tiles_for("float32"), loaders):
+        bars = Bars(shares[tile.name], loader != "single")
+        yield Config(tile, "float32", loader, 1, store), bars
+    large, *_, small = tiles_for("float32")
+    for tile in (large, small):
+        yield Config(tile, "float32", "single", 3, "pixels"), Bars()
+    yield Config(small, "float32", "single", 7, "pixels"), Bars()
+    for storage in ("float16", "bfloat16", "float64"):
+        yield Config(tiles_for(storage)[0], storage, "single", 1, "pixels"), Bars()
+
+
+def kernels_to_audit() -> list[tuple[Kernel, Bars]]:
+    """Return every kernel with every configuration that is audited, and its bars."""
+    products = [(gemm_kernel(config), bars) for config, bars in _configs()]
+    others = [
+        kernel
+        for storage in ("float32", "float16", "float64")
+        for kernel in (
+            *(direct_kernel(storage, width, 1) for width in (1, 4, 16)),
+            depthwise_kernel(storage, 1),
+            reduce_kernel(storage),
+            pack_kernel(storage),
+            *transform_kernels(storage, 2).values(),
+            *transform_kernels(storage, 4).values(),
+        )
+    ]
+    return products + [(kernel, Bars()) for kernel in others]
+
+
+def resident_blocks(cubin: Cubin, threads: int, arch: str) -> int:
+    """Return how many blocks share a multiprocessor.
+
+    Registers are handed out to a warp in units of 256; a block also takes 1 KiB of shared memory.
+    """
+    warps = -(-threads // 32)
+    registers = -(-cubin.registers * 32 // 256) * 256 * warps
+    shared = (cubin.shared // 1024 + 2) * 1024
+    return min(
+        _REGISTERS // registers,
+        _SHARED[arch] * 1024 // shared,
+        _THREADS.get(arch, _MOST_THREADS) // threads,
+        _MOST_BLOCKS.get(arch, 32),
+    )
+
+
+def audit_kernel(kernel: Kernel, bars: Bars, arch: str) -> Audited:
+    """Compile one kernel for one architecture and count its instructions."""
+    cubin = assemble(compile_ptx(kernel, arch), arch)
+    listing = parse(disassemble(cubin))
+    in_double = "float64" in kernel.name
+    multiply_add = "DFMA" if in_double else "FFMA"
+    loop = listing.main_loop(multiply_add)
+    part = share(loop, multiply_add)
+    return Audited(
+        kernel.name,
+        arch,
+        cubin,
+        resident_blocks(cubin, kernel.threads, arch),
+        part,
+        {name: count for name, count in loop.items() if name.startswith(("LDG", "LDS"))},
+        0 if in_double else listing.doubles,
+        listing.count("LDL") + listing.count("STL"),
+        tuple(_faults(kernel, bars, cubin, listing, loop, part)),
+    )
+
+
+def _faults(
+    kernel: Kernel, bars: Bars, cubin: Cubin, listing: Listing, loop: Counter[str], part: float
+) -> Iterator[str]:
+    if cubin.spill_stores or cubin.spill_loads:
+        yield f"spills {cubin.spill_stores} bytes and loads {cubin.spill_loads}"
+    if listing.count("LDL") or listing.count("STL"):
+        yield "touches local memory"
+    if listing.doubles and "float64" not in kernel.name:
+        yield f"has {listing.doubles} instructions in float64"
+    if part < bars.share:
+        yield f"multiplies in {part:.1%} of its main loop, less than {bars.share:.0%}"
+    if bars.global_128:
+        narrow = [name for name in loop if name.startswith("LDG") and ".128" not in name]
+        tables = loop_table_loads(loop)
+        if sum(loop[name] for name in narrow) > tables:
+            yield f"loads by {', '.join(narrow)}, not 128 bits at a time"
+
+
+def loop_table_loads(loop: Counter[str]) -> int:
+    """Return the main loop's reads of the table of steps, 64 bits each."""
+    return sum(count for name, count in loop.items() if name.startswith("LDG.E.64"))

@@ -1,0 +1,119 @@
+"""A problem and a binding as the scalars that kernels are given.
+
+Every rank becomes three spatial axes (depth, height, width) by adding axes of size one in front.
+Strides are elements, not bytes, and everything is uint32: offsets are added modulo 2**32, so that
+a negative stride needs no signed arithmetic as long as the array's whole span is below 2**32
+elements. Scalars are parameters of the kernel, which lie in constant memory: the machine code reads
+them as operands, without loads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import Binding
+
+__all__ = [
+    "ACTIVATION_CODES",
+    "GEOMETRY",
+    "MOST_ELEMENTS",
+    "Scalar",
+    "make_geometry",
+    "span",
+    "start_offset",
+]
+
+Scalar = np.uint32 | np.float32 | np.float64
+
+#: Codes of the activations in machine code.
+ACTIVATION_CODES = {
+    None: 0,
+    "relu": 1,
+    "relu6": 2,
+    "leaky_relu": 3,
+    "elu": 4,
+    "silu": 5,
+    "sigmoid": 6,
+    "tanh": 7,
+    "hardswish": 8,
+    "gelu": 9,
+}
+#: Elements that 32-bit offsets reach.
+MOST_ELEMENTS = 2**32 - 1
+
+#: pixels: output pixels of the batch; channels: output channels of a group. Then by axis: input and
+#: output size, kernel, stride, padding at the low side, dilation. Then, of input (x), output (y)
+#: and residual (r), the offset of the first element and the strides of image, group, channel and
+#: the spatial axes.
+GEOMETRY = tuple(
+    (
+        "pixels channels id ih iw od oh ow kd kh kw sd sh sw pd ph pw dd dh dw "
+        "x_first xn xg xc xd xh xw y_first yn yg yc yd yh yw r_first rn rg rc rd rh rw "
+        "has_bias has_residual activation alpha"
+    ).split()
+)
+
+
+def start_offset(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """Return how many elements (or bytes) of an array lie before its first one."""
+    return -sum(min(0, (size - 1) * step) for size, step in zip(shape, strides, strict=True))
+
+
+def span(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """Return how far apart the first and last element in memory are, plus one."""
+    return 1 + sum((size - 1) * abs(step) for size, step in zip(shape, strides, strict=True))
+
+
+def _axes(values: Sequence[int], fill: int) -> list[int]:
+    return [fill] * (3 - len(values)) + list(values)
+
+
+def element_strides(strides: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    """Return strides in elements; those that end within one are refused."""
+    if any(step % itemsize for step in strides):
+        raise ValueError(
+            f"strides: got {tuple(strides)} bytes, want multiples of the element's {itemsize}"
+        )
+    return tuple(step // itemsize for step in strides)
+
+
+def make_geometry(problem: ConvProblem, binding: Binding, has_bias: bool) -> tuple[Scalar, ...]:
+    """Return the scalars in the order of `GEOMETRY`."""
+    size, groups = problem.itemsize, problem.groups
+    values: dict[str, int] = {
+        "pixels": problem.batch * math.prod(problem.out_size),
+        "channels": problem.out_channels // groups,
+        "has_bias": int(has_bias),
+        "has_residual": int(binding.residual_strides is not None),
+        "activation": ACTIVATION_CODES[binding.activation],
+    }
+    per_axis: dict[str, tuple[Sequence[int], int]] = {
+        "i": (problem.in_size, 1),
+        "o": (problem.out_size, 1),
+        "k": (problem.kernel_size, 1),
+        "s": (problem.stride, 1),
+        "p": ([low for low, _ in problem.padding], 0),
+        "d": (problem.dilation, 1),
+    }
+    arrays = {
+        "x": (problem.x_shape, binding.x_strides),
+        "y": (problem.out_shape, binding.out_strides),
+        "r": (problem.out_shape, binding.residual_strides or (0,) * (problem.ndim + 2)),
+    }
+    for letter, (shape, byte_strides) in arrays.items():
+        strides = element_strides(byte_strides, size)
+        if span(shape, strides) > MOST_ELEMENTS:
+            raise ValueError(f"strides: {byte_strides} span 2**32 elements or more")
+        values[f"{letter}_first"] = start_offset(shape, strides)
+        values[f"{letter}n"], values[f"{letter}c"] = strides[:2]
+        values[f"{letter}g"] = strides[1] * (shape[1] // groups)
+        per_axis[letter] = (strides[2:], 0)
+    for letter, (numbers, fill) in per_axis.items():
+        values.update(zip((f"{letter}{axis}" for axis in "dhw"), _axes(numbers, fill), strict=True))
+    real = np.float64 if problem.dtype == "float64" else np.float32
+    scalars: list[Scalar] = [np.uint32(values[name] % 2**32) for name in GEOMETRY[:-1]]
+    return (*scalars, real(binding.alpha))

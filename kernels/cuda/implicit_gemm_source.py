@@ -1,0 +1,276 @@
+"""The text of the implicit GEMM kernels, one function for each configuration.
+
+The text is put together from three choices, each of which changes what the machine code is made of;
+all else is a parameter of the kernel (see `geometry`).
+
+- `loader`: how a thread fetches its part of a B panel, the input samples that a panel's steps need
+  for the block's pixels.
+
+  ==========  ==========================  =================================================
+  loader      a load fetches              where it fits
+  ==========  ==========================  =================================================
+  single      one sample                  everything; neighbouring threads, neighbouring pixels
+  pixels      four pixels of one channel  1x1 kernels on maps that are read as they lie
+  channels    four channels of one pixel  channels-last input, multiples of four channels
+  ==========  ==========================  =================================================
+
+- `words`: how many 32-bit words tell which taps of a pixel lie inside the input.
+- `store`: what is contiguous in the output, and so which sums neighbouring threads store.
+
+A part of a split reduction stores its sums as they are, for `reduce_splits` to add up.
+
+Neither loop nor loader divides: samples are found through the table of `steps`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .geometry import GEOMETRY
+from .source import FINISH, compile_text, namespace_of
+from .steps import decode, is_inside, pixel_state, read_step, row_length
+from .tile import Tile, fill, indent, main_loop_steps, names, store_rounds
+
+__all__ = ["Config", "kernel_function", "reduce_function"]
+
+#: Parameters of a split reduction: its parts, and the strides of a part's sums.
+PARTS = "splits, part_row, part_pixel"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a kernel is compiled for.
+
+    Parameters
+    ----------
+    tile : Tile
+        Block and thread tile.
+    storage : str
+        Element type in memory.
+    loader : {"single", "pixels", "channels"}
+        How input samples are fetched.
+    words : {1, 3, 7}
+        Words of bits for the taps that lie outside the input.
+    store : {"pixels", "channels"}
+        What is contiguous in the output.
+    """
+
+    tile: Tile
+    storage: str
+    loader: str
+    words: int
+    store: str
+
+    @property
+    def name(self) -> str:
+        """The configuration as logs and the audit say it."""
+        return f"{self.tile.name} {self.storage} {self.loader} w{self.words} {self.store}"
+
+    @property
+    def width(self) -> int:
+        """Samples that one load fetches."""
+        return 1 if self.loader == "single" else 4
+
+    @property
+    def loads(self) -> int:
+        """Loads of a thread for one B panel."""
+        return self.tile.bk * self.tile.bn // self.width // self.tile.threads
+
+    @property
+    def load_columns(self) -> int:
+        """Distinct pixels (or runs of four) that a thread loads; their state is kept."""
+        return self.loads if self.loader == "channels" else 1
+
+
+def _prologue(config: Config) -> str:
+    """Return the set-up of a block: its place in the output, and the offsets of its pixels."""
+    return f"""
+    panels = cuda.shared.array(SHARED, compute, 16)
+    out_at = cuda.shared.array(PIXELS, uint32)
+    residual_at = cuda.shared.array(PIXELS, uint32)
+    tid = u(cuda.threadIdx.x)
+    part = u(cuda.blockIdx.z)
+    group = part // splits
+    first_pixel = u(u(cuda.blockIdx.x) * BN)
+    first_channel = u(u(cuda.blockIdx.y) * BM)
+    ty = u((tid // COLUMNS) * u(4))
+    tx = u((tid % COLUMNS) * u(4))
+    if tid < BN:
+        {decode("first_pixel + tid")}
+        out_at[tid] = u(y_first + group * yg + n * yn + d * yd + h * yh + w * yw)
+        residual_at[tid] = u(r_first + group * rg + n * rn + d * rd + h * rh + w * rw)
+    """
+
+
+def _load_places(config: Config) -> str:
+    """Return code for where in a B panel a thread's loads go: `row`, and `column0`, `column1`..."""
+    tile = config.tile
+    if config.loader == "channels":
+        quads = tile.bk // 4
+        columns = [
+            f"column{j} = u(tid // u({quads}) + u({j * tile.threads // quads}))"
+            for j in range(config.load_columns)
+        ]
+        return "\n".join([f"row = u((tid % u({quads})) * u(4))", *columns])
+    runs = tile.bn // config.width
+    return f"row = tid // u({runs})\ncolumn0 = u((tid % u({runs})) * u({config.width}))"
+
+
+def _row_step(config: Config) -> int:
+    """Return how many rows of the panel lie between a thread's loads."""
+    tile = config.tile
+    return 0 if config.loader == "channels" else tile.threads * config.width // tile.bn
+
+
+def _start_loads(config: Config) -> str:
+    """Return code that fetches the next panels into registers."""
+    tile, length = config.tile, row_length(config.words)
+    text = [
+        f"a_next{j} = load4s(weight, weight_at + u({4 * j * tile.threads}))"
+        for j in range(tile.bk * tile.bm // 4 // tile.threads)
+    ]
+    for j in range(config.loads):
+        if j == 0 or config.loader != "channels":
+            text.append(read_step(f"steps_at + u({j * _row_step(config) * length})", config.words))
+        column = j if config.loader == "channels" else 0
+        text.append(f"b_next{j} = {'ZERO' if config.width == 1 else '(ZERO, ZERO, ZERO, ZERO)'}")
+        text.append(f"if {is_inside(column, config.words)}:")
+        text.append(f"    b_next{j} = load{config.width}(x, u(from{column} + step0[0]))")
+    text += ["weight_at = u(weight_at + A_PANEL)", f"steps_at = u(steps_at + BK * u({length}))"]
+    return "\n".join(text)
+
+
+def _store_panels(config: Config) -> str:
+    """Return code that puts what was fetched into the half `half` of shared memory."""
+    tile = config.tile
+    text = ["a_store = u(half + a_place)"]
+    for j in range(tile.bk * tile.bm // 4 // tile.threads):
+        text.append(f"store4s(panels, a_store + u({4 * j * tile.threads}), *a_next{j})")
+    text.append("b_store = u(half + b_place)")
+    for j in range(config.loads):
+        if config.loader == "channels":
+            across = j * tile.threads // (tile.bk // 4)
+            for i in range(4):
+                text.append(f"panels[b_store + u({i * tile.pitch + across})] = b_next{j}[{i}]")
+            continue
+        at = f"b_store + u({j * _row_step(config) * tile.pitch})"
+        text.append(
+            f"panels[{at}] = b_next{j}"
+            if config.width == 1
+            else f"store4s(panels, {at}, *b_next{j})"
+        )
+    return "\n".join(text)
+
+
+#: What becomes of a sum that comes out of shared memory (see `tile.store_rounds`).
+_FINISH_TILE = """
+row = u(first_channel + row)
+if row < channels and first_pixel + column < pixels:
+    if splits > u(1):
+        place = part * channels * pixels + row * part_row + (first_pixel + column) * part_pixel
+        partial[u(place)] = value
+    else:
+        {finish}
+"""
+
+
+def _loop_setup(config: Config) -> str:
+    """Return code for the block's part of the reduction, and for addresses and sums."""
+    return f"""
+    panel = u((part % splits) * split_panels)
+    left = u(min(split_panels, panel_count - panel))
+    block = u((group * u(cuda.gridDim.y) + u(cuda.blockIdx.y)) * panel_count + panel)
+    weight_at = u(block * A_PANEL + tid * u(4))
+    steps_at = u((panel * BK + row) * u({row_length(config.words)}))
+    acc = cuda.local.array((TILE_ROWS, TILE_COLUMNS), compute)
+    a = cuda.local.array(TILE_ROWS, compute)
+    b = cuda.local.array(TILE_COLUMNS, compute)
+    for i in range(TM):
+        for j in range(TN):
+            acc[i, j] = ZERO
+    a_place, b_place = u(tid * u(4)), u(A_PANEL + row * PITCH + column0)
+    b_column = u(A_PANEL + tx)
+    half = u(0)
+    """
+
+
+#: The main loop; its parts are indented as they stand here.
+_MAIN_LOOP = """
+{start_loads}
+{store_panels}
+cuda.syncthreads()
+while True:
+    left = u(left - u(1))
+    more = left != u(0)
+    if more:
+        {start_loads}
+    a_read, b_read = u(half + ty), u(half + b_column)
+    {steps}
+    if not more:
+        break
+    half = u(half ^ HALF)
+    {store_panels}
+    cuda.syncthreads()
+"""
+
+
+def source(config: Config) -> str:
+    """Return the kernel's text; see `tile` for the arithmetic and the way of the sums."""
+    loop = fill(
+        _MAIN_LOOP,
+        start_loads=_start_loads(config),
+        store_panels=_store_panels(config),
+        steps=main_loop_steps(config.tile),
+    )
+    store = FINISH.format(residual="residual_at[column]", out="out_at[column]")
+    finish = fill(_FINISH_TILE, finish=store)
+    return (
+        f"def implicit_gemm(x, weight, steps, bias, residual, out, partial, "
+        f"{', '.join(GEOMETRY)}, panel_count, split_panels, {PARTS}):\n"
+        + indent(_prologue(config))
+        + indent(_load_places(config))
+        + indent("".join(pixel_state(j, config.words) for j in range(config.load_columns)))
+        + indent(_loop_setup(config))
+        + indent(loop)
+        + indent(store_rounds(config.tile, config.store, finish))
+    )
+
+
+@functools.cache
+def kernel_function(config: Config) -> Callable[..., None]:
+    """Return the kernel as a plain Python function."""
+    tile = config.tile
+    namespace = namespace_of(config.storage) | names(tile)
+    namespace |= {
+        "SHARED": tile.shared_elements,
+        "PIXELS": tile.bn,
+        "TILE_ROWS": tile.tm,
+        "TILE_COLUMNS": tile.tn,
+    }
+    return compile_text(source(config), "implicit_gemm", f"implicit_gemm {config.name}", namespace)
+
+
+@functools.cache
+def reduce_function(storage: str) -> Callable[..., None]:
+    """Return the kernel that adds up the parts of a split reduction; a thread has one output."""
+    text = (
+        f"def reduce_splits(partial, bias, residual, out, {', '.join(GEOMETRY)}, size, {PARTS}):\n"
+        + indent(f"""
+        at = u(cuda.grid(1))
+        if at < size:
+            pixel, row = u(at % pixels), u(at // pixels % channels)
+            group = u(at // pixels // channels)
+            {decode("pixel")}
+            residual_at = u(r_first + group * rg + n * rn + d * rd + h * rh + w * rw)
+            out_at = u(y_first + group * yg + n * yn + d * yd + h * yh + w * yw)
+            value = ZERO
+            place = group * splits * channels * pixels + row * part_row + pixel * part_pixel
+            for part in range(splits):
+                value += partial[u(place)]
+                place += channels * pixels
+        """)
+        + indent(FINISH.format(residual="residual_at", out="out_at"), 2)
+    )
+    return compile_text(text, "reduce_splits", f"reduce_splits {storage}", namespace_of(storage))

@@ -1,0 +1,163 @@
+"""The one door to a launch: NumPy arrays run in the emulator, arrays of a device on that device.
+
+A kernel sees every array as a flat run of elements from the lowest address that it spans; where its
+first element lies and how far apart others are is told by scalars (see `geometry`). Halves are seen
+as uint16.
+
+An array of a device has a pointer, shape, strides in bytes and dtype, says the stream to launch on,
+and makes workspaces where it lives (`fastconv.device_arrays`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.config import config
+
+from .geometry import span, start_offset
+
+__all__ = ["Kernel", "empty", "emulated", "flat", "launch", "upload"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel's function and what it is compiled for.
+
+    Parameters
+    ----------
+    name : str
+        For logs, errors and the audit.
+    function : callable
+        The kernel as a plain Python function; its decoration waits for a launch, since it needs a
+        driver.
+    arguments : tuple of Numba types
+        Its signature.
+    threads, blocks : int
+        Threads of a block, and blocks that must fit a multiprocessor at once: a bound on registers.
+    """
+
+    name: str
+    function: Callable[..., None]
+    arguments: tuple[Any, ...]
+    threads: int
+    blocks: int
+
+    @property
+    def launch_bounds(self) -> tuple[int, int]:
+        """What Numba and ptxas are told of the threads and blocks."""
+        return self.threads, self.blocks
+
+
+@dataclass(frozen=True, slots=True)
+class _DeviceRun:
+    """Some elements of a device's memory, as the interface that Numba reads."""
+
+    __cuda_array_interface__: dict[str, Any]
+    owner: Any  # an address keeps nothing alive
+
+
+def _is_host(array: Any) -> bool:
+    """Tell whether an array lies in memory that the emulator reads."""
+    return isinstance(array, np.ndarray) or array.library.name == "emulated"
+
+
+def flat(array: Any) -> Any:
+    """Return the elements that an array spans as one contiguous run.
+
+    Examples
+    --------
+    >>> flat(np.arange(6, dtype=np.float32).reshape(2, 3)[::-1, ::2]).tolist()
+    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    """
+    pointer = array.ctypes.data if isinstance(array, np.ndarray) else array.pointer
+    kind = np.dtype(np.uint16) if array.dtype.itemsize == 2 else np.dtype(array.dtype)
+    start = pointer - start_offset(array.shape, array.strides)
+    count = (span(array.shape, array.strides) - 1) // kind.itemsize + 1
+    if _is_host(array):
+        # By its address, so that a read-only array has the type of others: nothing is written.
+        memory: Any = (ctypes.c_uint8 * (count * kind.itemsize)).from_address(start)
+        memory.owner = array  # an address keeps nothing alive
+        return np.frombuffer(memory, kind)
+    interface = {"shape": (count,), "typestr": kind.str, "data": (start, False), "version": 3}
+    return _DeviceRun(interface, array)
+
+
+def is_aligned(run: Any, size: int) -> bool:
+    """Tell whether a flat run begins at a multiple of `size` bytes, as wide loads want it."""
+    host = isinstance(run, np.ndarray)
+    address = run.ctypes.data if host else run.__cuda_array_interface__["data"][0]
+    return bool(address % size == 0)
+
+
+def empty(like: Any, count: int, dtype: Any) -> Any:
+    """Return `count` uninitialised elements where `like` lives (NaN where workspaces are poisoned).
+
+    Parameters
+    ----------
+    like : array
+        A NumPy array, or one of a device.
+    count : int
+        Number of elements.
+    dtype : dtype
+        Of the elements.
+    """
+    if not isinstance(like, np.ndarray):
+        return like.new((count,), dtype)
+    memory = np.empty(count, dtype)
+    if config.poison_workspace:
+        memory.fill(np.nan)
+    return memory
+
+
+def upload(like: Any, table: NDArray[np.uint32]) -> Any:
+    """Return a table where `like` lives, as kernels read it."""
+    if _is_host(like):
+        return table
+    from numba import cuda
+
+    return cuda.to_device(table)
+
+
+@functools.cache
+def _dispatcher(kernel: Kernel) -> Any:
+    from numba import cuda
+
+    return cuda.jit(kernel.function, launch_bounds=kernel.launch_bounds)
+
+
+@functools.cache
+def emulated(kernel: Kernel) -> Any:
+    """Return the kernel for the emulator; one that was compiled once is kept."""
+    from .emulator import EmulatedKernel
+
+    return EmulatedKernel(kernel.function)
+
+
+def launch(
+    kernel: Kernel, grid: tuple[int, int, int], like: Any, arguments: tuple[Any, ...]
+) -> None:
+    """Run a kernel over a grid of blocks, on the current stream of an array's library.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        What runs.
+    grid : tuple of int
+        Blocks along x, y and z.
+    like : array
+        Where it runs: in the emulator for a NumPy array.
+    arguments : tuple
+        Flat arrays and scalars.
+    """
+    block = (kernel.threads, 1, 1)
+    if _is_host(like):
+        emulated(kernel).launch(grid, block, arguments)
+    else:
+        _dispatcher(kernel)[grid, block, like.stream()](*arguments)

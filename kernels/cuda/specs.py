@@ -1,0 +1,148 @@
+"""The CUDA kernels: what each can run, what it is thought to cost, where its code is.
+
+This table imports no compiler, so that explaining and choosing are cheap, and need no CUDA package.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import CudaInfo, KernelSpec, Tolerance
+
+from . import blocking, winograd_tiles
+from .geometry import MOST_ELEMENTS
+
+__all__ = ["SPECS"]
+
+# As on the CPU: sums in compute precision lose a few units in the last place of the largest output,
+# the halves are rounded once at the end.
+_TOLERANCE = {
+    "float32": Tolerance(2e-6),
+    "float64": Tolerance(4e-15),
+    "float16": Tolerance(2.0**-11),
+    "bfloat16": Tolerance(2.0**-8),
+}
+
+
+#: Output channels of a group beyond which `direct` reads each sample too often.
+_MOST_OUTPUTS = 64
+
+
+def _common_reasons(problem: ConvProblem) -> list[str]:
+    """Return what stands against every kernel that finds samples by 32-bit offsets and bits."""
+    reasons = []
+    arrays = {"input": problem.x_shape, "output": problem.out_shape, "weight": problem.weight_shape}
+    for name, shape in arrays.items():
+        if (count := math.prod(shape)) > MOST_ELEMENTS:
+            reasons.append(f"indexes in 32 bits; the {name} has {count} elements")
+    if blocking.mask_words(problem) is None:
+        taps = sum(problem.kernel_size)
+        reasons.append(f"has bits for 220 taps over all axes; the kernel's sizes add up to {taps}")
+    return reasons
+
+
+def _grid_reasons(problem: ConvProblem) -> list[str]:
+    if problem.groups <= blocking.MOST_BLOCKS:
+        return []
+    return [
+        f"runs a group in each layer of the grid, at most {blocking.MOST_BLOCKS}; "
+        f"this has {problem.groups} groups"
+    ]
+
+
+def _implicit_gemm_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
+    return _common_reasons(problem) + _grid_reasons(problem)
+
+
+def _implicit_gemm_workspace(problem: ConvProblem, device: CudaInfo) -> int:
+    splits = blocking.choose_split(problem, device).splits
+    size = 8 if problem.dtype == "float64" else 4
+    return splits * math.prod(problem.out_shape) * size if splits > 1 else 0
+
+
+def _direct_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
+    reasons = _common_reasons(problem) + _grid_reasons(problem)
+    channels = problem.out_channels // problem.groups
+    if channels > _MOST_OUTPUTS:
+        reasons.append(
+            f"reads the samples again for every 16 output channels of a group; {channels} are "
+            f"more than {_MOST_OUTPUTS}"
+        )
+    if problem.is_depthwise and problem.groups > 1:
+        reasons.append("leaves depthwise problems to cuda.depthwise")
+    return reasons
+
+
+def _direct_cost(problem: ConvProblem, device: CudaInfo) -> float:
+    return blocking.window_seconds(problem, device, blocking.direct_width(problem))
+
+
+def _depthwise_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
+    reasons = _common_reasons(problem)
+    if not problem.is_depthwise:
+        channels = problem.in_channels // problem.groups
+        reasons.append(f"wants one input channel a group; this has {channels}")
+    if problem.out_channels > blocking.MOST_BLOCKS:
+        reasons.append(
+            f"runs a channel in each row of the grid, at most {blocking.MOST_BLOCKS}; "
+            f"this has {problem.out_channels} output channels"
+        )
+    return reasons
+
+
+def _depthwise_cost(problem: ConvProblem, device: CudaInfo) -> float:
+    return blocking.window_seconds(problem, device, 1)
+
+
+def _no_workspace(problem: ConvProblem, device: CudaInfo) -> int:
+    return 0
+
+
+def _winograd_spec(m: int) -> KernelSpec:
+    return KernelSpec(
+        name=f"cuda.winograd_f{m}",
+        op="conv",
+        device="cuda",
+        reasons=lambda problem, device: winograd_tiles.reasons(m, problem),
+        cost=lambda problem, device: winograd_tiles.seconds(m, problem, device),
+        target=f"fastconv.kernels.cuda.winograd:plan_f{m}",
+        workspace=lambda problem, device: winograd_tiles.workspace(m, problem, device),
+        tolerance=winograd_tiles.TOLERANCE,
+        exact=False,
+    )
+
+
+SPECS = (
+    KernelSpec(
+        name="cuda.implicit_gemm",
+        op="conv",
+        device="cuda",
+        reasons=_implicit_gemm_reasons,
+        cost=blocking.seconds,
+        target="fastconv.kernels.cuda.implicit_gemm:plan",
+        workspace=_implicit_gemm_workspace,
+        tolerance=_TOLERANCE,
+    ),
+    KernelSpec(
+        name="cuda.direct",
+        op="conv",
+        device="cuda",
+        reasons=_direct_reasons,
+        cost=_direct_cost,
+        target="fastconv.kernels.cuda.window:plan_direct",
+        workspace=_no_workspace,
+        tolerance=_TOLERANCE,
+    ),
+    KernelSpec(
+        name="cuda.depthwise",
+        op="conv",
+        device="cuda",
+        reasons=_depthwise_reasons,
+        cost=_depthwise_cost,
+        target="fastconv.kernels.cuda.window:plan_depthwise",
+        workspace=_no_workspace,
+        tolerance=_TOLERANCE,
+    ),
+    *(_winograd_spec(m) for m in (2, 4)),
+)

@@ -1,0 +1,101 @@
+"""The compile audit: its bars on the main tiles, and that it sees what it is there to see."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+pytest.importorskip("numba_cuda")
+
+from numba import cuda
+from numba.cuda import types
+
+from fastconv import cli
+from fastconv.errors import DeviceError
+from fastconv.kernels.cuda import audit, compile, sass
+from fastconv.kernels.cuda.launch import Kernel
+
+QUICK = [
+    "128x128x8 float32 single w1 pixels",
+    "128x128x8 float32 channels w1 channels",
+    "64x64x8 float32 single w1 pixels",
+    "64x64x16 float64 single w1 pixels",
+]
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_120"])
+@pytest.mark.parametrize("name", QUICK)
+def test_main_tiles_keep_to_their_bars(name: str, arch: str) -> None:
+    kernel, bars = next(each for each in audit.kernels_to_audit() if each[0].name.endswith(name))
+    found = audit.audit_kernel(kernel, bars, arch)
+    assert found.faults == ()
+    assert found.cubin.registers <= 255 and found.blocks >= 1
+    assert found.loads["LDS.128"] >= 16
+
+
+def test_every_audited_kernel_has_a_name_of_its_own() -> None:
+    names = [kernel.name for kernel, _ in audit.kernels_to_audit()]
+    assert len(set(names)) == len(names)
+
+
+def doubling(x: Any) -> None:
+    x[cuda.grid(1)] *= 0.1  # a bare number is float64
+
+
+def indexing_registers(x: Any) -> None:
+    kept = cuda.local.array(8, types.float32)
+    for i in range(8):
+        kept[i] = x[i]
+    x[0] = kept[int(x[9])]
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"), [(doubling, "in float64"), (indexing_registers, "local memory")]
+)
+def test_planted_faults_are_found(function: Any, sentence: str) -> None:
+    kernel = Kernel(function.__name__, function, (types.float32[::1],), 128, 1)
+    found = audit.audit_kernel(kernel, audit.Bars(share=0.5), "sm_80")
+    assert any(sentence in fault for fault in found.faults), found.faults
+    assert any("of its main loop" in fault for fault in found.faults)
+
+
+def test_a_bound_on_registers_that_is_too_tight_spills() -> None:
+    kernel, bars = next(each for each in audit.kernels_to_audit() if QUICK[0] in each[0].name)
+    crowded = dataclasses.replace(kernel, blocks=4)
+    assert any("spills" in fault for fault in audit.audit_kernel(crowded, bars, "sm_80").faults)
+
+
+def test_the_main_loop_is_the_innermost_one_with_most_multiply_adds() -> None:
+    lines = [
+        ".L_x_0:",
+        "IADD3 R1, R1, 1",
+        ".L_x_1:",
+        "FFMA R2, R3, R4, R2",
+        "@!P0 LDS.128 R4, [R8]",
+        "@P0 BRA `(.L_x_1)",
+        "FFMA R2, R3, R4, R2",
+        "@P1 BRA `(.L_x_0)",
+    ]
+    text = "\n".join(
+        line if line.startswith(".L") else f"  /*{16 * i:04x}*/  {line} ;"
+        for i, line in enumerate(lines)
+    )
+    loop = sass.parse(text).main_loop("FFMA")
+    assert loop == {"FFMA": 1, "LDS.128": 1, "BRA": 1}
+    assert sass.share(loop, "FFMA") == pytest.approx(1 / 3)
+
+
+def test_a_tool_that_is_nowhere_is_named_with_the_extra() -> None:
+    with pytest.raises(DeviceError, match=r"no-such-tool.*pip install 'fastconv\[cuda-audit\]'"):
+        compile.find_tool("no-such-tool")
+
+
+def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["audit", "pack_weight float32", "--sm", "sm_90"]) == 0
+    printed = capsys.readouterr().out
+    assert "pack_weight float32" in printed and "0 of 1 miss a bar" in printed
+    assert cli.main(["audit", "--sm", "sm_11"]) == 2
+    assert cli.main(["audit", "no such kernel"]) == 2
+    assert "sm_11" in capsys.readouterr().err

@@ -1,0 +1,163 @@
+"""Every registered CUDA kernel on every problem of the matrix, on NumPy arrays in the emulator.
+
+As in `test_kernels` the tests are generated from the registry. The kernels are called through
+their plans: the memory of a call is NumPy's, everything else is what a GPU would run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba_cuda")
+
+from cuda_helpers import DEVICE, KERNELS, SMALL_PROBLEMS, convolve, forced, planner, supported
+from fastconv.kernels import reference
+from fastconv.kernels.cuda import implicit_gemm
+from fastconv.problem import ConvProblem
+from fastconv.spec import ACTIVATIONS, Binding, KernelSpec
+from helpers import (
+    assert_close,
+    assert_exact,
+    bits,
+    expected,
+    gaussians,
+    in_layout,
+    memory_orders,
+    small_integers,
+)
+from problem_matrix import matrix, problem
+
+MATRIX = [each.with_(device="cuda") for each in matrix() if each.batch > 0]
+EPILOGUES = (None, "relu", ("leaky_relu", 0.25), "relu6")  # exact on small integers
+
+
+@pytest.mark.parametrize(("spec", "each"), supported(MATRIX))
+def test_small_integers_are_exact(
+    spec: KernelSpec, each: ConvProblem, rng: np.random.Generator
+) -> None:
+    tensors, make = small_integers(each, rng), planner(spec)
+    activation = EPILOGUES[(sum(each.in_size) + each.out_channels) % len(EPILOGUES)]
+    for epilogue, name in ((False, None), (True, activation)):
+        result = convolve(make, each, tensors, epilogue=epilogue, activation=name)
+        truth = expected(each, tensors, epilogue=epilogue, activation=name)
+        if spec.exact:
+            assert_exact(result, truth, str(name))
+        else:
+            sums = expected(each, tensors, epilogue=epilogue)
+            assert_close(result, truth, spec.tolerance[each.dtype], str(name), sums)
+
+
+@pytest.mark.parametrize(("spec", "each"), supported(MATRIX))
+def test_random_values_are_within_tolerance(
+    spec: KernelSpec, each: ConvProblem, rng: np.random.Generator
+) -> None:
+    tensors = gaussians(each, rng)
+    activation = list(ACTIVATIONS)[sum(each.in_size) % len(ACTIVATIONS)]
+    fused = convolve(planner(spec), each, tensors, epilogue=True, activation=activation)
+    sums = expected(each, tensors, epilogue=True)
+    truth = reference.activate(sums, activation)
+    assert_close(fused, truth, spec.tolerance[each.dtype], activation, sums)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(("spec", "each"), supported(SMALL_PROBLEMS))
+def test_every_activation_and_a_nan_in_it(
+    spec: KernelSpec, each: ConvProblem, activation: str, rng: np.random.Generator
+) -> None:
+    tensors = gaussians(each, rng)
+    tensors.residual *= 8  # reach the saturated ends as well
+    tensors.residual[(0,) * (each.ndim + 2)] = np.nan
+    actual = convolve(planner(spec), each, tensors, epilogue=True, activation=activation)
+    sums = expected(each, tensors, epilogue=True)
+    truth = reference.activate(sums, activation)
+    assert_close(actual, truth, spec.tolerance[each.dtype], activation, sums)
+
+
+def shifted(array: np.ndarray) -> np.ndarray:
+    """The same values and strides, one element away from where a load of 128 bits may begin."""
+    memory = np.zeros(array.nbytes + 32, np.uint8)
+    first = -memory.ctypes.data % 16 + array.itemsize
+    moved = np.ndarray(array.shape, array.dtype, memory, first, array.strides)
+    moved[...] = array
+    return moved
+
+
+@pytest.mark.parametrize(("spec", "each"), supported(SMALL_PROBLEMS))
+def test_every_memory_order(spec: KernelSpec, each: ConvProblem, rng: np.random.Generator) -> None:
+    tensors, make = gaussians(each, rng), planner(spec)
+    truth = expected(each, tensors, epilogue=True)
+    outputs = memory_orders(np.full(each.out_shape, np.nan, tensors.x.dtype))
+    for name in memory_orders(tensors.x):
+        if (
+            name == "unaligned"
+        ):  # no array of a device begins within an element, but within 16 bytes
+            now = dataclasses.replace(tensors, x=shifted(tensors.x))
+            result = convolve(make, each, now, epilogue=True)
+            assert_close(result, truth, spec.tolerance[each.dtype], name)
+            continue
+        now = dataclasses.replace(
+            tensors,
+            **{
+                argument: memory_orders(getattr(tensors, argument))[name]
+                for argument in ("x", "weight", "residual")
+            },
+        )
+        out = outputs[name] if outputs[name].flags.writeable else None
+        result = convolve(make, each, now, epilogue=True, out=out)
+        assert_close(result, truth, spec.tolerance[each.dtype], name)
+
+
+# The halves are stored differently and share the arithmetic of float32: one tile will do.
+@pytest.mark.parametrize(
+    ("dtype", "tile"),
+    [
+        *(("float32", tile) for tile in range(4)),
+        *(("float64", tile) for tile in range(2)),
+        ("float16", 3),
+        ("bfloat16", 3),
+    ],
+)
+@pytest.mark.parametrize("parts", [1, 3])
+def test_every_tile_and_split_of_the_implicit_gemm(
+    dtype: str, tile: int, parts: int, rng: np.random.Generator
+) -> None:
+    for each in (SMALL_PROBLEMS[0], SMALL_PROBLEMS[-1]):
+        each = each.with_(dtype=dtype)
+        tensors = small_integers(each, rng)
+        results = {
+            bits(convolve(forced(tile, parts), each, tensors, epilogue=True)) for _ in range(2)
+        }
+        truth = expected(each, tensors, epilogue=True)
+        assert results == {bits(in_layout(truth.astype(tensors.x.dtype), each.layout))}
+
+
+def test_loaders_are_chosen_where_samples_lie_side_by_side() -> None:
+    loaders = {
+        "pixels": problem((16, 24), (8, 16), 1, batch=2),
+        "channels": problem((8, 20), (6, 13), 3, padding=1, layout="channels_last"),
+        "single": problem((16, 24), (7, 9), 1),
+    }
+    for loader, each in loaders.items():
+        x = in_layout(np.zeros(each.x_shape, np.float32), each.layout)
+        binding = Binding(x.strides, (), ())
+        assert implicit_gemm.choose_loader(each, binding) == loader
+        shifted = Binding((x.strides[0] + 4, *x.strides[1:]), (), ())
+        assert implicit_gemm.choose_loader(each, shifted) == "single"
+
+
+def test_problems_beyond_32_bit_indices_and_the_grid_are_refused() -> None:
+    (spec,) = (each for each in KERNELS if each.name == "cuda.implicit_gemm")
+    huge = problem((64, 64), (9000, 9000), 3, padding=1).with_(device="cuda")
+    assert spec.reasons(huge, DEVICE) == [
+        "indexes in 32 bits; the input has 5184000000 elements",
+        "indexes in 32 bits; the output has 5184000000 elements",
+    ]
+    assert "at most 65535" in spec.reasons(
+        problem((70000, 70000), (4,), 3, groups=70000).with_(device="cuda"), DEVICE
+    )[0]  # fmt: skip
+    assert "add up to 301" in spec.reasons(
+        problem((1, 1), (400, 9), (300, 1)).with_(device="cuda"), DEVICE
+    )[0]  # fmt: skip
