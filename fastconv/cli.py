@@ -17,7 +17,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from .errors import FastconvError
+from .errors import DeviceError, FastconvError
 from .problem import ConvProblem
 
 __all__ = ["main"]
@@ -158,7 +158,11 @@ def _usable_kernels() -> dict[str, str]:
     for spec in kernels():
         usable, refusals = [], []
         for name, sample in samples.items():
-            rows = explain(sample.with_(op=spec.op, device=spec.device)).rows
+            try:
+                rows = explain(sample.with_(op=spec.op, device=spec.device)).rows
+            except DeviceError as error:  # there is no such device to explain for
+                refusals.append(str(error))
+                continue
             row = next(row for row in rows if row.kernel == spec.name)
             if row.milliseconds is None:
                 refusals += row.reasons
