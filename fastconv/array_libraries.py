@@ -28,7 +28,7 @@ from .cuda_device import EMULATED
 from .device_arrays import DeviceArray
 from .errors import DeviceError, DTypeError
 
-__all__ = ["EmulatedArray", "view_array", "view_operands"]
+__all__ = ["EmulatedArray", "view_array", "view_beside", "view_operands"]
 
 #: Device types of DLPack (dlpack.h): CUDA memory, and CUDA memory that the host sees too.
 _DLPACK_CUDA = (2, 13)
@@ -300,7 +300,7 @@ def view_operands(
         return None
 
     def companion(argument: str, value: Any) -> DeviceArray | None:
-        return None if value is None else _companion(argument, value, first)
+        return None if value is None else view_beside(argument, value, "input", first)
 
     return (
         first,
@@ -311,16 +311,33 @@ def view_operands(
     )
 
 
-def _companion(argument: str, value: Any, first: DeviceArray) -> DeviceArray:
+def view_beside(argument: str, value: Any, name: str, first: DeviceArray) -> DeviceArray:
+    """Return what kernels see of an array that must lie beside another one.
+
+    Parameters
+    ----------
+    argument, name : str
+        Names of the array and of the other one, for errors.
+    value : object
+        What was given.
+    first : DeviceArray
+        The other one.
+
+    Raises
+    ------
+    DeviceError
+        Where they live on different devices, or are of different libraries.
+    """
     view = view_array(argument, value)
-    wanted = f"a {first.library.name} array on {_place(first.device)} as the input is"
+    wanted = f"{_described(first)} as the {name} is"
     if view is None:
         raise DeviceError(f"{argument}: got {type(value).__name__} on the CPU, want {wanted}")
     if (view.library, view.device) != (first.library, first.device):
-        got = f"a {view.library.name} array on {_place(view.device)}"
-        raise DeviceError(f"{argument}: got {got}, want {wanted}")
+        raise DeviceError(f"{argument}: got {_described(view)}, want {wanted}")
     return view
 
 
-def _place(device: int) -> str:
-    return "the emulated device" if device == EMULATED else f"cuda:{device}"
+def _described(array: DeviceArray) -> str:
+    if array.device == EMULATED:
+        return "an emulated array"
+    return f"a {array.library.name} array on cuda:{array.device}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .array_libraries import view_array, view_operands
+from .array_libraries import view_array, view_beside, view_operands
 from .arrays import Array, private_copy, require_array
 from .calls import (
     Activation,
@@ -66,7 +66,9 @@ class _Conv:
                 "(output channels, input channels / groups, kernel size)"
             )
         if bias is not None:
-            bias = require_array("bias", view_array("bias", bias) or bias)
+            if isinstance(weight, DeviceArray):
+                bias = view_beside("bias", bias, "weight", weight)
+            require_array("bias", bias)
             if bias.shape != weight.shape[:1]:
                 raise ShapeError(f"bias: got shape {bias.shape}, want {weight.shape[:1]}")
             if bias.dtype != weight.dtype:
