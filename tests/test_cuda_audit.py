@@ -32,7 +32,8 @@ def test_main_tiles_keep_to_their_bars(name: str, arch: str) -> None:
     found = audit.audit_kernel(kernel, bars, arch)
     assert found.faults == ()
     assert found.cubin.registers <= 255 and found.blocks >= 1
-    assert found.loads["LDS.128"] >= 16
+    if "float32" in name:
+        assert found.loads["LDS.128"] >= 16
 
 
 def test_every_audited_kernel_has_a_name_of_its_own() -> None:
@@ -45,8 +46,8 @@ def doubling(x: Any) -> None:
 
 
 def indexing_registers(x: Any) -> None:
-    kept = cuda.local.array(8, types.float32)
-    for i in range(8):
+    kept = cuda.local.array(256, types.float32)
+    for i in range(256):
         kept[i] = x[i]
     x[0] = kept[int(x[9])]
 

@@ -172,7 +172,9 @@ def is_long(problem: ConvProblem) -> bool:
 
 def reads_rows(problem: ConvProblem) -> bool:
     """Return whether neighbouring samples of a sub-grid lie side by side, as folded rows want."""
-    return problem.layout == "channels_first" and problem.dilation[-1] == 1
+    first = problem.layout == "channels_first"
+    alone = problem.layout == "channels_last" and problem.in_channels == 1
+    return (first or alone) and problem.dilation[-1] == 1
 
 
 def _fold(problem: ConvProblem, m: int) -> Sizes:
