@@ -121,7 +121,7 @@ def _table(suite: str, gpu: str, rows: Sequence[tuple[str, Sequence[Forecast]]])
             lines.append(
                 f"{name:<30} {each.kernel:<20} "
                 + " ".join(f"{time:>11.4f}" for time in times)
-                + f"  {each.decides:<10} {each.blocks:>7} {each.waves:>7.2f} "
+                + f"  {each.decides:<10} {each.blocks:>7} {each.rounds:>7.2f} "
                 + " ".join(f"{size:>8.2f}" for size in sizes)
             )
     return "\n".join(lines)

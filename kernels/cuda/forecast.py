@@ -51,7 +51,7 @@ class Forecast:
         Kernels that the call starts.
     blocks : int
         Blocks of the launch with most arithmetic.
-    waves : float
+    rounds : float
         How often those blocks fill the device.
     memory_bytes, l2_bytes : int
         Bytes moved to and from memory, and read by the blocks.
@@ -65,7 +65,7 @@ class Forecast:
     decides: str
     launches: int
     blocks: int
-    waves: float
+    rounds: float
     memory_bytes: int
     l2_bytes: int
 
@@ -109,7 +109,7 @@ def forecast(kernel: str, problem: ConvProblem, device: CudaInfo) -> Forecast:
         decides=max(parts, key=lambda name: parts[name]),
         launches=len(works),
         blocks=main.blocks,
-        waves=main.blocks / (device.multiprocessors * main.resident),
+        rounds=main.blocks / (device.multiprocessors * main.resident),
         memory_bytes=sum(work.read + work.written for work in works),
         l2_bytes=sum(work.requested for work in works),
     )
