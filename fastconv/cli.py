@@ -1,4 +1,4 @@
-"""The command line: ``python -m fastconv info | explain | bench | tune | audit | demo | ...``.
+"""The command line: ``python -m fastconv info | explain | bench | tune | audit | ...``.
 
 Every command imports what it needs when it runs, so ``--help`` stays instant. A mistake of the
 user is one sentence on stderr and exit code 2; a traceback is always a bug.
@@ -254,6 +254,14 @@ def _audit(arguments: argparse.Namespace) -> int:
     return int(importlib.import_module("fastconv.kernels.cuda.report").run(arguments))
 
 
+def _configure_forecast(parser: argparse.ArgumentParser) -> None:
+    importlib.import_module("fastconv.forecast").add_arguments(parser)
+
+
+def _forecast(arguments: argparse.Namespace) -> int:
+    return int(importlib.import_module("fastconv.forecast").run(arguments))
+
+
 def _configure_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo.png"), help="picture to write")
 
@@ -348,6 +356,11 @@ _COMMANDS = {
     "bench": _Command("time fastconv against other libraries", _configure_bench, _bench),
     "tune": _Command("measure which kernel is fastest, and remember it", _configure_tune, _tune),
     "audit": _Command("what CUDA kernels are compiled to, no GPU needed", _configure_audit, _audit),
+    "forecast": _Command(
+        "what bounds CUDA kernels on GPU models, counted without one",
+        _configure_forecast,
+        _forecast,
+    ),
     "demo": _Command("filter a photograph: one picture, one table", _configure_demo, _demo),
     "warmup": _Command("compile every CPU kernel now", _configure_warmup, _warmup),
     "cache": _Command(

@@ -15,7 +15,7 @@ from fastconv import cli, device, dispatch
 from fastconv.cli import main
 
 _LINE = 'ic64ih56oc64kh3ph1n"res2"'
-_COMMANDS = ("info", "explain", "bench", "tune", "audit", "demo", "warmup", "cache")
+_COMMANDS = ("info", "explain", "bench", "tune", "audit", "forecast", "demo", "warmup", "cache")
 
 
 def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

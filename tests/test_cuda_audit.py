@@ -78,6 +78,11 @@ def test_the_main_loop_is_the_innermost_one_with_most_multiply_adds() -> None:
         "@P0 BRA `(.L_x_1)",
         "FFMA R2, R3, R4, R2",
         "@P1 BRA `(.L_x_0)",
+        ".L_x_2:",  # an epilogue: more multiply-adds, and a store
+        "FFMA R2, R3, R4, R2",
+        "FFMA R2, R3, R4, R2",
+        "STG.E [R8], R2",
+        "@P0 BRA `(.L_x_2)",
     ]
     text = "\n".join(
         line if line.startswith(".L") else f"  /*{16 * i:04x}*/  {line} ;"

@@ -1,9 +1,7 @@
-"""How a problem is cut into blocks: the tile, and the parts of a split reduction.
+"""How a problem is cut into blocks, and what those blocks move and multiply.
 
-Counted, not measured: no machine of the project has a GPU. A multiprocessor is thought to run its
-blocks at the part of the multiply-add peak that the main loop's instruction mix allows (see
-`audit`); what is lost to idle multiprocessors in the last round of blocks, and the traffic of a
-split reduction, is added to it.
+Tile and parts of the reduction are those of the lowest counted time (see `roofline`): large tiles
+read less, small ones and split reductions leave fewer multiprocessors idle.
 """
 
 from __future__ import annotations
@@ -16,9 +14,23 @@ from dataclasses import dataclass
 from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo
 
+from . import roofline
+from .roofline import SHARES, Work, touched
 from .tile import Tile, tiles_for
 
-__all__ = ["Split", "choose_split", "direct_width", "mask_words", "seconds", "window_seconds"]
+__all__ = [
+    "MOST_BLOCKS",
+    "WINDOW_THREADS",
+    "Split",
+    "choose_split",
+    "depthwise_lanes",
+    "depthwise_works",
+    "direct_width",
+    "direct_works",
+    "gemm_works",
+    "mask_words",
+    "split_works",
+]
 
 #: Words of bits that kernels are compiled for.
 _WORDS = (1, 3, 7)
@@ -26,10 +38,13 @@ _WORDS = (1, 3, 7)
 _FEWEST_PANELS = 16
 #: What the hardware takes along grid y and z.
 MOST_BLOCKS = 65535
-#: Part of the peak that a tile's main loop reaches if nothing else holds it up: its share of FFMA.
-_EFFICIENCY = {(128, 128): 0.85, (128, 64): 0.8, (64, 64): 0.78, (32, 32): 0.5}
-#: Nominal seconds of a launch.
-_LAUNCH = 4e-6
+#: Threads of a block of direct and depthwise, and the blocks of them on a multiprocessor.
+WINDOW_THREADS = 128
+_WINDOW_BLOCKS = 8
+#: Output channels that a thread of direct may compute.
+_WIDTHS = (1, 4, 16)
+#: Shared memory that the system takes of each block.
+_RESERVED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,36 +99,57 @@ def _splits(problem: ConvProblem, tile: Tile, device: CudaInfo) -> Iterator[Spli
         yield Split(tile, pixel_blocks, channel_blocks, panels, -(-panels // each))
 
 
-def _seconds(problem: ConvProblem, split: Split, device: CudaInfo) -> float:
-    tile, itemsize = split.tile, 8 if problem.dtype == "float64" else 4
-    blocks = split.pixel_blocks * split.channel_blocks * problem.groups * split.splits
-    rounds = -(-blocks // device.multiprocessors)
-    flops = 2 * tile.bm * tile.bn * tile.bk * split.split_panels
-    peak = device.flops(itemsize) / device.multiprocessors
-    outputs = math.prod(problem.out_shape)
-    moved = problem.itemsize * (math.prod(problem.x_shape) + outputs)
-    launches = 1
-    if split.splits > 1:
-        moved += 2 * itemsize * outputs * split.splits
-        launches = 2
-    arithmetic = rounds * flops / peak / _EFFICIENCY[tile.bm, tile.bn]
-    return max(arithmetic, moved / device.bandwidth) + launches * _LAUNCH
+def _output_bytes(problem: ConvProblem) -> int:
+    return math.prod(problem.out_shape) * problem.itemsize
+
+
+def _input_bytes(problem: ConvProblem) -> int:
+    """Return the bytes of the samples that any output needs."""
+    pixels = problem.batch * math.prod(problem.out_size)
+    return problem.in_channels * touched(problem, pixels) * problem.itemsize
+
+
+def split_works(problem: ConvProblem, split: Split, device: CudaInfo) -> tuple[Work, ...]:
+    """Return the launches of the implicit GEMM with given blocks."""
+    tile, itemsize = split.tile, problem.compute_itemsize
+    across = split.channel_blocks * problem.groups
+    packed = across * tile.bm * split.panels * tile.bk * itemsize
+    pixels = min(tile.bn, problem.batch * math.prod(problem.out_size))
+    samples = problem.in_channels * touched(problem, pixels) * problem.itemsize
+    partial = math.prod(problem.out_shape) * itemsize * split.splits
+    # A thread stores its part of both panels, and reads all rows and columns of its own sums.
+    words = tile.threads * (tile.tm + tile.tn) + tile.bm + tile.bn
+    product = Work(
+        "product",
+        read=_input_bytes(problem) + packed,
+        written=partial if split.splits > 1 else _output_bytes(problem),
+        requested=split.pixel_blocks * (packed + split.channel_blocks * samples),
+        blocks=split.pixel_blocks * across * split.splits,
+        warps=tile.threads // 32,
+        macs=tile.bm * tile.bn * tile.bk * split.split_panels,
+        shared=words * tile.bk * split.split_panels * itemsize,
+        resident=min(
+            tile.blocks,
+            device.shared_multiprocessor // (tile.shared_bytes(itemsize) + _RESERVED),
+        ),
+        share=SHARES[tile.name, itemsize],
+        itemsize=itemsize,
+    )
+    if split.splits == 1:
+        return (product,)
+    return product, Work("sum of parts", partial, _output_bytes(problem), partial)
 
 
 @functools.lru_cache(4096)
 def choose_split(problem: ConvProblem, device: CudaInfo) -> Split:
     """Return the tile and the parts of the lowest counted time."""
     cuts = (cut for tile in tiles_for(problem.dtype) for cut in _splits(problem, tile, device))
-    return min(cuts, key=lambda cut: _seconds(problem, cut, device))
+    return min(cuts, key=lambda cut: roofline.seconds(split_works(problem, cut, device), device))
 
 
-def seconds(problem: ConvProblem, device: CudaInfo) -> float:
-    """Return the counted time of a call whose weight is packed."""
-    return _seconds(problem, choose_split(problem, device), device)
-
-
-#: Sums of a thread of `direct`, and the part of the peak that its mix of instructions allows.
-_WIDTHS = {1: 0.08, 4: 0.25, 16: 0.45}
+def gemm_works(problem: ConvProblem, device: CudaInfo) -> tuple[Work, ...]:
+    """Return the launches of the implicit GEMM."""
+    return split_works(problem, choose_split(problem, device), device)
 
 
 def direct_width(problem: ConvProblem) -> int:
@@ -122,12 +158,47 @@ def direct_width(problem: ConvProblem) -> int:
     return next((width for width in _WIDTHS if width >= channels), max(_WIDTHS))
 
 
-def window_seconds(problem: ConvProblem, device: CudaInfo, width: int) -> float:
-    """Return the counted time of a kernel with one pixel and `width` channels a thread."""
-    channels = problem.out_channels // problem.groups
-    outputs = math.prod(problem.out_shape) // channels * -(-channels // width) * width
-    flops = 2 * outputs * math.prod(problem.weight_shape[1:])
-    itemsize = 8 if problem.dtype == "float64" else 4
-    moved = problem.itemsize * (math.prod(problem.x_shape) + math.prod(problem.out_shape))
-    arithmetic = flops / device.flops(itemsize) / _WIDTHS[width]
-    return max(arithmetic, moved / device.bandwidth) + _LAUNCH
+def depthwise_lanes(problem: ConvProblem) -> int:
+    """Return the output channels of a block of `depthwise`, side by side in its threads.
+
+    A warp's worth where channels are contiguous, else as many as a small map leaves room for.
+    """
+    if problem.layout == "channels_last":
+        return 32
+    pixels = problem.batch * math.prod(problem.out_size)
+    return max(1, WINDOW_THREADS >> max(5, (pixels - 1).bit_length()))
+
+
+def _window_works(problem: ConvProblem, width: int, lanes: int) -> tuple[Work, ...]:
+    """Return the launch of a kernel with a pixel a thread, for `width` channels at once."""
+    steps, itemsize = math.prod(problem.weight_shape[1:]), problem.compute_itemsize
+    pixels, columns = problem.batch * math.prod(problem.out_size), WINDOW_THREADS // lanes
+    rows = problem.groups * -(-(problem.out_channels // problem.groups) // width)
+    blocks = -(-pixels // columns) * -(-rows // lanes)
+    channels = problem.in_channels // problem.groups
+    samples = channels * touched(problem, min(columns, pixels)) * problem.itemsize
+    return (
+        Work(
+            "window",
+            read=_input_bytes(problem) + rows * width * steps * itemsize,
+            written=_output_bytes(problem),
+            requested=blocks * lanes * (samples + width * steps * itemsize),
+            blocks=blocks,
+            warps=WINDOW_THREADS // 32,
+            macs=WINDOW_THREADS * width * steps,
+            shared=WINDOW_THREADS * width * steps * itemsize,
+            resident=_WINDOW_BLOCKS,
+            share=SHARES[f"window {width}", itemsize],
+            itemsize=itemsize,
+        ),
+    )
+
+
+def direct_works(problem: ConvProblem, device: CudaInfo) -> tuple[Work, ...]:
+    """Return the launch of `direct`."""
+    return _window_works(problem, direct_width(problem), 1)
+
+
+def depthwise_works(problem: ConvProblem, device: CudaInfo) -> tuple[Work, ...]:
+    """Return the launch of `depthwise`."""
+    return _window_works(problem, 1, depthwise_lanes(problem))

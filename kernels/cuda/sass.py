@@ -43,14 +43,17 @@ class Listing:
     def main_loop(self, multiply_add: str) -> Counter[str]:
         """Return the instructions of the innermost loop with the most multiply-adds.
 
+        Loops that store to global memory are left out: an epilogue's activations multiply too.
+
         Parameters
         ----------
         multiply_add : {"FFMA", "DFMA"}
             What counts as one.
         """
-        counts = [
+        found = (
             Counter(self.operations[first : last + 1]) for first, last in self._innermost_loops()
-        ]
+        )
+        counts = [each for each in found if not any(name.startswith("STG") for name in each)]
         return max(counts, key=lambda each: _total(each, multiply_add), default=Counter())
 
     def _innermost_loops(self) -> list[tuple[int, int]]:

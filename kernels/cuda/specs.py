@@ -5,15 +5,18 @@ This table imports no compiler, so that explaining and choosing are cheap, and n
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo, KernelSpec, Tolerance
 
-from . import blocking, winograd_tiles
+from . import blocking, roofline, winograd_tiles
 from .geometry import MOST_ELEMENTS
+from .roofline import Work
 
-__all__ = ["SPECS"]
+__all__ = ["SPECS", "WORKS"]
 
 # As on the CPU: sums in compute precision lose a few units in the last place of the largest output,
 # the halves are rounded once at the end.
@@ -74,10 +77,6 @@ def _direct_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
     return reasons
 
 
-def _direct_cost(problem: ConvProblem, device: CudaInfo) -> float:
-    return blocking.window_seconds(problem, device, blocking.direct_width(problem))
-
-
 def _depthwise_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
     reasons = _common_reasons(problem)
     if not problem.is_depthwise:
@@ -91,12 +90,23 @@ def _depthwise_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
     return reasons
 
 
-def _depthwise_cost(problem: ConvProblem, device: CudaInfo) -> float:
-    return blocking.window_seconds(problem, device, 1)
-
-
 def _no_workspace(problem: ConvProblem, device: CudaInfo) -> int:
     return 0
+
+
+#: The launches of a call of each kernel whose weight is packed, as counted.
+WORKS: dict[str, Callable[[ConvProblem, CudaInfo], tuple[Work, ...]]] = {
+    "cuda.implicit_gemm": blocking.gemm_works,
+    "cuda.direct": blocking.direct_works,
+    "cuda.depthwise": blocking.depthwise_works,
+    "cuda.winograd_f2": functools.partial(winograd_tiles.works, 2),
+    "cuda.winograd_f4": functools.partial(winograd_tiles.works, 4),
+}
+
+
+def _cost_of(kernel: str) -> Callable[[ConvProblem, CudaInfo], float]:
+    works = WORKS[kernel]
+    return lambda problem, device: roofline.seconds(works(problem, device), device)
 
 
 def _winograd_spec(m: int) -> KernelSpec:
@@ -105,7 +115,7 @@ def _winograd_spec(m: int) -> KernelSpec:
         op="conv",
         device="cuda",
         reasons=lambda problem, device: winograd_tiles.reasons(m, problem),
-        cost=lambda problem, device: winograd_tiles.seconds(m, problem, device),
+        cost=_cost_of(f"cuda.winograd_f{m}"),
         target=f"fastconv.kernels.cuda.winograd:plan_f{m}",
         workspace=lambda problem, device: winograd_tiles.workspace(m, problem, device),
         tolerance=winograd_tiles.TOLERANCE,
@@ -119,7 +129,7 @@ SPECS = (
         op="conv",
         device="cuda",
         reasons=_implicit_gemm_reasons,
-        cost=blocking.seconds,
+        cost=_cost_of("cuda.implicit_gemm"),
         target="fastconv.kernels.cuda.implicit_gemm:plan",
         workspace=_implicit_gemm_workspace,
         tolerance=_TOLERANCE,
@@ -129,7 +139,7 @@ SPECS = (
         op="conv",
         device="cuda",
         reasons=_direct_reasons,
-        cost=_direct_cost,
+        cost=_cost_of("cuda.direct"),
         target="fastconv.kernels.cuda.window:plan_direct",
         workspace=_no_workspace,
         tolerance=_TOLERANCE,
@@ -139,7 +149,7 @@ SPECS = (
         op="conv",
         device="cuda",
         reasons=_depthwise_reasons,
-        cost=_depthwise_cost,
+        cost=_cost_of("cuda.depthwise"),
         target="fastconv.kernels.cuda.window:plan_depthwise",
         workspace=_no_workspace,
         tolerance=_TOLERANCE,

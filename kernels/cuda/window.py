@@ -27,10 +27,11 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, CudaInfo
 
 from . import blocking
+from .blocking import WINDOW_THREADS
 from .launch import Kernel, launch
 from .plan import Panels, StepPlan, blocks_of, signature
 from .steps import channels_inner
-from .window_source import THREADS, depthwise_function, direct_function
+from .window_source import depthwise_function, direct_function
 
 __all__ = ["depthwise_kernel", "direct_kernel", "plan_depthwise", "plan_direct"]
 
@@ -39,14 +40,14 @@ __all__ = ["depthwise_kernel", "direct_kernel", "plan_depthwise", "plan_direct"]
 def direct_kernel(storage: str, width: int, words: int) -> Kernel:
     """Return the kernel of `width` output channels a thread."""
     name, function = f"direct {storage} {width} w{words}", direct_function(storage, width, words)
-    return Kernel(name, function, signature(storage, "sctsss", 1), THREADS, 8)
+    return Kernel(name, function, signature(storage, "sctsss", 1), WINDOW_THREADS, 8)
 
 
 @functools.cache
 def depthwise_kernel(storage: str, words: int) -> Kernel:
     """Return the kernel of one input channel a group."""
     name, function = f"depthwise {storage} w{words}", depthwise_function(storage, words)
-    return Kernel(name, function, signature(storage, "sctsss", 4), THREADS, 8)
+    return Kernel(name, function, signature(storage, "sctsss", 4), WINDOW_THREADS, 8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,7 @@ class DirectPlan(StepPlan):
         pixels = problem.batch * math.prod(problem.out_size)
         operands, geometry = self.operands(x, packed, bias, residual, out), self.geometry(bias)
         kernel = direct_kernel(problem.dtype, panels.bm, self.words)
-        grid = (blocks_of(pixels, THREADS), panels.blocks, problem.groups)
+        grid = (blocks_of(pixels, WINDOW_THREADS), panels.blocks, problem.groups)
         launch(kernel, grid, x, (*operands, *geometry, np.uint32(panels.count)))
 
 
@@ -71,11 +72,14 @@ class DepthwisePlan(StepPlan):
         """Compute into `out`."""
         problem = self.problem
         pixels = problem.batch * math.prod(problem.out_size)
-        inner = channels_inner(problem)
-        lanes = 32 if inner else max(1, THREADS >> max(5, (pixels - 1).bit_length()))
+        lanes, inner = blocking.depthwise_lanes(problem), channels_inner(problem)
         operands, geometry = self.operands(x, packed, bias, residual, out), self.geometry(bias)
         numbers = (self.panels.count, lanes, problem.out_channels, inner)
-        grid = (blocks_of(pixels, THREADS // lanes), blocks_of(problem.out_channels, lanes), 1)
+        grid = (
+            blocks_of(pixels, WINDOW_THREADS // lanes),
+            blocks_of(problem.out_channels, lanes),
+            1,
+        )
         kernel = depthwise_kernel(problem.dtype, self.words)
         launch(kernel, grid, x, (*operands, *geometry, *map(np.uint32, numbers)))
 

@@ -23,15 +23,14 @@ from typing import Any
 
 import numpy as np
 
+from .blocking import WINDOW_THREADS
 from .geometry import GEOMETRY
 from .source import FINISH, compile_text, namespace_of
 from .steps import decode, is_inside, pixel_state, read_step, row_length
 from .tile import fill, indent
 
-__all__ = ["CHUNK", "THREADS", "depthwise_function", "direct_function"]
+__all__ = ["CHUNK", "depthwise_function", "direct_function"]
 
-#: Threads of a block.
-THREADS = 128
 #: Elements of weights in shared memory at a time.
 CHUNK = 1024
 
@@ -156,7 +155,7 @@ def _depthwise_text(words: int) -> str:
 
 def _function(text: str, name: str, label: str, storage: str, words: int, width: int) -> Any:
     namespace = namespace_of(storage)
-    numbers = {"THREADS": THREADS, "CHUNK": CHUNK, "WIDTH": width, "ROW": row_length(words)}
+    numbers = {"THREADS": WINDOW_THREADS, "CHUNK": CHUNK, "WIDTH": width, "ROW": row_length(words)}
     namespace |= {key: np.uint32(value) for key, value in numbers.items()}
     namespace |= {"CHUNK_ELEMENTS": CHUNK, "SUMS": width}
     return compile_text(text, name, label, namespace)

@@ -1,4 +1,4 @@
-"""Sizes of Winograd's tiles, what the kernel can run and what it costs; imports no compiler."""
+"""Sizes of Winograd's tiles, what the kernel can run and what it moves; imports no compiler."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from fastconv.spec import CudaInfo, Tolerance
 
 from . import blocking
 from .geometry import MOST_ELEMENTS
+from .roofline import Work
 
-__all__ = ["TOLERANCE", "Tiles", "product_problem", "reasons", "seconds", "tiles_of", "workspace"]
+__all__ = ["TOLERANCE", "Tiles", "product_problem", "reasons", "tiles_of", "works", "workspace"]
 
 _LIMIT = 2e-5
 #: As the CPU's kernels, which multiply by the same matrices.
@@ -102,9 +103,17 @@ def workspace(m: int, problem: ConvProblem, device: CudaInfo) -> int:
     return inner.itemsize * (math.prod(inner.x_shape) + outputs)
 
 
-def seconds(m: int, problem: ConvProblem, device: CudaInfo) -> float:
-    """Return the counted time: transforms move bytes, products are the implicit GEMM's."""
+def works(m: int, problem: ConvProblem, device: CudaInfo) -> tuple[Work, ...]:
+    """Return the launches of a call: transforms move bytes, products are the implicit GEMM's."""
     inner = product_problem(problem, tiles_of(problem, m))
-    moved = inner.itemsize * (math.prod(inner.x_shape) + math.prod(inner.out_shape))
-    moved += problem.itemsize * (math.prod(problem.x_shape) + math.prod(problem.out_shape))
-    return blocking.seconds(inner, device) + moved / device.bandwidth + 8e-6
+    x, out = (math.prod(shape) * problem.itemsize for shape in (problem.x_shape, problem.out_shape))
+    tiles, products = (
+        math.prod(shape) * inner.itemsize for shape in (inner.x_shape, inner.out_shape)
+    )
+    # A tile of the input overlaps its neighbours: it is read by elements of the storage type.
+    overlapping = tiles // inner.itemsize * problem.itemsize
+    return (
+        Work("input transform", x, tiles, overlapping),
+        *blocking.gemm_works(inner, device),
+        Work("output transform", products, out, products),
+    )

@@ -1,0 +1,115 @@
+"""The roofline forecast of one call: what dispatch counts, told in full.
+
+A forecast is no measurement. It says how long a call takes if nothing but the counted bounds holds
+it up (see `roofline`); `NOT_COUNTED` says what that leaves out. Its time is the cost by which
+dispatch chooses, from the same function. Nothing here imports a compiler.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import CudaInfo
+
+from .roofline import BOUNDS, bounds, breakdown
+from .specs import WORKS
+
+__all__ = ["COUNTED", "NOT_COUNTED", "Forecast", "forecast"]
+
+COUNTED = (
+    "multiply-adds of whole tiles at the boost clock, by the share of them in the compiled main "
+    "loop; bytes of shared memory over its banks; idle units in the last round of blocks; bytes of "
+    "input, packed weight, output and workspace once a launch; bytes that blocks read, once a "
+    "block, over the ports to L2; 4 microseconds a launch"
+)
+NOT_COUNTED = (
+    "latency that too few warps leave open, bank conflicts, the slices of L2, what stays in L2 "
+    "from one launch to the next, the table of steps, arithmetic of epilogues and of Winograd's "
+    "transforms, packing the weight, clocks below the boost clock"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What one call of a kernel is forecast to take on a GPU model.
+
+    Parameters
+    ----------
+    kernel, gpu : str
+        Names of the kernel and the model.
+    problem : str
+        The problem's line.
+    forecast_ms : float
+        Milliseconds of the call: over its launches, the greatest bound of each and its start.
+    bounds_ms : dict of str to float
+        Milliseconds of each bound over all launches, whether it decides or not: arithmetic, shared
+        (memory), waves (idle units, on top of either), memory, l2, launch.
+    decides : str
+        The bound that most of `forecast_ms` is due to.
+    launches : int
+        Kernels that the call starts.
+    blocks : int
+        Blocks of the launch with most arithmetic.
+    rounds : float
+        How often those blocks fill the device.
+    memory_bytes, l2_bytes : int
+        Bytes moved to and from memory, and read by the blocks.
+    """
+
+    kernel: str
+    gpu: str
+    problem: str
+    forecast_ms: float
+    bounds_ms: dict[str, float]
+    decides: str
+    launches: int
+    blocks: int
+    rounds: float
+    memory_bytes: int
+    l2_bytes: int
+
+
+def forecast(kernel: str, problem: ConvProblem, device: CudaInfo) -> Forecast:
+    """Forecast a call whose weight is packed.
+
+    Parameters
+    ----------
+    kernel : str
+        Name of a CUDA kernel that can run the problem.
+    problem : ConvProblem
+        What is computed.
+    device : CudaInfo
+        The GPU model, say one of `fastconv.cuda_device.MODELS`.
+
+    Returns
+    -------
+    Forecast
+        As values.
+
+    Examples
+    --------
+    >>> from fastconv.cuda_device import MODELS
+    >>> from fastconv.problem import parse_line
+    >>> problem, _ = parse_line("mb64ic256ih56oc256kh3ph1")
+    >>> found = forecast("cuda.implicit_gemm", problem, MODELS["A100"])
+    >>> found.decides, found.launches
+    ('arithmetic', 1)
+    """
+    works = WORKS[kernel](problem, device)
+    each = [bounds(work, device) for work in works]
+    parts = breakdown(works, device)
+    main = max(works, key=lambda work: work.blocks * work.macs)
+    return Forecast(
+        kernel=kernel,
+        gpu=device.name,
+        problem=problem.line(),
+        forecast_ms=1e3 * sum(parts.values()),
+        bounds_ms={name: 1e3 * sum(found[name] for found in each) for name in BOUNDS},
+        decides=max(parts, key=lambda name: parts[name]),
+        launches=len(works),
+        blocks=main.blocks,
+        rounds=main.blocks / (device.multiprocessors * main.resident),
+        memory_bytes=sum(work.read + work.written for work in works),
+        l2_bytes=sum(work.requested for work in works),
+    )
