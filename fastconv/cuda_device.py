@@ -109,7 +109,13 @@ def require_cuda() -> Any:
 def _check_driver(cuda: Any) -> None:
     """Raise where the driver can not load what the installed packages compile."""
     driver = cuda.cudadrv.driver.driver.get_version()
-    packages = cuda.cudadrv.runtime.get_version()
+    try:
+        packages = cuda.cudadrv.runtime.get_version()
+    except Exception as error:  # of the bindings, which differ by version
+        raise DeviceError(
+            f"cuda: got no NVRTC ({_one_line(error)}), want NVIDIA's packages for this driver: "
+            f"pip install 'fastconv[cuda{driver[0]}]'"
+        ) from error
     # Machine code runs on every driver of its own major version and on later ones.
     if driver[0] < packages[0]:
         raise DeviceError(
@@ -144,7 +150,9 @@ def check_stream(handle: int, device: int) -> None:
             f"stream: got the handle {handle:#x}, which the driver does not know ({status.name}); "
             "want a stream that is still alive"
         )
-    if int(context) != int(driver.cuCtxGetCurrent()[1]):
+    current = int(driver.cuCtxGetCurrent()[1])
+    # A thread that has not used the device has no context yet: the launch binds the primary one.
+    if current and int(context) != current:
         raise DeviceError(
             f"stream: got one of another CUDA context, want one of device {device}'s primary "
             "context, where the arrays are: make it by cupy.cuda.Stream() or torch.cuda.Stream() "

@@ -39,7 +39,7 @@ class Library:
 
     def array(self, device: int = 0) -> DeviceArray:
         shape, dtype = (2, 3), np.dtype(np.float32)
-        return DeviceArray(None, 4096, shape, (12, 4), dtype, device, self)  # type: ignore[arg-type]
+        return DeviceArray(None, 4096, shape, (12, 4), dtype, device, self)
 
     def from_host(self, values: np.ndarray, device: int) -> Any:
         self.asked.append(f"from_host {device}")
@@ -47,7 +47,7 @@ class Library:
 
     def view(self, argument: str, value: np.ndarray) -> DeviceArray:
         lies = value.shape, value.strides, value.dtype
-        return DeviceArray(value, 8192, *lies, 0, self)  # type: ignore[arg-type]
+        return DeviceArray(value, 8192, *lies, 0, self)
 
     def synchronize(self, device: int) -> None:
         self.asked.append("synchronize")
@@ -144,13 +144,15 @@ def test_an_array_on_another_device_is_no_argument(launched: list[Any]) -> None:
 class Driver:
     """Two contexts with a stream each, 0x100 and 0x200; the first is current."""
 
+    current = 1
+
     def cuStreamGetCtx(self, handle: int) -> tuple[Any, int]:
         if handle not in (0x100, 0x200):
             return Status(400), 0
         return Status(0), handle // 0x100
 
     def cuCtxGetCurrent(self) -> tuple[Any, int]:
-        return Status(0), 1
+        return Status(0), self.current
 
 
 class Status(int):
@@ -163,7 +165,19 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("driver")
-def test_streams_of_other_contexts_are_refused(launched: list[Any]) -> None:
+def test_a_thread_without_a_context_takes_any_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Driver, "current", 0)
+    check_stream(0x200, 0)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("driver")
+def test_streams_of_other_contexts_are_refused(
+    launched: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from numba import cuda
+
+    monkeypatch.setattr(cuda, "external_stream", lambda handle: f"stream {handle:#x}")
     for handle in (0, 1, 2, 0x100):
         check_stream(handle, 0)
     with pytest.raises(DeviceError, match=r"0x300, which the driver does not know .*INVALID_HAN"):
@@ -176,7 +190,8 @@ def test_streams_of_other_contexts_are_refused(launched: list[Any]) -> None:
     x = Library(stream=0x100).array()
     with use_device(0, SMALL):
         launch(kernel(), (1, 1, 1), x, (flat(x),))
-    assert launched == [("made_up", (1, 1, 1), (64, 1, 1), 0x100)]
+    # Numba takes a stream of its own kind, and no number but zero.
+    assert launched == [("made_up", (1, 1, 1), (64, 1, 1), "stream 0x100")]
 
 
 def test_a_current_stream_of_another_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +225,15 @@ def test_a_driver_older_than_the_packages_is_refused(monkeypatch: pytest.MonkeyP
         fits = machine(driver, packages)
         monkeypatch.setattr(numba, "cuda", fits)
         assert cuda_device.require_cuda() is fits
+
+    def no_library() -> None:
+        raise OSError("no libnvrtc.so.13")
+
+    broken = machine((13, 0), (13, 0))
+    broken.cudadrv.runtime.get_version = no_library
+    monkeypatch.setattr(numba, "cuda", broken)
+    with pytest.raises(DeviceError, match=r"no NVRTC \(no libnvrtc\.so\.13\), want .*cuda13"):
+        cuda_device.require_cuda()
 
 
 def test_the_description_in_force_stays_for_the_arrays_of_that_device() -> None:

@@ -137,6 +137,15 @@ def _dispatcher(kernel: Kernel) -> Any:
     return cuda.jit(kernel.function, launch_bounds=kernel.launch_bounds)
 
 
+def _stream(handle: int) -> Any:
+    """Return a stream's handle as a launch takes it: Numba refuses numbers other than zero."""
+    if handle == 0:
+        return 0
+    from numba import cuda
+
+    return cuda.external_stream(handle)
+
+
 @functools.cache
 def emulated(kernel: Kernel) -> Any:
     """Return the kernel for the emulator; one that was compiled once is kept."""
@@ -196,4 +205,4 @@ def launch(
     if _is_host(like):
         emulated(kernel).launch(grid, block, arguments)
     else:
-        _dispatcher(kernel)[grid, block, like.stream()](*arguments)
+        _dispatcher(kernel)[grid, block, _stream(like.stream())](*arguments)
