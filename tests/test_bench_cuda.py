@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastconv import cli
+from fastconv import cli, config
 from fastconv.array_libraries import EmulatedArray
 from fastconv.bench import command, cuda_peers, peer, registry, report, runner, truth, worker
 from fastconv.bench.cases import parse_case
@@ -95,6 +95,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> Device:
     if importlib.util.find_spec("numba_cuda") is None:
         pytest.skip("numba-cuda is not installed")
     device = Device()
+    monkeypatch.setattr(config, "set_num_threads", lambda count: None)  # of the column's process
     monkeypatch.setattr(cuda_peers._OnCupy, "_events", staticmethod(lambda: device))
     monkeypatch.setattr(cuda_peers, "to_cupy", EmulatedArray)
     monkeypatch.setattr(cuda_peers, "to_host", lambda array: array.memory)
@@ -104,8 +105,10 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> Device:
 @pytest.mark.parametrize("name", ["fastconv", "fastconv_functional", "fastconv_best"])
 def test_own_columns_run_cuda_kernels(name: str, tmp_path: Path, emulated: Device) -> None:
     path = str(tmp_path / "truth.npy")
-    with use_device(EMULATED, MODELS["T4"]):
-        process = worker.Worker(registry.PEERS["cuda"][name](1))
+    column = registry.PEERS["cuda"][name](1)
+    forced = getattr(column, "_forced", contextlib.nullcontext())  # a kernel, for its process
+    with use_device(EMULATED, MODELS["T4"]), forced:
+        process = worker.Worker(column)
         process.truth(LINE, path)
         reply = worker.answer(process, {"do": "prepare", "line": LINE, "path": path})
         assert reply["kernel"].startswith("cuda."), reply
