@@ -116,7 +116,7 @@ class TorchEvents:
     def __init__(self) -> None:
         import torch
 
-        self._torch = torch
+        self._torch: Any = torch
         cache = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
         self._buffer = torch.empty(_buffer_bytes(cache), dtype=torch.uint8, device="cuda")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,7 +27,7 @@ class Fastconv(Peer):
     """The `Conv1d`/`Conv2d`/`Conv3d` objects: weights packed once."""
 
     name = "fastconv"
-    modules = ("fastconv",)
+    modules: ClassVar[tuple[str, ...]] = ("fastconv",)
     distribution = "fastconv"
 
     def __init__(self, threads: int) -> None:

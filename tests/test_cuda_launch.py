@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import importlib.util
 import sys
 from types import SimpleNamespace
@@ -161,6 +162,7 @@ class Status(int):
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    importlib.import_module("numba.cuda")  # looks for the real bindings, once
     monkeypatch.setitem(sys.modules, "cuda.bindings", SimpleNamespace(driver=Driver()))
 
 
