@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastconv.cuda_device import cuda_info
+from fastconv.errors import DeviceError
+
 from .cases import Case, load, select, suite_names
-from .own import Fastconv
-from .peers import PEERS, installed_peers
+from .registry import PEERS, installed_peers, missing_modules, other_peers
 from .report import BEST, FUNCTIONAL, PACKED, build, print_report
 from .runner import BenchError, Options, Result
 from .runner import run as measure
@@ -24,7 +26,7 @@ _TABLE_WIDTH = 200
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the ``bench`` command."""
-    others = [name for name, peer in PEERS.items() if not issubclass(peer, Fastconv)]
+    others = dict.fromkeys(name for device in PEERS for name in other_peers(device))
     parser.add_argument(
         "suite",
         metavar="SUITE",
@@ -34,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--peers",
         metavar="LIST",
         help=f"comma-separated: {', '.join(others)}, or none (default: those installed)",
+    )
+    parser.add_argument(
+        "--device",
+        choices=list(PEERS),
+        default="cpu",
+        help="what to compute on (default: cpu); cuda takes the device's time, L2 flushed",
     )
     parser.add_argument(
         "--threads",
@@ -70,11 +78,17 @@ def run(args: argparse.Namespace) -> int:
     int
         0; 1 where fastconv's own result was wrong or failed on some row; 2 where an argument is
         wrong, a package is missing or the run could not be finished.
+
+    Raises
+    ------
+    DeviceError
+        Where a GPU is asked for and there is none, or CuPy is missing; no process was started.
     """
+    _require_device(args.device)
     try:
         cases = _cases(args)
         own = [PACKED, FUNCTIONAL, *([BEST] if args.best else [])]
-        libraries = [*own, *_peers(args.peers)]
+        libraries = [*own, *_peers(args.peers, args.device)]
         options = _options(args)
         _check_json(args.json)
         result = _with_progress(cases, libraries, options)
@@ -102,18 +116,32 @@ def _cases(args: argparse.Namespace) -> list[Case]:
     return chosen
 
 
-def _peers(text: str | None) -> list[str]:
+def _require_device(device: str) -> None:
+    """Raise where fastconv can not compute on a device here."""
+    if device == "cpu":
+        return
+    cuda_info()
+    if missing := missing_modules(PACKED, device):
+        raise DeviceError(
+            f"--device: {device} needs {', '.join(missing)}, which is not installed: "
+            "pip install 'fastconv[cuda13]' (or 'fastconv[cuda12]')"
+        )
+
+
+def _peers(text: str | None, device: str) -> list[str]:
     """Return the peers to run, checked: known, and installed."""
-    installed = installed_peers()
+    installed = installed_peers(device)
     if text is None:
         return installed
+    others = other_peers(device)
     names = [name.strip() for name in text.split(",") if name.strip() and name != "none"]
     for name in names:
-        if name not in PEERS or issubclass(PEERS[name], Fastconv):
-            others = [n for n, peer in PEERS.items() if not issubclass(peer, Fastconv)]
-            raise ValueError(f"--peers: got {name!r}, want some of {', '.join(others)}")
+        if name not in others:
+            raise ValueError(
+                f"--peers: got {name!r}, want some of {', '.join(others)} on the device {device}"
+            )
         if name not in installed:
-            need = ", ".join(PEERS[name].modules)
+            need = ", ".join(PEERS[device][name].modules)
             raise ValueError(f"--peers: {name} needs the module {need}, which is not installed")
     return list(dict.fromkeys(names))
 
@@ -126,8 +154,8 @@ def _options(args: argparse.Namespace) -> Options:
     if args.limit <= 0:
         raise ValueError(f"--limit: got {args.limit}, want more than 0")
     if args.quick:
-        return Options(threads, budget=0.08, rounds=1, limit=args.limit)
-    return Options(threads, limit=args.limit)
+        return Options(threads, 0.08, rounds=1, limit=args.limit, device=args.device)
+    return Options(threads, limit=args.limit, device=args.device)
 
 
 def _check_json(path: Path | None) -> None:

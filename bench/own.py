@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,7 +27,7 @@ class Fastconv(Peer):
     """The `Conv1d`/`Conv2d`/`Conv3d` objects: weights packed once."""
 
     name = "fastconv"
-    modules = ("fastconv",)
+    modules: ClassVar[tuple[str, ...]] = ("fastconv",)
     distribution = "fastconv"
 
     def __init__(self, threads: int) -> None:
@@ -95,10 +95,18 @@ class FastconvBest(Fastconv):
         for _ in range(_TRIAL_ROUNDS):
             for name, call in calls.items():
                 with fastconv.use_kernel(name):
-                    seconds[name] += _trial(call)
+                    seconds[name] += self._trial(call)
         self._fastest = min(able, key=lambda name: median(seconds[name]))
         self._forced.enter_context(fastconv.use_kernel(self._fastest))
         return calls[self._fastest]
+
+    def _trial(self, call: Call) -> list[float]:
+        """Return the seconds of some calls, at least two."""
+        times: list[float] = []
+        stop = time.perf_counter() + _TRIAL_SECONDS
+        while len(times) < 2 or time.perf_counter() < stop:
+            times.append(self.seconds(call))
+        return times
 
     def _prepare_with(self, name: str, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
         """Compile a kernel for the problem and pack its weight."""
@@ -112,16 +120,6 @@ class FastconvBest(Fastconv):
     def kernel(self, problem: ConvProblem) -> str | None:
         """Return the fastest kernel."""
         return self._fastest
-
-
-def _trial(call: Call) -> list[float]:
-    """Return the seconds of some calls, at least two."""
-    times: list[float] = []
-    while len(times) < 2 or sum(times) < _TRIAL_SECONDS:
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return times
 
 
 def _fastconv_arguments(problem: ConvProblem) -> dict[str, Any]:

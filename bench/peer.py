@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -44,6 +47,41 @@ class Peer:
     def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
         """Return the call to be timed, or raise `Refusal`."""
         raise NotImplementedError
+
+    def seconds(self, call: Call) -> float:
+        """Run the call once and return how long it took."""
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    def fastest(self, calls: Sequence[Call]) -> Call:
+        """Return the call that takes the least when each is run for the second time."""
+        for call in calls:
+            call()
+        return min(calls, key=self.seconds)
+
+    def peak(self, dtype: str) -> float:
+        """Return the multiply-add peak in FLOP/s: that of fastconv's own micro-kernel."""
+        from fastconv.device import measure_peak
+
+        return measure_peak(dtype, self.threads)
+
+    def machine(self) -> dict[str, Any]:
+        """Tell what the machine is, as fastconv sees it."""
+        from fastconv.device import cpu_info
+
+        info = cpu_info()
+        return {
+            "cpu": info.name,
+            "isa": info.isa,
+            "l1": info.l1,
+            "l2": info.l2,
+            "l3": info.l3,
+            "cores": os.cpu_count(),
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+        }
 
     def to_numpy(self, problem: ConvProblem, result: Any) -> np.ndarray:
         """Return the call's result as an array of shape ``problem.out_shape``."""

@@ -8,8 +8,6 @@ arithmetic, is a `Refusal` with its reason.
 
 from __future__ import annotations
 
-import importlib.util
-import time
 from collections.abc import Callable
 from math import prod
 from typing import Any, ClassVar
@@ -21,7 +19,7 @@ from fastconv.problem import ConvProblem
 from .own import Fastconv, FastconvBest, FastconvFunctional
 from .peer import Call, Peer, Refusal
 
-__all__ = ["PEERS", "installed_peers", "symmetric_padding"]
+__all__ = ["CPU_PEERS", "is_same", "refuse_all_but_filters", "symmetric_padding"]
 
 
 def symmetric_padding(problem: ConvProblem) -> tuple[int, ...] | None:
@@ -178,7 +176,7 @@ class OpenVino(Peer):
         return call
 
 
-def _refuse_all_but_filters(problem: ConvProblem, library: str) -> None:
+def refuse_all_but_filters(problem: ConvProblem, library: str) -> None:
     """Raise where a problem is not one kernel a channel, dense, with stride 1."""
     if problem.dtype not in ("float32", "float64"):
         raise Refusal(f"{library} is called on float32 and float64 only")
@@ -190,7 +188,7 @@ def _refuse_all_but_filters(problem: ConvProblem, library: str) -> None:
         raise Refusal(f"{library} filters without dilation only")
 
 
-def _is_same(problem: ConvProblem) -> bool:
+def is_same(problem: ConvProblem) -> bool:
     """Tell whether kernels are odd and pads keep the size, the same at both sides."""
     sides = zip(problem.padding, problem.kernel_size, strict=True)
     return all(low == high and 2 * low == k - 1 for (low, high), k in sides)
@@ -207,7 +205,7 @@ class SciPy(Peer):
 
     def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
         """Try each function once and return the fastest."""
-        _refuse_all_but_filters(problem, "SciPy")
+        refuse_all_but_filters(problem, "SciPy")
         from scipy import fft, signal
 
         axes = tuple(range(2, 2 + problem.ndim))
@@ -222,9 +220,9 @@ class SciPy(Peer):
             return call
 
         calls = [transform(signal.oaconvolve), transform(signal.fftconvolve)]
-        if _is_same(problem) and prod(problem.kernel_size) <= self.direct_taps:
+        if is_same(problem) and prod(problem.kernel_size) <= self.direct_taps:
             calls.append(self._correlate(x, w))
-        return min(calls, key=_seconds)
+        return self.fastest(calls)
 
     @staticmethod
     def _correlate(x: np.ndarray, w: np.ndarray) -> Call:
@@ -237,13 +235,6 @@ class SciPy(Peer):
             return out
 
         return call
-
-
-def _seconds(call: Call) -> float:
-    call()
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 class OpenCV(Peer):
@@ -269,10 +260,10 @@ class OpenCV(Peer):
         """Return one filter2D a plane into a new output."""
         import cv2
 
-        _refuse_all_but_filters(problem, "OpenCV")
+        refuse_all_but_filters(problem, "OpenCV")
         if problem.ndim != 2:
             raise Refusal("OpenCV filters 2-D images only")
-        if not _is_same(problem):
+        if not is_same(problem):
             raise Refusal("OpenCV's filter2D is called on odd kernels with 'same' padding only")
         depth = cv2.CV_32F if problem.dtype == "float32" else cv2.CV_64F
         image = np.ascontiguousarray(x)
@@ -289,7 +280,7 @@ class OpenCV(Peer):
 
 
 #: Every column of the table by its name, fastconv's own first.
-PEERS: dict[str, type[Peer]] = {
+CPU_PEERS: dict[str, type[Peer]] = {
     peer.name: peer
     for peer in (
         Fastconv,
@@ -303,13 +294,3 @@ PEERS: dict[str, type[Peer]] = {
         OpenCV,
     )
 }
-
-
-def installed_peers() -> list[str]:
-    """Return the names of the other libraries that this environment holds."""
-    return [
-        name
-        for name, peer in PEERS.items()
-        if not issubclass(peer, Fastconv)
-        and all(importlib.util.find_spec(module) for module in peer.modules)
-    ]

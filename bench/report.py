@@ -182,13 +182,24 @@ def _notes(rows: Iterable[dict[str, Any]]) -> list[str]:
     return notes
 
 
-def _summary(report: dict[str, Any]) -> list[str]:
-    machine = report["machine"]
+def _machine_line(machine: dict[str, Any]) -> str:
     peaks = ", ".join(f"{dtype} {peak:.0f}" for dtype, peak in machine["peak_gflops"].items())
-    lines = [
+    if "gpu" in machine:
+        major, minor = machine["compute_capability"]
+        return (
+            f"{machine['gpu']}, sm_{major}{minor}, {machine['multiprocessors']} multiprocessors; "
+            f"the device's time by events, L2 flushed before each call; nominal multiply-add peak: "
+            f"{peaks} GFLOP/s"
+        )
+    return (
         f"{machine.get('cpu', 'unknown CPU')}, {machine.get('isa', '')}, {machine['threads']} "
         f"threads; multiply-add peak measured in this run: {peaks} GFLOP/s"
-    ]
+    )
+
+
+def _summary(report: dict[str, Any]) -> list[str]:
+    machine = report["machine"]
+    lines = [_machine_line(machine)]
     if report["geomean_speedup"] is not None:
         worst = next(r for r in report["rows"] if r["problem"] == report["min_speedup_problem"])
         lines.append(

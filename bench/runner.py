@@ -61,12 +61,15 @@ class Options:
     limit : float
         Seconds that setting a case up or one round of timing may take; what takes longer gets a
         reason instead of a figure.
+    device : {"cpu", "cuda"}
+        What the libraries compute on.
     """
 
     threads: int
     budget: float = 0.45
     rounds: int = 3
     limit: float = 20.0
+    device: str = "cpu"
 
 
 @dataclass(slots=True)
@@ -114,13 +117,15 @@ class WorkerProcess:
         Threads that it may use.
     log : file
         Where its standard error goes.
+    device : {"cpu", "cuda"}
+        What it computes on.
     """
 
-    def __init__(self, name: str, threads: int, log: IO[bytes]) -> None:
+    def __init__(self, name: str, threads: int, log: IO[bytes], device: str = "cpu") -> None:
         self.name = name
         environment = os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fastconv.bench.worker", name, str(threads)],
+            [sys.executable, "-m", "fastconv.bench.worker", name, str(threads), device],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -192,8 +197,8 @@ class WorkerProcess:
 class _Pool:
     """The workers of a run; one that died or hung is made anew when next needed."""
 
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
+    def __init__(self, options: Options) -> None:
+        self._options = options
         self._folder = tempfile.TemporaryDirectory(prefix="fastconv-bench-")
         self.folder = Path(self._folder.name)
         self._log = (self.folder / "workers.log").open("w+b")
@@ -212,7 +217,7 @@ class _Pool:
 
     def _start(self, name: str) -> WorkerProcess:
         try:
-            worker = WorkerProcess(name, self.threads, self._log)
+            worker = WorkerProcess(name, self._options.threads, self._log, self._options.device)
         except (TimeoutError, BenchError) as error:
             raise BenchError(f"{name} does not start: {error}\n{self._tail()}") from error
         self.versions[name] = worker.version
@@ -250,10 +255,10 @@ def run(
     cases : sequence of Case
         The rows.
     libraries : iterable of str
-        Keys of `fastconv.bench.peers.PEERS`; "fastconv" must be among them, as its process also
-        measures the multiply-add peak.
+        Columns of `fastconv.bench.registry.PEERS`; "fastconv" must be among them, as its process
+        also tells the multiply-add peak.
     options : Options
-        Threads and budgets.
+        Threads, budgets and the device.
     progress : callable
         Called with what is being done and the number of cases done.
 
@@ -268,7 +273,7 @@ def run(
         Where a library's process does not start or the peak cannot be measured.
     """
     names = list(libraries)
-    with _Pool(options.threads) as pool:
+    with _Pool(options) as pool:
         peaks: dict[str, float] = {}
         rows = []
         for index, case in enumerate(cases):

@@ -1,4 +1,4 @@
-"""One library in a process of its own: ``python -m fastconv.bench.worker NAME THREADS``.
+"""One library in a process of its own: ``python -m fastconv.bench.worker NAME THREADS DEVICE``.
 
 Commands come as JSON lines on standard input, and each gets one JSON line back on what was
 standard output; whatever a library prints goes to standard error. The process named
@@ -21,7 +21,7 @@ import numpy as np
 from . import truth
 from .cases import parse_case
 from .peer import Call, Peer, Refusal
-from .peers import PEERS
+from .registry import PEERS
 
 __all__ = ["REFERENCE", "Worker", "answer", "main", "measure"]
 
@@ -66,60 +66,50 @@ class Worker:
 
     def time(self, budget: float) -> dict[str, Any]:
         """Time the case for about `budget` seconds; return the seconds of each call."""
-        assert self.call is not None
-        return {"times": measure(self.call, budget)}
+        assert self.peer is not None and self.call is not None
+        peer, call = self.peer, self.call
+        return {"times": measure(lambda: peer.seconds(call), budget)}
 
     def peak(self, dtype: str) -> dict[str, Any]:
-        """Measure the multiply-add peak with fastconv's own micro-kernel."""
+        """Tell the multiply-add peak of what the library computes on."""
         assert self.peer is not None
-        from fastconv.device import measure_peak
-
-        return {"flops": measure_peak(dtype, self.peer.threads)}
+        return {"flops": self.peer.peak(dtype)}
 
     def machine(self) -> dict[str, Any]:
-        """Tell what the machine is, as fastconv sees it."""
-        import platform
-
-        from fastconv.device import cpu_info
-
-        info = cpu_info()
-        return {
-            "cpu": info.name,
-            "isa": info.isa,
-            "l1": info.l1,
-            "l2": info.l2,
-            "l3": info.l3,
-            "cores": os.cpu_count(),
-            "platform": platform.platform(),
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-        }
+        """Tell what the machine is."""
+        assert self.peer is not None
+        return self.peer.machine()
 
 
-def measure(call: Call, budget: float) -> list[float]:
+def measure(take: Callable[[], float], budget: float) -> list[float]:
     """Return the seconds of each call over about `budget` seconds.
 
     The process was stopped until now, so caches and threads are warmed first. A slow call needs
     no warming and is taken once; one that fits the budget, at least three times.
+
+    Parameters
+    ----------
+    take : callable
+        Makes a call and returns its seconds.
+    budget : float
+        Seconds to measure for.
     """
     gc.disable()
     try:
-        warm = _repeat(call, min(_WARM_SECONDS, budget), 1)
+        warm = _repeat(take, min(_WARM_SECONDS, budget), 1)
         if len(warm) == 1 and warm[0] > _SLOW_SECONDS:
             return warm
-        return _repeat(call, budget, 3 if warm[-1] < budget else 1)
+        return _repeat(take, budget, 3 if warm[-1] < budget else 1)
     finally:
         gc.enable()
 
 
-def _repeat(call: Call, seconds: float, least: int) -> list[float]:
+def _repeat(take: Callable[[], float], seconds: float, least: int) -> list[float]:
     clock = time.perf_counter
     times: list[float] = []
     start = clock()
     while len(times) < least or clock() - start < seconds:
-        before = clock()
-        call()
-        times.append(clock() - before)
+        times.append(take())
     return times
 
 
@@ -152,12 +142,12 @@ def _private_output() -> TextIO:
     return channel
 
 
-def main(name: str, threads: int) -> None:
+def main(name: str, threads: int, device: str) -> None:
     """Answer commands until standard input ends."""
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner ends its workers itself
     channel = _private_output()
-    peer = None if name == REFERENCE else PEERS[name](threads)
+    peer = None if name == REFERENCE else PEERS[device][name](threads)
     ready = {"version": peer.version() if peer else np.__version__}
     channel.write(json.dumps(ready) + "\n")
     channel.flush()
@@ -168,4 +158,4 @@ def main(name: str, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

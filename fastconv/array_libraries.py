@@ -59,6 +59,10 @@ class _CuPy:
         with self.on_device(device):
             return self._module().empty(shape, dtype)
 
+    def from_host(self, values: NDArray[Any], device: int) -> Any:
+        with self.on_device(device):
+            return self._module().asarray(values)
+
     def copy(self, owner: Any) -> Any:
         with self.on_device(owner.device.id):
             return owner.copy(order="C")
@@ -130,6 +134,9 @@ class _PyTorch:
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int) -> Any:
         torch = self._module()
         return torch.empty(shape, dtype=getattr(torch, dtype.name), device=f"cuda:{device}")
+
+    def from_host(self, values: NDArray[Any], device: int) -> Any:
+        return self._module().from_numpy(values).to(f"cuda:{device}")
 
     def copy(self, owner: Any) -> Any:
         return owner.detach().clone(memory_format=self._module().contiguous_format)
@@ -207,6 +214,9 @@ class _Emulated:
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int) -> Any:
         return EmulatedArray(np.empty(shape, dtype))
+
+    def from_host(self, values: NDArray[Any], device: int) -> Any:
+        return EmulatedArray(values)
 
     def copy(self, owner: Any) -> Any:
         return EmulatedArray(np.array(owner.memory, order="C"))

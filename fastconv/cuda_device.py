@@ -16,7 +16,17 @@ from typing import Any
 from .errors import DeviceError
 from .spec import CudaInfo
 
-__all__ = ["MODELS", "cuda_info", "current_device", "device_in_force", "require_cuda", "use_device"]
+__all__ = [
+    "EMULATED",
+    "MODELS",
+    "check_stream",
+    "cuda_info",
+    "current_device",
+    "describe_device",
+    "device_in_force",
+    "require_cuda",
+    "use_device",
+]
 
 #: Least compute capability that the kernels are written and compiled for.
 _LEAST_CAPABILITY = (7, 5)
@@ -27,6 +37,8 @@ _LATER_CORES = 128
 
 #: Ordinal of the device that is emulated on the CPU.
 EMULATED = -1
+#: Handles of the default streams, which belong to whichever context is current.
+_DEFAULT_STREAMS = (0, 1, 2)
 
 
 def _model(
@@ -90,7 +102,62 @@ def require_cuda() -> Any:
         ) from error
     if count == 0:
         raise DeviceError("cuda: got a driver but no GPU, want one; nvidia-smi lists them")
+    _check_driver(cuda)
     return cuda
+
+
+def _check_driver(cuda: Any) -> None:
+    """Raise where the driver can not load what the installed packages compile."""
+    driver = cuda.cudadrv.driver.driver.get_version()
+    try:
+        packages = cuda.cudadrv.runtime.get_version()
+    except Exception as error:  # of the bindings, which differ by version
+        raise DeviceError(
+            f"cuda: got no NVRTC ({_one_line(error)}), want NVIDIA's packages for this driver: "
+            f"pip install 'fastconv[cuda{driver[0]}]'"
+        ) from error
+    # Machine code runs on every driver of its own major version and on later ones.
+    if driver[0] < packages[0]:
+        raise DeviceError(
+            f"cuda: got a driver of CUDA {driver[0]}.{driver[1]}, too old for the installed "
+            f"packages of CUDA {packages[0]}.{packages[1]}; want a newer driver, or the packages "
+            "of CUDA 12 for a driver of CUDA 12: pip install 'fastconv[cuda12]'"
+        )
+
+
+def check_stream(handle: int, device: int) -> None:
+    """Raise where a stream does not belong to the context that is current.
+
+    Parameters
+    ----------
+    handle : int
+        The driver's handle; the default streams pass.
+    device : int
+        The device whose context is current, for the error.
+
+    Raises
+    ------
+    DeviceError
+        Where the stream is of another context, or no stream at all.
+    """
+    if handle in _DEFAULT_STREAMS:
+        return
+    from cuda.bindings import driver
+
+    status, context = driver.cuStreamGetCtx(handle)
+    if int(status):
+        raise DeviceError(
+            f"stream: got the handle {handle:#x}, which the driver does not know ({status.name}); "
+            "want a stream that is still alive"
+        )
+    current = int(driver.cuCtxGetCurrent()[1])
+    # A thread that has not used the device has no context yet: the launch binds the primary one.
+    if current and int(context) != current:
+        raise DeviceError(
+            f"stream: got one of another CUDA context, want one of device {device}'s primary "
+            "context, where the arrays are: make it by cupy.cuda.Stream() or torch.cuda.Stream() "
+            "while that device is the current one"
+        )
 
 
 def _one_line(error: BaseException) -> str:
@@ -146,14 +213,30 @@ def use_device(ordinal: int, info: CudaInfo | None = None) -> Iterator[CudaInfo]
     ordinal : int
         Number of the device, or `EMULATED`.
     info : CudaInfo, optional
-        Its description, say one of `MODELS`; the device itself is asked by default.
+        Its description, say one of `MODELS`; by default that in force for this device, else the
+        device itself is asked.
     """
-    described = info or (MODELS["A100"] if ordinal == EMULATED else cuda_info(ordinal))
+    described = info or describe_device(ordinal)
     token = _device.set((ordinal, described))
     try:
         yield described
     finally:
         _device.reset(token)
+
+
+def describe_device(ordinal: int) -> CudaInfo:
+    """Return what a device is: as `use_device` says for it, an A100 if emulated, else as it says.
+
+    Examples
+    --------
+    >>> with use_device(EMULATED, MODELS["T4"]):
+    ...     describe_device(EMULATED).name
+    'T4'
+    """
+    found = _device.get()
+    if found is not None and found[0] == ordinal:
+        return found[1]
+    return MODELS["A100"] if ordinal == EMULATED else cuda_info(ordinal)
 
 
 def device_in_force() -> tuple[int, str] | None:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .config import config
-from .cuda_device import use_device
+from .cuda_device import check_stream, describe_device, use_device
+from .spec import CudaInfo
 
 __all__ = ["DeviceArray", "Library"]
 
@@ -33,6 +35,9 @@ class Library(Protocol):
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int) -> Any:
         """Return an uninitialised array of this library in row-major order."""
+
+    def from_host(self, values: NDArray[Any], device: int) -> Any:
+        """Return an array of this library with the values of one in the host's memory."""
 
     def copy(self, owner: Any) -> Any:
         """Return a row-major copy of an array."""
@@ -136,6 +141,15 @@ class DeviceArray:
             self.library.fill(made, math.nan)
         return self.library.view("workspace", made)
 
+    def from_host(self, values: NDArray[Any]) -> DeviceArray:
+        """Return an array beside this one with values from the host's memory.
+
+        It waits until they are there, so that calls on any stream may read them.
+        """
+        made = self.library.view("table", self.library.from_host(values, self.device))
+        self.synchronize()
+        return made
+
     def new_output(self, shape: tuple[int, ...], layout: str) -> DeviceArray:
         """Return an uninitialised ``(N, C, *spatial)`` array in the memory order of `layout`."""
         if layout != "channels_last":
@@ -166,9 +180,16 @@ class DeviceArray:
         with self.library.on_device(self.device), use_device(self.device):
             yield
 
+    @property
+    def info(self) -> CudaInfo:
+        """What the array's device is."""
+        return describe_device(self.device)
+
     def stream(self) -> int:
-        """Return the handle of the stream that work on this array goes to."""
-        return self.library.stream(self.device)
+        """Return the handle of the stream that work on this array goes to, checked."""
+        handle = self.library.stream(self.device)
+        check_stream(handle, self.device)
+        return handle
 
     def synchronize(self) -> None:
         """Wait for the work that was started on that stream."""

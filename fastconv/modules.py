@@ -42,6 +42,12 @@ def _fixed(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _finish(array: Array | None) -> None:
+    """Wait for what an object keeps: its calls may come on any stream of the device."""
+    if isinstance(array, DeviceArray):
+        array.synchronize()
+
+
 class _Conv:
     """What the three ranks share."""
 
@@ -77,6 +83,7 @@ class _Conv:
         # Private copies: what is packed later must be what was given.
         self._weight = private_copy(weight)
         self._bias = None if bias is None else private_copy(bias)
+        _finish(self._weight)
         self.activation = activation
         self.tune = tune
         self._geometry = (_fixed(stride), _fixed(padding), _fixed(dilation), _fixed(groups))
@@ -141,7 +148,9 @@ class _Conv:
             return None
         packed = self._packed.get(call.plan.packing)
         if packed is None:
-            packed = self._packed[call.plan.packing] = call.pack(self._weight)
+            packed = call.pack(self._weight)
+            _finish(packed)
+            self._packed[call.plan.packing] = packed
         return packed
 
     def __call__(

@@ -309,6 +309,6 @@ def test_command_names_the_bad_argument(
 def test_command_says_which_package_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "installed_peers", list)
+    monkeypatch.setattr(command, "installed_peers", lambda device: [])
     assert command.run(arguments("core", "--peers", "openvino")) == 2
     assert "openvino, onnx" in capsys.readouterr().err

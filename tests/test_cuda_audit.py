@@ -32,6 +32,7 @@ def test_main_tiles_keep_to_their_bars(name: str, arch: str) -> None:
     found = audit.audit_kernel(kernel, bars, arch)
     assert found.faults == ()
     assert found.cubin.registers <= 255 and found.blocks >= 1
+    assert found.cubin.shared == kernel.shared
     if "float32" in name:
         assert found.loads["LDS.128"] >= 16
 

@@ -65,6 +65,7 @@ def gemm_kernel(config: Config) -> Kernel:
         signature(config.storage, "sctsssc", 5),
         config.tile.threads,
         config.tile.blocks,
+        config.tile.shared_bytes(8 if config.storage == "float64" else 4),
     )
 
 

@@ -4,8 +4,9 @@ A kernel sees every array as a flat run of elements from the lowest address that
 first element lies and how far apart others are is told by scalars (see `geometry`). Halves are seen
 as uint16.
 
-An array of a device has a pointer, shape, strides in bytes and dtype, says the stream to launch on,
-and makes workspaces where it lives (`fastconv.device_arrays`).
+An array of a device has a pointer, shape, strides in bytes and dtype, says the stream to launch on
+and what its device is, and makes workspaces where it lives (`fastconv.device_arrays`). What the
+device can not take is an error before anything is launched.
 """
 
 from __future__ import annotations
@@ -20,10 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.config import config
+from fastconv.errors import DeviceError
 
+from .blocking import MOST_BLOCKS
 from .geometry import span, start_offset
 
 __all__ = ["Kernel", "empty", "emulated", "flat", "launch", "upload"]
+
+#: What the hardware takes along the axes of a grid.
+_MOST_BLOCKS = (2**31 - 1, MOST_BLOCKS, MOST_BLOCKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,8 @@ class Kernel:
         Its signature.
     threads, blocks : int
         Threads of a block, and blocks that must fit a multiprocessor at once: a bound on registers.
+    shared : int
+        Bytes of shared memory that a block takes.
     """
 
     name: str
@@ -48,6 +56,7 @@ class Kernel:
     arguments: tuple[Any, ...]
     threads: int
     blocks: int
+    shared: int = 0
 
     @property
     def launch_bounds(self) -> tuple[int, int]:
@@ -118,11 +127,7 @@ def empty(like: Any, count: int, dtype: Any) -> Any:
 
 def upload(like: Any, table: NDArray[np.uint32]) -> Any:
     """Return a table where `like` lives, as kernels read it."""
-    if _is_host(like):
-        return table
-    from numba import cuda
-
-    return cuda.to_device(table)
+    return flat(table if isinstance(like, np.ndarray) else like.from_host(table))
 
 
 @functools.cache
@@ -132,12 +137,45 @@ def _dispatcher(kernel: Kernel) -> Any:
     return cuda.jit(kernel.function, launch_bounds=kernel.launch_bounds)
 
 
+def _stream(handle: int) -> Any:
+    """Return a stream's handle as a launch takes it: Numba refuses numbers other than zero."""
+    if handle == 0:
+        return 0
+    from numba import cuda
+
+    return cuda.external_stream(handle)
+
+
 @functools.cache
 def emulated(kernel: Kernel) -> Any:
     """Return the kernel for the emulator; one that was compiled once is kept."""
     from .emulator import EmulatedKernel
 
     return EmulatedKernel(kernel.function)
+
+
+def _check_launch(
+    kernel: Kernel, grid: tuple[int, int, int], like: Any, arguments: tuple[Any, ...]
+) -> None:
+    """Raise where a device can not run a kernel over a grid, or not on these arrays."""
+    for axis, count, most in zip("xyz", grid, _MOST_BLOCKS, strict=True):
+        if count > most:
+            raise DeviceError(
+                f"{kernel.name}: got {count} blocks along the grid's {axis}, want at most {most}; "
+                "split the batch or the channels over several calls"
+            )
+    if kernel.shared > like.info.shared_block:
+        raise DeviceError(
+            f"{kernel.name}: needs {kernel.shared} bytes of shared memory a block, and "
+            f"{like.info.name} has {like.info.shared_block}; want another kernel: explain() lists "
+            "them, use_kernel() takes one"
+        )
+    for run in arguments:
+        if isinstance(run, _DeviceRun) and run.owner.device != like.device:
+            raise DeviceError(
+                f"{kernel.name}: got an array on cuda:{run.owner.device}, want all on "
+                f"cuda:{like.device}; copy it there first"
+            )
 
 
 def launch(
@@ -155,9 +193,16 @@ def launch(
         Where it runs: in the emulator for a NumPy array.
     arguments : tuple
         Flat arrays and scalars.
+
+    Raises
+    ------
+    DeviceError
+        Where the device can not take the launch; nothing has been written then.
     """
+    if not isinstance(like, np.ndarray):
+        _check_launch(kernel, grid, like, arguments)
     block = (kernel.threads, 1, 1)
     if _is_host(like):
         emulated(kernel).launch(grid, block, arguments)
     else:
-        _dispatcher(kernel)[grid, block, like.stream()](*arguments)
+        _dispatcher(kernel)[grid, block, _stream(like.stream())](*arguments)

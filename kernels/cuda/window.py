@@ -31,23 +31,30 @@ from .blocking import WINDOW_THREADS
 from .launch import Kernel, launch
 from .plan import Panels, StepPlan, blocks_of, signature
 from .steps import channels_inner
-from .window_source import depthwise_function, direct_function
+from .window_source import CHUNK, depthwise_function, direct_function
 
 __all__ = ["depthwise_kernel", "direct_kernel", "plan_depthwise", "plan_direct"]
+
+
+def _shared(storage: str) -> int:
+    """Return the bytes of shared memory of a block: a part of the weights."""
+    return CHUNK * (8 if storage == "float64" else 4)
 
 
 @functools.cache
 def direct_kernel(storage: str, width: int, words: int) -> Kernel:
     """Return the kernel of `width` output channels a thread."""
     name, function = f"direct {storage} {width} w{words}", direct_function(storage, width, words)
-    return Kernel(name, function, signature(storage, "sctsss", 1), WINDOW_THREADS, 8)
+    arrays = signature(storage, "sctsss", 1)
+    return Kernel(name, function, arrays, WINDOW_THREADS, 8, _shared(storage))
 
 
 @functools.cache
 def depthwise_kernel(storage: str, words: int) -> Kernel:
     """Return the kernel of one input channel a group."""
     name, function = f"depthwise {storage} w{words}", depthwise_function(storage, words)
-    return Kernel(name, function, signature(storage, "sctsss", 4), WINDOW_THREADS, 8)
+    arrays = signature(storage, "sctsss", 4)
+    return Kernel(name, function, arrays, WINDOW_THREADS, 8, _shared(storage))
 
 
 @dataclass(frozen=True, eq=False)
