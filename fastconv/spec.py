@@ -196,7 +196,7 @@ def copy_cost(problem: ConvProblem, device: DeviceInfo | CudaInfo) -> float:
     moved = math.prod(problem.weight_shape) * (problem.itemsize + problem.compute_itemsize)
     if isinstance(device, CudaInfo):
         return moved / device.bandwidth + 4e-6
-    return moved / (20e9 * device.threads) + 1e-6
+    return moved / (20e9 * device.threads) + 3e-6
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,8 +143,9 @@ _L3_BANDWIDTH, _MEMORY_BANDWIDTH = 110e9, 45e9
 #: many places in turn: first layers of 24 to 64 took 1.15 to 1.8 times the cycles counted. With a
 #: kernel's depth there is more arithmetic for each place, and the count is right.
 _FEW_OUTPUTS, _REREAD = 16, 1.3
-#: Seconds that a call of a window kernel takes beside its arithmetic.
-_WINDOW_CALL = 8e-6
+#: Seconds that a call of a window kernel takes beside its arithmetic: on an 8x8 image 3
+#: microseconds in all, and up to 5 more where the arithmetic is as long.
+_WINDOW_CALL, _WINDOW_START = 3e-6, 5e-6
 
 
 def _vector_seconds(cycles: float, device: DeviceInfo) -> float:
@@ -180,7 +181,8 @@ def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
         memory = traffic / _L3_BANDWIDTH if traffic > device.l2 * device.threads else 0.0
     seconds = max(_vector_seconds(cycles * problem.batch, device), memory)
     many = problem.out_channels // problem.groups > _FEW_OUTPUTS and problem.ndim < 3
-    return seconds * (_REREAD if many else 1.0) + _WINDOW_CALL
+    seconds *= _REREAD if many else 1.0
+    return seconds + _WINDOW_CALL + min(_WINDOW_START, seconds)
 
 
 def _depthwise_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
