@@ -264,6 +264,14 @@ def test_huge_numbers_do_not_overflow() -> None:
         fastconv.conv2d(x, array(1, 1, 2, 2), dilation=huge)
 
 
+@pytest.mark.parametrize("kernel", ["cpu.direct", "cpu.depthwise", "cpu.im2col_gemm"])
+def test_samples_that_a_stride_passes_over_take_no_memory(kernel: str) -> None:
+    x, weight = array(1, 1, 4, 9), array(1, 1, 3, 5)
+    with fastconv.use_kernel(kernel):
+        result = fastconv.conv2d(x, weight, stride=1 << 40)
+    np.testing.assert_array_equal(result, [[[[15.0]]]])
+
+
 def float_mode() -> int:
     """This thread's floating-point control word, without x86's flags: NumPy clears those."""
     mode = read_float_mode()

@@ -6,7 +6,7 @@ that they run as tiles, whose loops want no masks::
 
     task = some images and groups x output depth x band of rows
       copy_band: the input rows under the band, padded         compute precision, in L2 or L1
-        row = one run a phase of the horizontal stride          so that every tap is contiguous
+        row = one run a phase of the stride that a tap meets    so that every tap is contiguous
       for strip of columns                                      strips.py
         for output channel of the group, row
       residual, other activations, dtypes, strides              finish.py, where there are any
@@ -54,7 +54,7 @@ def _make_copy_band(lanes: int, storage: int, compute: int) -> Any:
 
     @numba.njit
     def copy_row(g: Any, source: int, target: int) -> None:
-        for phase in range(g.sw):
+        for phase in range(g.phases):
             first = phase - g.pw  # input column of the phase's element 0
             low = max(-(first // g.sw), 0)
             high = max((g.iw - 1 - first) // g.sw + 1, low)
@@ -158,7 +158,8 @@ def _layout(problem: ConvProblem, device: DeviceInfo) -> tuple[Cut, dict[str, in
     across = start + (nv - 1) * way.lanes + tail
     reach = across + (kw - 1) * dw // sw + 1
     phase_length = -(-reach // way.lanes) * way.lanes
-    row_bytes = sw * phase_length * size
+    phases = min(sw, (kw - 1) * dw + 1)  # a stride beyond the kernel passes over the others
+    row_bytes = phases * phase_length * size
     unit = dh if kh > 1 else 1
     depths = math.prod(problem.kernel_size[:-2])
     planes = problem.in_channels // problem.groups * depths
@@ -195,6 +196,7 @@ def _layout(problem: ConvProblem, device: DeviceInfo) -> tuple[Cut, dict[str, in
         "bands": bands,
         # Taking a task costs about 0.1 microseconds: small maps share one.
         "items": max(1, tasks * bands // (TASKS * device.threads)),
+        "phases": phases,
         "phase_length": phase_length,
         "sums_at": -(-planes * plane_bytes // 64) * 64,
     }

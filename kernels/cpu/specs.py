@@ -185,26 +185,14 @@ def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     return seconds + _WINDOW_CALL + min(_WINDOW_START, seconds)
 
 
-#: Longest stride for which padded rows are thought to be worth their memory.
-_MOST_STRIDE = 1 << 16
-
-
-def _stride_reasons(problem: ConvProblem) -> list[str]:
-    if max(problem.stride) <= _MOST_STRIDE:
-        return []
-    return [f"pads rows to whole strides; one of {max(problem.stride)} is over {_MOST_STRIDE}"]
-
-
 def _depthwise_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     if not problem.is_depthwise:
         channels = problem.in_channels // problem.groups
         return [f"wants one input channel a group; this has {channels}"]
-    return _stride_reasons(problem)
+    return []
 
 
 def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
-    if sentences := _stride_reasons(problem):
-        return sentences
     planes = problem.in_channels // problem.groups * math.prod(problem.kernel_size[:-2])
     if planes > _MOST_PLANES:
         return [

@@ -67,7 +67,8 @@ FIELDS = (
     "period",  # vectors after which interleaved channels repeat, 0 where there is one channel
     "channels",  # that are interleaved
     "together",  # groups that a strip goes through before the next strip does
-    "phase_length",  # of a copy: elements of one phase of a row; then places in the workspace
+    "phases",  # of a copy: phases of a row, elements of one; then places in the workspace
+    "phase_length",
     "worker_bytes",
     "sums_at",
     "scratch_at",
