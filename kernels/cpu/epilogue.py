@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .geometry import ACTIVATION_CODES
+from ..axes import ACTIVATION_CODES
 from .vectors import (
     FLOAT,
     I32,

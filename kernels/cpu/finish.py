@@ -16,8 +16,9 @@ import numpy as np
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
+from ..axes import ACTIVATION_CODES
 from .epilogue import activate
-from .geometry import ACTIVATION_CODES, LAST_CLAMP
+from .geometry import LAST_CLAMP
 from .pack import SEGMENT_WORDS
 from .simd import (
     add,

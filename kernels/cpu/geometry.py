@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -21,21 +20,10 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
-__all__ = ["ACTIVATION_CODES", "as_record", "make_record", "record_type"]
+from ..axes import ACTIVATION_CODES, name_axes, name_problem_axes
 
-#: Codes of the activations in machine code; `epilogue` applies them.
-ACTIVATION_CODES = {
-    None: 0,
-    "relu": 1,
-    "relu6": 2,
-    "leaky_relu": 3,
-    "elu": 4,
-    "silu": 5,
-    "sigmoid": 6,
-    "tanh": 7,
-    "hardswish": 8,
-    "gelu": 9,
-}
+__all__ = ["LAST_CLAMP", "as_record", "make_record", "record_type"]
+
 #: The codes up to this one are a clamp to [low, high].
 LAST_CLAMP = ACTIVATION_CODES["relu6"]
 _CLAMPS = {None: (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
@@ -59,11 +47,6 @@ def record_type(extra: tuple[str, ...] = ()) -> np.dtype[Any]:
     return np.dtype(fields + [(name, np.float64) for name in _REALS])
 
 
-def _padded(values: Sequence[int], fill: int) -> list[int]:
-    """Return one value for each of depth, height and width."""
-    return [fill] * (3 - len(values)) + list(values)
-
-
 def make_record(
     problem: ConvProblem, binding: Binding, extra: dict[str, int] | None = None
 ) -> NDArray[Any]:
@@ -74,22 +57,15 @@ def make_record(
     values["n"], values["groups"] = problem.batch, problem.groups
     values["c"] = problem.in_channels // problem.groups
     values["k"] = problem.out_channels // problem.groups
-    axes: dict[str, tuple[Sequence[int], int]] = {
-        "i": (problem.in_size, 1),
-        "o": (problem.out_size, 1),
-        "k": (problem.kernel_size, 1),
-        "s": (problem.stride, 1),
-        "p": ([low for low, _ in problem.padding], 0),
-        "d": (problem.dilation, 1),
-        "x": (binding.x_strides[2:], 0),
-        "y": (binding.out_strides[2:], 0),
-        "r": ((binding.residual_strides or ())[2:], 0),
-        "w": (binding.weight_strides[2:], 0),
+    values |= name_problem_axes(problem)
+    strides = {
+        "x": binding.x_strides,
+        "y": binding.out_strides,
+        "r": binding.residual_strides or (),
+        "w": binding.weight_strides,
     }
-    for letter, (sizes, fill) in axes.items():
-        values.update(
-            zip((f"{letter}d", f"{letter}h", f"{letter}w"), _padded(sizes, fill), strict=True)
-        )
+    for letter, steps in strides.items():
+        values |= name_axes(letter, steps[2:], 0)
     values["xn"], values["xc"] = binding.x_strides[:2]
     values["yn"], values["yc"] = binding.out_strides[:2]
     values["wk"], values["wc"] = binding.weight_strides[:2]

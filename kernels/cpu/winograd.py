@@ -51,9 +51,10 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
+from ..axes import ACTIVATION_CODES
 from .finish import finish_fields
 from .gemm import tile_address
-from .geometry import ACTIVATION_CODES, LAST_CLAMP, make_record
+from .geometry import LAST_CLAMP, make_record
 from .isa import Tile, gemm_tile
 from .pack import SEGMENT_WORDS
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers

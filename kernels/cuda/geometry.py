@@ -17,8 +17,9 @@ import numpy as np
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
+from ..axes import ACTIVATION_CODES, name_axes, name_problem_axes
+
 __all__ = [
-    "ACTIVATION_CODES",
     "GEOMETRY",
     "MOST_ELEMENTS",
     "Scalar",
@@ -29,19 +30,6 @@ __all__ = [
 
 Scalar = np.uint32 | np.float32 | np.float64
 
-#: Codes of the activations in machine code.
-ACTIVATION_CODES = {
-    None: 0,
-    "relu": 1,
-    "relu6": 2,
-    "leaky_relu": 3,
-    "elu": 4,
-    "silu": 5,
-    "sigmoid": 6,
-    "tanh": 7,
-    "hardswish": 8,
-    "gelu": 9,
-}
 #: Elements that 32-bit offsets reach.
 MOST_ELEMENTS = 2**32 - 1
 
@@ -68,10 +56,6 @@ def span(shape: Sequence[int], strides: Sequence[int]) -> int:
     return 1 + sum((size - 1) * abs(step) for size, step in zip(shape, strides, strict=True))
 
 
-def _axes(values: Sequence[int], fill: int) -> list[int]:
-    return [fill] * (3 - len(values)) + list(values)
-
-
 def element_strides(strides: Sequence[int], itemsize: int) -> tuple[int, ...]:
     """Return strides in elements; those that end within one are refused."""
     if any(step % itemsize for step in strides):
@@ -91,14 +75,7 @@ def make_geometry(problem: ConvProblem, binding: Binding, has_bias: bool) -> tup
         "has_residual": int(binding.residual_strides is not None),
         "activation": ACTIVATION_CODES[binding.activation],
     }
-    per_axis: dict[str, tuple[Sequence[int], int]] = {
-        "i": (problem.in_size, 1),
-        "o": (problem.out_size, 1),
-        "k": (problem.kernel_size, 1),
-        "s": (problem.stride, 1),
-        "p": ([low for low, _ in problem.padding], 0),
-        "d": (problem.dilation, 1),
-    }
+    values |= name_problem_axes(problem)
     arrays = {
         "x": (problem.x_shape, binding.x_strides),
         "y": (problem.out_shape, binding.out_strides),
@@ -111,9 +88,7 @@ def make_geometry(problem: ConvProblem, binding: Binding, has_bias: bool) -> tup
         values[f"{letter}_first"] = start_offset(shape, strides)
         values[f"{letter}n"], values[f"{letter}c"] = strides[:2]
         values[f"{letter}g"] = strides[1] * (shape[1] // groups)
-        per_axis[letter] = (strides[2:], 0)
-    for letter, (numbers, fill) in per_axis.items():
-        values.update(zip((f"{letter}{axis}" for axis in "dhw"), _axes(numbers, fill), strict=True))
+        values |= name_axes(letter, strides[2:], 0)
     real = np.float64 if problem.dtype == "float64" else np.float32
     scalars: list[Scalar] = [np.uint32(values[name] % 2**32) for name in GEOMETRY[:-1]]
     return (*scalars, real(binding.alpha))
