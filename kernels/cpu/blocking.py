@@ -26,6 +26,7 @@ __all__ = [
     "Split",
     "channel_block",
     "choose_split",
+    "halvings",
     "spread",
     "sums_at_once",
 ]
@@ -227,3 +228,11 @@ def choose_split(
             if cycles < best.cycles:
                 best = Split(panels, -(-rows // part), cycles)
     return best
+
+
+def halvings(number: int) -> list[int]:
+    """Return `number`, half of it, and so on down to 1."""
+    found = [number]
+    while found[-1] > 1:
+        found.append(-(-found[-1] // 2))
+    return found

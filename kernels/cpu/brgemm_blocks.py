@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
+from .blocking import halvings
+
 __all__ = ["PIXEL_LANES", "PIXEL_ROWS", "Blocks", "as_row", "choose_blocks"]
 
 #: Which side of the register tile the pixels are; output channels are the other.
@@ -146,21 +148,13 @@ def band_extent(problem: ConvProblem, rows: int, pixels: int) -> tuple[int, int,
     return math.prod(problem.kernel_size[:-2]), height, width
 
 
-def _halvings(number: int) -> list[int]:
-    """Return `number`, half of it, and so on down to 1."""
-    found = [number]
-    while found[-1] > 1:
-        found.append(-(-found[-1] // 2))
-    return found
-
-
 def _splits(problem: ConvProblem, blocks: Blocks) -> Iterator[Blocks]:
     """Yield the ways of cutting the output into tasks."""
     height = (1, *problem.out_size)[-2]
     tiles = -(-problem.out_size[-1] // blocks.pixels)
     panels = -(-(problem.out_channels // problem.groups) // blocks.channels)
-    for rows in _halvings(height):
-        for across in _halvings(tiles) if rows == 1 else [tiles]:
+    for rows in halvings(height):
+        for across in halvings(tiles) if rows == 1 else [tiles]:
             for parts in range(1, min(panels, 8) + 1):
                 yield replace(
                     blocks, band_rows=rows, band_tiles=across, part_panels=-(-panels // parts)

@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
+from .blocking import halvings
+
 __all__ = [
     "Blocks",
     "band_extent",
@@ -165,19 +167,11 @@ def band_extent(problem: ConvProblem, rows: int) -> tuple[int, int]:
     return planes, (rows - 1) * stride + (kernel - 1) * dilation + 1
 
 
-def _halvings(number: int) -> list[int]:
-    """Return `number`, half of it, and so on down to 1."""
-    found = [number]
-    while found[-1] > 1:
-        found.append(-(-found[-1] // 2))
-    return found
-
-
 def _splits(problem: ConvProblem, blocks: Blocks) -> Iterator[Blocks]:
     """Yield the ways of cutting the output into tasks."""
     across = max(1, -(-problem.out_size[-1] // blocks.pixels))
-    for rows in _halvings(max(1, (1, *problem.out_size)[-2])):
-        for part in _halvings(across) if rows == 1 else [across]:
+    for rows in halvings(max(1, (1, *problem.out_size)[-2])):
+        for part in halvings(across) if rows == 1 else [across]:
             yield replace(blocks, band_rows=rows, band_blocks=part)
 
 
