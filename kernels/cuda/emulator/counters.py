@@ -80,48 +80,39 @@ def count_access(base: int, thread: int, address: int, size: int, site: int) -> 
 
 
 @njit(nogil=True, error_model="numpy")
-def _sectors(row: int) -> int:
-    """Different blocks of 32 bytes that a request touches."""
+def _touched(row: int, first: int, last: int, shift: int, seen: np.ndarray) -> int:
+    """Write the units of ``2**shift`` bytes that some lanes touch, each once; return how many."""
     size, mask = peek(row + 8), peek(row + 16)
-    seen = np.empty(64, np.int64)
-    number = 0
-    for lane in range(32):
-        if not (mask >> lane) & 1:
-            continue
-        address = peek(row + 24 + 8 * lane)
-        sector = address >> 5
-        while sector <= (address + size - 1) >> 5:
-            known = False
-            for i in range(number):
-                known |= seen[i] == sector
-            if not known and number < 64:
-                seen[number] = sector
-                number += 1
-            sector += 1
-    return number
-
-
-@njit(nogil=True, error_model="numpy")
-def _turns(row: int, first: int, last: int) -> int:
-    """Turns that the banks need for the lanes from `first` to before `last`."""
-    size, mask = peek(row + 8), peek(row + 16)
-    words = np.empty(64, np.int64)
-    banks = np.zeros(32, np.int64)
     number = 0
     for lane in range(first, last):
         if not (mask >> lane) & 1:
             continue
         address = peek(row + 24 + 8 * lane)
-        word = address >> 2
-        while word <= (address + size - 1) >> 2:
+        unit = address >> shift
+        while unit <= (address + size - 1) >> shift:
             known = False
             for i in range(number):
-                known |= words[i] == word
-            if not known and number < 64:
-                words[number] = word
+                known |= seen[i] == unit
+            if not known and number < seen.size:
+                seen[number] = unit
                 number += 1
-                banks[word % 32] += 1
-            word += 1
+            unit += 1
+    return number
+
+
+@njit(nogil=True, error_model="numpy")
+def _sectors(row: int) -> int:
+    """Different blocks of 32 bytes that a request touches."""
+    return _touched(row, 0, 32, 5, np.empty(64, np.int64))
+
+
+@njit(nogil=True, error_model="numpy")
+def _turns(row: int, first: int, last: int) -> int:
+    """Turns that the banks need for the lanes from `first` to before `last`."""
+    words = np.empty(64, np.int64)
+    banks = np.zeros(32, np.int64)
+    for i in range(_touched(row, first, last, 2, words)):
+        banks[words[i] % 32] += 1
     return banks.max()
 
 

@@ -9,14 +9,12 @@ A fault that is there already, from the same two places, is not written again.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 
 from .memory import peek, poke
 
-__all__ = ["log_at", "log_fault", "new_log"]
+__all__ = ["log_at", "new_log"]
 
 RACE_WRITE_WRITE, RACE_READ_WRITE = 1, 2
 DIVERGENT_BARRIER, DIVERGENT_WARP, EXITED_BARRIER, DEADLOCK = 3, 4, 5, 6
@@ -62,18 +60,3 @@ def log_at(
     poke(at + 48, address)
     poke(at + 56, extra)
     poke(log, rows + 1)
-
-
-@njit(nogil=True, error_model="numpy")
-def log_fault(
-    log: Any,
-    kind: int,
-    site: int,
-    other: int,
-    thread: int,
-    other_thread: int,
-    address: int,
-    extra: int,
-) -> None:
-    """Add a row to the list in an array."""
-    log_at(log.ctypes.data, kind, site, other, thread, other_thread, address, extra)

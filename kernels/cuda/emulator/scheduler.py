@@ -25,7 +25,7 @@ from fastconv.kernels.cpu.jit import compile_function
 
 from . import context as c
 from .context import OFFSETS, OPERANDS, RESULTS
-from .faults import BLOCK, DEADLOCK, DIVERGENT_BARRIER, EXITED_BARRIER, log_fault
+from .faults import BLOCK, DEADLOCK, DIVERGENT_BARRIER, EXITED_BARRIER, log_at
 from .memory import call
 from .warp import DONE, resolve_warp
 from .watch import end_of_run, pass_barrier, start_block
@@ -113,8 +113,8 @@ def _release_barrier(words: Any, longs: Any, states: Any, log: Any, checked: boo
         if words[thread, _WORD] != 0:
             count += 1
     if checked and divergent >= 0:
-        log_fault(
-            log,
+        log_at(
+            log.ctypes.data,
             DIVERGENT_BARRIER,
             words[first, _SITE],
             words[divergent, _SITE],
@@ -124,7 +124,7 @@ def _release_barrier(words: Any, longs: Any, states: Any, log: Any, checked: boo
             0,
         )
     if checked and ended >= 0:
-        log_fault(log, EXITED_BARRIER, words[first, _SITE], -1, first, ended, 0, 0)
+        log_at(log.ctypes.data, EXITED_BARRIER, words[first, _SITE], -1, first, ended, 0, 0)
     for thread in range(states.size):
         if states[thread] != DONE:
             states[thread] = c.READY
@@ -173,7 +173,7 @@ def _note_deadlock(words: Any, states: Any, log: Any) -> None:
     place = -1
     if other >= 0 and states[other] != DONE:
         place = words[other, _SITE]
-    log_fault(log, DEADLOCK, site, place, waiting, other, 0, 0)
+    log_at(log.ctypes.data, DEADLOCK, site, place, waiting, other, 0, 0)
 
 
 def run(

@@ -12,7 +12,7 @@ from numba import njit
 
 from . import context as c
 from .context import OFFSETS, OPERANDS, RESULTS
-from .faults import DIVERGENT_WARP, log_fault
+from .faults import DIVERGENT_WARP, log_at
 from .mma import multiply
 
 __all__ = ["DONE", "resolve_warp"]
@@ -108,12 +108,11 @@ def _check(words: Any, first: int, lane: int, group: int, log: Any) -> None:
         return
     site = words[thread, _SITE]
     if not (words[thread, _MASK] >> lane) & 1:
-        log_fault(log, DIVERGENT_WARP, site, site, thread, thread, 0, 0)
+        log_at(log.ctypes.data, DIVERGENT_WARP, site, site, thread, thread, 0, 0)
     for other in range(32):
         if (group >> other) & 1 and words[first + other, _SITE] != site:
-            log_fault(
-                log, DIVERGENT_WARP, site, words[first + other, _SITE], thread, first + other, 0, 0
-            )
+            there, peer = words[first + other, _SITE], first + other
+            log_at(log.ctypes.data, DIVERGENT_WARP, site, there, thread, peer, 0, 0)
             break
 
 
