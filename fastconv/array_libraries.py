@@ -9,7 +9,7 @@ CuPy                                   its attributes            CuPy arrays
 PyTorch (a CUDA tensor)                its methods               PyTorch tensors
 another library with DLPack or with    CuPy, without a copy      CuPy arrays
 ``__cuda_array_interface__``
-`fastconv.cuda_emulator.to_device`     itself                    of the same kind
+the emulator (`EmulatedArray`)         its NumPy memory          of the same kind
 =====================================  ========================  ===========================
 """
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import recycling
+from .array_libraries import EmulatedArray
 from .config import config
 from .device_arrays import DeviceArray
 from .errors import DeviceError, DTypeError, ShapeError
@@ -65,7 +66,7 @@ def require_array(name: str, value: Any) -> Array:
                 f"{name}: got a {_GPU_LIBRARIES[library]} array, want a NumPy array as its "
                 f"companions are (numpy.asarray makes one of an array on the CPU)"
             )
-        if hasattr(value, "copy_to_host") or hasattr(value, "__cuda_array_interface__"):
+        if isinstance(value, EmulatedArray) or hasattr(value, "__cuda_array_interface__"):
             raise DeviceError(
                 f"{name}: got {type(value).__name__} on a GPU, want a NumPy array as its "
                 "companions are"
