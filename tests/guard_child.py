@@ -1,6 +1,6 @@
 """Every array of a call against a page that may not be touched; run by test_guard_pages.py.
 
-    python tests/guard_child.py before|after
+    python tests/guard_child.py KERNEL before|after
 
 A kernel that reads or writes a single byte outside an array ends the process with SIGSEGV; the
 last line printed is the call that did it.
@@ -49,31 +49,31 @@ def guarded(values: np.ndarray, side: str) -> np.ndarray:
     return array
 
 
-def main(side: str) -> None:
+def main(kernel: str, side: str) -> None:
     rng = np.random.default_rng(5)
+    spec = next(spec for spec in dispatch.kernels(device="cpu") if spec.name == kernel)
     count = 0
-    for spec in dispatch.kernels(op="conv", device="cpu"):
-        for of in matrix():
-            if refusals(spec, of) or of.layout == "strided" or of.batch == 0:
-                continue
-            print(spec.name, of.line(), flush=True)
-            t = small_integers(of, rng)
-            sums = expected(of, t, epilogue=True)
-            truth = np.maximum(sums, 0)
-            layout_like = np.zeros_like(t.residual)
-            for name in ("x", "weight", "bias", "residual"):
-                setattr(t, name, guarded(getattr(t, name), side))
-            out = guarded(layout_like, side)
-            call = packed if count % 3 == 0 else functional
-            with dispatch.use_kernel(spec.name):
-                call(of, t, epilogue=True, activation="relu", out=out)
-            if spec.exact:
-                assert_exact(out, truth)
-            else:
-                assert_close(out, truth, spec.tolerance[of.dtype], before_activation=sums)
-            count += 1
+    for of in matrix():
+        if refusals(spec, of) or of.layout == "strided" or of.batch == 0:
+            continue
+        print(of.line(), flush=True)
+        t = small_integers(of, rng)
+        sums = expected(of, t, epilogue=True)
+        truth = np.maximum(sums, 0)
+        layout_like = np.zeros_like(t.residual)
+        for name in ("x", "weight", "bias", "residual"):
+            setattr(t, name, guarded(getattr(t, name), side))
+        out = guarded(layout_like, side)
+        call = packed if count % 3 == 0 else functional
+        with dispatch.use_kernel(spec.name):
+            call(of, t, epilogue=True, activation="relu", out=out)
+        if spec.exact:
+            assert_exact(out, truth)
+        else:
+            assert_close(out, truth, spec.tolerance[of.dtype], before_activation=sums)
+        count += 1
     print(f"passed {count} calls")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

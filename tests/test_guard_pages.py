@@ -6,14 +6,19 @@ import sys
 
 import pytest
 
+from fastconv import dispatch
 from helpers import run_child
+
+KERNELS = [spec.name for spec in dispatch.kernels(op="conv", device="cpu")]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="this system has no mprotect")
 @pytest.mark.parametrize("side", ["before", "after"])
-def test_nothing_outside_the_arrays_is_touched(side: str) -> None:
-    child = run_child("guard_child.py", side, timeout=300)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_nothing_outside_the_arrays_is_touched(kernel: str, side: str) -> None:
+    # The time limit is for a child that hangs: most of its time goes into compiling.
+    child = run_child("guard_child.py", kernel, side, timeout=900)
     last = child.stdout.strip().splitlines()[-1:]
     assert child.returncode == 0, f"{child.returncode} in {last}\n{child.stderr[-3000:]}"
     assert last[0].startswith("passed ")
-    assert int(last[0].split()[1]) > 500
+    assert int(last[0].split()[1]) > 10
