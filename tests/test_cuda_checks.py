@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,10 @@ import pytest
 
 pytest.importorskip("numba_cuda")
 
-from cuda_helpers import SMALL_PROBLEMS, convolve, forced, planner, supported
+from cuda_helpers import SMALL_PROBLEMS, convolve, forced, launches, planner, supported
 from fastconv.kernels.cuda import implicit_gemm, implicit_gemm_source, launch
 from fastconv.kernels.cuda.emulator import (
     ALL,
-    EmulatedKernel,
     OutOfBoundsError,
     RaceError,
     Report,
@@ -26,27 +24,15 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import KernelSpec
 from helpers import assert_exact, expected, small_integers
 
-compiled = functools.cache(EmulatedKernel)
 #: Most turns of the banks that a store may take beyond the fewest possible.
 MOST_CONFLICTS = 2
 
 
 @pytest.fixture
-def reports(monkeypatch: pytest.MonkeyPatch) -> list[Report]:
+def reports() -> Iterator[list[Report]]:
     """What each launch of a test showed, all checks on and threads in three orders."""
-    made: list[Report] = []
-
-    @dataclasses.dataclass
-    class Checked:
-        kernel: Any
-
-        def launch(self, *arguments: Any) -> None:
-            report = compiled(self.kernel.function).launch(*arguments, checks=ALL)
-            made.append(report)
-            report.raise_faults()
-
-    monkeypatch.setattr(launch, "emulated", Checked)
-    return made
+    with launches(checks=ALL) as made:
+        yield made
 
 
 @pytest.mark.parametrize(("spec", "each"), supported(SMALL_PROBLEMS))
@@ -107,8 +93,8 @@ def test_planted_faults_are_found(
     right, wrong, error = PLANTED[name]
     text_of: Callable[..., str] = implicit_gemm_source.source
 
-    def planted(config: implicit_gemm_source.Config) -> str:
-        text = text_of(config)
+    def planted(*what: Any) -> str:
+        text = text_of(*what)
         assert right in text
         return text.replace(right, wrong, 1 if right.startswith("\n") else -1)
 

@@ -1,7 +1,9 @@
 """Every registered CUDA kernel on every problem of the matrix, on NumPy arrays in the emulator.
 
 As in `test_kernels` the tests are generated from the registry. The kernels are called through
-their plans: the memory of a call is NumPy's, everything else is what a GPU would run.
+their plans: the memory of a call is NumPy's, everything else is what a GPU would run. Threads and
+blocks are taken in three orders, which must leave the same bits; the seed of the random order comes
+from the test's generator and is shown with a failure.
 """
 
 from __future__ import annotations
@@ -13,7 +15,17 @@ import pytest
 
 pytest.importorskip("numba_cuda")
 
-from cuda_helpers import DEVICE, KERNELS, SMALL_PROBLEMS, convolve, forced, planner, supported
+from cuda_helpers import (
+    DEVICE,
+    KERNELS,
+    SMALL_PROBLEMS,
+    convolve,
+    forced,
+    launches,
+    planner,
+    supported,
+    thread_orders,
+)
 from fastconv.kernels import reference
 from fastconv.kernels.cuda import implicit_gemm
 from fastconv.problem import ConvProblem
@@ -35,19 +47,25 @@ EPILOGUES = (None, "relu", ("leaky_relu", 0.25), "relu6")  # exact on small inte
 
 
 @pytest.mark.parametrize(("spec", "each"), supported(MATRIX))
-def test_small_integers_are_exact(
+def test_small_integers_are_exact_in_every_order_of_threads(
     spec: KernelSpec, each: ConvProblem, rng: np.random.Generator
 ) -> None:
     tensors, make = small_integers(each, rng), planner(spec)
     activation = EPILOGUES[(sum(each.in_size) + each.out_channels) % len(EPILOGUES)]
     for epilogue, name in ((False, None), (True, activation)):
-        result = convolve(make, each, tensors, epilogue=epilogue, activation=name)
         truth = expected(each, tensors, epilogue=epilogue, activation=name)
-        if spec.exact:
-            assert_exact(result, truth, str(name))
-        else:
-            sums = expected(each, tensors, epilogue=epilogue)
-            assert_close(result, truth, spec.tolerance[each.dtype], str(name), sums)
+        sums = expected(each, tensors, epilogue=epilogue)
+        results = set()
+        for order in thread_orders(rng):
+            what = f"{name}, order {order}"
+            with launches(order=order):
+                result = convolve(make, each, tensors, epilogue=epilogue, activation=name)
+            if spec.exact:
+                assert_exact(result, truth, what)
+            else:
+                assert_close(result, truth, spec.tolerance[each.dtype], what, sums)
+            results.add(bits(result))
+        assert len(results) == 1
 
 
 @pytest.mark.parametrize(("spec", "each"), supported(MATRIX))
@@ -56,10 +74,16 @@ def test_random_values_are_within_tolerance(
 ) -> None:
     tensors = gaussians(each, rng)
     activation = list(ACTIVATIONS)[sum(each.in_size) % len(ACTIVATIONS)]
-    fused = convolve(planner(spec), each, tensors, epilogue=True, activation=activation)
     sums = expected(each, tensors, epilogue=True)
     truth = reference.activate(sums, activation)
-    assert_close(fused, truth, spec.tolerance[each.dtype], activation, sums)
+    results = set()
+    for order in thread_orders(rng):
+        what = f"{activation}, order {order}"
+        with launches(order=order):
+            fused = convolve(planner(spec), each, tensors, epilogue=True, activation=activation)
+        assert_close(fused, truth, spec.tolerance[each.dtype], what, sums)
+        results.add(bits(fused))
+    assert len(results) == 1
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
