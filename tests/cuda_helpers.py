@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
@@ -13,8 +12,7 @@ import pytest
 
 from fastconv import dispatch
 from fastconv.cuda_device import MODELS
-from fastconv.kernels.cuda import blocking, implicit_gemm, launch
-from fastconv.kernels.cuda.emulator import Report
+from fastconv.kernels.cuda import blocking, implicit_gemm
 from fastconv.kernels.cuda.tile import tiles_for
 from fastconv.problem import ConvProblem
 from fastconv.spec import ACTIVATIONS, Binding, CudaInfo, KernelSpec
@@ -48,26 +46,6 @@ def supported(problems: Iterable[ConvProblem]) -> list[Any]:
     """Every pair of a kernel and a problem that it runs, for parametrize."""
     pairs = [(s, each) for s in KERNELS for each in problems if not s.reasons(each, DEVICE)]
     return [pytest.param(*pair, id=f"{pair[0].name}-{pair[1].line()}") for pair in pairs]
-
-
-@contextlib.contextmanager
-def launches(**how: Any) -> Iterator[list[Report]]:
-    """Launch kernels in another way (`order`, `checks`); the list holds what each launch showed."""
-    made: list[Report] = []
-    emulated = launch.emulated
-
-    class Launched:
-        def __init__(self, kernel: launch.Kernel) -> None:
-            self.kernel = emulated(kernel)
-
-        def launch(self, *arguments: Any) -> None:
-            report = self.kernel.launch(*arguments, **how)
-            made.append(report)
-            report.raise_faults()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "emulated", Launched)
-        yield made
 
 
 def thread_orders(rng: np.random.Generator) -> tuple[str | int, ...]:

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("numba_cuda")
 
-from cuda_helpers import SMALL_PROBLEMS, convolve, forced, launches, planner, supported
+from cuda_helpers import SMALL_PROBLEMS, convolve, forced, planner, supported
 from fastconv.kernels.cuda import implicit_gemm, implicit_gemm_source, launch
 from fastconv.kernels.cuda.emulator import (
     ALL,
@@ -20,6 +20,7 @@ from fastconv.kernels.cuda.emulator import (
     Report,
     UninitialisedSharedError,
 )
+from fastconv.kernels.cuda.launch import emulation
 from fastconv.problem import ConvProblem
 from fastconv.spec import KernelSpec
 from helpers import assert_exact, expected, small_integers
@@ -31,7 +32,7 @@ MOST_CONFLICTS = 2
 @pytest.fixture
 def reports() -> Iterator[list[Report]]:
     """What each launch of a test showed, all checks on and threads in three orders."""
-    with launches(checks=ALL) as made:
+    with emulation(checks=ALL) as made:
         yield made
 
 

@@ -21,13 +21,13 @@ from cuda_helpers import (
     SMALL_PROBLEMS,
     convolve,
     forced,
-    launches,
     planner,
     supported,
     thread_orders,
 )
 from fastconv.kernels import reference
 from fastconv.kernels.cuda import implicit_gemm
+from fastconv.kernels.cuda.launch import emulation
 from fastconv.problem import ConvProblem
 from fastconv.spec import ACTIVATIONS, Binding, KernelSpec
 from helpers import (
@@ -58,7 +58,7 @@ def test_small_integers_are_exact_in_every_order_of_threads(
         results = set()
         for order in thread_orders(rng):
             what = f"{name}, order {order}"
-            with launches(order=order):
+            with emulation(order=order):
                 result = convolve(make, each, tensors, epilogue=epilogue, activation=name)
             if spec.exact:
                 assert_exact(result, truth, what)
@@ -79,7 +79,7 @@ def test_random_values_are_within_tolerance(
     results = set()
     for order in thread_orders(rng):
         what = f"{activation}, order {order}"
-        with launches(order=order):
+        with emulation(order=order):
             fused = convolve(planner(spec), each, tensors, epilogue=True, activation=activation)
         assert_close(fused, truth, spec.tolerance[each.dtype], what, sums)
         results.add(bits(fused))

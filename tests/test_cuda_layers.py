@@ -11,10 +11,11 @@ import pytest
 
 pytest.importorskip("numba_cuda")
 
-from cuda_helpers import convolve, forced, launches, planner, supported, thread_orders
+from cuda_helpers import convolve, forced, planner, supported, thread_orders
 from fastconv.bench import cases
 from fastconv.kernels.cuda import implicit_gemm
 from fastconv.kernels.cuda.emulator import Checks
+from fastconv.kernels.cuda.launch import emulation
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, KernelSpec
 from helpers import Tensors, assert_close, assert_exact, geometry, in_layout, small_integers
@@ -53,7 +54,7 @@ def test_a_layer_at_full_size_in_every_order_of_threads(
     tensors = small_integers(layer, rng)
     truth = torch_convolution(layer, tensors)
     for order in thread_orders(rng):
-        with launches(order=order):
+        with emulation(order=order):
             result = convolve(planner(spec), layer, tensors, epilogue=True)
         if spec.exact:
             assert_exact(result, truth, f"order {order}")
@@ -75,7 +76,7 @@ def test_stores_to_shared_memory_meet_few_conflicts(
     layer: ConvProblem, tile: int, rng: np.random.Generator
 ) -> None:
     tensors = small_integers(layer, rng)
-    with launches(checks=Checks.COUNTS) as reports:
+    with emulation(checks=Checks.COUNTS) as reports:
         result = convolve(forced(tile, 1), layer, tensors, epilogue=True)
     assert_exact(result, torch_convolution(layer, tensors))
     product = reports[-1]

@@ -16,42 +16,12 @@ of the output.
 
 from __future__ import annotations
 
-import itertools
-
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, ConvPlan, DeviceInfo
 
-__all__ = ["axis_intervals", "plan", "regions", "workspace"]
+from ..reach import regions
 
-Interval = tuple[int, int, int, int]
-
-
-def axis_intervals(problem: ConvProblem, axis: int) -> list[Interval]:
-    """Cut one output axis where the taps in reach change.
-
-    Returns
-    -------
-    list of (start, size, first tap, tap end)
-        In order; together the whole axis. An interval out of reach of the input has no taps.
-    """
-    size, kernel = problem.in_size[axis], problem.kernel_size[axis]
-    step, hole, low = problem.stride[axis], problem.dilation[axis], problem.padding[axis][0]
-    intervals: list[Interval] = []
-    for position in range(problem.out_size[axis]):
-        origin = position * step - low
-        first = min(max(-(origin // hole), 0), kernel)
-        end = max(min((size - 1 - origin) // hole + 1, kernel), first)
-        if intervals and intervals[-1][2:] == (first, end):
-            intervals[-1] = (intervals[-1][0], intervals[-1][1] + 1, first, end)
-        else:
-            intervals.append((position, 1, first, end))
-    return intervals
-
-
-def regions(problem: ConvProblem) -> list[tuple[tuple[int, ...], ...]]:
-    """Return the boxes of the output, each (start, size, first tap, tap end) by axis."""
-    axes = [axis_intervals(problem, axis) for axis in range(problem.ndim)]
-    return [tuple(zip(*box, strict=True)) for box in itertools.product(*axes)]
+__all__ = ["plan", "workspace"]
 
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:

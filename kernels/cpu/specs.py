@@ -17,12 +17,12 @@ from collections.abc import Callable
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 
+from ..reach import dilated_reasons, regions
 from . import (
     blocking,
     brgemm_blocks,
     counts,
     cuts,
-    dilated,
     fast_fir_sizes,
     fft_sizes,
     pixel_cuts,
@@ -106,27 +106,14 @@ def _swapped_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     return _TURNED * _count_seconds(problem, device, counts.swapped_count, direct)
 
 
-#: Regions of the output with taps of their own; more would be too thin to fill vectors.
-_MOST_REGIONS = 125
-
-
 def _dilated_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
-    if max(problem.dilation) == 1:
-        return ["is for dilated kernels; this one has no holes"]
-    if not any(max(pair) for pair in problem.padding):
-        return ["skips taps in the padding; there is none"]
-    intervals = [len(dilated.axis_intervals(problem, axis)) for axis in range(problem.ndim)]
-    if math.prod(intervals) > _MOST_REGIONS:
-        return [
-            f"would cut the output into {math.prod(intervals)} regions, more than {_MOST_REGIONS}"
-        ]
-    return []
+    return dilated_reasons(problem)
 
 
 def _dilated_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     pixels = tuple(
         (math.prod(sizes), math.prod(end - first for first, end in zip(firsts, ends, strict=True)))
-        for _, sizes, firsts, ends in dilated.regions(problem)
+        for _, sizes, firsts, ends in regions(problem)
     )
     made = counts.im2col_count(problem, device, direct=False, in_place=False)
     split = blocking.choose_split(problem, device, made, pixels)

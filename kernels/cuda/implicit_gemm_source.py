@@ -17,9 +17,11 @@ all else is a parameter of the kernel (see `geometry`).
 - `words`: how many 32-bit words tell which taps of a pixel lie inside the input.
 - `store`: what is contiguous in the output, and so which sums neighbouring threads store.
 
-A part of a split reduction stores its sums as they are, for `reduce_splits` to add up.
-
 Neither loop nor loader divides: samples are found through the table of `steps`.
+
+Which pixels a block computes and which panels it multiplies is told by a `Walk`. `IN_ORDER` takes
+all of both one after another, in parts where the reduction is split; a part stores its sums as they
+are, for `reduce_splits` to add up.
 """
 
 from __future__ import annotations
@@ -28,15 +30,22 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from .geometry import GEOMETRY
 from .source import FINISH, compile_text, namespace_of
 from .steps import decode, is_inside, pixel_state, read_step, row_length
 from .tile import Tile, fill, indent, main_loop_steps, names, store_rounds
 
-__all__ = ["Config", "kernel_function", "reduce_function"]
+__all__ = ["IN_ORDER", "Config", "Walk", "kernel_function", "reduce_function"]
 
 #: Parameters of a split reduction: its parts, and the strides of a part's sums.
 PARTS = "splits, part_row, part_pixel"
+
+
+#: Tiles and loaders for which 128 registers a thread, what 16 warps leave, are too few: ptxas
+#: spills 4 to 92 bytes on some architecture.
+_CROWDED = {("128x64x8", "channels"), ("64x64x8", "channels"), ("64x64x8", "pixels")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,16 @@ class Config:
         return f"{self.tile.name} {self.storage} {self.loader} w{self.words} {self.store}"
 
     @property
+    def blocks(self) -> int:
+        """Blocks that must fit a multiprocessor: fewer of the tile's where registers would spill.
+
+        Half of them with more words of bits.
+        """
+        crowded = (self.tile.name, self.loader) in _CROWDED
+        quarters = 2 if self.words > 1 else 3 if crowded else 4
+        return max(1, self.tile.blocks * quarters // 4)
+
+    @property
     def width(self) -> int:
         """Samples that one load fetches."""
         return 1 if self.loader == "single" else 4
@@ -84,24 +103,84 @@ class Config:
         return self.loads if self.loader == "channels" else 1
 
 
-def _prologue(config: Config) -> str:
-    """Return the set-up of a block: its place in the output, and the offsets of its pixels."""
-    return f"""
-    panels = cuda.shared.array(SHARED, compute, 16)
-    out_at = cuda.shared.array(PIXELS, uint32)
-    residual_at = cuda.shared.array(PIXELS, uint32)
-    tid = u(cuda.threadIdx.x)
-    part = u(cuda.blockIdx.z)
-    group = part // splits
-    first_pixel = u(u(cuda.blockIdx.x) * BN)
-    first_channel = u(u(cuda.blockIdx.y) * BM)
-    ty = u((tid // COLUMNS) * u(4))
-    tx = u((tid % COLUMNS) * u(4))
-    if tid < BN:
-        {decode("first_pixel + tid")}
-        out_at[tid] = u(y_first + group * yg + n * yn + d * yd + h * yh + w * yw)
-        residual_at[tid] = u(r_first + group * rg + n * rn + d * rd + h * rh + w * rw)
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """The pixels and panels of a block: the text in which kernels differ.
+
+    Parameters
+    ----------
+    name : str
+        The kernel's name.
+    arrays, numbers : str
+        Parameters: arrays behind `out`, and whole numbers behind the geometry.
+    group : str
+        Code that sets `group`.
+    pixel : str
+        The number of the pixel at a place `{at}` of the grid.
+    start : str
+        Code that finds the first panel.
+    before, after : str
+        Code before and behind the loads of a panel, which read at `weight_at` and `steps_at`.
+    more : str
+        Code that sets `more`: whether a panel is left behind the one that was loaded last.
+    finish : str
+        Where a sum goes; `{finish}` adds bias and residual, activates and stores.
     """
+
+    name: str
+    arrays: str
+    numbers: str
+    group: str
+    pixel: str
+    start: str
+    before: str
+    after: str
+    more: str
+    finish: str
+
+
+IN_ORDER = Walk(
+    name="implicit_gemm",
+    arrays="partial",
+    numbers=f"panel_count, split_panels, {PARTS}",
+    group="part = u(cuda.blockIdx.z)\ngroup = part // splits",
+    pixel="{at}",
+    start="""
+panel = u((part % splits) * split_panels)
+left = u(min(split_panels, panel_count - panel))
+block = u((group * u(cuda.gridDim.y) + u(cuda.blockIdx.y)) * panel_count + panel)
+weight_at = u(block * A_PANEL + tid * u(4))
+steps_at = u((panel * BK + row) * ROW)
+""",
+    before="",
+    after="weight_at = u(weight_at + A_PANEL)\nsteps_at = u(steps_at + BK * ROW)",
+    more="left = u(left - u(1))\nmore = left != u(0)",
+    finish="""
+if splits > u(1):
+    place = part * channels * pixels + row * part_row + (first_pixel + column) * part_pixel
+    partial[u(place)] = value
+else:
+    {finish}
+""",
+)
+
+
+#: The set-up of a block: its place in the output, and the offsets of its pixels.
+_PROLOGUE = """
+panels = cuda.shared.array(SHARED, compute, 16)
+out_at = cuda.shared.array(PIXELS, uint32)
+residual_at = cuda.shared.array(PIXELS, uint32)
+tid = u(cuda.threadIdx.x)
+{group}
+first_pixel = u(u(cuda.blockIdx.x) * BN)
+first_channel = u(u(cuda.blockIdx.y) * BM)
+ty = u((tid // COLUMNS) * u(4))
+tx = u((tid % COLUMNS) * u(4))
+if tid < BN:
+    {decode}
+    out_at[tid] = u(y_first + group * yg + n * yn + d * yd + h * yh + w * yw)
+    residual_at[tid] = u(r_first + group * rg + n * rn + d * rd + h * rh + w * rw)
+"""
 
 
 def _load_places(config: Config) -> str:
@@ -138,7 +217,6 @@ def _start_loads(config: Config) -> str:
         text.append(f"b_next{j} = {'ZERO' if config.width == 1 else '(ZERO, ZERO, ZERO, ZERO)'}")
         text.append(f"if {is_inside(column, config.words)}:")
         text.append(f"    b_next{j} = load{config.width}(x, u(from{column} + step0[0]))")
-    text += ["weight_at = u(weight_at + A_PANEL)", f"steps_at = u(steps_at + BK * u({length}))"]
     return "\n".join(text)
 
 
@@ -168,32 +246,23 @@ def _store_panels(config: Config) -> str:
 _FINISH_TILE = """
 row = u(first_channel + row)
 if row < channels and first_pixel + column < pixels:
-    if splits > u(1):
-        place = part * channels * pixels + row * part_row + (first_pixel + column) * part_pixel
-        partial[u(place)] = value
-    else:
-        {finish}
+    {sum}
 """
 
 
-def _loop_setup(config: Config) -> str:
-    """Return code for the block's part of the reduction, and for addresses and sums."""
-    return f"""
-    panel = u((part % splits) * split_panels)
-    left = u(min(split_panels, panel_count - panel))
-    block = u((group * u(cuda.gridDim.y) + u(cuda.blockIdx.y)) * panel_count + panel)
-    weight_at = u(block * A_PANEL + tid * u(4))
-    steps_at = u((panel * BK + row) * u({row_length(config.words)}))
-    acc = cuda.local.array((TILE_ROWS, TILE_COLUMNS), compute)
-    a = cuda.local.array(TILE_ROWS, compute)
-    b = cuda.local.array(TILE_COLUMNS, compute)
-    for i in range(TM):
-        for j in range(TN):
-            acc[i, j] = ZERO
-    a_place, b_place = u(tid * u(4)), u(A_PANEL + row * PITCH + column0)
-    b_column = u(A_PANEL + tx)
-    half = u(0)
-    """
+#: The block's panels, its addresses and sums.
+_LOOP_SETUP = """
+{start}
+acc = cuda.local.array((TILE_ROWS, TILE_COLUMNS), compute)
+a = cuda.local.array(TILE_ROWS, compute)
+b = cuda.local.array(TILE_COLUMNS, compute)
+for i in range(TM):
+    for j in range(TN):
+        acc[i, j] = ZERO
+a_place, b_place = u(tid * u(4)), u(A_PANEL + row * PITCH + column0)
+b_column = u(A_PANEL + tx)
+half = u(0)
+"""
 
 
 #: The main loop; its parts are indented as they stand here.
@@ -202,8 +271,7 @@ _MAIN_LOOP = """
 {store_panels}
 cuda.syncthreads()
 while True:
-    left = u(left - u(1))
-    more = left != u(0)
+    {more}
     if more:
         {start_loads}
     a_read, b_read = u(half + ty), u(half + b_column)
@@ -216,30 +284,34 @@ while True:
 """
 
 
-def source(config: Config) -> str:
+def source(config: Config, walk: Walk = IN_ORDER) -> str:
     """Return the kernel's text; see `tile` for the arithmetic and the way of the sums."""
+    loads = "\n".join((walk.before, _start_loads(config), walk.after))
     loop = fill(
         _MAIN_LOOP,
-        start_loads=_start_loads(config),
+        start_loads=loads,
+        more=walk.more,
         store_panels=_store_panels(config),
         steps=main_loop_steps(config.tile),
     )
     store = FINISH.format(residual="residual_at[column]", out="out_at[column]")
-    finish = fill(_FINISH_TILE, finish=store)
+    finish = fill(_FINISH_TILE, sum=fill(walk.finish, finish=store))
+    own_pixel = decode(walk.pixel.format(at="first_pixel + tid"))
+    states = (pixel_state(j, config.words, walk.pixel) for j in range(config.load_columns))
     return (
-        f"def implicit_gemm(x, weight, steps, bias, residual, out, partial, "
-        f"{', '.join(GEOMETRY)}, panel_count, split_panels, {PARTS}):\n"
-        + indent(_prologue(config))
+        f"def {walk.name}(x, weight, steps, bias, residual, out, {walk.arrays}, "
+        f"{', '.join(GEOMETRY)}, {walk.numbers}):\n"
+        + indent(fill(_PROLOGUE, group=walk.group, decode=own_pixel))
         + indent(_load_places(config))
-        + indent("".join(pixel_state(j, config.words) for j in range(config.load_columns)))
-        + indent(_loop_setup(config))
+        + indent("".join(states))
+        + indent(fill(_LOOP_SETUP, start=walk.start))
         + indent(loop)
         + indent(store_rounds(config.tile, config.store, finish))
     )
 
 
 @functools.cache
-def kernel_function(config: Config) -> Callable[..., None]:
+def kernel_function(config: Config, walk: Walk = IN_ORDER) -> Callable[..., None]:
     """Return the kernel as a plain Python function."""
     tile = config.tile
     namespace = namespace_of(config.storage) | names(tile)
@@ -248,8 +320,9 @@ def kernel_function(config: Config) -> Callable[..., None]:
         "PIXELS": tile.bn,
         "TILE_ROWS": tile.tm,
         "TILE_COLUMNS": tile.tn,
+        "ROW": np.uint32(row_length(config.words)),
     }
-    return compile_text(source(config), "implicit_gemm", f"implicit_gemm {config.name}", namespace)
+    return compile_text(source(config, walk), walk.name, f"{walk.name} {config.name}", namespace)
 
 
 @functools.cache

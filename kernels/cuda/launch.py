@@ -11,11 +11,13 @@ device can not take is an error before anything is launched.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +28,15 @@ from fastconv.errors import DeviceError
 from .blocking import MOST_BLOCKS
 from .geometry import span, start_offset
 
-__all__ = ["Kernel", "empty", "emulated", "flat", "launch", "upload"]
+__all__ = ["Kernel", "empty", "emulated", "emulation", "flat", "is_aligned", "launch", "upload"]
 
+if TYPE_CHECKING:
+    from .emulator import Report
+
+#: How launches in the emulator are run, and where their reports go.
+_emulation: ContextVar[tuple[dict[str, Any], list[Report]] | None] = ContextVar(
+    "fastconv_emulation", default=None
+)
 #: What the hardware takes along the axes of a grid.
 _MOST_BLOCKS = (2**31 - 1, MOST_BLOCKS, MOST_BLOCKS)
 
@@ -154,6 +163,30 @@ def emulated(kernel: Kernel) -> Any:
     return EmulatedKernel(kernel.function)
 
 
+@contextlib.contextmanager
+def emulation(**how: Any) -> Iterator[list[Report]]:
+    """Say how the emulator runs what is launched inside; the list gets a report of each launch.
+
+    Parameters
+    ----------
+    **how
+        Arguments of `EmulatedKernel.launch`: `order`, `checks`, `threads`. A fault is raised.
+    """
+    reports: list[Report] = []
+    token = _emulation.set((how, reports))
+    try:
+        yield reports
+    finally:
+        _emulation.reset(token)
+
+
+def _emulate(kernel: Kernel, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
+    how, reports = _emulation.get() or ({}, [])
+    report = emulated(kernel).launch(grid, (kernel.threads, 1, 1), arguments, **how)
+    reports.append(report)
+    report.raise_faults()
+
+
 def _check_launch(
     kernel: Kernel, grid: tuple[int, int, int], like: Any, arguments: tuple[Any, ...]
 ) -> None:
@@ -201,8 +234,8 @@ def launch(
     """
     if not isinstance(like, np.ndarray):
         _check_launch(kernel, grid, like, arguments)
-    block = (kernel.threads, 1, 1)
     if _is_host(like):
-        emulated(kernel).launch(grid, block, arguments)
+        _emulate(kernel, grid, arguments)
     else:
+        block = (kernel.threads, 1, 1)
         _dispatcher(kernel)[grid, block, _stream(like.stream())](*arguments)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numba.cuda import types
+from numpy.typing import NDArray
 
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
@@ -73,7 +75,7 @@ class Panels:
 class StepPlan:
     """A plan whose kernel reads packed weights and finds samples through the table of steps.
 
-    Plans are immutable, so threads share them; the table is kept where it was first needed.
+    Plans are immutable, so threads share them; tables are kept where they were first needed.
 
     Parameters
     ----------
@@ -92,9 +94,14 @@ class StepPlan:
     tables: dict[Any, Any] = field(init=False, default_factory=dict)
 
     @property
+    def inner(self) -> bool:
+        """Whether steps run tap by tap, all channels of one after another: as the input lies."""
+        return channels_inner(self.problem)
+
+    @property
     def packing(self) -> tuple[Panels, bool]:
         """Name of the packed weight's order: panel sizes, and which of channel and tap is inner."""
-        return self.panels, channels_inner(self.problem)
+        return self.panels, self.inner
 
     @property
     def compute_dtype(self) -> np.dtype[Any]:
@@ -111,7 +118,7 @@ class StepPlan:
         scalars = (
             size, panels.bm, panels.bk, panels.count, panels.blocks,
             problem.out_channels // problem.groups, problem.in_channels // problem.groups,
-            math.prod(problem.kernel_size), channels_inner(problem),
+            math.prod(problem.kernel_size), self.inner,
             start_offset(problem.weight_shape, strides), *strides[:2],
             *([0] * missing + list(strides[2:])), *([1] * missing + list(problem.kernel_size))[1:],
         )  # fmt: skip
@@ -127,17 +134,20 @@ class StepPlan:
         """Return a kernel's first arguments: x, weight, steps, bias, residual, out."""
         samples = flat(x)  # stands for arrays that are absent, which are never read
         others = (samples if each is None else flat(each) for each in (bias, residual))
-        return samples, flat(packed), self._steps(x), *others, flat(out)
+        steps = self.kept(x, "steps", self._make_steps)
+        return samples, flat(packed), steps, *others, flat(out)
 
     def geometry(self, bias: Any | None) -> tuple[Any, ...]:
         """Return the scalars that describe the problem."""
         return make_geometry(self.problem, self.binding, bias is not None)
 
-    def _steps(self, like: Any) -> Any:
-        """Return the table of steps where the input lives; it is made once a device."""
-        place = getattr(like, "device", None)
+    def kept(self, like: Any, name: str, make: Callable[[], NDArray[np.uint32]]) -> Any:
+        """Return a table where an array lives; it is made once a device."""
+        place = name, getattr(like, "device", None)
         if place not in self.tables:
-            rows = self.panels.count * self.panels.bk
-            table = step_table(self.problem, self.binding, self.words, rows)
-            self.tables[place] = upload(like, table)
+            self.tables[place] = upload(like, make())
         return self.tables[place]
+
+    def _make_steps(self) -> NDArray[np.uint32]:
+        rows = self.panels.count * self.panels.bk
+        return step_table(self.problem, self.binding, self.words, rows, self.inner)

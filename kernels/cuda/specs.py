@@ -12,7 +12,8 @@ from collections.abc import Callable
 from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo, KernelSpec, Tolerance
 
-from . import blocking, roofline, winograd_tiles
+from .. import reach
+from . import blocking, dilated_tiles, roofline, winograd_tiles
 from .geometry import MOST_ELEMENTS
 from .roofline import Work
 
@@ -90,6 +91,10 @@ def _depthwise_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
     return reasons
 
 
+def _dilated_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
+    return reach.dilated_reasons(problem) + _common_reasons(problem) + _grid_reasons(problem)
+
+
 def _no_workspace(problem: ConvProblem, device: CudaInfo) -> int:
     return 0
 
@@ -99,6 +104,7 @@ WORKS: dict[str, Callable[[ConvProblem, CudaInfo], tuple[Work, ...]]] = {
     "cuda.implicit_gemm": blocking.gemm_works,
     "cuda.direct": blocking.direct_works,
     "cuda.depthwise": blocking.depthwise_works,
+    "cuda.dilated": dilated_tiles.works,
     "cuda.winograd_f2": functools.partial(winograd_tiles.works, 2),
     "cuda.winograd_f4": functools.partial(winograd_tiles.works, 4),
 }
@@ -151,6 +157,16 @@ SPECS = (
         reasons=_depthwise_reasons,
         cost=_cost_of("cuda.depthwise"),
         target="fastconv.kernels.cuda.window:plan_depthwise",
+        workspace=_no_workspace,
+        tolerance=_TOLERANCE,
+    ),
+    KernelSpec(
+        name="cuda.dilated",
+        op="conv",
+        device="cuda",
+        reasons=_dilated_reasons,
+        cost=_cost_of("cuda.dilated"),
+        target="fastconv.kernels.cuda.dilated:plan",
         workspace=_no_workspace,
         tolerance=_TOLERANCE,
     ),

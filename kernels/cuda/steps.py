@@ -44,11 +44,13 @@ def row_length(words: int) -> int:
 
 
 def channels_inner(problem: ConvProblem) -> bool:
-    """Tell whether steps run tap by tap, all channels of one after another."""
+    """Tell whether an output's channels lie side by side."""
     return problem.layout == "channels_last"
 
 
-def step_table(problem: ConvProblem, binding: Binding, words: int, rows: int) -> NDArray[np.uint32]:
+def step_table(
+    problem: ConvProblem, binding: Binding, words: int, rows: int, inner: bool
+) -> NDArray[np.uint32]:
     """Return the table of steps: a sample's offset from its pixel's, and its taps' bits.
 
     Parameters
@@ -57,6 +59,8 @@ def step_table(problem: ConvProblem, binding: Binding, words: int, rows: int) ->
         Words of bits in a row.
     rows : int
         Rows of the table; those beyond the steps have a bit that no pixel lets pass.
+    inner : bool
+        Whether steps run tap by tap, all channels of one after another, or channel by channel.
     """
     strides = element_strides(binding.x_strides, problem.itemsize)
     channels = problem.in_channels // problem.groups
@@ -71,7 +75,7 @@ def step_table(problem: ConvProblem, binding: Binding, words: int, rows: int) ->
     table = np.zeros((rows, words + 1), np.uint32)
     table[:, -1] = 1 << 31
     steps = channels * offsets.size
-    if channels_inner(problem):
+    if inner:
         table[:steps, 0] = (offsets[:, None] + channel_offsets).ravel() % 2**32
         table[:steps, 1:] = np.repeat(bits, channels, axis=0)
     else:
@@ -99,13 +103,20 @@ def decode(pixel: str) -> str:
     )
 
 
-def pixel_state(j: int, words: int) -> str:
+def pixel_state(j: int, words: int, pixel: str = "{at}") -> str:
     """Return code for a pixel's offset `from<j>` and the bits of what lies outside, per word.
 
-    The pixel's number is ``first_pixel + column<j>``.
+    Parameters
+    ----------
+    j : int
+        Which of the thread's pixels; its place is ``first_pixel + column<j>``.
+    words : int
+        Words of bits.
+    pixel : str
+        The number of the pixel at a place `{at}`.
     """
     text = f"""
-    {decode(f"first_pixel + column{j}")}
+    {decode(pixel.format(at=f"first_pixel + column{j}"))}
     d0, h0, w0 = u(d * sd - pd), u(h * sh - ph), u(w * sw - pw)
     from{j} = u(x_first + group * xg + n * xn + d0 * xd + h0 * xh + w0 * xw)
     """

@@ -1,0 +1,183 @@
+"""How pixels of a dilated convolution are put into tiles that see few taps, and what that saves.
+
+Pixels are taken region by region (see `kernels.reach`), each region over the whole batch, so that
+those of a tile mostly see the same taps; one that lies across regions sees the taps of all of them.
+Regions with most taps come first: the tiles that take longest then start first.
+
+    order       pixel of each place of the grid        regions one after another
+    schedule    a word a tile: where its list begins   then lists: panels, END
+
+A list holds the panels in which any of the tile's taps has a step, so a panel of steps of two taps
+is in the lists of both; tiles of the same taps share a list. A tile that sees nothing but padding
+has one panel, whose samples are all zero.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import CudaInfo
+
+from .. import reach
+from . import blocking, roofline
+from .blocking import Split
+from .roofline import Work
+from .tile import Tile, tiles_for
+
+__all__ = [
+    "choose_tile",
+    "panels_of",
+    "pixel_order",
+    "schedule",
+    "tile_taps",
+    "whole_split",
+    "works",
+]
+
+#: What stands behind the last panel of a list.
+END = 2**32 - 1
+
+Box = tuple[tuple[int, ...], ...]
+
+
+def _taps(problem: ConvProblem, box: Box) -> frozenset[int]:
+    """Return the taps that a region sees, by their number in the kernel."""
+    _, _, firsts, ends = box
+    axes = (range(first, end) for first, end in zip(firsts, ends, strict=True))
+    strides = [math.prod(problem.kernel_size[axis + 1 :]) for axis in range(problem.ndim)]
+    places = itertools.product(*axes)
+    return frozenset(sum(p * s for p, s in zip(at, strides, strict=True)) for at in places)
+
+
+def _ordered_regions(problem: ConvProblem) -> list[tuple[Box, frozenset[int]]]:
+    """Return the regions and their taps, most taps first."""
+    found = [(box, _taps(problem, box)) for box in reach.regions(problem)]
+    return sorted(found, key=lambda each: -len(each[1]))
+
+
+def pixel_order(problem: ConvProblem, bn: int) -> NDArray[np.uint32]:
+    """Return the pixel of each place of the grid; places beyond the last pixel have pixel 0.
+
+    Examples
+    --------
+    The middle of five pixels sees all three taps, those beside it two.
+
+    >>> from fastconv.problem import parse_line
+    >>> pixel_order(parse_line("ic8iw5oc8kw3pw2dw1")[0], 4)
+    array([2, 0, 1, 3, 4, 0, 0, 0], dtype=uint32)
+    """
+    pixels = math.prod(problem.out_size)
+    numbers = np.arange(problem.batch * pixels, dtype=np.uint32)
+    numbers = numbers.reshape(problem.batch, *problem.out_size)
+    order = np.zeros(-(-numbers.size // bn) * bn, np.uint32)
+    at = 0
+    for (starts, sizes, _, _), _ in _ordered_regions(problem):
+        part = (slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
+        found = numbers[(slice(None), *part)].ravel()
+        order[at : at + found.size] = found
+        at += found.size
+    return order
+
+
+@functools.lru_cache(256)
+def tile_taps(problem: ConvProblem, bn: int) -> Sequence[tuple[int, frozenset[int]]]:
+    """Return how many tiles in a row see which taps.
+
+    Examples
+    --------
+    >>> from fastconv.problem import parse_line
+    >>> [(n, sorted(taps)) for n, taps in tile_taps(parse_line("ic8iw5oc8kw3pw2dw1")[0], 2)]
+    [(1, [0, 1, 2]), (1, [0, 1, 2]), (1, [0, 1])]
+    """
+    runs: list[tuple[int, frozenset[int]]] = []
+    filled, seen = 0, frozenset[int]()  # of the tile that is not full yet
+    for (_, sizes, _, _), taps in _ordered_regions(problem):
+        pixels = problem.batch * math.prod(sizes)
+        if filled:
+            taken = min(bn - filled, pixels)
+            filled, pixels, seen = filled + taken, pixels - taken, seen | taps
+            if filled < bn:
+                continue
+            runs.append((1, seen))
+        whole, filled = divmod(pixels, bn)
+        seen = taps
+        if whole:
+            runs.append((whole, taps))
+    if filled:
+        runs.append((1, seen))
+    return runs
+
+
+def panels_of(problem: ConvProblem, taps: frozenset[int], bk: int) -> list[int]:
+    """Return the panels that hold a step of some taps, in order; at least one."""
+    channels = problem.in_channels // problem.groups
+    found = {
+        panel
+        for tap in taps
+        for panel in range(tap * channels // bk, ((tap + 1) * channels - 1) // bk + 1)
+    }
+    return sorted(found) or [0]
+
+
+def schedule(problem: ConvProblem, tile: Tile) -> NDArray[np.uint32]:
+    """Return where each tile's list of panels begins, and the lists."""
+    runs = tile_taps(problem, tile.bn)
+    words = sum(tiles for tiles, _ in runs)
+    starts: list[int] = []
+    lists: list[int] = []
+    places: dict[frozenset[int], int] = {}
+    for tiles, taps in runs:
+        if taps not in places:
+            places[taps] = words + len(lists)
+            lists += [*panels_of(problem, taps, tile.bk), END]
+        starts += [places[taps]] * tiles
+    return np.array(starts + lists, np.uint32)
+
+
+def whole_split(problem: ConvProblem, tile: Tile) -> Split:
+    """Return the blocks of a tile; what is left of the reduction is not split."""
+    return Split(
+        tile,
+        -(-problem.batch * math.prod(problem.out_size) // tile.bn),
+        -(-(problem.out_channels // problem.groups) // tile.bm),
+        -(-math.prod(problem.weight_shape[1:]) // tile.bk),
+        1,
+    )
+
+
+def _tile_work(problem: ConvProblem, tile: Tile, device: CudaInfo) -> Work:
+    """Return the launch with one tile: that of the dense product, by the part of its panels."""
+    split = whole_split(problem, tile)
+    (dense,) = blocking.split_works(problem, split, device)
+    runs = tile_taps(problem, tile.bn)
+    panels = sum(tiles * len(panels_of(problem, taps, tile.bk)) for tiles, taps in runs)
+    part = panels / (split.panels * split.pixel_blocks)
+    return replace(
+        dense,
+        requested=round(dense.requested * part),
+        macs=round(dense.macs * part),
+        shared=round(dense.shared * part),
+    )
+
+
+@functools.lru_cache(4096)
+def choose_tile(problem: ConvProblem, device: CudaInfo) -> Tile:
+    """Return the tile of the lowest counted time."""
+
+    def seconds(tile: Tile) -> float:
+        return roofline.seconds((_tile_work(problem, tile, device),), device)
+
+    return min(tiles_for(problem.dtype), key=seconds)
+
+
+def works(problem: ConvProblem, device: CudaInfo) -> tuple[Work, ...]:
+    """Return the launch of a call."""
+    return (_tile_work(problem, choose_tile(problem, device), device),)
