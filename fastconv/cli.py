@@ -178,12 +178,13 @@ def _configure_explain(parser: argparse.ArgumentParser) -> None:
         metavar="'PROBLEM LINE'",
         help="in benchdnn's grammar, say 'ic64ih56oc64kh3ph1' or '--dt=f64 g8ic8ih32oc8kh3'",
     )
+    parser.add_argument("--gpu", metavar="MODEL", help="on a GPU of this model, say A100")
 
 
 def _explain(arguments: argparse.Namespace) -> int:
     from .explanation import explain
 
-    print(explain(arguments.line))
+    print(explain(arguments.line, gpu=arguments.gpu))
     return 0
 
 
@@ -242,6 +243,7 @@ def _configure_audit(parser: argparse.ArgumentParser) -> None:
         "kernel", nargs="?", default="", metavar="KERNEL", help="part of the names to audit"
     )
     parser.add_argument("--sm", nargs="+", metavar="SM", help="architectures, say sm_80 (all)")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write one table there too")
 
 
 def _audit(arguments: argparse.Namespace) -> int:

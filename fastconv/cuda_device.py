@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from .errors import DeviceError
+from .errors import DeviceError, FastconvError
 from .spec import CudaInfo
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "current_device",
     "describe_device",
     "device_in_force",
+    "named_model",
     "require_cuda",
     "use_device",
 ]
@@ -74,6 +75,14 @@ MODELS = {
         _model("RTX 5090", (12, 0), 170, (99, 100), 96, 2.407, 1792),
     )
 }
+
+
+def named_model(name: str) -> CudaInfo:
+    """Return one of `MODELS`, or say which there are."""
+    if name not in MODELS:
+        raise FastconvError(f"gpu: got {name!r}, want one of {', '.join(MODELS)}")
+    return MODELS[name]
+
 
 _device: ContextVar[tuple[int, CudaInfo] | None] = ContextVar("fastconv_cuda", default=None)
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .array_libraries import view_array
+from .cuda_device import EMULATED, named_model, use_device
 from .dispatch import Candidate, device_info, list_candidates, pick_winner, settings, tuned_choice
+from .errors import DeviceError
 from .problem import ConvProblem, parse_line
 
 __all__ = ["Explanation", "Row", "explain"]
@@ -53,6 +55,7 @@ class Explanation:
     problem: ConvProblem
     packed: bool
     rows: list[Row]
+    gpu: str | None = None
 
     @property
     def chosen(self) -> str:
@@ -63,7 +66,8 @@ class Explanation:
         lines = [
             f"{self.problem.line()}  {self.problem.dtype}, {self.problem.layout}, "
             f"{self.problem.flops / 1e6:,.{1 if self.problem.flops > 1e5 else 4}f} MFLOP, "
-            f"weight packed {'once' if self.packed else 'in each call'}",
+            f"weight packed {'once' if self.packed else 'in each call'}"
+            + (f", forecast for {self.gpu}" if self.gpu else ""),
             f"  {'kernel':<22} {'predicted ms':>12} {'packing':>8} {'workspace':>10}  why",
         ]
         for row in self.rows:
@@ -76,7 +80,9 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(what: ConvProblem | str | Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
+def explain(
+    what: ConvProblem | str | Callable[..., Any], *args: Any, gpu: str | None = None, **kwargs: Any
+) -> Explanation:
     """Tell which kernel a problem would run, and what stands against every other.
 
     Parameters
@@ -87,30 +93,57 @@ def explain(what: ConvProblem | str | Callable[..., Any], *args: Any, **kwargs: 
         `Conv3d` with its input.
     *args, **kwargs
         Arguments of that call.
+    gpu : str, optional
+        A name of `fastconv.cuda_device.MODELS`: what would run on such a GPU, which need not be
+        there.
 
     Returns
     -------
     Explanation
         Printable; its rows hold the same as values.
 
+    Raises
+    ------
+    DeviceError
+        For a CUDA problem where there is no GPU and `gpu` names none.
+
     Examples
     --------
     >>> print(explain("ic64ih56oc64kh3ph1").rows[0].kernel)
     cpu.im2col_gemm
+    >>> explain("g64ic64ih56oc64kh3ph1", gpu="A100").chosen
+    'cuda.depthwise'
     """
+    with contextlib.ExitStack() as stack:
+        problem, packed = _problem_of(stack, what, args, kwargs)
+        if gpu is not None:
+            model = named_model(gpu)
+            stack.enter_context(use_device(EMULATED, model))
+            problem = problem.with_(device="cuda")
+        try:
+            return _explain(problem, packed)
+        except DeviceError as error:
+            raise DeviceError(f"{error}; explain(..., gpu='A100') needs no GPU") from error
+
+
+def _problem_of(
+    stack: contextlib.ExitStack, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[ConvProblem, bool]:
+    """Return the problem, and whether its weight is packed once; the stack enters its device."""
     if isinstance(what, str):
-        return _explain(parse_line(what)[0], packed=True)
+        return parse_line(what)[0], True
     if isinstance(what, ConvProblem):
-        return _explain(what, packed=True)
+        return what, True
     from .functional import problem_of_call
     from .modules import Conv1d, Conv2d, Conv3d
 
     given = kwargs.get("input", args[0] if args else None)
     view = None if given is None else view_array("input", given)
-    with contextlib.nullcontext() if view is None else view.in_force():
-        if isinstance(what, (Conv1d, Conv2d, Conv3d)):
-            return _explain(what.problem(*args, **kwargs), packed=True)
-        return _explain(problem_of_call(what, *args, **kwargs), packed=False)
+    if view is not None:
+        stack.enter_context(view.in_force())
+    if isinstance(what, (Conv1d, Conv2d, Conv3d)):
+        return what.problem(*args, **kwargs), True
+    return problem_of_call(what, *args, **kwargs), False
 
 
 def _explain(problem: ConvProblem, packed: bool) -> Explanation:
@@ -128,7 +161,8 @@ def _explain(problem: ConvProblem, packed: bool) -> Explanation:
         space = each.spec.workspace(problem, device_info(problem))
         packing = 1e3 * each.pack_seconds
         rows.append(Row(name, each is winner, 1e3 * each.seconds, packing, space, [why]))
-    return Explanation(problem, packed, rows)
+    gpu = device_info(problem).name if problem.device == "cuda" else None
+    return Explanation(problem, packed, rows, gpu)
 
 
 def _why(each: Candidate, winner: Candidate | None, rule: str, measured: float | None) -> str:

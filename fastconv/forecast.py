@@ -2,7 +2,8 @@
 
 ``python -m fastconv forecast SUITE`` tells for each problem and model which kernel a call would run
 and what bounds its time: counted, never measured. `forecast` returns the same as values. Neither
-needs a GPU, a CUDA package or Numba.
+needs a GPU, a CUDA package or Numba; only ``--count``, which runs the rows in the emulator, needs
+the packages.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cuda_device import EMULATED, MODELS, use_device
+from .cuda_device import EMULATED, MODELS, named_model, use_device
 from .dispatch import list_candidates
 from .errors import FastconvError
 from .problem import ConvProblem, parse_line
@@ -28,7 +30,9 @@ __all__ = ["add_arguments", "forecast", "run"]
 _COLUMNS = ("forecast ms", "arithmetic", "shared", "waves", "memory", "l2", "launch")
 
 
-def forecast(what: ConvProblem | str, gpu: str = "A100") -> list[Forecast]:
+def forecast(
+    what: ConvProblem | str, gpu: str = "A100", *, best: bool = False, count: bool = False
+) -> list[Forecast]:
     """Forecast every kernel that can run a problem on a GPU model.
 
     Parameters
@@ -37,6 +41,11 @@ def forecast(what: ConvProblem | str, gpu: str = "A100") -> list[Forecast]:
         A problem or a problem line (see `fastconv.problem.parse_line`), on whichever device.
     gpu : str
         A name of `fastconv.cuda_device.MODELS`.
+    best : bool
+        Whether to leave out all but the kernel a call would run.
+    count : bool
+        Whether to run each kernel in the emulator and take the sectors and bank conflicts counted
+        there (about 0.5 GFLOP/s; needs numba-cuda).
 
     Returns
     -------
@@ -52,14 +61,14 @@ def forecast(what: ConvProblem | str, gpu: str = "A100") -> list[Forecast]:
     """
     from .kernels.cuda.forecast import forecast as forecast_kernel
 
-    if gpu not in MODELS:
-        raise FastconvError(f"gpu: got {gpu!r}, want one of {', '.join(MODELS)}")
+    model = named_model(gpu)
     problem = parse_line(what)[0] if isinstance(what, str) else what
     problem = problem.with_(device="cuda")
-    with use_device(EMULATED, MODELS[gpu]) as device:
+    with use_device(EMULATED, model):
         able = [each for each in list_candidates(problem, packed=True) if not each.reasons]
     able.sort(key=lambda each: each.seconds)
-    return [forecast_kernel(each.spec.name, problem, device) for each in able]
+    chosen = able[:1] if best else able
+    return [forecast_kernel(each.spec.name, problem, model, count) for each in chosen]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +78,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", default="", metavar="REGEX", help="only the lines that match")
     parser.add_argument(
         "--all", action="store_true", help="every kernel that can run a row, not only the chosen"
+    )
+    parser.add_argument(
+        "--count",
+        action="store_true",
+        help="run each row in the emulator and count its sectors and bank conflicts",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the forecasts there too")
 
@@ -83,19 +97,28 @@ def run(arguments: argparse.Namespace) -> int:
         raise FastconvError(str(error)) from None
     if not rows:
         raise FastconvError(f"--rows: got {arguments.rows!r}, which matches no row")
+    if arguments.count and find_spec("numba_cuda") is None:
+        raise FastconvError(
+            "--count runs rows in the emulator, which needs numba-cuda: "
+            "pip install 'fastconv[cuda-audit]'"
+        )
     written = []
     for gpu in arguments.gpu or MODELS:
-        found = [(case, forecast(case.problem, gpu)) for case in rows]
-        shown = [(case, each if arguments.all else each[:1]) for case, each in found]
-        print(_table(arguments.suite, gpu, [(case.name, each) for case, each in shown]))
+        found = [
+            (case, forecast(case.problem, gpu, best=not arguments.all, count=arguments.count))
+            for case in rows
+        ]
+        print(_table(arguments.suite, gpu, [(case.name, each) for case, each in found]))
         total = sum(each[0].forecast_ms * case.count for case, each in found if each)
         print(f"forecast of all rows, each as often as it runs: {total:.3f} ms\n")
         written += [
             {"name": case.name, "count": case.count, **asdict(one)}
-            for case, each in shown
+            for case, each in found
             for one in each
         ]
     print(f"A forecast, not a measurement.\nCounted: {told.COUNTED}.")
+    if arguments.count:
+        print(f"Counted {told.EMULATED}.")
     print(f"Not counted: {told.NOT_COUNTED}.")
     if arguments.json is not None:
         footnote = {"counted": told.COUNTED, "not_counted": told.NOT_COUNTED}
@@ -105,12 +128,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _table(suite: str, gpu: str, rows: Sequence[tuple[str, Sequence[Forecast]]]) -> str:
-    """Return the forecasts of one model as text, milliseconds but for blocks and MiB."""
+    """Return the forecasts of one model as text, milliseconds but for blocks and MiB.
+
+    Where accesses were counted: sectors a request, and turns of the banks for each needed.
+    """
+    counted = any(each.sectors is not None for _, found in rows for each in found)
     lines = [
         f"Forecast of {suite} on {gpu}, ms (bounds in full; the one that decides is named)",
         f"{'row':<30} {'kernel':<20} "
         + " ".join(f"{name:>11}" for name in _COLUMNS)
-        + f"  {'decides':<10} {'blocks':>7} {'rounds':>7} {'MiB':>8} {'L2 MiB':>8}",
+        + f"  {'decides':<10} {'blocks':>7} {'rounds':>7} {'MiB':>8} {'L2 MiB':>8}"
+        + (f" {'sectors':>8} {'banks':>6}" if counted else ""),
     ]
     for name, found in rows:
         if not found:
@@ -123,5 +151,6 @@ def _table(suite: str, gpu: str, rows: Sequence[tuple[str, Sequence[Forecast]]])
                 + " ".join(f"{time:>11.4f}" for time in times)
                 + f"  {each.decides:<10} {each.blocks:>7} {each.rounds:>7.2f} "
                 + " ".join(f"{size:>8.2f}" for size in sizes)
+                + (f" {each.sectors:>8.2f} {each.conflicts:>6.2f}" if counted else "")
             )
     return "\n".join(lines)

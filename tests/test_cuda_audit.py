@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +16,10 @@ from numba.cuda import types
 
 from fastconv import cli
 from fastconv.errors import DeviceError
-from fastconv.kernels.cuda import audit, compile, sass
+from fastconv.kernels.cuda import audit, compile, report, sass
 from fastconv.kernels.cuda.launch import Kernel
 
+KEPT = Path(report.__file__).with_name("AUDIT.md")
 QUICK = [
     "128x128x8 float32 single w1 pixels",
     "128x128x8 float32 channels w1 channels",
@@ -99,10 +102,47 @@ def test_a_tool_that_is_nowhere_is_named_with_the_extra() -> None:
         compile.find_tool("no-such-tool")
 
 
-def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["audit", "pack_weight float32", "--sm", "sm_90"]) == 0
+def test_the_command_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "audit.md"
+    words = ["audit", "pack_weight float32", "--sm", "sm_90", "--markdown", str(path)]
+    assert cli.main(words) == 0
     printed = capsys.readouterr().out
+    assert "FMA 90" in path.read_text() and "| pack_weight float32 |" in path.read_text()
     assert "pack_weight float32" in printed and "0 of 1 miss a bar" in printed
     assert cli.main(["audit", "--sm", "sm_11"]) == 2
     assert cli.main(["audit", "no such kernel"]) == 2
     assert "sm_11" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["reduce_splits float32", "depthwise float32 w1", QUICK[2]])
+def test_the_table_that_is_kept_is_true(name: str) -> None:
+    kernel, bars = next(each for each in audit.kernels_to_audit() if each[0].name.endswith(name))
+    row = report.markdown_row(audit.audit_everywhere(kernel, bars, compile.ARCHITECTURES))
+    assert row in KEPT.read_text(encoding="utf-8").splitlines()
+
+
+def test_the_table_that_is_kept_has_every_kernel_and_no_fault() -> None:
+    rows = [line for line in KEPT.read_text(encoding="utf-8").splitlines() if line[:2] == "| "][1:]
+    names = [kernel.name for kernel, _ in audit.kernels_to_audit()]
+    assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == names
+    assert all(row.endswith("| ok |") for row in rows)
+
+
+def without_names(ptx: str) -> list[str]:
+    """The lines of PTX, its symbols numbered in the order in which they appear."""
+    numbers: dict[str, str] = {}
+
+    def number(found: re.Match[str]) -> str:
+        return numbers.setdefault(found[0], f"symbol{len(numbers)}")
+
+    lines = [
+        line for line in ptx.splitlines() if not line.startswith(("//", ".version", ".target"))
+    ]
+    return [re.sub(r"_ZN\w+|_cudapy_smem_\d+", number, line) for line in lines]
+
+
+@pytest.mark.parametrize("generation", [("sm_75", "sm_90"), ("sm_100", "sm_120")])
+def test_nvvm_makes_the_same_ptx_for_a_generation(generation: tuple[str, str]) -> None:
+    kernel = next(each for each, _ in audit.kernels_to_audit() if each.name.startswith("depthwise"))
+    first, last = (without_names(compile.compile_ptx_for(kernel, arch)) for arch in generation)
+    assert first == last and len(first) > 1000

@@ -6,24 +6,30 @@ import importlib.util
 import itertools
 import json
 import math
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import fastconv
 from fastconv import cli, dispatch
 from fastconv import forecast as command
 from fastconv.bench import cases
 from fastconv.cuda_device import EMULATED, MODELS, use_device
-from fastconv.errors import FastconvError
+from fastconv.errors import DeviceError, FastconvError
 from fastconv.kernels.cuda import roofline
 from fastconv.kernels.cuda.forecast import Forecast, forecast
 from fastconv.kernels.cuda.roofline import BOUNDS, Work, bounds, touched
 from fastconv.kernels.cuda.specs import SPECS, WORKS
 from fastconv.problem import ConvProblem, parse_line
 
+needs_numba_cuda = pytest.mark.skipif(
+    importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed"
+)
 A100 = MODELS["A100"]
 LINES = [
     "mb8ic64ih56oc64kh3ph1",
@@ -32,6 +38,7 @@ LINES = [
     "g64ic64ih56oc64kh3ph1",
     "ic3ih224oc64kh7sh2ph3",
     "--dt=f64 ic16id16oc16kd3pd1",
+    "ic512ih33oc512kh3ph12dh11",
     "--dt=f16 --tag=axb g4ic64ih28oc64kh3ph1",
 ]
 
@@ -218,9 +225,7 @@ def test_a_forecast_loads_no_compiler() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed"
-)
+@needs_numba_cuda
 @pytest.mark.parametrize(
     ("key", "name"),
     [
@@ -236,3 +241,88 @@ def test_shares_are_those_of_the_audit(key: tuple[str, int], name: str) -> None:
     kernel, bars = next(each for each in audit.kernels_to_audit() if each[0].name == name)
     found = audit.audit_kernel(kernel, bars, "sm_80")
     assert roofline.SHARES[key] == pytest.approx(found.share, abs=5e-3)
+
+
+@pytest.mark.parametrize("gpu", MODELS)
+def test_explain_tells_the_table_of_a_gpu_that_is_not_there(gpu: str) -> None:
+    for line in LINES:
+        found = fastconv.explain(line, gpu=gpu)
+        best, *_ = command.forecast(line, gpu)
+        (chosen,) = (row for row in found.rows if row.chosen)
+        assert found.chosen == best.kernel
+        assert chosen.milliseconds == pytest.approx(best.forecast_ms)
+        assert str(found).splitlines()[0].endswith(f"forecast for {gpu}")
+
+
+def test_explain_takes_a_call_and_names_the_models(capsys: pytest.CaptureFixture[str]) -> None:
+    x, w = np.ones((1, 16, 9, 9), np.float32), np.ones((8, 16, 3, 3), np.float32)
+    assert fastconv.explain(fastconv.conv2d, x, w, gpu="L4").chosen.startswith("cuda.")
+    assert fastconv.explain(fastconv.conv2d, x, w).chosen.startswith("cpu.")
+    assert cli.main(["explain", "ic16ih9oc8kh3", "--gpu", "H100"]) == 0
+    assert "forecast for H100" in capsys.readouterr().out
+    assert cli.main(["explain", "ic16ih9oc8kh3", "--gpu", "H1"]) == 2
+    assert "gpu: got 'H1', want one of T4" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a GPU")
+def test_explain_without_a_gpu_says_how_to_do_without() -> None:
+    with pytest.raises(DeviceError, match=r"explain\(\.\.\., gpu='A100'\) needs no GPU"):
+        fastconv.explain(on_gpu(LINES[0]))
+
+
+@needs_numba_cuda
+@pytest.mark.parametrize("line", ["mb2ic24ih14oc40kh3ph1", "--tag=axb ic32ih12oc32kh3ph6dh5"])
+@pytest.mark.parametrize("gpu", ["T4", "RTX 4090"])
+def test_accesses_counted_in_the_emulator_replace_those_assumed(line: str, gpu: str) -> None:
+    from fastconv.kernels.cuda.emulated_works import count_call
+
+    problem = on_gpu(line)
+    for name in able(problem):
+        assumed = WORKS[name](problem, MODELS[gpu])
+        counted = count_call(name, problem, MODELS[gpu], assumed)
+        assert [work.name for work in counted.works] == [work.name for work in assumed]
+        for before, after in zip(assumed, counted.works, strict=True):
+            assert replace(after, shared=before.shared, requested=before.requested) == before
+            # A sector is written whole: once at best, and at worst for each of its elements.
+            stored = after.requested - before.requested
+            assert before.written <= stored <= 32 * before.written
+            assert (after.shared > 0) == (before.blocks > 0)
+        assert 1 <= counted.sectors <= 32 and 1 <= counted.conflicts <= 32
+        found = forecast(name, problem, MODELS[gpu], count=True)
+        parts = roofline.breakdown(counted.works, MODELS[gpu])
+        assert found.forecast_ms == pytest.approx(1e3 * sum(parts.values()))
+        assert (found.sectors, found.conflicts) == (counted.sectors, counted.conflicts)
+
+
+@needs_numba_cuda
+def test_counts_by_hand() -> None:
+    from fastconv.kernels.cuda.emulated_works import count_call
+
+    # Two channels of 8 x 16 pixels: a warp has 32 pixels side by side, 4 sectors a request.
+    problem = on_gpu("ic1ih8iw16oc2kh1")
+    (work,) = WORKS["cuda.direct"](problem, A100)
+    counted = count_call("cuda.direct", problem, A100, (work,))
+    (found,) = counted.works
+    assert found.requested - work.requested == 2 * 8 * 16 * 4 == work.written
+    assert found.blocks == 1 and found.shared % 32 == 0
+    assert counted.conflicts == 1
+
+
+@needs_numba_cuda
+def test_the_command_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "forecast.json"
+    words = ["forecast", "ic16ih14oc16kh3ph1", "--gpu", "T4", "--count", "--json", str(path)]
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out
+    assert "Counted in the emulator" in printed and "A forecast, not a measurement." in printed
+    (found,) = json.loads(path.read_text())["forecasts"]
+    assert found["sectors"] >= 1 and found["conflicts"] >= 1
+    assert f"{found['sectors']:.2f}" in printed
+
+
+def test_counting_without_the_emulator_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    assert cli.main(["forecast", "ic16ih14oc16kh3ph1", "--count"]) == 2
+    assert "pip install 'fastconv[cuda-audit]'" in capsys.readouterr().err

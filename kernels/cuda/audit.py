@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from .compile import Cubin, assemble, compile_ptx, disassemble
+from .dilated import dilated_kernel
 from .implicit_gemm import gemm_kernel, reduce_kernel
 from .implicit_gemm_source import Config
 from .launch import Kernel
@@ -23,7 +25,7 @@ from .tile import tiles_for
 from .window import depthwise_kernel, direct_kernel
 from .winograd import transform_kernels
 
-__all__ = ["Audited", "Bars", "audit_kernel", "kernels_to_audit"]
+__all__ = ["Audited", "Bars", "audit_everywhere", "audit_kernel", "kernels_to_audit"]
 
 #: Registers, shared memory and threads of a multiprocessor (CUDA C++ Programming Guide, table of
 #: technical specifications per compute capability).
@@ -33,6 +35,10 @@ _SHARED = {"sm_75": 64, "sm_80": 164, "sm_86": 100, "sm_89": 100, "sm_90": 228, 
 _THREADS = {"sm_75": 1024, "sm_80": 2048, "sm_90": 2048, "sm_100": 2048}
 _MOST_THREADS = 1536
 _MOST_BLOCKS = {"sm_75": 16, "sm_86": 16, "sm_89": 24, "sm_120": 24}
+
+
+#: Least part of the main loop that multiplies and adds, by tile.
+_SHARES = {"128x128x8": 0.85, "128x64x8": 0.8, "64x64x8": 0.78, "32x32x16": 0.55}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +51,13 @@ class Bars:
         Least part of the main loop that multiplies and adds.
     global_128 : bool
         Whether all its samples and weights come in loads of 128 bits.
+    words : int
+        Loads of 32 bits in the main loop that read no samples or weights.
     """
 
     share: float = 0.0
     global_128: bool = False
+    words: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +97,9 @@ class Audited:
 
 def _configs() -> Iterator[tuple[Config, Bars]]:
     """Return the products to audit: each tile with each loader, then the other element types."""
-    shares = {"128x128x8": 0.85, "128x64x8": 0.8, "64x64x8": 0.78, "32x32x16": 0.55}
     loaders = (("single", "pixels"), ("pixels", "pixels"), ("channels", "channels"))
     for tile, (loader, store) in itertools.product(tiles_for("float32"), loaders):
-        bars = Bars(shares[tile.name], loader != "single")
+        bars = Bars(_SHARES[tile.name], loader != "single")
         yield Config(tile, "float32", loader, 1, store), bars
     large, *_, small = tiles_for("float32")
     for tile in (large, small):
@@ -106,6 +114,11 @@ def _configs() -> Iterator[tuple[Config, Bars]]:
 def kernels_to_audit() -> list[tuple[Kernel, Bars]]:
     """Return every kernel with every configuration that is audited, and its bars."""
     products = [(gemm_kernel(config), bars) for config, bars in _configs()]
+    for tile, loader in itertools.product(tiles_for("float32"), ("single", "channels")):
+        # The number of the next panel costs more instructions than the next address.
+        bars = Bars(_SHARES[tile.name] - 0.02, loader != "single", words=1)
+        store = "channels" if loader == "channels" else "pixels"
+        products.append((dilated_kernel(Config(tile, "float32", loader, 1, store)), bars))
     others = [
         kernel
         for storage in ("float32", "float16", "float64")
@@ -158,6 +171,14 @@ def audit_kernel(kernel: Kernel, bars: Bars, arch: str) -> Audited:
     )
 
 
+def audit_everywhere(kernel: Kernel, bars: Bars, archs: Sequence[str]) -> list[Audited]:
+    """Audit one kernel for several architectures, two at a time: their time is that of tools."""
+    for arch in archs:
+        compile_ptx(kernel, arch)  # by one thread: Numba's compiler is not for several
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda arch: audit_kernel(kernel, bars, arch), archs))
+
+
 def _faults(
     kernel: Kernel, bars: Bars, cubin: Cubin, listing: Listing, loop: Counter[str], part: float
 ) -> Iterator[str]:
@@ -171,7 +192,7 @@ def _faults(
         yield f"multiplies in {part:.1%} of its main loop, less than {bars.share:.0%}"
     if bars.global_128:
         narrow = [name for name in loop if name.startswith("LDG") and ".128" not in name]
-        tables = loop_table_loads(loop)
+        tables = loop_table_loads(loop) + bars.words
         if sum(loop[name] for name in narrow) > tables:
             yield f"loads by {', '.join(narrow)}, not 128 bits at a time"
 

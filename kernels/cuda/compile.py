@@ -2,6 +2,9 @@
 
     Kernel -> compile_ptx(kernel, arch) -> assemble(ptx, arch) -> Cubin -> disassemble(cubin)
 
+NVVM makes the same PTX for architectures of one generation (of LLVM in it), so it is made once for
+the oldest of them, in which ptxas reads it for each.
+
 ptxas, nvdisasm and NVVM come with the packages of the extra ``cuda-audit``; ptxas and nvdisasm are
 also taken from PATH.
 """
@@ -9,6 +12,7 @@ also taken from PATH.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import re
 import shutil
@@ -23,10 +27,21 @@ from fastconv.errors import DeviceError
 
 from .launch import Kernel
 
-__all__ = ["ARCHITECTURES", "Cubin", "assemble", "compile_ptx", "disassemble", "find_tool"]
+__all__ = [
+    "ARCHITECTURES",
+    "Cubin",
+    "assemble",
+    "compile_ptx",
+    "compile_ptx_for",
+    "disassemble",
+    "find_tool",
+]
 
 #: What kernels are audited for: Turing, Ampere (2), Ada, Hopper, Blackwell (2).
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+
+#: The oldest architecture for which NVVM makes the same PTX.
+_PTX_OF = {arch: "sm_75" if len(arch) == 5 else "sm_100" for arch in ARCHITECTURES}
 
 _RESOURCES = {
     "registers": r"Used (\d+) registers",
@@ -99,7 +114,13 @@ def _without_driver(capability: tuple[int, int]) -> Iterator[None]:
 
 
 def compile_ptx(kernel: Kernel, arch: str) -> str:
-    """Return a kernel's PTX for an architecture such as ``"sm_80"``."""
+    """Return a kernel's PTX for an architecture such as ``"sm_80"`` and others like it."""
+    return compile_ptx_for(kernel, _PTX_OF[arch])
+
+
+@functools.lru_cache(8)
+def compile_ptx_for(kernel: Kernel, arch: str) -> str:
+    """Return what NVVM makes of a kernel for exactly this architecture."""
     try:
         from numba import cuda
     except ImportError:

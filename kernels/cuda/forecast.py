@@ -2,26 +2,32 @@
 
 A forecast is no measurement. It says how long a call takes if nothing but the counted bounds holds
 it up (see `roofline`); `NOT_COUNTED` says what that leaves out. Its time is the cost by which
-dispatch chooses, from the same function. Nothing here imports a compiler.
+dispatch chooses, from the same function. Nothing here imports a compiler, unless the call is run in
+the emulator to count what its accesses cost.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo
 
-from .roofline import BOUNDS, bounds, breakdown
+from .roofline import BOUNDS, Work, bounds, breakdown
 from .specs import WORKS
 
-__all__ = ["COUNTED", "NOT_COUNTED", "Forecast", "forecast"]
+__all__ = ["COUNTED", "EMULATED", "NOT_COUNTED", "Forecast", "forecast"]
 
 COUNTED = (
     "multiply-adds of whole tiles at the boost clock, by the share of them in the compiled main "
     "loop; bytes of shared memory over its banks; idle units in the last round of blocks; bytes of "
     "input, packed weight, output and workspace once a launch; bytes that blocks read, once a "
     "block, over the ports to L2; 4 microseconds a launch"
+)
+EMULATED = (
+    "in the emulator, access by access: turns of the banks, and sectors read and written, over the "
+    "128 bytes a cycle of L1 and shared memory (the bound shared); sectors written over the ports "
+    "to L2 (the bound l2)"
 )
 NOT_COUNTED = (
     "latency that too few warps leave open, bank conflicts, the slices of L2, what stays in L2 "
@@ -55,6 +61,11 @@ class Forecast:
         How often those blocks fill the device.
     memory_bytes, l2_bytes : int
         Bytes moved to and from memory, and read by the blocks.
+    sectors : float or None
+        Sectors of 32 bytes that a warp's request of global memory touches on average; None unless
+        the call was run in the emulator.
+    conflicts : float or None
+        Turns of the banks of shared memory for each that was needed, as counted there.
     """
 
     kernel: str
@@ -68,9 +79,11 @@ class Forecast:
     rounds: float
     memory_bytes: int
     l2_bytes: int
+    sectors: float | None = None
+    conflicts: float | None = None
 
 
-def forecast(kernel: str, problem: ConvProblem, device: CudaInfo) -> Forecast:
+def forecast(kernel: str, problem: ConvProblem, device: CudaInfo, count: bool = False) -> Forecast:
     """Forecast a call whose weight is packed.
 
     Parameters
@@ -81,6 +94,8 @@ def forecast(kernel: str, problem: ConvProblem, device: CudaInfo) -> Forecast:
         What is computed.
     device : CudaInfo
         The GPU model, say one of `fastconv.cuda_device.MODELS`.
+    count : bool
+        Whether to run the call in the emulator and take what it counted (see `emulated_works`).
 
     Returns
     -------
@@ -97,6 +112,18 @@ def forecast(kernel: str, problem: ConvProblem, device: CudaInfo) -> Forecast:
     ('arithmetic', 1)
     """
     works = WORKS[kernel](problem, device)
+    if not count:
+        return _forecast(kernel, problem, device, works)
+    from .emulated_works import count_call
+
+    counted = count_call(kernel, problem, device, works)
+    found = _forecast(kernel, problem, device, counted.works)
+    return replace(found, sectors=counted.sectors, conflicts=counted.conflicts)
+
+
+def _forecast(
+    kernel: str, problem: ConvProblem, device: CudaInfo, works: tuple[Work, ...]
+) -> Forecast:
     each = [bounds(work, device) for work in works]
     parts = breakdown(works, device)
     main = max(works, key=lambda work: work.blocks * work.macs)
