@@ -21,6 +21,8 @@ __all__ = [
     "CudaInfo",
     "DeviceInfo",
     "KernelSpec",
+    "SparseBinding",
+    "SparsePlan",
     "Tolerance",
     "copy_cost",
 ]
@@ -191,6 +193,42 @@ class ConvPlan(Protocol):
         """Compute into `out`."""
 
 
+@dataclass(frozen=True, slots=True)
+class SparseBinding:
+    """How the weight of a sparse operator lies in memory, and what the epilogue does.
+
+    Parameters
+    ----------
+    weight_strides : tuple of int
+        In bytes, for ``(K, C / groups, *kernel_size)``; empty for operators without a weight.
+    activation : str or None
+        A key of `ACTIVATIONS`.
+    alpha : float
+        The activation's parameter.
+    """
+
+    weight_strides: tuple[int, ...] = ()
+    activation: str | None = None
+    alpha: float = 0.0
+
+
+class SparsePlan(Protocol):
+    """A sparse kernel made ready for one problem and one binding. Immutable."""
+
+    @property
+    def packing(self) -> Hashable:
+        """Name of the packed weight's order: plans with equal `packing` share it."""
+
+    def pack(self, weight: Any) -> Any:
+        """Return `weight` in the kernel's own order; operators without one return it as it is."""
+
+    def run(self, rulebook: Any, *arrays: Any) -> None:
+        """Compute: `fastconv.sparse.problem.OPERANDS` names the arrays.
+
+        `rulebook` is None for pools over everything.
+        """
+
+
 def copy_cost(problem: ConvProblem, device: DeviceInfo | CudaInfo) -> float:
     """Return the seconds of bringing a weight into another order: it is read and written once."""
     moved = math.prod(problem.weight_shape) * (problem.itemsize + problem.compute_itemsize)
@@ -203,7 +241,8 @@ def copy_cost(problem: ConvProblem, device: DeviceInfo | CudaInfo) -> float:
 class KernelSpec:
     """One kernel as the dispatcher sees it.
 
-    Its functions take a problem and what `device` says: a `DeviceInfo` or a `CudaInfo`.
+    Its functions take a problem (a `ConvProblem`, or a `SparseProblem` for the operators of its
+    own) and what `device` says: a `DeviceInfo` or a `CudaInfo`.
 
     Parameters
     ----------
@@ -217,7 +256,7 @@ class KernelSpec:
         Predicted seconds of a call whose weight is packed already.
     target : str
         ``"module:function"``, imported when first run; the function takes (problem, binding,
-        device) and returns a `ConvPlan`.
+        device) and returns a `ConvPlan` or a `SparsePlan`.
     workspace : callable
         Scratch bytes that a call needs beside its arrays.
     tolerance : mapping of str to Tolerance
@@ -232,10 +271,10 @@ class KernelSpec:
     name: str
     op: str
     device: str
-    reasons: Callable[[ConvProblem, Any], list[str]]
-    cost: Callable[[ConvProblem, Any], float]
+    reasons: Callable[[Any, Any], list[str]]
+    cost: Callable[[Any, Any], float]
     target: str
-    workspace: Callable[[ConvProblem, Any], int]
+    workspace: Callable[[Any, Any], int]
     tolerance: Mapping[str, Tolerance]
     exact: bool = True
-    pack_cost: Callable[[ConvProblem, Any], float] = copy_cost
+    pack_cost: Callable[[Any, Any], float] = copy_cost
