@@ -7,21 +7,33 @@ derived when it is first asked for, and kept.
 
 from __future__ import annotations
 
+import importlib
 import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from ..padding import Pads, output_size
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["KINDS", "Geometry", "PairLists", "Rulebook"]
+from ..arrays import on_host
+from ..device_arrays import DeviceArray
+from ..errors import DTypeError, ShapeError
+from ..padding import Pads, output_size
+from .sites import check_grid
+
+__all__ = ["HASH_FACTOR", "KINDS", "Geometry", "HashTable", "PairLists", "Rulebook"]
 
 Built = TypeVar("Built")
 
 #: Where outputs are: at the inputs' sites, wherever the kernel reaches one, or wherever a site's
 #: spread by the kernel reaches.
 KINDS = ("submanifold", "regular", "transposed")
+
+#: What a key is multiplied by to find its slot: 2**64 over the golden ratio, which spreads keys
+#: that follow each other evenly (Knuth, The Art of Computer Programming, vol. 3, 6.4).
+HASH_FACTOR = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +108,37 @@ class PairLists(NamedTuple):
     """The pairs of a rulebook, grouped by output row: compressed sparse rows.
 
     Those of output row ``r`` are ``row_start[r]`` to ``row_start[r + 1]``, by rising offset.
+
+    Parameters
+    ----------
+    row_start : (out_rows + 1,) int64 array
+        First pair of each output row, and the number of pairs.
+    pair_offset, pair_input : (pairs,) int32 array
+        Offset and input row of each pair.
     """
 
     row_start: Any
     pair_offset: Any
     pair_input: Any
+
+
+class HashTable(NamedTuple):
+    """Rows of sites by key: open addressing, the next slot tried where one is taken.
+
+    A key's search begins at slot ``(key * HASH_FACTOR mod 2**64) >> (64 - log2(capacity))`` and
+    ends at the key, or at an empty slot where there is none.
+
+    Parameters
+    ----------
+    keys : (capacity,) int64 array
+        Key in each slot, -1 in an empty one. The capacity is a power of two, at least 2 and at
+        least twice the rows.
+    rows : (capacity,) int32 array
+        Row of each key.
+    """
+
+    keys: Any
+    rows: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +164,17 @@ class Rulebook:
     -----
     An input row and an offset decide the output row too, so the reversed relation is a table of the
     same form.
+
+    Every array is open, and a rulebook may be made by hand, say to leave pairs out; operators
+    `check` one that they are given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sites = np.array([[0, 2], [0, 3]], np.int32)
+    >>> geometry = Geometry("submanifold", (8,), 1, (3,), (1,), (1,), ((1, 1),), (0,))
+    >>> before_only = np.array([[-1, 0], [-1, -1], [-1, -1]], np.int32)
+    >>> Rulebook(geometry, sites, sites, before_only, 1).check()
     """
 
     geometry: Geometry
@@ -167,3 +216,166 @@ class Rulebook:
                 self._derived[name] = build(self)
             found: Built = self._derived[name]
         return found
+
+    def check(self) -> None:
+        """Check a rulebook that was made by hand; `build` makes none that fails.
+
+        Raises
+        ------
+        DTypeError
+            Where an array is not of int32.
+        ShapeError
+            Where an array is not contiguous, has another shape than the others and the geometry ask
+            for, or holds a site outside its grid or a row that there is none of; where an input row
+            comes twice at one offset; where `pairs` is not the number of rows in the table.
+
+        Notes
+        -----
+        A rulebook is checked once. Whether the rows of the table are those that the geometry pairs
+        is not looked at: a kernel of any shape, or neighbours by any other rule, are tables too.
+        """
+        self.derive("check", _check)
+
+    @classmethod
+    def build(cls, geometry: Geometry, indices: Any) -> Rulebook:
+        """Find the rows that meet.
+
+        Parameters
+        ----------
+        geometry : Geometry
+            What is computed.
+        indices : (rows, 1 + ndim) int32 array
+            Sites before, batch first, contiguous: inside the grid, no two equal, in any order.
+
+        Raises
+        ------
+        ShapeError
+            Where the grid after has an empty axis, or coordinates or keys that overflow.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> sites = np.array([[0, 5], [0, 2], [0, 6]], np.int32)
+        >>> geometry = Geometry("submanifold", (8,), 1, (3,), (1,), (1,), ((1, 1),), (0,))
+        >>> Rulebook.build(geometry, sites).neighbours.tolist()
+        [[-1, -1, 0], [0, 1, 2], [2, -1, -1]]
+        """
+        check_grid(geometry.out_shape, geometry.batch_size)
+        out_indices, neighbours, pairs = _builder(indices).build(geometry, indices)
+        return cls(geometry, indices, out_indices, neighbours, pairs, _derived={"check": None})
+
+    def reverse(self) -> Rulebook:
+        """Return the rulebook that leads back: its inputs are this one's outputs."""
+        return self.derive("reverse", _reverse)
+
+    @property
+    def masks(self) -> Any:
+        """Which offsets each output row has, ``(ceil(volume / 32), out_rows)`` uint32.
+
+        Bit ``k % 32`` of word ``k // 32`` tells of offset ``k``.
+        """
+        return self.derive("masks", lambda book: _builder(book.neighbours).masks(book.neighbours))
+
+    @property
+    def order(self) -> Any:
+        """Output rows sorted by mask, ``(out_rows,)`` int32; equal ones keep their order."""
+        return self.derive("order", lambda book: _builder(book.neighbours).order(book.masks))
+
+    @property
+    def counts(self) -> Any:
+        """Pairs of each offset, a NumPy array ``(volume,)`` of int64."""
+        return self.derive("counts", _counts)
+
+    @property
+    def pair_lists(self) -> PairLists:
+        """The pairs by output row."""
+        found: PairLists = self.derive(
+            "pair_lists", lambda book: _builder(book.neighbours).pair_lists(book.neighbours)
+        )
+        return found
+
+    @property
+    def hash_table(self) -> HashTable:
+        """Rows of the sites before by key."""
+        found: HashTable = self.derive("hash_table", _hash_table)
+        return found
+
+
+def _builder(array: Any) -> Any:
+    """Return the module that builds rulebooks where an array lives."""
+    device = "cuda" if isinstance(array, DeviceArray) else "cpu"
+    return importlib.import_module(f"fastconv.kernels.{device}.rulebook")
+
+
+def _rows_of(name: str, array: Any) -> Any:
+    """Return a contiguous array of int32 as NumPy's."""
+    if array.dtype != np.int32:
+        raise DTypeError(f"{name}: got {array.dtype}, want int32")
+    if isinstance(array, np.ndarray) and not array.flags.c_contiguous:
+        raise ShapeError(f"{name}: got strides {array.strides}, want a contiguous array")
+    return on_host(array)
+
+
+def _check(book: Rulebook) -> None:
+    batch_size, volume = book.geometry.batch_size, book.geometry.volume
+    _check_sites("in_indices", book.in_indices, (batch_size, *book.in_shape))
+    _check_sites("out_indices", book.out_indices, (batch_size, *book.out_shape))
+    table = _rows_of("neighbours", book.neighbours)
+    if table.shape != (volume, book.out_rows):
+        raise ShapeError(
+            f"neighbours: got shape {table.shape}, want {(volume, book.out_rows)}, offsets of a "
+            f"kernel of {book.geometry.kernel_size} by rows of out_indices"
+        )
+    for row in (table.min(initial=-1), table.max(initial=-1)):
+        if not -1 <= row < book.in_rows:
+            raise ShapeError(
+                f"neighbours: got {row} in the table, want -1 or one of the {book.in_rows} rows of "
+                "in_indices"
+            )
+    for offset, rows in enumerate(table):
+        met = np.bincount(rows[rows >= 0])
+        if met.max(initial=0) > 1:
+            raise ShapeError(
+                f"neighbours: got row {met.argmax()} {met.max()} times at offset {offset}, want "
+                "an input row to be met by one output row there"
+            )
+    if book.pairs != book.counts.sum():
+        raise ShapeError(
+            f"pairs: got {book.pairs}, want {book.counts.sum()}, the rows in neighbours"
+        )
+
+
+def _check_sites(name: str, sites: Any, grid: tuple[int, ...]) -> None:
+    """Raise where sites are outside their grid, batch first."""
+    rows = _rows_of(name, sites)
+    if rows.ndim != 2 or rows.shape[1] != len(grid):
+        raise ShapeError(f"{name}: got shape {rows.shape}, want (rows, {len(grid)}), batch first")
+    for column, size in enumerate(grid):
+        for place in (rows[:, column].min(initial=0), rows[:, column].max(initial=0)):
+            if not 0 <= place < size:
+                raise ShapeError(
+                    f"{name}: got {place} in column {column}, want 0 to {size - 1} as the grid is "
+                    f"{grid}, batch first"
+                )
+
+
+def _counts(book: Rulebook) -> NDArray[np.int64]:
+    table = _rows_of("neighbours", book.neighbours)
+    return np.array([np.count_nonzero(row >= 0) for row in table], np.int64)
+
+
+def _reverse(book: Rulebook) -> Rulebook:
+    table = _builder(book.neighbours).reverse(book.neighbours, book.in_rows)
+    other = Rulebook(
+        book.geometry, book.out_indices, book.in_indices, table, book.pairs, not book.is_reversed
+    )
+    other._derived["reverse"] = book
+    if "check" in book._derived:
+        other._derived["check"] = None
+    return other
+
+
+def _hash_table(book: Rulebook) -> HashTable:
+    module = _builder(book.in_indices)
+    found: HashTable = module.hash_table(book.in_shape, book.geometry.batch_size, book.in_indices)
+    return found

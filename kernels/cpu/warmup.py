@@ -10,9 +10,11 @@ from fastconv.arrays import dtype_of
 from fastconv.dispatch import kernels, make_plan, use_kernel
 from fastconv.errors import NoKernelError
 from fastconv.problem import DTYPES, ConvProblem, parse_line
+from fastconv.sparse.rulebook import KINDS, Geometry, Rulebook
 from fastconv.spec import Binding
 
-from . import jit
+from . import jit, rulebook
+from .rulebook_join import join_rows
 
 __all__ = ["warmup"]
 
@@ -48,6 +50,21 @@ def _binding(problem: ConvProblem) -> Binding:
     )
 
 
+def _build_rulebooks(dtypes: tuple[str, ...]) -> None:
+    """Run all that sorts, pairs and joins sites, which is the same code for every geometry."""
+    sites = np.array([[0, 2], [0, 1]], np.int32)  # unsorted, so that sorting runs too
+    for kind in KINDS:
+        book = Rulebook.build(Geometry(kind, (4,), 1, (3,), (1,), (1,), ((1, 1),), (0,)), sites)
+        rulebook.reverse(book.neighbours, book.in_rows)
+        rulebook.order(rulebook.masks(book.neighbours))
+        rulebook.pair_lists(book.neighbours)
+        rulebook.hash_table((4,), 1, sites)
+    for dtype in dtypes:
+        rows = np.zeros((2, 1), dtype_of(dtype))
+        if rows.dtype.name == dtype:  # there is no bfloat16 without ml_dtypes
+            join_rows(rows, np.arange(2, dtype=np.int32), np.array([0, 2]), "sum")
+
+
 def warmup(
     dtypes: Iterable[str] = ("float32", "float64"),
     progress: Callable[[str], None] | None = None,
@@ -67,6 +84,10 @@ def warmup(
         Number of variants that were compiled now; those found on disk do not count.
     """
     before = jit.statistics.compiled
+    if progress is not None:
+        progress("cpu.rulebook")
+    dtypes = tuple(dtypes)
+    _build_rulebooks(dtypes)
     for problem in _problems(dtypes):
         for spec in kernels("conv", "cpu"):
             if progress is not None:
