@@ -1,0 +1,128 @@
+"""How `cpu.sparse_gemm` cuts a problem: register tile, panels of output rows, blocks of channels.
+
+Needs no compiler: the table of kernels counts with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastconv.sparse.problem import SparseProblem
+from fastconv.spec import DeviceInfo
+
+from .blocking import HERTZ
+
+__all__ = ["Blocks", "choose_blocks", "cost", "tile_rows"]
+
+#: Most rows of a panel. The sums of 64 channels are then 128 KB, and the features of rows and
+#: neighbours somewhat more: with the weights of all offsets (442 KB) within 1 MB of L2.
+_PANEL_ROWS = 512
+#: Fewest rows of a panel, and the panels that each thread should have at least.
+_LEAST_ROWS, _PANELS = 32, 4
+#: Words of a row that are summed at once: weights of 4 vectors each then fill half of L1.
+_STEPS = 64
+#: Most rows of a tile: the processor has addresses for no more in its registers.
+_TILE_ROWS = 8
+#: Cycles beside the products: of a tile, of a vector of its sums, of a run of pairs, and of a
+#: vector of output.
+_TILE, _SUM, _RUN, _FINISH = 20.0, 0.5, 60.0, 6.0
+#: Seconds of a call beside its tasks.
+_CALL = 4e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Tile and tasks.
+
+    Parameters
+    ----------
+    lanes : int
+        Elements of a vector of sums.
+    depth : int
+        Channels that one step multiplies: 2 for pairs of bfloat16, else 1.
+    steps : int
+        Steps of a row, for one group.
+    chunk : int
+        Steps that are summed at once.
+    unroll : int
+        Steps in one pass of the tile's loop; divides `steps` and `chunk`.
+    nv, tail, parts : int
+        Vectors of output channels of a block and of a group's last block, blocks of a group.
+    panel_rows : int
+        Output rows of a panel.
+    """
+
+    lanes: int
+    depth: int
+    steps: int
+    chunk: int
+    unroll: int
+    nv: int
+    tail: int
+    parts: int
+    panel_rows: int
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of output channels of a group."""
+        return (self.parts - 1) * self.nv + self.tail
+
+
+def tile_rows(nv: int, device: DeviceInfo) -> int:
+    """Return the rows of the largest tile: sums, nv vectors and a broadcast fill the registers."""
+    return min((device.registers - nv - 1) // nv, _TILE_ROWS)
+
+
+def _panel_rows(out_rows: int, threads: int) -> int:
+    """Return the rows of a panel: fewer where threads would be left without one."""
+    shared = -(-out_rows // (_PANELS * threads))
+    return max(_LEAST_ROWS, min(_PANEL_ROWS, shared))
+
+
+def choose_blocks(problem: SparseProblem, device: DeviceInfo) -> Blocks:
+    """Return how a problem is cut."""
+    lanes = device.lanes(problem.compute_itemsize)
+    channels = problem.in_channels // problem.groups
+    paired = problem.dtype == "bfloat16" and device.bf16_dot and channels % 2 == 0
+    steps = channels // 2 if paired else channels
+    vectors = -(-(problem.out_channels // problem.groups) // lanes)
+    most = 4 if device.registers == 32 else 2
+    parts = -(-vectors // most)
+    nv = -(-vectors // parts)
+    chunks = -(-steps // _STEPS)
+    return Blocks(
+        lanes=lanes,
+        depth=2 if paired else 1,
+        steps=steps,
+        chunk=-(-steps // (4 * chunks)) * 4,
+        unroll=next(unroll for unroll in (4, 2, 1) if steps % unroll == 0),
+        nv=nv,
+        tail=vectors - (parts - 1) * nv,
+        parts=parts,
+        panel_rows=_panel_rows(problem.out_rows, device.threads),
+    )
+
+
+def cost(problem: SparseProblem, device: DeviceInfo) -> float:
+    """Return the predicted seconds of a call whose weight is packed and whose schedule is kept."""
+    blocks = choose_blocks(problem, device)
+    slots = (1.0 if device.vector_bytes == 64 else 0.5) / (1.0 if device.fma else 0.5)
+    panels = -(-problem.out_rows // blocks.panel_rows)
+    runs, cycles = panels * problem.volume, 0.0
+    for nv, count in ((blocks.nv, blocks.parts - 1), (blocks.tail, 1)):
+        most = tile_rows(nv, device)
+        tiles = max(problem.pairs / most, min(problem.pairs, runs))
+        rows = problem.pairs / max(tiles, 1)
+        step = max(rows * nv * slots, (rows + nv) * min(slots, 1.0), 4.0)
+        part = tiles * (blocks.steps * step + _TILE) + problem.pairs * nv * _SUM
+        part += runs * _RUN + problem.out_rows * nv * _FINISH
+        cycles += count * problem.groups * part
+    features, written = (
+        problem.in_rows * problem.in_channels,
+        problem.out_rows * problem.out_channels,
+    )
+    moved = problem.itemsize * (features + written)
+    if problem.itemsize < problem.compute_itemsize and blocks.depth == 1:
+        moved += problem.compute_itemsize * features  # a widened copy
+    workers = min(device.threads, max(panels, 1))
+    return max(cycles / HERTZ / workers, (moved + 8 * problem.pairs) / 20e9) + _CALL
