@@ -20,6 +20,8 @@ __all__ = [
     "avg_pool_grad",
     "build",
     "conv",
+    "global_avg_pool",
+    "global_max_pool",
     "max_pool",
     "max_pool_grad",
     "reverse",
@@ -88,10 +90,10 @@ def conv(
     taps = np.asarray(weight, np.float64)
     taps = taps.reshape(groups, len(taps) // groups, taps.shape[1], -1)
     out = np.zeros((table.shape[1], groups, taps.shape[1]))
-    split = samples.reshape(len(samples), groups, -1)
+    split = samples.reshape(len(samples), groups, samples.shape[1] // groups)
     for k, out_row in zip(*np.nonzero(table >= 0), strict=True):
         out[out_row] += np.einsum("gc,gkc->gk", split[table[k, out_row]], taps[..., k])
-    flat = out.reshape(len(out), -1)
+    flat = out.reshape(len(out), len(taps) * taps.shape[1])
     return flat if bias is None else flat + np.asarray(bias, np.float64)
 
 
@@ -99,12 +101,12 @@ def weight_grad(x: ArrayLike, grad_out: ArrayLike, neighbours: ArrayLike, groups
     """Return the gradient for the weight, ``(K, C / groups, volume)``."""
     samples, grads = np.asarray(x, np.float64), np.asarray(grad_out, np.float64)
     table = np.asarray(neighbours)
-    split = samples.reshape(len(samples), groups, -1)
-    found = grads.reshape(len(grads), groups, -1)
+    split = samples.reshape(len(samples), groups, samples.shape[1] // groups)
+    found = grads.reshape(len(grads), groups, grads.shape[1] // groups)
     total = np.zeros((len(table), groups, found.shape[2], split.shape[2]))
     for k, out_row in zip(*np.nonzero(table >= 0), strict=True):
         total[k] += np.einsum("gk,gc->gkc", found[out_row], split[table[k, out_row]])
-    return np.moveaxis(total, 0, -1).reshape(-1, split.shape[2], len(table))
+    return np.moveaxis(total, 0, -1).reshape(grads.shape[1], split.shape[2], len(table))
 
 
 def max_pool(x: ArrayLike, neighbours: ArrayLike) -> Array:
@@ -145,6 +147,24 @@ def avg_pool_grad(grad_out: ArrayLike, neighbours: ArrayLike, in_rows: int) -> A
     shares = np.asarray(grad_out, np.float64) / (table >= 0).sum(0)[:, None]
     back = reverse(table, in_rows)
     return conv(shares, _ones(shares, table), back, groups=shares.shape[1])
+
+
+def global_max_pool(x: ArrayLike, batches: ArrayLike, batch_size: int) -> Array:
+    """Return the largest of each grid's rows, ``(batch_size, C)``; 0 for a grid without a site."""
+    samples, numbers = np.asarray(x, np.float64), np.asarray(batches)
+    out = np.zeros((batch_size, samples.shape[1]))
+    for batch in np.unique(numbers):
+        out[batch] = np.max(samples[numbers == batch], axis=0)
+    return out
+
+
+def global_avg_pool(x: ArrayLike, batches: ArrayLike, batch_size: int) -> Array:
+    """Return the mean of each grid's rows, ``(batch_size, C)``; 0 for a grid without a site."""
+    samples, numbers = np.asarray(x, np.float64), np.asarray(batches)
+    out = np.zeros((batch_size, samples.shape[1]))
+    for batch in np.unique(numbers):
+        out[batch] = np.mean(samples[numbers == batch], axis=0)
+    return out
 
 
 def _ones(x: ArrayLike, table: NDArray[Any]) -> Array:

@@ -28,6 +28,7 @@ __all__ = [
     "compile_kernel",
     "compute_dtype",
     "in_weight_order",
+    "take_workspace",
     "worth_helpers",
 ]
 
@@ -91,7 +92,7 @@ def _aligned(size: int) -> NDArray[np.uint8]:
     return np.ndarray(size - 64, np.uint8, raw, -raw.ctypes.data % 64)
 
 
-def _workspace(size: int) -> NDArray[np.uint8] | None:
+def take_workspace(size: int) -> NDArray[np.uint8] | None:
     """Return scratch memory aligned to a cache line; its content is arbitrary."""
     if size == 0:
         return None
@@ -183,7 +184,7 @@ class CpuPlan:
         packed = _aligned(self.packed_size * np.dtype(self.compute).itemsize).view(self.compute)
         if config.poison_workspace:
             packed.fill(np.nan)
-        operands = (weight, None, None, None, packed, _workspace(self.pack_bytes))
+        operands = (weight, None, None, None, packed, take_workspace(self.pack_bytes))
         pool.run(self.pack_address, self.pack_workers, operands)
         return packed
 
@@ -197,6 +198,6 @@ class CpuPlan:
     ) -> None:
         """Compute into `out`."""
         bias = as_bias(bias, self.no_bias)
-        operands = (x, packed, bias, residual, out, _workspace(self.workspace_bytes))
+        operands = (x, packed, bias, residual, out, take_workspace(self.workspace_bytes))
         for job in self.addresses:
             pool.run(job, self.workers, operands)
