@@ -233,6 +233,8 @@ def test_a_forecast_loads_no_compiler() -> None:
         (("32x32x16", 8), "implicit_gemm 32x32x16 float64 single w1 pixels"),
         (("window 16", 4), "direct float32 16 w1"),
         (("window 1", 4), "depthwise float32 w1"),
+        (("sparse 128x64x8", 4), "sparse_gemm 128x64x8 float32 x4"),
+        (("sparse depthwise 4", 4), "sparse_depthwise float32 x4"),
     ],
 )
 def test_shares_are_those_of_the_audit(key: tuple[str, int], name: str) -> None:

@@ -14,6 +14,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from . import (
+    rulebook_scan,
+    rulebook_sites,
+    rulebook_sort,
+    rulebook_tables,
+    sparse_blocking,
+    sparse_counts,
+    sparse_gemm_source,
+)
 from .compile import Cubin, assemble, compile_ptx, disassemble
 from .dilated import dilated_kernel
 from .implicit_gemm import gemm_kernel, reduce_kernel
@@ -21,6 +30,15 @@ from .implicit_gemm_source import Config
 from .launch import Kernel
 from .plan import pack_kernel
 from .sass import Listing, parse, share
+from .sparse_depthwise import depthwise_kernel as sparse_depthwise_kernel
+from .sparse_depthwise_grad import depthwise_grad_kernel
+from .sparse_gemm import gemm_kernel as sparse_gemm_kernel
+from .sparse_gemm import offsets_kernel
+from .sparse_global_pool import global_kernels
+from .sparse_parts import sum_kernel
+from .sparse_plan import pack_offsets_kernel
+from .sparse_pool import pool_kernels
+from .sparse_weight_grad import grad_kernel
 from .tile import tiles_for
 from .window import depthwise_kernel, direct_kernel
 from .winograd import transform_kernels
@@ -111,6 +129,48 @@ def _configs() -> Iterator[tuple[Config, Bars]]:
         yield Config(tile, "float64", "single", 1, "pixels"), Bars()
 
 
+def _sparse_kernels() -> Iterator[tuple[Kernel, Bars]]:
+    """Return the sparse kernels to audit: each tile with both loads, then the other types."""
+    shares = {"128x64x8": 0.79, "64x64x8": 0.77, "32x32x16": 0.62}
+    config = sparse_gemm_source.Config
+    for tile, width in itertools.product(sparse_blocking.TILES, (4, 1)):
+        share = shares[sparse_gemm_source.tile_name(tile)] if width == 4 else 0.0
+        yield sparse_gemm_kernel(config(tile, "float32", width)), Bars(share)
+    for storage in ("float16", "bfloat16", "float64"):
+        for tile in sparse_blocking.tiles_for(storage):
+            yield sparse_gemm_kernel(config(tile, storage, 4)), Bars()
+    for storage, width in itertools.product(("float32", "float16", "float64"), (4, 1)):
+        yield sparse_depthwise_kernel(storage, width), Bars()
+    for storage in ("float32", "float16", "float64"):
+        yield pack_offsets_kernel(storage), Bars()
+    for rows in sorted({tile.bn for tile in sparse_blocking.TILES}):
+        yield offsets_kernel(rows), Bars()
+
+
+def _rulebook_kernels() -> Iterator[Kernel]:
+    """Return the kernels that build rulebooks."""
+    yield from rulebook_scan.KERNELS
+    yield from rulebook_sort.KERNELS
+    yield from rulebook_tables.KERNELS.values()
+    for ndim in (1, 3, 4):
+        yield from (rulebook_sites.site_kernel(each, ndim) for each in rulebook_sites.ENDINGS)
+        yield rulebook_sites.decode_kernel(ndim)
+
+
+def _row_kernels() -> Iterator[tuple[Kernel, Bars]]:
+    """Return the kernels of sparse pools and of gradients for the weight."""
+    shares = {"64x64x16": 0.82, "32x32x16": 0.66}
+    for storage in ("float32", "float16", "float64"):
+        yield from ((kernel, Bars()) for kernel in pool_kernels(storage).values())
+        for largest in (True, False):
+            yield from ((kernel, Bars()) for kernel in global_kernels(storage, largest))
+        yield depthwise_grad_kernel(storage), Bars()
+        yield sum_kernel(storage), Bars()
+        for tile, width in itertools.product(sparse_counts.tiles_for(storage), (4, 1)):
+            share = shares[tile.name] if (storage, width) == ("float32", 4) else 0.0
+            yield grad_kernel(storage, tile, width), Bars(share)
+
+
 def kernels_to_audit() -> list[tuple[Kernel, Bars]]:
     """Return every kernel with every configuration that is audited, and its bars."""
     products = [(gemm_kernel(config), bars) for config, bars in _configs()]
@@ -131,7 +191,9 @@ def kernels_to_audit() -> list[tuple[Kernel, Bars]]:
             *transform_kernels(storage, 4).values(),
         )
     ]
-    return products + [(kernel, Bars()) for kernel in others]
+    others += _rulebook_kernels()
+    sparse = [*_sparse_kernels(), *_row_kernels()]
+    return products + [(kernel, Bars()) for kernel in others] + sparse
 
 
 def resident_blocks(cubin: Cubin, threads: int, arch: str) -> int:

@@ -35,7 +35,19 @@ import numpy as np
 from .geometry import GEOMETRY
 from .source import FINISH, compile_text, namespace_of
 from .steps import decode, is_inside, pixel_state, read_step, row_length
-from .tile import Tile, fill, indent, main_loop_steps, names, store_rounds
+from .tile import (
+    COUNT_DOWN,
+    Tile,
+    fill,
+    indent,
+    load_weights,
+    main_loop,
+    names,
+    start_sums,
+    store_channels,
+    store_rounds,
+    store_weights,
+)
 
 __all__ = ["IN_ORDER", "Config", "Walk", "kernel_function", "reduce_function"]
 
@@ -154,7 +166,7 @@ steps_at = u((panel * BK + row) * ROW)
 """,
     before="",
     after="weight_at = u(weight_at + A_PANEL)\nsteps_at = u(steps_at + BK * ROW)",
-    more="left = u(left - u(1))\nmore = left != u(0)",
+    more=COUNT_DOWN,
     finish="""
 if splits > u(1):
     place = part * channels * pixels + row * part_row + (first_pixel + column) * part_pixel
@@ -206,10 +218,7 @@ def _row_step(config: Config) -> int:
 def _start_loads(config: Config) -> str:
     """Return code that fetches the next panels into registers."""
     tile, length = config.tile, row_length(config.words)
-    text = [
-        f"a_next{j} = load4s(weight, weight_at + u({4 * j * tile.threads}))"
-        for j in range(tile.bk * tile.bm // 4 // tile.threads)
-    ]
+    text = [load_weights(tile)]
     for j in range(config.loads):
         if j == 0 or config.loader != "channels":
             text.append(read_step(f"steps_at + u({j * _row_step(config) * length})", config.words))
@@ -223,16 +232,10 @@ def _start_loads(config: Config) -> str:
 def _store_panels(config: Config) -> str:
     """Return code that puts what was fetched into the half `half` of shared memory."""
     tile = config.tile
-    text = ["a_store = u(half + a_place)"]
-    for j in range(tile.bk * tile.bm // 4 // tile.threads):
-        text.append(f"store4s(panels, a_store + u({4 * j * tile.threads}), *a_next{j})")
-    text.append("b_store = u(half + b_place)")
+    if config.loader == "channels":
+        return f"{store_weights(tile)}\n{store_channels(tile)}"
+    text = [store_weights(tile), "b_store = u(half + b_place)"]
     for j in range(config.loads):
-        if config.loader == "channels":
-            across = j * tile.threads // (tile.bk // 4)
-            for i in range(4):
-                text.append(f"panels[b_store + u({i * tile.pitch + across})] = b_next{j}[{i}]")
-            continue
         at = f"b_store + u({j * _row_step(config) * tile.pitch})"
         text.append(
             f"panels[{at}] = b_next{j}"
@@ -240,6 +243,13 @@ def _store_panels(config: Config) -> str:
             else f"store4s(panels, {at}, *b_next{j})"
         )
     return "\n".join(text)
+
+
+#: Where a thread's weights and samples go, and its columns of a B panel.
+_PLACES = """
+a_place, b_place = u(tid * u(4)), u(A_PANEL + row * PITCH + column0)
+b_column = u(A_PANEL + tx)
+"""
 
 
 #: What becomes of a sum that comes out of shared memory (see `tile.store_rounds`).
@@ -250,50 +260,10 @@ if row < channels and first_pixel + column < pixels:
 """
 
 
-#: The block's panels, its addresses and sums.
-_LOOP_SETUP = """
-{start}
-acc = cuda.local.array((TILE_ROWS, TILE_COLUMNS), compute)
-a = cuda.local.array(TILE_ROWS, compute)
-b = cuda.local.array(TILE_COLUMNS, compute)
-for i in range(TM):
-    for j in range(TN):
-        acc[i, j] = ZERO
-a_place, b_place = u(tid * u(4)), u(A_PANEL + row * PITCH + column0)
-b_column = u(A_PANEL + tx)
-half = u(0)
-"""
-
-
-#: The main loop; its parts are indented as they stand here.
-_MAIN_LOOP = """
-{start_loads}
-{store_panels}
-cuda.syncthreads()
-while True:
-    {more}
-    if more:
-        {start_loads}
-    a_read, b_read = u(half + ty), u(half + b_column)
-    {steps}
-    if not more:
-        break
-    half = u(half ^ HALF)
-    {store_panels}
-    cuda.syncthreads()
-"""
-
-
 def source(config: Config, walk: Walk = IN_ORDER) -> str:
     """Return the kernel's text; see `tile` for the arithmetic and the way of the sums."""
     loads = "\n".join((walk.before, _start_loads(config), walk.after))
-    loop = fill(
-        _MAIN_LOOP,
-        start_loads=loads,
-        more=walk.more,
-        store_panels=_store_panels(config),
-        steps=main_loop_steps(config.tile),
-    )
+    loop = main_loop(config.tile, loads, _store_panels(config), walk.more)
     store = FINISH.format(residual="residual_at[column]", out="out_at[column]")
     finish = fill(_FINISH_TILE, sum=fill(walk.finish, finish=store))
     own_pixel = decode(walk.pixel.format(at="first_pixel + tid"))
@@ -304,7 +274,9 @@ def source(config: Config, walk: Walk = IN_ORDER) -> str:
         + indent(fill(_PROLOGUE, group=walk.group, decode=own_pixel))
         + indent(_load_places(config))
         + indent("".join(states))
-        + indent(fill(_LOOP_SETUP, start=walk.start))
+        + indent(walk.start)
+        + indent(_PLACES)
+        + indent(start_sums())
         + indent(loop)
         + indent(store_rounds(config.tile, config.store, finish))
     )
@@ -313,15 +285,8 @@ def source(config: Config, walk: Walk = IN_ORDER) -> str:
 @functools.cache
 def kernel_function(config: Config, walk: Walk = IN_ORDER) -> Callable[..., None]:
     """Return the kernel as a plain Python function."""
-    tile = config.tile
-    namespace = namespace_of(config.storage) | names(tile)
-    namespace |= {
-        "SHARED": tile.shared_elements,
-        "PIXELS": tile.bn,
-        "TILE_ROWS": tile.tm,
-        "TILE_COLUMNS": tile.tn,
-        "ROW": np.uint32(row_length(config.words)),
-    }
+    namespace = namespace_of(config.storage) | names(config.tile)
+    namespace["ROW"] = np.uint32(row_length(config.words))
     return compile_text(source(config, walk), walk.name, f"{walk.name} {config.name}", namespace)
 
 

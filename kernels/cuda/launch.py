@@ -28,7 +28,17 @@ from fastconv.errors import DeviceError
 from .blocking import MOST_BLOCKS
 from .geometry import span, start_offset
 
-__all__ = ["Kernel", "empty", "emulated", "emulation", "flat", "is_aligned", "launch", "upload"]
+__all__ = [
+    "Kernel",
+    "empty",
+    "emulated",
+    "emulation",
+    "flat",
+    "is_aligned",
+    "launch",
+    "read_back",
+    "upload",
+]
 
 if TYPE_CHECKING:
     from .emulator import Report
@@ -96,6 +106,8 @@ def flat(array: Any) -> Any:
     """
     pointer = array.ctypes.data if isinstance(array, np.ndarray) else array.pointer
     kind = np.dtype(np.uint16) if array.dtype.itemsize == 2 else np.dtype(array.dtype)
+    if 0 in array.shape:
+        return np.empty(0, kind) if _is_host(array) else _run(array, 0, pointer, kind)
     start = pointer - start_offset(array.shape, array.strides)
     count = (span(array.shape, array.strides) - 1) // kind.itemsize + 1
     if _is_host(array):
@@ -103,8 +115,13 @@ def flat(array: Any) -> Any:
         memory: Any = (ctypes.c_uint8 * (count * kind.itemsize)).from_address(start)
         memory.owner = array  # an address keeps nothing alive
         return np.frombuffer(memory, kind)
+    return _run(array, count, start, kind)
+
+
+def _run(owner: Any, count: int, start: int, kind: np.dtype[Any]) -> _DeviceRun:
+    """Return elements of a device's memory by their address."""
     interface = {"shape": (count,), "typestr": kind.str, "data": (start, False), "version": 3}
-    return _DeviceRun(interface, array)
+    return _DeviceRun(interface, owner)
 
 
 def is_aligned(run: Any, size: int) -> bool:
@@ -114,24 +131,31 @@ def is_aligned(run: Any, size: int) -> bool:
     return bool(address % size == 0)
 
 
-def empty(like: Any, count: int, dtype: Any) -> Any:
-    """Return `count` uninitialised elements where `like` lives (NaN where workspaces are poisoned).
+def empty(like: Any, shape: int | tuple[int, ...], dtype: Any) -> Any:
+    """Return uninitialised elements where `like` lives (NaN where workspaces are poisoned).
 
     Parameters
     ----------
     like : array
         A NumPy array, or one of a device.
-    count : int
-        Number of elements.
+    shape : int or tuple of int
+        Number of elements, or sizes of the axes.
     dtype : dtype
         Of the elements.
     """
+    kind = np.dtype(dtype)
     if not isinstance(like, np.ndarray):
-        return like.new((count,), dtype)
-    memory = np.empty(count, dtype)
-    if config.poison_workspace:
+        return like.new((shape,) if isinstance(shape, int) else shape, kind)
+    memory = np.empty(shape, kind)
+    if config.poison_workspace and kind.kind not in "iub":
         memory.fill(np.nan)
     return memory
+
+
+def read_back(array: Any) -> NDArray[Any]:
+    """Return an array's elements in the host's memory; a device is waited for."""
+    host: NDArray[Any] = array if isinstance(array, np.ndarray) else array.to_host()
+    return host
 
 
 def upload(like: Any, table: NDArray[np.uint32]) -> Any:
@@ -181,8 +205,12 @@ def emulation(**how: Any) -> Iterator[list[Report]]:
 
 
 def _emulate(kernel: Kernel, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
-    how, reports = _emulation.get() or ({}, [])
-    report = emulated(kernel).launch(grid, (kernel.threads, 1, 1), arguments, **how)
+    run, block, chosen = emulated(kernel), (kernel.threads, 1, 1), _emulation.get()
+    if chosen is None:
+        run.launch(grid, block, arguments)
+        return
+    how, reports = chosen
+    report = run.launch(grid, block, arguments, **how)
     reports.append(report)
     report.raise_faults()
 

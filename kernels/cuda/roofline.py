@@ -44,6 +44,18 @@ SHARES = {
     ("window 1", 8): 0.047,
     ("window 4", 8): 0.157,
     ("window 16", 8): 0.333,
+    ("sparse 128x64x8", 4): 0.817,
+    ("sparse 64x64x8", 4): 0.814,
+    ("sparse 32x32x16", 4): 0.694,
+    ("sparse 64x64x16", 8): 0.653,
+    ("sparse 32x32x16", 8): 0.635,
+    ("weight grad 64x64x16", 4): 0.865,
+    ("weight grad 32x32x16", 4): 0.711,
+    ("weight grad 32x32x16", 8): 0.621,
+    ("sparse depthwise 1", 4): 0.051,
+    ("sparse depthwise 4", 4): 0.157,
+    ("sparse depthwise 1", 8): 0.047,
+    ("sparse depthwise 4", 8): 0.123,
 }
 #: Warps that a multiprocessor starts an instruction of in a cycle (sm_70 and later: CUDA C++
 #: Programming Guide, architecture of each compute capability).

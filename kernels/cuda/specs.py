@@ -17,11 +17,11 @@ from . import blocking, dilated_tiles, roofline, winograd_tiles
 from .geometry import MOST_ELEMENTS
 from .roofline import Work
 
-__all__ = ["SPECS", "WORKS"]
+__all__ = ["SPECS", "TOLERANCE", "WORKS"]
 
 # As on the CPU: sums in compute precision lose a few units in the last place of the largest output,
 # the halves are rounded once at the end.
-_TOLERANCE = {
+TOLERANCE = {
     "float32": Tolerance(2e-6),
     "float64": Tolerance(4e-15),
     "float16": Tolerance(2.0**-11),
@@ -138,7 +138,7 @@ SPECS = (
         cost=_cost_of("cuda.implicit_gemm"),
         target="fastconv.kernels.cuda.implicit_gemm:plan",
         workspace=_implicit_gemm_workspace,
-        tolerance=_TOLERANCE,
+        tolerance=TOLERANCE,
     ),
     KernelSpec(
         name="cuda.direct",
@@ -148,7 +148,7 @@ SPECS = (
         cost=_cost_of("cuda.direct"),
         target="fastconv.kernels.cuda.window:plan_direct",
         workspace=_no_workspace,
-        tolerance=_TOLERANCE,
+        tolerance=TOLERANCE,
     ),
     KernelSpec(
         name="cuda.depthwise",
@@ -158,7 +158,7 @@ SPECS = (
         cost=_cost_of("cuda.depthwise"),
         target="fastconv.kernels.cuda.window:plan_depthwise",
         workspace=_no_workspace,
-        tolerance=_TOLERANCE,
+        tolerance=TOLERANCE,
     ),
     KernelSpec(
         name="cuda.dilated",
@@ -168,7 +168,7 @@ SPECS = (
         cost=_cost_of("cuda.dilated"),
         target="fastconv.kernels.cuda.dilated:plan",
         workspace=_no_workspace,
-        tolerance=_TOLERANCE,
+        tolerance=TOLERANCE,
     ),
     *(_winograd_spec(m) for m in (2, 4)),
 )

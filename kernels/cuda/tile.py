@@ -38,13 +38,18 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "COUNT_DOWN",
     "TILES",
     "Tile",
     "fill",
     "indent",
-    "main_loop_steps",
+    "load_weights",
+    "main_loop",
     "names",
+    "start_sums",
+    "store_channels",
     "store_rounds",
+    "store_weights",
     "tiles_for",
 ]
 
@@ -132,7 +137,7 @@ def fill(template: str, **parts: str) -> str:
 
 
 def names(tile: Tile) -> dict[str, Any]:
-    """Return the constants that the generated text uses, all as uint32.
+    """Return the constants that the generated text uses, as uint32 where they are computed with.
 
     An ordinary Python integer would turn the index arithmetic around it into 64-bit signed.
     """
@@ -149,10 +154,17 @@ def names(tile: Tile) -> dict[str, Any]:
         "COLUMNS": tile.bn // tile.tn,
         "STAGE_PITCH": max(tile.bm, tile.bn) + 4,
     }
-    return {name: np.uint32(value) for name, value in sizes.items()}
+    # Shapes of arrays must be ordinary integers.
+    shapes = {
+        "SHARED": tile.shared_elements,
+        "PIXELS": tile.bn,
+        "TILE_ROWS": tile.tm,
+        "TILE_COLUMNS": tile.tn,
+    }
+    return shapes | {name: np.uint32(value) for name, value in sizes.items()}
 
 
-def main_loop_steps(tile: Tile) -> str:
+def _main_loop_steps(tile: Tile) -> str:
     """Return the arithmetic of one panel: `bk` steps written out.
 
     Unrolled as text and not by the compiler, because then every shared address is a register plus
@@ -171,6 +183,84 @@ def main_loop_steps(tile: Tile) -> str:
         steps += ["for i in range(TM):", "    for j in range(TN):"]
         steps.append("        acc[i, j] += a[i] * b[j]")
     return "\n".join(steps)
+
+
+def start_sums() -> str:
+    """Return code for a thread's sums, all zero, and its rows and columns of a step."""
+    return """
+    acc = cuda.local.array((TILE_ROWS, TILE_COLUMNS), compute)
+    a = cuda.local.array(TILE_ROWS, compute)
+    b = cuda.local.array(TILE_COLUMNS, compute)
+    for i in range(TM):
+        for j in range(TN):
+            acc[i, j] = ZERO
+    half = u(0)
+    """
+
+
+def load_weights(tile: Tile) -> str:
+    """Return code that fetches the A panel at `weight_at`, 128 bits at a time."""
+    return "\n".join(
+        f"a_next{j} = load4s(weight, weight_at + u({4 * j * tile.threads}))"
+        for j in range(tile.bk * tile.bm // 4 // tile.threads)
+    )
+
+
+def store_weights(tile: Tile) -> str:
+    """Return code that puts the A panel that was fetched into shared memory."""
+    return "a_store = u(half + a_place)\n" + "\n".join(
+        f"store4s(panels, a_store + u({4 * j * tile.threads}), *a_next{j})"
+        for j in range(tile.bk * tile.bm // 4 // tile.threads)
+    )
+
+
+def store_channels(tile: Tile) -> str:
+    """Return code that puts a B panel into shared memory, fetched as four steps of a column."""
+    text = ["b_store = u(half + b_place)"]
+    for j in range(tile.bk * tile.bn // 4 // tile.threads):
+        across = j * tile.threads // (tile.bk // 4)
+        for i in range(4):
+            text.append(f"panels[b_store + u({i * tile.pitch + across})] = b_next{j}[{i}]")
+    return "\n".join(text)
+
+
+#: The main loop; its parts are indented as they stand here.
+_MAIN_LOOP = """
+{start_loads}
+{store_panels}
+cuda.syncthreads()
+while True:
+    {more}
+    if more:
+        {start_loads}
+    a_read, b_read = u(half + ty), u(half + b_column)
+    {steps}
+    if not more:
+        break
+    half = u(half ^ HALF)
+    {store_panels}
+    cuda.syncthreads()
+"""
+
+
+#: Whether a panel is left, where `left` says how many.
+COUNT_DOWN = "left = u(left - u(1))\nmore = left != u(0)"
+
+
+def main_loop(tile: Tile, start_loads: str, store_panels: str, more: str = COUNT_DOWN) -> str:
+    """Return the loop over panels, one of them at least.
+
+    Parameters
+    ----------
+    start_loads : str
+        Code that fetches the next panels into registers.
+    store_panels : str
+        Code that puts what was fetched into the half `half` of shared memory.
+    more : str
+        Code that sets `more`: whether a panel is left behind the one that was fetched last.
+    """
+    parts = {"start_loads": start_loads, "more": more, "store_panels": store_panels}
+    return fill(_MAIN_LOOP, **parts, steps=_main_loop_steps(tile))
 
 
 def store_rounds(tile: Tile, order: str, finish: str) -> str:

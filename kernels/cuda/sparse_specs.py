@@ -1,0 +1,187 @@
+"""The CUDA kernels of sparse operators: what each can run, what it costs, where its code is.
+
+Like `specs`, this table imports no compiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastconv.sparse.problem import SparseProblem
+from fastconv.spec import CudaInfo, KernelSpec
+
+from . import roofline, sparse_blocking, sparse_counts
+from .blocking import MOST_BLOCKS
+from .geometry import MOST_ELEMENTS
+from .roofline import Work
+from .specs import TOLERANCE
+
+__all__ = ["SPECS", "WORKS"]
+
+
+def _index_reasons(problem: SparseProblem) -> list[str]:
+    """Return what stands against kernels that count elements in 32 bits."""
+    arrays = {
+        "input": problem.in_rows * problem.in_channels,
+        "output": problem.out_rows * problem.out_channels,
+        "table of neighbours": problem.out_rows * problem.volume,
+    }
+    return [
+        f"indexes in 32 bits; the {name} has {count} elements"
+        for name, count in arrays.items()
+        if count > MOST_ELEMENTS
+    ]
+
+
+def _gemm_reasons(problem: SparseProblem, device: CudaInfo) -> list[str]:
+    reasons = _index_reasons(problem)
+    if problem.groups > MOST_BLOCKS:
+        reasons.append(
+            f"runs a group in each layer of the grid, at most {MOST_BLOCKS}; "
+            f"this has {problem.groups} groups"
+        )
+    packed = sparse_blocking.packed_elements(problem, sparse_blocking.choose_tile(problem, device))
+    if packed > MOST_ELEMENTS:
+        reasons.append(f"indexes in 32 bits; the packed weight has {packed} elements")
+    return reasons
+
+
+def _depthwise_reasons(problem: SparseProblem, device: CudaInfo) -> list[str]:
+    reasons = _index_reasons(problem)
+    if not problem.is_depthwise:
+        reasons.append(
+            f"wants one input and one output channel a group; this has {problem.in_channels} and "
+            f"{problem.out_channels} in {problem.groups} groups"
+        )
+    return reasons
+
+
+def _gemm_workspace(problem: SparseProblem, device: CudaInfo) -> int:
+    return sparse_blocking.lists_bytes(problem, sparse_blocking.choose_tile(problem, device))
+
+
+#: The launches of a call of each kernel whose weight is packed and whose rulebook was used before.
+WORKS: dict[str, Callable[[SparseProblem, CudaInfo], tuple[Work, ...]]] = {
+    "cuda.sparse_gemm": sparse_blocking.gemm_works,
+    "cuda.sparse_depthwise": sparse_blocking.depthwise_works,
+}
+
+
+def _cost_of(kernel: str) -> Callable[[SparseProblem, CudaInfo], float]:
+    works = WORKS[kernel]
+    return lambda problem, device: roofline.seconds(works(problem, device), device)
+
+
+# Pools, and gradients for the weight.
+
+
+def _table_reasons(problem: SparseProblem, device: CudaInfo) -> list[str]:
+    """Return what stands against kernels that read the reversed table too."""
+    reasons = _index_reasons(problem)
+    if (count := problem.in_rows * problem.volume) > MOST_ELEMENTS:
+        reasons.append(f"indexes in 32 bits; the reversed table has {count} elements")
+    if problem.volume > MOST_BLOCKS:
+        reasons.append(
+            f"runs an offset in each row of the grid, at most {MOST_BLOCKS}; "
+            f"this has {problem.volume} offsets"
+        )
+    return reasons
+
+
+def _global_reasons(problem: SparseProblem, device: CudaInfo) -> list[str]:
+    reasons = _index_reasons(problem)
+    if problem.out_rows > MOST_BLOCKS:
+        reasons.append(
+            f"runs an entry of the batch in each layer of the grid, at most {MOST_BLOCKS}; "
+            f"this has {problem.out_rows}"
+        )
+    return reasons
+
+
+def _grad_reasons(problem: SparseProblem, device: CudaInfo) -> list[str]:
+    reasons = _table_reasons(problem, device)
+    parts = sparse_counts.grad_workspace(problem, device) // problem.compute_itemsize
+    if parts > MOST_ELEMENTS:
+        reasons.append(f"indexes in 32 bits; the parts of the gradient have {parts} elements")
+    if problem.is_depthwise and problem.groups > 1:
+        reasons.append("leaves depthwise problems to cuda.sparse_depthwise_weight_grad")
+    return reasons
+
+
+def _depthwise_grad_reasons(problem: SparseProblem, device: CudaInfo) -> list[str]:
+    return _table_reasons(problem, device) + _depthwise_reasons(problem, device)
+
+
+def _row_spec(
+    op: str,
+    target: str,
+    works: Callable[[SparseProblem, CudaInfo], tuple[Work, ...]],
+    reasons: Callable[[SparseProblem, CudaInfo], list[str]] = _table_reasons,
+    workspace: Callable[[SparseProblem, CudaInfo], int] = lambda problem, device: 0,
+    name: str = "",
+) -> KernelSpec:
+    """Return the spec of a kernel that is named after its operator, where no name is given."""
+    name = f"cuda.{name or op}"
+    WORKS[name] = works
+    return KernelSpec(
+        name=name,
+        op=op,
+        device="cuda",
+        reasons=reasons,
+        cost=_cost_of(name),
+        target=f"fastconv.kernels.cuda.{target}",
+        workspace=workspace,
+        tolerance=TOLERANCE,
+    )
+
+
+def _pool_works(operands: int) -> Callable[[SparseProblem, CudaInfo], tuple[Work, ...]]:
+    return lambda problem, device: sparse_counts.pool_works(problem, operands)
+
+
+_ROW_SPECS = (
+    _row_spec("sparse_max_pool", "sparse_pool:plan_max", _pool_works(1)),
+    _row_spec("sparse_max_pool_grad", "sparse_pool:plan_max_grad", _pool_works(3)),
+    _row_spec("sparse_avg_pool", "sparse_pool:plan_avg", _pool_works(1)),
+    _row_spec("sparse_avg_pool_grad", "sparse_pool:plan_avg_grad", _pool_works(1)),
+    *(
+        _row_spec(
+            f"sparse_global_{kind}_pool", f"sparse_global_pool:plan_{kind}",
+            sparse_counts.global_works, _global_reasons, sparse_counts.global_workspace,
+        )
+        for kind in ("max", "avg")
+    ),
+    _row_spec(
+        "sparse_weight_grad", "sparse_weight_grad:plan", sparse_counts.grad_works, _grad_reasons,
+        sparse_counts.grad_workspace,
+    ),
+    _row_spec(
+        "sparse_weight_grad", "sparse_depthwise_grad:plan", sparse_counts.depthwise_works,
+        _depthwise_grad_reasons, sparse_counts.depthwise_workspace, "sparse_depthwise_weight_grad",
+    ),
+)  # fmt: skip
+
+
+SPECS = (
+    *_ROW_SPECS,
+    KernelSpec(
+        name="cuda.sparse_gemm",
+        op="sparse_conv",
+        device="cuda",
+        reasons=_gemm_reasons,
+        cost=_cost_of("cuda.sparse_gemm"),
+        target="fastconv.kernels.cuda.sparse_gemm:plan",
+        workspace=_gemm_workspace,
+        tolerance=TOLERANCE,
+    ),
+    KernelSpec(
+        name="cuda.sparse_depthwise",
+        op="sparse_conv",
+        device="cuda",
+        reasons=_depthwise_reasons,
+        cost=_cost_of("cuda.sparse_depthwise"),
+        target="fastconv.kernels.cuda.sparse_depthwise:plan",
+        workspace=lambda problem, device: 0,
+        tolerance=TOLERANCE,
+    ),
+)
