@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 __path__ = extend_path(__path__, __name__)
 
 if TYPE_CHECKING:
+    from . import sparse
     from .config import get_num_threads, set_num_threads
     from .dispatch import precision, use_kernel
     from .errors import DeviceError, DTypeError, FastconvError, NoKernelError, ShapeError
@@ -40,6 +41,7 @@ _MODULES = {
     "modules": ("Conv1d", "Conv2d", "Conv3d", "fold_batch_norm"),
     "problem": ("ConvProblem",),
 }
+_SUBMODULES = ("cuda_emulator", "sparse")
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
@@ -60,13 +62,14 @@ __all__ = [
     "get_num_threads",
     "precision",
     "set_num_threads",
+    "sparse",
     "use_kernel",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "cuda_emulator":
-        return importlib.import_module(".cuda_emulator", __name__)
+    if name in _SUBMODULES:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module 'fastconv' has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
@@ -75,4 +78,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(_HOME) | {"cuda_emulator"})
+    return sorted(set(globals()) | set(_HOME) | set(_SUBMODULES))

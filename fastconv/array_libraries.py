@@ -63,6 +63,10 @@ class _CuPy:
         with self.on_device(device):
             return self._module().asarray(values)
 
+    def to_host(self, owner: Any) -> NDArray[Any]:
+        with self.on_device(owner.device.id):
+            return owner.get()
+
     def copy(self, owner: Any) -> Any:
         with self.on_device(owner.device.id):
             return owner.copy(order="C")
@@ -137,6 +141,9 @@ class _PyTorch:
 
     def from_host(self, values: NDArray[Any], device: int) -> Any:
         return self._module().from_numpy(values).to(f"cuda:{device}")
+
+    def to_host(self, owner: Any) -> NDArray[Any]:
+        return owner.detach().cpu().numpy()
 
     def copy(self, owner: Any) -> Any:
         return owner.detach().clone(memory_format=self._module().contiguous_format)
@@ -217,6 +224,9 @@ class _Emulated:
 
     def from_host(self, values: NDArray[Any], device: int) -> Any:
         return EmulatedArray(values)
+
+    def to_host(self, owner: Any) -> NDArray[Any]:
+        return owner.memory
 
     def copy(self, owner: Any) -> Any:
         return EmulatedArray(np.array(owner.memory, order="C"))

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import recycling
 from .array_libraries import EmulatedArray
@@ -21,6 +23,7 @@ from .problem import DTYPES
 __all__ = [
     "Array",
     "assign",
+    "beside",
     "check_writable",
     "dtype_name",
     "dtype_of",
@@ -28,9 +31,14 @@ __all__ = [
     "empty_twin",
     "is_writable",
     "memory_layout",
+    "on_host",
+    "permute",
     "private_copy",
     "require_array",
+    "reshape",
+    "row_major",
     "shares_memory",
+    "unwrap",
 ]
 
 _NAMES: dict[np.dtype[Any], str] = {
@@ -188,6 +196,46 @@ def private_copy(array: Array) -> Array:
     made = np.array(array, order="C")
     made.flags.writeable = False
     return made
+
+
+def unwrap(array: Array) -> Any:
+    """Return an array as its library knows it."""
+    return array.owner if isinstance(array, DeviceArray) else array
+
+
+def on_host(array: Array) -> NDArray[Any]:
+    """Return an array's values in the host's memory."""
+    return array.to_host() if isinstance(array, DeviceArray) else array
+
+
+def beside(like: Array, values: NDArray[Any]) -> Array:
+    """Return values in the host's memory where the array `like` is, and of its library."""
+    return like.from_host(values) if isinstance(like, DeviceArray) else values
+
+
+def permute(array: Array, axes: tuple[int, ...]) -> Array:
+    """Return the same memory with the axes in another order."""
+    return array.permute(axes) if isinstance(array, DeviceArray) else array.transpose(axes)
+
+
+def reshape(array: Array, shape: tuple[int, ...]) -> Array:
+    """Return a row-major array's memory as kernels see it under another shape."""
+    if not isinstance(array, DeviceArray):
+        return array.reshape(shape)
+    return replace(array, shape=shape, strides=_steps(shape, array.itemsize))
+
+
+def _steps(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Return the strides of row-major order."""
+    return tuple(itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def row_major(array: Array) -> Array:
+    """Return an array whose elements lie in row-major order, itself where they do."""
+    if not isinstance(array, DeviceArray):
+        return np.ascontiguousarray(array)
+    steps = _steps(array.shape, array.itemsize)
+    return array if array.size == 0 or array.strides == steps else array.copy()
 
 
 def shares_memory(out: Array, others: Sequence[Array | None]) -> bool:

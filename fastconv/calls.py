@@ -41,9 +41,11 @@ __all__ = [
     "Sizes",
     "make_problem",
     "parse_activation",
+    "per_axis",
     "prepare",
     "run_prepared",
     "unbatch",
+    "whole_number",
 ]
 
 Sizes = int | Sequence[int]
@@ -126,10 +128,10 @@ def canonical_geometry(ndim: int, geometry: tuple[Any, Any, Any, Any]) -> tuple[
     """Check stride, padding, dilation and groups and return them as integers, tuples and words."""
     stride, padding, dilation, groups = geometry
     return (
-        _sizes("stride", stride, ndim),
+        per_axis("stride", stride, ndim),
         canonical_padding(padding, ndim),
-        _sizes("dilation", dilation, ndim),
-        _whole("groups", groups),
+        per_axis("dilation", dilation, ndim),
+        whole_number("groups", groups),
     )
 
 
@@ -236,8 +238,8 @@ def make_problem(
     if weight.dtype != x.dtype:
         raise DTypeError(f"weight: got {weight.dtype}, want {x.dtype} as the input has")
     stride, padding, dilation, groups = geometry
-    stride, dilation = _sizes("stride", stride, ndim), _sizes("dilation", dilation, ndim)
-    groups = _whole("groups", groups)
+    stride, dilation = per_axis("stride", stride, ndim), per_axis("dilation", dilation, ndim)
+    groups = whole_number("groups", groups)
     if groups < 1:
         raise ShapeError(f"groups: got {groups}, want at least 1")
     kernel = weight.shape[2:]
@@ -268,19 +270,20 @@ def make_problem(
     )
 
 
-def _whole(name: str, value: Any) -> int:
+def whole_number(name: str, value: Any) -> int:
+    """Return an integer of any type as Python's."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise ShapeError(f"{name}: got {value!r}, want a whole number")
     return int(value.__index__())
 
 
-def _sizes(name: str, value: Any, ndim: int) -> tuple[int, ...]:
+def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     """Return one whole number an axis."""
     if isinstance(value, (tuple, list)):
         if len(value) != ndim:
             raise ShapeError(f"{name}: got {len(value)} values {value!r}, want 1 or {ndim}")
-        return tuple(_whole(name, entry) for entry in value)
-    return (_whole(name, value),) * ndim
+        return tuple(whole_number(name, entry) for entry in value)
+    return (whole_number(name, value),) * ndim
 
 
 def parse_activation(activation: Activation) -> tuple[str | None, float]:

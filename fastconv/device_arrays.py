@@ -39,6 +39,9 @@ class Library(Protocol):
     def from_host(self, values: NDArray[Any], device: int) -> Any:
         """Return an array of this library with the values of one in the host's memory."""
 
+    def to_host(self, owner: Any) -> NDArray[Any]:
+        """Return the values in the host's memory, once all work on them is done."""
+
     def copy(self, owner: Any) -> Any:
         """Return a row-major copy of an array."""
 
@@ -130,8 +133,8 @@ class DeviceArray:
             "version": 3,
         }
 
-    def __getitem__(self, key: int | None) -> DeviceArray:
-        """Return the same array with a batch axis of size one, or (0) without it."""
+    def __getitem__(self, key: Any) -> DeviceArray:
+        """Return a part of the array, or (None) the array with one more axis of size one."""
         return self.library.view("array", self.owner[key])
 
     def new(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
@@ -150,14 +153,21 @@ class DeviceArray:
         self.synchronize()
         return made
 
+    def to_host(self) -> NDArray[Any]:
+        """Return the values in the host's memory."""
+        return self.library.to_host(self.owner)
+
+    def permute(self, axes: tuple[int, ...]) -> DeviceArray:
+        """Return the same memory with the axes in another order."""
+        return self.library.view("array", self.library.permute(self.owner, axes))
+
     def new_output(self, shape: tuple[int, ...], layout: str) -> DeviceArray:
         """Return an uninitialised ``(N, C, *spatial)`` array in the memory order of `layout`."""
         if layout != "channels_last":
             return self.new(shape, self.dtype)
         ndim = len(shape)
         stored = self.new((shape[0], *shape[2:], shape[1]), self.dtype)
-        axes = (0, ndim - 1, *range(1, ndim - 1))
-        return self.library.view("output", self.library.permute(stored.owner, axes))
+        return stored.permute((0, ndim - 1, *range(1, ndim - 1)))
 
     def twin(self) -> DeviceArray:
         """Return uninitialised memory of this array's shape, type and strides."""

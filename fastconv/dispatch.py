@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from . import tuning
 from .config import config
@@ -23,11 +23,21 @@ from .device import cpu_info
 from .device_arrays import DeviceArray
 from .errors import NoKernelError
 from .problem import ConvProblem
-from .spec import Binding, ConvPlan, CudaInfo, DeviceInfo, KernelSpec
+from .sparse.problem import SparseProblem
+from .spec import (
+    Binding,
+    ConvPlan,
+    CudaInfo,
+    DeviceInfo,
+    KernelSpec,
+    SparseBinding,
+    SparsePlan,
+)
 
 __all__ = [
     "Candidate",
     "Operands",
+    "Problem",
     "choose",
     "device_info",
     "kernels",
@@ -41,8 +51,14 @@ __all__ = [
     "use_kernel",
 ]
 
-#: One module a device; each has a tuple SPECS.
-_TABLES = {"cpu": "fastconv.kernels.cpu.specs", "cuda": "fastconv.kernels.cuda.specs"}
+#: What is dispatched.
+Problem = ConvProblem | SparseProblem
+
+#: The modules of a device; each has a tuple SPECS.
+_TABLES = {
+    "cpu": ("fastconv.kernels.cpu.specs", "fastconv.kernels.cpu.sparse_specs"),
+    "cuda": ("fastconv.kernels.cuda.specs", "fastconv.kernels.cuda.sparse_specs"),
+}
 
 _forced: ContextVar[str | None] = ContextVar("fastconv_kernel", default=config.kernel)
 _precision: ContextVar[str] = ContextVar("fastconv_precision", default=config.precision)
@@ -62,8 +78,9 @@ def kernels(op: str | None = None, device: str | None = None) -> list[KernelSpec
     """
     specs = [
         spec
-        for name, table in _TABLES.items()
+        for name, tables in _TABLES.items()
         if device in (None, name)
+        for table in tables
         for spec in importlib.import_module(table).SPECS
     ]
     return [spec for spec in specs if op in (None, spec.op)]
@@ -129,12 +146,12 @@ def _named(name: str) -> KernelSpec:
     return found[name]
 
 
-def device_info(problem: ConvProblem) -> DeviceInfo | CudaInfo:
+def device_info(problem: Problem) -> DeviceInfo | CudaInfo:
     """Return what a problem would run on: the CPU, or the GPU in force."""
     return cpu_info() if problem.device == "cpu" else current_device()[1]
 
 
-def _reasons(spec: KernelSpec, problem: ConvProblem, device: DeviceInfo | CudaInfo) -> list[str]:
+def _reasons(spec: KernelSpec, problem: Problem, device: DeviceInfo | CudaInfo) -> list[str]:
     """Return every sentence against a kernel, the settings' among them."""
     if spec.op != problem.op:
         return [f"computes {spec.op}, not {problem.op}"]
@@ -169,7 +186,7 @@ class Candidate:
     pack_seconds: float = 0.0
 
 
-def list_candidates(problem: ConvProblem, packed: bool) -> list[Candidate]:
+def list_candidates(problem: Problem, packed: bool) -> list[Candidate]:
     """Return every kernel of the problem's operator, with its reasons or its cost."""
     device, found = device_info(problem), []
     for spec in kernels(problem.op, problem.device):
@@ -182,19 +199,19 @@ def list_candidates(problem: ConvProblem, packed: bool) -> list[Candidate]:
     return found
 
 
-def _choice_key(problem: ConvProblem, packed: bool) -> str:
+def _choice_key(problem: Problem, packed: bool) -> str:
     device = device_info(problem)
     where = device.name if isinstance(device, CudaInfo) else f"{config.num_threads} threads"
     return tuning.choice_key(problem, packed, _precision.get(), where)
 
 
-def tuned_choice(problem: ConvProblem, packed: bool) -> tuning.Choice | None:
+def tuned_choice(problem: Problem, packed: bool) -> tuning.Choice | None:
     """Return what was measured for a problem under the settings in force."""
     return tuning.memory().get(_choice_key(problem, packed))
 
 
 def pick_winner(
-    problem: ConvProblem, packed: bool, candidates: list[Candidate]
+    problem: Problem, packed: bool, candidates: list[Candidate]
 ) -> tuple[Candidate | None, str]:
     """Return the kernel to run, None where there is none, and the rule that picked it.
 
@@ -209,12 +226,12 @@ def pick_winner(
     return min(able.values(), key=lambda each: each.seconds, default=None), "cost"
 
 
-def choose(problem: ConvProblem, packed: bool = True) -> KernelSpec:
+def choose(problem: Problem, packed: bool = True) -> KernelSpec:
     """Return the kernel that a call with this problem would run.
 
     Parameters
     ----------
-    problem : ConvProblem
+    problem : ConvProblem or SparseProblem
         What is computed.
     packed : bool
         Whether the weight is packed once for many calls, as objects do, or in each call.
@@ -240,24 +257,36 @@ def choose(problem: ConvProblem, packed: bool = True) -> KernelSpec:
     return spec
 
 
-def _no_kernel(problem: ConvProblem, candidates: list[Candidate]) -> NoKernelError:
+def _no_kernel(problem: Problem, candidates: list[Candidate]) -> NoKernelError:
     refusals = {each.spec.name: each.reasons for each in candidates}
     if forced := _forced.get():
         refusals = {forced: _reasons(_named(forced), problem, device_info(problem))}
     text = ". ".join(f"{name} {'; '.join(reasons)}" for name, reasons in refusals.items())
+    text = text or f"there is none for {problem.op} on {problem.device}"
     return NoKernelError(f"no kernel runs {problem.line()}: {text}")
 
 
-def _plan(spec: KernelSpec, problem: ConvProblem, binding: Binding) -> ConvPlan:
+def _plan(spec: KernelSpec, problem: Problem, binding: Binding | SparseBinding) -> Any:
     module, _, function = spec.target.partition(":")
     target = getattr(importlib.import_module(module), function)
-    plan: ConvPlan = target(problem, binding, device_info(problem))
-    return plan
+    return target(problem, binding, device_info(problem))
+
+
+@overload
+def make_plan(
+    problem: ConvProblem, binding: Binding, packed: bool = True
+) -> tuple[KernelSpec, ConvPlan]: ...
+
+
+@overload
+def make_plan(
+    problem: SparseProblem, binding: SparseBinding, packed: bool = True
+) -> tuple[KernelSpec, SparsePlan]: ...
 
 
 def make_plan(
-    problem: ConvProblem, binding: Binding, packed: bool = True
-) -> tuple[KernelSpec, ConvPlan]:
+    problem: Problem, binding: Binding | SparseBinding, packed: bool = True
+) -> tuple[KernelSpec, Any]:
     """Choose a kernel and make it ready; compiles it on first use."""
     spec = choose(problem, packed)
     return spec, _plan(spec, problem, binding)

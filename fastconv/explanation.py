@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .array_libraries import view_array
 from .cuda_device import EMULATED, named_model, use_device
-from .dispatch import Candidate, device_info, list_candidates, pick_winner, settings, tuned_choice
+from .dispatch import (
+    Candidate,
+    Problem,
+    device_info,
+    list_candidates,
+    pick_winner,
+    settings,
+    tuned_choice,
+)
 from .errors import DeviceError
 from .problem import ConvProblem, parse_line
+from .sparse.problem import SparseProblem
 
 __all__ = ["Explanation", "Row", "explain"]
 
@@ -50,11 +59,26 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The dispatcher's view of one problem; ``str()`` gives a table."""
+    """The dispatcher's view of one problem; ``str()`` gives a table.
 
-    problem: ConvProblem
+    Parameters
+    ----------
+    problem : ConvProblem or SparseProblem
+        What is computed.
+    packed : bool
+        Whether a weight is packed once for many calls, or in each call.
+    rows : list of Row
+        One a kernel.
+    note : str
+        What else is known of a call: of a sparse one, the rulebook.
+    gpu : str or None
+        The GPU that a CUDA problem is explained for.
+    """
+
+    problem: Problem
     packed: bool
     rows: list[Row]
+    note: str = ""
     gpu: str | None = None
 
     @property
@@ -63,12 +87,12 @@ class Explanation:
         return next((row.kernel for row in self.rows if row.chosen), "")
 
     def __str__(self) -> str:
+        width = max(22, *(len(row.kernel) for row in self.rows))
         lines = [
-            f"{self.problem.line()}  {self.problem.dtype}, {self.problem.layout}, "
-            f"{self.problem.flops / 1e6:,.{1 if self.problem.flops > 1e5 else 4}f} MFLOP, "
-            f"weight packed {'once' if self.packed else 'in each call'}"
+            f"{self.problem.line()}  {', '.join(_facts(self.problem, self.packed))}"
             + (f", forecast for {self.gpu}" if self.gpu else ""),
-            f"  {'kernel':<22} {'predicted ms':>12} {'packing':>8} {'workspace':>10}  why",
+            *filter(None, [self.note]),
+            f"  {'kernel':<{width}} {'predicted ms':>12} {'packing':>8} {'workspace':>10}  why",
         ]
         for row in self.rows:
             time = "-" if row.milliseconds is None else f"{row.milliseconds:.3f}"
@@ -76,21 +100,33 @@ class Explanation:
             space = "-" if row.workspace is None else f"{row.workspace / 1024:.0f} KiB"
             mark = ">" if row.chosen else " "
             why = "; ".join(row.reasons)
-            lines.append(f"{mark} {row.kernel:<22} {time:>12} {packing:>8} {space:>10}  {why}")
+            lines.append(f"{mark} {row.kernel:<{width}} {time:>12} {packing:>8} {space:>10}  {why}")
         return "\n".join(lines)
 
 
+def _facts(problem: Problem, packed: bool) -> list[str]:
+    """Return what stands beside a problem's line."""
+    facts = [problem.dtype]
+    if isinstance(problem, ConvProblem):
+        facts.append(problem.layout)
+    elif problem.op != "sparse_conv":
+        return facts
+    facts.append(f"{problem.flops / 1e6:,.{1 if problem.flops > 1e5 else 4}f} MFLOP")
+    return [*facts, f"weight packed {'once' if packed else 'in each call'}"]
+
+
 def explain(
-    what: ConvProblem | str | Callable[..., Any], *args: Any, gpu: str | None = None, **kwargs: Any
+    what: Problem | str | Callable[..., Any], *args: Any, gpu: str | None = None, **kwargs: Any
 ) -> Explanation:
     """Tell which kernel a problem would run, and what stands against every other.
 
     Parameters
     ----------
-    what : ConvProblem, str, function or object
+    what : ConvProblem, SparseProblem, str, function or object
         A problem, a problem line (see `fastconv.problem.parse_line`), or ``conv1d``, ``conv2d``,
-        ``conv3d`` with the arguments of a call, which is not made, or a `Conv1d`, `Conv2d` or
-        `Conv3d` with its input.
+        ``conv3d`` or an operator of `fastconv.sparse` with the arguments of a call, which is not
+        made, or an object of `Conv1d`, `Conv2d`, `Conv3d` or `fastconv.sparse.nn` with its input.
+        The rulebook of a sparse call is built.
     *args, **kwargs
         Arguments of that call.
     gpu : str, optional
@@ -115,25 +151,30 @@ def explain(
     'cuda.depthwise'
     """
     with contextlib.ExitStack() as stack:
-        problem, packed = _problem_of(stack, what, args, kwargs)
+        problem, packed, note = _problem_of(stack, what, args, kwargs)
         if gpu is not None:
             model = named_model(gpu)
             stack.enter_context(use_device(EMULATED, model))
-            problem = problem.with_(device="cuda")
+            problem = replace(problem, device="cuda")
         try:
-            return _explain(problem, packed)
+            return _explain(problem, packed, note)
         except DeviceError as error:
             raise DeviceError(f"{error}; explain(..., gpu='A100') needs no GPU") from error
 
 
 def _problem_of(
     stack: contextlib.ExitStack, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[ConvProblem, bool]:
-    """Return the problem, and whether its weight is packed once; the stack enters its device."""
+) -> tuple[Problem, bool, str]:
+    """Return the problem, whether its weight is packed once, and what else is known of the call.
+
+    The stack enters the device that the call's arrays live on.
+    """
     if isinstance(what, str):
-        return parse_line(what)[0], True
-    if isinstance(what, ConvProblem):
-        return what, True
+        return parse_line(what)[0], True, ""
+    if isinstance(what, (ConvProblem, SparseProblem)):
+        return what, True, ""
+    if getattr(what, "__module__", "").startswith("fastconv.sparse."):
+        return _sparse_problem_of(stack, what, *args, **kwargs)
     from .functional import problem_of_call
     from .modules import Conv1d, Conv2d, Conv3d
 
@@ -142,11 +183,22 @@ def _problem_of(
     if view is not None:
         stack.enter_context(view.in_force())
     if isinstance(what, (Conv1d, Conv2d, Conv3d)):
-        return what.problem(*args, **kwargs), True
-    return problem_of_call(what, *args, **kwargs), False
+        return what.problem(*args, **kwargs), True, ""
+    return problem_of_call(what, *args, **kwargs), False, ""
 
 
-def _explain(problem: ConvProblem, packed: bool) -> Explanation:
+def _sparse_problem_of(
+    stack: contextlib.ExitStack, what: Callable[..., Any], *args: Any, **kwargs: Any
+) -> tuple[Problem, bool, str]:
+    from .sparse.functional import call_of
+    from .sparse.layers import Layer
+
+    call = what.call(*args) if isinstance(what, Layer) else call_of(what, *args, **kwargs)
+    stack.enter_context(call.in_force())
+    return call.problem, call.keeps_weight, call.note()
+
+
+def _explain(problem: Problem, packed: bool, note: str = "") -> Explanation:
     candidates = list_candidates(problem, packed)
     winner, rule = pick_winner(problem, packed, candidates)
     tuned = tuned_choice(problem, packed)
@@ -162,7 +214,7 @@ def _explain(problem: ConvProblem, packed: bool) -> Explanation:
         packing = 1e3 * each.pack_seconds
         rows.append(Row(name, each is winner, 1e3 * each.seconds, packing, space, [why]))
     gpu = device_info(problem).name if problem.device == "cuda" else None
-    return Explanation(problem, packed, rows, gpu)
+    return Explanation(problem, packed, rows, note, gpu)
 
 
 def _why(each: Candidate, winner: Candidate | None, rule: str, measured: float | None) -> str:

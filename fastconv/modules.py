@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .array_libraries import view_array, view_beside, view_operands
-from .arrays import Array, private_copy, require_array
+from .arrays import Array, private_copy, require_array, unwrap
 from .calls import (
     Activation,
     Padding,
@@ -30,11 +30,6 @@ from .errors import DTypeError, ShapeError
 from .problem import ConvProblem
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "fold_batch_norm"]
-
-
-def _unwrapped(array: Any) -> Any:
-    """Return an array as its library knows it."""
-    return array.owner if isinstance(array, DeviceArray) else array
 
 
 def _fixed(value: Any) -> Any:
@@ -92,12 +87,12 @@ class _Conv:
     @property
     def weight(self) -> Array:
         """The filters, of the kind that was given."""
-        return _unwrapped(self._weight)
+        return unwrap(self._weight)
 
     @property
     def bias(self) -> Array | None:
         """The bias, of the kind that was given."""
-        return None if self._bias is None else _unwrapped(self._bias)
+        return None if self._bias is None else unwrap(self._bias)
 
     def __repr__(self) -> str:
         names = ("stride", "padding", "dilation", "groups")
@@ -165,7 +160,7 @@ class _Conv:
         x, _, _, residual, target = views
         with x.in_force():
             result = self._compute(x, residual, target)
-        return _unwrapped(result) if out is None else out
+        return unwrap(result) if out is None else out
 
     def _compute(self, x: Array, residual: Array | None, out: Array | None) -> Array:
         if getattr(x, "ndim", 0) == self._ndim + 1:

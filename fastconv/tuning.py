@@ -27,6 +27,7 @@ from typing import Any
 from .cache import cache_dir
 from .device import cpu_info
 from .problem import ConvProblem
+from .sparse.problem import SparseProblem
 
 __all__ = ["Choice", "Memory", "choice_key", "lock", "memory", "race"]
 
@@ -59,7 +60,9 @@ class Choice:
     milliseconds: dict[str, float]
 
 
-def choice_key(problem: ConvProblem, packed: bool, precision: str, where: str) -> str:
+def choice_key(
+    problem: ConvProblem | SparseProblem, packed: bool, precision: str, where: str
+) -> str:
     """Return the words under which a choice is remembered."""
     weight = "packed once" if packed else "packed in each call"
     return f"{problem.line()}, weight {weight}, {precision}, {where}"

@@ -1,4 +1,83 @@
 """Sparse convolution: features at the active sites of a grid, and nothing anywhere else.
 
-Names are loaded when they are first used.
+Names are loaded when they are first used, the modules `grad`, `nn` and `voxels` too.
+
+Examples
+--------
+>>> import numpy as np, fastconv
+>>> x = fastconv.sparse.SparseTensor(np.ones((2, 4), "f4"), [[0, 1, 2], [0, 1, 3]], (8, 8))
+>>> fastconv.sparse.subm_conv(x, np.ones((16, 4, 3, 3), "f4"), indice_key="block1")
+SparseTensor(2 sites of 1 x 8x8 (3.12%), 16 channels, float32, NumPy)
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import grad, nn, voxels
+    from .functional import (
+        global_avg_pool,
+        global_max_pool,
+        make_rulebook,
+        sparse_avg_pool,
+        sparse_conv,
+        sparse_conv_transpose,
+        sparse_inverse_conv,
+        sparse_max_pool,
+        subm_conv,
+    )
+    from .problem import SparseProblem
+    from .rulebook import Geometry, Rulebook
+    from .tensor import SparseTensor
+
+_MODULES = ("grad", "nn", "voxels")
+_HOME = {
+    "Geometry": "rulebook",
+    "Rulebook": "rulebook",
+    "SparseProblem": "problem",
+    "SparseTensor": "tensor",
+    "global_avg_pool": "functional",
+    "global_max_pool": "functional",
+    "make_rulebook": "functional",
+    "sparse_avg_pool": "functional",
+    "sparse_conv": "functional",
+    "sparse_conv_transpose": "functional",
+    "sparse_inverse_conv": "functional",
+    "sparse_max_pool": "functional",
+    "subm_conv": "functional",
+}
+
+__all__ = [
+    "Geometry",
+    "Rulebook",
+    "SparseProblem",
+    "SparseTensor",
+    "global_avg_pool",
+    "global_max_pool",
+    "grad",
+    "make_rulebook",
+    "nn",
+    "sparse_avg_pool",
+    "sparse_conv",
+    "sparse_conv_transpose",
+    "sparse_inverse_conv",
+    "sparse_max_pool",
+    "subm_conv",
+    "voxels",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    if name not in _HOME:
+        raise AttributeError(f"module 'fastconv.sparse' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_HOME) | set(_MODULES))

@@ -1,0 +1,297 @@
+"""What functions, layers and gradients share: from checked arguments to a kernel's plan.
+
+``arguments -> Geometry -> Rulebook -> SparseProblem -> plan -> features at the rulebook's sites``
+
+Plans are kept under the problem, the binding and the settings, so that a layer that meets the same
+sites again computes at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..array_libraries import view_array, view_beside
+from ..arrays import (
+    Array,
+    dtype_name,
+    empty_output,
+    permute,
+    require_array,
+    row_major,
+    unwrap,
+)
+from ..calls import Activation, parse_activation, whole_number
+from ..device_arrays import DeviceArray
+from ..dispatch import make_plan, settings
+from ..errors import DeviceError, DTypeError, ShapeError
+from ..spec import SparseBinding, SparsePlan
+from .geometry import in_force, require_tensor
+from .problem import SparseProblem
+from .rulebook import Rulebook
+from .tensor import SparseTensor
+
+__all__ = [
+    "Call",
+    "Filters",
+    "check_layout",
+    "conv_call",
+    "describe",
+    "global_pool_call",
+    "in_kcrs",
+    "in_krsc",
+    "pool_call",
+    "run",
+]
+
+#: Orders of a weight's axes: K output channels, C input channels of a group, the kernel's R, S, ...
+WEIGHT_LAYOUTS = ("KCRS", "KRSC")
+
+_plans: dict[tuple[Any, ...], SparsePlan] = {}
+_MOST_PLANS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Weight and bias of a convolution as kernels see them, and what follows the sums.
+
+    Parameters
+    ----------
+    weight : (K, C / groups, *kernel_size) array
+        Of any strides.
+    bias : (K,) array or None
+        Added to every site.
+    groups : int
+        Independent groups of channels.
+    activation : str, (str, float) or None
+        As for `fastconv.conv2d`.
+    packed : dict or None
+        The weight in the orders that kernels have asked for, where it is kept for many calls.
+    """
+
+    weight: Array
+    bias: Array | None
+    groups: int
+    activation: Activation = None
+    packed: dict[Hashable, Array] | None = None
+
+    @classmethod
+    def of(
+        cls, weight: Any, bias: Any, ndim: int, groups: int, weight_layout: str,
+        activation: Activation = None, *, beside: Array | None = None,
+        packed: dict[Hashable, Array] | None = None,
+    ) -> Filters:  # fmt: skip
+        """Check what a caller gave, for `ndim` spatial axes and features like `beside`."""
+        check_layout(weight_layout)
+        taps, shift = _beside("weight", weight, beside), _beside("bias", bias, beside)
+        groups = whole_number("groups", groups)
+        if taps is None or taps.ndim != ndim + 2:
+            got = "None" if taps is None else f"shape {taps.shape}"
+            raise ShapeError(f"weight: got {got}, want {ndim + 2} axes, {weight_layout}")
+        taps = taps if weight_layout == "KCRS" else in_kcrs(taps)
+        if min(taps.shape) < 1:
+            raise ShapeError(f"weight: got shape {taps.shape}, want no axis of size 0")
+        if groups < 1 or taps.shape[0] % groups:
+            raise ShapeError(
+                f"groups: got {groups}, want a divisor of the weight's {taps.shape[0]} "
+                "output channels"
+            )
+        if shift is not None and (shift.shape, shift.dtype) != (taps.shape[:1], taps.dtype):
+            raise (DTypeError if shift.dtype != taps.dtype else ShapeError)(
+                f"bias: got {shift.dtype} of shape {shift.shape}, want {taps.dtype} of shape "
+                f"{taps.shape[:1]} as the weight has"
+            )
+        parse_activation(activation)
+        shift = None if shift is None else row_major(shift)
+        return cls(taps, shift, groups, activation, packed)
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        """Taps an axis."""
+        return tuple(self.weight.shape[2:])
+
+    @property
+    def binding(self) -> SparseBinding:
+        """What a plan must know of them."""
+        return SparseBinding(tuple(self.weight.strides), *parse_activation(self.activation))
+
+
+def _beside(name: str, array: Any, like: Array | None) -> Array | None:
+    """Return what kernels see of an array that must live where another one does."""
+    if array is None:
+        return None
+    if isinstance(like, DeviceArray):
+        return require_array(name, view_beside(name, array, "features", like))
+    view = view_array(name, array)
+    if view is not None and like is not None:
+        raise DeviceError(f"{name}: got an array on a GPU, want a NumPy array as the features are")
+    return require_array(name, view or array)
+
+
+def check_layout(layout: Any) -> None:
+    """Raise where an order of a weight's axes is none."""
+    if layout not in WEIGHT_LAYOUTS:
+        raise ValueError(f"weight_layout: got {layout!r}, want 'KCRS' or 'KRSC'")
+
+
+def in_kcrs(weight: Array) -> Array:
+    """Return a KRSC weight with its input channels on the second axis."""
+    last = weight.ndim - 1
+    return permute(weight, (0, last, *range(1, last)))
+
+
+def in_krsc(weight: Array) -> Array:
+    """Return a KCRS weight with its input channels on the last axis."""
+    return permute(weight, (0, *range(2, weight.ndim), 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An operator whose arguments have been checked; nothing is computed before `compute`.
+
+    Parameters
+    ----------
+    x : SparseTensor
+        What it reads.
+    problem : SparseProblem
+        Its sizes.
+    rulebook : Rulebook or None
+        Which rows meet; None for pools over everything.
+    filters : Filters or None
+        Weight and bias of a convolution.
+    """
+
+    x: SparseTensor
+    problem: SparseProblem
+    rulebook: Rulebook | None
+    filters: Filters | None = None
+
+    @property
+    def keeps_weight(self) -> bool:
+        """Whether the weight is packed once for many calls."""
+        return self.filters is not None and self.filters.packed is not None
+
+    def in_force(self) -> contextlib.AbstractContextManager[None]:
+        """Compute on the features' device."""
+        return in_force(self.x.feature_array)
+
+    def note(self) -> str:
+        """Return a line on the rulebook."""
+        if self.rulebook is None:
+            return ""
+        geometry, pairs = self.rulebook.geometry, self.rulebook.pairs
+        sites = max(self.rulebook.out_rows, 1)
+        return (
+            f"rulebook: {geometry.kind}{', reversed' if self.rulebook.is_reversed else ''}, "
+            f"grid {'x'.join(map(str, self.rulebook.in_shape))} > "
+            f"{'x'.join(map(str, self.rulebook.out_shape))}, {pairs / sites:.2f} of "
+            f"{geometry.volume} offsets meet a site"
+        )
+
+    def features(self) -> Array:
+        """Return the operator's features, row-major."""
+        rows = self.x.feature_array
+        operands = [rows]
+        if self.rulebook is None:
+            operands.append(row_major(self.x.index_array[:, 0]))
+        shape = (self.problem.out_rows, self.problem.out_channels)
+        out = empty_output(rows, shape, "channels_first")
+        run(self.problem, self.rulebook, operands, out, self.filters)
+        return out
+
+    def compute(self) -> SparseTensor:
+        """Return the features at the rulebook's sites."""
+        assert self.rulebook is not None
+        features = self.features()
+        return self.x.derived(features, self.rulebook.out_indices, self.rulebook.out_shape)
+
+    def compute_global(self) -> Any:
+        """Return the features of each grid of the batch, of the caller's kind."""
+        return unwrap(self.features())
+
+
+def conv_call(x: SparseTensor, rulebook: Rulebook, filters: Filters) -> Call:
+    """Return the convolution of `x` by a rulebook over its sites."""
+    weight, groups = filters.weight, filters.groups
+    if weight.dtype != x.dtype:
+        raise DTypeError(f"weight: got {weight.dtype}, want {x.dtype} as the features have")
+    if weight.shape[1] * groups != x.channels:
+        raise ShapeError(
+            f"weight: got {weight.shape[1]} input channels a group with groups={groups}, want "
+            f"{x.channels} / {groups} as the features have {x.channels} channels"
+        )
+    problem = describe("sparse_conv", rulebook, x.feature_array, weight.shape[0], groups)
+    return Call(x, problem, rulebook, filters)
+
+
+def pool_call(op: str, x: SparseTensor, rulebook: Rulebook) -> Call:
+    """Return a pool over a rulebook's windows."""
+    return Call(x, describe(op, rulebook, x.feature_array, x.channels), rulebook)
+
+
+def global_pool_call(op: str, x: SparseTensor) -> Call:
+    """Return a pool over all sites of each grid."""
+    require_tensor(x)
+    rows, channels = len(x), x.channels
+    dtype = dtype_name("features", x.dtype)
+    device = "cuda" if isinstance(x.feature_array, DeviceArray) else "cpu"
+    sizes = (rows, x.batch_size, rows, (), channels, channels)
+    return Call(x, SparseProblem(op, *sizes, dtype=dtype, device=device), None)
+
+
+def describe(
+    op: str, rulebook: Rulebook, like: Array, out_channels: int, groups: int = 1
+) -> SparseProblem:
+    """Return the problem of an operator by a rulebook, on features like those given."""
+    return SparseProblem(
+        op,
+        rulebook.in_rows,
+        rulebook.out_rows,
+        rulebook.pairs,
+        rulebook.geometry.kernel_size,
+        int(like.shape[1]),
+        out_channels,
+        groups,
+        dtype_name("features", like.dtype),
+        "cuda" if isinstance(like, DeviceArray) else "cpu",
+    )
+
+
+def run(
+    problem: SparseProblem, rulebook: Rulebook | None, operands: Sequence[Array], out: Array,
+    filters: Filters | None = None,
+) -> None:  # fmt: skip
+    """Compute a problem into `out`; `OPERANDS` names the arrays, the weight's are in `filters`."""
+    if out.size == 0:
+        return
+    with in_force(out):
+        if filters is None:
+            _plan(problem, SparseBinding(), False).run(rulebook, *operands, out)
+            return
+        plan = _plan(problem, filters.binding, filters.packed is not None)
+        plan.run(rulebook, *operands, _packed(plan, filters), filters.bias, out)
+
+
+def _plan(problem: SparseProblem, binding: SparseBinding, packed: bool) -> SparsePlan:
+    key = (problem, binding, packed, settings())
+    plan = _plans.get(key)
+    if plan is None:
+        plan = make_plan(problem, binding, packed)[1]
+        if len(_plans) >= _MOST_PLANS:
+            _plans.clear()
+        _plans[key] = plan
+    return plan
+
+
+def _packed(plan: SparsePlan, filters: Filters) -> Array:
+    if filters.packed is None:
+        return plan.pack(filters.weight)
+    found = filters.packed.get(plan.packing)
+    if found is None:
+        found = plan.pack(filters.weight)
+        if isinstance(found, DeviceArray):
+            found.synchronize()  # later calls may come on any stream
+        filters.packed[plan.packing] = found
+    return found
