@@ -1,9 +1,10 @@
 """Suites: text files of problem lines, read into cases.
 
-A line of a suite is a problem line (`fastconv.problem.parse_line`) whose quoted name may end in
-``*count``, as in benchdnn's own shape files: ``ic64ih56oc64oh56kh3ph1n"layer1.0.conv2*3"`` is a
-layer that the network runs three times. Names may hold spaces. Lines that start with ``#`` are
-comments. A suite is timed once a line; counts only weight the total at the end of the report.
+A line of a suite is a problem line, of `fastconv.problem.parse_line` or for a sparse layer of
+`fastconv.bench.sparse.parse_layer`, whose quoted name may end in ``*count``, as in benchdnn's own
+shape files: ``ic64ih56oc64oh56kh3ph1n"layer1.0.conv2*3"`` is a layer that the network runs three
+times. Names may hold spaces. Lines that start with ``#`` are comments. A suite is timed once a
+line; counts only weight the total at the end of the report.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fastconv.problem import ConvProblem, parse_line
+from fastconv.problem import parse_line
 
-__all__ = ["Case", "load", "parse_case", "select", "suite_names", "total_macs"]
+from .sparse import SparseLayer, is_sparse_line, parse_layer
+
+__all__ = ["Case", "load", "parse_case", "select", "suite_names"]
 
 _FOLDER = Path(__file__).parent / "problems"
 _NAME = re.compile(r'n"([^"]*)"\s*$')
@@ -28,7 +32,7 @@ class Case:
 
     Parameters
     ----------
-    problem : ConvProblem
+    problem : ConvProblem or SparseLayer
         What is computed.
     name : str
         The row's label.
@@ -38,10 +42,15 @@ class Case:
         The line that it was read from; it runs again as ``python -m fastconv bench LINE``.
     """
 
-    problem: ConvProblem
+    problem: Any
     name: str
     count: int
     line: str
+
+    @property
+    def kind(self) -> str:
+        """What sort of row it is, a key of `fastconv.bench.registry.PEERS`."""
+        return "sparse" if isinstance(self.problem, SparseLayer) else "dense"
 
 
 def suite_names() -> list[str]:
@@ -61,8 +70,9 @@ def parse_case(line: str) -> Case:
     text = line.strip()
     found = _NAME.search(text)
     # The quoted name is taken off first: it may hold spaces, and means nothing to the problem.
-    problem, plain = parse_line(text[: found.start()] if found else text)
-    label = found.group(1) if found else plain
+    sizes = text[: found.start()] if found else text
+    problem = parse_layer(sizes) if is_sparse_line(sizes) else parse_line(sizes)[0]
+    label = found.group(1) if found else ""
     counted = _COUNT.search(label)
     count = int(counted.group(1)) if counted else 1
     name = label[: counted.start()] if counted else label
@@ -130,8 +140,3 @@ def select(cases: Iterable[Case], pattern: str) -> list[Case]:
             f"--rows: got {pattern!r}, which is no regular expression: {error}"
         ) from None
     return [case for case in cases if wanted.search(case.line)]
-
-
-def total_macs(cases: Iterable[Case]) -> int:
-    """Return the multiply-accumulates of all cases, each times its count."""
-    return sum(case.problem.macs * case.count for case in cases)

@@ -14,7 +14,7 @@ from fastconv.cuda_device import cuda_info
 from fastconv.errors import DeviceError
 
 from .cases import Case, load, select, suite_names
-from .registry import PEERS, installed_peers, missing_modules, other_peers
+from .registry import PEERS, TRUTHS, devices, installed_peers, missing_modules, other_peers
 from .report import BEST, FUNCTIONAL, PACKED, build, print_report
 from .runner import BenchError, Options, Result
 from .runner import run as measure
@@ -26,7 +26,9 @@ _TABLE_WIDTH = 200
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the ``bench`` command."""
-    others = dict.fromkeys(name for device in PEERS for name in other_peers(device))
+    others = dict.fromkeys(
+        name for kind in PEERS for device in PEERS[kind] for name in other_peers(device, kind)
+    )
     parser.add_argument(
         "suite",
         metavar="SUITE",
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--device",
-        choices=list(PEERS),
+        choices=devices(),
         default="cpu",
         help="what to compute on (default: cpu); cuda takes the device's time, L2 flushed",
     )
@@ -87,10 +89,12 @@ def run(args: argparse.Namespace) -> int:
     _require_device(args.device)
     try:
         cases = _cases(args)
+        kind = _kind(cases, args)
         own = [PACKED, FUNCTIONAL, *([BEST] if args.best else [])]
-        libraries = [*own, *_peers(args.peers, args.device)]
-        options = _options(args)
+        libraries = [*own, *_peers(args.peers, args.device, kind)]
+        options = _options(args, kind)
         _check_json(args.json)
+        setting = TRUTHS[kind].setting()  # before minutes of measuring on data that is not there
         result = _with_progress(cases, libraries, options)
     except ModuleNotFoundError as error:
         print(f"bench: {error}; pip install 'fastconv[bench]' brings it", file=sys.stderr)
@@ -98,7 +102,8 @@ def run(args: argparse.Namespace) -> int:
     except (ValueError, BenchError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    report = build(args.suite, result)
+    notes = [PEERS[kind][args.device][name].note for name in libraries]
+    report = build(args.suite, result, [note for note in [setting, *notes] if note])
     _print(report, libraries)
     if args.json is not None:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -116,6 +121,19 @@ def _cases(args: argparse.Namespace) -> list[Case]:
     return chosen
 
 
+def _kind(cases: Sequence[Case], args: argparse.Namespace) -> str:
+    """Return the one kind that all rows are of."""
+    kinds = {case.kind for case in cases}
+    if len(kinds) > 1:
+        raise ValueError(f"suite: {args.suite} holds {' and '.join(sorted(kinds))} rows, want one")
+    (kind,) = kinds
+    if args.device not in PEERS[kind]:
+        raise ValueError(
+            f"--device: got {args.device}, want {' or '.join(PEERS[kind])} for {kind} rows"
+        )
+    return kind
+
+
 def _require_device(device: str) -> None:
     """Raise where fastconv can not compute on a device here."""
     if device == "cpu":
@@ -128,25 +146,26 @@ def _require_device(device: str) -> None:
         )
 
 
-def _peers(text: str | None, device: str) -> list[str]:
+def _peers(text: str | None, device: str, kind: str) -> list[str]:
     """Return the peers to run, checked: known, and installed."""
-    installed = installed_peers(device)
+    installed = installed_peers(device, kind)
     if text is None:
         return installed
-    others = other_peers(device)
+    others = other_peers(device, kind)
     names = [name.strip() for name in text.split(",") if name.strip() and name != "none"]
     for name in names:
         if name not in others:
             raise ValueError(
                 f"--peers: got {name!r}, want some of {', '.join(others)} on the device {device}"
+                f" for {kind} rows"
             )
         if name not in installed:
-            need = ", ".join(PEERS[device][name].modules)
+            need = ", ".join(PEERS[kind][device][name].modules)
             raise ValueError(f"--peers: {name} needs the module {need}, which is not installed")
     return list(dict.fromkeys(names))
 
 
-def _options(args: argparse.Namespace) -> Options:
+def _options(args: argparse.Namespace, kind: str) -> Options:
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = (available or 1) if args.threads is None else args.threads
     if threads < 1:
@@ -154,8 +173,8 @@ def _options(args: argparse.Namespace) -> Options:
     if args.limit <= 0:
         raise ValueError(f"--limit: got {args.limit}, want more than 0")
     if args.quick:
-        return Options(threads, 0.08, rounds=1, limit=args.limit, device=args.device)
-    return Options(threads, limit=args.limit, device=args.device)
+        return Options(threads, 0.08, rounds=1, limit=args.limit, device=args.device, kind=kind)
+    return Options(threads, limit=args.limit, device=args.device, kind=kind)
 
 
 def _check_json(path: Path | None) -> None:

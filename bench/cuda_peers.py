@@ -86,9 +86,9 @@ class _OnCupy(OnCuda):
 
     _events = CupyEvents
 
-    def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
+    def prepare(self, problem: ConvProblem, *arrays: Any) -> Call:
         """Return the library's call on arrays of the GPU."""
-        return super().prepare(problem.with_(device="cuda"), to_cupy(x), to_cupy(w))
+        return super().prepare(problem.with_(device="cuda"), *map(to_cupy, arrays))
 
     def kernel(self, problem: ConvProblem) -> str | None:
         """Return the dispatcher's choice for the GPU."""

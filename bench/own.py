@@ -11,8 +11,6 @@ from contextlib import ExitStack
 from statistics import median
 from typing import Any, ClassVar
 
-import numpy as np
-
 from fastconv.problem import ConvProblem
 
 from .peer import Call, Peer
@@ -36,15 +34,23 @@ class Fastconv(Peer):
 
         set_num_threads(threads)
 
-    def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
+    def prepare(self, problem: Any, *arrays: Any) -> Call:
         """Pack the weight; the call is ``conv(x)``."""
         import fastconv
 
+        x, w = arrays
         make = getattr(fastconv, f"Conv{problem.ndim}d")
         conv = make(w, None, **_fastconv_arguments(problem))
         return lambda: conv(x)
 
-    def kernel(self, problem: ConvProblem) -> str | None:
+    def able(self, problem: Any, *arrays: Any) -> list[str]:
+        """Return the names of all kernels that can run a problem."""
+        import fastconv
+
+        rows = fastconv.explain(problem).rows
+        return [row.kernel for row in rows if row.milliseconds is not None]
+
+    def kernel(self, problem: Any) -> str | None:
         """Return the dispatcher's choice."""
         from fastconv.dispatch import choose
 
@@ -57,15 +63,16 @@ class FastconvFunctional(Fastconv):
 
     name = "fastconv_functional"
 
-    def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
+    def prepare(self, problem: Any, *arrays: Any) -> Call:
         """Return ``conv2d(x, w, ...)`` or its 1-D or 3-D kin."""
         import fastconv
 
+        x, w = arrays
         conv = getattr(fastconv, f"conv{problem.ndim}d")
         arguments = _fastconv_arguments(problem)
         return lambda: conv(x, w, None, **arguments)
 
-    def kernel(self, problem: ConvProblem) -> str | None:
+    def kernel(self, problem: Any) -> str | None:
         """Return the dispatcher's choice where the weight is packed in each call."""
         from fastconv.dispatch import choose
 
@@ -83,14 +90,16 @@ class FastconvBest(Fastconv):
         self._forced = ExitStack()
         self._fastest = ""
 
-    def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
+    def prepare(self, problem: Any, *arrays: Any) -> Call:
         """Try every kernel in turn, twice over, and force the fastest from here on."""
         import fastconv
 
         self._forced.close()
-        explanation = fastconv.explain(problem)
-        able = [row.kernel for row in explanation.rows if row.milliseconds is not None]
-        calls = {name: self._prepare_with(name, problem, x, w) for name in able}
+        self._fastest = ""
+        able = self.able(problem, *arrays)
+        if not able:  # what runs is no kernel
+            return super().prepare(problem, *arrays)
+        calls = {name: self._prepare_with(name, problem, *arrays) for name in able}
         seconds: dict[str, list[float]] = {name: [] for name in able}
         for _ in range(_TRIAL_ROUNDS):
             for name, call in calls.items():
@@ -108,18 +117,18 @@ class FastconvBest(Fastconv):
             times.append(self.seconds(call))
         return times
 
-    def _prepare_with(self, name: str, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
+    def _prepare_with(self, name: str, problem: Any, *arrays: Any) -> Call:
         """Compile a kernel for the problem and pack its weight."""
         import fastconv
 
         with fastconv.use_kernel(name):
-            call = super().prepare(problem, x, w)
+            call = super().prepare(problem, *arrays)
             call()
         return call
 
-    def kernel(self, problem: ConvProblem) -> str | None:
+    def kernel(self, problem: Any) -> str | None:
         """Return the fastest kernel."""
-        return self._fastest
+        return self._fastest or None
 
 
 def _fastconv_arguments(problem: ConvProblem) -> dict[str, Any]:

@@ -11,8 +11,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastconv.problem import ConvProblem
-
 __all__ = ["Call", "Peer", "Refusal"]
 
 Call = Callable[[], Any]
@@ -36,6 +34,12 @@ class Peer:
     modules: ClassVar[tuple[str, ...]]
     #: The distribution whose version the report tells.
     distribution: ClassVar[str]
+    #: What the report says about how this library is called; empty where nothing is special.
+    note: ClassVar[str] = ""
+
+    #: ``prepare(problem, *arrays)`` returns the call to be timed, or raises `Refusal`. The arrays
+    #: are those of the module in `fastconv.bench.registry.TRUTHS` for the kind of problem.
+    prepare: Callable[..., Call]
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -43,10 +47,6 @@ class Peer:
     def version(self) -> str:
         """Return the library's version."""
         return version(self.distribution)
-
-    def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
-        """Return the call to be timed, or raise `Refusal`."""
-        raise NotImplementedError
 
     def seconds(self, call: Call) -> float:
         """Run the call once and return how long it took."""
@@ -83,10 +83,10 @@ class Peer:
             "numpy": np.__version__,
         }
 
-    def to_numpy(self, problem: ConvProblem, result: Any) -> np.ndarray:
-        """Return the call's result as an array of shape ``problem.out_shape``."""
+    def to_numpy(self, problem: Any, result: Any) -> np.ndarray:
+        """Return the call's result as an array of the true output's shape."""
         return np.asarray(result).reshape(problem.out_shape)
 
-    def kernel(self, problem: ConvProblem) -> str | None:
+    def kernel(self, problem: Any) -> str | None:
         """Return the name of the kernel that runs, where the library tells it."""
         return None

@@ -1,30 +1,47 @@
-"""Which libraries can be columns of the table on a device, and which of them are here."""
+"""What each kind of row is checked against, and which libraries can be columns of its table."""
 
 from __future__ import annotations
 
 import importlib.util
+from types import ModuleType
 
+from . import sparse_truth, truth
 from .cuda_peers import CUDA_PEERS
 from .own import Fastconv
 from .peer import Peer
 from .peers import CPU_PEERS
+from .sparse_peers import SPARSE_PEERS
 
-__all__ = ["PEERS", "installed_peers", "missing_modules", "other_peers"]
+__all__ = ["PEERS", "TRUTHS", "devices", "installed_peers", "missing_modules", "other_peers"]
 
-#: By device and by name, fastconv's own first.
-PEERS: dict[str, dict[str, type[Peer]]] = {"cpu": CPU_PEERS, "cuda": CUDA_PEERS}
+#: By kind of problem, the module that makes its ``arrays``, knows what is ``expected``, says what
+#: is ``wrong`` and counts ``flops``.
+TRUTHS: dict[str, ModuleType] = {"dense": truth, "sparse": sparse_truth}
+
+#: By kind of problem, device and name, fastconv's own first.
+PEERS: dict[str, dict[str, dict[str, type[Peer]]]] = {
+    "dense": {"cpu": CPU_PEERS, "cuda": CUDA_PEERS},
+    "sparse": {"cpu": SPARSE_PEERS},
+}
 
 
-def other_peers(device: str) -> list[str]:
+def devices() -> list[str]:
+    """Return every device that some kind of row can be timed on."""
+    return list(dict.fromkeys(device for by_device in PEERS.values() for device in by_device))
+
+
+def other_peers(device: str, kind: str = "dense") -> list[str]:
     """Return the names of the libraries that fastconv is compared with on a device."""
-    return [name for name, peer in PEERS[device].items() if not issubclass(peer, Fastconv)]
+    peers = PEERS[kind][device]
+    return [name for name, peer in peers.items() if not issubclass(peer, Fastconv)]
 
 
-def missing_modules(name: str, device: str) -> list[str]:
+def missing_modules(name: str, device: str, kind: str = "dense") -> list[str]:
     """Return the modules that a column wants and this environment does not hold."""
-    return [each for each in PEERS[device][name].modules if not importlib.util.find_spec(each)]
+    modules = PEERS[kind][device][name].modules
+    return [each for each in modules if not importlib.util.find_spec(each)]
 
 
-def installed_peers(device: str = "cpu") -> list[str]:
+def installed_peers(device: str = "cpu", kind: str = "dense") -> list[str]:
     """Return the names of the other libraries that this environment holds."""
-    return [name for name in other_peers(device) if not missing_modules(name, device)]
+    return [name for name in other_peers(device, kind) if not missing_modules(name, device, kind)]

@@ -8,6 +8,7 @@ from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
 
 from .cases import Case
+from .registry import TRUTHS
 from .runner import Measurement, Result
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ BEST = "fastconv_best"
 _GOOD_CHOICE = 1.1
 
 
-def build(suite: str, result: Result) -> dict[str, Any]:
+def build(suite: str, result: Result, setting: Sequence[str] = ()) -> dict[str, Any]:
     """Turn measurements into the report, ready for JSON.
 
     Parameters
@@ -33,13 +34,15 @@ def build(suite: str, result: Result) -> dict[str, Any]:
         The suite's name, or the file or line that stood for it.
     result : Result
         What `fastconv.bench.runner.run` measured.
+    setting : sequence of str
+        Sentences that a reader of the figures must know: the data, how libraries are called.
 
     Returns
     -------
     dict
-        ``machine``, ``suite``, ``rows``, ``geomean_speedup`` and ``min_speedup`` (packed
-        fastconv against the best peer of each row; None without such a row), the same two for
-        the functional form, ``min_speedup_problem``, ``good_choices`` (the share of rows whose
+        ``machine``, ``suite``, ``setting``, ``rows``, ``geomean_speedup`` and ``min_speedup``
+        (packed fastconv against the best peer of each row; None without such a row), the same two
+        for the functional form, ``min_speedup_problem``, ``good_choices`` (the share of rows whose
         kernel is within a tenth of the fastest one; None unless that was timed), and
         ``total_ms``: for each library, the sum over rows of count times median, where it has
         every row.
@@ -58,6 +61,7 @@ def build(suite: str, result: Result) -> dict[str, Any]:
     return {
         "machine": result.machine | {"peak_gflops": gflops},
         "suite": suite,
+        "setting": list(setting),
         "rows": rows,
         "geomean_speedup": geometric_mean(packed),
         "min_speedup": min(packed, default=None),
@@ -85,7 +89,8 @@ def _row(case: Case, measured: dict[str, Measurement], peaks: dict[str, float]) 
     peers = {name: ms for name, ms in times.items() if not name.startswith(PACKED)}
     best = min(peers, key=lambda name: peers[name], default=None)
     own, functional, fastest = (times.get(name) for name in (PACKED, FUNCTIONAL, BEST))
-    gflops = case.problem.flops / own / 1e6 if own else None
+    flops = TRUTHS[case.kind].flops(case.problem)
+    gflops = flops / own / 1e6 if own and flops else None
     peak = peaks["float64" if case.problem.dtype == "float64" else "float32"] / 1e9
     return {
         "problem": case.line,
@@ -199,7 +204,7 @@ def _machine_line(machine: dict[str, Any]) -> str:
 
 def _summary(report: dict[str, Any]) -> list[str]:
     machine = report["machine"]
-    lines = [_machine_line(machine)]
+    lines = [_machine_line(machine), *report["setting"]]
     if report["geomean_speedup"] is not None:
         worst = next(r for r in report["rows"] if r["problem"] == report["min_speedup_problem"])
         lines.append(

@@ -63,6 +63,8 @@ class Options:
         reason instead of a figure.
     device : {"cpu", "cuda"}
         What the libraries compute on.
+    kind : {"dense", "sparse"}
+        What all rows are.
     """
 
     threads: int
@@ -70,6 +72,7 @@ class Options:
     rounds: int = 3
     limit: float = 20.0
     device: str = "cpu"
+    kind: str = "dense"
 
 
 @dataclass(slots=True)
@@ -119,13 +122,17 @@ class WorkerProcess:
         Where its standard error goes.
     device : {"cpu", "cuda"}
         What it computes on.
+    kind : {"dense", "sparse"}
+        Which rows it will meet.
     """
 
-    def __init__(self, name: str, threads: int, log: IO[bytes], device: str = "cpu") -> None:
+    def __init__(
+        self, name: str, threads: int, log: IO[bytes], device: str = "cpu", kind: str = "dense"
+    ) -> None:
         self.name = name
         environment = os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fastconv.bench.worker", name, str(threads), device],
+            [sys.executable, "-m", "fastconv.bench.worker", name, str(threads), device, kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -217,7 +224,8 @@ class _Pool:
 
     def _start(self, name: str) -> WorkerProcess:
         try:
-            worker = WorkerProcess(name, self._options.threads, self._log, self._options.device)
+            wanted = self._options
+            worker = WorkerProcess(name, wanted.threads, self._log, wanted.device, wanted.kind)
         except (TimeoutError, BenchError) as error:
             raise BenchError(f"{name} does not start: {error}\n{self._tail()}") from error
         self.versions[name] = worker.version

@@ -18,7 +18,16 @@ import numpy as np
 
 from fastconv.problem import ConvProblem
 
-__all__ = ["TOLERANCE", "arrays", "expected", "relative_error", "wrong"]
+__all__ = [
+    "TOLERANCE",
+    "arrays",
+    "expected",
+    "flops",
+    "relative_error",
+    "setting",
+    "verdict",
+    "wrong",
+]
 
 #: Largest accepted error, relative to the largest output. float32: benchdnn's threshold for
 #: Winograd; float64: room for an FFT; the halves: two roundings of the result.
@@ -136,12 +145,26 @@ def relative_error(result: np.ndarray, truth: np.ndarray) -> float:
     return error if np.isfinite(error) else float("inf")
 
 
+def flops(problem: ConvProblem) -> int:
+    """Return the floating point operations."""
+    return problem.flops
+
+
+def setting() -> str:
+    """Return what the report says about the data: nothing, as lines tell all sizes."""
+    return ""
+
+
 def wrong(problem: ConvProblem, result: np.ndarray, truth: np.ndarray) -> str | None:
     """Return the sentence that says why a result gets no figure, or None for a right one."""
+    return verdict(result, truth, TOLERANCE[problem.dtype])
+
+
+def verdict(result: np.ndarray, truth: np.ndarray, allowed: float) -> str | None:
+    """Return why a result is wrong where its relative error is larger than allowed."""
     if result.shape != truth.shape:
         return f"wrong result: got shape {result.shape}, want {truth.shape}"
     error = relative_error(result, truth)
-    allowed = TOLERANCE[problem.dtype]
     if error <= allowed:
         return None
     return f"wrong result: error {error:.1e} of the largest output, allowed {allowed:.1e}"

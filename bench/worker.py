@@ -1,5 +1,6 @@
-"""One library in a process of its own: ``python -m fastconv.bench.worker NAME THREADS DEVICE``.
+"""One library in a process of its own.
 
+``python -m fastconv.bench.worker NAME THREADS DEVICE KIND`` starts it; the runner does.
 Commands come as JSON lines on standard input, and each gets one JSON line back on what was
 standard output; whatever a library prints goes to standard error. The process named
 ``reference`` loads no library: it only writes true outputs.
@@ -18,10 +19,10 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from . import truth
 from .cases import parse_case
 from .peer import Call, Peer, Refusal
-from .registry import PEERS
+from .registry import PEERS, TRUTHS
+from .truth import relative_error
 
 __all__ = ["REFERENCE", "Worker", "answer", "main", "measure"]
 
@@ -46,15 +47,17 @@ class Worker:
 
     def truth(self, line: str, path: str) -> dict[str, Any]:
         """Write the true output of a case."""
-        problem = parse_case(line).problem
-        np.save(path, truth.expected(problem, *truth.arrays(problem)))
+        case = parse_case(line)
+        truth = TRUTHS[case.kind]
+        np.save(path, truth.expected(case.problem, *truth.arrays(case.problem)))
         return {}
 
     def prepare(self, line: str, path: str) -> dict[str, Any]:
         """Set a case up, run it once and check its output."""
         assert self.peer is not None
         self.call = None
-        problem = parse_case(line).problem
+        case = parse_case(line)
+        problem, truth = case.problem, TRUTHS[case.kind]
         call = self.peer.prepare(problem, *truth.arrays(problem))
         result = self.peer.to_numpy(problem, call())
         expected = np.load(path, mmap_mode="r")
@@ -62,7 +65,7 @@ class Worker:
         if reason := truth.wrong(problem, result, expected):
             return reply | {"reason": reason, "wrong": True}
         self.call = call
-        return reply | {"error": truth.relative_error(result, expected)}
+        return reply | {"error": relative_error(result, expected)}
 
     def time(self, budget: float) -> dict[str, Any]:
         """Time the case for about `budget` seconds; return the seconds of each call."""
@@ -142,12 +145,12 @@ def _private_output() -> TextIO:
     return channel
 
 
-def main(name: str, threads: int, device: str) -> None:
+def main(name: str, threads: int, device: str, kind: str) -> None:
     """Answer commands until standard input ends."""
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner ends its workers itself
     channel = _private_output()
-    peer = None if name == REFERENCE else PEERS[device][name](threads)
+    peer = None if name == REFERENCE else PEERS[kind][device][name](threads)
     ready = {"version": peer.version() if peer else np.__version__}
     channel.write(json.dumps(ready) + "\n")
     channel.flush()
@@ -158,4 +161,4 @@ def main(name: str, threads: int, device: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

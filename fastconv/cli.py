@@ -16,9 +16,14 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import DeviceError, FastconvError
 from .problem import ConvProblem
+
+if TYPE_CHECKING:
+    from .dispatch import Problem
+    from .spec import KernelSpec
 
 __all__ = ["main"]
 
@@ -52,6 +57,13 @@ _SAMPLES = {
     "float64": "--dt=f64 ic64ih56oc64kh3ph1",
     "float16": "--dt=f16 ic64ih56oc64kh3ph1",
 }
+#: The same over 100,000 active sites: name, groups of 32 channels, element type.
+_SPARSE_SAMPLES = (
+    ("sparse", 1, "float32"),
+    ("sparse depthwise", 32, "float32"),
+    ("sparse float64", 1, "float64"),
+    ("sparse float16", 1, "float16"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +163,13 @@ def _usable_kernels() -> dict[str, str]:
     """Return, for each kernel, the sample problems that it can run, or why it can run none."""
     from .dispatch import kernels
     from .explanation import explain
-    from .problem import parse_line
 
-    samples = {name: parse_line(line)[0] for name, line in _SAMPLES.items()}
     facts = {}
     for spec in kernels():
         usable, refusals = [], []
-        for name, sample in samples.items():
+        for name, sample in _sample_problems(spec).items():
             try:
-                rows = explain(sample.with_(op=spec.op, device=spec.device)).rows
+                rows = explain(sample).rows
             except DeviceError as error:  # there is no such device to explain for
                 refusals.append(str(error))
                 continue
@@ -172,16 +182,39 @@ def _usable_kernels() -> dict[str, str]:
     return facts
 
 
+def _sample_problems(spec: KernelSpec) -> dict[str, Problem]:
+    """Return one problem of each kind, of a kernel's operator and device."""
+    from .problem import parse_line
+    from .sparse.problem import OPERANDS, SparseProblem
+
+    if spec.op not in OPERANDS:
+        samples = {name: parse_line(line)[0] for name, line in _SAMPLES.items()}
+        return {name: each.with_(op=spec.op, device=spec.device) for name, each in samples.items()}
+    rows, pairs, kernel = 100_000, 700_000, (3, 3, 3)
+    return {
+        name: SparseProblem(
+            spec.op, rows, rows, pairs, kernel, 32, 32, groups, dtype, spec.device
+        )
+        for name, groups, dtype in _SPARSE_SAMPLES
+    }  # fmt: skip
+
+
 def _configure_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "line",
         metavar="'PROBLEM LINE'",
-        help="in benchdnn's grammar, say 'ic64ih56oc64kh3ph1' or '--dt=f64 g8ic8ih32oc8kh3'",
+        help="in benchdnn's grammar, say 'ic64ih56oc64kh3ph1' or '--dt=f64 g8ic8ih32oc8kh3'; or "
+        "the word sparse: a layer over the voxels of a scan",
     )
     parser.add_argument("--gpu", metavar="MODEL", help="on a GPU of this model, say A100")
+    importlib.import_module("fastconv.sparse.explanation").add_arguments(parser)
 
 
 def _explain(arguments: argparse.Namespace) -> int:
+    if arguments.line == "sparse":
+        return int(importlib.import_module("fastconv.sparse.explanation").run(arguments))
+    if arguments.scan is not None:
+        raise FastconvError(f"explain: got {arguments.scan!r} behind a problem line, want one line")
     from .explanation import explain
 
     print(explain(arguments.line, gpu=arguments.gpu))
@@ -207,6 +240,8 @@ def _tune(arguments: argparse.Namespace) -> int:
         rows = cases.select(cases.load(arguments.suite), arguments.rows)
     except ValueError as error:
         raise FastconvError(str(error)) from None
+    if any(case.kind != "dense" for case in rows):
+        raise FastconvError(f"suite: got {arguments.suite}, want dense convolutions alone to tune")
     right = []
     for case in rows:
         kernel, times = _tune_problem(case.problem)
@@ -265,20 +300,44 @@ def _forecast(arguments: argparse.Namespace) -> int:
 
 
 def _configure_demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("demo.png"), help="picture to write")
+    parser.add_argument(
+        "subject",
+        nargs="?",
+        choices=["sparse"],
+        metavar="sparse",
+        help="voxels of a LiDAR scan through a sparse encoder, in place of a photograph",
+    )
+    parser.add_argument(
+        "scan",
+        nargs="?",
+        type=Path,
+        metavar="SCAN",
+        help="a .npz, .npy, .ply, .las, .laz or KITTI's .bin (default: a sweep is simulated)",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="picture to write (default: demo.png or demo_sparse.png)"
+    )
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    packages = {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
+    if arguments.subject == "sparse":
+        _require_for_demo({"matplotlib": "matplotlib"})
+        from .demo import sparse
+
+        return sparse.run(arguments.scan, arguments.out or Path("demo_sparse.png"))
+    _require_for_demo({"sklearn": "scikit-learn", "matplotlib": "matplotlib"})
+    from .demo import run
+
+    return run(arguments.out or Path("demo.png"))
+
+
+def _require_for_demo(packages: dict[str, str]) -> None:
     missing = [name for module, name in packages.items() if find_spec(module) is None]
     if missing:
         raise FastconvError(
             f"demo needs {' and '.join(missing)}, which is not installed: "
             "pip install 'fastconv[demo]'"
         )
-    from .demo import run
-
-    return run(arguments.out)
 
 
 def _configure_warmup(parser: argparse.ArgumentParser) -> None:
@@ -363,7 +422,11 @@ _COMMANDS = {
         _configure_forecast,
         _forecast,
     ),
-    "demo": _Command("filter a photograph: one picture, one table", _configure_demo, _demo),
+    "demo": _Command(
+        "filter a photograph, or encode a LiDAR scan: one picture, one table",
+        _configure_demo,
+        _demo,
+    ),
     "warmup": _Command("compile every CPU kernel now", _configure_warmup, _warmup),
     "cache": _Command(
         "where compiled kernels and tuned choices are kept", _configure_cache, _cache

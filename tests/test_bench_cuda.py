@@ -105,7 +105,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> Device:
 @pytest.mark.parametrize("name", ["fastconv", "fastconv_functional", "fastconv_best"])
 def test_own_columns_run_cuda_kernels(name: str, tmp_path: Path, emulated: Device) -> None:
     path = str(tmp_path / "truth.npy")
-    column = registry.PEERS["cuda"][name](1)
+    column = registry.PEERS["dense"]["cuda"][name](1)
     forced = getattr(column, "_forced", contextlib.nullcontext())  # a kernel, for its process
     with use_device(EMULATED, MODELS["T4"]), forced:
         process = worker.Worker(column)
@@ -129,7 +129,7 @@ def test_own_columns_run_cuda_kernels(name: str, tmp_path: Path, emulated: Devic
 )
 def test_cupy_is_called_on_image_filters_only(line: str, said: str) -> None:
     problem = parse_case(line).problem
-    cupy = registry.PEERS["cuda"]["cupy"](1)
+    cupy = registry.PEERS["dense"]["cuda"]["cupy"](1)
     with pytest.raises(peer.Refusal, match=f"^CuPy .*{said}"):
         cupy.prepare(problem, *truth.arrays(problem))
 
@@ -177,7 +177,7 @@ def test_tensors_keep_their_strides_on_the_way_to_the_gpu(
     for line in (f"--tag={tag} {LINE}" for tag in ("abx", "axb", "any")):
         problem = parse_case(line).problem
         x, w = truth.arrays(problem)
-        xt, wt = registry.PEERS["cuda"]["torch"](1)._tensors(problem, x, w)
+        xt, wt = registry.PEERS["dense"]["cuda"]["torch"](1)._tensors(problem, x, w)
         np.testing.assert_array_equal(xt.numpy(), x)
         assert xt.numpy().strides == x.strides and wt.shape == w.shape
     assert not torch.backends.cudnn.allow_tf32
@@ -189,7 +189,7 @@ def test_a_pytorch_without_cuda_is_a_reason(torch: Any, monkeypatch: pytest.Monk
     problem = parse_case(LINE).problem
     for name in ("torch", "torch_channels_last"):
         with pytest.raises(peer.Refusal, match="finds no GPU; want"):
-            registry.PEERS["cuda"][name](1).prepare(problem, *truth.arrays(problem))
+            registry.PEERS["dense"]["cuda"][name](1).prepare(problem, *truth.arrays(problem))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The demo: photographs through image filters, a ResNet-style stem and a residual block.
 
 `cases` says what is computed, `engines` runs the same work with fastconv, SciPy and PyTorch,
-`report` prints the table and `picture` draws the outputs.
+`report` prints the table and `picture` draws the outputs. `sparse` is the demo of sparse layers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import FastconvError
 
-__all__ = ["run"]
+__all__ = ["check_picture", "run", "say"]
 
 
 def run(out: Path) -> int:
@@ -33,16 +33,15 @@ def run(out: Path) -> int:
     FastconvError
         Where `out` can not be written; nothing has been computed then.
     """
-    if out.suffix != ".png" or not os.access(out.parent, os.W_OK):
-        raise FastconvError(f"--out: got {str(out)!r}, want a .png file in a folder to write in")
+    check_picture(out)
     from . import cases, engines, picture, report
 
     china, flower = cases.photographs()
-    _say("fastconv: compiling or loading kernels, then timing")
+    say("fastconv: compiling or loading kernels, then timing")
     results = [engines.run_fastconv(case) for case in cases.image_cases(china, flower)]
     results.append(engines.run_fastconv(cases.block_case(results[-1].y)))
     chosen = [result.case for result in results]
-    _say("SciPy, then PyTorch in a process of its own, where they are installed")
+    say("SciPy, then PyTorch in a process of its own, where they are installed")
     scipy = engines.run_scipy(chosen)
     torch = engines.run_torch(chosen)
     print(report.table(results, {"SciPy": scipy, "PyTorch": torch}))
@@ -51,5 +50,12 @@ def run(out: Path) -> int:
     return 0
 
 
-def _say(text: str) -> None:
+def check_picture(out: Path) -> None:
+    """Raise where a picture can not be written."""
+    if out.suffix != ".png" or not os.access(out.parent, os.W_OK):
+        raise FastconvError(f"--out: got {str(out)!r}, want a .png file in a folder to write in")
+
+
+def say(text: str) -> None:
+    """Tell on stderr what is being done."""
     print(text, file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ __all__ = [
     "SCIPY_SECONDS",
     "Measured",
     "PeerMeasured",
+    "in_own_process",
     "run_fastconv",
     "run_reference",
     "run_scipy",
@@ -36,6 +37,7 @@ SCIPY_SECONDS = 3.0
 _REPEAT_SECONDS = 0.5
 _REPEATS = 9
 
+Made = TypeVar("Made")
 Convolve = Callable[[Array, Layer, "Array | None"], Array]
 
 
@@ -215,12 +217,18 @@ def run_torch(cases: list[Case]) -> list[PeerMeasured]:
         return [PeerMeasured(reason="not installed")] * len(cases)
     from .. import get_num_threads
 
+    made = in_own_process(_run_torch_here, cases, get_num_threads())
+    return [PeerMeasured(reason=made)] * len(cases) if isinstance(made, str) else made
+
+
+def in_own_process(work: Callable[..., Made], *given: Any) -> Made | str:
+    """Return what a function returns in a new process, or the reason why it returned nothing."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
-            return pool.submit(_run_torch_here, cases, get_num_threads()).result()
+            return pool.submit(work, *given).result()
         except (ImportError, OSError, RuntimeError, BrokenExecutor) as error:  # a broken install
-            return [PeerMeasured(reason=f"failed ({error})")] * len(cases)
+            return f"failed ({error})"
 
 
 def _run_torch_here(cases: list[Case], threads: int) -> list[PeerMeasured]:

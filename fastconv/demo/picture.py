@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw"]
+__all__ = ["MUTED", "STYLE", "draw", "new_page", "write_titles"]
 
-_DARK, _MUTED = "#1b1f24", "#66707c"
+_DARK, MUTED = "#1b1f24", "#66707c"
 _COLUMNS, _ROWS = 4, 3
+#: Matplotlib's settings for every page.
+STYLE: dict[Any, str] = {"font.family": "DejaVu Sans", "text.color": _DARK}
 # Inches. A panel has the photographs' shape, 640 x 427.
 _PANEL, _GAP, _MARGIN, _CAPTION, _HEADER = (3.9, 3.9 * 427 / 640), 0.28, 0.4, 0.5, 0.62
 _TILES = 4  # a montage shows 4 x 4 channels
@@ -42,8 +44,10 @@ def draw(out: Path, china: Array, flower: Array, results: Sequence[Measured]) ->
     from matplotlib import rc_context
 
     gaussian, sharpen, dilated, sobel, separable, stem, block = results
-    with rc_context({"font.family": "DejaVu Sans", "text.color": _DARK}):
-        figure = _figure()
+    width = 2 * _MARGIN + _COLUMNS * _PANEL[0] + (_COLUMNS - 1) * _GAP
+    height = _HEADER + _ROWS * (_PANEL[1] + _CAPTION) + (_ROWS - 1) * _GAP + _MARGIN
+    with rc_context(STYLE):
+        figure = new_page("demo", width, height, _MARGIN)
         axes = _grid(figure)
         _image(next(axes), china, "Input", f"china.jpg, {_shape(china)}")
         for result in (gaussian, sharpen, dilated):
@@ -61,22 +65,21 @@ def draw(out: Path, china: Array, flower: Array, results: Sequence[Measured]) ->
         figure.savefig(out)
 
 
-def _figure() -> Figure:
+def new_page(title: str, width: float, height: float, margin: float) -> Figure:
+    """Return an empty page, inches, with a title and the machine above a margin's width."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from .. import __version__
     from ..device import cpu_info
 
-    width = 2 * _MARGIN + _COLUMNS * _PANEL[0] + (_COLUMNS - 1) * _GAP
-    height = _HEADER + _ROWS * (_PANEL[1] + _CAPTION) + (_ROWS - 1) * _GAP + _MARGIN
     figure = Figure(figsize=(width, height), dpi=125, facecolor="white")
     FigureCanvasAgg(figure)
     cpu = cpu_info()
     machine = f"{cpu.name}, {cpu.isa}, {cpu.threads} threads, float32"
-    left, right, top = _MARGIN / width, 1 - _MARGIN / width, 1 - 0.5 / height
-    figure.text(left, top, f"fastconv {__version__} demo", fontsize=17, weight="bold")
-    figure.text(right, top, machine, fontsize=11, color=_MUTED, ha="right")
+    left, right, top = margin / width, 1 - margin / width, 1 - 0.5 / height
+    figure.text(left, top, f"fastconv {__version__} {title}", fontsize=17, weight="bold")
+    figure.text(right, top, machine, fontsize=11, color=MUTED, ha="right")
     return figure
 
 
@@ -102,14 +105,15 @@ def _caption(result: Measured) -> str:
     return f"{_shape(result.y)}, {kernels}, {result.milliseconds:.2f} ms"
 
 
-def _titles(axes: Axes, title: str, caption: str) -> None:
+def write_titles(axes: Axes, title: str, caption: str) -> None:
+    """Write a bold line and a muted one above a panel."""
     above: dict[str, Any] = {
         "xycoords": "axes fraction",
         "textcoords": "offset points",
         "annotation_clip": False,
     }
     axes.annotate(title, (0, 1), (0, 19), fontsize=12.2, weight="bold", **above)
-    axes.annotate(caption, (0, 1), (0, 6), fontsize=8.8, color=_MUTED, **above)
+    axes.annotate(caption, (0, 1), (0, 6), fontsize=8.8, color=MUTED, **above)
 
 
 def _image(axes: Axes, planes: Array, title: str, caption: str) -> None:
@@ -117,7 +121,7 @@ def _image(axes: Axes, planes: Array, title: str, caption: str) -> None:
     colours = np.broadcast_to(planes, (3, *planes.shape[-2:])).transpose(1, 2, 0)
     pixels = (np.clip(colours, 0, 1) * 255 + 0.5).astype(np.uint8)
     axes.imshow(pixels, aspect="auto", interpolation="hanning")
-    _titles(axes, title, caption)
+    write_titles(axes, title, caption)
 
 
 def _grey(plane: Array, signed: bool = False) -> Array:
@@ -156,7 +160,7 @@ def _filters(axes: Axes) -> None:
     axes.set_ylim(_FILTER_ROWS, 0)
     width = _FILTER_ROWS * _PANEL[0] / _PANEL[1]  # keeps the tiles square
     axes.set_xlim(8.1 - width, 8.1)
-    _titles(axes, "Weights of the stem", "64x3x7x7: colours, two phases, angles of edges")
+    write_titles(axes, "Weights of the stem", "64x3x7x7: colours, two phases, angles of edges")
 
 
 def _hues(angle: npt.NDArray[np.floating], value: npt.NDArray[np.floating]) -> Array:

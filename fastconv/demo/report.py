@@ -10,7 +10,7 @@ import numpy.typing as npt
 from .cases import Array, Case
 from .engines import Measured, PeerMeasured, run_reference
 
-__all__ = ["table"]
+__all__ = ["aligned", "table"]
 
 
 def table(results: Sequence[Measured], peers: Mapping[str, Sequence[PeerMeasured]]) -> str:
@@ -40,7 +40,7 @@ def table(results: Sequence[Measured], peers: Mapping[str, Sequence[PeerMeasured
     notes = ["ms: median of several calls, functional API (weights packed in every call)."]
     notes += ["SciPy: one thread; has no stride, dilation or channels, so planes are added up."]
     notes += ["difference: largest one from any other column, relative to the largest output."]
-    return "\n".join([*_aligned(rows, left=3), "", *notes, *_reasons(results, peers)])
+    return "\n".join([*aligned(rows, left=3), "", *notes, *_reasons(results, peers)])
 
 
 def _shapes(case: Case, y: Array) -> str:
@@ -75,7 +75,7 @@ def _reasons(results: Sequence[Measured], peers: Mapping[str, Sequence[PeerMeasu
     return notes
 
 
-def _aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
     """Return the rows in columns, the first `left` of them flush left, a rule below the head."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
