@@ -8,62 +8,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from .errors import DeviceError, FastconvError
+from .errors import FastconvError
 from .problem import ConvProblem
 
-if TYPE_CHECKING:
-    from .dispatch import Problem
-    from .spec import KernelSpec
-
 __all__ = ["main"]
-
-#: Distributions that `info` reports: those fastconv runs on, then those it is compared with.
-_REQUIRED = ("fastconv", "numpy", "numba", "llvmlite")
-_OPTIONAL = (
-    "scipy",
-    "torch",
-    "onnx",
-    "onnxruntime",
-    "openvino",
-    "opencv-python",
-    "opencv-python-headless",
-    "ml_dtypes",
-    "cupy-cuda12x",
-    "cupy-cuda13x",
-    "numba-cuda",
-)
-
-#: One problem of each kind, to ask every kernel what it can run on this machine.
-_SAMPLES = {
-    "3x3": "ic64ih56oc64kh3ph1",
-    "1x1": "ic64ih56oc256kh1",
-    "strided": "ic64ih56oc128kh3sh2ph1",
-    "grouped": "g4ic64ih56oc64kh3ph1",
-    "depthwise": "g64ic64ih56oc64kh3ph1",
-    "dilated": "ic64ih56oc64kh3ph2dh1",
-    "image filter": "ic1ih480iw640oc1kh7ph3",
-    "1-d": "ic64iw1000oc64kw5pw2",
-    "3-d": "ic16id16oc16kd3pd1",
-    "float64": "--dt=f64 ic64ih56oc64kh3ph1",
-    "float16": "--dt=f16 ic64ih56oc64kh3ph1",
-}
-#: The same over 100,000 active sites: name, groups of 32 channels, element type.
-_SPARSE_SAMPLES = (
-    ("sparse", 1, "float32"),
-    ("sparse depthwise", 32, "float32"),
-    ("sparse float64", 1, "float64"),
-    ("sparse float16", 1, "float16"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,82 +76,10 @@ def _no_arguments(_: argparse.ArgumentParser) -> None:
 
 
 def _info(_: argparse.Namespace) -> int:
-    from . import cache, config, device
+    from .information import describe
 
-    print(_pairs("versions", _versions()))
-    cpu = device.cpu_info()
-    peaks = {
-        f"peak {dtype}": f"{device.measure_peak(dtype, cpu.threads) / 1e9:,.0f} GFLOP/s measured"
-        for dtype in ("float32", "float64")
-    }
-    machine = {
-        "cpu": cpu.name,
-        "isa": f"{cpu.isa}, {cpu.vector_bytes * 8}-bit vectors" + (", fma" if cpu.fma else ""),
-        "caches": f"L1 {_bytes(cpu.l1)}, L2 {_bytes(cpu.l2)} a core, L3 {_bytes(cpu.l3)}",
-        "threads": f"{cpu.threads}, in fastconv's own pool (no threading layer of Numba's)",
-    }
-    print(_pairs("machine", machine | peaks))
-    print(_pairs("kernel cache", _cache_facts(cache.cache_dir())))
-    print(_pairs("variables", {name: _setting(name) for name in config.VARIABLES}))
-    print(_pairs("kernels", _usable_kernels()))
+    print(describe())
     return 0
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _REQUIRED + _OPTIONAL:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            if name in _REQUIRED:
-                found[name] = "not installed"
-    return found
-
-
-def _setting(name: str) -> str:
-    import os
-
-    return os.environ.get(name, "not set")
-
-
-def _usable_kernels() -> dict[str, str]:
-    """Return, for each kernel, the sample problems that it can run, or why it can run none."""
-    from .dispatch import kernels
-    from .explanation import explain
-
-    facts = {}
-    for spec in kernels():
-        usable, refusals = [], []
-        for name, sample in _sample_problems(spec).items():
-            try:
-                rows = explain(sample).rows
-            except DeviceError as error:  # there is no such device to explain for
-                refusals.append(str(error))
-                continue
-            row = next(row for row in rows if row.kernel == spec.name)
-            if row.milliseconds is None:
-                refusals += row.reasons
-            else:
-                usable.append(name)
-        facts[spec.name] = ", ".join(usable) or "; ".join(["unusable", *dict.fromkeys(refusals)])
-    return facts
-
-
-def _sample_problems(spec: KernelSpec) -> dict[str, Problem]:
-    """Return one problem of each kind, of a kernel's operator and device."""
-    from .problem import parse_line
-    from .sparse.problem import OPERANDS, SparseProblem
-
-    if spec.op not in OPERANDS:
-        samples = {name: parse_line(line)[0] for name, line in _SAMPLES.items()}
-        return {name: each.with_(op=spec.op, device=spec.device) for name, each in samples.items()}
-    rows, pairs, kernel = 100_000, 700_000, (3, 3, 3)
-    return {
-        name: SparseProblem(
-            spec.op, rows, rows, pairs, kernel, 32, 32, groups, dtype, spec.device
-        )
-        for name, groups, dtype in _SPARSE_SAMPLES
-    }  # fmt: skip
 
 
 def _configure_explain(parser: argparse.ArgumentParser) -> None:
@@ -374,41 +257,15 @@ def _configure_cache(parser: argparse.ArgumentParser) -> None:
 
 def _cache(arguments: argparse.Namespace) -> int:
     from . import cache, tuning
+    from .information import cache_facts, titled
 
     if arguments.clear:
         print(f"removed {cache.clear()} files")
-    print(_pairs("kernel cache", _cache_facts(cache.cache_dir())))
+    print(titled("kernel cache", cache_facts(cache.cache_dir())))
     choices = tuning.memory()
     facts = {"path": str(choices.path or "none"), "problems": str(len(choices.all()))}
-    print(_pairs("tuned choices", facts))
+    print(titled("tuned choices", facts))
     return 0
-
-
-def _cache_facts(folder: Path | None) -> dict[str, str]:
-    if folder is None:
-        return {"path": "none (switched off by FASTCONV_CACHE, or no folder can be written)"}
-    sizes = [entry.stat().st_size for entry in folder.rglob("*") if entry.is_file()]
-    return {"path": str(folder), "entries": str(len(sizes)), "size": _bytes(sum(sizes))}
-
-
-def _bytes(count: float) -> str:
-    """Return a size as people read it.
-
-    >>> _bytes(32768), _bytes(0)
-    ('32 KiB', '0 B')
-    """
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.3g} {unit}"
-        count /= 1024
-    return f"{count:.3g} GiB"
-
-
-def _pairs(title: str, facts: dict[str, str]) -> str:
-    """Return a titled block of names and values in two columns."""
-    width = max(map(len, facts), default=0)
-    lines: Iterable[str] = (f"  {name:<{width}}  {value}" for name, value in facts.items())
-    return "\n".join([title, *lines])
 
 
 _COMMANDS = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import fastconv
-from fastconv import cli, device, dispatch
+from fastconv import cli, device, dispatch, information
 from fastconv.cli import main
 
 _LINE = 'ic64ih56oc64kh3ph1n"res2"'
@@ -75,7 +75,7 @@ def test_info_reports_machine_and_kernels(
 def test_info_says_why_a_kernel_is_unusable(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = replace(dispatch.kernels()[0], name="cpu.never", reasons=lambda *_: ["needs a tide"])
     monkeypatch.setattr(dispatch, "kernels", lambda *_: [spec])
-    assert cli._usable_kernels() == {"cpu.never": "unusable; needs a tide"}
+    assert information.usable_kernels() == {"cpu.never": "unusable; needs a tide"}
 
 
 def test_info_does_not_import_the_peers() -> None:
