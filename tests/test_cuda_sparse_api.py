@@ -104,6 +104,16 @@ def test_gradients(groups: int, rng: np.random.Generator) -> None:
     assert np.array_equal(grad.conv_bias(on_gpu(grads)).memory, grads.sum(0))
 
 
+def test_gradients_of_global_pools(rng: np.random.Generator) -> None:
+    x, there = twins(rng, 4)
+    largest = sparse.global_max_pool(x)
+    grads, grad = whole(rng, largest.shape), sparse.grad
+    found = grad.global_max_pool_input(there, on_gpu(largest), on_gpu(grads))
+    assert np.array_equal(found.memory, grad.global_max_pool_input(x, largest, grads))
+    found = grad.global_avg_pool_input(there, on_gpu(grads))
+    assert np.array_equal(found.memory, grad.global_avg_pool_input(x, grads))
+
+
 def test_an_empty_tensor() -> None:
     none = SparseTensor(on_gpu(np.zeros((0, 3), np.float32)), on_gpu(np.zeros((0, 3), int)), (8, 8))
     w = on_gpu(np.ones((4, 3, 3, 3), np.float32))

@@ -11,7 +11,7 @@ import fastconv
 from fastconv import sparse
 from fastconv.sparse import SparseTensor, nn
 from helpers import assert_exact, bits
-from sparse_helpers import Array, in_order, random_tensor, whole
+from sparse_helpers import Array, in_order, random_sites, random_tensor, whole
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -223,3 +223,30 @@ def test_a_second_style_backbone_shares_its_rulebooks(rng: np.random.Generator) 
     shuffled = SparseTensor(x.features[order], x.indices[order], x.spatial_shape, 2)
     assert bits(net(shuffled).features) == bits(y.features)
     assert bits(in_order(net(x))) == bits(y.features)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_gradients_of_global_pools(dtype: str, rng: np.random.Generator) -> None:
+    """Of three grids the middle one has no sites."""
+    sites = random_sites(rng, (5, 6), 2, 0.5)
+    sites[:, 0] *= 2
+    order = rng.permutation(len(sites))
+    x = sparse.SparseTensor(whole(rng, (len(sites), 7), dtype), sites[order], (5, 6), 3)
+    grads = whole(rng, (3, 7), dtype)
+    truth = np.zeros((len(x), 7))
+    for batch in (0, 2):
+        own = np.flatnonzero(x.indices[:, 0] == batch)
+        truth[own[x.features[own].argmax(0)], np.arange(7)] = grads[batch]
+    y = sparse.global_max_pool(x)
+    assert_exact(sparse.grad.global_max_pool_input(x, y, grads), truth)
+    rows = x.features.copy()
+    rows[own[2], 1] = rows[own[4], 1] = np.nan
+    x = x.replace(rows)
+    spread = sparse.grad.global_max_pool_input(x, sparse.global_max_pool(x), grads)
+    assert spread[own[2], 1] == grads[2, 1] and not spread[np.delete(own, 2), 1].any()
+    counts = np.bincount(x.indices[:, 0], minlength=3)
+    shares = (grads / np.maximum(counts, 1)[:, None].astype(np.float64))[x.indices[:, 0]]
+    found = sparse.grad.global_avg_pool_input(x, grads)
+    assert found.dtype == x.dtype and np.array_equal(found, shares.astype(dtype))
+    with pytest.raises(fastconv.ShapeError, match=r"grad_output: got \(2, 7\), want \(3, 7\)"):
+        sparse.grad.global_avg_pool_input(x, grads[:2])

@@ -17,14 +17,17 @@ from ..calls import whole_number
 from ..device_arrays import DeviceArray
 from ..errors import DTypeError, ShapeError
 from .calls import Filters, check_layout, describe, in_krsc, run
+from .geometry import require_tensor
 from .rulebook import Rulebook
-from .tensor import require_features
+from .tensor import SparseTensor, require_features
 
 __all__ = [
     "avg_pool_input",
     "conv_bias",
     "conv_input",
     "conv_weight",
+    "global_avg_pool_input",
+    "global_max_pool_input",
     "max_pool_input",
 ]
 
@@ -223,6 +226,83 @@ def avg_pool_input(rulebook: Rulebook, grad_output: Array) -> Any:
     out = empty_output(grads, (rulebook.in_rows, grads.shape[1]), "channels_first")
     run(problem, rulebook, [grads], out)
     return unwrap(out)
+
+
+def global_max_pool_input(x: SparseTensor, output: Array, grad_output: Array) -> Any:
+    """Return the gradient of `fastconv.sparse.global_max_pool` for its features.
+
+    It is a choice of rows and no arithmetic, so it is made on the host for any device.
+
+    Parameters
+    ----------
+    x : SparseTensor
+        What was pooled.
+    output : array, shape (batch_size, C)
+        The pool's result.
+    grad_output : array, shape (batch_size, C)
+        Gradient for it; it goes to the first row of the grid that has the largest value.
+
+    Returns
+    -------
+    array, shape (rows, C)
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.sparse as sparse
+    >>> x = sparse.SparseTensor(np.float32([[1], [10]]), [[0, 2], [0, 3]], (8,))
+    >>> grads = np.ones((1, 1), np.float32)
+    >>> sparse.grad.global_max_pool_input(x, sparse.global_max_pool(x), grads).ravel()
+    array([0., 1.], dtype=float32)
+    """
+    largest, grads = (
+        _grids(x, *each) for each in (("output", output), ("grad_output", grad_output))
+    )
+    rows, batches = on_host(x.feature_array), on_host(x.index_array)[:, 0]
+    found = np.zeros(rows.shape, rows.dtype)
+    for batch in np.unique(batches):
+        own = np.flatnonzero(batches == batch)
+        values, wanted = rows[own], largest[batch]
+        equal = (values == wanted) | (
+            (values != values) & (wanted != wanted)
+        )  # a NaN is the largest
+        found[own[equal.argmax(0)], np.arange(rows.shape[1])] = grads[batch]
+    return unwrap(beside(x.feature_array, found))
+
+
+def global_avg_pool_input(x: SparseTensor, grad_output: Array) -> Any:
+    """Return the gradient of `fastconv.sparse.global_avg_pool` for its features.
+
+    Parameters
+    ----------
+    x : SparseTensor
+        What was pooled.
+    grad_output : array, shape (batch_size, C)
+        Gradient for the pool's result; the rows of a grid share it equally.
+
+    Returns
+    -------
+    array, shape (rows, C)
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.sparse as sparse
+    >>> x = sparse.SparseTensor(np.float32([[1], [10]]), [[0, 2], [0, 3]], (8,))
+    >>> sparse.grad.global_avg_pool_input(x, np.ones((1, 1), np.float32)).ravel()
+    array([0.5, 0.5], dtype=float32)
+    """
+    grads, batches = _grids(x, "grad_output", grad_output), on_host(x.index_array)[:, 0]
+    counts = np.maximum(np.bincount(batches, minlength=x.batch_size), 1)
+    shares = (grads.astype(np.float64) / counts[:, None]).astype(grads.dtype)
+    return unwrap(beside(x.feature_array, shares[batches]))
+
+
+def _grids(x: SparseTensor, name: str, value: Any) -> Any:
+    """Return rows of features, one a grid of `x`, in the host's memory."""
+    rows = require_tensor(x).feature_array
+    found = _rows(name, value, like=rows)
+    if found.shape != (x.batch_size, x.channels):
+        raise ShapeError(f"{name}: got {found.shape}, want {(x.batch_size, x.channels)} as x has")
+    return on_host(found)
 
 
 def _rows(name: str, value: Any, count: int | None = None, like: Array | None = None) -> Array:
