@@ -44,6 +44,7 @@ _SAMPLES = {
     "depthwise": "g64ic64ih56oc64kh3ph1",
     "dilated": "ic64ih56oc64kh3ph2dh1",
     "image filter": "ic1ih480iw640oc1kh7ph3",
+    "large filter": "ic1ih640oc1kh31ph15",
     "1-d": "ic64iw1000oc64kw5pw2",
     "3-d": "ic16id16oc16kd3pd1",
     "float64": "--dt=f64 ic64ih56oc64kh3ph1",
