@@ -20,6 +20,8 @@ __all__ = ["markdown", "markdown_row", "run"]
 
 _COLUMNS = ("sm", "registers", "spills", "shared", "blocks", "FMA share", "loads of the main loop",
             "fp64", "local", "")  # fmt: skip
+#: Columns of text where the output has no width of its own.
+_TABLE_WIDTH = 140
 
 
 def _row(found: Audited) -> tuple[str, ...]:
@@ -116,6 +118,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not chosen:
         raise DeviceError(f"KERNEL: got {arguments.kernel!r}, which is in no kernel's name")
     console, faults, rows = Console(), 0, []
+    if not console.is_terminal:  # a file or a pipe has no width of its own
+        console = Console(width=_TABLE_WIDTH)
     for kernel, bars in chosen:
         table = Table(*_COLUMNS, title=kernel.name, title_justify="left")
         found = audit_everywhere(kernel, bars, archs)
