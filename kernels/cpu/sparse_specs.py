@@ -5,44 +5,21 @@ This table imports no compiler, as that of dense kernels (specs.py) does not.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import replace
 
 from fastconv.sparse.problem import SparseProblem
-from fastconv.spec import DeviceInfo, KernelSpec, Tolerance
+from fastconv.spec import DeviceInfo, KernelSpec
 
 from . import sparse_gemm_blocks
+from .specs import TOLERANCE, ask_workspace
 
 __all__ = ["SPECS"]
-
-# A sum of one offset's channels is added to the sum of those before: at most 64 products in one
-# chain and then one addition an offset. The halves are rounded once at the end.
-_GEMM_TOLERANCE = {
-    "float32": Tolerance(2e-6),
-    "float64": Tolerance(4e-15),
-    "float16": Tolerance(2.0**-11),
-    "bfloat16": Tolerance(2.0**-8),
-}
 
 
 def _no_reasons(problem: SparseProblem, device: DeviceInfo) -> list[str]:
     return []
 
-
-def _gemm_workspace(problem: SparseProblem, device: DeviceInfo) -> int:
-    module = importlib.import_module("fastconv.kernels.cpu.sparse_gemm")
-    return int(module.workspace(problem, device))
-
-
-# Kernels whose channels do not mix, and the gradient for the weight. Sums in compute precision; the
-# halves are rounded once at the end.
-_ROW_TOLERANCE = {
-    "float32": Tolerance(2e-6),
-    "float64": Tolerance(4e-15),
-    "float16": Tolerance(2.0**-11),
-    "bfloat16": Tolerance(2.0**-8),
-}
 
 #: Cycles that a vector of a pair takes with its row in L2, and bytes a second of one core from
 #: memory and of all: 64 channels depthwise take 6.0 ms on one thread and 3.3 on two for 88 MB.
@@ -116,17 +93,7 @@ def _weight_grad_cost(problem: SparseProblem, device: DeviceInfo) -> float:
     return seconds + problem.flops / (0.85 * device.flops(problem.compute_itemsize))
 
 
-def _workspace(module: str) -> Callable[[SparseProblem, DeviceInfo], int]:
-    """Return a function that asks a kernel's module for its workspace."""
-
-    def workspace(problem: SparseProblem, device: DeviceInfo) -> int:
-        found = importlib.import_module(f"fastconv.kernels.cpu.{module}")
-        return int(found.workspace(problem, device))
-
-    return workspace
-
-
-def _row_spec(
+def _spec(
     op: str,
     target: str,
     cost: Callable[[SparseProblem, DeviceInfo], float],
@@ -141,36 +108,25 @@ def _row_spec(
         reasons=reasons,
         cost=cost,
         target=f"fastconv.kernels.cpu.{target}",
-        workspace=_workspace(target.partition(":")[0]),
-        tolerance=_ROW_TOLERANCE,
+        workspace=ask_workspace(target.partition(":")[0]),
+        tolerance=TOLERANCE,
     )
 
 
-_ROW_SPECS = (
-    _row_spec(
+# A sum of sparse_gemm is a chain of at most 64 products, then one addition an offset.
+SPECS = (
+    _spec(
+        "sparse_conv", "sparse_gemm:plan", sparse_gemm_blocks.cost, name="sparse_gemm"
+    ),
+    _spec(
         "sparse_conv", "sparse_depthwise:plan", _row_cost,
         name="sparse_depthwise", reasons=_depthwise_reasons,
     ),
-    _row_spec("sparse_weight_grad", "sparse_weight_grad:plan", _weight_grad_cost),
-    _row_spec("sparse_max_pool", "sparse_pool:plan_max", _row_cost),
-    _row_spec("sparse_max_pool_grad", "sparse_pool:plan_max_grad", _max_grad_cost),
-    _row_spec("sparse_avg_pool", "sparse_pool:plan_avg", _row_cost),
-    _row_spec("sparse_avg_pool_grad", "sparse_pool:plan_avg_grad", _row_cost),
-    _row_spec("sparse_global_max_pool", "sparse_global_pool:plan_max", _global_cost),
-    _row_spec("sparse_global_avg_pool", "sparse_global_pool:plan_avg", _global_cost),
+    _spec("sparse_weight_grad", "sparse_weight_grad:plan", _weight_grad_cost),
+    _spec("sparse_max_pool", "sparse_pool:plan_max", _row_cost),
+    _spec("sparse_max_pool_grad", "sparse_pool:plan_max_grad", _max_grad_cost),
+    _spec("sparse_avg_pool", "sparse_pool:plan_avg", _row_cost),
+    _spec("sparse_avg_pool_grad", "sparse_pool:plan_avg_grad", _row_cost),
+    _spec("sparse_global_max_pool", "sparse_global_pool:plan_max", _global_cost),
+    _spec("sparse_global_avg_pool", "sparse_global_pool:plan_avg", _global_cost),
 )  # fmt: skip
-
-
-SPECS: tuple[KernelSpec, ...] = (
-    KernelSpec(
-        name="cpu.sparse_gemm",
-        op="sparse_conv",
-        device="cpu",
-        reasons=_no_reasons,
-        cost=sparse_gemm_blocks.cost,
-        target="fastconv.kernels.cpu.sparse_gemm:plan",
-        workspace=_gemm_workspace,
-        tolerance=_GEMM_TOLERANCE,
-    ),
-    *_ROW_SPECS,
-)

@@ -13,6 +13,7 @@ import functools
 import importlib.util
 import math
 from collections.abc import Callable
+from typing import Any
 
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
@@ -30,7 +31,7 @@ from . import (
     winograd_costs,
 )
 
-__all__ = ["SPECS"]
+__all__ = ["SPECS", "TOLERANCE", "ask_workspace"]
 
 
 # Sums in compute precision lose a few units in the last place (of the largest output: 1e-6 for a
@@ -38,7 +39,7 @@ __all__ = ["SPECS"]
 # the end, by at most half a unit: 2**-12 and 2**-9 of the largest output. Pairs of bfloat16 are
 # summed in float32 too: over layers of up to 1161 products at most 0.82 of the bound below, as with
 # widened operands.
-_TOLERANCE = {
+TOLERANCE = {
     "float32": Tolerance(2e-6),
     "float64": Tolerance(4e-15),
     "float16": Tolerance(2.0**-11),
@@ -46,7 +47,7 @@ _TOLERANCE = {
 }
 
 
-def _workspace(module: str) -> Callable[[ConvProblem, DeviceInfo], int]:
+def ask_workspace(module: str) -> Callable[[Any, DeviceInfo], int]:
     """Return a function that asks a kernel's module for its workspace."""
 
     def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
@@ -287,8 +288,8 @@ SPECS = (
         reasons=_no_reasons,
         cost=_im2col_gemm_cost,
         target="fastconv.kernels.cpu.im2col_gemm:plan",
-        workspace=_workspace("im2col_gemm"),
-        tolerance=_TOLERANCE,
+        workspace=ask_workspace("im2col_gemm"),
+        tolerance=TOLERANCE,
     ),
     KernelSpec(
         name="cpu.swapped_gemm",
@@ -297,8 +298,8 @@ SPECS = (
         reasons=_no_reasons,
         cost=_swapped_gemm_cost,
         target="fastconv.kernels.cpu.swapped_gemm:plan",
-        workspace=_workspace("swapped_gemm"),
-        tolerance=_TOLERANCE,
+        workspace=ask_workspace("swapped_gemm"),
+        tolerance=TOLERANCE,
     ),
     KernelSpec(
         name="cpu.dilated",
@@ -307,8 +308,8 @@ SPECS = (
         reasons=_dilated_reasons,
         cost=_dilated_cost,
         target="fastconv.kernels.cpu.dilated:plan",
-        workspace=_workspace("dilated"),
-        tolerance=_TOLERANCE,
+        workspace=ask_workspace("dilated"),
+        tolerance=TOLERANCE,
     ),
     KernelSpec(
         name="cpu.depthwise",
@@ -317,8 +318,8 @@ SPECS = (
         reasons=_depthwise_reasons,
         cost=_window_cost,
         target="fastconv.kernels.cpu.depthwise:plan",
-        workspace=_workspace("depthwise"),
-        tolerance=_TOLERANCE,
+        workspace=ask_workspace("depthwise"),
+        tolerance=TOLERANCE,
         pack_cost=_plain_pack_cost,
     ),
     KernelSpec(
@@ -328,8 +329,8 @@ SPECS = (
         reasons=_direct_reasons,
         cost=_window_cost,
         target="fastconv.kernels.cpu.direct:plan",
-        workspace=_workspace("direct"),
-        tolerance=_TOLERANCE,
+        workspace=ask_workspace("direct"),
+        tolerance=TOLERANCE,
         pack_cost=_plain_pack_cost,
     ),
     KernelSpec(
@@ -339,8 +340,8 @@ SPECS = (
         reasons=_brgemm_reasons,
         cost=_brgemm_cost,
         target="fastconv.kernels.cpu.brgemm:plan",
-        workspace=_workspace("brgemm"),
-        tolerance=_TOLERANCE,
+        workspace=ask_workspace("brgemm"),
+        tolerance=TOLERANCE,
     ),
     *(_winograd_spec(m) for m in (2, 3, 4, 6)),
     KernelSpec(
@@ -350,7 +351,7 @@ SPECS = (
         reasons=winograd_1d_blocks.reasons,
         cost=winograd_1d_blocks.seconds,
         target="fastconv.kernels.cpu.winograd_1d:plan",
-        workspace=_workspace("winograd_1d"),
+        workspace=ask_workspace("winograd_1d"),
         tolerance=winograd_costs.TOLERANCE,
         exact=False,
         pack_cost=winograd_1d_blocks.pack_seconds,
@@ -362,7 +363,7 @@ SPECS = (
         reasons=_fast_fir_reasons,
         cost=fast_fir_sizes.seconds,
         target="fastconv.kernels.cpu.fast_fir:plan",
-        workspace=_workspace("fast_fir"),
+        workspace=ask_workspace("fast_fir"),
         tolerance=_FAST_FIR_TOLERANCE,
         exact=False,
     ),
@@ -373,8 +374,8 @@ SPECS = (
         reasons=_fft_reasons,
         cost=lambda problem, device: fft_sizes.choose(problem, device)[0],
         target="fastconv.kernels.cpu.fft:plan",
-        workspace=_workspace("fft"),
-        tolerance=_TOLERANCE,
+        workspace=ask_workspace("fft"),
+        tolerance=TOLERANCE,
         exact=False,
     ),
 )

@@ -16,7 +16,7 @@ from .geometry import MOST_ELEMENTS
 from .roofline import Work
 from .specs import TOLERANCE
 
-__all__ = ["SPECS", "WORKS"]
+__all__ = ["SPECS"]
 
 
 def _index_reasons(problem: SparseProblem) -> list[str]:
@@ -60,21 +60,6 @@ def _gemm_workspace(problem: SparseProblem, device: CudaInfo) -> int:
     return sparse_blocking.lists_bytes(problem, sparse_blocking.choose_tile(problem, device))
 
 
-#: The launches of a call of each kernel whose weight is packed and whose rulebook was used before.
-WORKS: dict[str, Callable[[SparseProblem, CudaInfo], tuple[Work, ...]]] = {
-    "cuda.sparse_gemm": sparse_blocking.gemm_works,
-    "cuda.sparse_depthwise": sparse_blocking.depthwise_works,
-}
-
-
-def _cost_of(kernel: str) -> Callable[[SparseProblem, CudaInfo], float]:
-    works = WORKS[kernel]
-    return lambda problem, device: roofline.seconds(works(problem, device), device)
-
-
-# Pools, and gradients for the weight.
-
-
 def _table_reasons(problem: SparseProblem, device: CudaInfo) -> list[str]:
     """Return what stands against kernels that read the reversed table too."""
     reasons = _index_reasons(problem)
@@ -112,7 +97,7 @@ def _depthwise_grad_reasons(problem: SparseProblem, device: CudaInfo) -> list[st
     return _table_reasons(problem, device) + _depthwise_reasons(problem, device)
 
 
-def _row_spec(
+def _spec(
     op: str,
     target: str,
     works: Callable[[SparseProblem, CudaInfo], tuple[Work, ...]],
@@ -121,14 +106,12 @@ def _row_spec(
     name: str = "",
 ) -> KernelSpec:
     """Return the spec of a kernel that is named after its operator, where no name is given."""
-    name = f"cuda.{name or op}"
-    WORKS[name] = works
     return KernelSpec(
-        name=name,
+        name=f"cuda.{name or op}",
         op=op,
         device="cuda",
         reasons=reasons,
-        cost=_cost_of(name),
+        cost=lambda problem, device: roofline.seconds(works(problem, device), device),
         target=f"fastconv.kernels.cuda.{target}",
         workspace=workspace,
         tolerance=TOLERANCE,
@@ -139,49 +122,32 @@ def _pool_works(operands: int) -> Callable[[SparseProblem, CudaInfo], tuple[Work
     return lambda problem, device: sparse_counts.pool_works(problem, operands)
 
 
-_ROW_SPECS = (
-    _row_spec("sparse_max_pool", "sparse_pool:plan_max", _pool_works(1)),
-    _row_spec("sparse_max_pool_grad", "sparse_pool:plan_max_grad", _pool_works(3)),
-    _row_spec("sparse_avg_pool", "sparse_pool:plan_avg", _pool_works(1)),
-    _row_spec("sparse_avg_pool_grad", "sparse_pool:plan_avg_grad", _pool_works(1)),
+SPECS = (
+    _spec("sparse_max_pool", "sparse_pool:plan_max", _pool_works(1)),
+    _spec("sparse_max_pool_grad", "sparse_pool:plan_max_grad", _pool_works(3)),
+    _spec("sparse_avg_pool", "sparse_pool:plan_avg", _pool_works(1)),
+    _spec("sparse_avg_pool_grad", "sparse_pool:plan_avg_grad", _pool_works(1)),
     *(
-        _row_spec(
+        _spec(
             f"sparse_global_{kind}_pool", f"sparse_global_pool:plan_{kind}",
             sparse_counts.global_works, _global_reasons, sparse_counts.global_workspace,
         )
         for kind in ("max", "avg")
     ),
-    _row_spec(
+    _spec(
         "sparse_weight_grad", "sparse_weight_grad:plan", sparse_counts.grad_works, _grad_reasons,
         sparse_counts.grad_workspace,
     ),
-    _row_spec(
+    _spec(
         "sparse_weight_grad", "sparse_depthwise_grad:plan", sparse_counts.depthwise_works,
         _depthwise_grad_reasons, sparse_counts.depthwise_workspace, "sparse_depthwise_weight_grad",
     ),
+    _spec(
+        "sparse_conv", "sparse_gemm:plan", sparse_blocking.gemm_works, _gemm_reasons,
+        _gemm_workspace, "sparse_gemm",
+    ),
+    _spec(
+        "sparse_conv", "sparse_depthwise:plan", sparse_blocking.depthwise_works,
+        _depthwise_reasons, name="sparse_depthwise",
+    ),
 )  # fmt: skip
-
-
-SPECS = (
-    *_ROW_SPECS,
-    KernelSpec(
-        name="cuda.sparse_gemm",
-        op="sparse_conv",
-        device="cuda",
-        reasons=_gemm_reasons,
-        cost=_cost_of("cuda.sparse_gemm"),
-        target="fastconv.kernels.cuda.sparse_gemm:plan",
-        workspace=_gemm_workspace,
-        tolerance=TOLERANCE,
-    ),
-    KernelSpec(
-        name="cuda.sparse_depthwise",
-        op="sparse_conv",
-        device="cuda",
-        reasons=_depthwise_reasons,
-        cost=_cost_of("cuda.sparse_depthwise"),
-        target="fastconv.kernels.cuda.sparse_depthwise:plan",
-        workspace=lambda problem, device: 0,
-        tolerance=TOLERANCE,
-    ),
-)
