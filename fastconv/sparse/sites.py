@@ -15,13 +15,23 @@ from numpy.typing import NDArray
 
 from ..errors import DTypeError, ShapeError
 
-__all__ = ["DUPLICATES", "check_grid", "check_sites", "join_duplicates"]
+__all__ = [
+    "DUPLICATES",
+    "LONGEST_AXIS",
+    "MOST_KEYS",
+    "check_grid",
+    "check_sites",
+    "group_sites",
+    "join_duplicates",
+    "join_groups",
+]
 
 #: What is done about a site that comes more than once.
 DUPLICATES = ("error", "sum", "mean", "max", "first")
 
-_MOST_KEYS = 2**63 - 1
-_LONGEST_AXIS = 2**31 - 1
+#: Most sites that have keys of 64 bits, and the longest axis whose indices are int32.
+MOST_KEYS = 2**63 - 1
+LONGEST_AXIS = 2**31 - 1
 
 Indices = NDArray[np.int32]
 
@@ -30,11 +40,11 @@ def check_grid(shape: tuple[int, ...], batch_size: int) -> None:
     """Raise where a grid has an empty axis, or sites whose coordinates or keys overflow."""
     if min(shape) < 1:
         raise ShapeError(f"spatial_shape: got {shape}, want every axis to be at least 1")
-    if max(shape) > _LONGEST_AXIS:
+    if max(shape) > LONGEST_AXIS:
         raise ShapeError(
-            f"spatial_shape: got {shape}, want no axis above {_LONGEST_AXIS} (indices are int32)"
+            f"spatial_shape: got {shape}, want no axis above {LONGEST_AXIS} (indices are int32)"
         )
-    if batch_size * math.prod(shape) > _MOST_KEYS:
+    if batch_size * math.prod(shape) > MOST_KEYS:
         raise ShapeError(
             f"spatial_shape: got {shape} with batch_size={batch_size}, "
             f"{batch_size * math.prod(shape):.3g} sites, want at most 2**63 - 1, "
@@ -103,26 +113,47 @@ def join_duplicates(
     how : str
         One of `DUPLICATES`.
     """
-    rulebook = importlib.import_module("fastconv.kernels.cpu.rulebook")
-    keys, order = rulebook.sort_keys(shape, batch_size, indices)
-    is_first = np.ones(len(keys), bool)
-    np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
-    if is_first.all():
+    order, starts = group_sites(indices, shape, batch_size)
+    if len(starts) - 1 == len(order):
         return None
     if how == "error":
-        again = int(np.argmin(is_first))
-        rows = sorted((int(order[again - 1]), int(order[again])))
+        group = int(np.argmax(np.diff(starts) > 1))
+        rows = order[starts[group] : starts[group] + 2].tolist()
         raise ShapeError(
             f"indices: got the site {tuple(indices[rows[0]].tolist())} in row {rows[0]} and in row "
             f"{rows[1]}, want each site once; duplicates='sum', 'mean', 'max' or 'first' joins them"
         )
-    starts = np.flatnonzero(is_first)
-    firsts = np.minimum.reduceat(order, starts)
+    return join_groups(features, order, starts, how), indices[order[starts[:-1]]]
+
+
+def group_sites(
+    indices: Indices, shape: tuple[int, ...], batch_size: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return rows sorted by key, and the first of each site's among them, and their end.
+
+    Rows of one site keep their order.
+    """
+    rulebook = importlib.import_module("fastconv.kernels.cpu.rulebook")
+    keys, order = rulebook.sort_keys(shape, batch_size, indices)
+    return order, np.append(np.flatnonzero(np.diff(keys, prepend=-1)), len(keys))
+
+
+def join_groups(
+    values: NDArray[Any], order: NDArray[np.int32], starts: NDArray[np.int64], how: str
+) -> NDArray[Any]:
+    """Return one row for the rows of each site; sums are taken in float64 and rounded once.
+
+    Parameters
+    ----------
+    values : (rows, C) array
+        In any order.
+    order, starts
+        Of `group_sites`.
+    how : {"sum", "mean", "max", "first"}
+        What is made of them.
+    """
     if how == "first":
-        return features[firsts], indices[firsts]
-    dtype = np.float64 if features.dtype == np.float64 else np.float32
-    values = features[order].astype(dtype, copy=False)
-    joined = (np.maximum if how == "max" else np.add).reduceat(values, starts, axis=0)
-    if how == "mean":
-        joined /= np.diff(starts, append=len(keys))[:, None].astype(dtype)
-    return joined.astype(features.dtype, copy=False), indices[firsts]
+        return values[order[starts[:-1]]]
+    join = importlib.import_module("fastconv.kernels.cpu.rulebook_join")
+    joined: NDArray[Any] = join.join_rows(values, order, starts, how)
+    return joined.astype(values.dtype, copy=False)

@@ -6,7 +6,6 @@ as the number that it is.
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,14 +16,13 @@ from numpy.typing import NDArray
 from ..arrays import require_array
 from ..device_arrays import DeviceArray
 from ..errors import DeviceError, ShapeError
+from .sites import LONGEST_AXIS, MOST_KEYS, group_sites, join_groups
 
 __all__ = ["REDUCTIONS", "voxelize"]
 
 #: How the points of a cell become one row.
 REDUCTIONS = ("mean", "sum", "max", "first")
 
-_LONGEST_AXIS = 2**31 - 1
-_MOST_KEYS = 2**63 - 1
 #: A range that is a whole number of voxels but for rounding is taken for one.
 _SLACK = 1e-6
 
@@ -112,10 +110,10 @@ def voxelize(
     ]
     grid = _grid(coordinates, sizes, bounds)
     cells = math.prod(grid.shape) * len(clouds)
-    if max(grid.shape) > _LONGEST_AXIS or cells > _MOST_KEYS:
+    if max(grid.shape) > LONGEST_AXIS or cells > MOST_KEYS:
         raise ShapeError(
             f"voxel_size: got {tuple(sizes.tolist())}, which makes a grid of {grid.shape} for a "
-            f"batch of {len(clouds)}; want no axis above {_LONGEST_AXIS} and at most 2**63 - 1 "
+            f"batch of {len(clouds)}; want no axis above {LONGEST_AXIS} and at most 2**63 - 1 "
             "cells"
         )
     found = [_cells(values, number, grid) for number, values in enumerate(coordinates)]
@@ -124,7 +122,8 @@ def voxelize(
         [cloud if inside.all() else cloud[inside]
          for cloud, (_, inside) in zip(clouds, found, strict=True)]
     )  # fmt: skip
-    return (*_join(kept, sites, grid.shape, len(clouds), reduce), grid.shape)
+    order, starts = group_sites(sites, grid.shape, len(clouds))
+    return join_groups(kept, order, starts, reduce), sites[order[starts[:-1]]], grid.shape
 
 
 def _name(clouds: list[Points], number: int) -> str:
@@ -237,18 +236,3 @@ def _cells(
         place = np.floor((kept[axis] - grid.low[axis]) / grid.size[axis])
         sites[:, 1 + axis] = np.clip(place, 0, size - 1, out=place)
     return sites, inside
-
-
-def _join(
-    values: Points, sites: NDArray[np.int32], shape: tuple[int, ...], batch_size: int, reduce: str
-) -> tuple[Points, NDArray[np.int32]]:
-    """Return one row a site, and the sites, sorted."""
-    rulebook = importlib.import_module("fastconv.kernels.cpu.rulebook")
-    keys, order = rulebook.sort_keys(shape, batch_size, sites)
-    starts = np.flatnonzero(np.diff(keys, prepend=-1))
-    firsts = order[starts]
-    if reduce == "first":
-        return values[firsts], sites[firsts]
-    join = importlib.import_module("fastconv.kernels.cpu.rulebook_join")
-    joined = join.join_rows(values, order, np.append(starts, len(keys)), reduce)
-    return joined.astype(values.dtype, copy=False), sites[firsts]
