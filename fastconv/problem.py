@@ -15,7 +15,7 @@ from typing import Any
 from .errors import DeviceError, DTypeError, ShapeError
 from .padding import Pads, output_size
 
-__all__ = ["DTYPES", "LAYOUTS", "ConvProblem", "parse_line"]
+__all__ = ["DTYPES", "LAYOUTS", "ConvProblem", "ElementSizes", "parse_line"]
 
 #: Supported element types and their names in a problem line.
 DTYPES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16"}
@@ -23,8 +23,25 @@ DTYPES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf1
 LAYOUTS = {"channels_first": "abx", "channels_last": "axb", "strided": "any"}
 
 
+class ElementSizes:
+    """What the element type of a problem says of sizes."""
+
+    __slots__ = ()
+    dtype: str
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one stored element."""
+        return {"float64": 8, "float32": 4}.get(self.dtype, 2)
+
+    @property
+    def compute_itemsize(self) -> int:
+        """Bytes of one element of a sum; the halves are summed in float32."""
+        return max(self.itemsize, 4)
+
+
 @dataclass(frozen=True, slots=True)
-class ConvProblem:
+class ConvProblem(ElementSizes):
     """One dense convolution (cross-correlation), described by sizes alone.
 
     Parameters
@@ -170,16 +187,6 @@ class ConvProblem:
     def flops(self) -> int:
         """Floating point operations, two a multiply-accumulate."""
         return 2 * self.macs
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of one stored element."""
-        return {"float64": 8, "float32": 4}.get(self.dtype, 2)
-
-    @property
-    def compute_itemsize(self) -> int:
-        """Bytes of one element of a sum; the halves are summed in float32."""
-        return max(self.itemsize, 4)
 
     @property
     def is_depthwise(self) -> bool:

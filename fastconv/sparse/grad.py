@@ -1,7 +1,8 @@
 """Gradients of sparse operators, in the style of ``torch.nn.grad``.
 
 Each takes the operator's rulebook: of `make_rulebook`, or ``x.rulebooks[indice_key]``; for
-`sparse_inverse_conv` its reverse. All arrays are plain: rows of features, one a site.
+`sparse_inverse_conv` its reverse. Those of pools over everything take the tensor. All arrays are
+plain: rows of features, one a site.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import DeviceError, DTypeError, ShapeError
-from ..problem import DTYPES
+from ..problem import DTYPES, ElementSizes
 
 __all__ = ["OPERANDS", "SparseProblem"]
 
@@ -31,7 +31,7 @@ OPERANDS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class SparseProblem:
+class SparseProblem(ElementSizes):
     """One sparse operator, described by sizes alone.
 
     Parameters
@@ -111,16 +111,6 @@ class SparseProblem:
     def flops(self) -> int:
         """Floating point operations, two a multiply-accumulate."""
         return 2 * self.macs
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of one stored element."""
-        return {"float64": 8, "float32": 4}.get(self.dtype, 2)
-
-    @property
-    def compute_itemsize(self) -> int:
-        """Bytes of one element of a sum; the halves are summed in float32."""
-        return max(self.itemsize, 4)
 
     @property
     def is_depthwise(self) -> bool:
