@@ -31,6 +31,7 @@ __all__ = [
     "empty_twin",
     "is_writable",
     "memory_layout",
+    "normal_strides",
     "on_host",
     "permute",
     "private_copy",
@@ -67,6 +68,11 @@ def require_array(name: str, value: Any) -> Array:
     DTypeError
         For anything else that is not an array, and for unsupported element types.
     """
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(
+            f"{name}: got a masked array, want a plain one: {name}.filled(0) counts what is masked "
+            "as zero"
+        )
     if not isinstance(value, (np.ndarray, DeviceArray)):
         library = type(value).__module__.partition(".")[0]
         if library in _GPU_LIBRARIES:
@@ -79,7 +85,9 @@ def require_array(name: str, value: Any) -> Array:
                 f"{name}: got {type(value).__name__} on a GPU, want a NumPy array as its "
                 "companions are"
             )
-        raise DTypeError(f"{name}: got {type(value).__name__}, want a NumPy array")
+        nested = isinstance(value, (list, tuple))
+        hint = f": numpy.asarray({name}, numpy.float32)" if nested else ""
+        raise DTypeError(f"{name}: got {type(value).__name__}, want a NumPy array{hint}")
     dtype_name(name, value.dtype)
     return value
 
@@ -89,7 +97,7 @@ def dtype_name(argument: str, dtype: np.dtype[Any]) -> str:
     found = _NAMES.get(dtype)
     if found is None:
         # ml_dtypes.bfloat16 is known by its name, so that ml_dtypes need not be installed.
-        if dtype.name != "bfloat16" or dtype.itemsize != 2:
+        if dtype.name != "bfloat16" or dtype.itemsize != 2 or not dtype.isnative:
             order = " in this machine's byte order" if dtype.name in DTYPES else ""
             raise DTypeError(f"{argument}: got {dtype}, want one of {', '.join(DTYPES)}{order}")
         found = _NAMES.setdefault(dtype, "bfloat16")
@@ -123,6 +131,40 @@ def memory_layout(array: Array) -> str:
     if array.strides[1] == array.itemsize and array.shape[1] > 1:
         return "channels_last"
     return "strided"
+
+
+def normal_strides(array: Array) -> tuple[int, ...]:
+    """Return an ``(N, C, *spatial)`` array's strides, those of axes of length 1 made meaningful.
+
+    Nothing is ever reached by the stride of such an axis, so NumPy lets it be anything: 0 after
+    ``x[..., None]``, whatever the axis had before a slice cut it to one element. A kernel that
+    takes rows for one run, or the last stride for the distance of pixels, must be able to believe
+    it. So it becomes what it is where the axes lie without gaps: behind the axes within it, or the
+    distance of the next axis around it.
+
+    Examples
+    --------
+    >>> x = np.zeros((2, 3, 5), np.float32)[..., None]
+    >>> x.strides, normal_strides(x)
+    ((60, 20, 4, 0), (60, 20, 4, 4))
+    """
+    sizes, strides = array.shape, list(array.strides)
+    if 1 not in sizes:
+        return array.strides
+    spatial = [axis for axis in range(2, len(sizes)) if sizes[axis] != 1]
+    for axis in range(len(sizes) - 1, 1, -1):
+        if sizes[axis] == 1:
+            within = next((other for other in spatial if other > axis), None)
+            around = next((other for other in reversed(spatial) if other < axis), None)
+            if within is not None:
+                strides[axis] = strides[within] * sizes[within]
+            else:
+                strides[axis] = array.itemsize if around is None else strides[around]
+    for axis in (1, 0):  # channels lie behind the pixels, images behind everything
+        if sizes[axis] == 1:
+            extents = (abs(strides[other]) * sizes[other] for other in range(axis + 1, len(sizes)))
+            strides[axis] = max(extents, default=array.itemsize)
+    return tuple(strides)
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -174,6 +216,32 @@ def check_writable(name: str, array: Array) -> None:
     steps = zip(array.shape, array.strides, strict=True)
     if array.size and any(stride == 0 and size > 1 for size, stride in steps):
         raise ShapeError(f"{name}: got a broadcast array, want one whose elements are its own")
+    if _overlaps_itself(array):
+        raise ShapeError(
+            f"{name}: got strides {array.strides} with shape {array.shape}, by which elements "
+            "share memory, want one whose elements are its own"
+        )
+
+
+def _overlaps_itself(array: Array) -> bool:
+    """Return whether two elements of an array share memory."""
+    axes = [
+        (abs(stride), size)
+        for size, stride in zip(array.shape, array.strides, strict=True)
+        if size > 1
+    ]
+    extent = array.itemsize
+    for stride, size in sorted(axes):
+        if stride < extent:
+            break
+        extent = stride * (size - 1) + extent
+    else:
+        return False
+    # Axes that reach over each other may still share nothing, as steps of 2 and 3 elements do.
+    starts = np.zeros(1, np.int64)
+    for stride, size in axes:
+        starts = np.add.outer(starts, np.arange(size) * stride).reshape(-1)
+    return bool(np.any(np.diff(np.sort(starts)) < array.itemsize))
 
 
 def is_writable(array: Array) -> bool:
@@ -190,11 +258,13 @@ def assign(target: Array, source: Array) -> None:
 
 
 def private_copy(array: Array) -> Array:
-    """Return a row-major copy that nobody changes."""
+    """Return a row-major copy that nobody changes.
+
+    The memory of a NumPy copy is that of a `bytes` object, so its flag cannot be set back.
+    """
     if isinstance(array, DeviceArray):
         return array.copy()
-    made = np.array(array, order="C")
-    made.flags.writeable = False
+    made: Array = np.ndarray(array.shape, array.dtype, array.tobytes() or b"\0")
     return made
 
 

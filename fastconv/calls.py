@@ -7,12 +7,23 @@ a key of shapes, strides and settings, so a second call with equal ones computes
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from .arguments import (
+    Activation,
+    Padding,
+    Sizes,
+    canonical_activation,
+    canonical_geometry,
+    is_plain,
+    parse_activation,
+    per_axis,
+    whole_number,
+)
 from .arrays import (
     Array,
     assign,
@@ -22,6 +33,7 @@ from .arrays import (
     empty_twin,
     is_writable,
     memory_layout,
+    normal_strides,
     require_array,
     shares_memory,
 )
@@ -29,9 +41,10 @@ from .config import config
 from .device_arrays import DeviceArray
 from .dispatch import Operands, make_plan, measure_choice, settings
 from .errors import DeviceError, DTypeError, ShapeError
-from .padding import canonical_padding, normalise_padding
+from .padding import normalise_padding
 from .problem import ConvProblem
-from .spec import ACTIVATIONS, Binding, ConvPlan
+from .spec import Binding, ConvPlan
+from .trim import Taps, trim
 
 __all__ = [
     "Activation",
@@ -48,10 +61,6 @@ __all__ = [
     "whole_number",
 ]
 
-Sizes = int | Sequence[int]
-Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
-Activation = str | tuple[str, float] | None
-
 
 @dataclass(frozen=True, slots=True)
 class PreparedCall:
@@ -67,16 +76,27 @@ class PreparedCall:
         Shape of the output.
     layout : str
         Memory order of an output that the call makes.
+    taps : tuple of (int, int) or None
+        The part of the weight that the plan is for, by spatial axis; None for all of it.
+    packing : hashable
+        Name of the packed weight: calls with equal `packing` share it.
+    plain : bool
+        Whether no array is of a subclass of NumPy's, whose indexing may be its own.
     """
 
     plan: ConvPlan | None
     kernel: str
     out_shape: tuple[int, ...]
     layout: str
+    taps: Taps | None = None
+    packing: Hashable = None
+    plain: bool = True
 
     def pack(self, weight: Array) -> Array | None:
         """Return the weight in the kernel's order."""
-        return None if self.plan is None else self.plan.pack(weight)
+        if self.plan is None:
+            return None
+        return self.plan.pack(_tapped(weight if self.plain else _plain(weight), self.taps))
 
     def run(
         self,
@@ -94,45 +114,24 @@ class PreparedCall:
         return out
 
 
+def _plain(array: Array) -> Array:
+    """Return the same memory as an array of NumPy's own type."""
+    return array.view(np.ndarray) if isinstance(array, np.ndarray) else array
+
+
+def _tapped(weight: Array, taps: Taps | None) -> Array:
+    """Return the part of a weight that a trimmed problem has."""
+    if taps is None:
+        return weight
+    return weight[(slice(None), slice(None), *(slice(first, end) for first, end in taps))]
+
+
 _prepared: dict[tuple[Any, ...], PreparedCall] = {}
 _MOST_PREPARED = 4096
 
 
 def _signature(array: Array) -> tuple[Any, ...]:
     return array.shape, array.strides, array.dtype
-
-
-def is_plain(geometry: tuple[Any, ...]) -> bool:
-    """Tell whether a geometry holds nothing but integers and tuples of them, or of their pairs.
-
-    Such geometries are equal only where they mean the same: 1.0 and True, equal to 1, are no
-    integers here.
-    """
-    for value in geometry:
-        if type(value) is int:
-            continue
-        if type(value) is not tuple:
-            return False
-        for entry in value:
-            if type(entry) is int:
-                continue
-            if type(entry) is not tuple:
-                return False
-            for number in entry:
-                if type(number) is not int:
-                    return False
-    return True
-
-
-def canonical_geometry(ndim: int, geometry: tuple[Any, Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
-    """Check stride, padding, dilation and groups and return them as integers, tuples and words."""
-    stride, padding, dilation, groups = geometry
-    return (
-        per_axis("stride", stride, ndim),
-        canonical_padding(padding, ndim),
-        per_axis("dilation", dilation, ndim),
-        whole_number("groups", groups),
-    )
 
 
 def prepare(
@@ -169,6 +168,8 @@ def prepare(
     try:
         if not is_plain(geometry):
             geometry = canonical_geometry(ndim, geometry)
+        if activation is not None and type(activation) is not str:
+            activation = canonical_activation(activation)
         key = (
             ndim, type(x), x.shape, x.strides, x.dtype,
             type(weight), weight.shape, weight.strides, weight.dtype, geometry, activation,
@@ -199,22 +200,26 @@ def _prepare(
     shape, layout = problem.out_shape, problem.layout
     if math.prod(shape) == 0:
         return PreparedCall(None, "", shape, layout)
+    problem, taps = trim(problem)
+    arrays = (each for each in (x, weight, bias, residual, out) if each is not None)
+    plain = all(type(each) in (np.ndarray, DeviceArray) for each in arrays)
+    weight = _tapped(_plain(weight), taps)
     target = empty_output(x, shape, layout) if out is None else out
     binding = Binding(
-        x.strides,
-        weight.strides,
-        target.strides,
-        None if residual is None else residual.strides,
+        normal_strides(x),
+        normal_strides(weight),
+        normal_strides(target),
+        None if residual is None else normal_strides(residual),
         name,
         alpha,
     )
     if tune or config.tune:
         scratch = target if out is None else empty_twin(out)
-        operands = Operands(x, weight, bias, residual, scratch)
+        operands = Operands(*map(_plain, (x, weight, bias, residual, scratch)))
         if measure_choice(problem, binding, operands, packed):
             _prepared.clear()  # which may hold another choice for this problem
     spec, plan = make_plan(problem, binding, packed)
-    return PreparedCall(plan, spec.name, shape, layout)
+    return PreparedCall(plan, spec.name, shape, layout, taps, (taps, plan.packing), plain)
 
 
 def make_problem(
@@ -226,9 +231,10 @@ def make_problem(
         raise DeviceError("input: got a NumPy array, want one on a GPU as the weight is")
     axes = ", ".join(("depth", "height", "width")[3 - ndim :])
     if x.ndim != ndim + 2:
+        lacks = "; x[None, None] makes one of one channel" if x.ndim == ndim else ""
         raise ShapeError(
             f"input: got {x.ndim} axes {x.shape}, want {ndim + 2} (batch, channels, {axes}) "
-            f"or {ndim + 1} without the batch"
+            f"or {ndim + 1} without the batch{lacks}"
         )
     if weight.ndim != ndim + 2:
         raise ShapeError(
@@ -249,6 +255,7 @@ def make_problem(
         raise ShapeError(
             f"weight: got {weight.shape[1]} input channels a group with groups={groups}, want "
             f"{x.shape[1]} / {groups} as the input has {x.shape[1]} channels"
+            + _channels_last_hint(x.shape, weight.shape[1] * groups)
         )
     for name, values in (("stride", stride), ("dilation", dilation)):
         if min(values) < 1:
@@ -270,34 +277,15 @@ def make_problem(
     )
 
 
-def whole_number(name: str, value: Any) -> int:
-    """Return an integer of any type as Python's."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise ShapeError(f"{name}: got {value!r}, want a whole number")
-    return int(value.__index__())
-
-
-def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
-    """Return one whole number an axis."""
-    if isinstance(value, (tuple, list)):
-        if len(value) != ndim:
-            raise ShapeError(f"{name}: got {len(value)} values {value!r}, want 1 or {ndim}")
-        return tuple(whole_number(name, entry) for entry in value)
-    return (whole_number(name, value),) * ndim
-
-
-def parse_activation(activation: Activation) -> tuple[str | None, float]:
-    """Return an activation's name and parameter."""
-    if activation is None:
-        return None, 0.0
-    name, alpha = activation if isinstance(activation, tuple) else (activation, None)
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation: got {name!r}, want None or one of {', '.join(ACTIVATIONS)}")
-    if alpha is None:
-        return name, ACTIVATIONS[name]
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float, np.number)):
-        raise ValueError(f"activation: got the parameter {alpha!r} for {name}, want a number")
-    return name, float(alpha)
+def _channels_last_hint(shape: tuple[int, ...], channels: int) -> str:
+    """Return how to call with an input whose channels stand last, where they seem to."""
+    if shape[-1] != channels:
+        return ""
+    axes = (0, len(shape) - 1, *range(1, len(shape) - 1))
+    return (
+        f"; the last axis has {channels}: if it is the channels, give input.transpose{axes}, which "
+        "copies nothing"
+    )
 
 
 def _check_companions(
@@ -326,6 +314,10 @@ def run_prepared(
     residual: Array | None, out: Array | None,
 ) -> Array:  # fmt: skip
     """Run a prepared call; through a copy where `out` shares memory with an operand."""
+    if not call.plain:
+        x, weight, bias, residual, target = map(_plain, (x, weight, bias, residual, out))
+        made = run_prepared(replace(call, plain=True), x, weight, packed, bias, residual, target)
+        return made if out is None else out
     if out is not None and shares_memory(out, (x, weight, bias, residual)):
         assign(out, call.run(x, packed, bias, residual, empty_twin(out)))
         return out
@@ -342,7 +334,12 @@ def unbatch(
                 f"{name}: got {array.ndim} axes {array.shape}, want {ndim + 1} as the input has"
             )
     return (
-        require_array("input", x)[None],
-        None if residual is None else residual[None],
-        None if out is None else out[None],
+        _one_image(require_array("input", x)),
+        None if residual is None else _one_image(residual),
+        None if out is None else _one_image(out),
     )
+
+
+def _one_image(array: Array) -> Array:
+    """Return an array with a batch axis; no subclass of NumPy's array has a say in its form."""
+    return _plain(array)[None]

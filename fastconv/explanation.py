@@ -25,6 +25,7 @@ from .dispatch import (
 from .errors import DeviceError
 from .problem import ConvProblem, parse_line
 from .sparse.problem import SparseProblem
+from .trim import trim
 
 __all__ = ["Explanation", "Row", "explain"]
 
@@ -199,6 +200,11 @@ def _sparse_problem_of(
 
 
 def _explain(problem: Problem, packed: bool, note: str = "") -> Explanation:
+    given = problem
+    if isinstance(problem, ConvProblem):
+        problem, taps = trim(problem)
+        if taps is not None:
+            note = f"taps that meet only padding are left out: {problem.line()}"
     candidates = list_candidates(problem, packed)
     winner, rule = pick_winner(problem, packed, candidates)
     tuned = tuned_choice(problem, packed)
@@ -214,7 +220,7 @@ def _explain(problem: Problem, packed: bool, note: str = "") -> Explanation:
         packing = 1e3 * each.pack_seconds
         rows.append(Row(name, each is winner, 1e3 * each.seconds, packing, space, [why]))
     gpu = device_info(problem).name if problem.device == "cuda" else None
-    return Explanation(problem, packed, rows, note, gpu)
+    return Explanation(given, packed, rows, note, gpu)
 
 
 def _why(each: Candidate, winner: Candidate | None, rule: str, measured: float | None) -> str:

@@ -33,8 +33,8 @@ __all__ = ["Conv1d", "Conv2d", "Conv3d", "fold_batch_norm"]
 
 
 def _fixed(value: Any) -> Any:
-    """Return a list as a tuple, which nobody can change later."""
-    return tuple(value) if isinstance(value, list) else value
+    """Return lists, also those within, as tuples, which nobody can change later."""
+    return tuple(map(_fixed, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _finish(array: Array | None) -> None:
@@ -60,6 +60,11 @@ class _Conv:
         activation: Activation = None,
         tune: bool = False,
     ) -> None:
+        if isinstance(weight, int):
+            raise DTypeError(
+                f"weight: got the number {weight}, want the filters themselves, an array of shape "
+                "(output channels, input channels / groups, kernel size): they hold all sizes"
+            )
         weight = require_array("weight", view_array("weight", weight) or weight)
         if weight.ndim != self._ndim + 2:
             raise ShapeError(
@@ -83,6 +88,18 @@ class _Conv:
         self.tune = tune
         self._geometry = (_fixed(stride), _fixed(padding), _fixed(dilation), _fixed(groups))
         self._packed: dict[Hashable, Array | None] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle holds: what was given, and nothing that was packed."""
+        given = {"_weight": self.weight, "_bias": self.bias, "_geometry": self._geometry}
+        return given | {"activation": self.activation, "tune": self.tune}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        stride, padding, dilation, groups = state["_geometry"]
+        type(self).__init__(
+            self, state["_weight"], state["_bias"], stride, padding, dilation, groups,
+            activation=state["activation"], tune=state["tune"],
+        )  # fmt: skip
 
     @property
     def weight(self) -> Array:
@@ -141,11 +158,11 @@ class _Conv:
     def _pack(self, call: PreparedCall) -> Array | None:
         if call.plan is None:
             return None
-        packed = self._packed.get(call.plan.packing)
+        packed = self._packed.get(call.packing)
         if packed is None:
             packed = call.pack(self._weight)
             _finish(packed)
-            self._packed[call.plan.packing] = packed
+            self._packed[call.packing] = packed
         return packed
 
     def __call__(

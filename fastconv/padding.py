@@ -55,6 +55,8 @@ def canonical_padding(padding: Any, ndim: int) -> Pads | str:
         return padding
     if _is_int(padding):
         return ((int(padding), int(padding)),) * ndim
+    if isinstance(padding, (tuple, list)) and len(padding) == 1:
+        padding = [padding[0]] * ndim
     pairs = []
     for entry in _as_sequence("padding", padding, ndim):
         if _is_int(entry):

@@ -15,10 +15,13 @@ from typing import Any
 from .errors import DeviceError, DTypeError, ShapeError
 from .padding import Pads, output_size
 
-__all__ = ["DTYPES", "LAYOUTS", "ConvProblem", "ElementSizes", "parse_line"]
+__all__ = ["DTYPES", "LAYOUTS", "MOST", "ConvProblem", "ElementSizes", "parse_line"]
 
 #: Supported element types and their names in a problem line.
 DTYPES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16"}
+#: Most bytes of an operand, and most positions that a step, a pad or a padded axis may span: what
+#: an address space holds. Kernels may so multiply and add sizes in 64 bits.
+MOST = 1 << 47
 #: Memory orders of the input and their names in a problem line ("strided" is any other order).
 LAYOUTS = {"channels_first": "abx", "channels_last": "axb", "strided": "any"}
 
@@ -130,10 +133,14 @@ class ConvProblem(ElementSizes):
                 raise ShapeError(f"{name}: got {len(values)} values {values}, want {ndim}")
             if min(values) < low:
                 raise ShapeError(f"{name}: got {values}, want every value to be at least {low}")
+            if max(values) > MOST:
+                raise ShapeError(f"{name}: got {values}, want every value to be at most 2**47")
         if len(self.padding) != ndim:
             raise ShapeError(f"padding: got {len(self.padding)} pairs, want {ndim}")
         if min(min(pair) for pair in self.padding) < 0:
             raise ShapeError(f"padding: got {self.padding}, want no negative value")
+        if max(max(pair) for pair in self.padding) > MOST:
+            raise ShapeError(f"padding: got {self.padding}, want every value to be at most 2**47")
         for axis, size in enumerate(self.out_size):
             if size < 1:
                 reach = self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
@@ -142,6 +149,10 @@ class ConvProblem(ElementSizes):
                     f"weight: got a kernel that reaches over {reach} positions of spatial axis "
                     f"{axis}, want at most the padded input's {padded}"
                 )
+        shapes = {"input": self.x_shape, "weight": self.weight_shape, "output": self.out_shape}
+        for name, shape in shapes.items():
+            if math.prod(shape) * self.itemsize > MOST:
+                raise ShapeError(f"{name}: got shape {shape}, want at most 2**47 bytes")
 
     @property
     def ndim(self) -> int:
@@ -204,7 +215,9 @@ class ConvProblem(ElementSizes):
 
 # The text form. A key is one or two letters: `kh3` is the kernel's height.
 _AXES = "dhw"
-_TOKEN = re.compile(r"([a-z]+)(-?\d+)|n\"([^\"]*)\"|n([^\s\"]\S*)$|_")
+#: More digits than these are no size (`MOST` has 15), and would take long to read.
+_MOST_DIGITS = 19
+_TOKEN = re.compile(rf'([a-z]+)(-?[0-9]{{1,{_MOST_DIGITS}}})(?![0-9])|n"([^"]*)"|n([^\s"]\S*)$|_')
 
 
 def _format_line(problem: ConvProblem, name: str) -> str:
@@ -287,6 +300,10 @@ def _lookup(flag: str, value: str, table: dict[str, str]) -> str:
     raise ShapeError(f"problem line: got --{flag}={value}, want one of {', '.join(table.values())}")
 
 
+def _shorten(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:80]}...")
+
+
 def _tokens(descriptor: str, text: str) -> tuple[dict[str, int], str]:
     values: dict[str, int] = {}
     name, position = "", 0
@@ -294,8 +311,9 @@ def _tokens(descriptor: str, text: str) -> tuple[dict[str, int], str]:
         match = _TOKEN.match(descriptor, position)
         if match is None:
             raise ShapeError(
-                f"problem line: got {descriptor[position:]!r} in {text!r}, want key-number pairs "
-                'such as ic64ih56oc64kh3ph1n"name"'
+                f"problem line: got {_shorten(descriptor[position:])} in {_shorten(text)}, want "
+                f"keys and numbers of at most {_MOST_DIGITS} digits, such as "
+                'ic64ih56oc64kh3ph1n"name"'
             )
         if match.group(1):
             values[match.group(1)] = int(match.group(2))

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+import ml_dtypes
 import numba
 import numpy as np
 import pytest
@@ -77,7 +78,12 @@ CASES = (
     Case("stride_none", ShapeError, ("stride", "None"), {"stride": None}),
     Case("dilation_zero", ShapeError, ("dilation", "0", "1"), {"dilation": (0, 1)}),
     Case("dilation_negative", ShapeError, ("dilation", "-3", "1"), {"dilation": -3}),
-    Case("dilation_too_few", ShapeError, ("dilation", "1", "2"), {"dilation": (1,)}),
+    Case("dilation_none_at_all", ShapeError, ("dilation", "0", "2"), {"dilation": ()}),
+    Case("stride_beyond_64_bits", ShapeError, ("stride", str(2**63)), {"stride": 2**63}),
+    Case("dilation_beyond_64_bits", ShapeError, ("dilation", str(2**70)), {"dilation": (1, 2**70)}),
+    Case("padding_beyond_64_bits", ShapeError, ("padding", str(2**64)), {"padding": 2**64}),
+    Case("groups_beyond_64_bits", ShapeError, ("groups", str(2**64)), {"groups": 2**64}),
+    Case("output_of_an_exabyte", ShapeError, ("output", "2147483654"), {"padding": 2**30}),
     Case("padding_negative", ShapeError, ("padding", "-1"), {"padding": -1}),
     Case("padding_negative_side", ShapeError, ("padding", "-1"), {"padding": ((0, -1), (0, 0))}),
     Case("padding_too_many", ShapeError, ("padding", "3", "2"), {"padding": (1, 1, 1)}),
@@ -135,7 +141,53 @@ CASES = (
         ("out", "float64", "float32"),
         {"out": array(*GOOD_OUT, dtype=np.float64)},
     ),
-    Case("input_list", DTypeError, ("input", "list"), {"input": [[[[1.0]]]]}),
+    Case("input_list", DTypeError, ("input", "list", "asarray"), {"input": [[[[1.0]]]]}),
+    Case(
+        "input_one_image_of_one_channel",
+        ShapeError,
+        ("input", "x\\[None, None\\]"),
+        {"input": array(8, 8)},
+    ),
+    Case(
+        "input_channels_last",
+        ShapeError,
+        ("weight", "last axis has 4", r"transpose\(0, 3, 1, 2\)"),
+        {"input": array(2, 8, 8, 4)},
+    ),
+    *(
+        Case(
+            f"{name}_masked",
+            DTypeError,
+            (name, "masked", "filled"),
+            {name: np.ma.ones(shape, "f4")},
+        )
+        for name, shape in {
+            "input": (2, 4, 8, 8),
+            "weight": (6, 4, 3, 3),
+            "bias": (6,),
+            "residual": GOOD_OUT,
+            "out": GOOD_OUT,
+        }.items()
+    ),
+    *(
+        Case(f"{name}_in_the_other_byte_order", DTypeError, (name, "byte order"), {name: swapped})
+        for name, swapped in {
+            "input": array(2, 4, 8, 8).astype(">f4"),
+            "weight": array(6, 4, 3, 3).astype(">f4"),
+            "bias": np.ones(6, np.dtype(ml_dtypes.bfloat16).newbyteorder()),
+        }.items()
+    ),
+    Case(
+        "out_overlaps_itself",
+        ShapeError,
+        ("out", "share memory"),
+        {"out": np.lib.stride_tricks.as_strided(array(600), GOOD_OUT, (864, 144, 20, 4))},
+    ),
+    Case("bias_number", DTypeError, ("bias", "float"), {"bias": 1.0}),
+    Case("activation_alone", ValueError, ("activation", "relu"), {"activation": ("relu",)}),
+    Case("activation_number", ValueError, ("activation", "3"), {"activation": 3}),
+    Case("activation_truth", ValueError, ("activation", "True"), {"activation": ("elu", True)}),
+    Case("activation_large", ValueError, ("activation", "elu"), {"activation": ("elu", 10**400)}),
     Case("input_none", DTypeError, ("input", "None"), {"input": None}),
     Case("weight_none", DTypeError, ("weight", "None"), {"weight": None}),
     Case(

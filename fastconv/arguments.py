@@ -1,0 +1,114 @@
+"""The arguments beside the arrays: checked, and brought into one form each.
+
+A canonical form holds nothing but Python's integers, floats, strings and tuples, so it is a key of
+a cache: two of them are equal only where they mean the same, which 1, 1.0 and True do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .errors import ShapeError
+from .padding import canonical_padding
+from .spec import ACTIVATIONS
+
+__all__ = [
+    "Activation",
+    "Padding",
+    "Sizes",
+    "canonical_activation",
+    "canonical_geometry",
+    "is_plain",
+    "parse_activation",
+    "per_axis",
+    "whole_number",
+]
+
+Sizes = int | Sequence[int]
+Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
+Activation = str | tuple[str, float] | None
+
+
+def is_plain(geometry: tuple[Any, ...]) -> bool:
+    """Tell whether a geometry holds nothing but integers and tuples of them, or of their pairs.
+
+    Such geometries are equal only where they mean the same: 1.0 and True, equal to 1, are no
+    integers here.
+    """
+    for value in geometry:
+        if type(value) is int:
+            continue
+        if type(value) is not tuple:
+            return False
+        for entry in value:
+            if type(entry) is int:
+                continue
+            if type(entry) is not tuple:
+                return False
+            for number in entry:
+                if type(number) is not int:
+                    return False
+    return True
+
+
+def canonical_geometry(ndim: int, geometry: tuple[Any, Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
+    """Check stride, padding, dilation and groups and return them as integers, tuples and words."""
+    stride, padding, dilation, groups = geometry
+    return (
+        per_axis("stride", stride, ndim),
+        canonical_padding(padding, ndim),
+        per_axis("dilation", dilation, ndim),
+        whole_number("groups", groups),
+    )
+
+
+def whole_number(name: str, value: Any) -> int:
+    """Return an integer of any type as Python's."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ShapeError(f"{name}: got {value!r}, want a whole number")
+    return int(value.__index__())
+
+
+def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
+    """Return one whole number an axis; a sequence of one number stands for all axes."""
+    if isinstance(value, (tuple, list)):
+        if len(value) not in (1, ndim):
+            raise ShapeError(f"{name}: got {len(value)} values {value!r}, want 1 or {ndim}")
+        entries = tuple(whole_number(name, entry) for entry in value)
+        return entries if len(entries) == ndim else entries * ndim
+    return (whole_number(name, value),) * ndim
+
+
+def parse_activation(activation: Activation) -> tuple[str | None, float]:
+    """Return an activation's name and parameter."""
+    if activation is None:
+        return None, 0.0
+    given: Any = activation if isinstance(activation, tuple) else (activation, None)
+    if len(given) != 2 or not isinstance(given[0], str):
+        raise ValueError(
+            f"activation: got {activation!r}, want None, a name or a pair of a name and a number"
+        )
+    name, alpha = given
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation: got {name!r}, want None or one of {', '.join(ACTIVATIONS)}")
+    if alpha is None:
+        return name, ACTIVATIONS[name]
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float, np.integer, np.floating)):
+        raise ValueError(f"activation: got the parameter {alpha!r} for {name}, want a number")
+    try:
+        return name, float(alpha)
+    except OverflowError:
+        raise ValueError(
+            f"activation: got a parameter beyond float64 for {name}, want a number within it"
+        ) from None
+
+
+def canonical_activation(activation: Activation) -> Activation:
+    """Return an activation as one that is equal only to those that mean the same."""
+    if type(activation) is tuple and tuple(map(type, activation)) == (str, float):
+        return activation
+    name, alpha = parse_activation(activation)
+    return None if name is None else (name, alpha)
