@@ -46,6 +46,7 @@ MATRIX = [each.with_(device="cuda") for each in matrix() if each.batch > 0]
 EPILOGUES = (None, "relu", ("leaky_relu", 0.25), "relu6")  # exact on small integers
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("spec", "each"), supported(MATRIX))
 def test_small_integers_are_exact_in_every_order_of_threads(
     spec: KernelSpec, each: ConvProblem, rng: np.random.Generator
@@ -68,6 +69,7 @@ def test_small_integers_are_exact_in_every_order_of_threads(
         assert len(results) == 1
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("spec", "each"), supported(MATRIX))
 def test_random_values_are_within_tolerance(
     spec: KernelSpec, each: ConvProblem, rng: np.random.Generator

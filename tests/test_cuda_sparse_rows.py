@@ -79,6 +79,7 @@ def test_every_operator_has_a_kernel_for_every_case() -> None:
             assert 0 < spec.cost(problem, DEVICE) < 1
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("spec", "case"), supported(MATRIX))
 def test_small_integers_are_exact_and_random_numbers_within_tolerance(
     spec: KernelSpec, case: Case, rng: np.random.Generator

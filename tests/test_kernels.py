@@ -78,6 +78,7 @@ def test_every_problem_has_a_kernel(dtype: str) -> None:
         assert dispatch.choose(each.with_(dtype=dtype)) in KERNELS
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("spec", "each"), supported(MATRIX))
 def test_small_integers_are_exact(
     spec: KernelSpec, each: ConvProblem, rng: np.random.Generator
@@ -98,6 +99,7 @@ def test_small_integers_are_exact(
                 assert_close(result, truth, spec.tolerance[each.dtype], what, sums)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("spec", "each"), supported(MATRIX))
 def test_random_values_are_within_tolerance(
     spec: KernelSpec, each: ConvProblem, rng: np.random.Generator
@@ -130,6 +132,7 @@ def test_refused_problems_raise_the_kernels_own_sentences(
             assert sentence in str(caught.value), each.line()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(("spec", "each"), supported(SMALL_PROBLEMS))
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])

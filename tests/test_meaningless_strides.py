@@ -75,6 +75,7 @@ def supported(problems: list[ConvProblem]) -> list[object]:
     return [pytest.param(*pair, id=f"{pair[0].name}-{pair[1].line()}") for pair in pairs]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("spec", "each"), supported(PROBLEMS))
 def test_strides_of_single_elements_change_nothing(
     spec: KernelSpec, each: ConvProblem, rng: np.random.Generator

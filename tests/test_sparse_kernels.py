@@ -128,6 +128,7 @@ def test_nothing_outside_the_arrays_is_touched(side: str) -> None:
     assert int(last[0].split()[1]) > 50
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("spec", "case"), supported(MATRIX))
 def test_whole_numbers_are_exact_for_any_number_of_threads(
     spec: KernelSpec, case: Case, rng: np.random.Generator
@@ -139,6 +140,7 @@ def test_whole_numbers_are_exact_for_any_number_of_threads(
         assert_exact(run(spec, case, t, activation, threads), truth, f"{threads} threads")
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("spec", "case"), supported(MATRIX))
 def test_random_numbers_are_within_tolerance_and_the_same_bits(
     spec: KernelSpec, case: Case, rng: np.random.Generator
