@@ -1,95 +1,219 @@
 """Where compiled kernels are kept on disk.
 
-The folder is named after the versions of fastconv, Numba and llvmlite and a hash over all kernel
-sources, so an upgrade or an edit never runs stale code (Numba itself only looks at the file of
-the compiled function). A home that can not be written to falls back to a private folder below
-the system's temporary one.
+The folder is named after a hash over all kernel sources and what else decides their code, so an
+upgrade or an edit never runs stale code (Numba itself only looks at the file of the compiled
+function). A home that can not be written to falls back to a private folder below the system's
+temporary one. Where a folder can not be used since others may have written code into it, or where
+there is none at all, a warning says so once: without a cache every process compiles for seconds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
-import shutil
+import platform
+import re
+import sys
 import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from . import kernels
+from . import __version__, kernels
 from .config import config
+from .private_files import NotPrivate, make_folder
 
-__all__ = ["cache_dir", "clear", "root_dir", "source_key"]
+__all__ = ["Cleared", "Place", "cache_dir", "clear", "place", "source_key"]
+
+_REMEDY = "set FASTCONV_CACHE_DIR to a folder of yours, or FASTCONV_CACHE=0 to do without"
+
+_TEMPORARY = {"/tmp", "/var/tmp", "/usr/tmp"}
+
+_FOLDER = re.compile(r"kernels-[0-9a-f]{16}")
+#: What fastconv writes there: compiled variants, tuned choices, and either half written.
+_FILE = re.compile(
+    r"([\w.]+-[0-9a-f]{24}|tuned-[0-9a-f]{8})\.([0-9a-f]{32}\.tmp|bin|json)|[0-9a-f]{32}\.tmp"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where kernels are kept.
+
+    Parameters
+    ----------
+    folder : Path or None
+        This version's folder; None where nothing is kept.
+    doubts : tuple of str
+        Why folders that come before it are not used.
+    warning : str or None
+        What the user should hear of that.
+    """
+
+    folder: Path | None
+    doubts: tuple[str, ...] = ()
+    warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """What `clear` did with one folder: files removed, and whether others are left in it."""
+
+    folder: Path
+    files: int
+    left: bool
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # a frozen program carries no metadata
+        return str(__import__(package).__version__)
+
+
+def _key_facts() -> dict[str, object]:
+    """Return what decides compiled code beside kernel sources and the instruction set.
+
+    Machine code reads the fields of Python's and NumPy's objects at offsets that are compiled in.
+    """
+    return {
+        "fastconv": __version__,
+        **{package: _version(package) for package in ("numba", "llvmlite", "numpy")},
+        "python": (sys.implementation.cache_tag, getattr(sys, "abiflags", "")),
+        "objects": (object.__basicsize__, tuple.__basicsize__, sys.maxsize, sys.byteorder),
+        "machine": platform.machine(),
+    }
 
 
 @functools.cache
 def source_key() -> str:
     """Return a hash over versions and every kernel source: the name of the cache folder."""
-    digest = hashlib.sha256()
-    for package in ("numba", "llvmlite", "numpy"):
-        digest.update(f"{package} {metadata.version(package)}\n".encode())
-    for path in sorted(Path(kernels.__path__[0]).rglob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    digest = hashlib.sha256(repr(_key_facts()).encode())
+    root = Path(kernels.__path__[0])
+    for path in sorted(root.rglob("*.py")):
+        name, content = path.relative_to(root).as_posix(), path.read_bytes()
+        digest.update(f"\n{name} {len(content)}\n".encode() + content)
     return digest.hexdigest()[:16]
 
 
-@functools.cache
-def root_dir() -> Path | None:
-    """Return the folder that holds every version's cache, or None where there can be none."""
+def _users_folder() -> Path:
+    """Return the user's cache folder; a home that is not there is not made."""
+    import platformdirs
+
+    folder = Path(platformdirs.user_cache_dir("fastconv", appauthor=False))
+    if not folder.is_absolute():
+        raise FileNotFoundError(f"no home folder is known, and {folder} is not an absolute path")
+    home = Path(os.path.expanduser("~"))
+    if folder.is_relative_to(home) and not home.is_dir():
+        raise FileNotFoundError(f"there is no home folder {home}")
+    return folder.resolve()
+
+
+def _temporary_folder() -> Path:
+    """Return this user's folder below the one that all users write to."""
+    folder = tempfile.gettempdir()
+    named = {os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")}
+    if folder not in named | _TEMPORARY and folder == os.getcwd():  # Python's last resort
+        raise FileNotFoundError("no folder for temporary files can be written to")
+    user = os.geteuid() if hasattr(os, "geteuid") else "user"
+    return Path(folder) / f"fastconv-{user}"
+
+
+def _roots() -> list[Callable[[], Path]]:
+    """Return the folders to try, in order. Links are followed in what the user has named only."""
+    named = config.cache_dir
+    if named is not None:
+        return [lambda: Path(named).expanduser().resolve()]
+    return [_users_folder, _temporary_folder]
+
+
+def _find() -> Place:
+    """Make the folder, in the first root that may hold code."""
     if not config.cache:
-        return None
-    if config.cache_dir is not None:
-        candidates = [Path(config.cache_dir).expanduser()]
-    else:
-        import platformdirs
-
-        user = os.getuid() if hasattr(os, "getuid") else "user"
-        candidates = [
-            Path(platformdirs.user_cache_dir("fastconv", appauthor=False)),
-            Path(tempfile.gettempdir()) / f"fastconv-{user}",
-        ]
-    return next((folder for folder in candidates if _usable(folder)), None)
-
-
-def _usable(folder: Path) -> bool:
-    """Whether `folder` can be written by this user and by nobody else (it holds code)."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-        status = folder.stat()
-    except OSError:
-        return False
-    if not hasattr(os, "getuid"):
-        return True
-    return status.st_uid == os.getuid() and not status.st_mode & 0o022
+        return Place(None)
+    doubts, unsafe = [], False
+    for root in _roots():
+        try:
+            folder = root() / f"kernels-{source_key()}"
+            make_folder(folder.parent)
+            make_folder(folder)
+        except (OSError, RuntimeError) as error:  # RuntimeError: no home is known
+            doubts.append(str(error))
+            unsafe = unsafe or isinstance(error, NotPrivate)
+            continue
+        told = f"kernels are kept in {folder}: {'; '.join(doubts)}" if unsafe else None
+        return Place(folder, tuple(doubts), told)
+    reasons = "; ".join(doubts)
+    return Place(
+        None, tuple(doubts), f"each process compiles its kernels anew: {reasons}; {_REMEDY}"
+    )
 
 
-@functools.cache
+_place: Place | None = None
+_warned = False
+
+
+def place(warn: bool = True) -> Place:
+    """Return where kernels are kept; folders are looked at, and made, when this is first asked.
+
+    Parameters
+    ----------
+    warn : bool
+        Whether to warn, once a process, of what the user should hear; False where the caller tells.
+    """
+    global _place, _warned
+    if _place is None:
+        _place = _find()
+    if _place.warning is not None and not _warned:
+        _warned = True  # before the warning, which may be an error
+        if warn:
+            warnings.warn(f"fastconv: {_place.warning}", stacklevel=2)
+    return _place
+
+
 def cache_dir() -> Path | None:
     """Return this version's cache folder, made if need be; None when the cache is off."""
-    root = root_dir()
-    if root is None:
-        return None
-    folder = root / f"kernels-{source_key()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
+    return place().folder
 
 
-def clear() -> int:
-    """Remove every version's compiled kernels.
+def clear() -> list[Cleared]:
+    """Remove every version's compiled kernels and tuned choices, and nothing else.
 
     Returns
     -------
-    int
-        Number of files removed.
+    list of Cleared
+        One entry for each folder.
     """
-    root = root_dir()
-    if root is None:
-        return 0
+    global _place
+    kept = place(warn=False).folder
+    if kept is None:
+        return []
+    _place = None
+    with os.scandir(kept.parent) as entries:
+        folders = [
+            Path(entry.path)
+            for entry in entries
+            if _FOLDER.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+        ]
+    return [_clear(folder) for folder in sorted(folders)]
+
+
+def _clear(folder: Path) -> Cleared:
+    """Remove fastconv's files in a folder, and the folder if it is empty then."""
     removed = 0
-    for folder in root.glob("kernels-*"):
-        removed += sum(1 for entry in folder.iterdir() if entry.is_file())
-        shutil.rmtree(folder, ignore_errors=True)
-    cache_dir.cache_clear()
-    return removed
+    with os.scandir(folder) as entries:
+        files = [each.path for each in entries if each.is_file(follow_symlinks=False)]
+    for path in map(Path, files):
+        if _FILE.fullmatch(path.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
+                removed += 1
+    try:
+        folder.rmdir()
+    except OSError:
+        return Cleared(folder, removed, left=True)
+    return Cleared(folder, removed, left=False)

@@ -12,16 +12,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import os
 import pickle
 import threading
-import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from numba.core import types
+from numba.core import config, types
 from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import _Cache
 from numba.core.ccallback import CFunc
@@ -30,6 +28,7 @@ from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 
+from fastconv import private_files
 from fastconv.cache import cache_dir
 
 __all__ = ["Statistics", "compile_callback", "compile_function", "statistics"]
@@ -39,18 +38,35 @@ lock = threading.RLock()
 
 
 class Statistics:
-    """How many variants this process compiled, and how many it found on disk."""
+    """How many variants this process compiled, kept on disk, and found there."""
 
     def __init__(self) -> None:
         self.compiled = 0
+        self.kept = 0
         self.loaded = 0
 
 
 statistics = Statistics()
 
 
-#: A file begins with the SHA-256 of what follows, so that damage is seen before it is unpickled.
+#: A file begins with the format's name and a SHA-256 over that, the variant's identity and what
+#: follows: damage, and another variant's file, are seen before anything is unpickled.
+_FORMAT = b"fastconv kernel, format 1\n"
 _DIGEST = 32
+#: Bytes that a file may have. The largest variant has a quarter of a MiB.
+_LARGEST = 64 << 20
+
+#: Settings of Numba's that change what it compiles.
+_OPTIONS = (
+    "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "ENABLE_AVX", "USING_SVML", "BOUNDSCHECK",
+    "DEBUGINFO_DEFAULT", "EXTEND_VARIABLE_LIFETIMES", "LLVM_REFPRUNE_PASS", "LLVM_REFPRUNE_FLAGS",
+)  # fmt: skip
+
+
+def _target() -> tuple[Any, ...]:
+    """Return what code is compiled for: the CPU, and Numba's settings."""
+    options = tuple(str(getattr(config, name, None)) for name in _OPTIONS)
+    return (*cpu_target.target_context.codegen().magic_tuple(), *options)
 
 
 class KernelCache(_Cache):
@@ -58,12 +74,17 @@ class KernelCache(_Cache):
 
     def __init__(self, key: tuple[Any, ...]) -> None:
         self._key = key
+        self._identity = repr((key, _target())).encode()
         folder = cache_dir()
         self._path: Path | None = None
         if folder is not None:
-            identity = repr((key, cpu_target.target_context.codegen().magic_tuple()))
-            digest = hashlib.sha256(identity.encode()).hexdigest()[:24]
+            digest = hashlib.sha256(self._identity).hexdigest()[:24]
             self._path = folder / f"{key[0]}-{digest}.bin"
+
+    def _seal(self, data: bytes) -> bytes:
+        """Return the start of the file that keeps `data`."""
+        length = len(self._identity).to_bytes(8, "little")
+        return _FORMAT + hashlib.sha256(_FORMAT + length + self._identity + data).digest()
 
     @property
     def cache_path(self) -> str | None:
@@ -78,35 +99,46 @@ class KernelCache(_Cache):
         """
         if self._path is None:
             return None
-        rtsys.initialize(target_context)
         try:
-            content = self._path.read_bytes()
+            content = private_files.read(self._path, _LARGEST)
         except FileNotFoundError:
             return None
-        except OSError as error:
+        except private_files.NotPrivate as error:
+            return self._refuse(str(error))
+        except OSError as error:  # of the disk, or no descriptor is free: the file may be sound
             warnings.warn(f"fastconv: compiling {self._key[0]} again: {error}", stacklevel=2)
             return None
-        digest, data = content[:_DIGEST], content[_DIGEST:]
-        if hashlib.sha256(data).digest() != digest:
-            warnings.warn(f"fastconv: compiling {self._key[0]} again: damaged file", stacklevel=2)
-            return None
-        payload = pickle.loads(data)
+        start = len(_FORMAT) + _DIGEST
+        seal, data = content[:start], content[start:]
+        if self._seal(data) != seal:
+            return self._refuse(f"{self._path} is damaged, or another kernel's")
+        rtsys.initialize(target_context)
+        try:
+            found = CompileResult._rebuild(target_context, *pickle.loads(data))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the variant can be compiled
+            return self._refuse(f"{self._path} can not be loaded: {error!r}")
         statistics.loaded += 1
-        return CompileResult._rebuild(target_context, *payload)
+        return found
+
+    def _refuse(self, reason: str) -> None:
+        """Remove a file that is of no use; the variant is then compiled again and kept anew."""
+        assert self._path is not None
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        warnings.warn(f"fastconv: compiling {self._key[0]} again: {reason}", stacklevel=3)
 
     def save_overload(self, sig: Any, data: CompileResult) -> None:
         """Write the variant; a full or read-only disk costs a warning, not the call."""
         statistics.compiled += 1
         if self._path is None:
             return
-        temporary = self._path.with_suffix(f".{uuid.uuid4().hex}.tmp")
         try:
             content = dumps(data._reduce())
-            temporary.write_bytes(hashlib.sha256(content).digest() + content)
-            os.replace(temporary, self._path)
+            private_files.write(self._path, self._seal(content) + content)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             warnings.warn(f"fastconv: could not keep {self._key[0]} on disk: {error}", stacklevel=2)
+        else:
+            statistics.kept += 1
 
     def flush(self) -> None:
         """Remove the variant's file."""
