@@ -1,13 +1,16 @@
 """Every FASTCONV_* environment variable, in one table, and the thread count.
 
-The environment is read once, when this module is first imported.
+The environment is read once, when this module is first imported. A variable that is set to nothing
+counts as not set.
 """
 
 from __future__ import annotations
 
+import operator
 import os
 from dataclasses import dataclass
 
+from . import processors
 from .errors import FastconvError
 
 __all__ = ["VARIABLES", "Config", "config", "get_num_threads", "set_num_threads"]
@@ -16,7 +19,8 @@ __all__ = ["VARIABLES", "Config", "config", "get_num_threads", "set_num_threads"
 VARIABLES = {
     "FASTCONV_CACHE_DIR": "folder of kernels and tuned choices (default: the user's cache folder)",
     "FASTCONV_CACHE": "0 switches the disk cache off (default: 1)",
-    "FASTCONV_NUM_THREADS": "threads of one call (default: the processors this process may use)",
+    "FASTCONV_NUM_THREADS": "threads of one call (default: the smallest of NUMBA_NUM_THREADS, "
+    "OMP_NUM_THREADS, the processors this process may use, and the container's CPU quota)",
     "FASTCONV_KERNEL": "name of a kernel that every call must use, as use_kernel() does",
     "FASTCONV_PRECISION": "fast or exact, as precision() does (default: fast)",
     "FASTCONV_TUNE": "1 measures which kernel is fastest for each new problem, as tune=True does",
@@ -39,38 +43,41 @@ class Config:
     poison_workspace: bool
 
 
+def _text(name: str) -> str | None:
+    return os.environ.get(name, "").strip() or None
+
+
 def _flag(name: str, default: bool) -> bool:
-    value = os.environ.get(name, "1" if default else "0")
-    if value not in ("0", "1"):
+    value = _text(name)
+    if value not in (None, "0", "1"):
         raise FastconvError(f"{name}: got {value!r}, want 0 or 1")
-    return value == "1"
-
-
-def _available_threads() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return default if value is None else value == "1"
 
 
 def _threads(name: str) -> int:
-    value = os.environ.get(name)
+    value = _text(name)
     if value is None:
-        return _available_threads()
-    if not value.isdigit() or int(value) < 1:
+        return processors.available()
+    threads = processors.whole_number(value)
+    if threads is None:
         raise FastconvError(f"{name}: got {value!r}, want a whole number of at least 1")
-    return int(value)
+    return threads
+
+
+def _precision(name: str) -> str:
+    value = _text(name) or "fast"
+    if value not in ("fast", "exact"):
+        raise FastconvError(f"{name}: got {value!r}, want fast or exact")
+    return value
 
 
 def _read_environment() -> Config:
-    precision = os.environ.get("FASTCONV_PRECISION", "fast")
-    if precision not in ("fast", "exact"):
-        raise FastconvError(f"FASTCONV_PRECISION: got {precision!r}, want 'fast' or 'exact'")
     return Config(
-        cache_dir=os.environ.get("FASTCONV_CACHE_DIR"),
+        cache_dir=_text("FASTCONV_CACHE_DIR"),
         cache=_flag("FASTCONV_CACHE", True),
         num_threads=_threads("FASTCONV_NUM_THREADS"),
-        kernel=os.environ.get("FASTCONV_KERNEL") or None,
-        precision=precision,
+        kernel=_text("FASTCONV_KERNEL"),
+        precision=_precision("FASTCONV_PRECISION"),
         tune=_flag("FASTCONV_TUNE", False),
         log=_flag("FASTCONV_LOG", False),
         poison_workspace=_flag("FASTCONV_POISON_WORKSPACE", False),
@@ -86,7 +93,14 @@ def set_num_threads(threads: int) -> None:
     Parameters
     ----------
     threads : int
-        At least 1. More than the processors that Numba started with count as that many.
+        At least 1; more than 256 count as 256. When fastconv is first used it is
+        ``FASTCONV_NUM_THREADS``, or else the smallest of ``NUMBA_NUM_THREADS``,
+        ``OMP_NUM_THREADS``, the processors that this process may use and the container's quota.
+
+    Raises
+    ------
+    ValueError
+        For anything else than a whole number of at least 1.
 
     Examples
     --------
@@ -97,9 +111,13 @@ def set_num_threads(threads: int) -> None:
     1
     >>> fastconv.set_num_threads(before)
     """
-    if not hasattr(threads, "__index__") or threads < 1:
+    try:
+        number = operator.index(threads)
+    except TypeError:
+        number = 0
+    if number < 1:
         raise ValueError(f"threads: got {threads!r}, want a whole number of at least 1")
-    config.num_threads = int(threads)
+    config.num_threads = min(number, processors.MOST_THREADS)
 
 
 def get_num_threads() -> int:

@@ -46,6 +46,8 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from fastconv.processors import MOST_THREADS
+
 from . import jit
 from .threads import (
     claim_word,
@@ -71,7 +73,6 @@ _TICKET, _DONE, _BUSY, _YIELD, _NONE, _JOB, _PARKED = 0, 8, 16, 24, 25, 32, 48
 _TASKS, _WORKERS = _OPERANDS + 1, _OPERANDS + 2  # words of the job, after function and operands
 _CLOSED = 0xFFFFFFFF  # a next task that no job has
 _LINE = 8  # words in a cache line: flags written by different threads do not share one
-_MOST_WORKERS = 256
 _SPINS = 40_000  # pauses before a helper parks: about a millisecond
 _IMPATIENCE = 4_000  # pauses before a waiting caller offers its processor to others
 
@@ -256,7 +257,7 @@ class Pool:
 
     def reset(self) -> None:
         """Start from a fresh state with no helper: in a new process, and after a fork."""
-        self._words = np.zeros(_PARKED + _MOST_WORKERS * _LINE + _LINE, np.int64)
+        self._words = np.zeros(_PARKED + MOST_THREADS * _LINE + _LINE, np.int64)
         line = 8 * _LINE
         self.state = (self._words.ctypes.data + line - 1) // line * line
         for word, value in ((_YIELD, _yield_address()), (_NONE, id(None))):
@@ -267,7 +268,7 @@ class Pool:
     def grow(self, workers: int) -> None:
         """Start helpers until `workers` threads, the caller among them, can work on a job."""
         with self._lock:
-            while len(self.helpers) < min(workers, _MOST_WORKERS) - 1:
+            while len(self.helpers) < min(workers, MOST_THREADS) - 1:
                 bed = threading.Lock()
                 bed.acquire()
                 self.helpers.append(bed)
@@ -350,7 +351,7 @@ def make_job(function: int, geometry: int, tasks: int, workers: int) -> NDArray[
     workers : int
         Most threads that may work on them, the calling one among them.
     """
-    return np.array([function, geometry, tasks, workers], np.int64)
+    return np.array([function, geometry, tasks, min(workers, MOST_THREADS)], np.int64)
 
 
 def run(job: int, workers: int, operands: Operands) -> None:
