@@ -10,20 +10,20 @@ the same moment one may lose a choice, which is then measured again.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
+import math
 import os
 import statistics
 import threading
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from . import private_files
 from .cache import cache_dir
 from .device import cpu_info
 from .problem import ConvProblem
@@ -37,6 +37,8 @@ _BUDGET = 0.05
 _ROUNDS = 3, 100
 #: After so many rounds, a kernel that took this many times the fastest one's time drops out.
 _TRIALS, _HOPELESS = 2, 2.0
+#: Bytes that the file may have; a choice takes some three hundred.
+_LARGEST = 64 << 20
 
 _clock = time.perf_counter
 
@@ -114,7 +116,9 @@ class Memory:
     def all(self) -> dict[str, Choice]:
         """Return every choice; the file is read when they are first asked for."""
         if self._choices is None:
-            self._choices = self._read()
+            self._choices, damage = self._read()
+            if damage is not None:  # told after the file counts as empty: a warning may be an error
+                warnings.warn(f"fastconv: tuned choices are lost: {damage}", stacklevel=2)
         return self._choices
 
     def get(self, key: str) -> Choice | None:
@@ -126,35 +130,33 @@ class Memory:
         self.all()[key] = choice
         if self.path is None:
             return
-        merged = self._read() | self.all()
-        self._choices = merged
+        on_disk, _ = self._read()
+        self._choices = merged = on_disk | self.all()
         text = json.dumps({name: asdict(merged[name]) for name in sorted(merged)}, indent=1)
-        temporary = self.path.with_suffix(f".{uuid.uuid4().hex}.tmp")
         try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, self.path)
+            private_files.write(self.path, text.encode())
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            warnings.warn(f"fastconv: could not keep a tuned choice: {error}", stacklevel=2)
+            told = f"{self.path}: {error.strerror}"
+            warnings.warn(f"fastconv: could not keep a tuned choice: {told}", stacklevel=2)
 
-    def _read(self) -> dict[str, Choice]:
-        """Return what the file holds; a damaged one is as good as none, and said to be damaged."""
+    def _read(self) -> tuple[dict[str, Choice], str | None]:
+        """Return what the file holds; a damaged one holds nothing, and what is wrong with it."""
         if self.path is None:
-            return {}
+            return {}, None
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-            return {key: _choice(entry) for key, entry in content.items()}
+            content = json.loads(private_files.read(self.path, _LARGEST).decode())
+            return {key: _choice(entry) for key, entry in content.items()}, None
         except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-            warnings.warn(f"fastconv: tuned choices in {self.path} are lost: {error}", stacklevel=2)
-            return {}
+            return {}, None
+        except Exception as error:  # noqa: BLE001 - whatever it holds, it can be measured again
+            return {}, f"{self.path}: {error}"[:500]
 
 
 def _choice(entry: dict[str, Any]) -> Choice:
     times = {str(name): float(taken) for name, taken in entry["milliseconds"].items()}
-    return Choice(str(entry["kernel"]), times)
+    if not isinstance(entry["kernel"], str) or not all(0 <= t < math.inf for t in times.values()):
+        raise ValueError("an entry is no choice")
+    return Choice(entry["kernel"], times)
 
 
 _memory: Memory | None = None

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -213,20 +214,80 @@ def test_two_processes_keep_both_choices(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tuned.json"]
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"[]", b"\xff\xfe", b'{"a": 3}', b'{"a": {"kernel": "x"}}',
-     b'{"a": {"kernel": "x", "milliseconds": {"x": "fast"}}}'],
-)  # fmt: skip
-def test_a_damaged_file_is_a_warning_and_is_written_anew(tmp_path: Path, content: bytes) -> None:
+DAMAGED = {
+    "empty": b"",
+    "half": b"{",
+    "list": b"[]",
+    "number": b"3",
+    "null": b"null",
+    "byte order mark": b"\xff\xfe",
+    "utf-16": '{"a": 3}'.encode("utf-16"),
+    "no choice": b'{"a": 3}',
+    "no times": b'{"a": {"kernel": "x"}}',
+    "time in words": b'{"a": {"kernel": "x", "milliseconds": {"x": "fast"}}}',
+    "no time": b'{"a": {"kernel": "x", "milliseconds": {"x": NaN}}}',
+    "endless time": b'{"a": {"kernel": "x", "milliseconds": {"x": 1e999}}}',
+    "400 digits": b'{"a": {"kernel": "x", "milliseconds": {"x": %s}}}' % (b"9" * 400),
+    "5000 digits": b'{"a": {"kernel": "x", "milliseconds": {"x": %s}}}' % (b"9" * 5000),
+    "kernel without a name": b'{"a": {"kernel": {}, "milliseconds": {"x": 1}}}',
+    "deep": b'{"a":' * 100_000,
+    "deep list": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_is_one_warning_and_is_written_anew(tmp_path: Path, name: str) -> None:
     path = tmp_path / "tuned.json"
-    path.write_bytes(content)
+    path.write_bytes(DAMAGED[name])
+    path.chmod(0o600)
     memory = Memory(path)
-    with pytest.warns(UserWarning, match=r"tuned\.json are lost"):
+    with pytest.warns(UserWarning, match=r"choices are lost: .*tuned\.json") as heard:
         assert memory.get("a") is None
-    with pytest.warns(UserWarning, match=r"tuned\.json are lost"):
-        memory.add("b", Choice("cpu.direct", {"cpu.direct": 1.5}))
+    assert len(heard) == 1 and len(str(heard[0].message)) < 600
+    memory.add("b", Choice("cpu.direct", {"cpu.direct": 1.5}))
     assert Memory(path).get("b") == Choice("cpu.direct", {"cpu.direct": 1.5})
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _huge(path: Path) -> None:
+    path.touch(mode=0o600)
+    os.truncate(path, 1 << 40)  # with a hole: it takes no room
+
+
+def _link(path: Path) -> None:
+    path.symlink_to(path.parent / "elsewhere")
+
+
+@pytest.mark.parametrize("plant", [_folder, _huge, _link, os.mkfifo])
+def test_what_is_no_file_counts_as_an_empty_one(tmp_path: Path, plant: Any) -> None:
+    path = tmp_path / "tuned.json"
+    plant(path)
+    memory = Memory(path)
+    with pytest.warns(UserWarning, match="choices are lost"):
+        assert memory.get("a") is None
+    assert memory.get("a") is None  # and no second warning
+    choice = Choice("cpu.direct", {"cpu.direct": 1.5})
+    if plant is _folder:
+        with pytest.warns(UserWarning, match=r"could not keep .*tuned\.json: Is a directory"):
+            memory.add("b", choice)
+        assert memory.get("b") == choice
+        path.rmdir()
+    memory.add("b", choice)
+    assert Memory(path).get("b") == choice and not path.is_symlink()
+
+
+def test_a_warning_that_is_an_error_is_raised_once(tmp_path: Path) -> None:
+    path = tmp_path / "tuned.json"
+    path.write_bytes(b"{")
+    memory = Memory(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="choices are lost"):
+            memory.get("a")
+        assert memory.get("a") is None
 
 
 def test_a_folder_that_is_gone_is_a_warning(tmp_path: Path) -> None:
