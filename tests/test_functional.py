@@ -243,16 +243,26 @@ def test_out_that_is_the_input_and_has_gaps_between_its_elements(
     np.testing.assert_array_equal(base, kept)
 
 
-def test_a_layer_keeps_its_weights_when_the_array_changes(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("called", [True, False])
+@pytest.mark.parametrize("changed", ["weight", "bias"])
+def test_a_layer_keeps_its_weights_when_the_array_changes(
+    changed: str, called: bool, rng: np.random.Generator
+) -> None:
+    """Whether they were packed before, and where a new size or order packs them again."""
     of = PROBLEMS[0]
     t = small_integers(of, rng)
     truth = expected(of, t, epilogue=True)
-    layer = fastconv.Conv2d(t.weight.copy(), t.bias.copy(), padding=1)
-    first = layer(t.x, residual=t.residual)
+    given = {"weight": t.weight.copy(), "bias": t.bias.copy()}
+    layer = fastconv.Conv2d(given["weight"][:], given["bias"][:], padding=1)  # views: not alone
+    first = layer(t.x, residual=t.residual) if called else None
+    given[changed][...] = np.nan
     for other in (np.ascontiguousarray(t.x[:, :, :5, :9]), in_layout(t.x, "channels_last"), t.x):
         small = of.with_(in_size=other.shape[2:])
         assert_exact(layer(other), expected(small, small_with(t, other), epilogue=False) + bias(t))
-    assert_exact(first, truth)
+    assert_exact(layer.weight, t.weight)
+    assert_exact(layer.bias, t.bias)
+    if first is not None:
+        assert_exact(first, truth)
 
 
 def small_with(t: Any, x: np.ndarray) -> Any:

@@ -73,6 +73,26 @@ def test_a_layer_packs_its_weight_once(rng: np.random.Generator) -> None:
     assert np.array_equal(layer(x).features, 2 * first.features)
 
 
+@pytest.mark.parametrize("changed", ["weight", "bias"])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_layer_keeps_its_weights_when_the_arrays_change(
+    changed: str, groups: int, rng: np.random.Generator
+) -> None:
+    """Before its first call too, which packs them."""
+    w, b = whole(rng, (4, 3, 3, 4 // groups)), whole(rng, (4,))
+    x, other = random_tensor(rng, (9, 9), 4), random_tensor(rng, (30, 20), 4)
+    options: Any = {"bias": b, "groups": groups, "weight_layout": "KRSC"}
+    truths = [sparse.subm_conv(each, w, **options).features for each in (x, other)]
+    given = {"weight": w.copy(), "bias": b.copy()}
+    layer = nn.SubMConv2d(4, 4, 3, padding=1, groups=groups)
+    layer.load(given["weight"][:], given["bias"][:])
+    given[changed][...] = np.nan
+    for each, truth in zip((x, other), truths, strict=True):
+        assert_exact(layer(each).features, truth)
+    assert_exact(layer.weight, w)
+    assert_exact(layer.bias, b)
+
+
 def test_batch_normalisation_is_folded(rng: np.random.Generator) -> None:
     x = random_tensor(rng, (9, 9), 4, dtype="float64")
     norm = torch.nn.BatchNorm1d(6, eps=1e-3).double().eval()
