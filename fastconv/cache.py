@@ -186,7 +186,7 @@ def clear() -> list[Cleared]:
     Returns
     -------
     list of Cleared
-        One entry for each folder.
+        One entry for each folder that held anything.
     """
     global _place
     kept = place(warn=False).folder
@@ -199,7 +199,8 @@ def clear() -> list[Cleared]:
             for entry in entries
             if _FOLDER.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
         ]
-    return [_clear(folder) for folder in sorted(folders)]
+    cleared = [_clear(folder) for folder in sorted(folders)]
+    return [each for each in cleared if each.files or each.left]
 
 
 def _clear(folder: Path) -> Cleared:

@@ -236,12 +236,21 @@ def _configure_warmup(parser: argparse.ArgumentParser) -> None:
 
 
 def _warmup(arguments: argparse.Namespace) -> int:
+    from . import cache
+    from .information import cache_facts
+    from .kernels.cpu import jit
     from .kernels.cpu.warmup import warmup
 
+    place = cache.place(warn=False)
+    if place.folder is None:
+        raise FastconvError(f"warmup: kernels would be kept nowhere: {cache_facts(place)['path']}")
     start = time.perf_counter()
     count = warmup(dtypes=arguments.dtypes, progress=_progress)
     seconds = time.perf_counter() - start
-    print(f"{count} kernels compiled in {seconds:.1f} s; the others were found on disk")
+    print(
+        f"{count} kernels compiled in {seconds:.1f} s, {jit.statistics.kept} of them kept in "
+        f"{place.folder}; the others were found there"
+    )
     return 0
 
 
@@ -260,8 +269,10 @@ def _cache(arguments: argparse.Namespace) -> int:
     from .information import cache_facts, titled
 
     if arguments.clear:
-        print(f"removed {cache.clear()} files")
-    print(titled("kernel cache", cache_facts(cache.cache_dir())))
+        for each in cache.clear():
+            left = "; what fastconv did not write is left in it" if each.left else ""
+            print(f"removed {each.files} files from {each.folder}{left}")
+    print(titled("kernel cache", cache_facts(cache.place(warn=False))))
     choices = tuning.memory()
     facts = {"path": str(choices.path or "none"), "problems": str(len(choices.all()))}
     print(titled("tuned choices", facts))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from collections.abc import Iterable
 from importlib import metadata
-from pathlib import Path
 
 from . import cache, config, device, dispatch
 from .dispatch import Problem
-from .errors import DeviceError
+from .errors import DeviceError, FastconvError
 from .explanation import explain
 from .problem import parse_line
 from .sparse.problem import OPERANDS, SparseProblem
@@ -62,10 +62,7 @@ _SPARSE_SAMPLES = (
 def describe() -> str:
     """Return versions, machine, peak, caches, variables and kernels, as blocks of lines."""
     cpu = device.cpu_info()
-    peaks = {
-        f"peak {dtype}": f"{device.measure_peak(dtype, cpu.threads) / 1e9:,.0f} GFLOP/s measured"
-        for dtype in ("float32", "float64")
-    }
+    peaks = {f"peak {dtype}": _peak(dtype, cpu.threads) for dtype in ("float32", "float64")}
     machine = {
         "cpu": cpu.name,
         "isa": f"{cpu.isa}, {cpu.vector_bytes * 8}-bit vectors" + (", fma" if cpu.fma else ""),
@@ -75,11 +72,18 @@ def describe() -> str:
     blocks = {
         "versions": _versions(),
         "machine": machine | peaks,
-        "kernel cache": cache_facts(cache.cache_dir()),
-        "variables": {name: os.environ.get(name, "not set") for name in config.VARIABLES},
+        "kernel cache": cache_facts(cache.place(warn=False)),
+        "variables": {name: os.environ.get(name) or "not set" for name in config.VARIABLES},
         "kernels": usable_kernels(),
     }
     return "\n".join(titled(title, facts) for title, facts in blocks.items())
+
+
+def _peak(dtype: str, threads: int) -> str:
+    try:
+        return f"{device.measure_peak(dtype, threads) / 1e9:,.0f} GFLOP/s measured"
+    except FastconvError as error:  # the compiler is switched off: the rest can be told
+        return f"not measured: {error}"
 
 
 def _versions() -> dict[str, str]:
@@ -127,12 +131,18 @@ def _sample_problems(spec: KernelSpec) -> dict[str, Problem]:
     }  # fmt: skip
 
 
-def cache_facts(folder: Path | None) -> dict[str, str]:
-    """Return what there is to say of a cache's folder."""
-    if folder is None:
-        return {"path": "none (switched off by FASTCONV_CACHE, or no folder can be written)"}
-    sizes = [entry.stat().st_size for entry in folder.rglob("*") if entry.is_file()]
-    return {"path": str(folder), "entries": str(len(sizes)), "size": size_text(sum(sizes))}
+def cache_facts(place: cache.Place) -> dict[str, str]:
+    """Return what there is to say of where kernels are kept, and of what is not used for them."""
+    doubts = "; ".join(place.doubts)
+    if place.folder is None:
+        return {"path": f"none ({doubts or 'switched off by FASTCONV_CACHE=0'})"}
+    sizes = []
+    for entry in place.folder.iterdir():
+        with contextlib.suppress(OSError):  # another process may remove it at any time
+            if entry.is_file():
+                sizes.append(entry.stat().st_size)
+    facts = {"path": str(place.folder), "entries": str(len(sizes)), "size": size_text(sum(sizes))}
+    return facts | ({"passed over": doubts} if doubts else {})
 
 
 def size_text(count: float) -> str:
