@@ -133,16 +133,51 @@ def test_cache_shows_and_clears(tmp_path: Path) -> None:
     environment = {"FASTCONV_CACHE_DIR": str(tmp_path / "kept"), "FASTCONV_CACHE": "1"}
     assert "entries  0\n" in _python(show, **environment).stdout
     (folder,) = (tmp_path / "kept").iterdir()
-    (folder / "kernel.nbc").write_bytes(bytes(2048))
+    (folder / f"strip-{'0' * 24}.bin").write_bytes(bytes(2048))
     shown = _python(show, **environment).stdout
     assert str(folder) in shown and "entries  1\n" in shown and "size     2 KiB\n" in shown
-    assert "removed 1 files" in _python(clear, **environment).stdout
-    assert not list((tmp_path / "kept").rglob("*.nbc"))
+    assert f"removed 1 files from {folder}\n" in _python(clear, **environment).stdout
+    assert not list((tmp_path / "kept").rglob("*.bin"))
 
 
 def test_cache_switched_off_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     done = _python("from fastconv.cli import main; main(['cache'])", FASTCONV_CACHE="0")
     assert "none (switched off by FASTCONV_CACHE" in done.stdout
+
+
+def test_cache_and_warmup_tell_that_there_is_none_and_why(tmp_path: Path) -> None:
+    folder = tmp_path / "open to all"
+    folder.mkdir()
+    folder.chmod(0o777)
+    done = _python(
+        "import sys; from fastconv.cli import main; main(['cache']); sys.exit(main(['warmup']))",
+        FASTCONV_CACHE_DIR=str(folder),
+    )
+    assert done.returncode == 2
+    (shown,) = (line for line in done.stdout.splitlines() if "none (" in line)
+    assert "mode 777" in shown and f"chmod go-w '{folder}'" in shown
+    (refused,) = done.stderr.splitlines()
+    assert refused.startswith("fastconv: warmup: kernels would be kept nowhere: none (others may")
+    assert not list(folder.iterdir())
+
+
+def test_without_the_compiler_info_works_and_a_call_is_one_sentence() -> None:
+    done = _python(
+        "import numpy as np, fastconv\n"
+        "from fastconv.cli import main\n"
+        "assert main(['info']) == 0 and main(['warmup']) == 2\n"
+        "x, w = np.ones((1, 3, 8, 8), 'f4'), np.ones((4, 3, 3, 3), 'f4')\n"
+        "for call in (lambda: fastconv.conv2d(x, w), fastconv.Conv2d(w).prepare):\n"
+        "    try:\n"
+        "        call(x) if call.__name__ == 'prepare' else call()\n"
+        "        raise AssertionError\n"
+        "    except fastconv.FastconvError as error:\n"
+        "        assert 'NUMBA_DISABLE_JIT' in str(error)\n",
+        NUMBA_DISABLE_JIT="1",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "not measured: fastconv's kernels are compiled" in done.stdout
+    assert done.stderr.splitlines()[-1].startswith("fastconv: fastconv's kernels are compiled")
 
 
 def test_demo_names_missing_packages(

@@ -272,6 +272,13 @@ def test_a_folder_in_place_of_a_file_costs_time_only(shelf: Shelf) -> None:
     assert shelf.result() == shelf.result() == 42
 
 
+def test_a_folder_that_was_removed_meanwhile_costs_time_only(shelf: Shelf) -> None:
+    shutil.rmtree(shelf.folder)
+    with pytest.warns(UserWarning, match="could not keep cache_test_add"):
+        assert shelf.result() == 42
+    assert not shelf.folder.exists()
+
+
 def test_a_sound_file_that_can_not_be_read_now_stays(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

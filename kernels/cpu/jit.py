@@ -30,6 +30,7 @@ from numba.core.serialize import dumps
 
 from fastconv import private_files
 from fastconv.cache import cache_dir
+from fastconv.errors import FastconvError
 
 __all__ = ["Statistics", "compile_callback", "compile_function", "statistics"]
 
@@ -69,6 +70,15 @@ def _target() -> tuple[Any, ...]:
     return (*cpu_target.target_context.codegen().magic_tuple(), *options)
 
 
+def _require_compiler() -> None:
+    """Refuse before Numba hands out plain Python functions, which no kernel can be made of."""
+    if config.DISABLE_JIT:
+        raise FastconvError(
+            "fastconv's kernels are compiled, and NUMBA_DISABLE_JIT switches the compiler off: "
+            "unset it before Python starts"
+        )
+
+
 class KernelCache(_Cache):
     """One file for one compiled variant."""
 
@@ -104,19 +114,22 @@ class KernelCache(_Cache):
         except FileNotFoundError:
             return None
         except private_files.NotPrivate as error:
-            return self._refuse(str(error))
+            self._refuse(str(error))
+            return None
         except OSError as error:  # of the disk, or no descriptor is free: the file may be sound
             warnings.warn(f"fastconv: compiling {self._key[0]} again: {error}", stacklevel=2)
             return None
         start = len(_FORMAT) + _DIGEST
         seal, data = content[:start], content[start:]
         if self._seal(data) != seal:
-            return self._refuse(f"{self._path} is damaged, or another kernel's")
+            self._refuse(f"{self._path} is damaged, or another kernel's")
+            return None
         rtsys.initialize(target_context)
         try:
             found = CompileResult._rebuild(target_context, *pickle.loads(data))
         except Exception as error:  # noqa: BLE001 - whatever it is, the variant can be compiled
-            return self._refuse(f"{self._path} can not be loaded: {error!r}")
+            self._refuse(f"{self._path} can not be loaded: {error!r}")
+            return None
         statistics.loaded += 1
         return found
 
@@ -189,6 +202,7 @@ def compile_callback(function: Callable[..., Any], signature: Any, key: tuple[An
     CFunc
         Its ``address`` is the entry point. It must be kept alive; this module does.
     """
+    _require_compiler()
     with lock:
         if key not in _callbacks:
             options = {"error_model": "numpy", "nogil": True}
@@ -213,6 +227,7 @@ def compile_function(function: Callable[..., Any], signature: Any, key: tuple[An
     """
     import numba
 
+    _require_compiler()
     with lock:
         dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
         dispatcher._cache = KernelCache(key)
