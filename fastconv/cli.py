@@ -182,6 +182,14 @@ def _forecast(arguments: argparse.Namespace) -> int:
     return int(importlib.import_module("fastconv.forecast").run(arguments))
 
 
+def _configure_fuzz(parser: argparse.ArgumentParser) -> None:
+    importlib.import_module("fastconv.fuzz.command").add_arguments(parser)
+
+
+def _fuzz(arguments: argparse.Namespace) -> int:
+    return int(importlib.import_module("fastconv.fuzz.command").run(arguments))
+
+
 def _configure_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "subject",
@@ -295,6 +303,7 @@ _COMMANDS = {
         _configure_demo,
         _demo,
     ),
+    "fuzz": _Command("random problems in search of failures", _configure_fuzz, _fuzz),
     "warmup": _Command("compile every CPU kernel now", _configure_warmup, _warmup),
     "cache": _Command(
         "where compiled kernels and tuned choices are kept", _configure_cache, _cache

@@ -1,0 +1,185 @@
+"""Dense convolutions: the functional forms and the objects of one to three axes."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import fastconv
+from fastconv.calls import make_problem
+from fastconv.kernels import reference
+
+from . import truth
+from .case import Case
+from .operators import Operator, Params, Shapes
+
+__all__ = ["OPERATORS"]
+
+DEFAULTS = {
+    "batch": 1,
+    "channels": 1,
+    "filters": 1,
+    "groups": 1,
+    "size": 1,
+    "kernel": 1,
+    "stride": 1,
+    "padding": 0,
+    "dilation": 1,
+    "activation": None,
+}
+
+#: Elements of a padded input above which the reference is not asked.
+_MOST_PADDED = 1 << 22
+
+
+def _axes(value: Any, ndim: int) -> tuple[int, ...]:
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,) * ndim
+
+
+def _pads(params: Params, ndim: int) -> tuple[tuple[int, int], ...]:
+    padding = params["padding"]
+    if padding == "same":
+        axes = zip(_axes(params["dilation"], ndim), _axes(params["kernel"], ndim), strict=True)
+        totals = [hole * (taps - 1) for hole, taps in axes]
+        return tuple((total // 2, total - total // 2) for total in totals)
+    if padding == "valid":
+        return ((0, 0),) * ndim
+    axes = _axes(padding, ndim)
+    return tuple((each, each) if isinstance(each, int) else tuple(each) for each in axes)
+
+
+def geometry(params: Params, ndim: int) -> dict[str, Any]:
+    """Return stride, padding and dilation with one entry an axis, and the groups."""
+    return {
+        "stride": _axes(params["stride"], ndim),
+        "padding": _pads(params, ndim),
+        "dilation": _axes(params["dilation"], ndim),
+        "groups": params["groups"],
+    }
+
+
+def _out_size(params: Params, ndim: int) -> tuple[int, ...]:
+    told = geometry(params, ndim)
+    sizes, kernel = _axes(params["size"], ndim), _axes(params["kernel"], ndim)
+    return tuple(
+        (n + low + high - d * (k - 1) - 1) // s + 1
+        for n, (low, high), d, k, s in zip(
+            sizes, told["padding"], told["dilation"], kernel, told["stride"], strict=True
+        )
+    )
+
+
+def _is_valid(ndim: int, params: Params) -> bool:
+    told = geometry(params, ndim)
+    pads = [zeros for pair in told["padding"] for zeros in pair]
+    if min(told["stride"]) < 1 or min(told["dilation"]) < 1 or min(pads) < 0:
+        return False
+    if params["padding"] == "same" and max(told["stride"]) > 1:
+        return False
+    return min(_out_size(params, ndim)) >= 1
+
+
+def _shapes(ndim: int, params: Params) -> Shapes:
+    batch = () if params["batch"] is None else (params["batch"],)
+    filters = params["filters"] * params["groups"]
+    shapes = {
+        "input": (*batch, params["channels"] * params["groups"], *_axes(params["size"], ndim)),
+        "weight": (filters, params["channels"], *_axes(params["kernel"], ndim)),
+        "bias": (filters,),
+    }
+    if _is_valid(ndim, params):
+        shapes["residual"] = shapes["out"] = (*batch, filters, *_out_size(params, ndim))
+    return shapes
+
+
+def _draw(ndim: int, draw: Any, name: str, options: Any) -> Case:
+    from . import dense_draw
+
+    return dense_draw.draw_case(ndim, draw, name, options)
+
+
+def _keywords(params: Params) -> dict[str, Any]:
+    """Return the arguments beside the arrays, as a caller gives them."""
+
+    def fixed(value: Any) -> Any:
+        return tuple(map(fixed, value)) if isinstance(value, list) else value
+
+    names = ("stride", "padding", "dilation", "groups", "activation")
+    return {name: fixed(params[name]) for name in names}
+
+
+def _function(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
+    call = getattr(fastconv, f"conv{ndim}d")
+    return call(**arrays, **_keywords(params))
+
+
+def _make(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
+    return getattr(fastconv, f"Conv{ndim}d")(**arrays, **_keywords(params))
+
+
+def _truth(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
+    told = geometry(params, ndim)
+    x = arrays["input"]
+    unbatched = x.ndim == ndim + 1
+    if unbatched:
+        x = x[None]
+    padded = math.prod(
+        size + sum(pair) for size, pair in zip(x.shape[2:], told["padding"], strict=True)
+    )
+    conv = reference.conv if padded * x.shape[1] <= _MOST_PADDED else truth.conv
+    sums = conv(x, arrays["weight"], **told)
+    if "bias" in arrays:
+        sums += arrays["bias"].reshape(-1, *(1,) * ndim)
+    if "residual" in arrays:
+        sums += arrays["residual"][None] if unbatched else arrays["residual"]
+    return sums[0] if unbatched else sums
+
+
+def _problem(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
+    x = arrays["input"]
+    told = _keywords(params)
+    given = tuple(told[name] for name in ("stride", "padding", "dilation", "groups"))
+    return make_problem(ndim, x[None] if x.ndim == ndim + 1 else x, arrays["weight"], given)
+
+
+def _work(shapes: Shapes, params: Params) -> float:
+    return 2.0 * math.prod(shapes.get("out", (0,))) * math.prod(shapes["weight"][1:])
+
+
+_BAD = {
+    "stride": "positive",
+    "padding": "pads",
+    "dilation": "positive",
+    "groups": "count",
+    "activation": "activation",
+    "input": "array",
+    "weight": "array",
+    "bias": "array",
+    "residual": "array",
+    "out": "output",
+}
+
+
+def _operator(ndim: int) -> Operator:
+    def bind(function: Any) -> Any:
+        return functools.partial(function, ndim)
+
+    return Operator(
+        name=f"conv{ndim}d",
+        group="dense",
+        op="conv",
+        defaults=DEFAULTS,
+        draw=bind(_draw),
+        shapes=bind(_shapes),
+        function=bind(_function),
+        truth=bind(_truth),
+        problem=bind(_problem),
+        work=_work,
+        make=bind(_make),
+        weights=("weight", "bias"),
+        bad=_BAD,
+    )
+
+
+OPERATORS = tuple(map(_operator, (1, 2, 3)))

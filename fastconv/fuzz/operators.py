@@ -1,0 +1,84 @@
+"""The table of what is drawn: a new operator is one entry.
+
+Everything that is the same for every operator (memory orders, histories, threads, comparing) is
+done elsewhere, in terms of what an `Operator` tells.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .case import Case
+
+__all__ = ["Operator", "Params", "Shapes", "operators"]
+
+Params = dict[str, Any]
+Shapes = dict[str, tuple[int, ...]]
+
+#: Modules with a tuple OPERATORS.
+_TABLES = ("fastconv.fuzz.dense",)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One public operator.
+
+    Parameters
+    ----------
+    name : str
+        As ``--ops`` and a case say it.
+    group : str
+        Another word that ``--ops`` takes for all operators of its kind.
+    op : str
+        What the registry calls it: kernels are forced by their names under it.
+    defaults : dict
+        Every parameter, and what it is where a case does not say.
+    draw : callable
+        ``draw(draw, name, options)`` returns a case, from Hypothesis' ``draw``.
+    shapes : callable
+        Shapes of the arrays by argument, from parameters; "out" is the output's, and is missing
+        where a call with these parameters must be refused.
+    function : callable
+        ``function(arrays, params)`` makes the functional call: arrays are by argument and hold
+        the optional ones that are given, and "out".
+    truth : callable
+        ``truth(arrays, params)`` returns float64 sums before the activation, from float64 arrays.
+    problem : callable
+        ``problem(arrays, params)`` returns what is dispatched.
+    work : callable
+        Floating point operations of a call, from its shapes and parameters.
+    make : callable, optional
+        ``make(arrays, params)`` returns an object that is called with (input, residual, out).
+    weights : tuple of str
+        Arguments that belong to an object.
+    bad : mapping
+        Arguments of which `bad` knows values that must be refused, and the kind of each.
+    setup : callable, optional
+        Called before the first case of a worker: hooks of tests.
+    """
+
+    name: str
+    group: str
+    op: str
+    defaults: Mapping[str, Any]
+    draw: Callable[..., Case]
+    shapes: Callable[[Params], Shapes]
+    function: Callable[[dict[str, Any], Params], Any]
+    truth: Callable[[dict[str, Any], Params], Any]
+    problem: Callable[[dict[str, Any], Params], Any]
+    work: Callable[[Shapes, Params], float]
+    make: Callable[[dict[str, Any], Params], Any] | None = None
+    weights: tuple[str, ...] = ()
+    bad: Mapping[str, str] = field(default_factory=dict)
+    setup: Callable[[], None] | None = None
+
+
+@functools.cache
+def operators() -> dict[str, Operator]:
+    """Return every operator by name."""
+    found = [op for table in _TABLES for op in importlib.import_module(table).OPERATORS]
+    return {op.name: op for op in found}
