@@ -1,34 +1,84 @@
-"""Arguments that must be refused, and whether they are."""
+"""Arguments that must be refused: which there are, and whether they are.
+
+A step's `bad` says for each argument what stands in its place: for an array one of `ARRAYS` or
+`OUTPUTS`, for another argument its value.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastconv.errors import FastconvError
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["check_refused"]
+__all__ = ["ARRAYS", "NAMES", "OUTPUTS", "VALUES", "replacement"]
 
+#: What is given in place of an array.
+ARRAYS = {
+    "none": "None",
+    "list": "a list of lists",
+    "text": "a string",
+    "int32": "an array of int32",
+    "complex64": "an array of complex64",
+    "object": "an array of objects",
+    "swapped": "an array of the other byte order",
+    "other": "an array of another float type",
+    "more": "an array with two more axes",
+    "fewer": "an array with one axis",
+    "longer": "an array one longer along each axis but the first",
+}
+#: What is given in place of an output, beside `ARRAYS`.
+OUTPUTS = {
+    "readonly": "an array that may not be written",
+    "broadcast": "an array whose elements share memory",
+}
+_NUMBERS: tuple[Any, ...] = (0, -1, 1.5, "2", [], [1, 1, 1, 1, 1], True, {"a": 1}, -(2**70))
+#: Values that each kind of argument may not have.
+VALUES: dict[str, tuple[Any, ...]] = {
+    "positive": (*_NUMBERS, None, [0, 0], [1, 1.0], [[1, 1], [1, 1]]),
+    "pads": (-1, 1.5, "full", "", None, [], [1, 1, 1, 1, 1], True, [[1]], [[[1, 1]]], [-1, -1]),
+    "sizes": (-1, 1.5, "2", [], [1, 1, 1, 1, 1], True, 2**45, None),
+    "count": (*_NUMBERS, None, [1], 997, 2**64),
+    "activation": ("nope", "", 5, ["relu", "x"], ["nope", 1.0], ["leaky_relu", "a"], [], True),
+}
 #: What a message may call an argument by.
-_NAMES = (
-    "input", "weight", "bias", "residual", "out", "stride", "padding", "dilation", "groups",
-    "kernel", "activation", "x",
+NAMES = frozenset(
+    (
+        "input", "weight", "bias", "residual", "out", "stride", "padding", "dilation", "groups",
+        "kernel", "kernel_size", "activation", "x", "features", "indices", "spatial_shape", "grad",
+        "grad_output", "output", "output_padding", "rulebook", "indice_key", "weight_layout",
+        "in_channels", "out_channels", "mode",
+    )
 )  # fmt: skip
 
 
-def check_refused(program: Any, call: Any) -> None:
-    """Make a call that must raise one of fastconv's errors before anything is written."""
-    from .execution import Failed
+def replacement(kind: str, array: NDArray[Any]) -> Any:
+    """Return what stands in the place of an array.
 
-    program.report.calls["refused"] += 1
-    try:
-        with program.limited("refusing", call):
-            program.invoke(call)
-    except FastconvError as error:
-        words = str(error).replace(":", " ").split()
-        if not any(name in words for name in _NAMES):
-            raise Failed("names no argument", f"{type(error).__name__}: {error}") from None
-    else:
-        raise Failed("accepted", f"a call with {call.params} was not refused")
-    program.check_memory(call)
-    if call.out is not None and not call.out.is_unchanged():
-        raise Failed("wrote before refusing", "out was written before the error")
+    Examples
+    --------
+    >>> replacement("more", np.ones((2, 3))).shape
+    (1, 1, 2, 3)
+    """
+    if kind in ("none", "list", "text"):
+        return {"none": None, "list": np.asarray(array, np.float64).tolist(), "text": "array"}[kind]
+    if kind in ("int32", "complex64", "object"):
+        with np.errstate(all="ignore"):
+            return np.zeros(array.shape, kind)
+    if kind == "swapped":
+        return np.zeros(array.shape, array.dtype.newbyteorder())
+    if kind == "other":
+        return np.zeros(array.shape, np.float32 if array.dtype != np.float32 else np.float64)
+    if kind in ("more", "fewer"):
+        return array[None, None] if kind == "more" else np.zeros(3, array.dtype)
+    if kind == "longer":
+        grown = [
+            size + (1 if axis or array.ndim == 1 else 0) for axis, size in enumerate(array.shape)
+        ]
+        return np.zeros(grown, array.dtype)
+    if kind == "readonly":
+        closed = array.view()
+        closed.flags.writeable = False
+        return closed
+    assert kind == "broadcast"
+    return np.lib.stride_tricks.as_strided(array, array.shape, (0,) * array.ndim)

@@ -30,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=5.0, help="how long to search (5)")
     parser.add_argument("--seed", type=int, help="of what is drawn (default: a new one, printed)")
     parser.add_argument(
-        "--ops", nargs="+", metavar="OP", help="operators, or groups of them: dense, sparse (all)"
+        "--ops",
+        nargs="+",
+        metavar="OP",
+        help="operators, groups of them (dense, sparse), or MODULE:NAME of a table of one's own "
+        "(all)",
     )
     parser.add_argument(
         "--kernels",
@@ -68,9 +72,12 @@ def _named(words: list[str] | None) -> list[str]:
     """Return the operators that the words name."""
     known = operators()
     if not words:
-        return [name for name, operator in known.items() if operator.group != "test"]
+        return list(known)
     found = []
     for word in words:
+        if ":" in word:
+            found.append(word)
+            continue
         named = [n for n, operator in known.items() if word in (n, operator.group)]
         if not named:
             groups = sorted({operator.group for operator in known.values()})
@@ -97,9 +104,7 @@ def _repeat(text: str) -> int:
     return 1
 
 
-def _search(
-    seed: int, jobs: int, names: list[str], kernels: str, minutes: float
-) -> dict[str, Any]:
+def _search(seed: int, jobs: int, names: list[str], kernels: str, minutes: float) -> dict[str, Any]:
     """Run the jobs and put together what they tell."""
     context = multiprocessing.get_context("spawn")
     told: Any = context.Queue()

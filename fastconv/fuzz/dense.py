@@ -14,7 +14,7 @@ from . import truth
 from .case import Case
 from .operators import Operator, Params, Shapes
 
-__all__ = ["OPERATORS"]
+__all__ = ["OPERATORS", "axes_of", "fixed", "pads_of"]
 
 DEFAULTS = {
     "batch": 1,
@@ -33,35 +33,37 @@ DEFAULTS = {
 _MOST_PADDED = 1 << 22
 
 
-def _axes(value: Any, ndim: int) -> tuple[int, ...]:
+def axes_of(value: Any, ndim: int) -> tuple[int, ...]:
+    """Return one number an axis."""
     return tuple(value) if isinstance(value, (list, tuple)) else (value,) * ndim
 
 
-def _pads(params: Params, ndim: int) -> tuple[tuple[int, int], ...]:
+def pads_of(params: Params, ndim: int) -> tuple[tuple[int, int], ...]:
+    """Return the zeros before and after each axis, in whichever way a case says them."""
     padding = params["padding"]
     if padding == "same":
-        axes = zip(_axes(params["dilation"], ndim), _axes(params["kernel"], ndim), strict=True)
+        axes = zip(axes_of(params["dilation"], ndim), axes_of(params["kernel"], ndim), strict=True)
         totals = [hole * (taps - 1) for hole, taps in axes]
         return tuple((total // 2, total - total // 2) for total in totals)
     if padding == "valid":
         return ((0, 0),) * ndim
-    axes = _axes(padding, ndim)
+    axes = axes_of(padding, ndim)
     return tuple((each, each) if isinstance(each, int) else tuple(each) for each in axes)
 
 
 def geometry(params: Params, ndim: int) -> dict[str, Any]:
     """Return stride, padding and dilation with one entry an axis, and the groups."""
     return {
-        "stride": _axes(params["stride"], ndim),
-        "padding": _pads(params, ndim),
-        "dilation": _axes(params["dilation"], ndim),
+        "stride": axes_of(params["stride"], ndim),
+        "padding": pads_of(params, ndim),
+        "dilation": axes_of(params["dilation"], ndim),
         "groups": params["groups"],
     }
 
 
 def _out_size(params: Params, ndim: int) -> tuple[int, ...]:
     told = geometry(params, ndim)
-    sizes, kernel = _axes(params["size"], ndim), _axes(params["kernel"], ndim)
+    sizes, kernel = axes_of(params["size"], ndim), axes_of(params["kernel"], ndim)
     return tuple(
         (n + low + high - d * (k - 1) - 1) // s + 1
         for n, (low, high), d, k, s in zip(
@@ -84,8 +86,8 @@ def _shapes(ndim: int, params: Params) -> Shapes:
     batch = () if params["batch"] is None else (params["batch"],)
     filters = params["filters"] * params["groups"]
     shapes = {
-        "input": (*batch, params["channels"] * params["groups"], *_axes(params["size"], ndim)),
-        "weight": (filters, params["channels"], *_axes(params["kernel"], ndim)),
+        "input": (*batch, params["channels"] * params["groups"], *axes_of(params["size"], ndim)),
+        "weight": (filters, params["channels"], *axes_of(params["kernel"], ndim)),
         "bias": (filters,),
     }
     if _is_valid(ndim, params):
@@ -99,12 +101,13 @@ def _draw(ndim: int, draw: Any, name: str, options: Any) -> Case:
     return dense_draw.draw_case(ndim, draw, name, options)
 
 
+def fixed(value: Any) -> Any:
+    """Return the lists of JSON as tuples."""
+    return tuple(map(fixed, value)) if isinstance(value, list) else value
+
+
 def _keywords(params: Params) -> dict[str, Any]:
     """Return the arguments beside the arrays, as a caller gives them."""
-
-    def fixed(value: Any) -> Any:
-        return tuple(map(fixed, value)) if isinstance(value, list) else value
-
     names = ("stride", "padding", "dilation", "groups", "activation")
     return {name: fixed(params[name]) for name in names}
 

@@ -1,4 +1,4 @@
-"""How problems of dense convolutions are drawn: mostly small, sometimes at the ends of the range."""
+"""How dense convolutions are drawn: mostly small, sometimes at the ends of the range."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 from hypothesis import strategies as st
 
 from .case import Case
-from .drawing import Draw, Options, draw_calls, draw_dtype, plain
+from .drawing import Draw, Options, draw_activation, draw_calls, draw_dtype, plain
 
 __all__ = ["draw_case"]
 
 _FEW = st.sampled_from((1, 2, 3, 4, 5, 6, 8, 9))
 _CHANNELS = st.one_of(st.just(1), _FEW, st.sampled_from((12, 16, 17, 24, 32, 33, 48, 64, 70)))
-_TAPS = st.one_of(st.sampled_from((1, 3, 2, 5, 4, 7)), st.integers(1, 11))
-_SIZES = st.one_of(st.integers(1, 12), st.integers(1, 12), st.integers(1, 40), st.sampled_from((56, 65, 97)))
+_TAPS = st.one_of(
+    st.sampled_from((1, 3, 3, 2, 5)), st.sampled_from((1, 3, 7, 4, 5)), st.integers(1, 11)
+)
+_SIZES = st.one_of(
+    st.integers(1, 12), st.integers(1, 12), st.integers(1, 40), st.sampled_from((56, 65, 97))
+)
 _LONG = st.one_of(st.integers(10**5, 10**6), st.integers(10**6, 10**7))
 _FAR = st.one_of(
     st.sampled_from((2**31 - 1, 2**31, 2**32, 2**32 + 1, 2**40)),
     st.integers(4, 40).map(lambda power: 2**power),
 )
-_ACTIVATIONS = (
-    "relu", ("leaky_relu", 0.25), "relu6", "leaky_relu", "elu", ("elu", 2.0), "silu", "sigmoid",
-    "tanh", "hardswish", "gelu",
-)  # fmt: skip
 #: Multiply-adds of a case that is not a long one.
 _MOST_WORK = 1 << 20
 
@@ -78,7 +78,9 @@ def draw_case(ndim: int, draw: Draw, name: str, options: Options) -> Case:
     """Draw a case of a dense convolution."""
     flavour = draw(st.sampled_from(("near", "near", "near", "near", "far", "long")))
     params = _channels(draw)
-    kernel = [draw(_TAPS) for _ in range(ndim)]
+    kernel = [draw(_TAPS)] * ndim
+    if draw(st.integers(0, 2)) == 2:
+        kernel = [draw(_TAPS) for _ in range(ndim)]
     long_axis = draw(st.integers(0, ndim - 1)) if flavour == "long" else -1
     if flavour == "long":
         params = {"groups": draw(st.sampled_from((1, 2))), "filters": draw(st.sampled_from((1, 2)))}
@@ -99,16 +101,16 @@ def draw_case(ndim: int, draw: Draw, name: str, options: Options) -> Case:
         "dilation": plain([dilation for _, _, dilation in axes]),
     }
     if flavour != "long":
-        activation = draw(st.one_of(st.none(), st.sampled_from(_ACTIVATIONS)))
-        params["activation"] = list(activation) if isinstance(activation, tuple) else activation
+        params["activation"] = draw_activation(draw)
         params["batch"] = draw(st.sampled_from((1, 2, 3, None, 0)))
     dtype = draw_dtype(draw)
-    steps = draw_calls(
-        draw, options, params, dtype,
+    calls = draw_calls(
+        draw, options, name,
         sizes=None if flavour == "long" else lambda: _other_size(draw, params, ndim),
-        optional=("residual",), weight=("bias",), ndim=ndim + 2,
+        optional=("residual", "out"), optional_weights=("bias",), ndim=ndim + 2,
+        weight_ndim=ndim + 2,
     )  # fmt: skip
-    return steps.case(name, params, dtype)
+    return calls.case(name, params, dtype)
 
 
 def _keep_small(

@@ -8,10 +8,22 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from .bad import ARRAYS, OUTPUTS
+from .bad import VALUES as BAD_VALUES
 from .case import Case, Step
+from .operators import Operator, find_operator
 from .values import VALUES
 
-__all__ = ["Calls", "Draw", "Options", "draw_calls", "draw_dtype", "draw_layout", "plain"]
+__all__ = [
+    "Calls",
+    "Draw",
+    "Options",
+    "draw_activation",
+    "draw_calls",
+    "draw_dtype",
+    "draw_layout",
+    "plain",
+]
 
 Draw = Callable[[Any], Any]
 
@@ -20,6 +32,11 @@ _STEPS = ("", "", "", "sliced", "wide", "pitch")
 _ONES = ("", "", "one0", "onehuge", "oneless", "oneitem")
 _WAYS = ("", "", "", "negative", "flip")
 _THREADS = ([1, 2, 3], [1], [3, 1], [2, 3, 1])
+_FORMS = ("function", "object", "object", "copy")
+_ACTIVATIONS = (
+    "relu", ("leaky_relu", 0.25), "relu6", "leaky_relu", "elu", ("elu", 2.0), "silu", "sigmoid",
+    "tanh", "hardswish", "gelu",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +62,10 @@ class Calls:
     seed: int
 
     def case(self, op: str, params: dict[str, Any], dtype: str) -> Case:
-        """Return the whole case; parameters of None are an operator's own default."""
-        return Case(op, params, dtype, self.values, self.seed, self.layouts, self.steps)
+        """Return the whole case; parameters that are the operator's own defaults are left out."""
+        defaults = find_operator(op).defaults
+        told = {name: value for name, value in params.items() if value != defaults[name]}
+        return Case(op, told, dtype, self.values, self.seed, self.layouts, self.steps)
 
 
 def plain(values: Sequence[int]) -> int | list[int]:
@@ -57,6 +76,12 @@ def plain(values: Sequence[int]) -> int | list[int]:
 def draw_dtype(draw: Draw) -> str:
     """Draw an element type; the wide ones come more often."""
     return str(draw(st.sampled_from(("float32", "float32", "float64", "float16", "bfloat16"))))
+
+
+def draw_activation(draw: Draw) -> Any:
+    """Draw an activation, or none."""
+    found = draw(st.one_of(st.none(), st.sampled_from(_ACTIVATIONS)))
+    return list(found) if isinstance(found, tuple) else found
 
 
 def draw_layout(draw: Draw, ndim: int, output: bool = False) -> str:
@@ -73,66 +98,88 @@ def draw_layout(draw: Draw, ndim: int, output: bool = False) -> str:
     return "+".join(word for word in words if word)
 
 
+def _draw_bad(draw: Draw, operator: Operator, given: Sequence[str]) -> dict[str, Any]:
+    """Draw one argument that must be refused, among those that the call has."""
+    arrays = {*given, *operator.weights[:1]}
+    kinds = {
+        name: kind
+        for name, kind in operator.bad.items()
+        if kind not in ("array", "output") or name in arrays
+    }
+    name = draw(st.sampled_from(sorted(kinds)))
+    values: Sequence[Any] = tuple(ARRAYS)
+    if kinds[name] == "output":
+        values = (*ARRAYS, *OUTPUTS)
+    elif kinds[name] != "array":
+        values = BAD_VALUES[kinds[name]]
+    if name in ("out", "residual"):
+        values = [value for value in values if value != "none"]
+    return {name: draw(st.sampled_from(values))}
+
+
 def _draw_step(
-    draw: Draw, options: Options, optional: Sequence[str], weight: Sequence[str], ndim: int,
-    objects: bool, out: bool,
-) -> Step:  # fmt: skip
-    layouts = {"input": draw_layout(draw, ndim)}
+    draw: Draw, options: Options, operator: Operator, optional: Sequence[str], ndim: int
+) -> Step:
+    layouts = {name: draw_layout(draw, ndim) for name in operator.required}
     for name in optional:
         if draw(st.booleans()):
-            layouts[name] = draw_layout(draw, ndim)
-    if out and draw(st.booleans()):
-        layouts["out"] = draw_layout(draw, ndim, output=True)
-    form = draw(st.sampled_from(("function", "object", "object", "copy"))) if objects else "function"
-    kernel = "all" if options.kernels == "all" and draw(st.booleans()) else ""
+            layouts[name] = draw_layout(draw, ndim, output=name == "out")
+    form = "function" if operator.make is None else draw(st.sampled_from(_FORMS))
+    bad = {}
+    if operator.bad and draw(st.integers(0, 11)) == 11:
+        form, bad = "function", _draw_bad(draw, operator, tuple(layouts))
     return Step(
-        layouts={name: words for name, words in layouts.items() if words or name != "input"},
+        layouts={
+            name: words for name, words in layouts.items() if words or name not in operator.required
+        },
         form=form,
-        kernel=kernel,
+        kernel="all" if options.kernels == "all" and not bad and draw(st.booleans()) else "",
         precision=draw(st.sampled_from(("fast", "fast", "fast", "exact"))),
         threads=draw(st.sampled_from(_THREADS)),
         spoil=form != "function" and draw(st.integers(0, 3)) == 3,
+        bad=bad,
     )
 
 
 def draw_calls(
     draw: Draw,
     options: Options,
-    params: dict[str, Any],
-    dtype: str,
+    name: str,
     *,
     sizes: Callable[[], dict[str, Any]] | None = None,
     optional: Sequence[str] = (),
-    weight: Sequence[str] = (),
+    optional_weights: Sequence[str] = (),
     ndim: int = 4,
-    objects: bool = True,
-    out: bool = True,
+    weight_ndim: int = 4,
 ) -> Calls:
     """Draw what the arrays hold, how they lie, and the calls.
 
     Parameters
     ----------
+    options : Options
+        What the run draws.
+    name : str
+        The operator.
     sizes : callable, optional
         Draws the parameters in which a later call may differ; without it there is one call.
-    optional, weight : sequence of str
-        Arguments that may be left out, of a call and of an object.
-    ndim : int
-        Axes of the input.
-    objects, out : bool
-        Whether the operator has an object, and an output argument.
+    optional, optional_weights : sequence of str
+        Array arguments that may be left out, of a call and of an object.
+    ndim, weight_ndim : int
+        Axes of the input and of the weight.
     """
+    operator = find_operator(name)
     values = draw(st.one_of(st.just("integers"), st.sampled_from(tuple(VALUES))))
     layouts = {}
-    words = draw_layout(draw, ndim)
+    words = draw_layout(draw, weight_ndim) if operator.weights else ""
     if words:
         layouts["weight"] = words
-    for name in weight:
+    for each in optional_weights:
         if draw(st.booleans()):
-            layouts[name] = draw(st.sampled_from(("", "", "sliced", "negative", "unaligned")))
+            layouts[each] = draw(st.sampled_from(("", "", "sliced", "negative", "unaligned")))
     count = 1 if sizes is None else draw(st.sampled_from((1, 1, 2, 2, 3, 5)))
     steps = []
     for number in range(count):
-        step = _draw_step(draw, options, optional, weight, ndim, objects, out)
+        step = _draw_step(draw, options, operator, optional, ndim)
         if number and sizes is not None and draw(st.booleans()):
             step.params.update(sizes())
         steps.append(step)

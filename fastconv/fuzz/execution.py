@@ -26,21 +26,13 @@ from .case import Case, Failure, Report, Step
 from .compiling import compiler
 from .judge import differs, is_exact_activation
 from .memory import Placed, numpy_dtype, place
-from .operators import Operator, Params, Shapes, operators
+from .operators import Failed, Operator, Params, Shapes, find_operator
 from .values import EXACT, draw_values
 
-__all__ = ["Failed", "run_case"]
+__all__ = ["run_case"]
 
 #: Seconds of a call's own thread beyond those of its arithmetic at a pessimistic rate.
 _SLOW, _RATE = 2.0, 5e7
-
-
-class Failed(Exception):
-    """Carries a failure out of the steps of a case."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind, self.message = kind, message
 
 
 @dataclass(slots=True)
@@ -66,7 +58,7 @@ class _Program:
 
     def __init__(self, case: Case, progress: Callable[[int, str], None]) -> None:
         self.case, self.progress = case, progress
-        self.operator: Operator = operators()[case.op]
+        self.operator: Operator = find_operator(case.op)
         self.report = Report()
         self.params: Params = {**self.operator.defaults, **case.params}
         self.weights = self._weights(self.operator.shapes(self.params))
@@ -85,7 +77,7 @@ class _Program:
         return {
             name: self._place(name, shapes[name], layouts.get(name, ""))
             for name in self.operator.weights
-            if name == "weight" or name in layouts
+            if name in shapes and (name == "weight" or name in layouts)
         }
 
     def call(self, step: Step) -> _Call:
@@ -93,7 +85,7 @@ class _Program:
         params = {**self.params, **step.params}
         shapes = self.operator.shapes(params)
         placed = {}
-        for name, layout in {"input": "", **step.layouts}.items():
+        for name, layout in {**dict.fromkeys(self.operator.required, ""), **step.layouts}.items():
             if name not in ("out", *self.operator.weights) and name in shapes:
                 placed[name] = self._place(name, shapes[name], layout)
         out = None
@@ -107,15 +99,16 @@ class _Program:
         """Run one step with every kernel that it names."""
         self.kernel = step.kernel if step.kernel != "all" else ""
         self.progress(number, self.kernel)
-        if step.spoil:
+        if step.spoil and step.form != "function":
+            self._made()
             for placed in self.weights.values():
                 placed.element_bytes()[...] = 0xFF
         call = self.call(step)
         if step.form == "function":
-            self._fresh_weights(call)
+            call.placed.update(self._weights(self.operator.shapes(call.params)))
         self.report.problems += 1
         if step.bad or "out" not in call.shapes:
-            bad.check_refused(self, call)
+            self._refuse(call)
             return
         with dispatch.precision(self._precision(step)):
             for name in self._kernels(call):
@@ -126,16 +119,16 @@ class _Program:
     def _precision(self, step: Step) -> str:
         return "exact" if self.case.values == "nonfinite" else step.precision
 
-    def _fresh_weights(self, call: _Call) -> None:
-        call.placed.update(self._weights(self.operator.shapes(call.params)))
-
     def _kernels(self, call: _Call) -> list[str]:
         """Return the kernels to force, "" for the dispatched one."""
         step = call.step
         if step.kernel != "all" or 0 in call.shapes["out"]:
-            return [step.kernel]
+            return ["" if step.kernel == "all" else step.kernel]
         with self.limited("choosing a kernel", call):
-            candidates = dispatch.list_candidates(self._problem(call), step.form != "function")
+            problem = self._problem(call)
+            if problem is None:
+                return [""]
+            candidates = dispatch.list_candidates(problem, step.form != "function")
         return [each.spec.name for each in candidates if not each.reasons]
 
     def _problem(self, call: _Call) -> Any:
@@ -146,11 +139,37 @@ class _Program:
         """Return the kernel that a call runs; None where there is nothing to compute."""
         if 0 in call.shapes["out"]:
             return None
-        named = {spec.name: spec for spec in dispatch.kernels()}
+        if name:
+            return next(spec for spec in dispatch.kernels() if spec.name == name)
         with self.limited("choosing a kernel", call):
-            return named[name] if name else dispatch.choose(
-                self._problem(call), call.step.form != "function"
-            )
+            problem = self._problem(call)
+            if problem is not None:
+                return dispatch.choose(problem, call.step.form != "function")
+        found = dispatch.kernels(self.operator.op, "cpu")
+        return found[0] if found else None
+
+    def _refuse(self, call: _Call) -> None:
+        """Make a call that must raise one of fastconv's errors before anything is written."""
+        self.report.calls["refused"] += 1
+        arrays = call.arrays
+        params = {**call.params, **{k: v for k, v in call.step.bad.items() if k not in arrays}}
+        given = {
+            name: bad.replacement(call.step.bad[name], array) if name in call.step.bad else array
+            for name, array in arrays.items()
+        }
+        try:
+            with self.limited("refusing", call):
+                self.operator.function(given, params)
+        except FastconvError as error:
+            words = str(error).replace(":", " ").replace("'", " ").split()
+            if not bad.NAMES.intersection(words):
+                message = f"{type(error).__name__}: {error}"
+                raise Failed("names no argument", message) from None
+        else:
+            raise Failed("accepted", "the call was not refused")
+        self.check_memory(call)
+        if call.out is not None and not call.out.is_unchanged():
+            raise Failed("wrote before refusing", "out was written before the error")
 
     @contextlib.contextmanager
     def limited(self, what: str, call: _Call) -> Iterator[None]:
@@ -181,14 +200,18 @@ class _Program:
         step, arrays = call.step, call.arrays
         if step.form == "function":
             return self.operator.function(arrays, call.params)
-        if self.object is None:
-            made = {name: placed.array for name, placed in self.weights.items()}
-            assert self.operator.make is not None
-            self.object = self.operator.make(made, self.params)
-        called = self.object
+        called = self._made()
         if step.form == "copy":
             called = pickle.loads(pickle.dumps(called))
-        return called(**arrays)
+        return self.operator.apply(called, arrays, call.params)
+
+    def _made(self) -> Any:
+        """Return the case's object, made when it is first asked for."""
+        if self.object is None:
+            given = {name: placed.array for name, placed in self.weights.items()}
+            assert self.operator.make is not None
+            self.object = self.operator.make(given, self.params)
+        return self.object
 
     def _invoke(self, call: _Call, name: str) -> Any:
         for placed in call.placed.values():
@@ -246,10 +269,11 @@ class _Program:
     def _judge(self, call: _Call, spec: KernelSpec | None, result: Any) -> None:
         sums, truth = self._truth(call)
         exact = self.case.values in EXACT and is_exact_activation(call.params.get("activation"))
+        exact = exact and not self.operator.rounds
         tolerance = None
         if spec is not None and not (exact and spec.exact):
             tolerance = spec.tolerance[self.case.dtype]
-        name, alpha = _activation(call.params)
+        _, alpha = _activation(call.params)
         gain = max(1.0, abs(alpha or 0.0))
         told = differs(
             result, sums, truth, self.case.dtype, tolerance, lambda: self._typical(call), gain

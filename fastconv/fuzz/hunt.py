@@ -16,7 +16,7 @@ from typing import Any
 from .case import Case, Failure, Report
 from .client import Worker
 from .drawing import Options
-from .operators import operators
+from .operators import find_operator
 
 __all__ = ["Finding", "Hunt"]
 
@@ -149,7 +149,7 @@ class Hunt:
         from hypothesis import strategies
 
         name = draw(strategies.sampled_from(self.names))
-        return operators()[name].draw(draw, name, self.options)
+        return find_operator(name).draw(draw, name, self.options)
 
     def _try(self, case: Case, seed: str) -> None:
         """Run a case; raise where it is to be shrunk."""

@@ -14,13 +14,25 @@ from typing import Any
 
 from .case import Case
 
-__all__ = ["Operator", "Params", "Shapes", "operators"]
+__all__ = ["Failed", "Operator", "Params", "Shapes", "find_operator", "operators"]
 
 Params = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 
 #: Modules with a tuple OPERATORS.
-_TABLES = ("fastconv.fuzz.dense",)
+_TABLES = ("fastconv.fuzz.dense", "fastconv.fuzz.sparse", "fastconv.fuzz.sparse_grad")
+
+
+class Failed(Exception):
+    """A finding: what kind it is of, and a sentence."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind, self.message = kind, message
+
+
+def _called(made: Any, arrays: dict[str, Any], params: Params) -> Any:
+    return made(**arrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +60,22 @@ class Operator:
     truth : callable
         ``truth(arrays, params)`` returns float64 sums before the activation, from float64 arrays.
     problem : callable
-        ``problem(arrays, params)`` returns what is dispatched.
+        ``problem(arrays, params)`` returns what is dispatched; None where no kernel is chosen, or
+        inside only.
     work : callable
         Floating point operations of a call, from its shapes and parameters.
     make : callable, optional
-        ``make(arrays, params)`` returns an object that is called with (input, residual, out).
+        ``make(arrays, params)`` returns an object.
+    apply : callable
+        ``apply(object, arrays, params)`` calls it.
+    required : tuple of str
+        Arguments that every call has, beside those of an object.
     weights : tuple of str
         Arguments that belong to an object.
     bad : mapping
         Arguments of which `bad` knows values that must be refused, and the kind of each.
-    setup : callable, optional
-        Called before the first case of a worker: hooks of tests.
+    rounds : bool
+        Whether results of whole numbers are no whole numbers: a mean.
     """
 
     name: str
@@ -72,13 +89,23 @@ class Operator:
     problem: Callable[[dict[str, Any], Params], Any]
     work: Callable[[Shapes, Params], float]
     make: Callable[[dict[str, Any], Params], Any] | None = None
+    apply: Callable[[Any, dict[str, Any], Params], Any] = _called
+    required: tuple[str, ...] = ("input",)
     weights: tuple[str, ...] = ()
+    rounds: bool = False
     bad: Mapping[str, str] = field(default_factory=dict)
-    setup: Callable[[], None] | None = None
 
 
 @functools.cache
 def operators() -> dict[str, Operator]:
-    """Return every operator by name."""
+    """Return every operator of the library by name."""
     found = [op for table in _TABLES for op in importlib.import_module(table).OPERATORS]
     return {op.name: op for op in found}
+
+
+def find_operator(name: str) -> Operator:
+    """Return an operator by its name, or by ``MODULE:NAME`` out of another module's table."""
+    module, _, short = name.rpartition(":")
+    if not module:
+        return operators()[name]
+    return {op.name: op for op in importlib.import_module(module).OPERATORS}[short]

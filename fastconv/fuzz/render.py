@@ -6,7 +6,7 @@ from typing import Any
 
 from .case import Case, Step
 from .memory import numpy_dtype, strides_of
-from .operators import Shapes, operators
+from .operators import Shapes, find_operator
 from .values import VALUES
 
 __all__ = ["render"]
@@ -14,12 +14,12 @@ __all__ = ["render"]
 
 def render(case: Case) -> str:
     """Return a case for a reader: arrays with shapes, strides and layouts, then each call."""
-    operator = operators()[case.op]
+    operator = find_operator(case.op)
     params = {**operator.defaults, **case.params}
     lines = [f"  {case.dtype} arrays, {VALUES[case.values]}, seed {case.seed}"]
     shapes = operator.shapes(params)
     for name in operator.weights:
-        if name == "weight" or name in case.layouts:
+        if name in shapes and (name == "weight" or name in case.layouts):
             lines.append("    " + _array(name, shapes, case.layouts.get(name, ""), case.dtype))
     for number, step in enumerate(case.steps):
         lines += _step(number, step, case, params)
@@ -35,12 +35,13 @@ def _array(name: str, shapes: Shapes, layout: str, dtype: str) -> str:
 
 
 def _step(number: int, step: Step, case: Case, params: dict[str, Any]) -> list[str]:
-    operator = operators()[case.op]
+    operator = find_operator(case.op)
     params = {**params, **step.params}
     told = {
         name: value
         for name, value in params.items()
-        if value != operator.defaults[name] and name not in ("size", "kernel", "batch", "channels")
+        if value != operator.defaults[name]
+        and name not in ("size", "kernel", "batch", "channels")
         and name != "filters"
     }
     arguments = ", ".join(f"{name}={value!r}" for name, value in told.items())
@@ -52,6 +53,6 @@ def _step(number: int, step: Step, case: Case, params: dict[str, Any]) -> list[s
     notes += [f"with {step.bad}"] if step.bad else []
     lines = [f"  {number + 1}. {how[step.form]}({arguments}) {'; '.join(notes)}".rstrip()]
     shapes = operator.shapes(params)
-    for name, layout in {"input": "", **step.layouts}.items():
+    for name, layout in {**dict.fromkeys(operator.required, ""), **step.layouts}.items():
         lines.append("    " + _array(name, shapes, layout, case.dtype))
     return lines

@@ -39,11 +39,7 @@ def main(limit: int) -> int:
         resource.setrlimit(resource.RLIMIT_AS, (limit << 20, limit << 20))
     from .compiling import compiler
     from .execution import run_case
-    from .operators import operators
 
-    for operator in operators().values():
-        if operator.setup is not None:
-            operator.setup()
     compiler.listen(lambda begins: say(compiling=begins))
     say(ready=True)
     for line in sys.stdin:
