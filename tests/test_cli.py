@@ -15,7 +15,18 @@ from fastconv import cli, device, dispatch, information
 from fastconv.cli import main
 
 _LINE = 'ic64ih56oc64kh3ph1n"res2"'
-_COMMANDS = ("info", "explain", "bench", "tune", "audit", "forecast", "demo", "warmup", "cache")
+_COMMANDS = (
+    "info",
+    "explain",
+    "bench",
+    "tune",
+    "audit",
+    "forecast",
+    "demo",
+    "fuzz",
+    "warmup",
+    "cache",
+)
 
 
 def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

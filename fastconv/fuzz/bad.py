@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ARRAYS", "NAMES", "OUTPUTS", "VALUES", "replacement"]
+__all__ = ["ARRAYS", "LONE", "NAMES", "OUTPUTS", "VALUES", "replacement"]
 
 #: What is given in place of an array.
 ARRAYS = {
@@ -27,6 +27,8 @@ ARRAYS = {
     "fewer": "an array with one axis",
     "longer": "an array one longer along each axis but the first",
 }
+#: Those of `ARRAYS` that must be refused whatever the other arguments are.
+LONE = ("none", "text", "int32", "complex64", "object", "swapped", "more", "fewer")
 #: What is given in place of an output, beside `ARRAYS`.
 OUTPUTS = {
     "readonly": "an array that may not be written",

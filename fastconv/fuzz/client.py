@@ -105,6 +105,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env={**os.environ, **self.environment},
+                start_new_session=True,  # Ctrl-C is for those that started it
             )
         self._process = process
         for told in self._answers(process):

@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import queue
 import random
-import sys
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -116,7 +115,7 @@ def _search(seed: int, jobs: int, names: list[str], kernels: str, minutes: float
     for process in processes:
         process.start()
     findings: dict[tuple[str, ...], dict[str, Any]] = {}
-    totals = {"cases": 0, "problems": Counter[str](), "calls": Counter[str]()}
+    totals: dict[str, Any] = {"cases": 0, "problems": Counter[str](), "calls": Counter[str]()}
     ended = 0
     while ended < jobs:
         try:
@@ -124,6 +123,8 @@ def _search(seed: int, jobs: int, names: list[str], kernels: str, minutes: float
         except queue.Empty:
             if all(not process.is_alive() for process in processes):
                 break
+            continue
+        except KeyboardInterrupt:  # the jobs had it too and tell their sums
             continue
         if kind == "finding":
             _add(findings, value)
@@ -171,7 +172,11 @@ def _job(seed: str, names: list[str], kernels: str, seconds: float, told: Any) -
     try:
         hunt.run()
     except KeyboardInterrupt:
-        sys.exit(130)
+        pass
     finally:
-        totals = {"cases": hunt.cases, "problems": hunt.problems, "calls": hunt.calls}
+        totals: dict[str, Any] = {
+            "cases": hunt.cases,
+            "problems": hunt.problems,
+            "calls": hunt.calls,
+        }
         told.put(("end", totals))

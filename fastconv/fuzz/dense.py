@@ -42,13 +42,13 @@ def pads_of(params: Params, ndim: int) -> tuple[tuple[int, int], ...]:
     """Return the zeros before and after each axis, in whichever way a case says them."""
     padding = params["padding"]
     if padding == "same":
-        axes = zip(axes_of(params["dilation"], ndim), axes_of(params["kernel"], ndim), strict=True)
-        totals = [hole * (taps - 1) for hole, taps in axes]
+        holes, kernel = axes_of(params["dilation"], ndim), axes_of(params["kernel"], ndim)
+        totals = [hole * (taps - 1) for hole, taps in zip(holes, kernel, strict=True)]
         return tuple((total // 2, total - total // 2) for total in totals)
     if padding == "valid":
         return ((0, 0),) * ndim
-    axes = axes_of(padding, ndim)
-    return tuple((each, each) if isinstance(each, int) else tuple(each) for each in axes)
+    axes: tuple[Any, ...] = axes_of(padding, ndim)
+    return tuple((each, each) if isinstance(each, int) else (each[0], each[1]) for each in axes)
 
 
 def geometry(params: Params, ndim: int) -> dict[str, Any]:

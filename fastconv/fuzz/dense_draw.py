@@ -106,7 +106,7 @@ def draw_case(ndim: int, draw: Draw, name: str, options: Options) -> Case:
     dtype = draw_dtype(draw)
     calls = draw_calls(
         draw, options, name,
-        sizes=None if flavour == "long" else lambda: _other_size(draw, params, ndim),
+        sizes=None if flavour == "long" else lambda draw: _other_size(draw, params, ndim),
         optional=("residual", "out"), optional_weights=("bias",), ndim=ndim + 2,
         weight_ndim=ndim + 2,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from .bad import ARRAYS, OUTPUTS
+from .bad import ARRAYS, LONE, OUTPUTS
 from .bad import VALUES as BAD_VALUES
 from .case import Case, Step
 from .operators import Operator, find_operator
@@ -32,6 +32,7 @@ _STEPS = ("", "", "", "sliced", "wide", "pitch")
 _ONES = ("", "", "one0", "onehuge", "oneless", "oneitem")
 _WAYS = ("", "", "", "negative", "flip")
 _THREADS = ([1, 2, 3], [1], [3, 1], [2, 3, 1])
+_MOST_STEPS = 5
 _FORMS = ("function", "object", "object", "copy")
 _ACTIVATIONS = (
     "relu", ("leaky_relu", 0.25), "relu6", "leaky_relu", "elu", ("elu", 2.0), "silu", "sigmoid",
@@ -104,14 +105,16 @@ def _draw_bad(draw: Draw, operator: Operator, given: Sequence[str]) -> dict[str,
     kinds = {
         name: kind
         for name, kind in operator.bad.items()
-        if kind not in ("array", "output") or name in arrays
+        if kind not in ("array", "lone", "output") or name in arrays
     }
     name = draw(st.sampled_from(sorted(kinds)))
-    values: Sequence[Any] = tuple(ARRAYS)
-    if kinds[name] == "output":
-        values = (*ARRAYS, *OUTPUTS)
-    elif kinds[name] != "array":
-        values = BAD_VALUES[kinds[name]]
+    by_kind: dict[str, Sequence[Any]] = {
+        "array": tuple(ARRAYS),
+        "lone": LONE,
+        "output": (*ARRAYS, *OUTPUTS),
+        **BAD_VALUES,
+    }
+    values = by_kind[kinds[name]]
     if name in ("out", "residual"):
         values = [value for value in values if value != "none"]
     return {name: draw(st.sampled_from(values))}
@@ -146,7 +149,7 @@ def draw_calls(
     options: Options,
     name: str,
     *,
-    sizes: Callable[[], dict[str, Any]] | None = None,
+    sizes: Callable[[Draw], dict[str, Any]] | None = None,
     optional: Sequence[str] = (),
     optional_weights: Sequence[str] = (),
     ndim: int = 4,
@@ -161,7 +164,7 @@ def draw_calls(
     name : str
         The operator.
     sizes : callable, optional
-        Draws the parameters in which a later call may differ; without it there is one call.
+        Draws the parameters in which calls may differ; without it there is one call.
     optional, optional_weights : sequence of str
         Array arguments that may be left out, of a call and of an object.
     ndim, weight_ndim : int
@@ -176,11 +179,14 @@ def draw_calls(
     for each in optional_weights:
         if draw(st.booleans()):
             layouts[each] = draw(st.sampled_from(("", "", "sliced", "negative", "unaligned")))
-    count = 1 if sizes is None else draw(st.sampled_from((1, 1, 2, 2, 3, 5)))
-    steps = []
-    for number in range(count):
+
+    @st.composite
+    def steps_of(draw: Draw) -> Step:  # one strategy, so that a step is left out as a whole
         step = _draw_step(draw, options, operator, optional, ndim)
-        if number and sizes is not None and draw(st.booleans()):
-            step.params.update(sizes())
-        steps.append(step)
+        if sizes is not None and draw(st.integers(0, 2)) == 2:
+            step.params.update(sizes(draw))
+        return step
+
+    most = 1 if sizes is None else _MOST_STEPS
+    steps = draw(st.lists(steps_of(), min_size=1, max_size=most))
     return Calls(steps, layouts, values, draw(st.integers(0, 3)))

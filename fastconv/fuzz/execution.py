@@ -151,7 +151,8 @@ class _Program:
     def _refuse(self, call: _Call) -> None:
         """Make a call that must raise one of fastconv's errors before anything is written."""
         self.report.calls["refused"] += 1
-        arrays = call.arrays
+        fresh = self._weights(self.operator.shapes(call.params))
+        arrays = {**{name: placed.array for name, placed in fresh.items()}, **call.arrays}
         params = {**call.params, **{k: v for k, v in call.step.bad.items() if k not in arrays}}
         given = {
             name: bad.replacement(call.step.bad[name], array) if name in call.step.bad else array

@@ -1,11 +1,12 @@
 """One job's search: Hypothesis draws cases, a worker runs them, failures are shrunk and kept.
 
-Hypothesis sees a failing case only where a fresh worker fails in the same way: what depends on the
-calls before it can not be shrunk, and is kept with the cases that led to it.
+What a fresh worker does not repeat depends on the cases before it and can not be shrunk: it is kept
+with those that led to it.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections import Counter, deque
@@ -17,15 +18,22 @@ from .case import Case, Failure, Report
 from .client import Worker
 from .drawing import Options
 from .operators import find_operator
+from .reduce import reduce
 
 __all__ = ["Finding", "Hunt"]
 
 #: Cases of one run of Hypothesis, whose memory of what it tried is then given back.
 _ROUND = 400
-#: Seconds that shrinking one failure may take.
-_SHRINK_SECONDS = 90.0
+#: Seconds that Hypothesis may take to shrink one failure, and `reduce` after it.
+_SHRINK_SECONDS = 45.0
+#: And how long it may go on after the time of the search.
+_SHRINK_AFTER = 20.0
 #: Cases that are kept of what came before a failure that a fresh worker does not repeat.
 _HISTORY = 300
+#: Shrunk cases, smallest first, that are tried in a fresh worker before the one that was drawn.
+_SMALLEST = 8
+
+Key = tuple[str, str, str]
 
 
 @dataclass(slots=True)
@@ -94,33 +102,43 @@ class Hunt:
         self.cases = 0
         self.problems: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
-        self.findings: dict[tuple[str, str, str], Finding] = {}
+        self.findings: dict[Key, Finding] = {}
         self._worker = Worker()
         self._history: deque[str] = deque(maxlen=_HISTORY)
-        self._target: tuple[str, str, str] | None = None
-        self._failing: dict[str, Failure] = {}
-        self._best: Case | None = None
-        self._until = 0.0
+        self._target: Key | None = None
+        self._failing: dict[str, Case] = {}
+        self._parent = os.getppid()
+        self._begun = self._until = 0.0
 
     def run(self) -> None:
         """Search until the time is over."""
         number = 0
         try:
             while time.monotonic() < self.deadline:
-                self._round(f"{self.seed}/{number}")
+                self.search(f"{self.seed}/{number}")
                 number += 1
         except _Over:
             pass
         finally:
-            self._worker.close()
+            self.close()
 
-    def _round(self, seed: str) -> None:
-        """Draw cases from one seed until one fails, and shrink that one."""
+    def close(self) -> None:
+        """End the worker."""
+        self._worker.close()
+
+    def search(self, seed: str) -> None:
+        """Draw some hundred cases from one seed until one fails anew, and shrink that one."""
         from hypothesis import HealthCheck, Phase, given, settings, strategies
         from hypothesis import seed as seeded
+        from hypothesis.errors import Flaky
 
-        self._target, self._best = None, None
+        self._target = None
         self._failing.clear()
+
+        @strategies.composite
+        def cases(draw: Any) -> Case:
+            name = draw(strategies.sampled_from(self.names))
+            return find_operator(name).draw(draw, name, self.options)
 
         @seeded(random.Random(seed).getrandbits(64))
         @settings(
@@ -131,79 +149,79 @@ class Hunt:
             suppress_health_check=list(HealthCheck),
             report_multiple_bugs=False,
         )
-        @given(strategies.composite(self._draw)())
-        def search(case: Case) -> None:
-            self._try(case, seed)
+        @given(cases())
+        def attempt(case: Case) -> None:
+            if self._fails(case, seed):
+                raise _Wrong  # at this one place, or Hypothesis takes it for another failure
 
         try:
-            search()
-        except _Wrong:
+            attempt()
+        except (_Wrong, Flaky):
             pass
-        except Exception as error:
-            if type(error).__name__ not in ("Flaky", "FlakyFailure"):
-                raise
-        if self._best is not None:
-            self._keep(self._best, seed)
+        if self._failing:
+            self._keep(seed)
 
-    def _draw(self, draw: Any) -> Case:
-        from hypothesis import strategies
-
-        name = draw(strategies.sampled_from(self.names))
-        return find_operator(name).draw(draw, name, self.options)
-
-    def _try(self, case: Case, seed: str) -> None:
-        """Run a case; raise where it is to be shrunk."""
+    def _fails(self, case: Case, seed: str) -> bool:
+        """Run a case and tell whether it is one to shrink."""
         if self._target is not None:
-            return self._shrink(case)
-        if time.monotonic() > self.deadline:
+            return self._fails_alike(case)
+        if time.monotonic() > self.deadline or os.getppid() != self._parent:
             raise _Over
         failure = self._run(case).failure
         if failure is None:
             self._history.append(case.dumps())
-            return None
-        if failure.key in self.findings:
+        elif failure.key in self.findings:
             self.findings[failure.key].count += 1
-            return None
-        self._worker.restart()
-        again = self._run(case).failure
-        if again is None or again.key != failure.key:
-            self._unrepeatable(case, failure, seed)
-            return None
-        self._target = failure.key
-        self._until = time.monotonic() + _SHRINK_SECONDS
-        self._best = case
-        narrow = case.with_kernel(failure.kernel) if failure.kernel else case
-        if narrow != case and self._fails(narrow):
-            self._best = narrow
-        self._failing[case.dumps()] = failure
-        raise _Wrong
+        elif self._repeats(case, failure.key) is None:
+            finding = Finding(failure, case, seed, False, [*self._history, case.dumps()])
+            self.findings[failure.key] = finding
+            self.told(finding)
+        else:
+            self._target = failure.key
+            self._begun = now = time.monotonic()
+            self._until = min(now + _SHRINK_SECONDS, max(now, self.deadline) + _SHRINK_AFTER)
+            self._failing[case.dumps()] = case
+            return True
+        return False
 
-    def _shrink(self, case: Case) -> None:
+    def _fails_alike(self, case: Case) -> bool:
+        """Tell whether a case fails in the way that is shrunk."""
         text = case.dumps()
-        if text not in self._failing:
-            if time.monotonic() > self._until:
-                return
-            assert self._target is not None
-            narrow = case.with_kernel(self._target[1]) if self._target[1] else case
-            failing = narrow if self._fails(narrow) else None
-            if failing is None and narrow != case and self._fails(case):
-                failing = case
-            if failing is None:
-                return
-            self._failing[text] = Failure(*self._target)
-            assert self._best is not None
-            if _weight(failing) <= _weight(self._best):
-                self._best = failing
-        raise _Wrong
+        if text in self._failing:
+            return True
+        if time.monotonic() > self._until or not _is_drawable(case):
+            return False
+        assert self._target is not None
+        kernel = self._target[1]
+        tried = [case.with_kernel(kernel), case] if kernel else [case]
+        for each in dict.fromkeys(one.dumps() for one in tried):
+            failure = self._run(Case.loads(each)).failure
+            if failure is not None and failure.key == self._target:
+                self._failing[text] = Case.loads(each)
+                return True
+        return False
 
-    def _fails(self, case: Case) -> bool:
-        """Tell whether a fresh worker fails in the way that is looked for."""
-        for _ in range(2):
-            failure = self._run(case).failure
-            if failure is None or failure.key != self._target:
-                return False
-            self._worker.restart()
-        return True
+    def _repeats(self, case: Case, key: Key) -> Failure | None:
+        """Return the failure of a case in a fresh worker, where it is the one of that key."""
+        self._worker.restart()
+        failure = self._run(case).failure
+        return failure if failure is not None and failure.key == key else None
+
+    def _keep(self, seed: str) -> None:
+        """Keep the smallest case that a fresh worker repeats; the first one was seen to be."""
+        assert self._target is not None
+        first, *others = self._failing.values()
+        self._until = time.monotonic() + (self._until - self._begun)
+        smallest = min((first, *others), key=_weight)
+        reduce(smallest, self._fails_alike)
+        first, *others = self._failing.values()
+        for case in (*sorted(others, key=_weight)[:_SMALLEST], first):
+            failure = self._repeats(case, self._target)
+            if failure is not None:
+                break
+        finding = Finding(failure or Failure(*self._target, message="now and then"), case, seed)
+        self.findings[self._target] = finding
+        self.told(finding)
 
     def _run(self, case: Case) -> Report:
         report = self._worker.run(case)
@@ -212,21 +230,16 @@ class Hunt:
         self.calls.update(report.calls)
         return report
 
-    def _unrepeatable(self, case: Case, failure: Failure, seed: str) -> None:
-        finding = Finding(failure, case, seed, False, [*self._history, case.dumps()])
-        self.findings[failure.key] = finding
-        self.told(finding)
 
-    def _keep(self, case: Case, seed: str) -> None:
-        """Keep the smallest case, with what it says in a fresh worker."""
-        self._worker.restart()
-        failure = self._run(case).failure
-        if failure is None:
-            assert self._target is not None
-            failure = Failure(*self._target, message="fails now and then")
-        finding = Finding(failure, case, seed)
-        self.findings[self._target or failure.key] = finding
-        self.told(finding)
+def _is_drawable(case: Case) -> bool:
+    """Tell whether a case is one of an operator: `reduce` may leave too little of it."""
+    try:
+        params = {**find_operator(case.op).defaults, **case.params}
+        for step in case.steps:
+            find_operator(case.op).shapes({**params, **step.params})
+    except (ValueError, ZeroDivisionError, IndexError, TypeError):
+        return False
+    return True
 
 
 def _weight(case: Case) -> tuple[int, int]:

@@ -73,8 +73,9 @@ def differs(
         errors = np.where(finite, np.abs(values - truth), 0.0)
     errors[np.isnan(errors)] = np.inf
     largest = float(errors.max(initial=0.0))
+    # An activation may make values less and not their error, or, as a sigmoid, more.
     held = sums[np.isfinite(sums)]
-    scale = float(np.abs(held).max(initial=0.0))
+    scale = float(max(np.abs(held).max(initial=0.0), np.abs(truth[finite]).max(initial=0.0)))
     bound = gain * tolerance.relative * scale + _LEAST[dtype]
     if largest <= bound:
         return ""

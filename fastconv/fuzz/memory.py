@@ -5,7 +5,6 @@ A layout is a text of words joined by "+", say "last+negative+unaligned"; "" is 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -182,7 +181,7 @@ def place(
     array: NDArray[Any] = np.ndarray(shape, dtype, memory, start, strides)
     if not output:
         array[...] = values
-    elif "nan" in words and math.prod(shape):
+    elif "nan" in words and array.size:
         array[...] = np.nan
     placed = Placed(array, memory, start)
     if "readonly" in words:

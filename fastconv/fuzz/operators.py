@@ -73,7 +73,8 @@ class Operator:
     weights : tuple of str
         Arguments that belong to an object.
     bad : mapping
-        Arguments of which `bad` knows values that must be refused, and the kind of each.
+        Arguments of which `bad` knows values that must be refused, and the kind of each: a key of
+        `bad.VALUES`, or "array", "lone" (an array whose size and type fit no other) or "output".
     rounds : bool
         Whether results of whole numbers are no whole numbers: a mean.
     """

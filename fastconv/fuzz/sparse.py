@@ -15,7 +15,7 @@ from fastconv.sparse.functional import call_of
 from .case import Case
 from .dense import fixed
 from .operators import Failed, Operator, Params, Shapes
-from .sparse_sites import geometry_of, is_valid, ndim_of, sites_of, table_of
+from .sparse_sites import geometry_of, is_grid, is_valid, ndim_of, sites_of, table_of
 
 __all__ = ["DEFAULTS", "KINDS", "OPERATORS", "draw", "tensor"]
 
@@ -89,9 +89,11 @@ def _shapes(name: str, params: Params) -> Shapes:
     kernel = fixed(params["kernel"])
     kernel = kernel if isinstance(kernel, tuple) else (kernel,) * ndim_of(params)
     rows, kind = len(sites_of(params)), KINDS[name]
-    if not kind:
-        return {"input": (rows, channels), "out": (params["batch"], channels)}
     shapes: Shapes = {"input": (rows, channels)}
+    if not kind:
+        if is_grid(params["size"], params["batch"]):
+            shapes["out"] = (params["batch"], channels)
+        return shapes
     if "pool" not in name:
         shapes |= {"weight": (filters, params["channels"], *kernel), "bias": (filters,)}
         if params["order"] == "KRSC":
@@ -156,7 +158,7 @@ def _features(name: str, y: Any, params: Params) -> Any:
     """Return the features of a result whose sites are right."""
     if not KINDS[name]:
         return y
-    expected = sites_of(params)
+    expected: Any = sites_of(params)
     if name not in ("subm_conv", "sparse_inverse_conv"):
         expected = table_of(params, KINDS[name])[0]
     if y.indices.tolist() != expected.tolist():
@@ -178,7 +180,8 @@ def _make(name: str, arrays: dict[str, Any], params: Params) -> Any:
     told = {"kernel_size": fixed(params["kernel"]), "bias": "bias" in arrays}
     if name == "sparse_inverse_conv" or params["book"]:
         told["indice_key"] = "key"
-    made = layer(channels, filters, **told, **_keywords(name, params))
+    keywords = {key: value for key, value in _keywords(name, params).items() if value}
+    made = layer(channels, filters, **told, **keywords)
     return made.load(arrays["weight"], arrays.get("bias"), weight_layout=params["order"])
 
 
@@ -257,7 +260,7 @@ def _operator(name: str) -> Operator:
         apply=bind(_apply),
         weights=("weight", "bias") if has_weight else (),
         rounds="avg" in name,
-        bad={**bad, "input": "array", **(_WEIGHTS if has_weight else {})},
+        bad={**bad, "input": "lone", **(_WEIGHTS if has_weight else {})},
     )
 
 

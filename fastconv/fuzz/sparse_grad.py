@@ -14,7 +14,7 @@ from fastconv.kernels import reference_sparse as reference
 from .dense import axes_of, fixed
 from .operators import Operator, Params, Shapes
 from .sparse import DEFAULTS, draw, tensor
-from .sparse_sites import is_valid, ndim_of, sites_of, table_of
+from .sparse_sites import is_grid, is_valid, ndim_of, sites_of, table_of
 
 __all__ = ["OPERATORS"]
 
@@ -137,16 +137,16 @@ def _shapes(name: str, params: Params) -> Shapes:
     _, _, _, given, result = _TABLE[name]
     channels, filters = (params[key] * params["groups"] for key in ("channels", "filters"))
     every: Shapes = {"input": (len(sites_of(params)), channels)}
-    if name.startswith("global"):
+    if name.startswith("global") and is_grid(params["size"], params["batch"]):
         every["grad"] = (params["batch"], channels)
-    elif is_valid(params, "regular"):
+    elif not name.startswith("global") and is_valid(params, "regular"):
         after = len(table_of(params, "regular")[0])
         every["grad"] = (after, filters if name.startswith("conv") else channels)
         kernel = axes_of(params["kernel"], ndim_of(params))
         every["weight"] = (filters, params["channels"], *kernel)
         every["bias"] = (filters,)
     else:
-        return {}
+        return dict.fromkeys(given, (1, 1))
     return {**{key: every[key] for key in given}, "out": every[result]}
 
 
@@ -174,7 +174,7 @@ def _operator(name: str) -> Operator:
         required=tuple(each for each in given if each != "weight"),
         weights=("weight",) if "weight" in given else (),
         rounds="avg" in name,
-        bad=dict.fromkeys(given, "array"),
+        bad={"grad": "lone"},
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 
 from fastconv.kernels import reference_sparse
 from fastconv.sparse.rulebook import Geometry
+from fastconv.sparse.sites import LONGEST_AXIS
 
 from .dense import axes_of, pads_of
 from .operators import Params
 
-__all__ = ["geometry_of", "is_valid", "ndim_of", "sites_of", "table_of"]
+__all__ = ["geometry_of", "is_grid", "is_valid", "ndim_of", "sites_of", "table_of"]
 
 #: Sites lie within so many positions of one corner of the grid, so that they meet.
 _EXTENT = 12
@@ -52,8 +54,15 @@ def geometry_of(params: Params, kind: str) -> Geometry:
     return Geometry(kind, shape, params["batch"], kernel, stride, dilation, pads, more)
 
 
+def is_grid(shape: Sequence[int], batch: int) -> bool:
+    """Tell whether a grid's sites can be counted, and their places told."""
+    return min(shape) >= 1 and max(shape) <= LONGEST_AXIS and batch * math.prod(shape) < 2**63
+
+
 def is_valid(params: Params, kind: str) -> bool:
     """Tell whether the arguments describe an operator."""
+    if not is_grid(params["size"], params["batch"]):
+        return False
     geometry = geometry_of(params, kind)
     if min(geometry.stride) < 1 or min(geometry.dilation) < 1:
         return False
@@ -62,8 +71,7 @@ def is_valid(params: Params, kind: str) -> bool:
     limits = map(max, geometry.stride, geometry.dilation)
     if any(not 0 <= m < limit for m, limit in zip(geometry.output_padding, limits, strict=True)):
         return False
-    cells = params["batch"] * math.prod(geometry.out_shape)
-    return min(geometry.out_shape) >= 1 and cells < 2**63
+    return is_grid(geometry.out_shape, params["batch"])
 
 
 def table_of(params: Params, kind: str) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

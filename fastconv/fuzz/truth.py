@@ -47,16 +47,19 @@ def conv(
     filters, _, *kernel = weight.shape
     axes = list(zip(size, kernel, stride, padding, dilation, strict=True))
     out_size = [(n + sum(p) - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes]
-    split = x.astype(np.float64).reshape(batch, groups, channels // groups, *size)
-    taps = weight.astype(np.float64).reshape(groups, filters // groups, channels // groups, *kernel)
+    split: Any = x.astype(np.float64).reshape(batch, groups, channels // groups, *size)
+    taps: Any = weight.astype(np.float64).reshape(
+        groups, filters // groups, channels // groups, *kernel
+    )
     out = np.zeros((batch, groups, filters // groups, *out_size))
     for tap in itertools.product(*map(range, kernel)):
         meets = [
             _reached(o, n, s, t * d - low)
             for o, t, (n, _, s, (low, _), d) in zip(out_size, tap, axes, strict=True)
         ]
-        here, there = (tuple(each[side] for each in meets) for side in (0, 1))
-        part = split[(..., *there)]
+        here: Any = (..., *(outputs for outputs, _ in meets))
+        there: Any = (..., *(inputs for _, inputs in meets))
+        at_tap: Any = (..., *tap)
         with np.errstate(over="ignore", invalid="ignore"):
-            out[(..., *here)] += np.einsum("gkc,ngc...->ngk...", taps[(..., *tap)], part)
+            out[here] += np.einsum("gkc,ngc...->ngk...", taps[at_tap], split[there])
     return out.reshape(batch, filters, *out_size)
