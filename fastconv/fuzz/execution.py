@@ -33,6 +33,8 @@ __all__ = ["run_case"]
 
 #: Seconds of a call's own thread beyond those of its arithmetic at a pessimistic rate.
 _SLOW, _RATE = 2.0, 5e7
+#: Elements of an array above which a case is passed over.
+_MOST_ELEMENTS = 1 << 26
 
 
 @dataclass(slots=True)
@@ -301,6 +303,8 @@ def run_case(case: Case, progress: Callable[[int, str], None] = lambda *_: None)
     """
     before = fastconv.get_num_threads()
     program, number = None, 0
+    if _is_vast(case):
+        return Report()
     try:
         program = _Program(case, progress)
         for number, step in enumerate(case.steps):
@@ -315,6 +319,15 @@ def run_case(case: Case, progress: Callable[[int, str], None] = lambda *_: None)
     finally:
         fastconv.set_num_threads(before)
     return program.report
+
+
+def _is_vast(case: Case) -> bool:
+    """Tell whether a case's arrays are so large that a lack of memory would be no fault."""
+    operator = find_operator(case.op)
+    params = {**operator.defaults, **case.params}
+    every = [operator.shapes({**params, **step.params}) for step in case.steps]
+    sizes = [math.prod(shape) for shapes in every for shape in shapes.values()]
+    return max(sizes, default=0) > _MOST_ELEMENTS
 
 
 def _ended(program: _Program | None, failure: Failure) -> Report:

@@ -6,6 +6,7 @@ with those that led to it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
@@ -154,10 +155,8 @@ class Hunt:
             if self._fails(case, seed):
                 raise _Wrong  # at this one place, or Hypothesis takes it for another failure
 
-        try:
+        with contextlib.suppress(_Wrong, Flaky):
             attempt()
-        except (_Wrong, Flaky):
-            pass
         if self._failing:
             self._keep(seed)
 
