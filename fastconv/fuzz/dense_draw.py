@@ -21,6 +21,7 @@ _TAPS = st.one_of(
 _SIZES = st.one_of(
     st.integers(1, 12), st.integers(1, 12), st.integers(1, 40), st.sampled_from((56, 65, 97))
 )
+_WIDE = st.sampled_from((9, 13, 15, 21, 31))
 _LONG = st.one_of(st.integers(10**5, 10**6), st.integers(10**6, 10**7))
 _FAR = st.one_of(
     st.sampled_from((2**31 - 1, 2**31, 2**32, 2**32 + 1, 2**40)),
@@ -76,16 +77,20 @@ def _outputs(axis: tuple[int, tuple[int, int], int], size: int, taps: int) -> in
 
 def draw_case(ndim: int, draw: Draw, name: str, options: Options) -> Case:
     """Draw a case of a dense convolution."""
-    flavour = draw(st.sampled_from(("near", "near", "near", "near", "far", "long")))
+    flavour = draw(st.sampled_from(("near", "near", "near", "wide", "far", "long")))
     params = _channels(draw)
     kernel = [draw(_TAPS)] * ndim
     if draw(st.integers(0, 2)) == 2:
         kernel = [draw(_TAPS) for _ in range(ndim)]
+    if flavour == "wide":
+        params = {"groups": draw(_FEW), "channels": draw(st.sampled_from((1, 1, 2, 3)))}
+        kernel = [draw(_WIDE)] * min(ndim, 2) + [1] * (ndim - 2)
     long_axis = draw(st.integers(0, ndim - 1)) if flavour == "long" else -1
     if flavour == "long":
         params = {"groups": draw(st.sampled_from((1, 2))), "filters": draw(st.sampled_from((1, 2)))}
         kernel = [draw(st.integers(1, 64)) if n == long_axis else 1 for n in range(ndim)]
-    sizes = [draw(_LONG if n == long_axis else _SIZES) for n in range(ndim)]
+    near = st.integers(20, 70) if flavour == "wide" else _SIZES
+    sizes = [draw(_LONG if n == long_axis else near) for n in range(ndim)]
     if flavour == "long":
         sizes = [size if n == long_axis else 1 for n, size in enumerate(sizes)]
     axes = [
@@ -117,7 +122,7 @@ def _keep_small(
     params: dict[str, Any], sizes: list[int], kernel: list[int], axes: list[Any], flavour: str
 ) -> None:
     """Cut channels and then sizes until a case takes little work; pads follow."""
-    most = _MOST_WORK * (16 if flavour == "long" else 1)
+    most = _MOST_WORK * {"long": 16, "wide": 8}.get(flavour, 1)
     while True:
         outputs = [_outputs(*each) for each in zip(axes, sizes, kernel, strict=True)]
         if _work(params, [max(pair) for pair in zip(outputs, sizes, strict=True)], kernel) <= most:

@@ -66,7 +66,7 @@ class _Program:
         self.weights = self._weights(self.operator.shapes(self.params))
         self.kept = {name: placed.array.copy() for name, placed in self.weights.items()}
         self.object: Any = None
-        self.kernel = ""
+        self.number, self.kernel = 0, ""
 
     def _place(self, name: str, shape: tuple[int, ...], layout: str) -> Placed:
         case = self.case
@@ -99,7 +99,7 @@ class _Program:
 
     def run(self, number: int, step: Step) -> None:
         """Run one step with every kernel that it names."""
-        self.kernel = step.kernel if step.kernel != "all" else ""
+        self.number, self.kernel = number, step.kernel if step.kernel != "all" else ""
         self.progress(number, self.kernel)
         if step.spoil and step.form != "function":
             self._made()
@@ -189,6 +189,9 @@ class _Program:
         bits = None
         with forced:
             spec = self.spec(call, name)
+            if spec is not None and not name:
+                self.kernel = spec.name
+                self.progress(self.number, spec.name)
             for threads in call.step.threads:
                 fastconv.set_num_threads(threads)
                 result = self._invoke(call, name or (spec.name if spec else "none"))
