@@ -195,14 +195,6 @@ def barrier_in_a_branch(out):
     out[t] = 2
 
 
-def barrier_after_return(out):
-    t = cuda.threadIdx.x
-    if t >= 50:
-        return
-    cuda.syncthreads()
-    out[t] = 1
-
-
 def barriers_that_never_meet(out):
     t = cuda.threadIdx.x
     if t == 0:
@@ -222,9 +214,6 @@ def test_divergent_barriers(out):
     report = launch(barrier_in_a_branch, out, grid=1)
     (fault,) = report.divergent_barriers
     assert set(fault.lines) == {line_of(barrier_in_a_branch, f"# {n}") for n in ("first", "second")}
-    (fault,) = launch(barrier_after_return, out, grid=1).divergent_barriers
-    assert "has returned" in fault.message
-    assert "thread (0, 0, 0)" in fault.message
     assert launch(lane_outside_of_its_mask, out, grid=1).divergent_barriers
 
 

@@ -38,7 +38,7 @@ RESULTS = 256
 STRIDE = 320
 
 #: Why a thread is suspended.
-READY, AT_BARRIER, AT_WARP = 0, 1, 2
+READY, AT_BARRIER, AT_WARP, RAISING = 0, 1, 2, 3
 
 #: What it waits for.
 BARRIER, BARRIER_COUNT, BARRIER_AND, BARRIER_OR = 0, 1, 2, 3
@@ -48,3 +48,5 @@ REDUX_ADD, REDUX_MIN, REDUX_MAX, REDUX_UMIN, REDUX_UMAX, REDUX_AND, REDUX_OR, RE
     20, 28
 )
 MMA_TF32, MMA_F16_K8, MMA_F16_K16, MMA_BF16_K16 = 30, 31, 32, 33
+#: It waits for nobody and does not go on: an exception ends it. The operand is its number.
+RAISE = 40

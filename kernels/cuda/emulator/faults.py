@@ -16,8 +16,8 @@ from .memory import peek, poke
 
 __all__ = ["log_at", "new_log"]
 
-RACE_WRITE_WRITE, RACE_READ_WRITE = 1, 2
-DIVERGENT_BARRIER, DIVERGENT_WARP, EXITED_BARRIER, DEADLOCK = 3, 4, 5, 6
+RAISED, RACE_WRITE_WRITE, RACE_READ_WRITE = 0, 1, 2
+DIVERGENT_BARRIER, DIVERGENT_WARP, INCOMPLETE_WARP, DEADLOCK = 3, 4, 5, 6
 OUT_OF_BOUNDS, MISALIGNED, UNINITIALISED, RACE_IN_FLIGHT = 7, 8, 9, 10
 
 CAPACITY = 64
@@ -48,7 +48,8 @@ def log_at(
         at = log + 8 * (1 + row * ROW)
         if peek(at) == kind and peek(at + 8) == site and peek(at + 16) == other:
             return
-    if rows == CAPACITY:
+    # The last row is kept for what ends a launch.
+    if rows >= CAPACITY - (kind != DEADLOCK):
         return
     at = log + 8 * (1 + rows * ROW)
     poke(at, kind)

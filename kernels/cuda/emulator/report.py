@@ -27,7 +27,7 @@ _ERRORS: dict[int, type[EmulationError]] = {
     kinds.RACE_IN_FLIGHT: RaceError,
     kinds.DIVERGENT_BARRIER: DivergentBarrierError,
     kinds.DIVERGENT_WARP: DivergentBarrierError,
-    kinds.EXITED_BARRIER: DivergentBarrierError,
+    kinds.INCOMPLETE_WARP: DivergentBarrierError,
     kinds.DEADLOCK: DivergentBarrierError,
     kinds.OUT_OF_BOUNDS: OutOfBoundsError,
     kinds.MISALIGNED: MisalignedError,
@@ -251,11 +251,16 @@ def fault_of(scene: Scene, row: np.ndarray, shared_base: int, shared_end: int) -
 def _divergence(scene: Scene, kind: int, site: int, other: int, who: str, other_thread: int) -> str:
     here = scene.sites[site]
     stem = "divergent warp operation" if here.kind.startswith("warp") else "divergent barrier"
-    elsewhere = scene.thread(other_thread) if other_thread >= 0 else "another thread"
-    if kind == kinds.DIVERGENT_WARP and site == other:
+    elsewhere = scene.thread(other_thread)
+    if kind == kinds.DIVERGENT_WARP:
         return f"{stem} at {here}: {who} is not in the mask that it gives"
-    if kind == kinds.EXITED_BARRIER or (kind == kinds.DEADLOCK and other < 0):
-        return f"{stem} at {here}: {who} waits, {elsewhere} has returned"
+    if kind == kinds.INCOMPLETE_WARP:
+        return (
+            f"{stem} at {here}: {who} multiplies matrices, which takes all 32 lanes of its warp, "
+            "and some of them have returned or were not launched"
+        )
+    if other < 0:
+        return f"{stem} at {here}: {who} waits for lanes that give another mask than it does"
     where = scene.sites[other]
     stuck = "; none of them can go on" if kind == kinds.DEADLOCK else ""
     return f"{stem}: {who} is at {here}, {elsewhere} at {where}{stuck}"

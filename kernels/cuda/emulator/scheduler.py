@@ -10,7 +10,8 @@
         if no lane became ready: all are at the barrier, and pass it; or nobody can go on
       destroy the threads
 
-Orders are permutations of a block's threads; a step takes the next one of the table.
+Orders are permutations of a block's threads; a step takes the next one of the table. A thread that
+has ended, by a return or an exception, is waited for nowhere, as on every GPU since Volta.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from fastconv.kernels.cpu.jit import compile_function
 
 from . import context as c
 from .context import OFFSETS, OPERANDS, RESULTS
-from .faults import BLOCK, DEADLOCK, DIVERGENT_BARRIER, EXITED_BARRIER, log_at
+from .faults import BLOCK, DEADLOCK, DIVERGENT_BARRIER, RAISED, log_at
 from .memory import call
 from .warp import DONE, resolve_warp
 from .watch import end_of_run, pass_barrier, start_block
@@ -77,7 +78,7 @@ def _make_threads(
 
 
 @njit(nogil=True, error_model="numpy")
-def _step_all(words: Any, states: Any, handles: Any, order: Any, geometry: Any) -> int:
+def _step_all(words: Any, states: Any, handles: Any, order: Any, geometry: Any, log: Any) -> int:
     """Step every thread that is ready and return how many have ended."""
     ended = 0
     monitor = geometry[_MONITOR]
@@ -85,6 +86,11 @@ def _step_all(words: Any, states: Any, handles: Any, order: Any, geometry: Any) 
         thread = order[position]
         if states[thread] == c.READY:
             if call(geometry[_STEP], handles[thread], 0) != 0:
+                states[thread] = DONE
+                ended += 1
+            elif words[thread, _REASON] == c.RAISING:
+                site, number = words[thread, _SITE], words[thread, _WORD]
+                log_at(log.ctypes.data, RAISED, site, number, thread, -1, 0, 0)
                 states[thread] = DONE
                 ended += 1
             else:
@@ -98,12 +104,10 @@ def _step_all(words: Any, states: Any, handles: Any, order: Any, geometry: Any) 
 def _release_barrier(words: Any, longs: Any, states: Any, log: Any, checked: bool) -> None:
     """Let every thread that has not ended pass, with the count or vote asked for."""
     first = -1
-    ended = -1
     count = live = 0
     divergent = -1
     for thread in range(states.size):
         if states[thread] == DONE:
-            ended = thread
             continue
         live += 1
         if first < 0:
@@ -123,8 +127,6 @@ def _release_barrier(words: Any, longs: Any, states: Any, log: Any, checked: boo
             0,
             0,
         )
-    if checked and ended >= 0:
-        log_at(log.ctypes.data, EXITED_BARRIER, words[first, _SITE], -1, first, ended, 0, 0)
     for thread in range(states.size):
         if states[thread] != DONE:
             states[thread] = c.READY
@@ -161,18 +163,16 @@ def _meet(words: Any, longs: Any, reals: Any, states: Any, log: Any, monitor: in
 
 @njit(nogil=True, error_model="numpy")
 def _note_deadlock(words: Any, states: Any, log: Any) -> None:
-    """Name a thread that waits and one that does not come, at another place or ended."""
+    """Name a thread that waits and one that waits elsewhere, if there is one."""
     waiting = other = -1
     for thread in range(states.size):
         if states[thread] != DONE and waiting < 0:
             waiting = thread
     site = words[waiting, _SITE]
     for thread in range(states.size):
-        if states[thread] == DONE or words[thread, _SITE] != site:
+        if states[thread] != DONE and words[thread, _SITE] != site:
             other = thread
-    place = -1
-    if other >= 0 and states[other] != DONE:
-        place = words[other, _SITE]
+    place = words[other, _SITE] if other >= 0 else -1
     log_at(log.ctypes.data, DEADLOCK, site, place, waiting, other, 0, 0)
 
 
@@ -196,7 +196,7 @@ def run(
         while left > 0 and not stuck:
             order = orders[turn % orders.shape[0]]
             turn += 1
-            left -= _step_all(words, states, handles, order, geometry)
+            left -= _step_all(words, states, handles, order, geometry, log)
             stuck = not _meet(words, longs, reals, states, log, monitor)
         if stuck:
             _note_deadlock(words, states, log)

@@ -1,7 +1,8 @@
 """What happens when the lanes of a warp meet: votes, shuffles, matches, sums, matrix products.
 
 `resolve_warp` looks at the requests of one warp's suspended lanes, carries out those whose lanes
-are all there, and makes these lanes ready. A lane that has ended is not waited for.
+are all there, and makes these lanes ready. A lane that has ended is not waited for, and lanes may
+meet from different places of the code, both as PTX has it. Only a matrix product wants all 32.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from numba import njit
 
 from . import context as c
 from .context import OFFSETS, OPERANDS, RESULTS
-from .faults import DIVERGENT_WARP, log_at
+from .faults import DIVERGENT_WARP, INCOMPLETE_WARP, log_at
 from .mma import multiply
 
 __all__ = ["DONE", "resolve_warp"]
@@ -102,18 +103,15 @@ def _group(
 
 @njit(nogil=True, error_model="numpy")
 def _check(words: Any, first: int, lane: int, group: int, log: Any) -> None:
-    """Note a lane that is not in the mask it gave, and lanes that meet at two places."""
+    """Note a lane that is not in the mask it gave, and a matrix product without all lanes."""
     thread = first + lane
     if words[thread, _OPCODE] == c.ACTIVE_MASK:
         return
     site = words[thread, _SITE]
     if not (words[thread, _MASK] >> lane) & 1:
         log_at(log.ctypes.data, DIVERGENT_WARP, site, site, thread, thread, 0, 0)
-    for other in range(32):
-        if (group >> other) & 1 and words[first + other, _SITE] != site:
-            there, peer = words[first + other, _SITE], first + other
-            log_at(log.ctypes.data, DIVERGENT_WARP, site, there, thread, peer, 0, 0)
-            break
+    if words[thread, _OPCODE] >= c.MMA_TF32 and group != _ALL:
+        log_at(log.ctypes.data, INCOMPLETE_WARP, site, -1, thread, -1, 0, 0)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -134,8 +132,12 @@ def _carry_out(words: Any, longs: Any, reals: Any, first: int, group: int, opcod
         _match(words, longs, first, group, opcode)
     elif opcode <= c.REDUX_XOR:
         _reduce(words, longs, first, group, opcode)
-    else:
+    elif group == _ALL:
         multiply(words, reals, first, opcode, _WORD, _RESULT)
+    else:
+        for lane in range(32):
+            if (group >> lane) & 1:
+                words[first + lane, _RESULT : _RESULT + 4] = _UNDEFINED
 
 
 @njit(nogil=True, error_model="numpy")
