@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from .context import AT_BARRIER, AT_WARP, RAISING
 from .flight import COMMIT, WAIT_ALL
 from .ir import Module
 from .lower import CONTEXT, Suspend
@@ -33,6 +34,7 @@ class Site:
         return f"{self.file}:{self.line}" if self.line else "an unknown line"
 
 
+_MEETINGS = {AT_BARRIER: "barrier", AT_WARP: "warp operation", RAISING: "exception"}
 _ACCESS = re.compile(r"^\s*(?:%(?:\"[^\"]*\"|\S+) = )?(load|store|atomicrmw|cmpxchg) ")
 _COPY = re.compile(r"call void @llvm\.mem(cpy|move|set)\.")
 _GROUPS = re.compile(r"^\s*; fc\.async (\w+)")
@@ -45,7 +47,7 @@ def number_meetings(module: Module, body: list[str | Suspend], sites: list[Site]
     known: dict[Site, int] = {}
     for line in body:
         if isinstance(line, Suspend):
-            kind = "barrier" if line.reason == 1 else "warp operation"
+            kind = _MEETINGS[line.reason]
             site = Site(kind, *module.source(line.location))
             if site not in known:
                 known[site] = len(sites)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 __all__ = [
     "DivergentBarrierError",
+    "FailedAssertionError",
     "EmulationError",
     "MisalignedError",
     "OutOfBoundsError",
     "RaceError",
+    "RaisedError",
     "UninitialisedSharedError",
     "UnsupportedInstructionError",
 ]
@@ -15,6 +17,14 @@ __all__ = [
 
 class EmulationError(RuntimeError):
     """A kernel did, or asks for, something that the emulator cannot let pass."""
+
+
+class RaisedError(EmulationError):
+    """A kernel that is compiled with ``debug=True`` raised an exception."""
+
+
+class FailedAssertionError(RaisedError, AssertionError):
+    """An assertion of a kernel that is compiled with ``debug=True`` does not hold."""
 
 
 class RaceError(EmulationError):

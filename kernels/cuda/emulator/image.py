@@ -44,6 +44,7 @@ class Image:
 
     def __init__(self, module: Module, *, checked: bool) -> None:
         self.sites: list[Site] = []
+        self.raised = module.raised
         self.checked = checked
         known = {
             line.split("@")[1].split("(")[0].strip('"') for line in module.head if _is_host(line)

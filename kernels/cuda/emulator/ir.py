@@ -21,7 +21,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,6 +30,7 @@ import llvmlite.binding as llvm
 from .halves import half_library
 from .maths import library
 from .opaque import opaque_pointers
+from .raised import Raised, number_exceptions
 
 __all__ = ["Module", "kernel_module", "lock", "target_machine"]
 
@@ -57,6 +58,7 @@ class Module:
     parameters: list[str]  # LLVM types
     parameter_text: str
     metadata: dict[int, str] = field(repr=False)
+    raised: dict[int, Raised] = field(default_factory=dict)
 
     def source(self, line: str) -> tuple[str, int]:
         """File and line of the Python source that an instruction stems from."""
@@ -110,10 +112,10 @@ def kernel_module(
     types : tuple of Numba types
         Of the arguments.
     options : dict
-        Target options of its dispatcher; ``fastmath`` counts.
+        Target options of its dispatcher; ``fastmath`` and ``debug`` count.
     """
     with lock:
-        name, texts = _numba_ir(function, types, bool(options.get("fastmath")))
+        name, texts, raised = _numba_ir(function, types, options)
         machine = target_machine()
         module, *devices = (_parse(text, machine) for text in texts)
         for device in devices:
@@ -125,7 +127,7 @@ def kernel_module(
         optimise(module, machine, vectorise=False)
         kernel = module.get_function(name)
         parameters = [str(argument.type) for argument in kernel.arguments]
-        return _split(function.__name__, str(module), name, parameters)
+        return replace(_split(function.__name__, str(module), name, parameters), raised=raised)
 
 
 @contextlib.contextmanager
@@ -146,28 +148,34 @@ def _stand_in_device() -> Iterator[None]:
 
 
 def _numba_ir(
-    function: Callable[..., Any], types: tuple[Any, ...], fastmath: bool
-) -> tuple[str, list[str]]:
-    """Name of the kernel and the modules: the kernel's first, then one a device function."""
-    from numba.cuda import compiler
+    function: Callable[..., Any], types: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[str, list[str], dict[int, Raised]]:
+    """Name of the kernel, the modules (its own, then one a device function), and its exceptions.
 
+    With ``debug`` exceptions are kept and integers divided as in Python, which raises for zero.
+    """
+    from numba.cuda import compiler
+    from numba.cuda.types import void
+
+    debug = bool(options.get("debug"))
     with _stand_in_device():
-        library, _ = compiler._compile_pyfunc_with_fixup(
+        compiled = compiler.compile_cuda(
             function,
+            void,
             types,
-            device=False,
-            cc=COMPUTE_CAPABILITY,
-            abi="numba",
-            debug=False,
+            debug=debug,
             lineinfo=True,
-            fastmath=fastmath,
-            opt=True,
-            abi_info=None,
-            forceinline=False,
-            launch_bounds=None,
-            lto=False,
+            fastmath=bool(options.get("fastmath")),
+            nvvm_options={},
+            cc=COMPUTE_CAPABILITY,
         )
-    return library._entry_name, library.llvm_strs
+    library, name = compiled.library, compiled.fndesc.llvm_func_name
+    library._entry_name = name
+    compiler.kernel_fixup(library.get_function(name), debug)
+    texts, raised = library.llvm_strs, {}
+    if debug:
+        texts, raised = number_exceptions(compiled, texts)
+    return name, texts, raised
 
 
 def _parse(text: str, machine: Any) -> Any:

@@ -147,8 +147,9 @@ class EmulatedKernel:
         arguments = Arguments(self._names, args, self._types(args), guarded=checks != FAST)
         names = shared_names(self.function, image.shared)
         scene = Scene(
-            self.__name__, grid, block, image.sites, arguments.arrays, image.shared, names, shared
-        )
+            self.__name__, grid, block, image.sites, arguments.arrays, image.shared, names, shared,
+            image.raised,
+        )  # fmt: skip
         run = _Run(scene, image, arguments, checks, threads)
         report = run.all_orders(order) if checks & Checks.ORDERS else run.once(order)
         arguments.copy_back()
@@ -208,7 +209,12 @@ class _Run:
             if other == order or self.stuck:
                 continue
             self.arguments.restore(before)
-            self.once(other)
+            known = {(fault.error, frozenset(fault.lines)) for fault in report.faults}
+            report.faults += [
+                fault
+                for fault in self.once(other).faults
+                if (fault.error, frozenset(fault.lines)) not in known
+            ]
             now = self.arguments.save()
             for array in self.arguments.arrays:
                 old, new = (self.arguments.view(array, memory) for memory in (first, now))

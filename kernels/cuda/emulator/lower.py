@@ -37,7 +37,9 @@ class Suspend:
 
     @property
     def reason(self) -> int:
-        """Whether the block or the warp meets here."""
+        """Whether the block or the warp meets here, or the thread ends."""
+        if self.opcode == context.RAISE:
+            return context.RAISING
         return context.AT_BARRIER if self.opcode <= context.BARRIER_OR else context.AT_WARP
 
 
@@ -89,6 +91,7 @@ _MEETINGS: dict[str, tuple[int, str, int | None]] = {
     "match.any.sync.i64": (context.MATCH_ANY_64, "i32", 0),
     "match.all.sync.i32": (context.MATCH_ALL_32, _STRUCT, 0),
     "match.all.sync.i64": (context.MATCH_ALL_64, _STRUCT, 0),
+    "raise": (context.RAISE, "void", None),
 }
 
 _CALL = re.compile(

@@ -13,11 +13,14 @@ from .coroutine import SharedArray
 from .errors import (
     DivergentBarrierError,
     EmulationError,
+    FailedAssertionError,
     MisalignedError,
     OutOfBoundsError,
     RaceError,
+    RaisedError,
     UninitialisedSharedError,
 )
+from .raised import Raised
 
 __all__ = ["AccessCount", "Fault", "Report", "Scene", "fault_of"]
 
@@ -104,6 +107,7 @@ class Scene:
     shared: list[SharedArray]
     shared_names: dict[str, str]
     dynamic: int
+    raised: dict[int, Raised]
 
     def thread(self, number: int) -> str:
         """Index of a thread of a block."""
@@ -206,6 +210,8 @@ class Report:
 def fault_of(scene: Scene, row: np.ndarray, shared_base: int, shared_end: int) -> Fault:
     """Put a row of the list of faults into words."""
     kind, site, other, thread, other_thread, block, address, _ = (int(word) for word in row)
+    if kind == kinds.RAISED:
+        return _raised(scene, site, other, thread, block)
     here = scene.sites[site]
     lines = [here.line]
     name, element = scene.place(address, shared_base, shared_end)
@@ -246,6 +252,16 @@ def fault_of(scene: Scene, row: np.ndarray, shared_base: int, shared_end: int) -
         if other >= 0:
             lines.append(scene.sites[other].line)
     return Fault(_ERRORS[kind], f"{scene.kernel}: {what}", tuple(lines))
+
+
+def _raised(scene: Scene, site: int, number: int, thread: int, block: int) -> Fault:
+    here = scene.sites[site]
+    unknown = Raised(Exception, "raised in a function of Numba's own", here.file, here.line)
+    what = scene.raised.get(number, unknown)
+    error = FailedAssertionError if issubclass(what.kind, AssertionError) else RaisedError
+    place = Site("exception", what.file or here.file, what.line or here.line)
+    who = f"{scene.thread(thread)} of {scene.block_index(block)}"
+    return Fault(error, f"{scene.kernel}: {what}, at {place} by {who}", (place.line,))
 
 
 def _divergence(scene: Scene, kind: int, site: int, other: int, who: str, other_thread: int) -> str:
