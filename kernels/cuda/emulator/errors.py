@@ -4,8 +4,8 @@ from __future__ import annotations
 
 __all__ = [
     "DivergentBarrierError",
-    "FailedAssertionError",
     "EmulationError",
+    "FailedAssertionError",
     "MisalignedError",
     "OutOfBoundsError",
     "RaceError",
