@@ -203,7 +203,11 @@ def _configure_demo(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=Path,
         metavar="SCAN",
-        help="a .npz, .npy, .ply, .las, .laz or KITTI's .bin (default: a sweep is simulated)",
+        help="a .npz, .npy, .ply, .las, .laz, KITTI's .bin or nuScenes' .pcd.bin (default: a sweep "
+        "is simulated)",
+    )
+    parser.add_argument(
+        "--columns", type=int, metavar="N", help="numbers a point of another .bin file"
     )
     parser.add_argument(
         "--out", type=Path, help="picture to write (default: demo.png or demo_sparse.png)"
@@ -215,7 +219,9 @@ def _demo(arguments: argparse.Namespace) -> int:
         _require_for_demo({"matplotlib": "matplotlib"})
         from .demo import sparse
 
-        return sparse.run(arguments.scan, arguments.out or Path("demo_sparse.png"))
+        return sparse.run(
+            arguments.scan, arguments.out or Path("demo_sparse.png"), arguments.columns
+        )
     _require_for_demo({"sklearn": "scikit-learn", "matplotlib": "matplotlib"})
     from .demo import run
 

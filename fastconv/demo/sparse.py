@@ -27,7 +27,7 @@ VOXEL = (0.15, 0.1, 0.1)
 _REACH, _HEIGHT = 75.2, 6.0
 
 
-def run(scan: Path | None, out: Path) -> int:
+def run(scan: Path | None, out: Path, columns: int | None = None) -> int:
     """Voxelise a scan, run the encoder, draw a picture and print a table.
 
     Parameters
@@ -36,6 +36,8 @@ def run(scan: Path | None, out: Path) -> int:
         A file for `fastconv.demo.scans.read_scan`; None simulates a sweep.
     out : Path
         PNG file to write.
+    columns : int, optional
+        Numbers a point of a ``.bin`` file, where its name does not tell.
 
     Returns
     -------
@@ -48,7 +50,8 @@ def run(scan: Path | None, out: Path) -> int:
         Where the scan can not be read, or `out` not be written; nothing has been computed then.
     """
     check_picture(out)
-    given = Scan("simulated sweep", sweep(), True) if scan is None else read_scan(scan)
+    simulated = scan is None
+    given = Scan("simulated sweep", sweep(), True) if simulated else read_scan(scan, columns)
     from . import encoder, sparse_picture, sparse_report
 
     say("fastconv: compiling or loading kernels, then timing")

@@ -75,9 +75,10 @@ def _scan_note(scan: Scan, voxels: SparseTensor) -> str:
     shape = " x ".join(map(str, voxels.spatial_shape))
     share = len(voxels) / np.prod(voxels.spatial_shape, dtype=float)
     intensity = "" if scan.has_intensity else ", no intensity (0 is taken)"
+    lost = f", {scan.left_out:,} more that are not finite left out" if scan.left_out else ""
     return (
-        f"{scan.name}: {len(scan.points):,} points{intensity}; {len(voxels):,} voxels, {share:.2%} "
-        f"of {shape} (z, y, x)."
+        f"{scan.name}: {len(scan.points):,} points{lost}{intensity}; {len(voxels):,} voxels, "
+        f"{share:.2%} of {shape} (z, y, x)."
     )
 
 

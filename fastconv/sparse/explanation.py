@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "scan", nargs="?", metavar="SCAN", help="a point cloud; by default a simulated LiDAR sweep"
     )
+    group.add_argument("--columns", type=int, metavar="N", help="numbers a point of a .bin SCAN")
     group.add_argument("--voxel", default="0.1,0.1,0.15", help="voxel size (default: %(default)s)")
     group.add_argument("--range", metavar="LOW,HIGH", help="low corner, high corner (default: all)")
     group.add_argument("--kind", choices=KINDS, help="default: submanifold, at a stride regular")
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     from .functional import make_rulebook
     from .tensor import SparseTensor
 
-    name, points = _points(arguments.scan)
+    name, points = _points(arguments.scan, arguments.columns)
     voxel = _numbers("--voxel", arguments.voxel, float)
     bounds = arguments.range and _numbers("--range", arguments.range, float)
     sizes = {
@@ -81,14 +82,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _points(scan: str | None) -> tuple[str, Any]:
+def _points(scan: str | None, columns: int | None) -> tuple[str, Any]:
     if scan is None:
         from ..demo.lidar import sweep
 
         return "simulated LiDAR sweep", sweep()
     from ..demo.scans import read_scan
 
-    found = read_scan(scan)
+    found = read_scan(scan, columns)
     return found.name, found.points
 
 
