@@ -62,13 +62,20 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
         prog="fastconv",
         description="Convolution for NumPy arrays, every choice of kernel explained.",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    parser.set_defaults(run=lambda _: _help(parser))
+    commands = parser.add_subparsers(dest="command", metavar="command")
     for name, command in _COMMANDS.items():
         child = commands.add_parser(name, help=command.help, description=command.help)
         if name in words:
             command.configure(child)
         child.set_defaults(run=command.run)
     return parser
+
+
+def _help(parser: argparse.ArgumentParser) -> int:
+    """Print what the program is for, to who names no command."""
+    parser.print_help()
+    return 0
 
 
 def _no_arguments(_: argparse.ArgumentParser) -> None:

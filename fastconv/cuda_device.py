@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import re
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -71,6 +72,7 @@ MODELS = {
         _model("L4", (8, 9), 58, (99, 100), 48, 2.04, 300),
         _model("RTX 4090", (8, 9), 128, (99, 100), 72, 2.52, 1008),
         _model("H100", (9, 0), 132, (227, 228), 50, 1.98, 3350),
+        _model("H200", (9, 0), 132, (227, 228), 50, 1.98, 4800),
         _model("B200", (10, 0), 148, (227, 228), 126, 1.965, 8000),
         _model("RTX 5090", (12, 0), 170, (99, 100), 96, 2.407, 1792),
     )
@@ -78,10 +80,25 @@ MODELS = {
 
 
 def named_model(name: str) -> CudaInfo:
-    """Return one of `MODELS`, or say which there are."""
-    if name not in MODELS:
-        raise FastconvError(f"gpu: got {name!r}, want one of {', '.join(MODELS)}")
-    return MODELS[name]
+    """Return one of `MODELS`, or say which there are.
+
+    Capitals, blanks, hyphens and the maker's words before a name do not matter. A suffix does: an
+    H100 PCIe is another GPU than an H100.
+
+    Examples
+    --------
+    >>> named_model("rtx4090").name, named_model("NVIDIA GeForce RTX-4090").name
+    ('RTX 4090', 'RTX 4090')
+    """
+    wanted = _plain(name)
+    for known, info in MODELS.items():
+        if _plain(known) == wanted:
+            return info
+    raise FastconvError(f"gpu: got {name!r}, want one of {', '.join(MODELS)}")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"nvidia|geforce|tesla|[\s_-]", "", name.lower())
 
 
 _device: ContextVar[tuple[int, CudaInfo] | None] = ContextVar("fastconv_cuda", default=None)

@@ -87,6 +87,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the forecasts there too")
 
 
+def _models(words: list[str]) -> list[str]:
+    """Return the models that words of the command line name; a shell splits ``RTX 4090`` in two."""
+    names, at = list[str](), 0
+    while at < len(words):
+        two = " ".join(words[at : at + 2])
+        if two.lower() in (name.lower() for name in MODELS if " " in name):
+            names.append(named_model(two).name)
+            at += 2
+        else:
+            names.append(named_model(words[at]).name)
+            at += 1
+    return names
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Run the ``forecast`` command and return 0."""
     cases = importlib.import_module("fastconv.bench.cases")
@@ -103,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
             "pip install 'fastconv[cuda-audit]'"
         )
     written = []
-    for gpu in arguments.gpu or MODELS:
+    for gpu in _models(arguments.gpu) if arguments.gpu else MODELS:
         found = [
             (case, forecast(case.problem, gpu, best=not arguments.all, count=arguments.count))
             for case in rows

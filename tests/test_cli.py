@@ -62,7 +62,15 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
     assert f"fastconv {name}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [[], ["convolve"], ["cache", "--empty"]])
+def test_no_command_is_a_question_for_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "" and all(name in captured.out for name in _COMMANDS)
+    done = subprocess.run([sys.executable, "-m", "fastconv"], capture_output=True, check=False)
+    assert done.returncode == 0 and b"usage: fastconv" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["convolve"], ["cache", "--empty"]])
 def test_unknown_words_are_refused(words: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(words)

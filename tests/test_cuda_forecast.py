@@ -19,7 +19,7 @@ import fastconv
 from fastconv import cli, dispatch
 from fastconv import forecast as command
 from fastconv.bench import cases
-from fastconv.cuda_device import EMULATED, MODELS, use_device
+from fastconv.cuda_device import EMULATED, MODELS, named_model, use_device
 from fastconv.errors import DeviceError, FastconvError
 from fastconv.kernels.cuda import roofline
 from fastconv.kernels.cuda.forecast import Forecast, forecast
@@ -328,3 +328,25 @@ def test_counting_without_the_emulator_names_the_extra(
     monkeypatch.setattr(command, "find_spec", lambda name: None)
     assert cli.main(["forecast", "ic16ih14oc16kh3ph1", "--count"]) == 2
     assert "pip install 'fastconv[cuda-audit]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [("H200", "H200"), ("h200", "H200"), ("NVIDIA H200", "H200"), ("rtx4090", "RTX 4090"),
+     ("GeForce RTX-3090", "RTX 3090"), ("Tesla_T4", "T4"), ("b200", "B200")],
+)  # fmt: skip
+def test_models_by_the_names_that_people_type(typed: str, name: str) -> None:
+    assert named_model(typed) is MODELS[name]
+
+
+@pytest.mark.parametrize("typed", ["H100 PCIe", "", "200", "A100-80GB"])
+def test_another_model_is_not_taken_for_one_that_is_known(typed: str) -> None:
+    with pytest.raises(FastconvError, match=f"gpu: got '{typed}', want one of T4, A100.*H200"):
+        named_model(typed)
+
+
+def test_models_of_two_words_need_no_quotes(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--gpu", "H200", "RTX", "4090", "h100"]
+    assert cli.main(["forecast", "ic64ih56oc64kh3ph1", *words]) == 0
+    printed = capsys.readouterr().out
+    assert [printed.count(f" on {name}, ms") for name in ("H200", "RTX 4090", "H100")] == [1, 1, 1]
