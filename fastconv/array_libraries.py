@@ -172,7 +172,7 @@ class _PyTorch:
         return self._module().cuda.device(device)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class EmulatedArray:
     """An array that is computed on by CUDA kernels in the emulator.
 
@@ -180,9 +180,18 @@ class EmulatedArray:
     ----------
     memory : ndarray
         Its elements, in the host's memory.
+
+    Raises
+    ------
+    DTypeError
+        Where `memory` is no NumPy array.
     """
 
     memory: NDArray[Any]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.memory, np.ndarray):
+            raise DTypeError(f"memory: got {type(self.memory).__name__}, want a NumPy array")
 
     @property
     def shape(self) -> tuple[int, ...]:

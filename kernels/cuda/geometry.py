@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fastconv.errors import ShapeError
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
@@ -23,7 +24,9 @@ __all__ = [
     "GEOMETRY",
     "MOST_ELEMENTS",
     "Scalar",
+    "element_strides",
     "make_geometry",
+    "reach_reasons",
     "span",
     "start_offset",
 ]
@@ -56,13 +59,50 @@ def span(shape: Sequence[int], strides: Sequence[int]) -> int:
     return 1 + sum((size - 1) * abs(step) for size, step in zip(shape, strides, strict=True))
 
 
-def element_strides(strides: Sequence[int], itemsize: int) -> tuple[int, ...]:
-    """Return strides in elements; those that end within one are refused."""
-    if any(step % itemsize for step in strides):
-        raise ValueError(
-            f"strides: got {tuple(strides)} bytes, want multiples of the element's {itemsize}"
+def element_strides(
+    name: str, shape: Sequence[int], strides: Sequence[int], itemsize: int
+) -> tuple[int, ...]:
+    """Return an array's strides in elements.
+
+    Raises
+    ------
+    ShapeError
+        Where a step ends within an element, or 32-bit offsets do not reach from the array's first
+        element in memory to its last. The strides of axes of length 1 mean nothing.
+    """
+    steps = zip(shape, strides, strict=True)
+    if any(step % itemsize for size, step in steps if size > 1):
+        raise ShapeError(
+            f"{name}: got strides of {tuple(strides)} bytes, want multiples of the element's "
+            f"{itemsize}; a copy has them"
         )
-    return tuple(step // itemsize for step in strides)
+    elements = tuple(step // itemsize for step in strides)
+    if span(shape, elements) > MOST_ELEMENTS:
+        raise ShapeError(
+            f"{name}: got strides of {tuple(strides)} bytes, which span 2**32 elements or more; "
+            "CUDA kernels index in 32 bits, want a copy that lies together"
+        )
+    return elements
+
+
+def reach_reasons(problem: ConvProblem) -> list[str]:
+    """Return what stands against counting a problem's samples in 32 bits, along each axis.
+
+    Kernels find a sample's place modulo 2**32 and compare it with the input's size, which is right
+    as long as no place outside of the input falls onto one inside.
+    """
+    reasons = []
+    axes = zip(
+        problem.in_size, problem.out_size, problem.kernel_size, problem.stride, problem.padding,
+        problem.dilation, strict=True,
+    )  # fmt: skip
+    for size, count, taps, step, (low, _), hole in axes:
+        last = (count - 1) * step + (taps - 1) * hole - low
+        if low + size > 2**32 or last >= 2**32:
+            reasons.append(
+                f"indexes in 32 bits; taps reach from sample {-low} to {last} of an axis of {size}"
+            )
+    return reasons
 
 
 def make_geometry(problem: ConvProblem, binding: Binding, has_bias: bool) -> tuple[Scalar, ...]:
@@ -76,15 +116,14 @@ def make_geometry(problem: ConvProblem, binding: Binding, has_bias: bool) -> tup
         "activation": ACTIVATION_CODES[binding.activation],
     }
     values |= name_problem_axes(problem)
+    absent = (0,) * (problem.ndim + 2)
     arrays = {
-        "x": (problem.x_shape, binding.x_strides),
-        "y": (problem.out_shape, binding.out_strides),
-        "r": (problem.out_shape, binding.residual_strides or (0,) * (problem.ndim + 2)),
+        "x": ("input", problem.x_shape, binding.x_strides),
+        "y": ("out", problem.out_shape, binding.out_strides),
+        "r": ("residual", problem.out_shape, binding.residual_strides or absent),
     }
-    for letter, (shape, byte_strides) in arrays.items():
-        strides = element_strides(byte_strides, size)
-        if span(shape, strides) > MOST_ELEMENTS:
-            raise ValueError(f"strides: {byte_strides} span 2**32 elements or more")
+    for letter, (name, shape, byte_strides) in arrays.items():
+        strides = element_strides(name, shape, byte_strides, size)
         values[f"{letter}_first"] = start_offset(shape, strides)
         values[f"{letter}n"], values[f"{letter}c"] = strides[:2]
         values[f"{letter}g"] = strides[1] * (shape[1] // groups)

@@ -133,7 +133,7 @@ def fit_alignment(config: Config, samples: Any, itemsize: int) -> Config:
 
 def choose_loader(problem: ConvProblem, binding: Binding) -> str:
     """Return how samples are fetched; four at once only where they lie side by side, aligned."""
-    strides = element_strides(binding.x_strides, problem.itemsize)
+    strides = element_strides("input", problem.x_shape, binding.x_strides, problem.itemsize)
     if start_offset(problem.x_shape, strides) or any(step % 4 for step in strides[:1]):
         return "single"
     channels = problem.in_channels // problem.groups

@@ -111,7 +111,8 @@ class StepPlan:
     def pack(self, weight: Any) -> Any:
         """Return the weight as panels of the compute type."""
         problem, panels = self.problem, self.panels
-        strides = element_strides(self.binding.weight_strides, problem.itemsize)
+        shape, steps = problem.weight_shape, self.binding.weight_strides
+        strides = element_strides("weight", shape, steps, problem.itemsize)
         size = problem.groups * panels.blocks * panels.count * panels.bk * panels.bm
         packed = empty(weight, size, self.compute_dtype)
         missing = 3 - problem.ndim

@@ -115,9 +115,11 @@ class SparseConvPlan:
     def pack(self, weight: Any) -> Any:
         """Return the weight as panels of the compute type."""
         problem, panels = self.problem, self.packing
-        strides = element_strides(self.binding.weight_strides, problem.itemsize)
+        shape, steps = problem.weight_shape, self.binding.weight_strides
+        strides = element_strides("weight", shape, steps, problem.itemsize)
         places = np.indices(problem.kernel_size).reshape(len(problem.kernel_size), -1)
-        taps = (places * np.array(strides[2:])[:, None]).sum(0) % 2**32
+        hops = np.array([step % 2**32 for step in strides[2:]])
+        taps = (places * hops[:, None]).sum(0) % 2**32
         size = panels.groups * panels.blocks * problem.volume * panels.count * panels.bk * panels.bm
         packed = empty(weight, size, np.float64 if problem.dtype == "float64" else np.float32)
         scalars = (

@@ -14,7 +14,7 @@ from fastconv.spec import CudaInfo, KernelSpec, Tolerance
 
 from .. import reach
 from . import blocking, dilated_tiles, roofline, winograd_tiles
-from .geometry import MOST_ELEMENTS
+from .geometry import MOST_ELEMENTS, reach_reasons
 from .roofline import Work
 
 __all__ = ["SPECS", "TOLERANCE", "WORKS"]
@@ -35,7 +35,7 @@ _MOST_OUTPUTS = 64
 
 def _common_reasons(problem: ConvProblem) -> list[str]:
     """Return what stands against every kernel that finds samples by 32-bit offsets and bits."""
-    reasons = []
+    reasons = reach_reasons(problem)
     arrays = {"input": problem.x_shape, "output": problem.out_shape, "weight": problem.weight_shape}
     for name, shape in arrays.items():
         if (count := math.prod(shape)) > MOST_ELEMENTS:
@@ -55,8 +55,23 @@ def _grid_reasons(problem: ConvProblem) -> list[str]:
     ]
 
 
+def _panel_reasons(problem: ConvProblem, split: blocking.Split) -> list[str]:
+    """Return what stands against panels of a tile, which may be far larger than the weight."""
+    tile = split.tile
+    sizes = {
+        "packed weight": problem.groups * split.channel_blocks * tile.bm * split.panels * tile.bk,
+        "workspace of all parts": split.splits * math.prod(problem.out_shape),
+    }
+    return [
+        f"indexes in 32 bits; the {name} would hold {count} elements"
+        for name, count in sizes.items()
+        if count > MOST_ELEMENTS
+    ]
+
+
 def _implicit_gemm_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
-    return _common_reasons(problem) + _grid_reasons(problem)
+    reasons = _common_reasons(problem) + _grid_reasons(problem)
+    return reasons or _panel_reasons(problem, blocking.choose_split(problem, device))
 
 
 def _implicit_gemm_workspace(problem: ConvProblem, device: CudaInfo) -> int:
@@ -92,7 +107,11 @@ def _depthwise_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
 
 
 def _dilated_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
-    return reach.dilated_reasons(problem) + _common_reasons(problem) + _grid_reasons(problem)
+    reasons = reach.dilated_reasons(problem) + _common_reasons(problem) + _grid_reasons(problem)
+    if reasons:
+        return reasons
+    tile = dilated_tiles.choose_tile(problem, device)
+    return _panel_reasons(problem, dilated_tiles.whole_split(problem, tile))
 
 
 def _no_workspace(problem: ConvProblem, device: CudaInfo) -> int:

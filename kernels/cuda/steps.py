@@ -62,16 +62,18 @@ def step_table(
     inner : bool
         Whether steps run tap by tap, all channels of one after another, or channel by channel.
     """
-    strides = element_strides(binding.x_strides, problem.itemsize)
+    strides = element_strides("input", problem.x_shape, binding.x_strides, problem.itemsize)
     channels = problem.in_channels // problem.groups
     taps = np.indices(problem.kernel_size).reshape(problem.ndim, -1).astype(np.int64)
-    dilation = np.array(problem.dilation)[:, None]
-    offsets = (taps * dilation * np.array(strides[2:])[:, None]).sum(axis=0)
+    # Offsets count modulo 2**32; an axis of one tap may have any dilation, one of one sample any
+    # stride.
+    hops = [hole * step % 2**32 for hole, step in zip(problem.dilation, strides[2:], strict=True)]
+    offsets = (taps * np.array(hops)[:, None]).sum(axis=0)
     starts = 3 - problem.ndim + np.cumsum((0, *problem.kernel_size[:-1]))
     bits = np.zeros((offsets.size, words), np.uint32)
     for place in (*np.arange(3 - problem.ndim)[:, None], *(taps + starts[:, None])):
         bits[np.arange(offsets.size), place // 32] |= np.uint32(1) << (place % 32).astype(np.uint32)
-    channel_offsets = np.arange(channels) * strides[1]
+    channel_offsets = np.arange(channels) * (strides[1] % 2**32)
     table = np.zeros((rows, words + 1), np.uint32)
     table[:, -1] = 1 << 31
     steps = channels * offsets.size

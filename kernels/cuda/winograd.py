@@ -87,7 +87,8 @@ class WinogradPlan:
     def pack(self, weight: Any) -> Any:
         """Return the transformed weight, in panels of the product."""
         problem, panels = self.problem, self.product.panels
-        strides = element_strides(self.binding.weight_strides, problem.itemsize)
+        shape, steps = problem.weight_shape, self.binding.weight_strides
+        strides = element_strides("weight", shape, steps, problem.itemsize)
         size = problem.groups * panels.blocks * panels.count * panels.bk * panels.bm
         packed = empty(weight, size * self.tiles.elements, self.product.compute_dtype)
         scalars = (

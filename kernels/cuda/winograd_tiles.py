@@ -9,7 +9,7 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo, Tolerance
 
 from . import blocking
-from .geometry import MOST_ELEMENTS
+from .geometry import MOST_ELEMENTS, reach_reasons
 from .roofline import Work
 
 __all__ = ["TOLERANCE", "Tiles", "product_problem", "reasons", "tiles_of", "works", "workspace"]
@@ -73,7 +73,7 @@ def reasons(m: int, problem: ConvProblem) -> list[str]:
     """Return why F(m x m, 3 x 3) can not run a problem."""
     if problem.ndim != 2 or problem.kernel_size != (3, 3):
         return [f"is for kernels of 3x3; this is {problem.kernel_size}"]
-    sentences = []
+    sentences = reach_reasons(problem)
     if max(problem.stride) > 1 or max(problem.dilation) > 1:
         sentences.append(
             f"wants stride and dilation of 1; this has {problem.stride} and {problem.dilation}"
