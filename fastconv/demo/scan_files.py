@@ -365,7 +365,10 @@ def _las_fields(raw: npt.NDArray[np.uint8], record: int) -> Table:
     names, formats = ["x", "y", "z", "intensity"], ["<i4", "<i4", "<i4", "<u2"]
     places = {"names": names, "formats": formats, "offsets": [0, 4, 8, 12], "itemsize": record}
     fields: Table = raw.view(np.dtype(places))  # type: ignore[call-overload]
-    return np.rec.fromarrays([fields[name] for name in names], names=names)
+    out = np.empty(len(fields), list(zip(names, formats, strict=True)))
+    for name in names:
+        out[name] = fields[name]
+    return out
 
 
 def _unzip(stream: IO[bytes], header: _LasHeader, size: int) -> Iterator[Table]:

@@ -50,8 +50,7 @@ def run(scan: Path | None, out: Path, columns: int | None = None) -> int:
         Where the scan can not be read, or `out` not be written; nothing has been computed then.
     """
     check_picture(out)
-    simulated = scan is None
-    given = Scan("simulated sweep", sweep(), True) if simulated else read_scan(scan, columns)
+    given = Scan("simulated sweep", sweep(), True) if scan is None else read_scan(scan, columns)
     from . import encoder, sparse_picture, sparse_report
 
     say("fastconv: compiling or loading kernels, then timing")

@@ -172,7 +172,7 @@ def _numba_ir(
     library, name = compiled.library, compiled.fndesc.llvm_func_name
     library._entry_name = name
     compiler.kernel_fixup(library.get_function(name), debug)
-    texts, raised = library.llvm_strs, {}
+    texts, raised = library.llvm_strs, dict[int, Raised]()
     if debug:
         texts, raised = number_exceptions(compiled, texts)
     return name, texts, raised

@@ -21,6 +21,7 @@ from .faults import ROW
 from .image import Image, Worker
 from .ir import Module, kernel_module
 from .names import shared_names
+from .printing import Lines, collect
 from .report import AccessCount, Fault, Report, Scene, fault_of
 from .scheduler import compiled_run
 
@@ -153,6 +154,8 @@ class EmulatedKernel:
         run = _Run(scene, image, arguments, checks, threads)
         report = run.all_orders(order) if checks & Checks.ORDERS else run.once(order)
         arguments.copy_back()
+        for _, text in sorted(run.lines, key=lambda line: line[0]):
+            print(text, end="")
         if run.stuck:
             raise DivergentBarrierError(report.divergent_barriers[-1].message)
         return report
@@ -198,12 +201,13 @@ class _Run:
         self.threads = max(1, min(threads, self.blocks))
         self.run = compiled_run()
         self.stuck = False
+        self.lines = Lines()
 
     def all_orders(self, order: str | int) -> Report:
         """Run in several orders from the same arrays and compare what they leave."""
         before = self.arguments.save()
         report = self.once(order)
-        first = self.arguments.save()
+        first, lines = self.arguments.save(), self.lines
         differing: dict[str, str] = {}
         for other in ("forward", "reverse", 1):
             if other == order or self.stuck:
@@ -221,6 +225,7 @@ class _Run:
                 if not _same(old, new, exact=not self.image.float_atomics):
                     differing.setdefault(array.name, f"{order!r} and {other!r}")
         self.arguments.restore(first)
+        self.lines = lines
         report.order_dependent = list(differing)
         for name, orders in differing.items():
             what = f"{name} depends on the order of threads and blocks: {orders} differ"
@@ -228,7 +233,8 @@ class _Run:
         return report
 
     def once(self, order: str | int) -> Report:
-        """Run in one order."""
+        """Run in one order; `lines` become what it prints."""
+        self.lines = Lines()
         workers = self.image.take(self.threads)
         try:
             errors: list[BaseException] = []
@@ -266,10 +272,12 @@ class _Run:
                  self.arguments.buffer.ctypes.data],
                 np.int64,
             )  # fmt: skip
+            lines = collect()
             finished = self.run(
                 geometry, blocks, orders, worker.words, worker.longs, worker.reals, worker.states,
                 worker.handles, worker.log,
             )  # fmt: skip
+            self.lines += lines
             if finished < len(range(number, blocks.size, self.threads)):
                 self.stuck = True
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that launched

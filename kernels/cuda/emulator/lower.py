@@ -15,6 +15,7 @@ from . import context
 from .context import OFFSETS
 from .errors import UnsupportedInstructionError
 from .ir import Module
+from .printing import print_address
 from .ptx import FENCE, meeting, register, template
 from .text import split_commas
 
@@ -94,6 +95,12 @@ _MEETINGS: dict[str, tuple[int, str, int | None]] = {
     "raise": (context.RAISE, "void", None),
 }
 
+_PRINT = (
+    "%fc.{{n}}.c = ptrtoint ptr {{c}} to i64\n%fc.{{n}}.f = ptrtoint ptr {{0}} to i64\n"
+    "%fc.{{n}}.v = ptrtoint ptr {{1}} to i64\n"
+    "call void inttoptr (i64 {} to ptr)(i64 %fc.{{n}}.c, i64 %fc.{{n}}.f, i64 %fc.{{n}}.v)"
+)
+
 _CALL = re.compile(
     r"^\s*(?:(?P<result>%(?:\"[^\"]*\"|\S+)) = )?(?:tail |musttail |notail )?call (?P<before>.*?)"
     r"(?:@(?P<quote>\"?)(?P<name>[\w.$]+)(?P=quote)"
@@ -164,6 +171,8 @@ _SAME = "the call itself"
 def _lower_call(
     name: str, result: str, arguments: list[tuple[str, str]], location: str, known: set[str]
 ) -> str | Suspend | None:
+    if name == "vprintf":
+        return _PRINT.format(print_address()) + ("\n{r} = add i32 0, 0" if result else "")
     if not name.startswith("fc.nvvm."):
         if _HOST.fullmatch(name) or name in known:
             return _SAME
