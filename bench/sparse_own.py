@@ -98,7 +98,9 @@ def _tensor(layer: SparseLayer, indices: np.ndarray, x: np.ndarray) -> Any:
     scan = SparseTensor(np.zeros((len(indices), 1), x.dtype), indices, sites().spatial_shape, 1)
     geometry = (layer.kernel_size, layer.stride, layer.padding)
     rulebook = scan.keep(_KEY, make_rulebook(scan, *geometry, kind="regular"))
-    return scan.derived(x, rulebook.out_indices, rulebook.out_shape)
+    after = SparseTensor(x, rulebook.out_indices, rulebook.out_shape, 1)
+    after.keep(_KEY, rulebook)
+    return after
 
 
 class SparseFastconvFunctional(SparseFastconv):

@@ -8,14 +8,14 @@ rulebook's among them, ends the process with SIGSEGV; the last line printed is t
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 
 import numpy as np
 
 from fastconv import dispatch
+from fastconv.sparse.frozen import freeze
 from fastconv.sparse.problem import OPERANDS
-from fastconv.sparse.rulebook import PairLists, Rulebook
+from fastconv.sparse.rulebook import PairLists, Rulebook, _pair_lists, _reverse
 from fastconv.spec import SparseBinding
 from guard_child import guarded
 from helpers import assert_exact
@@ -25,16 +25,15 @@ from sparse_matrix import Case, matrix, operands, rulebook, sums
 def guarded_rulebook(book: Rulebook, side: str) -> Rulebook:
     """The same rulebook in guarded arrays, and its reverse."""
 
-    def copy(of: Rulebook, back: Rulebook) -> Rulebook:
-        made = dataclasses.replace(
-            of,
-            neighbours=guarded(of.neighbours, side),
-            _derived={"pair_lists": PairLists(*(guarded(each, side) for each in of.pair_lists))},
-        )
-        made._derived["reverse"] = back
-        return made
-
-    return copy(book, copy(book.reverse(), book))
+    made = []
+    for of in (book, book.reverse()):
+        guards = [freeze(guarded(each, side)) for each in (of.neighbours, *of.pair_lists)]
+        sites = of._in_indices, of._out_indices
+        copy = Rulebook._trusted(of.geometry, *sites, guards[0], of.pairs, of.is_reversed)
+        copy._derived[(_pair_lists,)] = PairLists(*guards[1:])
+        made.append(copy)
+    made[0]._derived[(_reverse,)] = made[1]
+    return made[0]
 
 
 def run(name: str, case: Case, side: str, rng: np.random.Generator) -> None:

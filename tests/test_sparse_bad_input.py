@@ -150,7 +150,7 @@ CALLS = (
          lambda: sparse.sparse_conv(tensor(), W, stride=(1, 1, 1))),
     Case("dilation", ShapeError, r"dilation: got \(-1, -1\)",
          lambda: sparse.subm_conv(tensor(), W, dilation=-1)),
-    Case("padding", ShapeError, "padding: got -1, want no negative",
+    Case("padding", ShapeError, r"padding: got \(\(-1, -1\), \(-1, -1\)\), want no negative",
          lambda: sparse.sparse_conv(tensor(), W, padding=-1)),
     Case("same", ShapeError, "padding: got 'same' with stride",
          lambda: sparse.sparse_conv(tensor(), W, stride=2, padding="same")),

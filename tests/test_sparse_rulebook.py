@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 import fastconv
 import fastconv.sparse
-from fastconv.errors import DTypeError, ShapeError
+from fastconv.array_libraries import EmulatedArray
+from fastconv.errors import DeviceError, DTypeError, ShapeError
 from fastconv.kernels import reference_sparse
 from fastconv.kernels.cpu import rulebook as cpu_rulebook
 from fastconv.kernels.cpu import rulebook_stage
@@ -57,11 +59,12 @@ def matrix() -> Iterator[Geometry]:
             for stride, dilation, padding in (
                 (1, 1, (1, 1)), (2, 1, (0, 0)), (2, 2, (2, 1)), (3, 1, (0, 2)),
             ):  # fmt: skip
-                geometry = make_geometry(
-                    kind, shape, kernel, stride, dilation, padding, stride - 1, 2
-                )
-                if min(geometry.out_shape) > 0 and (kind != "submanifold" or stride < 3):
-                    yield geometry
+                if kind == "submanifold" and stride > 2:
+                    continue
+                with contextlib.suppress(ShapeError):  # of a grid after that is empty
+                    yield make_geometry(
+                        kind, shape, kernel, stride, dilation, padding, stride - 1, 2
+                    )
     yield make_geometry("submanifold", (4, 5, 6), (1, 3, 5))
     yield make_geometry("submanifold", (4, 5, 6), (2, 3, 4), dilation=2)
     yield make_geometry("regular", (9, 9), (5, 1), 2, padding=(2, 2))
@@ -95,7 +98,7 @@ def check(geometry: Geometry, indices: np.ndarray) -> None:
         np.testing.assert_array_equal(book.neighbours, table, strict=True)
         assert book.pairs == np.count_nonzero(table >= 0)
         if geometry.kind == "submanifold":
-            assert book.out_indices is indices
+            assert book.out_indices.base is book.in_indices.base
 
 
 @pytest.mark.usefixtures("small_tasks")
@@ -123,12 +126,14 @@ def test_build_of_any_geometry(data: st.DataObject) -> None:
         stride = (1,) * ndim
     more = more if kind == "transposed" else (0,) * ndim
     pads = tuple(zip(low, high, strict=True))
-    geometry = Geometry(kind, shape, data.draw(st.integers(1, 3)), kernel, stride, dilation, pads,
-                        more)  # fmt: skip
+    batch_size = data.draw(st.integers(1, 3))
+    try:
+        geometry = Geometry(kind, shape, batch_size, kernel, stride, dilation, pads, more)
+    except ShapeError:  # of a grid after that is empty, or of output padding
+        assume(False)
     cells = geometry.batch_size * math.prod(shape)
     chosen = data.draw(st.lists(st.integers(0, cells - 1), max_size=40, unique=True))
     sites = np.stack(np.unravel_index(np.array(chosen, int), (geometry.batch_size, *shape)), 1)
-    assume(min(geometry.out_shape) > 0)
     check(geometry, sites.astype(np.int32))
 
 
@@ -155,9 +160,8 @@ def test_keys_of_63_bits(kind: str) -> None:
 
 
 def test_a_grid_after_that_is_too_large() -> None:
-    geometry = make_geometry("transposed", (1 << 20,) * 3, 3, 2, batch_size=2)
     with pytest.raises(ShapeError, match="want at most 2"):
-        Rulebook.build(geometry, np.zeros((1, 4), np.int32))
+        make_geometry("transposed", (1 << 20,) * 3, 3, 2, batch_size=2)
 
 
 @pytest.mark.usefixtures("small_tasks")
@@ -223,7 +227,8 @@ def test_derived_tables(kind: str, kernel: tuple[int, int], rng: np.random.Gener
         back.neighbours, reference_sparse.reverse(table, len(sites)), strict=True
     )
     assert back.reverse() is book and back.pairs == book.pairs and back.is_reversed
-    assert back.in_indices is book.out_indices and back.out_indices is book.in_indices
+    assert np.shares_memory(back.in_indices, book.out_indices)
+    assert np.shares_memory(back.out_indices, book.in_indices)
     assert (back.in_shape, back.out_shape) == (geometry.out_shape, geometry.in_shape)
 
     wanted = [sum(1 << k for k in range(len(table)) if table[k, row] >= 0)
@@ -243,7 +248,8 @@ def test_derived_tables(kind: str, kernel: tuple[int, int], rng: np.random.Gener
     assert lists.row_start[0] == 0 and lists.row_start[-1] == book.pairs
     np.testing.assert_array_equal(lists.pair_offset, offsets)
     np.testing.assert_array_equal(lists.pair_input, table[offsets, rows])
-    assert book.masks is book.masks and book.pair_lists is book.pair_lists
+    assert np.shares_memory(book.masks, book.masks)
+    assert np.shares_memory(book.pair_lists.pair_input, book.pair_lists.pair_input)
 
 
 def look_up(table: HashTable, key: int) -> int:
@@ -279,12 +285,13 @@ def test_hash_table_goes_round_its_end() -> None:
     assert np.count_nonzero(table.keys >= 0) == 30 and table.keys[0] >= 0
 
 
-def test_check_passes_what_is_made_by_hand() -> None:
+def test_a_rulebook_may_be_made_by_hand() -> None:
     geometry = make_geometry("regular", (8, 8), stride=2)
     sites = np.array([[0, 3, 3]], np.int32)
     hand_made = Rulebook(geometry, sites, np.array([[0, 1, 1], [0, 2, 2]], np.int32),
-                         np.full((9, 2), -1, np.int32), 0)  # fmt: skip
-    hand_made.check()
+                         np.full((2, 9), -1, np.int32).T, 0)  # fmt: skip
+    assert repr(hand_made) == "Rulebook(regular, kernel 3x3, 1 > 2 sites, 0 pairs)"
+    assert hand_made.neighbours.flags.c_contiguous
 
 
 BROKEN = {
@@ -292,7 +299,16 @@ BROKEN = {
     "neighbours: got int64": {"neighbours": np.full((9, 2), -1, np.int64)},
     "neighbours: got 5 ": {"neighbours": np.full((9, 2), 5, np.int32)},
     "neighbours: got -2 ": {"neighbours": np.full((9, 2), -2, np.int32)},
-    "neighbours: got strides": {"neighbours": np.full((2, 9), -1, np.int32).T},
+    "neighbours: got >i4": {"neighbours": np.full((9, 2), -1, ">i4")},
+    "neighbours: got a masked array": {
+        "neighbours": np.ma.masked_less(np.full((9, 2), -1, np.int32), 0)
+    },
+    "neighbours: got list": {"neighbours": [[1], [2, 3]]},
+    "neighbours: got object": {"neighbours": np.full((9, 2), None)},
+    "neighbours: got an array on a GPU": {"neighbours": EmulatedArray(np.zeros((9, 2), "i4"))},
+    "out_indices: got the site .0, 1, 1. in row 0 and in row 1": {
+        "out_indices": np.array([[0, 1, 1], [0, 1, 1]], np.int32)
+    },
     "neighbours: got row 0 2 times at offset 0": {"neighbours": np.zeros((9, 2), np.int32)},
     "pairs: got 3": {"pairs": 3},
     "in_indices: got shape": {"in_indices": np.zeros((1, 2), np.int32)},
@@ -303,7 +319,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("said", list(BROKEN))
-def test_check_names_what_is_wrong(said: str) -> None:
+def test_a_rulebook_by_hand_is_told_what_is_wrong(said: str) -> None:
     parts = {
         "in_indices": np.array([[0, 3, 3]], np.int32),
         "out_indices": np.array([[0, 1, 1], [0, 2, 2]], np.int32),
@@ -311,18 +327,17 @@ def test_check_names_what_is_wrong(said: str) -> None:
         "pairs": 0,
     }
     geometry = make_geometry("regular", (8, 8), stride=2)
-    with pytest.raises((ShapeError, DTypeError), match=said):
-        Rulebook(geometry, **(parts | BROKEN[said])).check()
+    with pytest.raises((ShapeError, DTypeError, DeviceError), match=said):
+        Rulebook(geometry, **(parts | BROKEN[said]))
 
 
-def test_operators_check_what_is_made_by_hand() -> None:
+def test_operators_take_what_is_made_by_hand() -> None:
     x = fastconv.sparse.SparseTensor(np.ones((2, 1), np.float32), [[0, 2], [0, 3]], (8,))
     book = fastconv.sparse.make_rulebook(x, 3)
     weight = np.ones((1, 1, 3), np.float32)
     table = np.where(book.neighbours == 0, 7, book.neighbours)
-    broken = Rulebook(book.geometry, book.in_indices, book.out_indices, table, book.pairs)
     with pytest.raises(ShapeError, match="neighbours: got 7"):
-        fastconv.sparse.subm_conv(x, weight, rulebook=broken)
+        Rulebook(book.geometry, book.in_indices, book.out_indices, table, book.pairs)
     fewer = np.where(np.arange(3)[:, None] == 1, book.neighbours, -1)
     middle = Rulebook(book.geometry, book.in_indices, book.out_indices, fewer, 2)
     assert fastconv.sparse.subm_conv(x, weight, rulebook=middle).features.tolist() == [[1], [1]]

@@ -29,9 +29,9 @@ from ..dispatch import make_plan, settings
 from ..errors import DeviceError, DTypeError, ShapeError
 from ..spec import SparseBinding, SparsePlan
 from .geometry import in_force, require_tensor
-from .problem import SparseProblem
-from .rulebook import Rulebook
-from .tensor import SparseTensor
+from .problem import OPERANDS, SparseProblem
+from .rulebook import Rulebook, require_rulebook
+from .tensor import SparseTensor, derived_tensor
 
 __all__ = [
     "Call",
@@ -195,7 +195,7 @@ class Call:
         rows = self.x.feature_array
         operands = [rows]
         if self.rulebook is None:
-            operands.append(row_major(self.x.index_array[:, 0]))
+            operands.append(row_major(self.x._indices[:, 0]))
         shape = (self.problem.out_rows, self.problem.out_channels)
         out = empty_output(rows, shape, "channels_first")
         run(self.problem, self.rulebook, operands, out, self.filters)
@@ -205,7 +205,8 @@ class Call:
         """Return the features at the rulebook's sites."""
         assert self.rulebook is not None
         features = self.features()
-        return self.x.derived(features, self.rulebook.out_indices, self.rulebook.out_shape)
+        book = self.rulebook
+        return derived_tensor(self.x, features, book._out_indices, book.out_shape)
 
     def compute_global(self) -> Any:
         """Return the features of each grid of the batch, of the caller's kind."""
@@ -221,6 +222,11 @@ def conv_call(x: SparseTensor, rulebook: Rulebook, filters: Filters) -> Call:
         raise ShapeError(
             f"weight: got {weight.shape[1]} input channels a group with groups={groups}, want "
             f"{x.channels} / {groups} as the features have {x.channels} channels"
+        )
+    if filters.kernel_size != rulebook.geometry.kernel_size:
+        raise ShapeError(
+            f"weight: got a kernel of {filters.kernel_size}, want {rulebook.geometry.kernel_size} "
+            "as the rulebook has"
         )
     problem = describe("sparse_conv", rulebook, x.feature_array, weight.shape[0], groups)
     return Call(x, problem, rulebook, filters)
@@ -245,6 +251,7 @@ def describe(
     op: str, rulebook: Rulebook, like: Array, out_channels: int, groups: int = 1
 ) -> SparseProblem:
     """Return the problem of an operator by a rulebook, on features like those given."""
+    _check_place(require_rulebook(rulebook), like)
     return SparseProblem(
         op,
         rulebook.in_rows,
@@ -263,7 +270,13 @@ def run(
     problem: SparseProblem, rulebook: Rulebook | None, operands: Sequence[Array], out: Array,
     filters: Filters | None = None,
 ) -> None:  # fmt: skip
-    """Compute a problem into `out`; `OPERANDS` names the arrays, the weight's are in `filters`."""
+    """Compute a problem into `out`; `OPERANDS` names the arrays, the weight's are in `filters`.
+
+    Everything that is computed passes here, so here it is seen that every array is what the problem
+    says: kernels know sizes from the problem alone, and a caller may have changed the shape of an
+    array that was checked when it came.
+    """
+    _check_operands(problem, operands, out, filters)
     if out.size == 0:
         return
     with in_force(out):
@@ -272,6 +285,34 @@ def run(
             return
         plan = _plan(problem, filters.binding, filters.packed is not None)
         plan.run(rulebook, *operands, _packed(plan, filters), filters.bias, out)
+
+
+def _check_place(rulebook: Rulebook, like: Array) -> None:
+    """Raise where a rulebook is not where features are."""
+    place = rulebook.place
+    if isinstance(like, DeviceArray):
+        if place != (like.library, like.device):
+            raise DeviceError(
+                "rulebook: got one elsewhere, want one where the features are, in "
+                f"{like.library.name}'s memory of device {like.device}"
+            )
+    elif place is not None:
+        raise DeviceError("rulebook: got one on a GPU, want NumPy's as the features are")
+
+
+def _check_operands(
+    problem: SparseProblem, operands: Sequence[Array], out: Array, filters: Filters | None
+) -> None:
+    """Raise where an array has another size than the problem, or does not lie row-major."""
+    shapes = problem.operand_shapes
+    given = zip(OPERANDS[problem.op], operands, strict=False)
+    for name, array in (*given, (OPERANDS[problem.op][-1], out)):
+        if array.shape != shapes[name]:
+            raise ShapeError(f"{name}: got shape {array.shape}, want {shapes[name]}")
+        if not isinstance(array, DeviceArray) and not array.flags.c_contiguous:
+            raise ShapeError(f"{name}: got strides {array.strides}, want a row-major array")
+    if filters is not None and filters.weight.shape != problem.weight_shape:
+        raise ShapeError(f"weight: got shape {filters.weight.shape}, want {problem.weight_shape}")
 
 
 def _plan(problem: SparseProblem, binding: SparseBinding, packed: bool) -> SparsePlan:

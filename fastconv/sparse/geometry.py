@@ -6,16 +6,14 @@ import contextlib
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
-
-from ..arrays import Array, on_host
+from ..arrays import Array
 from ..calls import Padding, Sizes, per_axis
 from ..device_arrays import DeviceArray
 from ..errors import DTypeError, ShapeError
 from ..padding import normalise_padding
-from .rulebook import Geometry, Rulebook
-from .sites import check_grid
-from .tensor import SparseTensor
+from .rulebook import Rulebook, build_trusted, require_rulebook
+from .shapes import Geometry
+from .tensor import SparseTensor, require_key
 
 __all__ = ["find_rulebook", "in_force", "make_geometry", "named_rulebook", "require_tensor"]
 
@@ -43,33 +41,14 @@ def make_geometry(
         "stride": per_axis("stride", stride, ndim),
         "dilation": per_axis("dilation", dilation, ndim),
     }
-    for name, values in sizes.items():
-        if min(values) < 1:
-            raise ShapeError(f"{name}: got {values}, want every value to be at least 1")
     pads = normalise_padding(
         padding, shape, sizes["kernel_size"], sizes["stride"], sizes["dilation"]
     )
     more = per_axis("output_padding", output_padding, ndim)
-    if min(min(pair) for pair in pads) < 0:
-        raise ShapeError(f"padding: got {padding!r}, want no negative value")
-    limits = tuple(map(max, sizes["stride"], sizes["dilation"]))
-    if any(not 0 <= extra < limit for extra, limit in zip(more, limits, strict=True)):
-        raise ShapeError(
-            f"output_padding: got {more}, want values of at least 0 and below the stride or the "
-            f"dilation, {limits}"
-        )
-    geometry = Geometry(
+    return Geometry(
         kind=kind, in_shape=shape, batch_size=x.batch_size, padding=pads, output_padding=more,
         **sizes,
     )  # fmt: skip
-    if min(geometry.out_shape) < 1:
-        raise ShapeError(
-            f"kernel_size: got {geometry.kernel_size} with dilation={geometry.dilation} and "
-            f"padding={pads} over spatial_shape={shape}, which leaves an output of "
-            f"{geometry.out_shape}, want every axis to be at least 1"
-        )
-    check_grid(geometry.out_shape, x.batch_size)
-    return geometry
 
 
 def find_rulebook(
@@ -79,15 +58,14 @@ def find_rulebook(
     if rulebook is not None:
         if indice_key is not None:
             raise ValueError("rulebook: got one and an indice_key, want one of the two")
-        _check_match("rulebook", rulebook, geometry, x)
-        rulebook.check()
+        _check_match("rulebook", require_rulebook(rulebook), geometry, x)
         return rulebook
-    known = None if indice_key is None else x.rulebooks.get(indice_key)
+    known = None if indice_key is None else x.rulebooks.get(require_key(indice_key))
     if known is not None:
         _check_match(f"indice_key={indice_key!r}", known, geometry, x)
         return known
     with in_force(x.feature_array):
-        built = Rulebook.build(geometry, x.index_array)
+        built = build_trusted(geometry, x._indices)
     return built if indice_key is None else x.keep(indice_key, built)
 
 
@@ -99,19 +77,17 @@ def named_rulebook(
         raise ValueError("indice_key: want the name of an earlier rulebook, or rulebook=, not both")
     name = "rulebook" if indice_key is None else f"indice_key={indice_key!r}"
     if indice_key is not None:
-        rulebook = x.rulebooks.get(indice_key)
+        rulebook = x.rulebooks.get(require_key(indice_key))
         if rulebook is None:
             known = ", ".join(map(repr, x.rulebooks)) or "there is none yet"
             raise ShapeError(f"indice_key: got {indice_key!r}, want one that is known: {known}")
-    assert rulebook is not None
-    if indice_key is None:
-        rulebook.check()
+    rulebook = require_rulebook(rulebook)
     differences = []
     if rulebook.geometry.kernel_size != kernel_size:
         differences.append(f"kernel_size {rulebook.geometry.kernel_size}, not {kernel_size}")
     if rulebook.out_shape != x.spatial_shape or rulebook.geometry.batch_size != x.batch_size:
         differences.append(f"a grid of {rulebook.out_shape} after, not {x.spatial_shape}")
-    elif not _same_sites(rulebook.out_indices, x.index_array):
+    elif not rulebook.leads_to(x._indices):
         differences.append("other sites after than those of x")
     _refuse(name, differences)
     return rulebook
@@ -124,7 +100,7 @@ def _check_match(name: str, rulebook: Rulebook, geometry: Geometry, x: SparseTen
         had, needed = getattr(rulebook.geometry, each.name), getattr(geometry, each.name)
         if had != needed:
             differences.append(f"{each.name} {had}, not {needed}")
-    if not differences and not _same_sites(rulebook.in_indices, x.index_array):
+    if not differences and not rulebook.starts_at(x._indices):
         differences.append("other sites before than those of x")
     _refuse(name, differences)
 
@@ -132,9 +108,3 @@ def _check_match(name: str, rulebook: Rulebook, geometry: Geometry, x: SparseTen
 def _refuse(name: str, differences: list[str]) -> None:
     if differences:
         raise ShapeError(f"{name}: got {'; '.join(differences)}, want a rulebook that fits")
-
-
-def _same_sites(one: Array, other: Array) -> bool:
-    if one is other:
-        return True
-    return one.shape == other.shape and np.array_equal(on_host(one), on_host(other))

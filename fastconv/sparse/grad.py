@@ -19,7 +19,7 @@ from ..device_arrays import DeviceArray
 from ..errors import DTypeError, ShapeError
 from .calls import Filters, check_layout, describe, in_krsc, run
 from .geometry import require_tensor
-from .rulebook import Rulebook
+from .rulebook import Rulebook, require_rulebook
 from .tensor import SparseTensor, require_features
 
 __all__ = [
@@ -70,7 +70,7 @@ def conv_input(
     array([[3.],
            [6.]], dtype=float32)
     """
-    grads = _rows("grad_output", grad_output, rulebook.out_rows)
+    grads = _rows("grad_output", grad_output, require_rulebook(rulebook).out_rows)
     given = Filters.of(weight, None, rulebook.geometry.ndim, groups, weight_layout, beside=grads)
     if given.kernel_size != rulebook.geometry.kernel_size:
         raise ShapeError(
@@ -122,7 +122,7 @@ def conv_weight(
     >>> sparse.grad.conv_weight(book, x.features, np.ones((2, 1), np.float32))
     array([[[ 1., 11., 10.]]], dtype=float32)
     """
-    rows = _rows("input", input, rulebook.in_rows)
+    rows = _rows("input", input, require_rulebook(rulebook).in_rows)
     grads = _rows("grad_output", grad_output, rulebook.out_rows, rows)
     check_layout(weight_layout)
     groups = whole_number("groups", groups)
@@ -189,7 +189,7 @@ def max_pool_input(rulebook: Rulebook, input: Array, output: Array, grad_output:
     array([[0.],
            [1.]], dtype=float32)
     """
-    rows = _rows("input", input, rulebook.in_rows)
+    rows = _rows("input", input, require_rulebook(rulebook).in_rows)
     largest = _rows("output", output, rulebook.out_rows, rows)
     grads = _rows("grad_output", grad_output, rulebook.out_rows, rows)
     _check_channels("output", largest, rows.shape[1])
@@ -222,7 +222,7 @@ def avg_pool_input(rulebook: Rulebook, grad_output: Array) -> Any:
     >>> sparse.grad.avg_pool_input(book, np.ones((1, 1), np.float32)).ravel()
     array([0.5, 0.5], dtype=float32)
     """
-    grads = _rows("grad_output", grad_output, rulebook.out_rows)
+    grads = _rows("grad_output", grad_output, require_rulebook(rulebook).out_rows)
     problem = describe("sparse_avg_pool_grad", rulebook, grads, grads.shape[1])
     out = empty_output(grads, (rulebook.in_rows, grads.shape[1]), "channels_first")
     run(problem, rulebook, [grads], out)
@@ -258,7 +258,7 @@ def global_max_pool_input(x: SparseTensor, output: Array, grad_output: Array) ->
     largest, grads = (
         _grids(x, *each) for each in (("output", output), ("grad_output", grad_output))
     )
-    rows, batches = on_host(x.feature_array), on_host(x.index_array)[:, 0]
+    rows, batches = on_host(x.feature_array), on_host(x._indices)[:, 0]
     found = np.zeros(rows.shape, rows.dtype)
     for batch in np.unique(batches):
         own = np.flatnonzero(batches == batch)
@@ -291,7 +291,7 @@ def global_avg_pool_input(x: SparseTensor, grad_output: Array) -> Any:
     >>> sparse.grad.global_avg_pool_input(x, np.ones((1, 1), np.float32)).ravel()
     array([0.5, 0.5], dtype=float32)
     """
-    grads, batches = _grids(x, "grad_output", grad_output), on_host(x.index_array)[:, 0]
+    grads, batches = _grids(x, "grad_output", grad_output), on_host(x._indices)[:, 0]
     counts = np.maximum(np.bincount(batches, minlength=x.batch_size), 1)
     shares = (grads.astype(np.float64) / counts[:, None]).astype(grads.dtype)
     return unwrap(beside(x.feature_array, shares[batches]))

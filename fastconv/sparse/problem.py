@@ -83,6 +83,14 @@ class SparseProblem(ElementSizes):
             raise DTypeError(f"dtype: got {self.dtype}, want one of {', '.join(DTYPES)}")
         if self.device not in ("cpu", "cuda"):
             raise DeviceError(f"device: got {self.device!r}, want cpu or cuda")
+        for name in ("in_rows", "out_rows", "pairs", "in_channels", "out_channels", "groups"):
+            number = getattr(self, name)
+            if type(number) is not int or number < 0:
+                raise ShapeError(f"{name}: got {number!r}, want a whole number, at least 0")
+        if not all(type(taps) is int and taps > 0 for taps in self.kernel_size):
+            raise ShapeError(
+                f"kernel_size: got {self.kernel_size!r}, want a tuple of positive whole numbers"
+            )
         if self.groups < 1:
             raise ShapeError(f"groups: got {self.groups}, want at least 1")
         for name in ("in_channels", "out_channels"):
@@ -101,6 +109,20 @@ class SparseProblem(ElementSizes):
     def weight_shape(self) -> tuple[int, ...]:
         """Shape of the weight, ``(K, C / groups, *kernel_size)``."""
         return (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
+
+    @property
+    def operand_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the arrays that `OPERANDS` names but for the weight and the bias."""
+        before, after = (self.in_rows, self.in_channels), (self.out_rows, self.out_channels)
+        groups, filters = self.groups, self.out_channels
+        return {
+            "x": before,
+            "out": after,
+            "grad_out": after,
+            "grad_x": before,
+            "batches": (self.in_rows,),
+            "weight_grad": (filters, self.in_channels // groups, self.volume),
+        }
 
     @property
     def macs(self) -> int:

@@ -13,14 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import Array, on_host
 from ..errors import DTypeError, ShapeError
+from .frozen import freeze, private
 
 __all__ = [
     "DUPLICATES",
     "LONGEST_AXIS",
     "MOST_KEYS",
     "check_grid",
+    "check_range",
+    "check_rows",
     "check_sites",
+    "check_unique",
     "group_sites",
     "join_duplicates",
     "join_groups",
@@ -29,7 +34,8 @@ __all__ = [
 #: What is done about a site that comes more than once.
 DUPLICATES = ("error", "sum", "mean", "max", "first")
 
-#: Most sites that have keys of 64 bits, and the longest axis whose indices are int32.
+#: Most sites that have keys of 64 bits, and the longest axis, the largest batch and the most rows
+#: whose indices are int32.
 MOST_KEYS = 2**63 - 1
 LONGEST_AXIS = 2**31 - 1
 
@@ -38,6 +44,11 @@ Indices = NDArray[np.int32]
 
 def check_grid(shape: tuple[int, ...], batch_size: int) -> None:
     """Raise where a grid has an empty axis, or sites whose coordinates or keys overflow."""
+    if not 1 <= batch_size <= LONGEST_AXIS:
+        raise ShapeError(
+            f"batch_size: got {batch_size}, want at least 1 and at most {LONGEST_AXIS} "
+            "(indices are int32)"
+        )
     if min(shape) < 1:
         raise ShapeError(f"spatial_shape: got {shape}, want every axis to be at least 1")
     if max(shape) > LONGEST_AXIS:
@@ -52,10 +63,16 @@ def check_grid(shape: tuple[int, ...], batch_size: int) -> None:
         )
 
 
+def check_rows(count: int) -> None:
+    """Raise where there are more sites than int32 numbers."""
+    if count > LONGEST_AXIS:
+        raise ShapeError(f"indices: got {count} rows, want at most {LONGEST_AXIS} (int32)")
+
+
 def check_sites(
     indices: NDArray[Any], shape: tuple[int, ...], batch_size: int | None
 ) -> tuple[Indices, int]:
-    """Return sites as a row-major int32 array of the tensor's own, and the batch size.
+    """Return sites as a row-major int32 array that nobody can change, and the batch size.
 
     Parameters
     ----------
@@ -73,39 +90,45 @@ def check_sites(
             f"indices: got shape {indices.shape}, want (rows, {1 + len(shape)}), which is the "
             f"batch and an index for each axis of spatial_shape={shape}"
         )
+    check_rows(len(indices))
+    # What is checked is the copy, which nobody else writes to. One of a wider type may have lost
+    # bits, so what was given is looked at before.
+    made = indices
+    if indices.dtype == np.int32:
+        made = private(indices)
     if batch_size is None:
-        batch_size = 1 + max(0, int(indices[:, 0].max(initial=0)))
-    if batch_size < 1:
-        raise ShapeError(f"batch_size: got {batch_size}, want at least 1")
+        batch_size = 1 + max(0, int(made[:, 0].max(initial=0)))
     check_grid(shape, batch_size)
-    for column, size in enumerate((batch_size, *shape)):
-        _check_column(indices, column, size)
-    made = np.array(indices, np.int32, order="C")
-    made.flags.writeable = False
+    check_range("indices", made, (batch_size, *shape))
+    if made.dtype != np.int32:
+        made = freeze(np.array(made, np.int32, order="C"))
+        check_range("indices", made, (batch_size, *shape))
     return made, batch_size
 
 
-def _check_column(indices: NDArray[Any], column: int, size: int) -> None:
-    values = indices[:, column]
-    if len(values) == 0 or (values.min() >= 0 and int(values.max()) < size):
-        return
-    row = int(values.argmin() if values.min() < 0 else values.argmax())
-    what = "batch_size" if column == 0 else f"axis {column - 1} of spatial_shape"
-    raise ShapeError(
-        f"indices: got {int(values[row])} in row {row}, column {column}, want 0 to {size - 1} as "
-        f"{what} is {size}"
-    )
+def check_range(name: str, sites: NDArray[Any], grid: tuple[int, ...]) -> None:
+    """Raise where sites are outside their grid, whose first size is the batch's."""
+    for column, size in enumerate(grid):
+        values = sites[:, column]
+        if len(values) == 0 or (values.min() >= 0 and int(values.max()) < size):
+            continue
+        row = int(values.argmin() if values.min() < 0 else values.argmax())
+        what = "batch_size" if column == 0 else f"axis {column - 1} of spatial_shape"
+        raise ShapeError(
+            f"{name}: got {int(values[row])} in row {row}, column {column}, want 0 to {size - 1} "
+            f"as {what} is {size}"
+        )
 
 
 def join_duplicates(
-    features: NDArray[Any], indices: Indices, shape: tuple[int, ...], batch_size: int, how: str
+    features: Array, indices: Indices, shape: tuple[int, ...], batch_size: int, how: str
 ) -> tuple[NDArray[Any], Indices] | None:
     """Return features and sites with each site once, sorted by key; None where each is already.
 
     Parameters
     ----------
     features : (rows, C) array
-        One row a site.
+        One row a site, wherever it lies.
     indices : (rows, 1 + ndim) int32 array
         Checked sites.
     shape, batch_size
@@ -117,13 +140,26 @@ def join_duplicates(
     if len(starts) - 1 == len(order):
         return None
     if how == "error":
-        group = int(np.argmax(np.diff(starts) > 1))
-        rows = order[starts[group] : starts[group] + 2].tolist()
-        raise ShapeError(
-            f"indices: got the site {tuple(indices[rows[0]].tolist())} in row {rows[0]} and in row "
-            f"{rows[1]}, want each site once; duplicates='sum', 'mean', 'max' or 'first' joins them"
-        )
-    return join_groups(features, order, starts, how), indices[order[starts[:-1]]]
+        wish = "; duplicates='sum', 'mean', 'max' or 'first' joins them"
+        raise ShapeError(_twice("indices", indices, order, starts) + wish)
+    return join_groups(on_host(features), order, starts, how), indices[order[starts[:-1]]]
+
+
+def check_unique(name: str, indices: Indices, shape: tuple[int, ...], batch_size: int) -> None:
+    """Raise where a checked site comes twice."""
+    order, starts = group_sites(indices, shape, batch_size)
+    if len(starts) - 1 < len(order):
+        raise ShapeError(_twice(name, indices, order, starts))
+
+
+def _twice(name: str, indices: Indices, order: NDArray[np.int32], starts: NDArray[np.int64]) -> str:
+    """Return a sentence on the first site that comes twice."""
+    group = int(np.argmax(np.diff(starts) > 1))
+    rows = order[starts[group] : starts[group] + 2].tolist()
+    return (
+        f"{name}: got the site {tuple(indices[rows[0]].tolist())} in row {rows[0]} and in row "
+        f"{rows[1]}, want each site once"
+    )
 
 
 def group_sites(

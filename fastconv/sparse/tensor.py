@@ -1,12 +1,14 @@
 """Features at the active sites of a grid.
 
-A `SparseTensor` is a value: its sites are checked when it is made and never change. Rulebooks that
-its layers build are kept under their `indice_key` in a dictionary that it shares with every tensor
-that is computed from it.
+A `SparseTensor` is a value: its sites are checked when it is made and never change; features are
+the caller's own and are looked at in each call. Rulebooks that its layers build are kept under
+their `indice_key` in a dictionary that it shares with every tensor that is computed from it.
 """
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
@@ -17,13 +19,17 @@ from ..array_libraries import view_array, view_beside
 from ..arrays import Array, beside, dtype_name, on_host, require_array, row_major, unwrap
 from ..calls import per_axis, whole_number
 from ..device_arrays import DeviceArray
-from ..errors import DeviceError, ShapeError
-from .rulebook import Rulebook
+from ..errors import DeviceError, DTypeError, ShapeError
+from .frozen import freeze, restored, shown, stored
+from .rulebook import Rulebook, require_rulebook
+from .rulebook_checks import as_integers
 from .sites import DUPLICATES, check_sites, join_duplicates
 
-__all__ = ["SparseTensor"]
+__all__ = ["SparseTensor", "derived_tensor", "require_features"]
 
 _MOST_AXES = 4
+#: Most bytes of a dense grid: what an address of 48 bits reaches.
+_MOST_BYTES = 2**47
 
 
 class SparseTensor:
@@ -70,11 +76,8 @@ class SparseTensor:
     (1, 3, 8, 8)
     """
 
-    __slots__ = ("_batch_size", "_rulebooks", "_spatial_shape", "feature_array", "index_array")
-
-    #: Features and sites as kernels see them: NumPy arrays, or a `DeviceArray` of each.
-    feature_array: Array
-    index_array: Array
+    __slots__ = ("__weakref__", "_batch_size", "_features", "_indices", "_rulebooks",
+                 "_spatial_shape")  # fmt: skip
 
     def __init__(
         self,
@@ -90,7 +93,7 @@ class SparseTensor:
         elif view_array("indices", indices) is not None:
             raise DeviceError("indices: got an array on a GPU, want NumPy's as the features are")
         else:
-            given = np.asarray(indices)
+            given = as_integers("indices", indices)
         shape = _spatial_shape(spatial_shape)
         if given.size == 0 and not isinstance(indices, np.ndarray):
             given = given.reshape(0, 1 + len(shape)).astype(np.int32)  # an empty list has no type
@@ -105,45 +108,34 @@ class SparseTensor:
             raise ShapeError(
                 f"indices: got {len(sites)} rows, want {rows.shape[0]} as the features have"
             )
-        joined = join_duplicates(on_host(rows), sites, shape, count, duplicates)
+        joined = join_duplicates(rows, sites, shape, count, duplicates)
         if joined is not None:
-            rows, sites = beside(rows, joined[0]), joined[1]
+            rows, sites = beside(rows, joined[0]), freeze(joined[1])
         self._set(row_major(rows), beside(rows, sites), shape, count, {})
 
     def _set(
         self, features: Array, indices: Array, spatial_shape: tuple[int, ...], batch_size: int,
         rulebooks: dict[str, Rulebook],
     ) -> None:  # fmt: skip
-        self.feature_array = features
-        self.index_array = indices
+        self._features = features
+        self._indices = indices
         self._spatial_shape = spatial_shape
         self._batch_size = batch_size
         self._rulebooks = rulebooks
 
-    def derived(
-        self, features: Array, indices: Array | None = None,
-        spatial_shape: tuple[int, ...] | None = None,
-    ) -> SparseTensor:  # fmt: skip
-        """Return a tensor that shares this one's batch and rulebooks; nothing is checked.
+    def __copy__(self) -> SparseTensor:
+        return derived_tensor(self, self._features)
 
-        Parameters
-        ----------
-        features : (rows, C) ndarray or DeviceArray
-            Row-major.
-        indices : (rows, 1 + ndim) int32 ndarray or DeviceArray, optional
-            Other sites, of a rulebook.
-        spatial_shape : tuple of int, optional
-            Of the grid that they are in.
-        """
-        made = object.__new__(SparseTensor)
-        made._set(
-            features,
-            self.index_array if indices is None else indices,
-            self._spatial_shape if spatial_shape is None else spatial_shape,
-            self._batch_size,
-            self._rulebooks,
-        )
+    def __deepcopy__(self, memo: dict[int, Any]) -> SparseTensor:
+        made = derived_tensor(self, self._features.copy())
+        made._rulebooks = copy.deepcopy(self._rulebooks, memo)
         return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        features = unwrap(self._features)
+        return _restore, (
+            features, stored(self._indices), self._spatial_shape, self._batch_size, self._rulebooks,
+        )  # fmt: skip
 
     @classmethod
     def from_dense(cls, x: Array) -> SparseTensor:
@@ -205,21 +197,27 @@ class SparseTensor:
         from .voxels import voxelize
 
         features, indices, spatial_shape = voxelize(points, voxel_size, range, reduce)
-        indices.flags.writeable = False
         made = object.__new__(cls)
         batch_size = len(points) if isinstance(points, (list, tuple)) else 1
-        made._set(features, indices, spatial_shape, batch_size, {})
+        made._set(features, freeze(indices), spatial_shape, batch_size, {})
         return made
+
+    @property
+    def feature_array(self) -> Array:
+        """The features as kernels see them: a NumPy array or a `DeviceArray`."""
+        return self._features
 
     @property
     def features(self) -> Any:
         """The features, shape (rows, C), row-major and of the kind that was given."""
-        return unwrap(self.feature_array)
+        return unwrap(self._features)
 
     @property
     def indices(self) -> Any:
-        """The sites, shape (rows, 1 + ndim), int32 and read-only where NumPy's."""
-        return unwrap(self.index_array)
+        """The sites, shape (rows, 1 + ndim), int32: read-only where NumPy's, on a GPU a copy."""
+        if isinstance(self._indices, DeviceArray):
+            return unwrap(self._indices.copy())
+        return shown(self._indices)
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:
@@ -253,10 +251,10 @@ class SparseTensor:
 
     def keep(self, indice_key: str, rulebook: Rulebook) -> Rulebook:
         """Name a rulebook, and return the one of that name, which another thread may have made."""
-        return self._rulebooks.setdefault(indice_key, rulebook)
+        return self._rulebooks.setdefault(require_key(indice_key), require_rulebook(rulebook))
 
     def __len__(self) -> int:
-        return int(self.feature_array.shape[0])
+        return int(self._indices.shape[0])
 
     def __repr__(self) -> str:
         grid = f"{self._batch_size} x {'x'.join(map(str, self._spatial_shape))}"
@@ -284,8 +282,8 @@ class SparseTensor:
         >>> x.replace(x.features[:, :2]).channels
         2
         """
-        if isinstance(self.feature_array, DeviceArray):
-            rows: Array = view_beside("features", features, "tensor", self.feature_array)
+        if isinstance(self._features, DeviceArray):
+            rows: Array = view_beside("features", features, "tensor", self._features)
         else:
             rows = features
         require_features("features", rows)
@@ -293,14 +291,68 @@ class SparseTensor:
             raise ShapeError(
                 f"features: got {rows.shape[0]} rows, want {len(self)} as the tensor has sites"
             )
-        return self.derived(row_major(rows))
+        return derived_tensor(self, row_major(rows))
 
     def dense(self) -> Any:
         """Return the grids as a dense array, shape (N, C, *spatial), 0 where no site is active."""
-        sites = tuple(on_host(self.index_array).T)
-        made = np.zeros((self._batch_size, self.channels, *self._spatial_shape), self.dtype)
-        made[(sites[0], slice(None), *sites[1:])] = on_host(self.feature_array)
-        return unwrap(beside(self.feature_array, made))
+        shape = (self._batch_size, self.channels, *self._spatial_shape)
+        size = math.prod(shape) * self.dtype.itemsize
+        if size > _MOST_BYTES:
+            raise ShapeError(
+                f"spatial_shape: got {self._spatial_shape}, a dense array of shape {shape} and "
+                f"{size} bytes, want at most {_MOST_BYTES}"
+            )
+        sites = tuple(on_host(self._indices).T)
+        made = np.zeros(shape, self.dtype)
+        made[(sites[0], slice(None), *sites[1:])] = on_host(self._features)
+        return unwrap(beside(self._features, made))
+
+
+def derived_tensor(
+    x: SparseTensor, features: Array, indices: Array | None = None,
+    spatial_shape: tuple[int, ...] | None = None,
+) -> SparseTensor:  # fmt: skip
+    """Return a tensor that shares another's batch and rulebooks; nothing is checked.
+
+    Parameters
+    ----------
+    x : SparseTensor
+        The other one.
+    features : (rows, C) ndarray or DeviceArray
+        Row-major.
+    indices : (rows, 1 + ndim) int32 ndarray or DeviceArray, optional
+        Other sites, of a rulebook.
+    spatial_shape : tuple of int, optional
+        Of the grid that they are in.
+    """
+    made = object.__new__(SparseTensor)
+    made._set(
+        features,
+        x._indices if indices is None else indices,
+        x._spatial_shape if spatial_shape is None else spatial_shape,
+        x._batch_size,
+        x._rulebooks,
+    )
+    return made
+
+
+def _restore(
+    features: Any, indices: Any, spatial_shape: Any, batch_size: Any, rulebooks: dict[str, Rulebook]
+) -> SparseTensor:
+    """Return a tensor out of a pickle, checked as any other; copies share their rulebooks."""
+    made = SparseTensor(features, restored(indices), spatial_shape, batch_size)
+    for key, rulebook in rulebooks.items():
+        require_key(key)
+        require_rulebook(rulebook)
+    made._rulebooks = rulebooks
+    return made
+
+
+def require_key(value: Any) -> str:
+    """Return the name of a rulebook if it is one, else raise."""
+    if not isinstance(value, str):
+        raise DTypeError(f"indice_key: got {type(value).__name__}, want a str")
+    return value
 
 
 def require_features(name: str, value: Any) -> Array:

@@ -44,15 +44,17 @@ class Lines:
 def _count_lines(g: Any, task: int) -> None:
     """Count the lines that begin in a chunk, and write the sites' last coordinates."""
     first = task * g.chunk
-    # One division a line: the sites of a line are less than the axis from its beginning.
-    begin, count = -g.size, 0
+    # One division a line: the sites of a line lie before its end, which is a key of 63 bits too.
+    begin, end, count = 0, 0, 0
     if first:
         before = get_word(g.keys, first - 1)
         begin = before - before % g.size
+        end = begin + g.size
     for i in range(first, min(first + g.chunk, g.rows)):
         key = get_word(g.keys, i)
-        if key - begin >= g.size:
+        if key >= end:
             begin = key - key % g.size
+            end = begin + g.size
             count += 1
         set_int(g.x, i, key - begin)
     set_word(g.counts, task, count)
@@ -61,15 +63,15 @@ def _count_lines(g: Any, task: int) -> None:
 def _write_lines(g: Any, task: int) -> None:
     """Write start and key of the lines that begin in a chunk."""
     first, line = task * g.chunk, get_word(g.counts, task)
-    begin = -g.size
+    end = 0
     if first:
         before = get_word(g.keys, first - 1)
-        begin = before - before % g.size
+        end = before - before % g.size + g.size
     for i in range(first, min(first + g.chunk, g.rows)):
         key = get_word(g.keys, i)
-        if key - begin >= g.size:
+        if key >= end:
             number = key // g.size
-            begin = number * g.size
+            end = number * g.size + g.size
             set_word(g.starts, line, i)
             set_word(g.line_keys, line, number)
             line += 1

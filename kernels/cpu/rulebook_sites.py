@@ -24,6 +24,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.errors import ShapeError
 from fastconv.sparse.rulebook import Geometry
 
 from .rulebook_stage import Stage, chunks, empty
@@ -33,6 +34,8 @@ __all__ = ["sites_after"]
 
 Keys = NDArray[np.int64]
 
+#: Most steps of a merge: a minute or so. Each of its sequences is looked at for each key.
+_MOST_STEPS = 1 << 36
 #: Stands for the key of a sequence that has ended; no site has it.
 _END = (1 << 63) - 1
 #: Words of a sequence: where it is, where it ends, its key; the ends of the run of keys that share
@@ -177,9 +180,14 @@ def _bounds(keys: Keys, tasks: int, axis: dict[str, int]) -> NDArray[np.int64]:
 
 def _after_axis(keys: Keys, axis: dict[str, int]) -> Keys:
     """Return the keys after one axis."""
+    offsets = axis["offsets"]
+    if offsets**2 * len(keys) > _MOST_STEPS:
+        raise ShapeError(
+            f"kernel_size: got {offsets} offsets along an axis over {len(keys)} sites, whose union "
+            f"takes {offsets**2 * len(keys)} steps, want at most {_MOST_STEPS}"
+        )
     tasks, _ = chunks(len(keys))
     bounds = _bounds(keys, tasks, axis)
-    offsets = axis["offsets"]
     sequences = empty((tasks, offsets, _WORDS), np.int64)
     merged, written = np.empty(offsets * len(keys), np.int64), empty((tasks, 2), np.int64)
     _MERGE_SEQUENCES.run(

@@ -19,7 +19,6 @@ are written. Whatever the kernel, each entry has one writer.
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numba
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastconv.sparse.rulebook import Geometry
+from fastconv.sparse.rulebook_checks import check_table_size
 
 from .rulebook_lines import Lines
 from .rulebook_stage import Stage, chunks, empty, get_int, set_int
@@ -153,13 +153,13 @@ def fill(table: Rows) -> None:
 
 def _steps(geometry: Geometry) -> NDArray[np.int64]:
     """Return the place that each offset of all axes but the last leads to from the origin."""
-    lows = [low for low, _ in geometry.padding[:-1]]
-    offsets = itertools.product(*map(range, geometry.kernel_size[:-1]))
-    steps = [
-        [k * hole - low for k, hole, low in zip(offset, geometry.dilation, lows)]
-        for offset in offsets
-    ]
-    return np.array(steps, np.int64).reshape(len(steps), geometry.ndim - 1)
+    outer = geometry.ndim - 1
+    if not outer:
+        return np.zeros((1, 0), np.int64)
+    offsets = np.indices(geometry.kernel_size[:-1], np.int64).reshape(outer, -1)
+    lows = np.array([low for low, _ in geometry.padding[:-1]], np.int64)
+    steps = offsets.T * np.array(geometry.dilation[:-1], np.int64) - lows
+    return np.ascontiguousarray(steps)
 
 
 def find_neighbours(
@@ -185,6 +185,7 @@ def find_neighbours(
     """
     transposed = geometry.kind == "transposed"
     mirrored = geometry.kind == "submanifold" and all(k % 2 for k in geometry.kernel_size)
+    check_table_size(geometry.volume, out_rows)
     table = empty((geometry.volume, out_rows), np.int32)
     fill(table)
     steps = _steps(geometry)

@@ -26,7 +26,6 @@ before, all features at once, but for bfloat16 where the CPU multiplies pairs of
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -296,9 +295,9 @@ def workspace(problem: SparseProblem, device: DeviceInfo) -> int:
 
 def _tap_offsets(problem: SparseProblem, binding: SparseBinding) -> NDArray[np.int64]:
     """Return the byte offset of each tap of the weight, in the order of its numbers."""
-    steps = binding.weight_strides[2:]
-    taps = itertools.product(*map(range, problem.kernel_size))
-    return np.array([sum(np.multiply(tap, steps)) for tap in taps], np.int64)
+    steps = np.array(binding.weight_strides[2:], np.int64)
+    taps = np.indices(problem.kernel_size, np.int64).reshape(len(steps), -1)
+    return steps @ taps
 
 
 def plan(problem: SparseProblem, binding: SparseBinding, device: DeviceInfo) -> SparseGemmPlan:

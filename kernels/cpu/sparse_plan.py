@@ -126,7 +126,7 @@ class RowPlan:
     def run(self, rulebook: Any, *arrays: Any) -> None:
         """Compute; the operands are those that `OPERANDS` names, the last one is written."""
         schedule: _Schedule = (
-            self._schedule(None) if rulebook is None else rulebook.derive(self, self._schedule)
+            self._schedule(None) if rulebook is None else rulebook.derive(self._schedule)
         )
         *inputs, out = arrays
         inputs += [None] * (_INPUTS - len(inputs))

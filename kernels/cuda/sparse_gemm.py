@@ -101,9 +101,7 @@ class SparseGemmPlan(SparseConvPlan):
         problem, tile = self.problem, self.tile
         if problem.out_rows == 0:
             return
-        lists = rulebook.derive(
-            ("cuda.sparse_gemm", tile.bn), lambda rulebook: list_offsets(rulebook, tile.bn)
-        )
+        lists = rulebook.derive(list_offsets, tile.bn)
         samples, results = flat(x), flat(out)
         channels, depth = (
             problem.out_channels // problem.groups,

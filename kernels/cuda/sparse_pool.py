@@ -225,7 +225,7 @@ def _max_grad(
 
 
 def _avg_grad(problem: SparseProblem, rulebook: Rulebook, grad_out: Any, grad_x: Any) -> None:
-    counts = rulebook.derive("cuda.pair_counts", _pair_counts)
+    counts = rulebook.derive(_pair_counts)
     arrays = (grad_out, counts, rulebook.reverse().neighbours, grad_x)
     _start(problem, "avg_pool_grad", arrays, rulebook.in_rows)
 
