@@ -13,12 +13,15 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..array_libraries import view_array, view_beside
 from ..arrays import (
     Array,
     dtype_name,
     empty_output,
     permute,
+    private_copy,
     require_array,
     row_major,
     unwrap,
@@ -49,7 +52,8 @@ __all__ = [
 #: Orders of a weight's axes: K output channels, C input channels of a group, the kernel's R, S, ...
 WEIGHT_LAYOUTS = ("KCRS", "KRSC")
 
-_plans: dict[tuple[Any, ...], SparsePlan] = {}
+_plans: dict[tuple[Any, ...], tuple[SparsePlan, tuple[tuple[int, ...], ...]]] = {}
+_NO_BINDING = SparseBinding()
 _MOST_PLANS = 4096
 
 
@@ -90,7 +94,7 @@ class Filters:
         if taps is None or taps.ndim != ndim + 2:
             got = "None" if taps is None else f"shape {taps.shape}"
             raise ShapeError(f"weight: got {got}, want {ndim + 2} axes, {weight_layout}")
-        taps = taps if weight_layout == "KCRS" else in_kcrs(taps)
+        taps = _whole_steps(taps if weight_layout == "KCRS" else in_kcrs(taps))
         if min(taps.shape) < 1:
             raise ShapeError(f"weight: got shape {taps.shape}, want no axis of size 0")
         if groups < 1 or taps.shape[0] % groups:
@@ -114,8 +118,15 @@ class Filters:
 
     @property
     def binding(self) -> SparseBinding:
-        """What a plan must know of them."""
-        return SparseBinding(tuple(self.weight.strides), *parse_activation(self.activation))
+        """What a plan must know of them.
+
+        Nothing is reached by the stride of an axis of length 1, which NumPy lets be anything: it is
+        0 here.
+        """
+        taps = self.weight
+        axes = zip(taps.shape, taps.strides, strict=True)
+        strides = tuple(step if size > 1 else 0 for size, step in axes)
+        return SparseBinding(strides, *parse_activation(self.activation))
 
 
 def _beside(name: str, array: Any, like: Array | None) -> Array | None:
@@ -127,7 +138,16 @@ def _beside(name: str, array: Any, like: Array | None) -> Array | None:
     view = view_array(name, array)
     if view is not None and like is not None:
         raise DeviceError(f"{name}: got an array on a GPU, want a NumPy array as the features are")
-    return require_array(name, view or array)
+    found = require_array(name, view or array)
+    return found if view is not None else np.asarray(found)
+
+
+def _whole_steps(weight: Array) -> Array:
+    """Return a weight whose strides are whole elements, as kernels count them: of records a copy."""
+    axes = zip(weight.shape, weight.strides, strict=True)
+    if any(size > 1 and step % weight.itemsize for size, step in axes):
+        return row_major(private_copy(weight))
+    return weight
 
 
 def check_layout(layout: Any) -> None:
@@ -276,14 +296,20 @@ def run(
     says: kernels know sizes from the problem alone, and a caller may have changed the shape of an
     array that was checked when it came.
     """
-    _check_operands(problem, operands, out, filters)
     if out.size == 0:
         return
+    packed = filters is not None and filters.packed is not None
     with in_force(out):
+        binding = _NO_BINDING if filters is None else filters.binding
+        plan, shapes = _plan(problem, binding, packed)
+        _check_operands(problem, shapes, (*operands, out))
         if filters is None:
-            _plan(problem, SparseBinding(), False).run(rulebook, *operands, out)
+            plan.run(rulebook, *operands, out)
             return
-        plan = _plan(problem, filters.binding, filters.packed is not None)
+        if filters.weight.shape != problem.weight_shape:
+            raise ShapeError(
+                f"weight: got shape {filters.weight.shape}, want {problem.weight_shape}"
+            )
         plan.run(rulebook, *operands, _packed(plan, filters), filters.bias, out)
 
 
@@ -301,29 +327,31 @@ def _check_place(rulebook: Rulebook, like: Array) -> None:
 
 
 def _check_operands(
-    problem: SparseProblem, operands: Sequence[Array], out: Array, filters: Filters | None
+    problem: SparseProblem, shapes: tuple[tuple[int, ...], ...], arrays: Sequence[Array]
 ) -> None:
     """Raise where an array has another size than the problem, or does not lie row-major."""
-    shapes = problem.operand_shapes
-    given = zip(OPERANDS[problem.op], operands, strict=False)
-    for name, array in (*given, (OPERANDS[problem.op][-1], out)):
-        if array.shape != shapes[name]:
-            raise ShapeError(f"{name}: got shape {array.shape}, want {shapes[name]}")
-        if not isinstance(array, DeviceArray) and not array.flags.c_contiguous:
-            raise ShapeError(f"{name}: got strides {array.strides}, want a row-major array")
-    if filters is not None and filters.weight.shape != problem.weight_shape:
-        raise ShapeError(f"weight: got shape {filters.weight.shape}, want {problem.weight_shape}")
+    for number, (array, shape) in enumerate(zip(arrays, shapes, strict=True)):
+        is_row_major = isinstance(array, DeviceArray) or array.flags.c_contiguous
+        if array.shape != shape or not is_row_major:
+            names = [name for name in OPERANDS[problem.op] if name not in ("packed", "bias")]
+            raise ShapeError(
+                f"{names[number]}: got shape {array.shape} and strides {array.strides}, want "
+                f"{shape} in row-major order"
+            )
 
 
-def _plan(problem: SparseProblem, binding: SparseBinding, packed: bool) -> SparsePlan:
+def _plan(
+    problem: SparseProblem, binding: SparseBinding, packed: bool
+) -> tuple[SparsePlan, tuple[tuple[int, ...], ...]]:
+    """Return a problem's plan, and the shapes that its operands must have."""
     key = (problem, binding, packed, settings())
-    plan = _plans.get(key)
-    if plan is None:
-        plan = make_plan(problem, binding, packed)[1]
+    found = _plans.get(key)
+    if found is None:
+        found = make_plan(problem, binding, packed)[1], problem.operand_shapes
         if len(_plans) >= _MOST_PLANS:
             _plans.clear()
-        _plans[key] = plan
-    return plan
+        _plans[key] = found
+    return found
 
 
 def _packed(plan: SparsePlan, filters: Filters) -> Array:

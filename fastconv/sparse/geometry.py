@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..arrays import Array
-from ..calls import Padding, Sizes, per_axis
+from ..calls import Padding, Sizes, is_plain, per_axis
 from ..device_arrays import DeviceArray
 from ..errors import DTypeError, ShapeError
 from ..padding import normalise_padding
@@ -16,6 +16,9 @@ from .shapes import Geometry
 from .tensor import SparseTensor, require_key
 
 __all__ = ["find_rulebook", "in_force", "make_geometry", "named_rulebook", "require_tensor"]
+
+_geometries: dict[tuple[Any, ...], Geometry] = {}
+_MOST_GEOMETRIES = 4096
 
 
 def require_tensor(x: Any) -> SparseTensor:
@@ -34,8 +37,31 @@ def make_geometry(
     kind: str, x: SparseTensor, kernel_size: Sizes, stride: Sizes = 1, padding: Padding = 0,
     dilation: Sizes = 1, output_padding: Sizes = 0,
 ) -> Geometry:  # fmt: skip
-    """Check the arguments of an operator on `x` and return the geometry that they describe."""
-    ndim, shape = x.ndim, x.spatial_shape
+    """Check the arguments of an operator on `x` and return the geometry that they describe.
+
+    Geometries are kept under arguments that are integers and tuples of them, which are equal only
+    where they mean the same.
+    """
+    key = (
+        kind, x.spatial_shape, x.batch_size, kernel_size, stride, padding, dilation, output_padding
+    )  # fmt: skip
+    words = (key[2], kernel_size, stride, dilation, output_padding)
+    if not is_plain(words if type(padding) is str else (*words, padding)):
+        return _make_geometry(*key)
+    found = _geometries.get(key)
+    if found is None:
+        found = _make_geometry(*key)
+        if len(_geometries) >= _MOST_GEOMETRIES:
+            _geometries.clear()
+        _geometries[key] = found
+    return found
+
+
+def _make_geometry(
+    kind: str, shape: tuple[int, ...], batch_size: int, kernel_size: Sizes, stride: Sizes,
+    padding: Padding, dilation: Sizes, output_padding: Sizes,
+) -> Geometry:  # fmt: skip
+    ndim = len(shape)
     sizes = {
         "kernel_size": per_axis("kernel_size", kernel_size, ndim),
         "stride": per_axis("stride", stride, ndim),
@@ -46,7 +72,7 @@ def make_geometry(
     )
     more = per_axis("output_padding", output_padding, ndim)
     return Geometry(
-        kind=kind, in_shape=shape, batch_size=x.batch_size, padding=pads, output_padding=more,
+        kind=kind, in_shape=shape, batch_size=batch_size, padding=pads, output_padding=more,
         **sizes,
     )  # fmt: skip
 
@@ -96,10 +122,11 @@ def named_rulebook(
 def _check_match(name: str, rulebook: Rulebook, geometry: Geometry, x: SparseTensor) -> None:
     """Raise where a rulebook is not what a call over `x` needs."""
     differences = ["sites before and after changed"] if rulebook.is_reversed else []
-    for each in fields(Geometry):
-        had, needed = getattr(rulebook.geometry, each.name), getattr(geometry, each.name)
-        if had != needed:
-            differences.append(f"{each.name} {had}, not {needed}")
+    if rulebook.geometry is not geometry:
+        for each in fields(Geometry):
+            had, needed = getattr(rulebook.geometry, each.name), getattr(geometry, each.name)
+            if had != needed:
+                differences.append(f"{each.name} {had}, not {needed}")
     if not differences and not rulebook.starts_at(x._indices):
         differences.append("other sites before than those of x")
     _refuse(name, differences)

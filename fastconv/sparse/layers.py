@@ -13,6 +13,7 @@ from ..calls import Activation, Padding, Sizes, parse_activation, per_axis, whol
 from ..device_arrays import DeviceArray
 from ..errors import ShapeError
 from ..modules import fold_batch_norm
+from ..padding import canonical_padding
 from .calls import Call, Filters, conv_call, in_krsc, pool_call
 from .geometry import find_rulebook, make_geometry, named_rulebook, require_tensor
 from .rulebook import Rulebook
@@ -91,7 +92,7 @@ class Convolution(Layer):
         self.out_channels = whole_number("out_channels", out_channels)
         self.kernel_size = per_axis("kernel_size", kernel_size, self._ndim)
         self.stride = per_axis("stride", stride, self._ndim)
-        self.padding = padding
+        self.padding = canonical_padding(padding, self._ndim)
         self.dilation = per_axis("dilation", dilation, self._ndim)
         self.groups = whole_number("groups", groups)
         if self.groups < 1 or self.in_channels % self.groups:
@@ -111,6 +112,20 @@ class Convolution(Layer):
         words += [f"indice_key={self.indice_key!r}"] if self.indice_key else []
         words += [] if self._filters else ["no weight yet"]
         return f"{type(self).__name__}({', '.join(words)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle or a copy keeps: weight and bias, not what kernels made of them."""
+        state = dict(self.__dict__)
+        if (filters := self._filters) is not None:
+            shift = None if filters.bias is None else unwrap(filters.bias)
+            state["_filters"] = unwrap(filters.weight), shift
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        filters = state.pop("_filters")
+        self.__dict__.update(state, _filters=None)
+        if filters is not None:
+            self.load(*filters, weight_layout="KCRS")
 
     @property
     def weight(self) -> Any:
@@ -301,7 +316,7 @@ class MaxOrAvgPool(Layer):
     ) -> None:  # fmt: skip
         self.kernel_size = per_axis("kernel_size", kernel_size, self._ndim)
         self.stride = self.kernel_size if stride is None else per_axis("stride", stride, self._ndim)
-        self.padding = padding
+        self.padding = canonical_padding(padding, self._ndim)
         self.dilation = per_axis("dilation", dilation, self._ndim)
         self.indice_key = indice_key
 

@@ -29,6 +29,8 @@ OPERANDS: dict[str, tuple[str, ...]] = {
     "sparse_global_avg_pool": ("x", "batches", "out"),
 }
 
+_NUMBERS = ("in_rows", "out_rows", "pairs", "in_channels", "out_channels", "groups")
+
 
 @dataclass(frozen=True, slots=True)
 class SparseProblem(ElementSizes):
@@ -83,8 +85,11 @@ class SparseProblem(ElementSizes):
             raise DTypeError(f"dtype: got {self.dtype}, want one of {', '.join(DTYPES)}")
         if self.device not in ("cpu", "cuda"):
             raise DeviceError(f"device: got {self.device!r}, want cpu or cuda")
-        for name in ("in_rows", "out_rows", "pairs", "in_channels", "out_channels", "groups"):
-            number = getattr(self, name)
+        numbers = (
+            self.in_rows, self.out_rows, self.pairs, self.in_channels, self.out_channels,
+            self.groups,
+        )  # fmt: skip
+        for name, number in zip(_NUMBERS, numbers, strict=True):
             if type(number) is not int or number < 0:
                 raise ShapeError(f"{name}: got {number!r}, want a whole number, at least 0")
         if not all(type(taps) is int and taps > 0 for taps in self.kernel_size):
@@ -111,18 +116,18 @@ class SparseProblem(ElementSizes):
         return (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
 
     @property
-    def operand_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the arrays that `OPERANDS` names but for the weight and the bias."""
+    def operand_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the arrays that `OPERANDS` names, in its order, but for weight and bias."""
         before, after = (self.in_rows, self.in_channels), (self.out_rows, self.out_channels)
-        groups, filters = self.groups, self.out_channels
-        return {
+        shapes = {
             "x": before,
             "out": after,
             "grad_out": after,
             "grad_x": before,
             "batches": (self.in_rows,),
-            "weight_grad": (filters, self.in_channels // groups, self.volume),
+            "weight_grad": (*self.weight_shape[:2], self.volume),
         }
+        return tuple(shapes[name] for name in OPERANDS[self.op] if name in shapes)
 
     @property
     def macs(self) -> int:
