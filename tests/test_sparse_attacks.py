@@ -17,3 +17,11 @@ def test_attacks_end_in_an_error_or_in_the_right_answer(device: str) -> None:
     assert child.returncode == 0, f"{child.returncode} in {last}\n{child.stderr[-3000:]}"
     assert last[0].startswith("passed ")
     assert int(last[0].split()[1]) > (20 if device == "host" else 3)
+
+
+def test_every_argument_at_its_extremes() -> None:
+    child = run_child("sparse_extremes_child.py", timeout=900)
+    last = child.stdout.strip().splitlines()[-1:]
+    assert child.returncode == 0, f"{child.returncode} in {last}\n{child.stderr[-3000:]}"
+    assert last[0].startswith("passed ")
+    assert int(last[0].split()[1]) > 4000

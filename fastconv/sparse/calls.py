@@ -143,7 +143,7 @@ def _beside(name: str, array: Any, like: Array | None) -> Array | None:
 
 
 def _whole_steps(weight: Array) -> Array:
-    """Return a weight whose strides are whole elements, as kernels count them: of records a copy."""
+    """Return a weight whose strides are whole elements, as kernels count them, if by a copy."""
     axes = zip(weight.shape, weight.strides, strict=True)
     if any(size > 1 and step % weight.itemsize for size, step in axes):
         return row_major(private_copy(weight))
@@ -152,7 +152,7 @@ def _whole_steps(weight: Array) -> Array:
 
 def check_layout(layout: Any) -> None:
     """Raise where an order of a weight's axes is none."""
-    if layout not in WEIGHT_LAYOUTS:
+    if not isinstance(layout, str) or layout not in WEIGHT_LAYOUTS:
         raise ValueError(f"weight_layout: got {layout!r}, want 'KCRS' or 'KRSC'")
 
 

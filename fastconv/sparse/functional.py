@@ -74,7 +74,7 @@ def make_rulebook(
            [ 1, -1]], dtype=int32)
     """
     require_tensor(x)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ShapeError(f"kind: got {kind!r}, want one of {', '.join(KINDS)}")
     if kind == "submanifold":
         stride, padding = 1, "same"

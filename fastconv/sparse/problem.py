@@ -92,7 +92,8 @@ class SparseProblem(ElementSizes):
         for name, number in zip(_NUMBERS, numbers, strict=True):
             if type(number) is not int or number < 0:
                 raise ShapeError(f"{name}: got {number!r}, want a whole number, at least 0")
-        if not all(type(taps) is int and taps > 0 for taps in self.kernel_size):
+        taps = self.kernel_size
+        if type(taps) is not tuple or not all(type(tap) is int and tap > 0 for tap in taps):
             raise ShapeError(
                 f"kernel_size: got {self.kernel_size!r}, want a tuple of positive whole numbers"
             )

@@ -7,6 +7,7 @@ the geometry; sums and products of what passes stay below 2**63.
 from __future__ import annotations
 
 import math
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +22,8 @@ __all__ = ["KINDS", "MOST_OFFSETS", "Geometry"]
 #: spread by the kernel reaches.
 KINDS = ("submanifold", "regular", "transposed")
 
-#: Most offsets of a kernel: each is a row of the table of neighbours.
-MOST_OFFSETS = 2**20
+#: Most offsets of a kernel: each is a row of the table of neighbours, and on a GPU one of the grid.
+MOST_OFFSETS = 2**16 - 1
 
 _MOST_AXES = 4
 
@@ -73,7 +74,7 @@ class Geometry:
     output_padding: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
+        if not isinstance(self.kind, str) or self.kind not in KINDS:
             raise ShapeError(f"kind: got {self.kind!r}, want one of {', '.join(KINDS)}")
         self._check_numbers()
         if self.kind == "submanifold":
@@ -91,7 +92,9 @@ class Geometry:
         """Bring all numbers to Python's integers, and raise where one is out of range."""
         shape: Any = self.in_shape
         if not isinstance(shape, (tuple, list)) or not 1 <= len(shape) <= _MOST_AXES:
-            raise ShapeError(f"in_shape: got {shape!r}, want 1 to {_MOST_AXES} whole numbers")
+            raise ShapeError(
+                f"in_shape: got {reprlib.repr(shape)}, want 1 to {_MOST_AXES} whole numbers"
+            )
         ndim = len(shape)
         values: dict[str, Any] = {
             "in_shape": per_axis("in_shape", shape, ndim),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import reprlib
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
@@ -99,7 +100,7 @@ class SparseTensor:
             given = given.reshape(0, 1 + len(shape)).astype(np.int32)  # an empty list has no type
         if batch_size is not None:
             batch_size = whole_number("batch_size", batch_size)
-        if duplicates not in DUPLICATES:
+        if not isinstance(duplicates, str) or duplicates not in DUPLICATES:
             raise ValueError(
                 f"duplicates: got {duplicates!r}, want one of {', '.join(map(repr, DUPLICATES))}"
             )
@@ -364,7 +365,10 @@ def require_features(name: str, value: Any) -> Array:
 
 
 def _spatial_shape(value: Any) -> tuple[int, ...]:
-    shape = tuple(value) if hasattr(value, "__len__") else value
+    is_list = hasattr(value, "__len__") and getattr(value, "ndim", 1) == 1
+    shape = tuple(value) if is_list else value
     if not isinstance(shape, tuple) or not 1 <= len(shape) <= _MOST_AXES:
-        raise ShapeError(f"spatial_shape: got {value!r}, want 1 to {_MOST_AXES} whole numbers")
+        raise ShapeError(
+            f"spatial_shape: got {reprlib.repr(value)}, want 1 to {_MOST_AXES} whole numbers"
+        )
     return per_axis("spatial_shape", shape, len(shape))

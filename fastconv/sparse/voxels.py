@@ -7,6 +7,7 @@ as the number that it is.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from ..arrays import require_array
 from ..device_arrays import DeviceArray
 from ..errors import DeviceError, ShapeError
-from .sites import LONGEST_AXIS, MOST_KEYS, group_sites, join_groups
+from .sites import LONGEST_AXIS, MOST_KEYS, check_rows, group_sites, join_groups
 
 __all__ = ["REDUCTIONS", "voxelize"]
 
@@ -100,7 +101,7 @@ def voxelize(
     >>> features.round(2).tolist()
     [[0.2, 0.15, 6.0], [2.6, 0.9, 1.0]]
     """
-    if reduce not in REDUCTIONS:
+    if not isinstance(reduce, str) or reduce not in REDUCTIONS:
         raise ValueError(f"reduce: got {reduce!r}, want one of {', '.join(map(repr, REDUCTIONS))}")
     clouds = _check_points(points)
     sizes, bounds = _check_sizes(voxel_size, range)
@@ -110,6 +111,7 @@ def voxelize(
     ]
     grid = _grid(coordinates, sizes, bounds)
     cells = math.prod(grid.shape) * len(clouds)
+    check_rows(sum(map(len, clouds)))
     if max(grid.shape) > LONGEST_AXIS or cells > MOST_KEYS:
         raise ShapeError(
             f"voxel_size: got {tuple(sizes.tolist())}, which makes a grid of {grid.shape} for a "
@@ -152,9 +154,9 @@ def _check_points(points: Points | Sequence[Points]) -> list[Points]:
 
 def _check_sizes(voxel_size: Any, bounds: Any) -> tuple[Reals, Reals | None]:
     """Return the voxels' size by axis, and the corners ``(2, ndim)``."""
-    sizes = np.asarray(voxel_size, np.float64)
+    sizes = _numbers("voxel_size", voxel_size)
     if bounds is not None:
-        bounds = np.asarray(bounds, np.float64).reshape(-1)
+        bounds = _numbers("range", bounds).reshape(-1)
         if bounds.size % 2 or not 2 <= bounds.size <= 8:
             raise ShapeError(
                 f"range: got {bounds.size} numbers, want 2 for each of 1 to 4 axes: the low "
@@ -185,6 +187,17 @@ def _check_sizes(voxel_size: Any, bounds: Any) -> tuple[Reals, Reals | None]:
     return sizes, bounds
 
 
+def _numbers(name: str, value: Any) -> Reals:
+    """Return a caller's numbers as float64."""
+    try:
+        given = np.asarray(value)
+        if given.dtype.kind in "iufO":
+            return given.astype(np.float64)
+        raise TypeError
+    except (OverflowError, TypeError, ValueError):
+        raise ShapeError(f"{name}: got {reprlib.repr(value)}, want numbers") from None
+
+
 def _coordinates(name: str, cloud: Points, ndim: int) -> Reals:
     """Return the coordinates of a cloud, one row an axis; raise where they are missing or NaN."""
     if cloud.shape[1] < ndim:
@@ -204,20 +217,28 @@ def _coordinates(name: str, cloud: Points, ndim: int) -> Reals:
 def _grid(coordinates: list[Reals], sizes: Reals, bounds: Reals | None) -> _Grid:
     """Return the grid of a range, or one about all points."""
     if bounds is not None:
-        shape = np.ceil((bounds[1] - bounds[0]) / sizes - _SLACK)
+        with np.errstate(over="ignore"):
+            shape = np.ceil((bounds[1] - bounds[0]) / sizes - _SLACK)
         return _Grid(bounds[0], bounds[1], sizes, _whole(shape))
     filled = [values for values in coordinates if values.size] or [np.zeros((sizes.size, 1))]
     low = np.min([values.min(1) for values in filled], axis=0)
     high = np.max([values.max(1) for values in filled], axis=0)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ShapeError("points: got infinite coordinates, want numbers as there is no range")
-    first, last = np.floor(low / sizes), np.floor(high / sizes)
+    with np.errstate(over="ignore", invalid="ignore"):
+        first, last = np.floor(low / sizes), np.floor(high / sizes)
+        shape = _whole(np.where(np.isfinite(high - first * sizes), last - first + 1, np.inf))
     # Rounding may put a point on the wrong side of a corner: every point counts as inside.
     everywhere = np.full(sizes.size, np.inf)
-    return _Grid(first * sizes, everywhere, sizes, _whole(last - first + 1))
+    return _Grid(first * sizes, everywhere, sizes, shape)
 
 
 def _whole(shape: Reals) -> tuple[int, ...]:
+    if not np.isfinite(shape).all():
+        raise ShapeError(
+            "voxel_size: got so small a size, or so wide a range, that the number of voxels "
+            "overflows; want one that fits the range"
+        )
     return tuple(max(1, int(size)) for size in shape)
 
 

@@ -34,8 +34,8 @@ __all__ = ["sites_after"]
 
 Keys = NDArray[np.int64]
 
-#: Most steps of a merge: a minute or so. Each of its sequences is looked at for each key.
-_MOST_STEPS = 1 << 36
+#: Most steps of a merge: half a minute. Each of its sequences is looked at for each key.
+_MOST_STEPS = 1 << 34
 #: Stands for the key of a sequence that has ended; no site has it.
 _END = (1 << 63) - 1
 #: Words of a sequence: where it is, where it ends, its key; the ends of the run of keys that share
