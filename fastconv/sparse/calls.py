@@ -34,6 +34,7 @@ from ..spec import SparseBinding, SparsePlan
 from .geometry import in_force, require_tensor
 from .problem import OPERANDS, SparseProblem
 from .rulebook import Rulebook, require_rulebook
+from .sites import is_word
 from .tensor import SparseTensor, derived_tensor
 
 __all__ = [
@@ -152,7 +153,7 @@ def _whole_steps(weight: Array) -> Array:
 
 def check_layout(layout: Any) -> None:
     """Raise where an order of a weight's axes is none."""
-    if not isinstance(layout, str) or layout not in WEIGHT_LAYOUTS:
+    if not is_word(layout, WEIGHT_LAYOUTS):
         raise ValueError(f"weight_layout: got {layout!r}, want 'KCRS' or 'KRSC'")
 
 

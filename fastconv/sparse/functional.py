@@ -26,6 +26,7 @@ from .pooling import (
     sparse_max_pool_call,
 )
 from .rulebook import KINDS, Rulebook
+from .sites import is_word
 from .tensor import SparseTensor
 
 __all__ = [
@@ -74,7 +75,7 @@ def make_rulebook(
            [ 1, -1]], dtype=int32)
     """
     require_tensor(x)
-    if not isinstance(kind, str) or kind not in KINDS:
+    if not is_word(kind, KINDS):
         raise ShapeError(f"kind: got {kind!r}, want one of {', '.join(KINDS)}")
     if kind == "submanifold":
         stride, padding = 1, "same"

@@ -14,7 +14,7 @@ from typing import Any
 from ..calls import per_axis, whole_number
 from ..errors import ShapeError
 from ..padding import Pads, canonical_padding, output_size
-from .sites import LONGEST_AXIS, check_grid
+from .sites import LONGEST_AXIS, check_grid, is_word
 
 __all__ = ["KINDS", "MOST_OFFSETS", "Geometry"]
 
@@ -74,7 +74,7 @@ class Geometry:
     output_padding: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.kind, str) or self.kind not in KINDS:
+        if not is_word(self.kind, KINDS):
             raise ShapeError(f"kind: got {self.kind!r}, want one of {', '.join(KINDS)}")
         self._check_numbers()
         if self.kind == "submanifold":

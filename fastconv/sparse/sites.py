@@ -27,6 +27,7 @@ __all__ = [
     "check_sites",
     "check_unique",
     "group_sites",
+    "is_word",
     "join_duplicates",
     "join_groups",
 ]
@@ -61,6 +62,11 @@ def check_grid(shape: tuple[int, ...], batch_size: int) -> None:
             f"{batch_size * math.prod(shape):.3g} sites, want at most 2**63 - 1, "
             "which have keys of 64 bits"
         )
+
+
+def is_word(value: Any, words: tuple[str, ...]) -> bool:
+    """Tell whether a value, which may be an array of terabytes, is one of some words."""
+    return isinstance(value, str) and value in words
 
 
 def check_rows(count: int) -> None:

@@ -24,7 +24,7 @@ from ..errors import DeviceError, DTypeError, ShapeError
 from .frozen import freeze, restored, shown, stored
 from .rulebook import Rulebook, require_rulebook
 from .rulebook_checks import as_integers
-from .sites import DUPLICATES, check_sites, join_duplicates
+from .sites import DUPLICATES, check_sites, is_word, join_duplicates
 
 __all__ = ["SparseTensor", "derived_tensor", "require_features"]
 
@@ -100,7 +100,7 @@ class SparseTensor:
             given = given.reshape(0, 1 + len(shape)).astype(np.int32)  # an empty list has no type
         if batch_size is not None:
             batch_size = whole_number("batch_size", batch_size)
-        if not isinstance(duplicates, str) or duplicates not in DUPLICATES:
+        if not is_word(duplicates, DUPLICATES):
             raise ValueError(
                 f"duplicates: got {duplicates!r}, want one of {', '.join(map(repr, DUPLICATES))}"
             )

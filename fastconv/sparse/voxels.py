@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..arrays import require_array
 from ..device_arrays import DeviceArray
 from ..errors import DeviceError, ShapeError
-from .sites import LONGEST_AXIS, MOST_KEYS, check_rows, group_sites, join_groups
+from .sites import LONGEST_AXIS, MOST_KEYS, check_rows, group_sites, is_word, join_groups
 
 __all__ = ["REDUCTIONS", "voxelize"]
 
@@ -101,7 +101,7 @@ def voxelize(
     >>> features.round(2).tolist()
     [[0.2, 0.15, 6.0], [2.6, 0.9, 1.0]]
     """
-    if not isinstance(reduce, str) or reduce not in REDUCTIONS:
+    if not is_word(reduce, REDUCTIONS):
         raise ValueError(f"reduce: got {reduce!r}, want one of {', '.join(map(repr, REDUCTIONS))}")
     clouds = _check_points(points)
     sizes, bounds = _check_sizes(voxel_size, range)
