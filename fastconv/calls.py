@@ -15,8 +15,6 @@ import numpy as np
 
 from .arguments import (
     Activation,
-    Padding,
-    Sizes,
     canonical_activation,
     canonical_geometry,
     is_plain,
@@ -46,20 +44,7 @@ from .problem import ConvProblem
 from .spec import Binding, ConvPlan
 from .trim import Taps, trim
 
-__all__ = [
-    "Activation",
-    "Array",
-    "Padding",
-    "PreparedCall",
-    "Sizes",
-    "make_problem",
-    "parse_activation",
-    "per_axis",
-    "prepare",
-    "run_prepared",
-    "unbatch",
-    "whole_number",
-]
+__all__ = ["PreparedCall", "make_problem", "prepare", "run_prepared", "unbatch"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import Activation, Padding, Sizes
 from .array_libraries import view_array, view_operands
-from .arrays import require_array
+from .arrays import Array, require_array
 from .calls import (
-    Activation,
-    Array,
-    Padding,
-    Sizes,
     make_problem,
     prepare,
     run_prepared,

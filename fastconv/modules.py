@@ -12,15 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import Activation, Padding, Sizes, parse_activation
 from .array_libraries import view_array, view_beside, view_operands
 from .arrays import Array, private_copy, require_array, unwrap
 from .calls import (
-    Activation,
-    Padding,
     PreparedCall,
-    Sizes,
     make_problem,
-    parse_activation,
     prepare,
     run_prepared,
     unbatch,

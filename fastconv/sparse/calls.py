@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import Activation, parse_activation, whole_number
 from ..array_libraries import view_array, view_beside
 from ..arrays import (
     Array,
@@ -26,7 +27,6 @@ from ..arrays import (
     row_major,
     unwrap,
 )
-from ..calls import Activation, parse_activation, whole_number
 from ..device_arrays import DeviceArray
 from ..dispatch import make_plan, settings
 from ..errors import DeviceError, DTypeError, ShapeError

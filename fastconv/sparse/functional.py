@@ -10,8 +10,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from ..arguments import Activation, Padding, Sizes
 from ..arrays import Array
-from ..calls import Activation, Padding, Sizes
 from ..errors import ShapeError
 from .calls import Call, Filters, conv_call
 from .geometry import find_rulebook, make_geometry, named_rulebook, require_tensor

@@ -6,8 +6,8 @@ import contextlib
 from dataclasses import fields
 from typing import Any
 
+from ..arguments import Padding, Sizes, is_plain, per_axis
 from ..arrays import Array
-from ..calls import Padding, Sizes, is_plain, per_axis
 from ..device_arrays import DeviceArray
 from ..errors import DTypeError, ShapeError
 from ..padding import normalise_padding

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import whole_number
 from ..array_libraries import view_array, view_beside
 from ..arrays import Array, beside, empty_output, on_host, permute, reshape, row_major, unwrap
-from ..calls import whole_number
 from ..device_arrays import DeviceArray
 from ..errors import DTypeError, ShapeError
 from .calls import Filters, check_layout, describe, in_krsc, run

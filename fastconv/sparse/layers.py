@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import Activation, Padding, Sizes, parse_activation, per_axis, whole_number
 from ..array_libraries import view_array
 from ..arrays import Array, private_copy, unwrap
-from ..calls import Activation, Padding, Sizes, parse_activation, per_axis, whole_number
 from ..device_arrays import DeviceArray
 from ..errors import ShapeError
 from ..modules import fold_batch_norm

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import whole_number
 from ..array_libraries import view_array, view_beside
 from ..arrays import Array, on_host
-from ..calls import whole_number
 from ..device_arrays import DeviceArray
 from ..errors import DeviceError, DTypeError, ShapeError
 from .frozen import private

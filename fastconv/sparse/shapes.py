@@ -11,7 +11,7 @@ import reprlib
 from dataclasses import dataclass
 from typing import Any
 
-from ..calls import per_axis, whole_number
+from ..arguments import per_axis, whole_number
 from ..errors import ShapeError
 from ..padding import Pads, canonical_padding, output_size
 from .sites import LONGEST_AXIS, check_grid, is_word

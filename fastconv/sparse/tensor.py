@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import per_axis, whole_number
 from ..array_libraries import view_array, view_beside
 from ..arrays import Array, beside, dtype_name, on_host, require_array, row_major, unwrap
-from ..calls import per_axis, whole_number
 from ..device_arrays import DeviceArray
 from ..errors import DeviceError, DTypeError, ShapeError
 from .frozen import freeze, restored, shown, stored
