@@ -237,7 +237,7 @@ def test_rulebooks_of_device_arrays(kind: str, rng: np.random.Generator) -> None
 def test_what_32_bits_do_not_reach_is_refused() -> None:
     site = np.zeros((1, 2), np.int32)
     with pytest.raises(ShapeError, match=r"^spatial axis 0: .* want at most 2147483647"):
-        rulebook.build(geometry("transposed", (2**30,), 3, 4, padding=0, batch=1), site)
+        rulebook.build(geometry("transposed", (2**29,), 3, 4, padding=0, batch=1), site)
     wide = geometry("submanifold", (2**31 - 9, 3), batch=1)
     assert rulebook.build(wide, np.array([[0, 2**31 - 10, 2]], np.int32))[2] == 1
 

@@ -70,7 +70,7 @@ def build(geometry: Geometry, indices: Any) -> tuple[Any, Any, int]:
     >>> build(geometry, sites)[1:]
     (array([[-1, -1,  0],
            [ 0,  1,  2],
-           [ 2, -1, -1]], dtype=int32), 3)
+           [ 2, -1, -1]], dtype=int32), 5)
     """
     _check_reach(geometry)
     if indices.shape[0] == 0:
