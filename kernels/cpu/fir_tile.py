@@ -36,6 +36,7 @@ from .vectors import (
     call_address,
     compute_ir,
     fmuladd,
+    lanes_between,
     literals,
     load_vector,
     pointer,
@@ -179,15 +180,6 @@ def _correlate(
     return types.void(*([types.intp] * 9), rh, nv, lanes, single, code), codegen
 
 
-def _inside(builder: Any, first: int, low: Any, high: Any, lanes: int) -> Any:
-    """Return flags for the lanes i with ``low <= first + i < high``."""
-    kind = ir.VectorType(I32, lanes)
-    index = ir.Constant(kind, [I32(first + lane) for lane in range(lanes)])
-    floor, ceiling = (broadcast(builder, builder.trunc(end, I32), lanes) for end in (low, high))
-    above = builder.icmp_signed(">=", index, floor)
-    return builder.and_(above, builder.icmp_signed("<", index, ceiling))
-
-
 @intrinsic(prefer_literal=True)
 def _split_line(
     typingctx: Any, source: Any, low: Any, high: Any, target: Any, target_step: Any, m: Any,
@@ -210,7 +202,9 @@ def _split_line(
             vectors = []
             for v in range(phases):
                 first = run + v * count
-                flags = _inside(builder, first, args[1], args[2], count) if border else None
+                flags = None
+                if border:
+                    flags = lanes_between(builder, args[1], args[2], count, first)
                 address = builder.gep(base, [I64(first * ITEMSIZE[storage])])
                 vectors.append(load_vector(builder, address, count, storage, flags))
             line += split_phases(builder, vectors)

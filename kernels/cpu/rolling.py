@@ -30,7 +30,7 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from .cuts import pattern_vectors
-from .vectors import I32, I64, broadcast, call, fmuladd, load_vector
+from .vectors import I32, I64, call, fmuladd, lanes_between, load_vector
 from .window import Sums, Window, emit_window
 
 __all__ = ["COPY", "DENSE", "PAIRS", "Strip", "beyond_lanes", "rolling_strip"]
@@ -93,12 +93,10 @@ class Strip(Window):
 
     def inside(self, s: int, first: int, width: int) -> Any:
         """Return flags for the lanes whose element lies in the input's row."""
-        builder, kind = self.builder, ir.VectorType(I32, width)
+        builder = self.builder
         column = builder.add(self.arg["col0"], builder.mul(I64(s), self.arg["dw"]))
-        lane = ir.Constant(kind, [I32(first + i) for i in range(width)])
-        start = broadcast(builder, builder.trunc(column, I32), width)
-        limit = broadcast(builder, builder.trunc(self.arg["iw"], I32), width)
-        return builder.icmp_unsigned("<", builder.add(lane, start), limit)
+        end = builder.sub(self.arg["iw"], column)
+        return lanes_between(builder, builder.neg(column), end, width, first)
 
     def run(self, row: Any, s: int, j: int, half: int = 0) -> Any:
         """Load the elements under tap column `s` for vector `j` (one of two for a pair)."""

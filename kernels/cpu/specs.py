@@ -173,34 +173,51 @@ def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     return seconds + _WINDOW_CALL + min(_WINDOW_START, seconds)
 
 
+#: Bytes over which the taps of a kernel that copies its padded input may reach.
+_MOST_REACH = 256 << 20
+
+
+def _reach_reasons(problem: ConvProblem) -> list[str]:
+    """Return why a kernel that may copy what lies under its taps is not for taps so far apart."""
+    along = zip(problem.kernel_size, problem.dilation, strict=True)
+    longest = max((taps - 1) * step + 1 for taps, step in along)
+    copied = problem.in_channels // problem.groups * longest * problem.compute_itemsize
+    if copied > _MOST_REACH:
+        return [f"copies what its taps reach over, at most {_MOST_REACH} bytes; here {copied}"]
+    return []
+
+
 def _depthwise_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    reasons = _reach_reasons(problem)
     if not problem.is_depthwise:
         channels = problem.in_channels // problem.groups
-        return [f"wants one input channel a group; this has {channels}"]
-    return []
+        reasons.append(f"wants one input channel a group; this has {channels}")
+    return reasons
 
 
 def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    reasons = _reach_reasons(problem)
     planes = problem.in_channels // problem.groups * math.prod(problem.kernel_size[:-2])
     if planes > _MOST_PLANES:
-        return [
+        reasons.append(
             f"copies {planes} planes (input channels x kernel depth) a group, more than "
             f"{_MOST_PLANES}"
-        ]
+        )
     if problem.is_depthwise and problem.groups > 1:
-        return ["leaves depthwise problems to cpu.depthwise"]
-    return []
+        reasons.append("leaves depthwise problems to cpu.depthwise")
+    return reasons
 
 
 def _brgemm_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    reasons = _reach_reasons(problem)
     lanes = device.lanes(problem.compute_itemsize)
     channels = problem.out_channels // problem.groups
     if channels < lanes // 2:
-        return [
+        reasons.append(
             f"spreads output channels over {lanes} lanes; a group of {channels} fills less than "
             "half of them"
-        ]
-    return []
+        )
+    return reasons
 
 
 def _brgemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:

@@ -161,12 +161,29 @@ def lane_mask(builder: Any, bits: Any, lanes: int) -> Any:
     return builder.bitcast(narrow, ir.VectorType(I1, lanes))
 
 
+def lanes_between(builder: Any, low: Any, high: Any, lanes: int, first: int = 0) -> Any:
+    """Return flags for the lanes i with ``low <= first + i < high``.
+
+    The ends are 64-bit positions and may lie any distance away. They are brought to the vector
+    before the lanes are compared in 32 bits.
+    """
+
+    def in_vector(end: Any) -> Any:
+        place = builder.sub(end, I64(first))
+        place = builder.select(builder.icmp_signed("<", place, I64(0)), I64(0), place)
+        beyond = builder.icmp_signed(">", place, I64(lanes))
+        return builder.trunc(builder.select(beyond, I64(lanes), place), I32)
+
+    kind = ir.VectorType(I32, lanes)
+    index = ir.Constant(kind, [I32(lane) for lane in range(lanes)])
+    floor, ceiling = (broadcast(builder, in_vector(end), lanes) for end in (low, high))
+    above = builder.icmp_signed(">=", index, floor)
+    return builder.and_(above, builder.icmp_signed("<", index, ceiling))
+
+
 def first_lanes(builder: Any, count: Any, lanes: int, offset: int = 0) -> Any:
     """Return flags for the lanes i with ``i + offset < count``."""
-    kind = ir.VectorType(I32, lanes)
-    index = ir.Constant(kind, [I32(offset + lane) for lane in range(lanes)])
-    limit = broadcast(builder, builder.trunc(count, I32), lanes)
-    return builder.icmp_signed("<", index, limit)
+    return lanes_between(builder, I64(0), count, lanes, offset)
 
 
 def widen(builder: Any, raw: Any, storage: int) -> Any:
