@@ -38,6 +38,43 @@ def test_factors_multiply_to_the_filter(name: str, dtype: type) -> None:
         assert error == 0
 
 
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [("f4", 1e-30), ("f4", 1e30), ("f8", 1e-163), ("f8", 1e-290), ("f8", 1e200), ("f8", 1e300)],
+)
+@pytest.mark.parametrize("name", ["gaussian", "sobel", "thirds"])
+def test_factors_of_tiny_and_huge_filters(name: str, dtype: str, scale: float) -> None:
+    kind = np.finfo(dtype)
+    one = SEPARABLE[name] / np.abs(SEPARABLE[name]).max()
+    filters = np.stack([one * scale, one, one * scale / 3]).astype(dtype)
+    found = factors(filters)
+    assert found is not None, "the rank does not depend on the scale"
+    for part in found:
+        sizes = np.abs(part[part != 0]).astype(np.float64)
+        assert sizes.min() > kind.tiny and sizes.max() < kind.max
+    u, v = (part.astype(np.longdouble) for part in found)
+    largest = np.abs(filters).max(axis=(1, 2))[:, None, None]
+    error = np.abs(u[:, :, None] * v[:, None, :] - filters) / largest
+    assert error.max() <= 2 * kind.eps
+    skewed = filters.copy()
+    skewed[0, 3, 5] *= 1 + 100 * kind.eps
+    skewed[0, 4, 5] *= 1 - 100 * kind.eps
+    assert factors(skewed) is None, "nor does a filter that is none become one"
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [("f4", 1e-30), ("f8", 1e-163), ("f8", 1e200)])
+def test_two_passes_of_a_scaled_filter(dtype: str, scale: float, rng: np.random.Generator) -> None:
+    taps = np.hanning(33)[1:-1]
+    weight = (np.outer(taps, taps)[None, None] * scale).astype(dtype)
+    x = rng.standard_normal((1, 1, 40, 45)).astype(dtype)
+    truth = reference.conv(x, weight, stride=(1, 1), padding=((15, 15), (15, 15)), dilation=(1, 1))
+    for kernel in ("cpu.fast_fir", "cpu.fft"):
+        with fastconv.use_kernel(kernel):
+            result = fastconv.conv2d(x, weight, padding=15)
+        error = np.abs(result - truth).max() / np.abs(truth).max()
+        assert error <= (1e-6 if dtype == "f4" else 4e-15), kernel
+
+
 def test_other_filters_have_no_factors(rng: np.random.Generator) -> None:
     assert factors(rng.standard_normal((1, TAPS, TAPS)).astype(np.float32)) is None
     nearly = SEPARABLE["gaussian"].astype(np.float32)

@@ -56,22 +56,32 @@ def factors(filters: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]] | None:
         None where some filter has a higher rank.
     """
     wide = filters.astype(np.float64)
+    if not np.all(np.isfinite(wide)):
+        return None
     count, _, width = wide.shape
     which, each = np.abs(wide).reshape(count, -1).argmax(axis=1), np.arange(count)
     row, column = which // width, which % width
+    # Powers of two round nothing, and squares of filters of order one neither overflow nor vanish.
+    _, order = np.frexp(wide[each, row, column])
+    wide = np.ldexp(wide, -order[:, None, None])
     pivot = wide[each, row, column][:, None]
     u, v = wide[each, :, column], wide[each, row, :]
     unit = np.finfo(filters.dtype).eps * pivot[..., None] ** 2
-    with np.errstate(invalid="ignore"):
-        difference = np.abs(wide * pivot[..., None] - u[:, :, None] * v[:, None, :])
-        if not np.all(difference <= _UNITS * unit):
-            return None
+    difference = np.abs(wide * pivot[..., None] - u[:, :, None] * v[:, None, :])
+    if not np.all(difference <= _UNITS * unit):
+        return None
     pivot[pivot == 0] = 1
     scale = pivot
-    if np.all(wide == np.rint(wide)) and np.abs(wide).max() < 2**31:
-        scale = np.gcd.reduce(u.astype(np.int64), axis=1, keepdims=True).astype(np.float64)
+    whole = np.ldexp(u, order[:, None])
+    if np.all(filters == np.rint(filters)) and np.abs(filters).max() < 2**31:
+        scale = np.gcd.reduce(whole.astype(np.int64), axis=1, keepdims=True).astype(np.float64)
         scale[scale == 0] = 1
-    u, v = u / scale, v * (scale / pivot)
+        u, v = whole / scale, v * (scale / pivot)
+    else:
+        # Each factor takes half of the filter's order, so both stay as far from the ends as it.
+        half = order // 2
+        u = np.ldexp(u / pivot, half[:, None])
+        v = np.ldexp(v, (order - half)[:, None])
     return u.astype(filters.dtype), v.astype(filters.dtype)
 
 
@@ -96,8 +106,9 @@ class SeparablePlan:
 
     @property
     def packing(self) -> Hashable:
-        """Name of the packed weight's order."""
-        return ("separable", self.whole.packing)
+        """Name of the packed weight's order: of each of the three, since values decide on one."""
+        passes = (self.row_pass.packing, self.column_pass.packing)
+        return ("separable", self.whole.packing, *passes)
 
     def pack(self, weight: NDArray[Any]) -> Any:
         """Return the packed weights of both passes, or that of the kernel for any weight."""
