@@ -26,7 +26,7 @@ from cuda_helpers import (
     thread_orders,
 )
 from fastconv.kernels import reference
-from fastconv.kernels.cuda import implicit_gemm
+from fastconv.kernels.cuda import blocking, implicit_gemm
 from fastconv.kernels.cuda.launch import emulation
 from fastconv.problem import ConvProblem
 from fastconv.spec import ACTIVATIONS, Binding, KernelSpec
@@ -187,3 +187,19 @@ def test_problems_beyond_32_bit_indices_and_the_grid_are_refused() -> None:
     assert "add up to 301" in spec.reasons(
         problem((1, 1), (400, 9), (300, 1)).with_(device="cuda"), DEVICE
     )[0]  # fmt: skip
+
+
+def test_long_sums_are_split_and_single_sums_refused() -> None:
+    """Equal products are the worst case of a running sum: each rounding falls the same way."""
+    of = problem((2, 3), (90, 91), 90).with_(device="cuda")
+    makers = {spec.name: planner(spec) for spec in KERNELS if not spec.reasons(of, DEVICE)}
+    assert list(makers) == ["cuda.implicit_gemm"]
+    longest = blocking.choose_split(of, DEVICE)
+    assert longest.split_panels * longest.tile.bk <= blocking.LONGEST_SUM
+    tensors = small_integers(of, np.random.default_rng(0))
+    tensors.x[...], tensors.weight[...] = 0.77, 0.26
+    result = convolve(makers["cuda.implicit_gemm"], of, tensors, epilogue=False)
+    truth = float(tensors.x.flat[0]) * float(tensors.weight.flat[0]) * 2 * 90 * 90
+    assert np.abs(result / truth - 1).max() <= 8e-5
+    ordinary = problem((512, 512), (7, 7), 3, padding=1).with_(device="cuda")
+    assert ordinary.macs // 7**2 // 512 <= blocking.LONGEST_SUM, "such layers stay whole"

@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
+from .blocking import REDUCTION
 from .brgemm_blocks import PIXEL_LANES, PIXEL_ROWS, Blocks, band_extent, choose_blocks
 from .vectors import ITEMSIZE, compute_code, storage_code
 
 __all__ = ["layout"]
 
-#: Steps that are summed in one go: rounding errors grow with the square root of their number.
-_REDUCTION = 512
 #: Pixels that lie a multiple of this apart share so few sets of L1 that they evict each other.
 _L1_STRIDE = 1024
 
@@ -82,7 +81,7 @@ def _split_runs(
     table: NDArray[np.int64], steps: int, step: int
 ) -> tuple[NDArray[np.int64], int, int]:
     """Cut long runs into equal parts; return the table, the steps of a run, and parts of each."""
-    parts = next(n for n in range(1, steps + 1) if steps % n == 0 and steps // n <= _REDUCTION)
+    parts = next(n for n in range(1, steps + 1) if steps % n == 0 and steps // n <= REDUCTION)
     inner = np.arange(parts, dtype=np.int64) * (steps // parts) * step
     return (table.ravel()[:, None] + inner).ravel(), steps // parts, parts
 
@@ -117,7 +116,7 @@ def _runs(
             steps = 1
     table, steps, parts = _split_runs(table, steps, step)
     fields = {
-        "x_step": step, "steps": steps, "runs": table.size, "chunk": max(1, _REDUCTION // steps),
+        "x_step": step, "steps": steps, "runs": table.size, "chunk": max(1, REDUCTION // steps),
         "row_runs": row_runs * parts if kd == 1 else 0,
     }  # fmt: skip
     return table, fields, int(tap_major)

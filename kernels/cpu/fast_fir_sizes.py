@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
-__all__ = ["Sizes", "choose", "phase_counts", "seconds"]
+from .blocking import LONGEST_SUM
+
+__all__ = ["MOST_STEPS", "Sizes", "choose", "phase_counts", "seconds"]
 
 #: Most phases along an axis, and most products of a sum where both levels have so many: what keeps
 #: the error under 2e-5 (see fast_fir.py).
 _MOST_PHASES, _MOST_PRODUCTS = 4, 12_000
+#: Most products of one phase that are summed in one go.
+MOST_STEPS = 2 * LONGEST_SUM
 #: Cycles to transform one vector's line of an axis with so many phases: out of memory and back
 #: (lines), and with the split into or the join of phases (runs).
 _LINE_CYCLES = {1: 3, 2: 12, 3: 24, 4: 38}
@@ -85,15 +89,18 @@ class Sizes:
 
 
 def phase_counts(problem: ConvProblem) -> Iterator[tuple[int, int]]:
-    """Return the (m1, m2) that are worth a try: phases of at least two taps."""
+    """Return the (m1, m2) that are worth a try: phases of at least two taps, sums not too long."""
     kh, kw = (1, *problem.kernel_size)[-2:]
-    long_sum = problem.in_channels // problem.groups * kh * kw > _MOST_PRODUCTS
+    channels = problem.in_channels // problem.groups
+    long_sum = channels * kh * kw > _MOST_PRODUCTS
     for m1 in range(1, _MOST_PHASES + 1):
         for m2 in range(1, _MOST_PHASES + 1):
             if problem.ndim == 1:
                 fits = m1 >= m2 and kw >= 2 * m1 * m2
             else:
                 fits = m1 * m2 > 1 and (m1 == 1 or kw >= 2 * m1) and (m2 == 1 or kh >= 2 * m2)
+            taps = _over(kw, m1 * m2) if problem.ndim == 1 else _over(kh, m2) * _over(kw, m1)
+            fits = fits and channels * taps <= MOST_STEPS
             if fits and not (long_sum and m1 == m2 == _MOST_PHASES):
                 yield m1, m2
 

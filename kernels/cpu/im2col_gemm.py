@@ -96,6 +96,7 @@ _PACK_BYTES = 16 * 16 * 4
 def _make_multiply_block(tile: Tile, compute: int, result: int) -> Any:
     """Return a function that adds one channel block's products to all tiles of a task."""
     mr, nr, size, item = tile.mr, tile.nr, ITEMSIZE[compute], ITEMSIZE[result]
+    most = blocking.REDUCTION
 
     @numba.njit
     def multiply_run(
@@ -125,7 +126,7 @@ def _make_multiply_block(tile: Tile, compute: int, result: int) -> Any:
     ) -> None:  # fmt: skip
         """Split the region's taps into runs that are contiguous in A, and multiply each run.
 
-        A tap is `words` steps.
+        A tap is `words` steps. A run of more steps than a block is multiplied in parts.
         """
         d0, h0, w0 = get_word(region, 6), get_word(region, 7), get_word(region, 8)
         d, h = get_word(region, 9) - d0, get_word(region, 10) - h0
@@ -140,11 +141,13 @@ def _make_multiply_block(tile: Tile, compute: int, result: int) -> Any:
         for i in range(outer):
             for j in range(inner):
                 tap = ((d0 + i) * g.kh + h0 + j) * g.kw + w0
-                multiply_run(
-                    g, a + tap * words * mr * size, b + done * step * nr * size, x, step,
-                    rows, width, panel_bytes, c, pitch, bias, int(done > 0 or not first),
-                    int(last and done == outer * inner - 1),
-                )  # fmt: skip
+                for part in range(0, max(step, 1), most):
+                    multiply_run(
+                        g, a + (tap * words + part) * mr * size,
+                        b + (done * step + part) * nr * size, x, min(most, step - part), rows,
+                        width, panel_bytes, c, pitch, bias, int(done + part > 0 or not first),
+                        int(last and done == outer * inner - 1 and part + most >= step),
+                    )  # fmt: skip
                 done += 1
 
     return multiply_block

@@ -187,8 +187,19 @@ def _reach_reasons(problem: ConvProblem) -> list[str]:
     return []
 
 
+def _sum_reasons(problem: ConvProblem) -> list[str]:
+    """Return why a kernel that adds all products of an output to one sum is not for a problem."""
+    products = math.prod(problem.weight_shape[1:])
+    if products > blocking.LONGEST_SUM:
+        return [
+            f"adds {products} products to one sum, whose error is too large; at most "
+            f"{blocking.LONGEST_SUM}"
+        ]
+    return []
+
+
 def _depthwise_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
-    reasons = _reach_reasons(problem)
+    reasons = _reach_reasons(problem) + _sum_reasons(problem)
     if not problem.is_depthwise:
         channels = problem.in_channels // problem.groups
         reasons.append(f"wants one input channel a group; this has {channels}")
@@ -196,7 +207,7 @@ def _depthwise_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
 
 
 def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
-    reasons = _reach_reasons(problem)
+    reasons = _reach_reasons(problem) + _sum_reasons(problem)
     planes = problem.in_channels // problem.groups * math.prod(problem.kernel_size[:-2])
     if planes > _MOST_PLANES:
         reasons.append(
@@ -267,7 +278,10 @@ def _fast_fir_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     if channels > _MOST_PLANES:
         reasons.append(f"holds {channels} input channels of a group, more than {_MOST_PLANES}")
     if not any(True for _ in fast_fir_sizes.phase_counts(problem)):
-        reasons.append(f"wants two taps of a phase at least; the kernel is {problem.kernel_size}")
+        reasons.append(
+            "wants phases of two taps at least and sums of at most "
+            f"{fast_fir_sizes.MOST_STEPS} products; the kernel is {problem.kernel_size}"
+        )
     return reasons
 
 

@@ -36,7 +36,7 @@ import numpy as np
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from .blocking import channel_block, choose_split
+from .blocking import REDUCTION, channel_block, choose_split
 from .counts import swapped_count
 from .finish import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
 from .gemm import call_tile, tile_address
@@ -86,10 +86,10 @@ _LINE = 64
 @functools.cache
 def _make_multiply(tile: Tile, compute: int) -> Any:
     """Return a function that adds one channel block's products to the sums of a task."""
-    mr, nr, size = tile.mr, tile.nr, ITEMSIZE[compute]
+    mr, nr, size, most = tile.mr, tile.nr, ITEMSIZE[compute], REDUCTION
 
     @numba.njit
-    def multiply(
+    def multiply_part(
         g: Any, a: int, a_step: int, a_panel: int, b: int, kc: int, pixels: int, columns: int,
         sums: int, last: int,
     ) -> None:  # fmt: skip
@@ -105,6 +105,17 @@ def _make_multiply(tile: Tile, compute: int) -> Any:
                     nr * size, kc, sums + pixel * pitch + column * size, pitch, sums, 1, low, high,
                     min(nr, columns - column), min(mr, pixels - pixel),
                 )  # fmt: skip
+
+    @numba.njit
+    def multiply(
+        g: Any, a: int, a_step: int, a_panel: int, b: int, kc: int, pixels: int, columns: int,
+        sums: int, last: int,
+    ) -> None:  # fmt: skip
+        for part in range(0, kc, most):
+            multiply_part(
+                g, a + part * a_step, a_step, a_panel, b + part * nr * size, min(most, kc - part),
+                pixels, columns, sums, int(last and part + most >= kc),
+            )  # fmt: skip
 
     return multiply
 

@@ -52,6 +52,7 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
 from ..axes import ACTIVATION_CODES
+from .blocking import REDUCTION
 from .finish import finish_fields
 from .gemm import tile_address
 from .geometry import LAST_CLAMP, make_record
@@ -148,12 +149,13 @@ def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes, across: int)
     shared = panels * problem.groups < 4 * device.threads and shared_bytes <= _MOST_SHARED
     block_panels = min(panels, most, _MOST_PANELS) if shared else 1
     part_panels = 1 if shared else min(most, k_panels)
-    channel_block = _CHANNEL_BLOCK if max(axis.points for axis in sizes.axes) > _LONG_LINE else c
+    long_line = max(axis.points for axis in sizes.axes) > _LONG_LINE
     return {
         "image_panels": image_panels, "block_panels": block_panels,
         "blocks": -(-panels // block_panels), "part_panels": part_panels,
         "parts": -(-k_panels // part_panels), "shared": int(shared), "panel_bytes": panel_bytes,
-        "element_bytes": element_bytes, "v_step": v_step, "channel_block": channel_block,
+        "element_bytes": element_bytes, "v_step": v_step,
+        "channel_block": _CHANNEL_BLOCK if long_line else REDUCTION,
         "shared_bytes": shared_bytes if shared else 0,
         "weight_bytes": sizes.elements * u_step, "u_step": u_step,
     }  # fmt: skip

@@ -46,6 +46,17 @@ def _common_reasons(problem: ConvProblem) -> list[str]:
     return reasons
 
 
+def _sum_reasons(problem: ConvProblem) -> list[str]:
+    """Return why a kernel that adds all products of an output to one sum is not for a problem."""
+    products = math.prod(problem.weight_shape[1:])
+    if products > blocking.LONGEST_SUM:
+        return [
+            f"adds {products} products to one sum, whose error is too large; at most "
+            f"{blocking.LONGEST_SUM}"
+        ]
+    return []
+
+
 def _grid_reasons(problem: ConvProblem) -> list[str]:
     if problem.groups <= blocking.MOST_BLOCKS:
         return []
@@ -71,6 +82,9 @@ def _panel_reasons(problem: ConvProblem, split: blocking.Split) -> list[str]:
 
 def _implicit_gemm_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
     reasons = _common_reasons(problem) + _grid_reasons(problem)
+    parts = -(-math.prod(problem.weight_shape[1:]) // blocking.LONGEST_SUM)
+    if not reasons and parts > 1 and 2 * parts * problem.groups > blocking.MOST_BLOCKS:
+        reasons.append(f"splits long sums into layers of the grid, of which {parts} are too many")
     return reasons or _panel_reasons(problem, blocking.choose_split(problem, device))
 
 
@@ -81,7 +95,7 @@ def _implicit_gemm_workspace(problem: ConvProblem, device: CudaInfo) -> int:
 
 
 def _direct_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
-    reasons = _common_reasons(problem) + _grid_reasons(problem)
+    reasons = _common_reasons(problem) + _grid_reasons(problem) + _sum_reasons(problem)
     channels = problem.out_channels // problem.groups
     if channels > _MOST_OUTPUTS:
         reasons.append(
@@ -94,7 +108,7 @@ def _direct_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
 
 
 def _depthwise_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
-    reasons = _common_reasons(problem)
+    reasons = _common_reasons(problem) + _sum_reasons(problem)
     if not problem.is_depthwise:
         channels = problem.in_channels // problem.groups
         reasons.append(f"wants one input channel a group; this has {channels}")
@@ -107,7 +121,8 @@ def _depthwise_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
 
 
 def _dilated_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
-    reasons = reach.dilated_reasons(problem) + _common_reasons(problem) + _grid_reasons(problem)
+    reasons = reach.dilated_reasons(problem) + _common_reasons(problem)
+    reasons += _grid_reasons(problem) + _sum_reasons(problem)
     if reasons:
         return reasons
     tile = dilated_tiles.choose_tile(problem, device)
