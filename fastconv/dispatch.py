@@ -13,7 +13,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, overload
 
 from . import tuning
@@ -269,6 +269,7 @@ def _no_kernel(problem: Problem, candidates: list[Candidate]) -> NoKernelError:
 def _plan(spec: KernelSpec, problem: Problem, binding: Binding | SparseBinding) -> Any:
     module, _, function = spec.target.partition(":")
     target = getattr(importlib.import_module(module), function)
+    binding = replace(binding, flush=_precision.get() != "exact")
     return target(problem, binding, device_info(problem))
 
 

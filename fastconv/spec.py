@@ -169,6 +169,8 @@ class Binding:
         A key of `ACTIVATIONS`.
     alpha : float
         The activation's parameter.
+    flush : bool
+        Whether denormal numbers count as zero; not in exact precision.
     """
 
     x_strides: tuple[int, ...]
@@ -177,6 +179,7 @@ class Binding:
     residual_strides: tuple[int, ...] | None = None
     activation: str | None = None
     alpha: float = 0.0
+    flush: bool = True
 
 
 class ConvPlan(Protocol):
@@ -205,11 +208,14 @@ class SparseBinding:
         A key of `ACTIVATIONS`.
     alpha : float
         The activation's parameter.
+    flush : bool
+        As for `Binding`.
     """
 
     weight_strides: tuple[int, ...] = ()
     activation: str | None = None
     alpha: float = 0.0
+    flush: bool = True
 
 
 class SparsePlan(Protocol):

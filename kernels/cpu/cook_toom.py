@@ -100,6 +100,11 @@ def _dense(m: int, r: int) -> tuple[Matrix, Matrix, Matrix]:
         scale = _power_of_two(bt[i])
         bt[i] = [value * scale for value in bt[i]]
         g[i] = [value / scale for value in g[i]]
+        # Products of small rows would vanish where those of the definition do not.
+        scale = max(_power_of_two(g[i]), one)
+        g[i] = [value * scale for value in g[i]]
+        for row in at:
+            row[i] /= scale
     return (
         tuple(tuple(row) for row in at),
         tuple(tuple(row) for row in g),
@@ -122,7 +127,9 @@ def matrices(m: int, r: int, stride: int = 1, samples: int = 0) -> tuple[Matrix,
     must be ``r - m + 1``, a tile has only those that its first output sees from tap ``m - 1`` on;
     then n is r and B^T has as many columns.
 
-    Rows of B^T are scaled by powers of two, which rounds nothing, and rows of G by the inverse.
+    Rows of B^T are scaled by powers of two, which rounds nothing, and rows of G by the inverse. So
+    are small rows of G, and columns of A^T by the inverse: a product is then about as large as the
+    largest of those in its place, and comes no closer to the ends of the number range.
 
     Examples
     --------

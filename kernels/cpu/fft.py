@@ -127,16 +127,17 @@ class FftPlan:
             ((outputs, *half), complex_type), ((inputs, *lengths), self.compute)
         )
         self._run_tasks(read, inputs, (x, packed, None, None, blocks, scratch))
-        spectra = self.forward(blocks, axes=self._axes, workers=self.threads)
-        self._run_tasks(multiply, outputs, (spectra, packed, None, None, sums, scratch))
-        blocks = self.inverse(
-            sums, s=lengths, axes=self._axes, workers=self.threads, overwrite_x=True
-        )
+        # Divided by their length here and not in the end, spectra of an image do not outgrow it.
+        settings = {"axes": self._axes, "workers": self.threads, "norm": "forward"}
+        spectra = self.forward(blocks, **settings)
+        # Most of a spectrum is far below its largest, and counts: nothing is taken for zero.
+        self._run_tasks(multiply, outputs, (spectra, packed, None, None, sums, scratch), flush=0)
+        blocks = self.inverse(sums, s=lengths, overwrite_x=True, **settings)
         self._run_tasks(finish, outputs, (blocks, packed, bias, residual, out, scratch))
 
-    def _run_tasks(self, kernel: int, tasks: int, operands: pool.Operands) -> None:
+    def _run_tasks(self, kernel: int, tasks: int, operands: pool.Operands, flush: int = 1) -> None:
         """Run machine code in the calling thread, beside whose memory SciPy's threads work."""
-        job = pool.make_job(kernel, self.record.ctypes.data, tasks, 1)
+        job = pool.make_job(kernel, self.record.ctypes.data, tasks, 1, flush)
         pool.run(job.ctypes.data, 1, operands)
 
 

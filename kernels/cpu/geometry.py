@@ -30,12 +30,12 @@ _CLAMPS = {None: (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 
 
 # n: images; groups; c, k: input and output channels of one group. Then by axis: input size,
 # output size, kernel, stride, padding at the low side, dilation. Then byte strides of input,
-# output, residual and weight.
+# output, residual and weight. `flush`: whether denormal numbers count as zero; pool.py sees to it.
 _COMMON = (
     "n groups c k "
     "id ih iw od oh ow kd kh kw sd sh sw pd ph pw dd dh dw "
     "xn xc xd xh xw yn yc yd yh yw rn rc rd rh rw wk wc wd wh ww "
-    "has_residual activation"
+    "has_residual activation flush"
 ).split()
 _REALS = ("alpha", "low", "high")
 
@@ -72,6 +72,7 @@ def make_record(
     if binding.residual_strides is not None:
         values["rn"], values["rc"] = binding.residual_strides[:2]
         values["has_residual"] = 1
+    values["flush"] = int(binding.flush)
     values["activation"] = ACTIVATION_CODES[binding.activation]
     values["alpha"] = binding.alpha
     values["low"], values["high"] = _CLAMPS.get(binding.activation, _CLAMPS[None])

@@ -161,10 +161,11 @@ class CpuPlan:
 
     def __post_init__(self) -> None:
         geometry, pack = self.record.ctypes.data, self.pack_stage or Stage(0, 0)
+        flush = int(self.record["flush"][0])
         pack_workers = worth_helpers(32 * self.packed_size, self.workers)
-        pack_job = pool.make_job(pack.kernel, geometry, pack.tasks, pack_workers)
+        pack_job = pool.make_job(pack.kernel, geometry, pack.tasks, pack_workers, flush)
         jobs = tuple(
-            pool.make_job(stage.kernel, geometry, stage.tasks, self.workers)
+            pool.make_job(stage.kernel, geometry, stage.tasks, self.workers, flush)
             for stage in self.stages
         )
         values = {

@@ -26,9 +26,9 @@ A kernel is ``void(geometry, x, weight, bias, residual, out, workspace, task, wo
 integers. Tasks must not depend on each other, and no sum may depend on which worker took it: then
 results are the same bits for any number of threads.
 
-While a thread works on tasks it takes denormal numbers for zero, since one of them makes an
-instruction some hundred cycles long; the caller's own floating-point mode, its flags too, is back
-in force when the call returns.
+While a thread works on tasks it takes denormal numbers for zero where the job says so, since one of
+them makes an instruction some hundred cycles long; the caller's own floating-point mode, its flags
+too, is back in force when the call returns.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ Operands = tuple[Array, Array, Array, Array, Array, Array]
 
 _OPERANDS = 7  # geometry, x, weight, bias, residual, out, workspace
 _TICKET, _DONE, _BUSY, _YIELD, _NONE, _JOB, _PARKED = 0, 8, 16, 24, 25, 32, 48
-_TASKS, _WORKERS = _OPERANDS + 1, _OPERANDS + 2  # words of the job, after function and operands
+# Words of the job, after function and operands.
+_TASKS, _WORKERS, _FLUSH = _OPERANDS + 1, _OPERANDS + 2, _OPERANDS + 3
 _CLOSED = 0xFFFFFFFF  # a next task that no job has
 _LINE = 8  # words in a cache line: flags written by different threads do not share one
 _SPINS = 40_000  # pauses before a helper parks: about a millisecond
@@ -181,7 +182,7 @@ def _functions() -> dict[str, Any]:
 
     def submit(state: int, job: int, operands: int, wakened: int) -> int:
         """Run a job and return 0; or do nothing and return 1 where helpers must be woken first."""
-        tasks, workers = read_word(job + 16), read_word(job + 24)
+        tasks, workers, flush = read_word(job + 16), read_word(job + 24), read_word(job + 32)
         alone = workers < 2 or tasks < 2
         if not alone and not wakened:
             for worker in range(1, workers):
@@ -191,12 +192,12 @@ def _functions() -> dict[str, Any]:
         x, w, b = _data(operands, 0, none), _data(operands, 1, none), _data(operands, 2, none)
         r, y, s = _data(operands, 3, none), _data(operands, 4, none), _data(operands, 5, none)
         mode = float_mode()
-        set_float_mode(mode, 1)
+        set_float_mode(mode, flush)
         if alone or swap_word(state + 8 * _BUSY, 1):
             for task in range(tasks):
                 _call(function, g, x, w, b, r, y, s, task, 0)
         else:
-            for i, value in enumerate((function, g, x, w, b, r, y, s, tasks, workers)):
+            for i, value in enumerate((function, g, x, w, b, r, y, s, tasks, workers, flush)):
                 store_word(state + 8 * (_JOB + i), value)
             share(state)
         set_float_mode(mode, 0)
@@ -206,7 +207,6 @@ def _functions() -> dict[str, Any]:
         """Help with jobs until none came for a while; return the last generation seen."""
         store_word(state + 8 * (_PARKED + worker * _LINE), 0)
         mode = float_mode()
-        set_float_mode(mode, 1)
         idle = 0
         while idle < _SPINS:
             generation = load_word(state + 8 * _TICKET) >> 32
@@ -216,6 +216,8 @@ def _functions() -> dict[str, Any]:
                 continue
             idle, seen = 0, generation
             if worker < load_word(state + 8 * (_JOB + _WORKERS)):
+                # A word of a later job does no harm: no task of this one can be claimed any more.
+                set_float_mode(mode, load_word(state + 8 * (_JOB + _FLUSH)))
                 take_tasks(state, generation, worker)
         set_float_mode(mode, 0)
         return seen
@@ -339,7 +341,9 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def make_job(function: int, geometry: int, tasks: int, workers: int) -> NDArray[np.int64]:
+def make_job(
+    function: int, geometry: int, tasks: int, workers: int, flush: int = 1
+) -> NDArray[np.int64]:
     """Return the words that name a job to machine code.
 
     Parameters
@@ -350,8 +354,10 @@ def make_job(function: int, geometry: int, tasks: int, workers: int) -> NDArray[
         Number of tasks.
     workers : int
         Most threads that may work on them, the calling one among them.
+    flush : int
+        1 to take denormal numbers for zero.
     """
-    return np.array([function, geometry, tasks, min(workers, MOST_THREADS)], np.int64)
+    return np.array([function, geometry, tasks, min(workers, MOST_THREADS), flush], np.int64)
 
 
 def run(job: int, workers: int, operands: Operands) -> None:

@@ -114,4 +114,5 @@ def plan(problem: SparseProblem, binding: SparseBinding, device: DeviceInfo) -> 
         packing=("sparse_depthwise", problem.dtype == "float64"),
         pack_weight=pack,
         no_bias=np.zeros(problem.out_channels, dtype),
+        flush=binding.flush,
     )

@@ -321,6 +321,7 @@ def plan(problem: SparseProblem, binding: SparseBinding, device: DeviceInfo) -> 
         "c": problem.in_channels // problem.groups, "k": problem.out_channels // problem.groups,
         "wk": binding.weight_strides[0], "wc": binding.weight_strides[1],
         "activation": ACTIVATION_CODES[binding.activation], "alpha": binding.alpha,
+        "flush": int(binding.flush),
     }  # fmt: skip
     record = np.zeros(1, record_type(_FIELDS))
     for name, value in values.items():

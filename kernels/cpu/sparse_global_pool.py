@@ -191,7 +191,9 @@ def workspace(problem: SparseProblem, device: DeviceInfo) -> int:
     return tasks * _task_bytes(problem, chunk)[1]
 
 
-def _plan(largest: int, problem: SparseProblem, device: DeviceInfo) -> RowPlan:
+def _plan(
+    largest: int, problem: SparseProblem, binding: SparseBinding, device: DeviceInfo
+) -> RowPlan:
     storage, lanes = storage_code(problem.dtype), device.lanes(8)
     chunk, tasks = _split(problem, device)
     counts_at, task_bytes = _task_bytes(problem, chunk)
@@ -212,14 +214,15 @@ def _plan(largest: int, problem: SparseProblem, device: DeviceInfo) -> RowPlan:
         stages=(RowStage(kernel, tasks, values, lambda rulebook: {}),),
         workers=worth_helpers(problem.in_rows * problem.in_channels, device.threads),
         workspace_bytes=workspace(problem, device),
+        flush=binding.flush,
     )
 
 
 def plan_max(problem: SparseProblem, binding: SparseBinding, device: DeviceInfo) -> RowPlan:
     """Prepare the maximum for one problem."""
-    return _plan(1, problem, device)
+    return _plan(1, problem, binding, device)
 
 
 def plan_avg(problem: SparseProblem, binding: SparseBinding, device: DeviceInfo) -> RowPlan:
     """Prepare the average for one problem."""
-    return _plan(0, problem, device)
+    return _plan(0, problem, binding, device)

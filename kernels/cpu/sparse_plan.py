@@ -95,6 +95,8 @@ class RowPlan:
         Brings a weight into that order; None for operators without one.
     no_bias : ndarray or None
         Zeros that stand for a bias that is None; None for operators without one.
+    flush : bool
+        Whether denormal numbers count as zero.
     """
 
     fields: tuple[str, ...]
@@ -104,6 +106,7 @@ class RowPlan:
     packing: Hashable = None
     pack_weight: Callable[[NDArray[Any]], NDArray[Any]] | None = None
     no_bias: NDArray[Any] | None = None
+    flush: bool = True
 
     def pack(self, weight: Any) -> Any:
         """Return `weight` in the kernel's order; as it is for operators without one."""
@@ -119,7 +122,8 @@ class RowPlan:
                 record[name] = value
             for name, array in lists.items():
                 record[name] = array.ctypes.data
-            jobs.append(pool.make_job(stage.kernel, record.ctypes.data, stage.tasks, self.workers))
+            job = (stage.kernel, record.ctypes.data, stage.tasks, self.workers, int(self.flush))
+            jobs.append(pool.make_job(*job))
             kept += [record, *lists.values()]
         return _Schedule(tuple(job.ctypes.data for job in jobs), (*jobs, *kept))
 

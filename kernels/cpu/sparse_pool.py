@@ -104,12 +104,15 @@ def _averaged_lists(rulebook: Any) -> dict[str, Any]:
     return {**reversed_lists(rulebook), "starts": row_lists(rulebook)["row_start"]}
 
 
-def _plan(problem: SparseProblem, device: DeviceInfo, stages: tuple[RowStage, ...]) -> RowPlan:
+def _plan(
+    problem: SparseProblem, binding: SparseBinding, device: DeviceInfo, *stages: RowStage
+) -> RowPlan:
     return RowPlan(
         fields=FIELDS,
         stages=stages,
         workers=worth_helpers(problem.pairs * problem.in_channels, device.threads),
         workspace_bytes=workspace(problem, device),
+        flush=binding.flush,
     )
 
 
@@ -125,19 +128,19 @@ def _pool_stage(
 def plan_max(problem: SparseProblem, binding: SparseBinding, device: DeviceInfo) -> RowPlan:
     """Prepare the maximum for one problem."""
     stage = _pool_stage(problem, device, LARGEST, problem.out_rows, row_lists)
-    return _plan(problem, device, (stage,))
+    return _plan(problem, binding, device, stage)
 
 
 def plan_avg(problem: SparseProblem, binding: SparseBinding, device: DeviceInfo) -> RowPlan:
     """Prepare the average for one problem."""
     stage = _pool_stage(problem, device, MEAN, problem.out_rows, row_lists)
-    return _plan(problem, device, (stage,))
+    return _plan(problem, binding, device, stage)
 
 
 def plan_avg_grad(problem: SparseProblem, binding: SparseBinding, device: DeviceInfo) -> RowPlan:
     """Prepare the gradient of an average for one problem."""
     stage = _pool_stage(problem, device, SHARES, problem.in_rows, _averaged_lists)
-    return _plan(problem, device, (stage,))
+    return _plan(problem, binding, device, stage)
 
 
 def plan_max_grad(problem: SparseProblem, binding: SparseBinding, device: DeviceInfo) -> RowPlan:
@@ -154,4 +157,4 @@ def plan_max_grad(problem: SparseProblem, binding: SparseBinding, device: Device
     values |= {"other_pitch": winners, "other_size": size}
     choose = compile_kernel(_make_chosen(lanes, storage), "sparse_chosen", lanes, storage)
     second = RowStage(choose, tasks, values, reversed_lists)
-    return _plan(problem, device, (first, second))
+    return _plan(problem, binding, device, first, second)

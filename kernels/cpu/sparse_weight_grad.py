@@ -375,6 +375,7 @@ def plan(problem: SparseProblem, binding: SparseBinding, device: DeviceInfo) -> 
         ),
         workers=worth_helpers(problem.macs, device.threads),
         workspace_bytes=workspace(problem, device),
+        flush=binding.flush,
     )
 
 
