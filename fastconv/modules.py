@@ -7,7 +7,6 @@ once for each order that its inputs ask for.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from .calls import (
 )
 from .device_arrays import DeviceArray
 from .errors import DTypeError, ShapeError
+from .packing import PackedWeights
 from .problem import ConvProblem
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "fold_batch_norm"]
@@ -84,7 +84,7 @@ class _Conv:
         self.activation = activation
         self.tune = tune
         self._geometry = (_fixed(stride), _fixed(padding), _fixed(dilation), _fixed(groups))
-        self._packed: dict[Hashable, Array | None] = {}
+        self._packed = PackedWeights()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle holds: what was given, and nothing that was packed."""
@@ -155,11 +155,12 @@ class _Conv:
     def _pack(self, call: PreparedCall) -> Array | None:
         if call.plan is None:
             return None
-        packed = self._packed.get(call.packing)
-        if packed is None:
-            packed = call.pack(self._weight)
-            _finish(packed)
-            self._packed[call.packing] = packed
+        packed: Array | None = self._packed.find(call.packing, lambda: self._make_packed(call))
+        return packed
+
+    def _make_packed(self, call: PreparedCall) -> Array | None:
+        packed = call.pack(self._weight)
+        _finish(packed)
         return packed
 
     def __call__(

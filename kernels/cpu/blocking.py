@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import heapq
 import math
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,10 +118,11 @@ def sums_at_once(problem: ConvProblem, depth: int) -> bool:
     return at_once and math.prod(problem.kernel_size) <= REDUCTION
 
 
-def _pieces(rows: int, mr: int) -> Iterator[int]:
-    """Yield the heights of the tiles that `rows` rows are made of, see `gemm.tile_address`."""
-    yield from [mr] * (rows // mr)
-    yield from (bit for bit in (8, 4, 2, 1) if rows % mr & bit)
+def _pieces(rows: int, mr: int) -> dict[int, int]:
+    """Return how many tiles of each height `rows` rows are made of, see `gemm.tile_address`."""
+    counts = Counter({mr: rows // mr})
+    counts.update(bit for bit in (8, 4, 2, 1) if rows % mr & bit)
+    return counts
 
 
 @functools.lru_cache(4096)
@@ -129,17 +130,16 @@ def _product(rows: int, columns: int, tile: Tile, wide: bool) -> tuple[float, in
     """Return (cycles of one step, tiles) of rows by columns."""
     slot = 1.0 if wide else 0.5  # two narrow multiply-adds start in a cycle
     last = columns % tile.nr
-    vectors = [tile.nv] * (columns // tile.nr)
+    vectors = Counter({tile.nv: columns // tile.nr})
     if last:
-        vectors.append(tile.nv if last > tile.lanes else 1)
-    heights = list(_pieces(rows, tile.mr))
-    cycles = {
-        (height, count): max(height * count * slot, _LATENCY)
-        for height in set(heights)
-        for count in set(vectors)
-    }
-    total = sum(cycles[height, count] for height in heights for count in vectors)
-    return total, len(heights) * len(vectors)
+        vectors[tile.nv if last > tile.lanes else 1] += 1
+    heights = _pieces(rows, tile.mr)
+    total = sum(
+        max(height * count * slot, _LATENCY) * tall * across
+        for height, tall in heights.items()
+        for count, across in vectors.items()
+    )
+    return total, sum(heights.values()) * sum(vectors.values())
 
 
 def _cut(length: int, piece: int) -> list[tuple[int, int]]:
@@ -182,6 +182,17 @@ def _makespan(
                 for _ in range(many):
                     heapq.heapreplace(free, free[0] + task(pixels, taps, rows))
     return max(free)
+
+
+def _parts(rows: int, kept: int, device: DeviceInfo) -> list[int]:
+    """Return the numbers of parts to try of channels in so many tiles' rows.
+
+    More than a few only where the sums of a part, `kept` bytes a row, would outgrow L2.
+    """
+    found = list(range(1, min(_MOST_PARTS, rows) + 1))
+    while -(-rows // found[-1]) > 1 and -(-rows // found[-1]) * kept > device.l2 // 2:
+        found.append(min(2 * found[-1], rows))
+    return found
 
 
 @functools.lru_cache(4096)
@@ -231,7 +242,8 @@ def choose_split(
     for panels in sorted({*(p for p in _PANELS if p < most_panels), most_panels}):
         blocks = [(n, taps, many) for total, taps in pixels
                   for n, many in _cut(total, panels * width)]  # fmt: skip
-        for parts in range(1, min(_MOST_PARTS, -(-rows // height)) + 1):
+        kept = height * width * count.kept if panels == 1 else 0
+        for parts in _parts(-(-rows // height), kept, device):
             part = -(-rows // (height * parts)) * height
             if part * panels * width * count.kept > device.l2 // 2 and panels > 1:
                 continue

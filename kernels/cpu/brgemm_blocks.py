@@ -15,7 +15,7 @@ from fastconv.spec import DeviceInfo
 
 from .blocking import halvings
 
-__all__ = ["PIXEL_LANES", "PIXEL_ROWS", "Blocks", "as_row", "choose_blocks"]
+__all__ = ["PIXEL_LANES", "PIXEL_ROWS", "Blocks", "as_row", "choose_blocks", "reasons"]
 
 #: Which side of the register tile the pixels are; output channels are the other.
 PIXEL_ROWS, PIXEL_LANES = 0, 1
@@ -31,6 +31,10 @@ _STREAM_BYTES = 24
 #: What it costs that channels lie a multiple of so many bytes apart, where nothing but channels is
 #: summed in a row: a tile's pixels share few sets of L1.
 _L1_STRIDE, _CONFLICT = 256, 1.08
+
+
+#: Most steps of the reduction, whose runs are listed, and bytes of a copied band.
+_MOST_STEPS, _MOST_BAND = 1 << 20, 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,26 @@ def as_row(problem: ConvProblem) -> ConvProblem | None:
         problem, in_size=(math.prod(problem.in_size),), kernel_size=(1,), stride=(1,),
         padding=((0, 0),), dilation=(1,),
     )  # fmt: skip
+
+
+def reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    """Return why the kernel can not run a problem."""
+    lanes = device.lanes(problem.compute_itemsize)
+    channels = problem.out_channels // problem.groups
+    steps = math.prod(problem.weight_shape[1:])
+    if channels < lanes // 2:
+        return [
+            f"spreads output channels over {lanes} lanes; a group of {channels} fills less than "
+            "half of them"
+        ]
+    if steps > _MOST_STEPS:
+        return [f"lists the runs of at most {_MOST_STEPS} products of a sum; this has {steps}"]
+    # Of one tile, whatever its shape: how many threads there are may not decide.
+    row = as_row(problem) or problem
+    elements = max(_band_elements(row, blocks) for blocks in _tiles(row, device))
+    if (band := elements * problem.compute_itemsize) > _MOST_BAND:
+        return [f"copies {band >> 20} MiB under one tile, more than {_MOST_BAND >> 20}"]
+    return []
 
 
 def _tiles(problem: ConvProblem, device: DeviceInfo) -> Iterator[Blocks]:
@@ -148,6 +172,13 @@ def band_extent(problem: ConvProblem, rows: int, pixels: int) -> tuple[int, int,
     return math.prod(problem.kernel_size[:-2]), height, width
 
 
+def _band_elements(problem: ConvProblem, blocks: Blocks) -> int:
+    """Return the elements of input under a task's band of output."""
+    pixels = min(blocks.band_tiles * blocks.pixels, problem.out_size[-1])
+    extent = band_extent(problem, blocks.band_rows, pixels)
+    return problem.in_channels // problem.groups * math.prod(extent)
+
+
 def _splits(problem: ConvProblem, blocks: Blocks) -> Iterator[Blocks]:
     """Yield the ways of cutting the output into tasks."""
     height = (1, *problem.out_size)[-2]
@@ -167,8 +198,7 @@ def _count(problem: ConvProblem, blocks: Blocks, device: DeviceInfo, tile: float
     channels, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     steps = channels * math.prod(problem.kernel_size)
     panels, width = -(-k // blocks.channels), problem.out_size[-1]
-    pixels = min(blocks.band_tiles * blocks.pixels, width)
-    band = channels * math.prod(band_extent(problem, blocks.band_rows, pixels))
+    band = _band_elements(problem, blocks)
     if band * size > device.l2 // 2 and (blocks.band_rows > 1 or blocks.band_tiles > 1):
         return math.inf
     tasks = problem.batch * problem.groups * math.prod(problem.out_size[:-2])

@@ -81,7 +81,8 @@ def _split_runs(
     table: NDArray[np.int64], steps: int, step: int
 ) -> tuple[NDArray[np.int64], int, int]:
     """Cut long runs into equal parts; return the table, the steps of a run, and parts of each."""
-    parts = next(n for n in range(1, steps + 1) if steps % n == 0 and steps // n <= REDUCTION)
+    most = next(n for n in range(min(steps, REDUCTION), 0, -1) if steps % n == 0)
+    parts = steps // most
     inner = np.arange(parts, dtype=np.int64) * (steps // parts) * step
     return (table.ravel()[:, None] + inner).ravel(), steps // parts, parts
 

@@ -9,25 +9,30 @@ ask what a problem would cost.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
+
+from ..reach import share_in_reach
+from .row_parts import Parts
 
 __all__ = [
     "Cut",
     "alone",
+    "copied_padding",
     "cut",
     "cut_cycles",
     "interleaved",
     "interleaved_cycles",
+    "last_lanes",
     "pattern_period",
     "pattern_vectors",
+    "phase_reach",
+    "row_phases",
+    "row_strips",
     "rows_met",
     "widths",
 ]
@@ -77,18 +82,27 @@ class Cut:
     cycles: float
 
 
+def row_strips(total: int, lanes: int, most: int) -> Parts:
+    """Cut a row into strips of about equal width, of at most so many vectors."""
+    vectors = -(-total // lanes)
+    return Parts(vectors, -(-vectors // most))
+
+
+def last_lanes(total: int, lanes: int, end: int) -> int:
+    """Return the lanes of the last vector of a strip that ends behind `end` vectors of a row."""
+    tail, rest = lanes, min(total, end * lanes) - (end - 1) * lanes
+    while tail > 4 and rest <= tail // 2:
+        tail //= 2  # a narrower vector costs less where a wide one would be half empty
+    return tail
+
+
 def widths(total: int, lanes: int, most: int) -> list[tuple[int, int, int]]:
-    """Cut a row into strips of about equal width: start, vectors, lanes of the last vector."""
-    count = -(-total // lanes)
-    strips = -(-count // most)
-    cuts = [count * i // strips for i in range(strips + 1)]
-    found = []
-    for first, end in itertools.pairwise(cuts):
-        tail, rest = lanes, min(total, end * lanes) - (end - 1) * lanes
-        while tail > 4 and rest <= tail // 2:
-            tail //= 2  # a narrower vector costs less where a wide one would be half empty
-        found.append((first * lanes, end - first, tail))
-    return found
+    """Return the strips of a row: how many, of how many vectors, lanes of the last vector."""
+    return [
+        (many, width, last_lanes(total, lanes, begin + width))
+        for run in row_strips(total, lanes, most).runs(())
+        for width, begin, many in run.kinds
+    ]
 
 
 def alone(problem: ConvProblem) -> int:
@@ -100,11 +114,29 @@ def alone(problem: ConvProblem) -> int:
 
 def rows_met(problem: ConvProblem) -> float:
     """Return the share of kernel rows, over all output rows, that meet the input."""
-    kh, ih, oh = ((1, *sizes)[-2] for sizes in (problem.kernel_size, problem.in_size,
-                                                problem.out_size))  # fmt: skip
-    sh, dh, ph = (1, *problem.stride)[-2], (1, *problem.dilation)[-2], ((0, 0), *problem.padding)
-    first = np.arange(oh)[:, None] * sh - ph[-2][0] + np.arange(kh) * dh
-    return float(np.mean((first >= 0) & (first < ih)))
+    return share_in_reach(problem, problem.ndim - 2) if problem.ndim > 1 else 1.0
+
+
+def row_phases(problem: ConvProblem) -> int:
+    """Return how many columns of a stride some tap meets: a copied row is split by them."""
+    sw, dw = problem.stride[-1], problem.dilation[-1]
+    return min(problem.kernel_size[-1], sw // math.gcd(sw, dw))
+
+
+def phase_reach(problem: ConvProblem) -> int:
+    """Return the elements of a phase behind those of the first tap."""
+    return (problem.kernel_size[-1] - 1) * problem.dilation[-1] // problem.stride[-1] + 1
+
+
+def copied_padding(problem: ConvProblem) -> int:
+    """Return the elements of an image's copied rows beside those of input and output.
+
+    None where a kernel is smaller than the map. A kernel that reaches far over both sides makes a
+    copy whose length is that of the padding.
+    """
+    row = row_phases(problem) * (problem.out_size[-1] + phase_reach(problem))
+    beside = max(0, row - problem.in_size[-1] - problem.out_size[-1])
+    return beside * problem.in_channels * math.prod(problem.in_size[:-1])
 
 
 def _rolling(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cut]:
@@ -126,7 +158,7 @@ def _rolling(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cu
             kept = alone(problem) == 3 and used + taps * block < device.registers
             for shifted in (False, True)[: 2 if dense else 1]:
                 cycles = 0.0
-                for _, n, tail in widths(problem.out_size[-1], lanes, nv):
+                for many, n, tail in widths(problem.out_size[-1], lanes, nv):
                     vectors, rows = n - 1 + tail / lanes, min(down, kh)
                     multiplies, loads = taps * block * vectors, 0 if kept else taps * block
                     if shifted and tail == lanes:
@@ -139,7 +171,7 @@ def _rolling(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cu
                         loads += rows * (4 * n + 1 if problem.dilation[-1] == 1 else 4 * n * kw)
                     else:
                         loads += 2 * n * kw * rows
-                    cycles += max(multiplies, loads) + _STEP
+                    cycles += many * (max(multiplies, loads) + _STEP)
                 cycles *= outputs / block
                 yield Cut(lanes, nv, block, 0, down, share, kept, shifted, cycles)
 
@@ -150,18 +182,19 @@ def _tiles(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cut]
     sh, dh = (1, *problem.stride)[-2], (1, *problem.dilation)[-2]
     share, height = (dh, (1, *problem.out_size)[-2]) if sh == 1 else (1, 1)
     lanes, outputs = device.lanes(size), problem.out_channels // problem.groups
+    met = rows_met(problem)
     for nv in range(1, min(4, -(-problem.out_size[-1] // lanes)) + 1):
         for rh in range(1, min(kh, -(-height // share), 14) + 1):
             if rh * nv + nv + 1 >= device.registers:
                 continue
             cycles = 0.0
-            for _, n, tail in widths(problem.out_size[-1], lanes, nv):
+            for many, n, tail in widths(problem.out_size[-1], lanes, nv):
                 vectors = n - 1 + tail / lanes
                 # One sum takes four cycles to be ready for the next tap.
                 taps = [max(r * vectors, 2 * n + r, 4) + 1 for r in range(1, rh + 1)]
                 tile = taps[-1] * (kh - rh + 1) + 2 * sum(taps[:-1])
                 tile = tile * kw + 2 * _STEP * (kh + rh - 1)
-                cycles += tile * rows_met(problem) * -(-height // rh) / height
+                cycles += many * tile * met * -(-height // rh) / height
             yield Cut(lanes, nv, 1, rh, 1, share, False, False, cycles * outputs)
 
 

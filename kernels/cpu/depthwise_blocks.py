@@ -35,9 +35,10 @@ from fastconv.spec import Binding, DeviceInfo
 from .finish import finish_fields, is_dense, make_finish_vector
 from .geometry import make_record
 from .pixel_cuts import block_cycles, block_shape, pixel_cut
-from .pixels import FIELDS, call_pixels, make_pixel_weights, pixel_table, view
+from .pixels import FIELDS, make_pixel_weights, pixel_table, view
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .simd import get_word, range_mask, splat, store
+from .row_calls import call_parts
+from .simd import range_mask, splat, store
 from .transposes import transpose_block
 from .vectors import (
     F64,
@@ -151,12 +152,11 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
             skipped = max(0, (g.dd - 1 - d0) // g.dd)
             depths = max(0, min(g.kd, (g.id - d0 + g.dd - 1) // g.dd) - skipped)
             source = block + g.first_at + (d0 + skipped * g.dd) * g.plane_bytes
-            for s in range(g.strips):
-                call_pixels(
-                    get_word(g.table, 2 * s), geometry, get_word(g.table, 2 * s + 1), source,
-                    weight + (c * g.kd + skipped * lanes) * g.kh * g.kw * size, bias + c * size,
-                    sums + od * g.to_d, -g.ph, g.ih, g.oh, depths, channels,
-                )  # fmt: skip
+            call_parts(
+                g, geometry, 0, g.parts, source,
+                weight + (c * g.kd + skipped * lanes) * g.kh * g.kw * size, bias + c * size,
+                sums + od * g.to_d, -g.ph, g.ih, g.oh, depths, channels,
+            )  # fmt: skip
         y = out + image * g.yn + c * g.yc
         bring_back(g, sums, channels, y)
         if g.needs_finish:
@@ -231,12 +231,11 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     lanes = device.lanes(ITEMSIZE[compute])
     way, fields = pixel_cut(problem, device, True), _layout(problem, device)
     assert way is not None
-    table = pixel_table(problem, device, way, compute)
+    table, parts = pixel_table(problem, device, way, compute)
     padded = fields["chunks"] * lanes
     workers = worth_helpers(problem.macs, device.threads)
-    fields |= finish_fields(binding, direct=True) | {
-        "strips": len(table),
-        "table": table.ctypes.data,
+    fields |= finish_fields(binding, direct=True) | parts
+    fields |= {
         "run_bytes": problem.in_size[-1] * ITEMSIZE[storage],
     }
     kernel = compile_kernel(_make_kernel(lanes, storage, compute), "blocks", lanes, storage)

@@ -32,10 +32,11 @@ from .epilogue import activate
 from .finish import finish_fields
 from .geometry import make_record
 from .pixel_cuts import pixel_cut
-from .pixels import FIELDS, call_pixels, make_pixel_weights, pixel_table, view
+from .pixels import FIELDS, make_pixel_weights, pixel_table, view
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .simd import add, get_word, load_masked, range_mask, store_masked
-from .strips import TASKS
+from .row_calls import call_parts
+from .simd import add, load_masked, range_mask, store_masked
+from .sliding_layout import TASKS
 from .vectors import ITEMSIZE, compute_code, storage_code
 
 __all__ = ["fits", "plan"]
@@ -76,12 +77,11 @@ def _make_kernel(lanes: int, storage: int) -> Any:
         depths = max(0, min(g.kd, (g.id - d0 + g.dd - 1) // g.dd) - skipped)
         source = x + image * g.xn + (d0 + skipped * g.dd) * g.xd + c * item
         y = out + image * g.yn + od * g.yd + first_row * g.yh + c * item
-        for s in range(g.strips):
-            call_pixels(
-                get_word(g.table, 2 * s), geometry, get_word(g.table, 2 * s + 1), source,
-                weight + (c * g.kd + skipped * lanes) * g.kh * g.kw * size, bias + c * size, y,
-                first_row * g.sh - g.ph, g.ih, rows, depths, channels,
-            )  # fmt: skip
+        call_parts(
+            g, geometry, 0, g.parts, source,
+            weight + (c * g.kd + skipped * lanes) * g.kh * g.kw * size, bias + c * size, y,
+            first_row * g.sh - g.ph, g.ih, rows, depths, channels,
+        )  # fmt: skip
         if g.needs_finish:
             extra = residual + image * g.rn + od * g.rd + first_row * g.rh + c * item
             finish_band(g, y, extra, rows, channels)
@@ -135,10 +135,10 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     way = pixel_cut(problem, device, False)
     assert way is not None
     padded = -(-problem.groups // lanes) * lanes
-    table = pixel_table(problem, device, way, storage)
+    table, parts = pixel_table(problem, device, way, storage)
     x, out = ((0, 0, *strides[2:])[-3:] for strides in (binding.x_strides, binding.out_strides))
     fields = _tasks(problem, device, lanes) | finish_fields(binding, direct=True)
-    fields |= {
+    fields |= parts | {
         "in_d": (1, 1, *problem.dilation)[-3] * x[0],
         "in_h": x[1],
         "in_w": x[2],
@@ -146,8 +146,6 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         "to_w": out[2],
         "unit": (1, *problem.dilation)[-2] if (1, *problem.kernel_size)[-2] > 1 else 1,
         "share": way.share,
-        "strips": len(table),
-        "table": table.ctypes.data,
     }
     tasks = problem.batch * math.prod(problem.out_size[:-2]) * fields["bands"] * fields["chunks"]
     kernel = compile_kernel(_make_kernel(lanes, storage), "channels_last", lanes, storage)

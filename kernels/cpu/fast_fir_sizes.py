@@ -9,14 +9,22 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
 from .blocking import LONGEST_SUM
 
-__all__ = ["MOST_STEPS", "Sizes", "choose", "phase_counts", "seconds"]
+__all__ = [
+    "MOST_BYTES",
+    "MOST_STEPS",
+    "Sizes",
+    "choose",
+    "phase_counts",
+    "seconds",
+    "smallest_bytes",
+]
 
 #: Most phases along an axis, and most products of a sum where both levels have so many: what keeps
 #: the error under 2e-5 (see fast_fir.py).
@@ -33,12 +41,14 @@ _STORE_CYCLES, _TILE_CYCLES = 16, 30
 _FOLD_CYCLES, _BLOCK_CYCLES = 14, 2000
 #: Most elements that transposing whole blocks reads behind the last row of a folded signal.
 _FOLD_SLACK = 32
-#: Blocks along an axis that are tried.
+#: Blocks along an axis that are tried: twice as many, and so on, where the last are still so long.
 _CUTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+_LONG_BLOCK = 256
+#: Most bytes of a block's transformed input.
+MOST_BYTES = 32 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
+class Sizes(NamedTuple):
     """Phases, register tile and block; rows and columns count tiles of m2 x m1 outputs.
 
     A folded signal has its phases of both levels along the rows, and a segment in each column.
@@ -110,6 +120,14 @@ def _over(count: int, size: int) -> int:
     return -(-count // size)
 
 
+def _cuts(length: int) -> list[int]:
+    """Return the numbers of blocks to try along an axis of a length in blocks' smallest units."""
+    cuts = [cut for cut in _CUTS if cut <= length]
+    while _over(length, cuts[-1]) > _LONG_BLOCK:
+        cuts.append(2 * cuts[-1])
+    return cuts
+
+
 def _register_rows(device: DeviceInfo, taps_h: int) -> range:
     """Return rows of a register tile to try; a tile has at most one row more than taps."""
     most = min(6 if device.registers == 32 else 4, taps_h + 1)
@@ -125,38 +143,61 @@ def _widths(problem: ConvProblem, device: DeviceInfo, m1: int) -> list[tuple[int
     vectors = _over(_over(problem.out_size[-1], m1), lanes)
     nv = min(range(1, most + 1), key=lambda n: (_over(vectors, n) * (n + 0.3), n))
     across = _over(vectors, nv)
-    return [(nv, _over(across, cut) * nv * lanes) for cut in _CUTS if cut <= across]
+    return [(nv, _over(across, cut) * nv * lanes) for cut in _cuts(across)]
 
 
 def _candidates(problem: ConvProblem, device: DeviceInfo) -> Iterator[Sizes]:
     """Return the sizes to choose from."""
-    kh, kw = (1, *problem.kernel_size)[-2:]
     oh, ow = (1, *problem.out_size)[-2:]
-    lanes = device.lanes(problem.compute_itemsize)
-    fold = problem.ndim == 1
     for m1, m2 in phase_counts(problem):
-        taps_h, taps_w = (_over(kw, m1 * m2), 1) if fold else (_over(kh, m2), _over(kw, m1))
         for nv, cols in _widths(problem, device, m1):
+            shape = _shape(problem, device, m1, m2, nv, cols)
+            fold, taps_h, taps_w = shape.fold, shape.taps_h, shape.taps_w
             tiles_h = _over(ow, cols * m1 * m2) if fold else _over(oh, m2)
-            in_cols = cols if fold else _over(cols + taps_w - 1, lanes) * lanes
-            blocks_w = 1 if fold else _over(_over(ow, m1), cols)
             for rh in _register_rows(device, taps_h):
-                for rows in {_over(_over(tiles_h, cut), rh) * rh for cut in _CUTS}:
-                    yield Sizes(fold, m1, m2, taps_h, taps_w, rh, nv, rows, cols, in_cols,
-                                _over(tiles_h, rows), blocks_w)  # fmt: skip
+                for rows in {_over(_over(tiles_h, cut), rh) * rh for cut in _cuts(tiles_h)}:
+                    yield Sizes(fold, m1, m2, taps_h, taps_w, rh, nv, rows, cols, shape.in_cols,
+                                _over(tiles_h, rows), shape.blocks_w)  # fmt: skip
 
 
-def _product_cycles(s: Sizes, planes: int) -> float:
+def _shape(problem: ConvProblem, device: DeviceInfo, m1: int, m2: int, nv: int, cols: int) -> Sizes:
+    """Return sizes without rows."""
+    (kh, kw), width = (1, *problem.kernel_size)[-2:], problem.out_size[-1]
+    fold, lanes = problem.ndim == 1, device.lanes(problem.compute_itemsize)
+    taps_h, taps_w = (_over(kw, m1 * m2), 1) if fold else (_over(kh, m2), _over(kw, m1))
+    in_cols = cols if fold else _over(cols + taps_w - 1, lanes) * lanes
+    blocks_w = 1 if fold else _over(_over(width, m1), cols)
+    return Sizes(fold, m1, m2, taps_h, taps_w, 0, nv, 0, cols, in_cols, 0, blocks_w)
+
+
+def smallest_bytes(problem: ConvProblem, device: DeviceInfo) -> int:
+    """Return the size of the smallest block's transformed input."""
+    channels, size = problem.in_channels // problem.groups, problem.compute_itemsize
+    shapes = (
+        _shape(
+            problem, device, m1, m2, *min(_widths(problem, device, m1), key=lambda each: each[1])
+        )
+        for m1, m2 in phase_counts(problem)
+    )
+    rows = {shape: min(_register_rows(device, shape.taps_h)) for shape in shapes}
+    return min(
+        shape._replace(rows=least).input_bytes(channels, size) for shape, least in rows.items()
+    )
+
+
+@functools.lru_cache(256)
+def _product_cycles(rh: int, nv: int, taps_h: int, taps_w: int, planes: int) -> float:
     """Return the cycles of one register tile."""
-    load = s.nv * (2 if s.taps_w > 1 else 1)  # most vectors cross a cache line
-    whole = (s.taps_h - s.rh + 1) * max(s.rh * s.nv, load + s.rh / 2)
-    part = 2 * sum(max(reached * s.nv, load + reached / 2, 4) for reached in range(1, s.rh))
-    return planes * s.taps_w * (whole + part) * 1.05 + planes * 2 * s.rh * 3 + _TILE_CYCLES
+    load = nv * (2 if taps_w > 1 else 1)  # most vectors cross a cache line
+    whole = (taps_h - rh + 1) * max(rh * nv, load + rh / 2)
+    part = 2 * sum(max(reached * nv, load + reached / 2, 4) for reached in range(1, rh))
+    return planes * taps_w * (whole + part) * 1.05 + planes * 2 * rh * 3 + _TILE_CYCLES
 
 
 def _cycles(s: Sizes, problem: ConvProblem, lanes: int) -> float:
     """Return the cycles of one block."""
     c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    n1, n2 = s.n1, s.n2
     in_vectors, out_vectors = s.in_cols // lanes, s.cols // lanes
     lines = s.m2 * s.in_rows * 1.1 + s.m2  # read again where two chunks meet
     if s.fold:
@@ -166,10 +207,11 @@ def _cycles(s: Sizes, problem: ConvProblem, lanes: int) -> float:
         strided = 1 if problem.layout == "channels_first" else 3 * lanes
         first = lines * (_RUN_CYCLES[s.m1] + s.m1 * (strided - 1))
         last = s.rows * s.m2 * (_RUN_CYCLES[s.m1] + s.m1 * _STORE_CYCLES)
-    read = c * (in_vectors * (first + s.in_rows * s.n1 * _LINE_CYCLES[s.m2]) + _BLOCK_CYCLES)
-    tiles = s.n1 * s.n2 * (s.rows // s.rh) * (out_vectors // s.nv)
-    write = k * out_vectors * (s.rows * s.n1 * _LINE_CYCLES[s.m2] + last)
-    return read + k * tiles * _product_cycles(s, c) + write
+    read = c * (in_vectors * (first + s.in_rows * n1 * _LINE_CYCLES[s.m2]) + _BLOCK_CYCLES)
+    tiles = n1 * n2 * (s.rows // s.rh) * (out_vectors // s.nv)
+    write = k * out_vectors * (s.rows * n1 * _LINE_CYCLES[s.m2] + last)
+    product = _product_cycles(s.rh, s.nv, s.taps_h, s.taps_w, c)
+    return read + k * tiles * product + write
 
 
 def _phases(s: Sizes) -> tuple[bool, int, int]:
@@ -179,7 +221,7 @@ def _phases(s: Sizes) -> tuple[bool, int, int]:
 
 @functools.lru_cache(maxsize=4096)
 def choose(problem: ConvProblem, device: DeviceInfo) -> tuple[float, Sizes]:
-    """Return the predicted seconds and the sizes that promise the fewest.
+    """Return the predicted seconds and the sizes that promise the fewest, of blocks that fit.
 
     Phases are chosen by the cycles of all blocks, and only then a cut by what the threads make of
     it: so results are the same bits for any number of threads.
@@ -189,8 +231,11 @@ def choose(problem: ConvProblem, device: DeviceInfo) -> tuple[float, Sizes]:
     costs = []
     for s in _candidates(problem, device):
         tasks = problem.batch * problem.groups * s.blocks_h * s.blocks_w
+        held = s.input_bytes(c, size)
+        if held > MOST_BYTES:
+            continue
         cycles = _cycles(s, problem, lanes)
-        if s.input_bytes(c, size) > device.l2 * 3 // 4:
+        if held > device.l2 * 3 // 4:
             cycles *= 2  # products would wait for the transformed input
         costs.append((tasks * cycles, _over(tasks, device.threads) * cycles, s))
     phases = _phases(min(costs, key=lambda cost: cost[0])[2])

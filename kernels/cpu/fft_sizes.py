@@ -6,6 +6,7 @@ compiler, nor SciPy.
 
 from __future__ import annotations
 
+import bisect
 import functools
 import itertools
 import math
@@ -25,19 +26,28 @@ _POINT_SECONDS = 0.35e-9
 _ROUND_SECONDS = 60e-6
 #: Bytes of transforms that one round works on, so that they stay in the last cache.
 _ROUND_BYTES = 4 << 20
+#: Bytes of a block's channels, or of the kernels' transforms, beyond which the fewest are taken.
+_MOST_BYTES = 64 << 20
+#: An axis is one block up to such a length, or as many times the kernel's reach. What is longer is
+#: cut into blocks that only the kernel decides, so that inputs of many lengths share its transform.
+_LONGEST, _MOST_TIMES = 1 << 19, 16
 
 
-def _smooth(limit: int) -> tuple[int, ...]:
-    """Return the even lengths up to `limit` without a prime factor above 5."""
+@functools.cache
+def _smooth(bits: int) -> tuple[int, ...]:
+    """Return the even lengths of so many bits without a prime factor above 5."""
     found = [2]
     for factor in (2, 3, 5):
         for length in found:  # grows as it is read
-            if length * factor <= limit:
+            if length * factor < 1 << bits:
                 found.append(length * factor)
-    return tuple(sorted(set(found)))
+    return tuple(sorted(found))
 
 
-_LENGTHS = _smooth(1 << 22)
+def _smooth_between(low: int, high: int) -> tuple[int, ...]:
+    """Return those lengths from `low` up to `high`."""
+    found = _smooth(max(high.bit_length(), 2))
+    return found[bisect.bisect_left(found, low) : bisect.bisect_right(found, high)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,30 +81,84 @@ def _lengths(out: int, taps: int) -> list[int]:
     """Return the transform lengths to try along one axis: some blocks, or all in one."""
     if taps == 1 and out <= 16:
         return [out]
-    whole = next(n for n in _LENGTHS if n >= out + taps - 1)
-    few = [n for n in _LENGTHS if max(taps + 15, 2 * taps) <= n <= min(whole, 16 * taps)]
-    return [*few[:: max(1, len(few) // 24)], whole]
+    end = out + taps - 1
+    whole = _smooth_between(end, 2 * end)[0]  # a power of two lies between
+    few = _smooth_between(max(taps + 15, 2 * taps), min(whole, _MOST_TIMES * taps))
+    lengths = list(few[:: max(1, len(few) // 24)])
+    if not few or not _is_long(out, taps):
+        lengths.append(whole)
+    return lengths
+
+
+def _is_long(out: int, taps: int) -> bool:
+    """Return whether an axis is cut into blocks that only the kernel decides."""
+    return out + taps - 1 > max(_LONGEST, _MOST_TIMES * taps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """What the transforms of a problem cost, by what is the same for all lengths."""
+
+    channels: int
+    products: float  # of an input and an output channel
+    size: int
+    speed: float
+
+    @classmethod
+    def of(cls, problem: ConvProblem, device: DeviceInfo) -> _Count:
+        """Return the count for a problem."""
+        size = problem.compute_itemsize
+        return cls(
+            problem.in_channels + problem.out_channels,
+            problem.in_channels * problem.out_channels / problem.groups,
+            size,
+            _FFT_FLOPS[size] * (1 + 0.6 * (device.threads - 1)),
+        )
+
+    def per_round(self, points: int, blocks: float) -> int:
+        """Return how many blocks go through Python's calls together."""
+        most = max(1, _ROUND_BYTES // (self.channels * points * self.size))
+        return max(1, int(min(most, blocks)))
+
+    def seconds(self, points: int, blocks: float, whole: bool) -> float:
+        """Return the time of blocks; in whole rounds, or of so many on average."""
+        flops = 2.5 * points * math.log2(max(points, 2)) * self.channels * blocks / self.speed
+        each = points * (self.channels + self.products) * _POINT_SECONDS * (self.size / 4)
+        rounds = blocks / self.per_round(points, blocks)
+        return flops + each * blocks + (math.ceil(rounds) if whole else rounds) * _ROUND_SECONDS
 
 
 @functools.lru_cache(maxsize=4096)
 def choose(problem: ConvProblem, device: DeviceInfo) -> tuple[float, Blocks]:
     """Return the predicted seconds and the blocks that promise the fewest."""
-    size = problem.compute_itemsize
-    channels = problem.in_channels + problem.out_channels
-    products = problem.in_channels * problem.out_channels / problem.groups
-    speed = _FFT_FLOPS[size] * (1 + 0.6 * (device.threads - 1))
-    taps = reach(problem)
-    axes = [_lengths(o, t) for o, t in zip(problem.out_size, taps, strict=True)]
-    best: tuple[float, Blocks] | None = None
-    for lengths in itertools.product(*axes):
-        steps = tuple(n - t + 1 for n, t in zip(lengths, taps, strict=True))
-        counts = tuple(-(-o // s) for o, s in zip(problem.out_size, steps, strict=True))
-        blocks, points = math.prod(counts) * problem.batch, math.prod(lengths)
-        per_round = min(max(1, _ROUND_BYTES // (channels * points * size)), max(blocks, 1))
-        flops = 2.5 * points * math.log2(max(points, 2)) * channels * blocks / speed
-        moved = points * (channels + products) * blocks * _POINT_SECONDS * (size / 4)
-        seconds = flops + moved + -(-blocks // per_round) * _ROUND_SECONDS
-        if best is None or seconds < best[0]:
-            best = seconds, Blocks(lengths, steps, counts, per_round)
+    count = _Count.of(problem, device)
+    held = max(count.channels, math.prod(problem.weight_shape[:2])) * count.size
+    sizes = list(zip(problem.out_size, reach(problem), strict=True))
+    # Along a long axis the last block, which is not full, would decide between like lengths.
+    whole = not any(itertools.starmap(_is_long, sizes))
+    axes = [
+        [
+            (n, -(-out // (n - taps + 1)) if whole else out / (n - taps + 1))
+            for n in _lengths(out, taps)
+        ]
+        for out, taps in sizes
+    ]
+    best: tuple[float, float, tuple[int, ...]] | None = None
+    for place in itertools.product(*axes):
+        points, blocks = 1, float(problem.batch)
+        for length, along in place:
+            points, blocks = points * length, blocks * along
+        found = (
+            max(points * held, _MOST_BYTES),
+            count.seconds(points, blocks, whole),
+            tuple(length for length, _ in place),
+        )
+        if best is None or found < best:
+            best = found
     assert best is not None
-    return best
+    lengths = best[2]
+    steps = tuple(n - taps + 1 for n, (_, taps) in zip(lengths, sizes, strict=True))
+    counts = tuple(-(-out // step) for step, (out, _) in zip(steps, sizes, strict=True))
+    points, blocks = math.prod(lengths), math.prod(counts) * problem.batch
+    cut = Blocks(lengths, steps, counts, count.per_round(points, blocks))
+    return count.seconds(points, blocks, True), cut

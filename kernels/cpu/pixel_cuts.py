@@ -5,24 +5,25 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
 from .cuts import alone, rows_met
+from .row_parts import Parts
 
 __all__ = [
     "BlockShape",
     "PixelCut",
     "block_cycles",
     "block_shape",
-    "columns",
     "map_cycles",
+    "met_columns",
     "pixel_cut",
-    "starts",
-    "tap_range",
+    "side_places",
+    "strips",
 ]
 
 #: Cycles that a step of a strip costs beside its arithmetic.
@@ -33,6 +34,11 @@ _TAP = 3
 _TURN = 220
 #: Most multiply-adds of a step that are written out.
 _UNROLLED_WORK = 700
+
+
+#: Most functions that the strips of a row are compiled to, some 0.3 seconds each. A dilated kernel
+#: in a wide padding would have one for each of its columns that comes to meet the input.
+_MOST_FUNCTIONS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class PixelCut:
     rows : int
         Output rows of a tile; 0 for strips that roll.
     down, share : int
-        As in `strips.Cut`.
+        As in `cuts.Cut`.
     kept : bool
         Whether all weights stay in registers.
     cycles : float
@@ -61,34 +67,41 @@ class PixelCut:
     cycles: float
 
 
-def tap_range(problem: ConvProblem, start: int, end: int) -> tuple[int, int]:
-    """Return the range of tap columns that meet the input from some output column of a strip."""
-    sw, dw, left = problem.stride[-1], problem.dilation[-1], problem.padding[-1][0]
-    first = -(-(left - (end - 1) * sw) // dw)
-    last = (problem.in_size[-1] - 1 + left - start * sw) // dw
-    first = min(max(first, 0), problem.kernel_size[-1])
-    return first, max(first, min(last + 1, problem.kernel_size[-1]))
+def strips(problem: ConvProblem, pixels: int) -> Parts:
+    """Cut a row into strips of about equal width, of at most so many pixels."""
+    return Parts(problem.out_size[-1], -(-problem.out_size[-1] // pixels))
 
 
-def starts(problem: ConvProblem, pixels: int) -> list[int]:
-    """Return where strips of about equal width begin, and the end."""
-    count = -(-problem.out_size[-1] // pixels)
-    return [problem.out_size[-1] * i // count for i in range(count + 1)]
+def _offsets(problem: ConvProblem, pixels: int) -> list[int]:
+    """Return the column of each tap of each pixel of a strip, from its first tap's first one on."""
+    sw, dw = problem.stride[-1], problem.dilation[-1]
+    return sorted(j * sw + s * dw for j in range(pixels) for s in range(problem.kernel_size[-1]))
 
 
-def columns(problem: ConvProblem, start: int, end: int) -> tuple[int, int]:
-    """Return the columns of the input that a strip reads, from its first tap's first one on."""
-    col0 = start * problem.stride[-1] - problem.padding[-1][0]
-    reach = (end - start - 1) * problem.stride[-1]
-    reach += (problem.kernel_size[-1] - 1) * problem.dilation[-1]
-    low = min(max(0, -col0), reach + 1)
-    return low, max(min(reach + 1, problem.in_size[-1] - col0), low)
+def side_places(problem: ConvProblem, pixels: int) -> set[int]:
+    """Return the places before which strips meet other columns of the input than behind."""
+    sw, left, size = problem.stride[-1], problem.padding[-1][0], problem.in_size[-1]
+    columns, total = set(_offsets(problem, pixels)), problem.out_size[-1]
+    places = {-(-(edge - p) // sw) for p in columns for edge in (left, left + size)}
+    return {place for place in places if 0 < place < total}
+
+
+def _met(problem: ConvProblem, offsets: Iterable[int], begin: int) -> list[int]:
+    """Return those offsets of a strip that lie in the input's row."""
+    first = problem.padding[-1][0] - begin * problem.stride[-1]
+    end = first + problem.in_size[-1]
+    return [p for p in offsets if first <= p < end]
+
+
+def met_columns(problem: ConvProblem, begin: int, pixels: int) -> tuple[int, int]:
+    """Return the range of a strip's columns that meet the input, from its first tap's on."""
+    met = _met(problem, _offsets(problem, pixels), begin)
+    return (met[0], met[-1] + 1) if met else (0, 0)
 
 
 def _rolling(problem: ConvProblem, device: DeviceInfo, aligned: bool) -> Iterator[PixelCut]:
     """Yield the ways of cutting rows into strips that fit the registers."""
     kh, kw = (1, *problem.kernel_size)[-2:]
-    sw, dw = problem.stride[-1], problem.dilation[-1]
     sh, dh = (1, *problem.stride)[-2], (1, *problem.dilation)[-2] if kh > 1 else 1
     common = math.gcd(sh, dh)
     down, share = sh // common, dh // common
@@ -99,14 +112,33 @@ def _rolling(problem: ConvProblem, device: DeviceInfo, aligned: bool) -> Iterato
         if used >= device.registers or taps * nv > _UNROLLED_WORK:
             continue
         kept = alone(problem) == 3 and used + taps < device.registers
-        cycles = 0.0
-        for start, end in itertools.pairwise(starts(problem, nv)):
-            low, high = columns(problem, start, end)
-            met = [j * sw + s * dw for j in range(end - start) for s in range(kw)]
-            met = [p for p in met if low <= p < high]
-            loads = len(set(met)) * min(down, kh) * (1 if aligned else 2) + (0 if kept else taps)
-            cycles += max(len(met) * kh, loads) + _STEP
-        yield PixelCut(nv, 0, down, share, kept, cycles * planes)
+        cycles, parts, functions = 0.0, strips(problem, nv), 0
+        offsets = {n: _offsets(problem, n) for n in (parts.width, parts.width + 1)}
+        for run in parts.runs(side_places(problem, nv)):
+            functions += len(run.kinds)
+            if functions > _MOST_FUNCTIONS:
+                break
+            for n, begin, many in run.kinds:
+                met = _met(problem, offsets[n], begin)
+                loads = len(set(met)) * min(down, kh) * (1 if aligned else 2)
+                loads += 0 if kept else taps
+                cycles += many * (max(len(met) * kh, loads) + _STEP)
+        else:
+            yield PixelCut(nv, 0, down, share, kept, cycles * planes)
+
+
+def _tap_columns(problem: ConvProblem, pixels: int) -> int:
+    """Return how many tap columns meet the input from some pixel of a strip, over all strips.
+
+    Strips are walked: only of a row that fits a block in L2.
+    """
+    parts, kw = strips(problem, pixels), problem.kernel_size[-1]
+    sw, dw = problem.stride[-1], problem.dilation[-1]
+    left, size, total = problem.padding[-1][0], problem.in_size[-1], 0
+    for start, end in itertools.pairwise(map(parts.begin, range(parts.count + 1))):
+        first = min(max(-(((end - 1) * sw - left) // dw), 0), kw)
+        total += max(min((size - 1 + left - start * sw) // dw + 1, kw) - first, 0)
+    return total
 
 
 def _tiles(problem: ConvProblem, device: DeviceInfo) -> Iterator[PixelCut]:
@@ -118,20 +150,23 @@ def _tiles(problem: ConvProblem, device: DeviceInfo) -> Iterator[PixelCut]:
     met = rows_met(problem)
     planes = math.prod(problem.kernel_size[:-2]) * math.prod(problem.out_size[:-2])
     for nv in range(1, min(12, problem.out_size[-1]) + 1):
+        taps = _tap_columns(problem, nv)
         for rh in range(1, min(kh, -(-height // share), 12) + 1):
             if rh * nv + nv + 1 >= device.registers:
                 continue
-            ends = itertools.pairwise(starts(problem, nv))
-            met_taps = (tap_range(problem, *pair) for pair in ends)
-            taps = sum(end - first for first, end in met_taps)
             cycles = taps * kh * met * (max(rh * nv, rh + nv) + _TAP) * -(-height // rh) * rows
             yield PixelCut(nv, rh, 1, share, False, cycles * planes)
 
 
 @functools.lru_cache(maxsize=256)
 def pixel_cut(problem: ConvProblem, device: DeviceInfo, block: bool) -> PixelCut | None:
-    """Choose the cut of fewest cycles; tiles only in a padded block. None where nothing fits."""
-    ways = list(_rolling(problem, device, block)) or (list(_tiles(problem, device)) * block)
+    """Choose the cut of fewest cycles; tiles only in a padded block. None where nothing fits.
+
+    Of a block that has no room in L2 nobody asks it: see `block_cycles`.
+    """
+    ways = list(_rolling(problem, device, block))
+    if not ways and block:
+        ways = list(_tiles(problem, device))
     return min(ways, key=lambda way: way.cycles, default=None)
 
 
@@ -174,13 +209,15 @@ def block_shape(problem: ConvProblem, device: DeviceInfo) -> BlockShape | None:
 
 def block_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the cycles of one image by blocks, infinite where they do not fit L2."""
-    way, shape = pixel_cut(problem, device, True), block_shape(problem, device)
     if problem.out_channels != problem.groups or problem.in_channels != problem.groups:
         return math.inf
+    pixels = math.prod(problem.in_size) + math.prod(problem.out_size)
+    if pixels * device.vector_bytes > device.l2:
+        return math.inf
+    way, shape = pixel_cut(problem, device, True), block_shape(problem, device)
     if way is None or shape is None or shape.block + shape.sums > device.l2:
         return math.inf
     lanes = device.lanes(problem.compute_itemsize)
-    pixels = math.prod(problem.in_size) + math.prod(problem.out_size)
     return -(-problem.groups // lanes) * (way.cycles + _TURN * -(-pixels // lanes))
 
 

@@ -9,12 +9,10 @@ input are known when the code is made, so nothing is computed for them.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -25,15 +23,15 @@ from . import jit
 from .cuts import alone
 from .finish import FINISH_FIELDS
 from .geometry import as_record
-from .pixel_cuts import PixelCut, columns, starts, tap_range
+from .pixel_cuts import PixelCut, met_columns, side_places, strips
 from .rolling import Strip
+from .row_calls import PART_SIGNATURE, PARTS_FIELDS, parts_table
 from .simd import load_scalar, store_scalar
-from .vectors import F64, I64, ITEMSIZE, call_address, compute_code, first_lanes, load_vector
+from .vectors import F64, I64, ITEMSIZE, compute_code, first_lanes, load_vector
 from .window import Tile, Window, emit_window
 
 __all__ = [
     "FIELDS",
-    "call_pixels",
     "make_pixel_weights",
     "pixel_table",
     "view",
@@ -50,8 +48,7 @@ FIELDS = (
     "to_w",
     "unit",  # input rows between the kernel's
     "share",  # distance of the output rows of one strip
-    "strips",  # number of strips across a row
-    "table",  # address of the strips: function and first output column of each
+    *PARTS_FIELDS,
     "band_rows",  # in place: output rows of one task
     "bands",  # tasks along the output height
     "chunk",  # channels of one task
@@ -124,9 +121,10 @@ class _PixelStrip(_Pixels, Strip):
 
     def prefetched(self) -> list[Any]:
         """Return the byte offsets in a row of the pixels that a strip reads."""
-        last = (len(self.widths) - 1) * self.sw + (self.kw - 1) * self.dilation
-        pixels = range(self.low, min(self.high, last + 1))
-        columns = [self.builder.add(self.arg["col0"], I64(p)) for p in pixels]
+        pixels = {j * self.sw + s * self.dilation
+                  for j in range(len(self.widths)) for s in range(self.kw)}  # fmt: skip
+        met = (p for p in sorted(pixels) if self.low <= p < self.high)
+        columns = [self.builder.add(self.arg["col0"], I64(p)) for p in met]
         return [self.builder.mul(column, self.arg["xw"]) for column in columns]
 
     def prepare(self) -> None:
@@ -183,9 +181,6 @@ def _pixel_strip(
     return emit_window(_PixelStrip, shape)
 
 
-_SIGNATURE = jit.void(11)
-
-
 def _strip_loop(shape: tuple[int, ...], rest: int) -> int:
     """Return the address of the loop over channels of one shape of strip.
 
@@ -224,12 +219,12 @@ def _strip_loop(shape: tuple[int, ...], rest: int) -> int:
                 )  # fmt: skip
 
     key = ("pixel_strip", *shape, rest)
-    return int(jit.compile_callback(strip_loop, _SIGNATURE, key).address)
+    return int(jit.compile_callback(strip_loop, PART_SIGNATURE, key).address)
 
 
 def _tile_loop(shape: tuple[int, ...]) -> int:
     """Return the address of the loop over tiles of one shape, for one vector of channels."""
-    rh, nv, lanes, sw, tap0, tap_end, code = shape
+    rh, nv, lanes, sw, code = shape
     size = ITEMSIZE[code]
 
     def tile_loop(geometry: int, start: int, x: int, weight: int, bias: int, out: int, h0: int,
@@ -239,6 +234,9 @@ def _tile_loop(shape: tuple[int, ...]) -> int:
         if g.has_residual:
             low, high = -np.inf, np.inf
         col0, wd = start * g.sw - g.pw, g.kh * g.kw * lanes * size
+        # The tap columns that meet the input from some pixel of the tile.
+        tap0 = min(max(-((col0 + (nv - 1) * g.sw) // g.dw), 0), g.kw)
+        tap_end = max(min((g.iw - 1 - col0) // g.dw + 1, g.kw), tap0)
         for residue in range(min(g.share, rows)):
             for row in range(residue, rows, g.share * rh):
                 _pixel_tile(
@@ -248,16 +246,7 @@ def _tile_loop(shape: tuple[int, ...]) -> int:
                     tap_end, g.in_w, g.to_w, lanes * size, low, high, (rh, nv, lanes, sw, code),
                 )  # fmt: skip
 
-    return int(jit.compile_callback(tile_loop, _SIGNATURE, ("pixel_tile", *shape)).address)
-
-
-@intrinsic
-def call_pixels(
-    typingctx: Any, function: Any, geometry: Any, start: Any, x: Any, weight: Any, bias: Any,
-    out: Any, h0: Any, h_end: Any, rows: Any, depths: Any, channels: Any,
-) -> Any:  # fmt: skip
-    """Call the function at a `pixel_table`."""
-    return types.void(types.intp, *_SIGNATURE.args), call_address
+    return int(jit.compile_callback(tile_loop, PART_SIGNATURE, ("pixel_tile", *shape)).address)
 
 
 @functools.cache
@@ -292,22 +281,23 @@ def make_pixel_weights(lanes: int, storage: int) -> Any:
 
 def pixel_table(
     problem: ConvProblem, device: DeviceInfo, way: PixelCut, storage: int
-) -> NDArray[np.int64]:
-    """Compile the strips or tiles of a row; return function and first output column of each."""
+) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """Compile the strips or tiles of a row; return the table of `call_parts`, and its fields."""
     lanes = device.lanes(8 if storage == F64 else 4)
     rest = problem.groups % lanes
     rest = max(4, 1 << (rest - 1).bit_length()) if rest else 0
     kh, kw = (1, *problem.kernel_size)[-2:]
-    sw, dw = problem.stride[-1], problem.dilation[-1]
-    table = []
-    for start, end in itertools.pairwise(starts(problem, way.pixels)):
-        if way.rows:
-            function = _tile_loop(
-                (way.rows, end - start, lanes, sw, *tap_range(problem, start, end), storage)
-            )
-        else:
-            shape = (kh, kw, way.down, end - start, lanes, sw, dw, *columns(problem, start, end),
-                     alone(problem), int(way.kept), storage)  # fmt: skip
-            function = _strip_loop(shape, rest)
-        table.append((function, start))
-    return np.array(table, np.int64)
+    sw, dw, parts = problem.stride[-1], problem.dilation[-1], strips(problem, way.pixels)
+    if way.rows:
+        return parts_table(
+            parts, parts.runs(()),
+            lambda _, pixels: _tile_loop((way.rows, pixels, lanes, sw, storage)), 1,
+        )  # fmt: skip
+
+    def function(begin: int, pixels: int) -> int:
+        low, high = met_columns(problem, begin, pixels)
+        shape = (kh, kw, way.down, pixels, lanes, sw, dw, low, high, alone(problem),
+                 int(way.kept), storage)  # fmt: skip
+        return _strip_loop(shape, rest)
+
+    return parts_table(parts, parts.runs(side_places(problem, way.pixels)), function, 1)

@@ -27,6 +27,7 @@ from . import (
     fast_fir_sizes,
     fft_sizes,
     pixel_cuts,
+    sliding_layout,
     winograd_1d_blocks,
     winograd_costs,
 )
@@ -125,6 +126,20 @@ def _dilated_cost(problem: ConvProblem, device: DeviceInfo) -> float:
 _MOST_PLANES = 64
 
 
+#: Most taps of a kernel row, whose places in a copy are listed, and positions of an output row.
+_MOST_ROW_TAPS, _MOST_ROW = 1 << 20, 1 << 32
+
+
+def _row_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    """Return what stands against a window over rows of a size."""
+    taps, row = problem.kernel_size[-1], problem.out_size[-1]
+    if taps > _MOST_ROW_TAPS:
+        return [f"lists the places of at most {_MOST_ROW_TAPS} taps of a row; this has {taps}"]
+    if row > _MOST_ROW:
+        return [f"cuts rows of at most {_MOST_ROW} outputs into strips; this has {row}"]
+    return sliding_layout.copy_reasons(problem, device)
+
+
 #: Bytes a second from L3 and from memory, both cores; the output is also read before it is written.
 _L3_BANDWIDTH, _MEMORY_BANDWIDTH = 110e9, 45e9
 #: Output channels of a group beyond which their blocks read the rows again and again, and write to
@@ -144,7 +159,11 @@ def _vector_seconds(cycles: float, device: DeviceInfo) -> float:
 
 def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     """Count the cycles of the cut, and bytes where operands do not fit the cores' L2."""
+    size = problem.itemsize
+    gathered = size < 4 or problem.layout != "channels_first"
     cycles = cuts.cut_cycles(problem, device)
+    if gathered or problem.stride[-1] > 2 or cuts.cut(problem, device, max(size, 4)).rows:
+        cycles += cuts.copied_padding(problem)  # of rows, which then are copied
     if problem.out_channels == problem.groups == problem.in_channels:
         in_place = problem.layout == "channels_last" and min(
             pixel_cuts.map_cycles(problem, device) or math.inf,
@@ -154,12 +173,11 @@ def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
         cycles = in_place or min(cycles, pixel_cuts.block_cycles(problem, device))
     else:
         in_place = 0.0
-    size = problem.itemsize
     channels = problem.in_channels // problem.groups
     if channels > 16:  # so many planes at once share few sets of the L1 cache
         cycles *= 1 + min(1.0, channels * math.prod(problem.in_size) * size / device.l2)
     inputs, outputs = math.prod(problem.x_shape), math.prod(problem.out_shape)
-    if size < 4 or (problem.layout != "channels_first" and not in_place):
+    if gathered and (size < 4 or not in_place):
         # Elements are gathered into a copy and scattered from one, one by one or converted.
         cycles += (3 * inputs + 4 * outputs) / max(problem.batch, 1) / (1 if size > 2 else 4)
     traffic = size * (inputs + 2 * outputs)
@@ -202,8 +220,8 @@ def _depthwise_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     reasons = _reach_reasons(problem) + _sum_reasons(problem)
     if not problem.is_depthwise:
         channels = problem.in_channels // problem.groups
-        reasons.append(f"wants one input channel a group; this has {channels}")
-    return reasons
+        return [f"wants one input channel a group; this has {channels}"]
+    return reasons or _row_reasons(problem, device)
 
 
 def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
@@ -216,19 +234,11 @@ def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
         )
     if problem.is_depthwise and problem.groups > 1:
         reasons.append("leaves depthwise problems to cpu.depthwise")
-    return reasons
+    return reasons or _row_reasons(problem, device)
 
 
 def _brgemm_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
-    reasons = _reach_reasons(problem)
-    lanes = device.lanes(problem.compute_itemsize)
-    channels = problem.out_channels // problem.groups
-    if channels < lanes // 2:
-        reasons.append(
-            f"spreads output channels over {lanes} lanes; a group of {channels} fills less than "
-            "half of them"
-        )
-    return reasons
+    return _reach_reasons(problem) + brgemm_blocks.reasons(problem, device)
 
 
 def _brgemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
@@ -247,7 +257,7 @@ def _winograd_spec(m: int) -> KernelSpec:
         name=f"cpu.winograd_f{m}",
         op="conv",
         device="cpu",
-        reasons=lambda problem, device: winograd_costs.reasons(m, problem),
+        reasons=lambda problem, device: winograd_costs.reasons(m, problem, device),
         cost=lambda problem, device: winograd_costs.seconds(m, problem, device),
         target=f"fastconv.kernels.cpu.winograd:plan_f{m}",
         workspace=lambda problem, device: _winograd_workspace(m, problem, device),
@@ -282,6 +292,10 @@ def _fast_fir_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
             "wants phases of two taps at least and sums of at most "
             f"{fast_fir_sizes.MOST_STEPS} products; the kernel is {problem.kernel_size}"
         )
+    if not reasons:
+        size, most = fast_fir_sizes.smallest_bytes(problem, device), fast_fir_sizes.MOST_BYTES
+        if size > most:
+            reasons.append(f"transforms blocks of {size >> 20} MiB, more than {most >> 20}")
     return reasons
 
 

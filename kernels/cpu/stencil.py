@@ -29,11 +29,11 @@ from .cuts import cut, pattern_period, pattern_vectors
 from .finish import finish_fields, make_finish_vector
 from .geometry import make_record
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .simd import get_word, load_scalar, store_scalar
+from .row_calls import call_parts
+from .simd import load_scalar, store_scalar
+from .sliding_layout import TASKS
 from .strips import (
     FIELDS,
-    TASKS,
-    call_strip,
     pack_stage,
     pattern_kernel,
     strip_table,
@@ -70,14 +70,11 @@ def _make_kernel(lanes: int, code: int) -> Any:
         d0 = od * g.sd - g.pd
         skipped = max(0, (g.dd - 1 - d0) // g.dd)
         depths = max(0, min(g.kd, (g.id - d0 + g.dd - 1) // g.dd) - skipped)
-        for s in range(g.strips):
-            call_strip(
-                get_word(g.table, 2 * s), geometry, get_word(g.table, 2 * s + 1),
-                x + (d0 + skipped * g.dd) * g.xd,
-                weight + skipped * g.kh * g.kw * g.tap_bytes, bias,
-                out + od * g.yd + first_row * g.yh, first_row * g.sh - g.ph, g.ih, rows, depths,
-                groups,
-            )  # fmt: skip
+        call_parts(
+            g, geometry, 0, g.parts, x + (d0 + skipped * g.dd) * g.xd,
+            weight + skipped * g.kh * g.kw * g.tap_bytes, bias, out + od * g.yd + first_row * g.yh,
+            first_row * g.sh - g.ph, g.ih, rows, depths, groups,
+        )  # fmt: skip
 
     @numba.njit
     def spread_bias(g: Any, bias: int, target: int) -> int:
@@ -161,7 +158,7 @@ def plan(
     lanes, period = device.lanes(size), pattern_period(interleaved, device.lanes(size))
     pattern = pattern_vectors(period) * lanes * size if period else size
     way = cut(problem, device, size)
-    table = strip_table(problem, way, problem.stride[-1], code, period)
+    table, parts = strip_table(problem, way, problem.stride[-1], code, period)
     tasks = _tasks(problem, device.threads)
     x, out = ((0, 0, *strides[2:])[-3:] for strides in (binding.x_strides, binding.out_strides))
     dilation = (1, 1, *problem.dilation)[-3:]
@@ -170,6 +167,7 @@ def plan(
     fields = (
         finish_fields(binding, direct=True)
         | tasks
+        | parts
         | {
             "in_g": channels * binding.x_strides[1],
             "in_c": binding.x_strides[1],
@@ -183,8 +181,6 @@ def plan(
             "worker_bytes": pattern,
             "to_c": binding.out_strides[1],
             "to_h": out[1],
-            "strips": len(table),
-            "table": table.ctypes.data,
             "together": max(1, device.l1 // (2 * channels * map_bytes)),
         }
     )

@@ -15,35 +15,29 @@ import functools
 from typing import Any
 
 import numpy as np
-from numba.core import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
 from . import jit
-from .cuts import Cut, alone, widths
+from .cuts import Cut, alone, last_lanes, row_strips
 from .finish import FINISH_FIELDS
 from .geometry import as_record
 from .plan import Stage, compile_kernel, in_weight_order
 from .rolling import COPY, DENSE, PAIRS, beyond_lanes, rolling_strip
+from .row_calls import PART_SIGNATURE, PARTS_FIELDS, parts_table
 from .simd import load_scalar, store_scalar
-from .vectors import ITEMSIZE, call_address
+from .vectors import ITEMSIZE
 from .window import window_tile
 
 __all__ = [
     "FIELDS",
-    "TASKS",
-    "call_strip",
     "pack_stage",
     "pattern_kernel",
     "strip_table",
     "view",
 ]
-
-#: Tasks a thread, enough for a late thread to be helped out.
-TASKS = 8
 
 #: Fields of a geometry that the compiled loops and the tasks that call them read.
 FIELDS = (
@@ -57,11 +51,12 @@ FIELDS = (
     "to_c",  # bytes between output channels and rows
     "to_h",
     "columns",  # address of the tap columns' offsets in a copy
-    "strips",  # number of strips across a row
-    "table",  # address of the strips: function and first output column of each
+    *PARTS_FIELDS,
     "band_rows",  # output rows of one task
     "bands",  # tasks along the output height
     "items",  # images and groups of one task
+    "spans",  # of a copy: tasks along the output width, and the strips of one
+    "span_parts",
     "slabs",  # in place: tasks along the output depth
     "tap_bytes",  # from one tap's weights to the next's
     "period",  # vectors after which interleaved channels repeat, 0 where there is one channel
@@ -75,7 +70,15 @@ FIELDS = (
 )
 view = as_record(FIELDS)
 
-_SIGNATURE = jit.void(11)
+
+def _reach(problem: ConvProblem, source: int, lanes: int, shifted: bool) -> int:
+    """Return how many elements behind a vector of the first tap are loaded with it."""
+    reach = (problem.kernel_size[-1] - 1) * problem.dilation[-1]
+    if shifted:
+        reach = -(-reach // lanes) * lanes
+    if source == PAIRS:
+        reach = max(reach, beyond_lanes(problem.kernel_size[-1]))
+    return reach
 
 
 def _masked(
@@ -83,11 +86,7 @@ def _masked(
 ) -> int:
     """Return which vectors of a strip may reach over a side: bits 1 first, 2 last, 4 any."""
     start, nv, tail = strip
-    reach = (problem.kernel_size[-1] - 1) * problem.dilation[-1]
-    if shifted:
-        reach = -(-reach // lanes) * lanes
-    if source == PAIRS:
-        reach = max(reach, beyond_lanes(problem.kernel_size[-1]))
+    reach = _reach(problem, source, lanes, shifted)
 
     def over(j: int) -> bool:
         width = tail if j == nv - 1 else lanes
@@ -104,25 +103,41 @@ def _masked(
     return int(over(0)) | 2 * int(over(nv - 1))
 
 
+def _side_places(problem: ConvProblem, source: int, way: Cut, shifted: bool) -> set[int]:
+    """Return the vectors before which other vectors of a strip reach over a side than behind."""
+    if source == COPY:
+        return set()
+    lanes, pad = way.lanes, problem.padding[-1][0]
+    reach = lanes * source + _reach(problem, source, lanes, shifted)
+    # Vector j begins `first` elements into the row: it reaches over the left below the one place,
+    # and over the right from the other on.
+    left = -(-pad // source)
+    right = (problem.in_size[-1] + pad - reach) // source + 1
+    return {-(-place // lanes) - j for place in (left, right) for j in range(way.vectors)}
+
+
 def strip_table(
     problem: ConvProblem, way: Cut, source: int, code: int, period: int = 0
-) -> NDArray[np.int64]:
-    """Compile the strips of a row; return function and first output column of each."""
+) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """Compile the strips of a row; return the table of `call_parts`, and its fields."""
     kh, kw = (1, *problem.kernel_size)[-2:]
-    table = []
-    for start, nv, tail in widths(problem.out_size[-1], way.lanes, way.vectors):
+    total, lanes = problem.out_size[-1], way.lanes
+    dense, planes = int(problem.dilation[-1] == 1), alone(problem)
+
+    def function(begin: int, nv: int) -> int:
+        tail = last_lanes(total, lanes, begin + nv)
         if way.rows:
-            function = _tile_loop((way.rows, nv, way.lanes, tail, code))
-        else:
-            shifted = way.shifted and source == DENSE and tail == way.lanes
-            masked = _masked(problem, source, (start, nv, tail), way.lanes, shifted)
-            dense = int(problem.dilation[-1] == 1)
-            function = _strip_loop(
-                (kh, kw, way.down, nv, way.lanes, tail, way.block, source, dense,
-                 int(shifted), alone(problem), int(way.kept and not period), masked, period, code)
-            )  # fmt: skip
-        table.append((function, start))
-    return np.array(table, np.int64)
+            return _tile_loop((way.rows, nv, lanes, tail, code))
+        shifted = way.shifted and source == DENSE and tail == lanes
+        masked = _masked(problem, source, (begin * lanes, nv, tail), lanes, shifted)
+        return _strip_loop(
+            (kh, kw, way.down, nv, lanes, tail, way.block, source, dense, int(shifted), planes,
+             int(way.kept and not period), masked, period, code)
+        )  # fmt: skip
+
+    parts = row_strips(total, lanes, way.vectors)
+    places = _side_places(problem, source, way, way.shifted and source == DENSE)
+    return parts_table(parts, parts.runs(places), function, lanes)
 
 
 def _strip_loop(shape: tuple[int, ...]) -> int:
@@ -157,7 +172,7 @@ def _strip_loop(shape: tuple[int, ...]) -> int:
                          kept, masked, period, code),
                     )  # fmt: skip
 
-    return int(jit.compile_callback(strip_loop, _SIGNATURE, ("strip", *shape)).address)
+    return int(jit.compile_callback(strip_loop, PART_SIGNATURE, ("strip", *shape)).address)
 
 
 def _tile_loop(shape: tuple[int, ...]) -> int:
@@ -186,29 +201,7 @@ def _tile_loop(shape: tuple[int, ...]) -> int:
                             (rh, nv, lanes, tail, code),
                         )  # fmt: skip
 
-    return int(jit.compile_callback(tile_loop, _SIGNATURE, ("tile", *shape)).address)
-
-
-@intrinsic
-def call_strip(
-    typingctx: Any, function: Any, geometry: Any, start: Any, x: Any, weight: Any, bias: Any,
-    out: Any, h0: Any, h_end: Any, rows: Any, depths: Any, groups: Any,
-) -> Any:  # fmt: skip
-    """Call a function of a `strip_table`.
-
-    Parameters
-    ----------
-    function, geometry, start : intp
-        The function, the geometry (with `FIELDS`), the strip's first output column.
-    x, weight, bias, out : intp
-        Where the first group's input row 0 at the first depth lies (also where that row is outside
-        the copy), its weights at that depth, bias, and its first output row.
-    h0, h_end : intp
-        First input row of the first output row; the first one that is not there any more.
-    rows, depths, groups : intp
-        Output rows, kernel depths that meet the input, groups.
-    """
-    return types.void(types.intp, *_SIGNATURE.args), call_address
+    return int(jit.compile_callback(tile_loop, PART_SIGNATURE, ("tile", *shape)).address)
 
 
 @functools.cache

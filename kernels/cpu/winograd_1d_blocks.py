@@ -40,6 +40,8 @@ _TAPS = (2, 3, 4)
 #: largest output for pieces of two taps, 2.5e-6 for three and 5.9e-6 for four; half as much for a
 #: quarter of them.
 _MOST_STEPS = 1024
+#: Most products of a block of tiles' transform, which is written out, and bytes of a task's V.
+_MOST_WRITTEN, _MOST_BAND = 1 << 10, 32 << 20
 #: Cycles of an output vector beside its products: the way back and the store; a way through L1; and
 #: a transposition into whole lines of memory, or into parts of lines, which those of other channels
 #: push out of L1 before they are whole.
@@ -90,7 +92,7 @@ class Blocks:
     @property
     def pieces(self) -> int:
         """Pieces of the taps, over all phases."""
-        return len(row_pieces(self.kernel, self.stride, self.r))
+        return sum(many * -(-taps // self.r) for taps, many, _ in _phases(self.kernel, self.stride))
 
     @property
     def pixels(self) -> int:
@@ -102,14 +104,24 @@ class Blocks:
         """Samples of a tile, rounded up to those from which its neighbours begin."""
         step = self.m * self.stride
         last = max(
-            phase + self.stride * (first + self.n - 1)
-            for phase, first in row_pieces(self.kernel, self.stride, self.r)
+            phase + self.stride * ((taps - 1) // self.r * self.r + self.n - 1)
+            for taps, _, phase in _phases(self.kernel, self.stride)
         )
         return -(-(last + 1) // step) * step
 
 
+def _phases(kernel: int, stride: int) -> list[tuple[int, int, int]]:
+    """Return the phases of a row: (taps of each, how many there are, the last of them)."""
+    whole, rest = divmod(kernel, stride)
+    kinds = [(whole + 1, rest, rest - 1), (whole, stride - rest, stride - 1)]
+    return [(taps, many, last) for taps, many, last in kinds if taps and many]
+
+
 def row_pieces(kernel: int, stride: int, r: int) -> list[tuple[int, int]]:
-    """Return the phase of each piece of a row's taps, and its first tap in that phase."""
+    """Return the phase of each piece of a row's taps, and its first tap in that phase.
+
+    `Blocks.pieces` counts them; only of few enough is there a list.
+    """
     return [
         (phase, first)
         for phase in range(min(stride, kernel))
@@ -141,7 +153,20 @@ def reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
             f"spreads output channels over {lanes} lanes; a group of {channels} fills less than "
             "half of them"
         )
-    return sentences
+    return sentences or _size_reasons(problem, device)
+
+
+def _size_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    """Return what stands against the code that a transform would be, and against a task's V."""
+    blocks = _transform(problem, device)
+    written = blocks.m * blocks.n * blocks.pieces
+    if written > _MOST_WRITTEN:
+        return [f"writes out {written} products of a tile's transform, more than {_MOST_WRITTEN}"]
+    lines = _band_lines(problem, replace(blocks, band_rows=1, band_blocks=1))
+    band = lines * blocks.pieces * blocks.n * blocks.lanes * problem.compute_itemsize
+    if band > _MOST_BAND:
+        return [f"transforms {band >> 20} MiB at once, more than {_MOST_BAND >> 20}"]
+    return []
 
 
 def _steps(problem: ConvProblem, blocks: Blocks) -> int:
@@ -165,6 +190,12 @@ def band_extent(problem: ConvProblem, rows: int) -> tuple[int, int]:
     )
     planes = math.prod(problem.kernel_size[:-2])
     return planes, (rows - 1) * stride + (kernel - 1) * dilation + 1
+
+
+def _band_lines(problem: ConvProblem, blocks: Blocks) -> int:
+    """Return the blocks of input, over all channels, that a task transforms."""
+    planes, rows = band_extent(problem, blocks.band_rows)
+    return problem.in_channels // problem.groups * planes * rows * blocks.band_blocks
 
 
 def _splits(problem: ConvProblem, blocks: Blocks) -> Iterator[Blocks]:
@@ -195,9 +226,7 @@ def _tile_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> fl
 def _count(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> float:
     """Return the cycles of the busiest thread."""
     size, lanes = problem.compute_itemsize, blocks.lanes
-    channels, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    planes, rows = band_extent(problem, blocks.band_rows)
-    lines = channels * planes * rows * blocks.band_blocks
+    k, lines = problem.out_channels // problem.groups, _band_lines(problem, blocks)
     held = lines * blocks.pieces * blocks.n * lanes * size
     if held > device.l2 // 2 and (blocks.band_rows > 1 or blocks.band_blocks > 1):
         return math.inf

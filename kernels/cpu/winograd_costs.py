@@ -35,11 +35,13 @@ _MOST_ELEMENTS = {1: 10, 2: 8, 3: 6}
 #: Elements of a tile beyond which sums and samples of a panel are megabytes, so that products run
 #: at half their speed: F(4, 3) of stride 2 in three dimensions, 729, took 9.4 ms for 4.2.
 _LARGE_TILE = 256
+#: Most bytes of a panel's transformed input, of all channels.
+_MOST_PANEL = 64 << 20
 #: What phases of a stride cost beside the count: 96@35 took 1.1 to 1.35 times it.
 _STRIDED = 1.1
 
 
-def reasons(m: int, problem: ConvProblem) -> list[str]:
+def reasons(m: int, problem: ConvProblem, device: DeviceInfo) -> list[str]:
     """Return why F(m, r) can not run a problem."""
     sentences = []
     sizes = winograd_tiles.tile_sizes(problem, m)
@@ -60,6 +62,13 @@ def reasons(m: int, problem: ConvProblem) -> list[str]:
         )
     if problem.in_channels == problem.groups:
         sentences.append("has no input channels to sum over in a depthwise problem")
+    lanes, size = device.lanes(problem.compute_itemsize), problem.compute_itemsize
+    panel = sizes.elements * (problem.in_channels // problem.groups) * lanes * size
+    if panel > _MOST_PANEL and not sentences:
+        sentences.append(
+            f"transforms {panel >> 20} MiB of a panel of tiles at once, more than "
+            f"{_MOST_PANEL >> 20}"
+        )
     return sentences
 
 

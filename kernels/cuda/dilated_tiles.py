@@ -36,6 +36,7 @@ __all__ = [
     "choose_tile",
     "panels_of",
     "pixel_order",
+    "reasons",
     "schedule",
     "tile_taps",
     "whole_split",
@@ -46,6 +47,21 @@ __all__ = [
 END = 2**32 - 1
 
 Box = tuple[tuple[int, ...], ...]
+
+#: Most taps, and most panels of a tile: the lists of each set of taps are written out.
+_MOST_TAPS, _MOST_PANELS = 512, 1 << 16
+
+
+def reasons(problem: ConvProblem) -> list[str]:
+    """Return why tiles that see few taps are not for a problem."""
+    if sentences := reach.dilated_reasons(problem):
+        return sentences
+    if (taps := math.prod(problem.kernel_size)) > _MOST_TAPS:
+        return [f"lists at most {_MOST_TAPS} taps for each tile; this has {taps}"]
+    steps = math.prod(problem.weight_shape[1:])
+    if (panels := steps // min(tile.bk for tile in tiles_for(problem.dtype))) > _MOST_PANELS:
+        return [f"lists at most {_MOST_PANELS} panels for a tile; this has {panels}"]
+    return []
 
 
 def _taps(problem: ConvProblem, box: Box) -> frozenset[int]:
@@ -116,15 +132,22 @@ def tile_taps(problem: ConvProblem, bn: int) -> Sequence[tuple[int, frozenset[in
     return runs
 
 
-def panels_of(problem: ConvProblem, taps: frozenset[int], bk: int) -> list[int]:
+def _panel_ranges(problem: ConvProblem, taps: frozenset[int], bk: int) -> list[range]:
     """Return the panels that hold a step of some taps, in order; at least one."""
     channels = problem.in_channels // problem.groups
-    found = {
-        panel
-        for tap in taps
-        for panel in range(tap * channels // bk, ((tap + 1) * channels - 1) // bk + 1)
-    }
-    return sorted(found) or [0]
+    found: list[range] = []
+    for tap in sorted(taps):
+        first, end = tap * channels // bk, ((tap + 1) * channels - 1) // bk + 1
+        if found and first <= found[-1].stop:
+            found[-1] = range(found[-1].start, end)
+        else:
+            found.append(range(first, end))
+    return found or [range(1)]
+
+
+def panels_of(problem: ConvProblem, taps: frozenset[int], bk: int) -> list[int]:
+    """Return those panels one by one."""
+    return list(itertools.chain.from_iterable(_panel_ranges(problem, taps, bk)))
 
 
 def schedule(problem: ConvProblem, tile: Tile) -> NDArray[np.uint32]:
@@ -134,12 +157,13 @@ def schedule(problem: ConvProblem, tile: Tile) -> NDArray[np.uint32]:
     starts: list[int] = []
     lists: list[int] = []
     places: dict[frozenset[int], int] = {}
-    for tiles, taps in runs:
+    for _, taps in runs:
         if taps not in places:
             places[taps] = words + len(lists)
             lists += [*panels_of(problem, taps, tile.bk), END]
-        starts += [places[taps]] * tiles
-    return np.array(starts + lists, np.uint32)
+        starts.append(places[taps])
+    each = np.repeat(np.array(starts, np.uint32), [tiles for tiles, _ in runs])
+    return np.concatenate([each, np.array(lists, np.uint32)])
 
 
 def whole_split(problem: ConvProblem, tile: Tile) -> Split:
@@ -158,7 +182,9 @@ def _tile_work(problem: ConvProblem, tile: Tile, device: CudaInfo) -> Work:
     split = whole_split(problem, tile)
     (dense,) = blocking.split_works(problem, split, device)
     runs = tile_taps(problem, tile.bn)
-    panels = sum(tiles * len(panels_of(problem, taps, tile.bk)) for tiles, taps in runs)
+    panels = sum(
+        tiles * sum(map(len, _panel_ranges(problem, taps, tile.bk))) for tiles, taps in runs
+    )
     part = panels / (split.panels * split.pixel_blocks)
     return replace(
         dense,

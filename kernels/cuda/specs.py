@@ -12,7 +12,6 @@ from collections.abc import Callable
 from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo, KernelSpec, Tolerance
 
-from .. import reach
 from . import blocking, dilated_tiles, roofline, winograd_tiles
 from .geometry import MOST_ELEMENTS, reach_reasons
 from .roofline import Work
@@ -121,7 +120,7 @@ def _depthwise_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
 
 
 def _dilated_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
-    reasons = reach.dilated_reasons(problem) + _common_reasons(problem)
+    reasons = dilated_tiles.reasons(problem) + _common_reasons(problem)
     reasons += _grid_reasons(problem) + _sum_reasons(problem)
     if reasons:
         return reasons

@@ -1,0 +1,121 @@
+"""Machine code that goes through the parts of a row, each of which has a function of its own.
+
+The table has three words for each run of parts (row_parts.py): the number of the first part behind
+it, and the functions of its narrow and of its wide parts. So a row of millions of samples has a
+table of a few runs, and nothing that is compiled depends on its length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from . import jit
+from .row_parts import Parts, Run
+from .simd import get_word
+from .vectors import call_address
+
+__all__ = ["PARTS_FIELDS", "PART_SIGNATURE", "call_parts", "part_begin", "parts_table"]
+
+#: Fields of a geometry that `call_parts` reads.
+PARTS_FIELDS = (
+    "parts",  # of a row
+    "part_width",  # of a narrow part, and how many are wide
+    "part_rest",
+    "part_unit",  # output columns of a place
+    "table",  # address of the runs
+)
+
+#: The arguments of a part's function, see `call_parts`.
+PART_SIGNATURE = jit.void(11)
+_RUN_WORDS = 3
+
+
+@intrinsic
+def _call_part(
+    typingctx: Any, function: Any, geometry: Any, start: Any, x: Any, weight: Any, bias: Any,
+    out: Any, h0: Any, h_end: Any, rows: Any, depths: Any, count: Any,
+) -> Any:  # fmt: skip
+    """Call the function of one part."""
+    return types.void(types.intp, *PART_SIGNATURE.args), call_address
+
+
+@numba.njit
+def part_begin(g: Any, part: int) -> int:
+    """Return the first output column of a part, or what lies behind the last one."""
+    return (part * g.part_width + part * g.part_rest // g.parts) * g.part_unit
+
+
+@numba.njit
+def call_parts(
+    g: Any, geometry: int, first: int, end: int, x: int, weight: int, bias: int, out: int, h0: int,
+    h_end: int, rows: int, depths: int, count: int,
+) -> None:  # fmt: skip
+    """Call the functions of parts `first` to `end` - 1 of a row, in order.
+
+    Parameters
+    ----------
+    g : record
+        View of the geometry.
+    geometry : intp
+        The geometry, which has `PARTS_FIELDS`. A function gets it with its first output column.
+    first, end : intp
+        The parts.
+    x, weight, bias, out : intp
+        Where the first group's input row 0 at the first depth lies (also where that row is outside
+        a copy), its weights at that depth, bias, and its first output row.
+    h0, h_end : intp
+        First input row of the first output row; the first one that is not there any more.
+    rows, depths, count : intp
+        Output rows, kernel depths that meet the input, groups or channels.
+    """
+    run, begin, rest = g.table, part_begin(g, first), first * g.part_rest % g.parts
+    while first >= get_word(run, 0):
+        run += 8 * _RUN_WORDS
+    for part in range(first, end):
+        if part == get_word(run, 0):
+            run += 8 * _RUN_WORDS
+        rest += g.part_rest
+        wide = int(rest >= g.parts)
+        _call_part(
+            get_word(run, 1 + wide), geometry, begin, x, weight, bias, out, h0, h_end, rows, depths,
+            count,
+        )  # fmt: skip
+        begin += (g.part_width + wide) * g.part_unit
+        rest -= wide * g.parts
+
+
+def parts_table(
+    parts: Parts, runs: Iterable[Run], function: Callable[[int, int], int], unit: int
+) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """Return the table of a row's parts, and the fields that go with it.
+
+    Parameters
+    ----------
+    parts : Parts
+        How the row is cut.
+    runs : iterable of Run
+        Parts that differ in their width alone.
+    function : callable
+        Compiles a part, by where it begins and its width, and returns its address.
+    unit : int
+        Output columns of a place.
+    """
+    table = []
+    for run in runs:
+        addresses = {width: function(begin, width) for width, begin, _ in run.kinds}
+        table.append((run.end, *(addresses.get(parts.width + wide, 0) for wide in (0, 1))))
+    words = np.array(table, np.int64)
+    return words, {
+        "parts": parts.count,
+        "part_width": parts.width,
+        "part_rest": parts.rest,
+        "part_unit": unit,
+        "table": words.ctypes.data,
+    }
