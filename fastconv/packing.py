@@ -26,8 +26,8 @@ def _size(packed: Any) -> int:
 class PackedWeights:
     """A weight in some orders; those used longest ago make room for others.
 
-    Many threads may ask at once, and a signal handler amid a call: every step on what is kept is one
-    of the interpreter's, and no lock is held. A copy or a pickle begins empty.
+    Many threads may ask at once, and a signal handler amid a call: every step on what is kept is
+    one of the interpreter's, and no lock is held. A copy or a pickle begins empty.
 
     Examples
     --------

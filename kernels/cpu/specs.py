@@ -220,7 +220,7 @@ def _depthwise_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     reasons = _reach_reasons(problem) + _sum_reasons(problem)
     if not problem.is_depthwise:
         channels = problem.in_channels // problem.groups
-        return [f"wants one input channel a group; this has {channels}"]
+        reasons.append(f"wants one input channel a group; this has {channels}")
     return reasons or _row_reasons(problem, device)
 
 
