@@ -13,12 +13,13 @@ Examples
 
 from __future__ import annotations
 
-import importlib
 from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
 # Run from a checkout's root, this folder hides an installed wheel: its kernels are still found.
 __path__ = extend_path(__path__, __name__)
+
+from . import first_use
 
 if TYPE_CHECKING:
     from . import sparse
@@ -69,10 +70,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
-        return importlib.import_module(f".{name}", __name__)
+        return first_use.load(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'fastconv' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    value = getattr(first_use.load(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import first_use
 from .cuda_device import EMULATED
 from .device_arrays import DeviceArray
 from .errors import DeviceError, DTypeError
@@ -42,13 +43,12 @@ class _CuPy:
     @staticmethod
     def _module() -> Any:
         try:
-            import cupy
+            return first_use.load("cupy")
         except ImportError as error:
             raise DeviceError(
                 "cupy: not installed, want it for arrays on a GPU: pip install 'fastconv[cuda13]' "
                 "(or 'fastconv[cuda12]')"
             ) from error
-        return cupy
 
     def view(self, argument: str, value: Any) -> DeviceArray:
         return DeviceArray(

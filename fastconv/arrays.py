@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import recycling
+from . import first_use, recycling
 from .array_libraries import EmulatedArray
 from .config import config
 from .device_arrays import DeviceArray
@@ -109,10 +109,9 @@ def dtype_of(name: str) -> np.dtype[Any]:
     if name != "bfloat16":
         return np.dtype(name)
     try:
-        import ml_dtypes
+        return np.dtype(first_use.load("ml_dtypes").bfloat16)
     except ImportError:
         return np.dtype(np.uint16)  # as wide: enough for sizes and strides
-    return np.dtype(ml_dtypes.bfloat16)
 
 
 def memory_layout(array: Array) -> str:

@@ -13,6 +13,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from . import first_use
 from .config import config
 from .spec import DeviceInfo
 
@@ -83,7 +84,7 @@ def _cpu_name() -> str:
 
 @functools.cache
 def _machine() -> DeviceInfo:
-    isa, fused, bf16_dot = _probe_isa()
+    isa, fused, bf16_dot = first_use.run(_probe_isa)
     vector_bytes, registers = _ISAS[isa]
     caches = _cache_sizes()
     return DeviceInfo(

@@ -8,7 +8,6 @@ have no reason against the problem; else an error that holds every reason.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, overload
 
-from . import tuning
+from . import first_use, tuning
 from .config import config
 from .cuda_device import current_device, device_in_force
 from .device import cpu_info
@@ -81,7 +80,7 @@ def kernels(op: str | None = None, device: str | None = None) -> list[KernelSpec
         for name, tables in _TABLES.items()
         if device in (None, name)
         for table in tables
-        for spec in importlib.import_module(table).SPECS
+        for spec in first_use.load(table).SPECS
     ]
     return [spec for spec in specs if op in (None, spec.op)]
 
@@ -104,6 +103,11 @@ def use_kernel(name: str) -> Iterator[None]:
     ------
     NoKernelError
         At once for an unknown name; by a call whose problem the kernel can not run.
+
+    Notes
+    -----
+    It holds for the thread or asyncio task that enters the block; threads of an executor do not
+    see it unless they are told, as `precision` shows.
 
     Examples
     --------
@@ -129,6 +133,22 @@ def precision(mode: str) -> Iterator[None]:
     ----------
     mode : {"fast", "exact"}
         "exact" sums the products of the definition and nothing else.
+
+    Notes
+    -----
+    It holds for the thread or asyncio task that enters the block. Tasks that are made inside, and
+    `asyncio.to_thread`, see it; threads, and so those of an executor, do not, unless each call
+    brings a copy of the context along.
+
+    Examples
+    --------
+    >>> import contextvars, numpy as np, fastconv
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> x, w = np.ones((1, 1, 8, 8), "f4"), np.ones((1, 1, 3, 3), "f4")
+    >>> with ThreadPoolExecutor() as executor, fastconv.precision("exact"):
+    ...     context = contextvars.copy_context()  # one for each call: none runs in two threads
+    ...     executor.submit(context.run, fastconv.conv2d, x, w).result()[0, 0, 0, 0].item()
+    9.0
     """
     if mode not in ("fast", "exact"):
         raise ValueError(f"mode: got {mode!r}, want 'fast' or 'exact'")
@@ -268,7 +288,7 @@ def _no_kernel(problem: Problem, candidates: list[Candidate]) -> NoKernelError:
 
 def _plan(spec: KernelSpec, problem: Problem, binding: Binding | SparseBinding) -> Any:
     module, _, function = spec.target.partition(":")
-    target = getattr(importlib.import_module(module), function)
+    target = getattr(first_use.load(module), function)
     binding = replace(binding, flush=_precision.get() != "exact")
     return target(problem, binding, device_info(problem))
 
@@ -313,6 +333,8 @@ def measure_choice(
     bool
         Whether something was measured.
     """
+    if tuning.must_not_race():
+        return False
     with tuning.lock:
         if _forced.get() or tuned_choice(problem, packed) is not None:
             return False

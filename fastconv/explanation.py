@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from . import first_use
 from .array_libraries import view_array
 from .cuda_device import EMULATED, named_model, use_device
 from .dispatch import (
@@ -176,25 +177,24 @@ def _problem_of(
         return what, True, ""
     if getattr(what, "__module__", "").startswith("fastconv.sparse."):
         return _sparse_problem_of(stack, what, *args, **kwargs)
-    from .functional import problem_of_call
-    from .modules import Conv1d, Conv2d, Conv3d
-
+    functional, modules = (first_use.load(f"fastconv.{name}") for name in ("functional", "modules"))
     given = kwargs.get("input", args[0] if args else None)
     view = None if given is None else view_array("input", given)
     if view is not None:
         stack.enter_context(view.in_force())
-    if isinstance(what, (Conv1d, Conv2d, Conv3d)):
+    if isinstance(what, (modules.Conv1d, modules.Conv2d, modules.Conv3d)):
         return what.problem(*args, **kwargs), True, ""
-    return problem_of_call(what, *args, **kwargs), False, ""
+    return functional.problem_of_call(what, *args, **kwargs), False, ""
 
 
 def _sparse_problem_of(
-    stack: contextlib.ExitStack, what: Callable[..., Any], *args: Any, **kwargs: Any
+    stack: contextlib.ExitStack, what: Any, *args: Any, **kwargs: Any
 ) -> tuple[Problem, bool, str]:
-    from .sparse.functional import call_of
-    from .sparse.layers import Layer
-
-    call = what.call(*args) if isinstance(what, Layer) else call_of(what, *args, **kwargs)
+    functional, layers = (
+        first_use.load(f"fastconv.sparse.{name}") for name in ("functional", "layers")
+    )
+    is_layer = isinstance(what, layers.Layer)
+    call = what.call(*args) if is_layer else functional.call_of(what, *args, **kwargs)
     stack.enter_context(call.in_force())
     return call.problem, call.keeps_weight, call.note()
 

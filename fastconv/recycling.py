@@ -70,5 +70,10 @@ def _fitting(size: int) -> NDArray[np.uint8] | None:
 def _keep(block: NDArray[np.uint8]) -> None:
     """Keep a block that nothing lies in any more, in place of the oldest."""
     _free.append(block)
-    while sum(each.size for each in tuple(_free)) > _MOST_KEPT:
-        _free.popleft()
+    # Other calls may take blocks out between any two steps: `copy` is one step, and the oldest may
+    # be gone when its turn comes.
+    while sum(each.size for each in _free.copy()) > _MOST_KEPT:
+        try:
+            _free.popleft()
+        except IndexError:
+            return

@@ -23,13 +23,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import private_files
+from . import first_use, private_files
 from .cache import cache_dir
 from .device import cpu_info
 from .problem import ConvProblem
 from .sparse.problem import SparseProblem
 
-__all__ = ["Choice", "Memory", "choice_key", "lock", "memory", "race"]
+__all__ = ["Choice", "Memory", "choice_key", "lock", "memory", "must_not_race", "race"]
 
 #: Seconds that timing one problem should take, over all of its kernels.
 _BUDGET = 0.05
@@ -42,8 +42,9 @@ _LARGEST = 64 << 20
 
 _clock = time.perf_counter
 
-#: One race at a time, or the kernels of two would slow each other.
-lock = threading.Lock()
+#: One race at a time, or the kernels of two would slow each other. Re-entrant, so that it can tell
+#: a call in the midst of this thread's own race.
+lock: Any = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,9 @@ class Memory:
     def all(self) -> dict[str, Choice]:
         """Return every choice; the file is read when they are first asked for."""
         if self._choices is None:
-            self._choices, damage = self._read()
+            found, damage = self._read()
+            if self._choices is None:  # or another thread was quicker, and may have added to them
+                self._choices = found
             if damage is not None:  # told after the file counts as empty: a warning may be an error
                 warnings.warn(f"fastconv: tuned choices are lost: {damage}", stacklevel=2)
         return self._choices
@@ -164,18 +167,34 @@ _memory: Memory | None = None
 
 def memory() -> Memory:
     """Return the choices made on this machine by this version."""
+    if _memory is None:
+        folder, cpu = first_use.run(cache_dir), cpu_info()
+        machine = hashlib.sha256(f"{cpu.name} {cpu.isa}".encode()).hexdigest()[:8]
+        return _first(Memory(None if folder is None else folder / f"tuned-{machine}.json"))
+    return _memory
+
+
+def _first(made: Memory) -> Memory:
+    """Return what is remembered in this process: `made`, or that of a call which was quicker."""
     global _memory
     if _memory is None:
-        folder, cpu = cache_dir(), cpu_info()
-        machine = hashlib.sha256(f"{cpu.name} {cpu.isa}".encode()).hexdigest()[:8]
-        _memory = Memory(None if folder is None else folder / f"tuned-{machine}.json")
+        _memory = made
     return _memory
+
+
+def must_not_race() -> bool:
+    """Tell whether this call comes in the midst of this thread's own race, import or compilation.
+
+    A signal handler or a finaliser makes such calls. To wait for the race would be to wait for
+    oneself, and what it measured in an import would be the import.
+    """
+    return bool(lock._is_owned()) or first_use.is_amid()
 
 
 def _after_fork_in_child() -> None:
     """Start with a free lock: another thread of the parent may have held it."""
     global lock
-    lock = threading.Lock()
+    lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

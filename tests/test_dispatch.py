@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -180,6 +182,22 @@ def test_another_thread_does_not_see_use_kernel() -> None:
         thread.start()
         thread.join()
     assert seen == [usual]
+
+
+def test_a_copy_of_the_context_brings_settings_to_an_executor() -> None:
+    usual = dispatch.choose(DENSE).name
+    other = next(name for name in able_to_run(DENSE) if name != usual)
+    barrier = threading.Barrier(2)
+
+    def choose() -> str:
+        barrier.wait()
+        return dispatch.choose(DENSE).name
+
+    with ThreadPoolExecutor(2) as executor, fastconv.use_kernel(other):
+        told = [executor.submit(contextvars.copy_context().run, choose) for _ in range(2)]
+        assert [future.result() for future in told] == [other] * 2
+        untold = [executor.submit(choose) for _ in range(2)]
+        assert [future.result() for future in untold] == [usual] * 2
 
 
 def test_precision_exact_leaves_transformed_kernels_out() -> None:

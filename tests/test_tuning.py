@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import cache, calls, cli, dispatch, tuning
+from fastconv import cache, calls, cli, dispatch, first_use, tuning
 from fastconv.config import config
 from fastconv.problem import ConvProblem
 from fastconv.tuning import Choice, Memory
@@ -362,6 +362,67 @@ def test_threads_measure_one_after_the_other(lab: Laboratory) -> None:
     calls._prepared.clear()
     layer.prepare(X)
     assert sum(lab.runs.values()) == alone
+
+
+def ends(work: Any) -> None:
+    """Run what could wait for itself for ever."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive(), "hangs"
+
+
+def test_a_call_in_the_midst_of_a_race_measures_nothing(lab: Laboratory) -> None:
+    """As a signal handler or a finaliser makes it."""
+    layer = fastconv.Conv2d(WEIGHT, padding=1, tune=True)
+    other = np.ones((1, 16, 20, 20), np.float32)
+    plan, nested = lab.plan, []
+
+    def interrupted(spec: Any, of: ConvProblem, binding: Any) -> Any:
+        made = plan(spec, of, binding)
+
+        def run(*arrays: Any) -> None:
+            made.run(*arrays)
+            if not nested:
+                nested.append("now")
+                before = sum(lab.runs.values())
+                nested[:] = [layer.prepare(X), layer.prepare(other), fastconv.explain(layer, X)]
+                assert sum(lab.runs.values()) == before
+
+        return SimpleNamespace(packing=made.packing, pack=made.pack, run=run)
+
+    dispatch._plan = interrupted  # the fixture puts the real one back
+    lab.seconds = {by_cost()[1]: 1e-4}
+    ends(lambda: layer.prepare(X))
+    assert nested[0] == by_cost()[0]
+    assert layer.prepare(X) == by_cost()[1]
+    measured = sum(lab.runs.values())
+    layer.prepare(other)
+    assert sum(lab.runs.values()) > measured
+
+
+def test_a_call_in_the_midst_of_an_import_waits_for_no_race(lab: Laboratory) -> None:
+    """The thread that races may wait for the import."""
+    layer, held, done = fastconv.Conv2d(WEIGHT, padding=1, tune=True), threading.Event(), []
+
+    def race() -> None:
+        with tuning.lock:
+            held.set()
+            with first_use.lock:
+                done.append("race")
+
+    def call() -> None:
+        with first_use.lock:
+            threading.Thread(target=race, daemon=True).start()
+            held.wait()
+            layer.prepare(X)
+            done.append("call")
+
+    ends(call)
+    assert done[0] == "call"
+    assert not lab.runs
+    layer.prepare(X)
+    assert lab.runs
 
 
 def test_the_command_tunes_a_line(lab: Laboratory, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,9 @@ SparseTensor(2 sites of 1 x 8x8 (3.12%), 16 channels, float32, NumPy)
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from .. import first_use
 
 if TYPE_CHECKING:
     from . import grad, nn, voxels
@@ -71,10 +72,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
+        return first_use.load(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'fastconv.sparse' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    value = getattr(first_use.load(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

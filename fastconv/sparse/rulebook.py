@@ -10,14 +10,13 @@ checked or made by the library, and none whose arrays change.
 
 from __future__ import annotations
 
-import importlib
-import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import first_use
 from ..arrays import on_host
 from ..device_arrays import DeviceArray
 from ..errors import DTypeError
@@ -130,8 +129,8 @@ class Rulebook:
     """
 
     __slots__ = (
-        "__weakref__", "_derived", "_geometry", "_in_indices", "_is_reversed", "_lock",
-        "_neighbours", "_out_indices", "_pairs",
+        "__weakref__", "_derived", "_geometry", "_in_indices", "_is_reversed", "_neighbours",
+        "_out_indices", "_pairs",
     )  # fmt: skip
 
     def __init__(
@@ -152,7 +151,6 @@ class Rulebook:
         self._pairs = pairs
         self._is_reversed = is_reversed
         self._derived: dict[Any, Any] = {}
-        self._lock = threading.RLock()
 
     @classmethod
     def _trusted(cls, *parts: Any) -> Rulebook:
@@ -275,13 +273,13 @@ class Rulebook:
         """Return ``build(rulebook, *arguments)``, made once and kept.
 
         Kernels keep their schedules here. Who asks with another function gets another value, so
-        nobody finds what he did not make.
+        nobody finds what he did not make. Threads that ask for the first time at once may build at
+        once, and all get what the first of them built: a lock would be held by nobody after a fork.
         """
         key = (build, *arguments)
-        with self._lock:
-            if key not in self._derived:
-                self._derived[key] = build(self, *arguments)
-            found: Built = self._derived[key]
+        if key not in self._derived:
+            self._derived.setdefault(key, build(self, *arguments))
+        found: Built = self._derived[key]
         return found
 
     def reverse(self) -> Rulebook:
@@ -344,7 +342,7 @@ def build_trusted(geometry: Geometry, indices: Any) -> Rulebook:
 def _builder(array: Any) -> Any:
     """Return the module that builds rulebooks where an array lives."""
     device = "cuda" if isinstance(array, DeviceArray) else "cpu"
-    return importlib.import_module(f"fastconv.kernels.{device}.rulebook")
+    return first_use.load(f"fastconv.kernels.{device}.rulebook")
 
 
 def _reverse(book: Rulebook) -> Rulebook:

@@ -6,13 +6,13 @@ grids in row-major order, an int64.
 
 from __future__ import annotations
 
-import importlib
 import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import first_use
 from ..arrays import Array, on_host
 from ..errors import DTypeError, ShapeError
 from .frozen import freeze, private
@@ -175,7 +175,7 @@ def group_sites(
 
     Rows of one site keep their order.
     """
-    rulebook = importlib.import_module("fastconv.kernels.cpu.rulebook")
+    rulebook = first_use.load("fastconv.kernels.cpu.rulebook")
     keys, order = rulebook.sort_keys(shape, batch_size, indices)
     return order, np.append(np.flatnonzero(np.diff(keys, prepend=-1)), len(keys))
 
@@ -196,6 +196,6 @@ def join_groups(
     """
     if how == "first":
         return values[order[starts[:-1]]]
-    join = importlib.import_module("fastconv.kernels.cpu.rulebook_join")
+    join = first_use.load("fastconv.kernels.cpu.rulebook_join")
     joined: NDArray[Any] = join.join_rows(values, order, starts, how)
     return joined.astype(values.dtype, copy=False)

@@ -31,16 +31,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv import first_use
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, ConvPlan, DeviceInfo
 
 from . import pool
-from .buffers import kept_arrays
 from .fft_sizes import Blocks, choose, reach
 from .fft_tasks import FIELDS, make_finish, make_multiply, make_read
 from .finish import finish_fields
 from .geometry import make_record
 from .plan import as_bias, compile_kernel, compute_dtype
+from .scratch import borrow_arrays, give_back
 from .separable import with_passes
 from .vectors import ITEMSIZE, compute_code, storage_code
 
@@ -106,26 +107,31 @@ class FftPlan:
     ) -> None:
         """Compute into `out`."""
         bias = as_bias(bias, np.zeros(self.problem.out_channels, self.compute))
-        total = self.blocks.per_image * self.problem.batch
+        lengths, total = self.blocks.lengths, self.blocks.per_image * self.problem.batch
+        half = (*lengths[:-1], lengths[-1] // 2 + 1)
+        complex_type = np.result_type(self.compute, np.complex64)
         for first in range(0, total, self.blocks.per_round):
             count = min(self.blocks.per_round, total - first)
-            self._round(x, packed, bias, residual, out, first, count)
+            inputs, outputs = count * self.problem.in_channels, count * self.problem.out_channels
+            memory, (sums, blocks) = borrow_arrays(
+                ((outputs, *half), complex_type), ((inputs, *lengths), self.compute)
+            )
+            try:
+                self._round(x, packed, bias, residual, out, first, sums, blocks)
+            finally:
+                give_back(memory)
 
     def _round(
         self, x: NDArray[Any], packed: NDArray[Any], bias: NDArray[Any],
-        residual: NDArray[Any] | None, out: NDArray[Any], first: int, count: int,
+        residual: NDArray[Any] | None, out: NDArray[Any], first: int, sums: NDArray[Any],
+        blocks: NDArray[Any],
     ) -> None:  # fmt: skip
-        """Compute some blocks."""
+        """Compute some blocks: their samples go to `blocks`, sums of products to `sums`."""
         read, multiply, finish = self.kernels
         lengths = self.blocks.lengths
-        inputs, outputs = count * self.problem.in_channels, count * self.problem.out_channels
+        inputs, outputs = blocks.shape[0], sums.shape[0]
         scratch = np.zeros(64, np.int64)  # first block, then room for a vector
         scratch[0] = first
-        half = (*lengths[:-1], lengths[-1] // 2 + 1)
-        complex_type = np.result_type(self.compute, np.complex64)
-        sums, blocks = kept_arrays(
-            ((outputs, *half), complex_type), ((inputs, *lengths), self.compute)
-        )
         self._run_tasks(read, inputs, (x, packed, None, None, blocks, scratch))
         # Divided by their length here and not in the end, spectra of an image do not outgrow it.
         settings = {"axes": self._axes, "workers": self.threads, "norm": "forward"}
@@ -151,8 +157,7 @@ def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan:
     """Prepare the kernel for one problem and one binding."""
-    from scipy import fft
-
+    fft = first_use.load("scipy.fft")
     storage = storage_code(problem.dtype)
     code = compute_code(storage)
     lanes, blocks = device.lanes(ITEMSIZE[code]), choose(problem, device)[1]

@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import itertools
 import pickle
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,18 +23,19 @@ from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import _Cache
 from numba.core.ccallback import CFunc
 from numba.core.compiler import CompileResult
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 
-from fastconv import private_files
+from fastconv import first_use, private_files
 from fastconv.cache import cache_dir
 from fastconv.errors import FastconvError
 
 __all__ = ["Statistics", "compile_callback", "compile_function", "statistics"]
 
-#: Guards the memo and Numba's compiler; `fastconv.kernels.cpu.pool` holds it across a fork.
-lock = threading.RLock()
+# Other threads' own functions are compiled under it, and a child may have something to compile.
+first_use.guard(global_compiler_lock)
 
 
 class Statistics:
@@ -203,16 +203,19 @@ def compile_callback(function: Callable[..., Any], signature: Any, key: tuple[An
         Its ``address`` is the entry point. It must be kept alive; this module does.
     """
     _require_compiler()
-    with lock:
-        if key not in _callbacks:
-            options = {"error_model": "numpy", "nogil": True}
-            args = (signature.args, signature.return_type)
-            callback = CFunc(function, args, locals={}, options=options)
-            callback._cache = KernelCache(key)
-            with _names_of(key):
-                callback.compile()
-            _callbacks[key] = callback
-        return _callbacks[key]
+    return _callbacks.get(key) or first_use.run(_compile_callback, function, signature, key)
+
+
+def _compile_callback(function: Callable[..., Any], signature: Any, key: tuple[Any, ...]) -> CFunc:
+    if key not in _callbacks:
+        options = {"error_model": "numpy", "nogil": True}
+        args = (signature.args, signature.return_type)
+        callback = CFunc(function, args, locals={}, options=options)
+        callback._cache = KernelCache(key)
+        with _names_of(key):
+            callback.compile()
+        _callbacks[key] = callback
+    return _callbacks[key]
 
 
 def compile_function(function: Callable[..., Any], signature: Any, key: tuple[Any, ...]) -> Any:
@@ -225,16 +228,19 @@ def compile_function(function: Callable[..., Any], signature: Any, key: tuple[An
     numba dispatcher
         With that one signature.
     """
+    return first_use.run(_compile_function, function, signature, key)
+
+
+def _compile_function(function: Callable[..., Any], signature: Any, key: tuple[Any, ...]) -> Any:
     import numba
 
     _require_compiler()
-    with lock:
-        dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
-        dispatcher._cache = KernelCache(key)
-        with _names_of(key):
-            dispatcher.compile(signature)
-        dispatcher.disable_compile()
-        return dispatcher
+    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    dispatcher._cache = KernelCache(key)
+    with _names_of(key):
+        dispatcher.compile(signature)
+    dispatcher.disable_compile()
+    return dispatcher
 
 
 def void(arguments: int) -> Any:

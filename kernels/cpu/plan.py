@@ -6,7 +6,6 @@ for all of them.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv import recycling
 from fastconv.config import config
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
 from . import jit, pool
+from .scratch import aligned, borrow, give_back
 
 __all__ = [
     "CpuPlan",
@@ -28,17 +27,13 @@ __all__ = [
     "compile_kernel",
     "compute_dtype",
     "in_weight_order",
-    "take_workspace",
     "worth_helpers",
 ]
 
 #: Below so many multiply-adds a helper costs more than it brings (a hand-over is a microsecond).
 _SERIAL_MACS = 100_000
-#: Workspaces up to this size are kept for a thread's next call; fresh pages cost time.
-_KEPT_BYTES = 32 << 20
 
 _SIGNATURE = jit.void(9)
-_kept = threading.local()
 
 
 def compile_kernel(function: Callable[..., None], *key: Hashable) -> int:
@@ -80,30 +75,6 @@ def in_weight_order(problem: ConvProblem, binding: Binding) -> bool:
 def worth_helpers(macs: int, threads: int) -> int:
     """Return how many threads a job of so many multiply-adds should be given."""
     return threads if macs > _SERIAL_MACS else 1
-
-
-def _aligned(size: int) -> NDArray[np.uint8]:
-    """Return memory aligned to a cache line: no vector then reaches over two lines.
-
-    A packed weight of 38 MB takes 7 ms longer on pages that the system has to clear first.
-    """
-    size += 64
-    raw = recycling.take(size) if size >= recycling.LARGE else np.empty(size, np.uint8)
-    return np.ndarray(size - 64, np.uint8, raw, -raw.ctypes.data % 64)
-
-
-def take_workspace(size: int) -> NDArray[np.uint8] | None:
-    """Return scratch memory aligned to a cache line; its content is arbitrary."""
-    if size == 0:
-        return None
-    kept: NDArray[np.uint8] | None = getattr(_kept, "memory", None)
-    if kept is None or kept.size < size:
-        kept = _aligned(size)
-        if size <= _KEPT_BYTES:
-            _kept.memory = kept
-    if config.poison_workspace:
-        kept.fill(0xFF)  # NaN in every float type
-    return kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +153,15 @@ class CpuPlan:
         """Return `weight` in the kernel's order."""
         if self.pack_stage is None:
             return weight
-        packed = _aligned(self.packed_size * np.dtype(self.compute).itemsize).view(self.compute)
+        packed = aligned(self.packed_size * np.dtype(self.compute).itemsize).view(self.compute)
         if config.poison_workspace:
             packed.fill(np.nan)
-        operands = (weight, None, None, None, packed, take_workspace(self.pack_bytes))
-        pool.run(self.pack_address, self.pack_workers, operands)
+        scratch = borrow(self.pack_bytes)
+        try:
+            operands = (weight, None, None, None, packed, scratch)
+            pool.run(self.pack_address, self.pack_workers, operands)
+        finally:
+            give_back(scratch)
         return packed
 
     def run(
@@ -199,6 +174,10 @@ class CpuPlan:
     ) -> None:
         """Compute into `out`."""
         bias = as_bias(bias, self.no_bias)
-        operands = (x, packed, bias, residual, out, take_workspace(self.workspace_bytes))
-        for job in self.addresses:
-            pool.run(job, self.workers, operands)
+        scratch = borrow(self.workspace_bytes)
+        try:
+            operands = (x, packed, bias, residual, out, scratch)
+            for job in self.addresses:
+                pool.run(job, self.workers, operands)
+        finally:
+            give_back(scratch)

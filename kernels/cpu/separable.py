@@ -32,8 +32,8 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, ConvPlan, DeviceInfo
 
 from . import depthwise
-from .buffers import kept_arrays
 from .plan import CpuPlan, compute_dtype
+from .scratch import borrow_arrays, give_back
 
 __all__ = ["SeparablePlan", "factors", "with_passes"]
 
@@ -134,11 +134,14 @@ class SeparablePlan:
             self.whole.run(x, packed, bias, residual, out)
             return
         rows, columns = packed
-        (between,) = kept_arrays((self.between, out.dtype))
-        for n in range(x.shape[0]):
-            extra = None if residual is None else residual[n : n + 1]
-            self.row_pass.run(x[n : n + 1], rows, None, None, between)
-            self.column_pass.run(between, columns, bias, extra, out[n : n + 1])
+        memory, (between,) = borrow_arrays((self.between, out.dtype))
+        try:
+            for n in range(x.shape[0]):
+                extra = None if residual is None else residual[n : n + 1]
+                self.row_pass.run(x[n : n + 1], rows, None, None, between)
+                self.column_pass.run(between, columns, bias, extra, out[n : n + 1])
+        finally:
+            give_back(memory)
 
 
 def with_passes(

@@ -19,7 +19,8 @@ from fastconv.spec import DeviceInfo
 
 from . import pool
 from .geometry import record_type
-from .plan import as_bias, take_workspace
+from .plan import as_bias
+from .scratch import borrow, give_back
 
 __all__ = ["RowPlan", "RowStage", "reversed_lists", "row_blocks", "row_lists"]
 
@@ -136,7 +137,11 @@ class RowPlan:
         inputs += [None] * (_INPUTS - len(inputs))
         if self.no_bias is not None:
             inputs[2] = as_bias(inputs[2], self.no_bias)
-        scratch = take_workspace(self.workspace_bytes)
         x, second, third, fourth = inputs
-        for job in schedule.addresses:
-            pool.run(job, self.workers, (x, second, third, fourth, out, scratch))
+        scratch = borrow(self.workspace_bytes)
+        try:
+            operands = (x, second, third, fourth, out, scratch)
+            for job in schedule.addresses:
+                pool.run(job, self.workers, operands)
+        finally:
+            give_back(scratch)

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from fastconv import first_use
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 
@@ -52,7 +53,7 @@ def ask_workspace(module: str) -> Callable[[Any, DeviceInfo], int]:
     """Return a function that asks a kernel's module for its workspace."""
 
     def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
-        found = importlib.import_module(f"fastconv.kernels.cpu.{module}")
+        found = first_use.load(f"fastconv.kernels.cpu.{module}")
         return int(found.workspace(problem, device))
 
     return workspace
@@ -248,7 +249,7 @@ def _brgemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
 
 
 def _winograd_workspace(m: int, problem: ConvProblem, device: DeviceInfo) -> int:
-    winograd = importlib.import_module("fastconv.kernels.cpu.winograd")
+    winograd = first_use.load("fastconv.kernels.cpu.winograd")
     return int(winograd.workspace(problem, device, m))
 
 

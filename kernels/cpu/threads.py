@@ -19,11 +19,13 @@ __all__ = [
     "float_mode",
     "increment_word",
     "load_word",
+    "moment",
     "pause",
     "read_word",
     "set_float_mode",
     "store_word",
     "swap_word",
+    "ticks",
     "yield_processor",
 ]
 
@@ -166,3 +168,34 @@ def yield_processor(typingctx: Any, function: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.intp), codegen
+
+
+@intrinsic
+def ticks(typingctx: Any) -> Any:
+    """Return a clock that goes on by `moment` in about 100 ms; 0 where none is known."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        architecture = _architecture(builder)
+        if architecture == "x86":
+            return call(builder, "llvm.readcyclecounter", I64)
+        return _system_register(builder, "cntvct_el0") if architecture == "arm" else I64(0)
+
+    return types.intp(), codegen
+
+
+@intrinsic
+def moment(typingctx: Any) -> Any:
+    """Return the ticks of 50 to 200 ms."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if _architecture(builder) == "arm":  # a sixteenth of a second
+            return builder.lshr(_system_register(builder, "cntfrq_el0"), I64(4))
+        return I64(1 << 27)  # time-stamp counters go at 1.3 to 5 GHz
+
+    return types.intp(), codegen
+
+
+def _system_register(builder: Any, name: str) -> Any:
+    """Read a register of an Arm processor's generic timer, which user code may."""
+    code = ir.InlineAsm(ir.FunctionType(I64, []), f"mrs $0, {name}", "=r", side_effect=True)
+    return builder.call(code, [])

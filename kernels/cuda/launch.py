@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv import first_use
 from fastconv.config import config
 from fastconv.errors import DeviceError
 
@@ -182,9 +183,8 @@ def _stream(handle: int) -> Any:
 @functools.cache
 def emulated(kernel: Kernel) -> Any:
     """Return the kernel for the emulator; one that was compiled once is kept."""
-    from .emulator import EmulatedKernel
-
-    return EmulatedKernel(kernel.function)
+    emulator = first_use.load("fastconv.kernels.cuda.emulator")
+    return emulator.EmulatedKernel(kernel.function)
 
 
 @contextlib.contextmanager

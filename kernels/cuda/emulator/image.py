@@ -8,7 +8,6 @@ gives them back; launches of several Python threads take different ones.
 from __future__ import annotations
 
 import re
-import threading
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -64,20 +63,20 @@ class Image:
             optimise(host, machine, vectorise=True)
             self.object = machine.emit_object(host)
         self._free: list[Worker] = []
-        self._lock = threading.Lock()
 
     def take(self, number: int) -> list[Worker]:
-        """Return `number` workers that nobody else uses."""
-        with self._lock:
-            taken, self._free = self._free[:number], self._free[number:]
+        """Return `number` workers that nobody else uses, nor a launch in the midst of this one."""
+        taken: list[Worker] = []
         while len(taken) < number:
-            taken.append(Worker(self))
+            try:
+                taken.append(self._free.pop())
+            except IndexError:
+                taken.append(Worker(self))
         return taken
 
     def give_back(self, workers: list[Worker]) -> None:
         """Let others use these workers."""
-        with self._lock:
-            self._free += workers
+        self._free += workers
 
 
 def _is_host(line: str) -> bool:

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
 import llvmlite.binding as llvm
+
+from fastconv import first_use
 
 from .halves import half_library
 from .maths import library
@@ -35,7 +36,7 @@ from .raised import Raised, number_exceptions
 __all__ = ["Module", "kernel_module", "lock", "target_machine"]
 
 #: Numba's compiler, LLVM's global context and the stand-in for a device are all of the process.
-lock = threading.RLock()
+lock = first_use.lock
 
 COMPUTE_CAPABILITY = (8, 0)
 

@@ -19,7 +19,7 @@ from .counters import HEAD, TOTALS
 from .errors import DivergentBarrierError, RaceError
 from .faults import ROW
 from .image import Image, Worker
-from .ir import Module, kernel_module
+from .ir import Module, kernel_module, lock
 from .names import shared_names
 from .printing import Lines, collect
 from .report import AccessCount, Fault, Report, Scene, fault_of
@@ -82,7 +82,6 @@ class EmulatedKernel:
         self._names = list(inspect.signature(self.function).parameters)
         self._modules: dict[tuple[Any, ...], Module] = {}
         self._images: dict[tuple[Any, ...], Image] = {}
-        self._lock = threading.RLock()
 
     def __getitem__(self, configuration: tuple[Any, ...]) -> Callable[..., None]:
         """Return a function that launches with ``[grid, block, stream, shared]`` and raises."""
@@ -161,16 +160,17 @@ class EmulatedKernel:
         return report
 
     def _types(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        from numba.cuda.typing.typeof import Purpose, typeof
-
         if len(args) != len(self._names):
             raise TypeError(f"{self.__name__} takes {len(self._names)} arguments, not {len(args)}")
-        return tuple(typeof(value, Purpose.argument) for value in args)
+        with lock:  # Numba imports what it asks a value for when it is first asked
+            from numba.cuda.typing.typeof import Purpose, typeof
+
+            return tuple(typeof(value, Purpose.argument) for value in args)
 
     def _image(self, args: tuple[Any, ...], *, checked: bool) -> Image:
         """Compile for these types, or find what was compiled."""
         types = self._types(args)
-        with self._lock:
+        with lock:
             if types not in self._modules:
                 self._modules[types] = kernel_module(self.function, types, self.options)
             key = (types, checked)
@@ -236,21 +236,24 @@ class _Run:
         """Run in one order; `lines` become what it prints."""
         self.lines = Lines()
         workers = self.image.take(self.threads)
-        try:
-            errors: list[BaseException] = []
-            jobs = [
-                threading.Thread(target=self._work, args=(worker, i, order, errors))
-                for i, worker in enumerate(workers[1:], 1)
-            ]
-            for job in jobs:
+        errors: list[BaseException] = []
+        jobs = []
+        for number, worker in enumerate(workers[1:], 1):
+            job = threading.Thread(target=self._work, args=(worker, number, order, errors))
+            try:
                 job.start()
-            self._work(workers[0], 0, order, errors)
-            for job in jobs:
-                job.join()
+                jobs.append(job)
+            except RuntimeError:  # the system lets no more threads start
+                self._work(worker, number, order, errors)
+        self._work(workers[0], 0, order, errors)
+        for job in jobs:
+            job.join()
+        try:
             if errors:
                 raise errors[0]
             return self._report(workers)
         finally:
+            # Not where the launch is interrupted before this: threads may still be at work.
             self.image.give_back(workers)
 
     def _work(
