@@ -132,7 +132,8 @@ def precision(mode: str) -> Iterator[None]:
     Parameters
     ----------
     mode : {"fast", "exact"}
-        "exact" sums the products of the definition and nothing else.
+        "exact" sums the products of the definition and nothing else, and takes no denormal number
+        for zero, which may slow calls that meet many of them.
 
     Notes
     -----

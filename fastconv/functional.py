@@ -174,8 +174,14 @@ def conv2d(
       that transforms the arithmetic (Winograd) may spread it over its own tile of outputs; under
       ``precision("exact")`` no such kernel runs. Padding counts as zeros that may or may not be
       multiplied: an infinite weight makes a NaN of a padded position, or is left out there.
-    - Denormal numbers count as zero, so that they do not slow a call; denormals of float16 are
-      ordinary numbers of float32 and stay. The caller's floating-point state is left as it was.
+    - On the CPU denormal numbers (of float32 below 1.2e-38, of float64 below 2.2e-308) count as
+      zero, so that they do not slow a call: as inputs and weights, as products and as sums. A
+      result may therefore be off by that much for each product in it, however small it is itself;
+      denormals of float16 are ordinary numbers of float32 and stay. Under ``precision("exact")``
+      none counts as zero. The caller's floating-point state is left as it was.
+    - Sums of float16, bfloat16 and float32 are formed in float32, in blocks, so that their error
+      hardly grows with their length: of the size of the largest output about 1e-6, and where all
+      products are equal, the worst case, at most 1.5e-5 under ``precision("exact")``.
     - A float16 or bfloat16 result that its type can not hold is infinite.
 
     Examples

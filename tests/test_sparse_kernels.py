@@ -61,13 +61,14 @@ def supported(cases: list[Case]) -> list[Any]:
 
 
 def run(
-    spec: KernelSpec, case: Case, t: dict[str, Any], activation: Any = None, threads: int = 1
-) -> np.ndarray:
+    spec: KernelSpec, case: Case, t: dict[str, Any], activation: Any = None, threads: int = 1,
+    flush: bool = True,
+) -> np.ndarray:  # fmt: skip
     """The kernel's answer, in an array that was full of NaN."""
     problem, device = case.problem, dataclasses.replace(cpu_info(), threads=threads)
     weight = t.get("weight")
     name, alpha = split_activation(activation)
-    binding = SparseBinding(() if weight is None else weight.strides, name, alpha)
+    binding = SparseBinding(() if weight is None else weight.strides, name, alpha, flush)
     module, _, function = spec.target.partition(":")
     plan = getattr(importlib.import_module(module), function)(problem, binding, device)
     book = rulebook(case.geometry, case.rows)
@@ -173,3 +174,23 @@ def test_maxima_keep_nan_and_infinity(
     truth = sums(case, t)
     assert case.op.endswith("grad") or np.isnan(truth).any()
     assert_exact(run(spec, case, t), truth)
+
+
+@pytest.mark.parametrize(("spec", "case"), supported([
+    case for op in OPERANDS for case in
+    [each for each in MATRIX if each.op == op and each.dtype == "float32"][:60:20]
+]))  # fmt: skip
+def test_nothing_is_flushed_where_the_binding_says_so(
+    spec: KernelSpec, case: Case, rng: np.random.Generator
+) -> None:
+    """Whole multiples of a denormal number, so that all but quotients are exact."""
+    unit = np.float32(1e-41)
+    t = operands(case, rng, whole=True)
+    tiny = {"sparse_avg_pool_grad": ("grad_out",), "sparse_max_pool_grad": ("grad_out",)}
+    for name in tiny.get(case.op, ("x", "bias")):
+        if t.get(name) is not None:
+            t[name] = t[name] * unit
+    truth = sums(case, t)
+    for threads in (1, 2):
+        result = run(spec, case, t, threads=threads, flush=False).astype(np.float64)
+        assert np.abs(result - truth).max(initial=0) <= np.finfo(np.float32).smallest_subnormal

@@ -52,7 +52,7 @@ def activate(storage: str) -> Any:
         elif code == 7:
             x = math.tanh(x)
         elif code == 8:
-            x = x * clamp(x + real(3.0), real(6.0)) / real(6.0)
+            x = x * (clamp(x + real(3.0), real(6.0)) / real(6.0))
         elif code == 9:
             x = x * (real(0.5) * (real(1.0) + math.erf(x * real(_ROOT_HALF))))
         return x
