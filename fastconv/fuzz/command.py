@@ -116,7 +116,7 @@ def _search(seed: int, jobs: int, names: list[str], kernels: str, minutes: float
         process.start()
     findings: dict[tuple[str, ...], dict[str, Any]] = {}
     totals: dict[str, Any] = {"cases": 0, "problems": Counter[str](), "calls": Counter[str]()}
-    ended = 0
+    ended, interrupted = 0, False
     while ended < jobs:
         try:
             kind, value = told.get(timeout=5)
@@ -125,6 +125,7 @@ def _search(seed: int, jobs: int, names: list[str], kernels: str, minutes: float
                 break
             continue
         except KeyboardInterrupt:  # the jobs had it too and tell their sums
+            interrupted = True
             continue
         if kind == "finding":
             _add(findings, value)
@@ -144,7 +145,7 @@ def _search(seed: int, jobs: int, names: list[str], kernels: str, minutes: float
         "kernels": dict(totals["calls"].most_common()),
         "operators": dict(totals["problems"].most_common()),
         "failures": list(findings.values()),
-        "complete": ended == jobs,
+        "complete": ended == jobs and not interrupted,
     }
 
 

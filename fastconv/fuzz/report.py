@@ -61,5 +61,5 @@ def print_summary(summary: dict[str, Any]) -> None:
     print(
         f"seed {summary['seed']}: {summary['cases']:,} cases, {summary['problems']:,} problems, "
         f"{summary['calls']:,} calls in {summary['minutes']} minutes by {summary['jobs']} jobs; "
-        f"{len(summary['failures'])} failures"
+        f"{len(summary['failures'])} failures" + ("" if summary["complete"] else ", cut short")
     )

@@ -63,10 +63,10 @@ def _conv_bias_truth(arrays: dict[str, Any], params: Params) -> Any:
 
 
 def _max_pool(arrays: dict[str, Any], params: Params) -> Any:
-    x = arrays["input"]
+    x, book = arrays["input"], _book(params)  # the book first: it refuses what fits nothing
     with np.errstate(invalid="ignore"):
         largest = reference.max_pool(x, table_of(params, "regular")[1]).astype(x.dtype)
-    return sparse.grad.max_pool_input(_book(params), x, largest, arrays["grad"])
+    return sparse.grad.max_pool_input(book, x, largest, arrays["grad"])
 
 
 def _max_pool_truth(arrays: dict[str, Any], params: Params) -> Any:
