@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from . import sparse
     from .config import get_num_threads, set_num_threads
     from .dispatch import precision, use_kernel
-    from .errors import DeviceError, DTypeError, FastconvError, NoKernelError, ShapeError
+    from .errors import (
+        ArgumentError,
+        DeviceError,
+        DTypeError,
+        FastconvError,
+        NoKernelError,
+        ShapeError,
+    )
     from .explanation import explain
     from .functional import conv1d, conv2d, conv3d
     from .modules import Conv1d, Conv2d, Conv3d, fold_batch_norm
@@ -36,7 +43,14 @@ __version__ = "0.1.0"
 _MODULES = {
     "config": ("get_num_threads", "set_num_threads"),
     "dispatch": ("precision", "use_kernel"),
-    "errors": ("DTypeError", "DeviceError", "FastconvError", "NoKernelError", "ShapeError"),
+    "errors": (
+        "ArgumentError",
+        "DTypeError",
+        "DeviceError",
+        "FastconvError",
+        "NoKernelError",
+        "ShapeError",
+    ),
     "explanation": ("explain",),
     "functional": ("conv1d", "conv2d", "conv3d"),
     "modules": ("Conv1d", "Conv2d", "Conv3d", "fold_batch_norm"),
@@ -46,6 +60,7 @@ _SUBMODULES = ("cuda_emulator", "sparse")
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "ArgumentError",
     "Conv1d",
     "Conv2d",
     "Conv3d",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ShapeError
+from .errors import ArgumentError, ShapeError
 from .padding import canonical_padding
 from .spec import ACTIVATIONS
 
@@ -88,20 +88,22 @@ def parse_activation(activation: Activation) -> tuple[str | None, float]:
         return None, 0.0
     given: Any = activation if isinstance(activation, tuple) else (activation, None)
     if len(given) != 2 or not isinstance(given[0], str):
-        raise ValueError(
+        raise ArgumentError(
             f"activation: got {activation!r}, want None, a name or a pair of a name and a number"
         )
     name, alpha = given
     if name not in ACTIVATIONS:
-        raise ValueError(f"activation: got {name!r}, want None or one of {', '.join(ACTIVATIONS)}")
+        raise ArgumentError(
+            f"activation: got {name!r}, want None or one of {', '.join(ACTIVATIONS)}"
+        )
     if alpha is None:
         return name, ACTIVATIONS[name]
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float, np.integer, np.floating)):
-        raise ValueError(f"activation: got the parameter {alpha!r} for {name}, want a number")
+        raise ArgumentError(f"activation: got the parameter {alpha!r} for {name}, want a number")
     try:
         return name, float(alpha)
     except OverflowError:
-        raise ValueError(
+        raise ArgumentError(
             f"activation: got a parameter beyond float64 for {name}, want a number within it"
         ) from None
 

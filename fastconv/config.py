@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 
 from . import processors
-from .errors import FastconvError
+from .errors import ArgumentError, FastconvError
 
 __all__ = ["VARIABLES", "Config", "config", "get_num_threads", "set_num_threads"]
 
@@ -116,7 +116,7 @@ def set_num_threads(threads: int) -> None:
     except TypeError:
         number = 0
     if number < 1:
-        raise ValueError(f"threads: got {threads!r}, want a whole number of at least 1")
+        raise ArgumentError(f"threads: got {threads!r}, want a whole number of at least 1")
     config.num_threads = min(number, processors.MOST_THREADS)
 
 

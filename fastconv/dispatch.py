@@ -20,7 +20,7 @@ from .config import config
 from .cuda_device import current_device, device_in_force
 from .device import cpu_info
 from .device_arrays import DeviceArray
-from .errors import NoKernelError
+from .errors import ArgumentError, NoKernelError
 from .problem import ConvProblem
 from .sparse.problem import SparseProblem
 from .spec import (
@@ -152,7 +152,7 @@ def precision(mode: str) -> Iterator[None]:
     9.0
     """
     if mode not in ("fast", "exact"):
-        raise ValueError(f"mode: got {mode!r}, want 'fast' or 'exact'")
+        raise ArgumentError(f"mode: got {mode!r}, want 'fast' or 'exact'")
     token = _precision.set(mode)
     try:
         yield

@@ -6,11 +6,22 @@ written.
 
 from __future__ import annotations
 
-__all__ = ["DTypeError", "DeviceError", "FastconvError", "NoKernelError", "ShapeError"]
+__all__ = [
+    "ArgumentError",
+    "DTypeError",
+    "DeviceError",
+    "FastconvError",
+    "NoKernelError",
+    "ShapeError",
+]
 
 
 class FastconvError(Exception):
     """Base of all errors that fastconv raises on purpose."""
+
+
+class ArgumentError(FastconvError, ValueError):
+    """A word or number that is none of those which an argument takes."""
 
 
 class ShapeError(FastconvError, ValueError):

@@ -29,7 +29,7 @@ from ..arrays import (
 )
 from ..device_arrays import DeviceArray
 from ..dispatch import make_plan, settings
-from ..errors import DeviceError, DTypeError, ShapeError
+from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from ..spec import SparseBinding, SparsePlan
 from .geometry import in_force, require_tensor
 from .problem import OPERANDS, SparseProblem
@@ -154,7 +154,7 @@ def _whole_steps(weight: Array) -> Array:
 def check_layout(layout: Any) -> None:
     """Raise where an order of a weight's axes is none."""
     if not is_word(layout, WEIGHT_LAYOUTS):
-        raise ValueError(f"weight_layout: got {layout!r}, want 'KCRS' or 'KRSC'")
+        raise ArgumentError(f"weight_layout: got {layout!r}, want 'KCRS' or 'KRSC'")
 
 
 def in_kcrs(weight: Array) -> Array:

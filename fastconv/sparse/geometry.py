@@ -9,7 +9,7 @@ from typing import Any
 from ..arguments import Padding, Sizes, is_plain, per_axis
 from ..arrays import Array
 from ..device_arrays import DeviceArray
-from ..errors import DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..padding import normalise_padding
 from .rulebook import Rulebook, build_trusted, require_rulebook
 from .shapes import Geometry
@@ -83,7 +83,7 @@ def find_rulebook(
     """Return the rulebook of a geometry: the one given, the one of that name, or a new one."""
     if rulebook is not None:
         if indice_key is not None:
-            raise ValueError("rulebook: got one and an indice_key, want one of the two")
+            raise ArgumentError("rulebook: got one and an indice_key, want one of the two")
         _check_match("rulebook", require_rulebook(rulebook), geometry, x)
         return rulebook
     known = None if indice_key is None else x.rulebooks.get(require_key(indice_key))
@@ -100,7 +100,9 @@ def named_rulebook(
 ) -> Rulebook:
     """Return the rulebook that led to the sites of `x`, for an operator that goes back."""
     if (indice_key is None) == (rulebook is None):
-        raise ValueError("indice_key: want the name of an earlier rulebook, or rulebook=, not both")
+        raise ArgumentError(
+            "indice_key: want the name of an earlier rulebook, or rulebook=, not both"
+        )
     name = "rulebook" if indice_key is None else f"indice_key={indice_key!r}"
     if indice_key is not None:
         rulebook = x.rulebooks.get(require_key(indice_key))

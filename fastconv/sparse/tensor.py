@@ -20,7 +20,7 @@ from ..arguments import per_axis, whole_number
 from ..array_libraries import view_array, view_beside
 from ..arrays import Array, beside, dtype_name, on_host, require_array, row_major, unwrap
 from ..device_arrays import DeviceArray
-from ..errors import DeviceError, DTypeError, ShapeError
+from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from .frozen import freeze, restored, shown, stored
 from .rulebook import Rulebook, require_rulebook
 from .rulebook_checks import as_integers
@@ -101,7 +101,7 @@ class SparseTensor:
         if batch_size is not None:
             batch_size = whole_number("batch_size", batch_size)
         if not is_word(duplicates, DUPLICATES):
-            raise ValueError(
+            raise ArgumentError(
                 f"duplicates: got {duplicates!r}, want one of {', '.join(map(repr, DUPLICATES))}"
             )
         sites, count = check_sites(given, shape, batch_size)

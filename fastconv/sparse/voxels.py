@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..arrays import require_array
 from ..device_arrays import DeviceArray
-from ..errors import DeviceError, ShapeError
+from ..errors import ArgumentError, DeviceError, ShapeError
 from .sites import LONGEST_AXIS, MOST_KEYS, check_rows, group_sites, is_word, join_groups
 
 __all__ = ["REDUCTIONS", "voxelize"]
@@ -102,7 +102,9 @@ def voxelize(
     [[0.2, 0.15, 6.0], [2.6, 0.9, 1.0]]
     """
     if not is_word(reduce, REDUCTIONS):
-        raise ValueError(f"reduce: got {reduce!r}, want one of {', '.join(map(repr, REDUCTIONS))}")
+        raise ArgumentError(
+            f"reduce: got {reduce!r}, want one of {', '.join(map(repr, REDUCTIONS))}"
+        )
     clouds = _check_points(points)
     sizes, bounds = _check_sizes(voxel_size, range)
     coordinates = [
