@@ -17,8 +17,10 @@ import pytest
 
 from fastconv import dispatch
 from fastconv.config import config
+from fastconv.kernels.cpu.sparse_specs import SPECS as SPARSE_KERNELS
 from fastconv.problem import ConvProblem
-from fastconv.spec import Binding
+from fastconv.sparse.problem import SparseProblem
+from fastconv.spec import Binding, SparseBinding
 from helpers import DTYPES, MODULES, assert_close, expected, geometry, in_layout, small_integers
 from problem_matrix import problem
 
@@ -130,3 +132,29 @@ def test_one_object_serves_all_sizes_and_orders(name: str, rng: np.random.Genera
                 assert_close(result, truth, spec.tolerance[of.dtype], f"{spec.name} {of.line()}")
                 calls += 1
     assert calls
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("channels", "groups"), [((33, 40), 1), ((64, 130), 1), ((12, 6), 3), ((19, 19), 19)]
+)
+def test_sparse_plans_of_equal_names_pack_alike(
+    channels: tuple[int, int], groups: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For any number of sites and pairs."""
+    monkeypatch.setattr(config, "poison_workspace", True)
+    rng = np.random.default_rng(3)
+    weight = rng.integers(-4, 5, (channels[1], channels[0] // groups, 3, 3)).astype(DTYPES[dtype])
+    known: dict[Hashable, bytes] = {}
+    calls = 0
+    for rows in (1, 40, 3000, 200_000):
+        of = SparseProblem("sparse_conv", rows, rows, 6 * rows, (3, 3), *channels, groups, dtype)
+        for spec in SPARSE_KERNELS:
+            if spec.op != of.op or spec.reasons(of, dispatch.device_info(of)):
+                continue
+            with dispatch.use_kernel(spec.name):
+                _, plan = dispatch.make_plan(of, SparseBinding(weight.strides))
+            packed = content(plan.pack(weight))
+            assert known.setdefault(plan.packing, packed) == packed, f"{spec.name} {rows}"
+            calls += 1
+    assert calls >= 4
