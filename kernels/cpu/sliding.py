@@ -54,9 +54,8 @@ def _make_copy_band(lanes: int, storage: int, compute: int) -> Any:
     @numba.njit
     def copy_row(g: Any, source: int, column: int, target: int) -> None:
         for phase in range(g.phases):
-            first = (
-                phase * g.dw % g.sw - g.pw + column * g.sw
-            )  # input column of the phase's element 0
+            # The input column of the phase's element 0, which tap `phase` is the first to meet.
+            first = (phase * g.dw % g.sw if phase else 0) - g.pw + column * g.sw
             low = max(-(first // g.sw), 0)
             high = max((g.iw - 1 - first) // g.sw + 1, low)
             for start in range(0, g.phase_length, lanes):
