@@ -242,12 +242,12 @@ def use_device(ordinal: int, info: CudaInfo | None = None) -> Iterator[CudaInfo]
         Its description, say one of `MODELS`; by default that in force for this device, else the
         device itself is asked.
     """
-    described = info or describe_device(ordinal)
-    token = _device.set((ordinal, described))
+    described, before = info or describe_device(ordinal), _device.get()
     try:
+        _device.set((ordinal, described))
         yield described
     finally:
-        _device.reset(token)
+        _device.set(before)
 
 
 def describe_device(ordinal: int) -> CudaInfo:

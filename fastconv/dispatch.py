@@ -118,11 +118,12 @@ def use_kernel(name: str) -> Iterator[None]:
     9.0
     """
     _named(name)
-    token = _forced.set(name)
-    try:
+    before = _forced.get()
+    try:  # a signal handler may raise as soon as it is set
+        _forced.set(name)
         yield
     finally:
-        _forced.reset(token)
+        _forced.set(before)
 
 
 @contextlib.contextmanager
@@ -153,11 +154,12 @@ def precision(mode: str) -> Iterator[None]:
     """
     if mode not in ("fast", "exact"):
         raise ArgumentError(f"mode: got {mode!r}, want 'fast' or 'exact'")
-    token = _precision.set(mode)
+    before = _precision.get()
     try:
+        _precision.set(mode)
         yield
     finally:
-        _precision.reset(token)
+        _precision.set(before)
 
 
 def _named(name: str) -> KernelSpec:

@@ -143,8 +143,9 @@ CALLS = {
 }
 
 
-def assert_free() -> None:
+def assert_free(settings: tuple[Any, ...]) -> None:
     """No lock is held by this thread, and the pool serves the next caller."""
+    assert dispatch.settings() == settings
     assert not first_use.is_amid()
     assert not tuning.must_not_race()
     assert len(scratch._store.free) <= 2
@@ -170,9 +171,9 @@ def test_the_next_call_is_right(name: str, monkeypatch: pytest.MonkeyPatch) -> N
         sparse_calls._plans.clear()
         call()
 
-    at = 1
+    settings, at = dispatch.settings(), 1
     while interrupt(planned_anew if at % 2 else call, at):
-        assert_free()
+        assert_free(settings)
         check()
         at += 1 if at < ALL else STEP
     assert at > 100
@@ -191,9 +192,9 @@ def test_starting_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
             made.reset()
             fastconv.conv2d(x, weight)
 
-        at = 1
+        settings, at = dispatch.settings(), 1
         while interrupt(fresh, at):
-            assert_free()
+            assert_free(settings)
             assert bits(fastconv.conv2d(x, weight)) == truth
             at += 1 if at < ALL else STEP
     assert at > 100
@@ -210,9 +211,9 @@ def test_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
         return fastconv.conv2d(x, weight, tune=True)
 
     call()
-    at = 1
+    settings, at = dispatch.settings(), 1
     while interrupt(call, at):
-        assert_free()
+        assert_free(settings)
         at += 1 if at < ALL else 10 * STEP
     assert at > 100
     np.testing.assert_allclose(call(), np.frombuffer(truth, np.float32).reshape(1, 4, 7, 7), 1e-4)
