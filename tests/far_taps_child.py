@@ -23,7 +23,7 @@ from helpers import DTYPES, in_layout
 from problem_matrix import problem
 
 #: Distances around which a lane number, a position or a byte offset passes 32 bits.
-DISTANCES = (2**29, 2**30, 2**31, 2**32, 2**32 + 1, 2**33, 2**40, 2**52)
+DISTANCES = (2**29, 2**30, 2**31, 2**32, 2**32 + 1, 2**33, 2**40, 2**46)
 
 
 def run(kernel: str, of: ConvProblem, x: np.ndarray, weight: np.ndarray) -> np.ndarray | None:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from fastconv.problem import ConvProblem
+from fastconv.problem import MOST, ConvProblem
 from fastconv.spec import DeviceInfo
 
 from ..reach import share_in_reach
@@ -238,6 +238,8 @@ def interleaved(problem: ConvProblem, device: DeviceInfo) -> ConvProblem | None:
     if vectors * lanes * size > device.l1 // 2:
         return None
     low, high = problem.padding[-1]
+    if channels * max(low, high, problem.dilation[-1]) > MOST:
+        return None
     row = replace(
         problem, in_channels=1, out_channels=1, groups=1, layout="channels_first",
         in_size=(*problem.in_size[:-1], problem.in_size[-1] * channels),
