@@ -6,6 +6,7 @@ Array libraries are recognised by the module of an array's type and never import
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,6 +30,7 @@ __all__ = [
     "dtype_of",
     "empty_output",
     "empty_twin",
+    "is_masked",
     "is_writable",
     "memory_layout",
     "normal_strides",
@@ -68,7 +70,7 @@ def require_array(name: str, value: Any) -> Array:
     DTypeError
         For anything else that is not an array, and for unsupported element types.
     """
-    if isinstance(value, np.ma.MaskedArray):
+    if is_masked(value):
         raise DTypeError(
             f"{name}: got a masked array, want a plain one: {name}.filled(0) counts what is masked "
             "as zero"
@@ -90,6 +92,15 @@ def require_array(name: str, value: Any) -> Array:
         raise DTypeError(f"{name}: got {type(value).__name__}, want a NumPy array{hint}")
     dtype_name(name, value.dtype)
     return value
+
+
+def is_masked(value: Any) -> bool:
+    """Tell whether a value is a masked array of NumPy's.
+
+    To ask NumPy for the type would import it, amid a call that a fork does not wait for; where it
+    is not loaded nobody has made one.
+    """
+    return isinstance(value, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ()))
 
 
 def dtype_name(argument: str, dtype: np.dtype[Any]) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..arguments import whole_number
 from ..array_libraries import view_array, view_beside
-from ..arrays import Array, on_host
+from ..arrays import Array, is_masked, on_host
 from ..device_arrays import DeviceArray
 from ..errors import DeviceError, DTypeError, ShapeError
 from .frozen import private
@@ -70,7 +70,7 @@ def check_table_size(volume: int, rows: int) -> None:
 
 def as_integers(name: str, value: Any) -> NDArray[Any]:
     """Return a caller's whole numbers as an array of NumPy's own type."""
-    if isinstance(value, np.ma.MaskedArray):
+    if is_masked(value):
         raise DTypeError(
             f"{name}: got a masked array, want a plain one: array.compressed() or .data"
         )
