@@ -101,7 +101,8 @@ def named_rulebook(
     """Return the rulebook that led to the sites of `x`, for an operator that goes back."""
     if (indice_key is None) == (rulebook is None):
         raise ArgumentError(
-            "indice_key: want the name of an earlier rulebook, or rulebook=, not both"
+            f"indice_key: got {'none' if rulebook is None else 'one and a rulebook='}, want "
+            "the name of an earlier rulebook, or a rulebook="
         )
     name = "rulebook" if indice_key is None else f"indice_key={indice_key!r}"
     if indice_key is not None:
