@@ -226,7 +226,7 @@ def check_writable(name: str, array: Array) -> None:
     steps = zip(array.shape, array.strides, strict=True)
     if array.size and any(stride == 0 and size > 1 for size, stride in steps):
         raise ShapeError(f"{name}: got a broadcast array, want one whose elements are its own")
-    if _overlaps_itself(array):
+    if array.size and _overlaps_itself(array):
         raise ShapeError(
             f"{name}: got strides {array.strides} with shape {array.shape}, by which elements "
             "share memory, want one whose elements are its own"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.errors import ShapeError
 from fastconv.kernels import reference_sparse
 from fastconv.sparse.rulebook import Geometry
 from fastconv.sparse.sites import LONGEST_AXIS
@@ -63,10 +64,9 @@ def is_valid(params: Params, kind: str) -> bool:
     """Tell whether the arguments describe an operator."""
     if not is_grid(params["size"], params["batch"]):
         return False
-    geometry = geometry_of(params, kind)
-    if min(geometry.stride) < 1 or min(geometry.dilation) < 1:
-        return False
-    if min(low for pair in geometry.padding for low in pair) < 0:
+    try:
+        geometry = geometry_of(params, kind)
+    except ShapeError:  # a number below or above what a geometry takes
         return False
     limits = map(max, geometry.stride, geometry.dilation)
     if any(not 0 <= m < limit for m, limit in zip(geometry.output_padding, limits, strict=True)):
