@@ -145,6 +145,8 @@ def _shapes(name: str, params: Params) -> Shapes:
         kernel = axes_of(params["kernel"], ndim_of(params))
         every["weight"] = (filters, params["channels"], *kernel)
         every["bias"] = (filters,)
+    elif name == "conv_bias":  # which asks no window
+        every |= {"grad": (1, filters), "bias": (filters,)}
     else:
         return dict.fromkeys(given, (1, 1))
     return {**{key: every[key] for key in given}, "out": every[result]}
