@@ -53,12 +53,13 @@ def crash(arrays: dict[str, Any], params: dict[str, Any]) -> Any:
 
 
 def outside(arrays: dict[str, Any], params: dict[str, Any]) -> Any:
-    """A row of more than four is written one element too far."""
+    """A dense row of more than four is written one element too far."""
     result = right(arrays, params)
-    if "out" in arrays and result.ndim > 1 and result.shape[-1] > 4:
+    dense = result.ndim > 1 and result.strides[-1] == result.itemsize
+    if "out" in arrays and dense and result.shape[-1] > 4:
         *_, last = np.ndindex(result.shape)
         place = sum(i * step for i, step in zip(last, result.strides, strict=True))
-        address = result.ctypes.data + place + abs(result.strides[-1])
+        address = result.ctypes.data + place + result.itemsize
         ctypes.memset(address, 0, 1)
     return result
 

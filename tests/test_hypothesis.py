@@ -218,7 +218,8 @@ def normal(ndim: int, arguments: dict[str, Any]) -> dict[str, Any]:
     """Arguments that fastconv has taken, as the reference wants them."""
 
     def per_axis(value: Any) -> tuple[Any, ...]:
-        return value if isinstance(value, tuple) else (value,) * ndim
+        entries = value if isinstance(value, tuple) else (value,)
+        return entries * ndim if len(entries) == 1 else entries
 
     padding, dilation = arguments["padding"], per_axis(arguments["dilation"])
     if padding == "valid":
