@@ -17,7 +17,7 @@ from .dense import fixed
 from .operators import Failed, Operator, Params, Shapes
 from .sparse_sites import geometry_of, is_grid, is_valid, ndim_of, sites_of, table_of
 
-__all__ = ["DEFAULTS", "KINDS", "OPERATORS", "draw", "tensor"]
+__all__ = ["DEFAULTS", "KINDS", "OPERATORS", "draw", "tensor", "window_book"]
 
 DEFAULTS = {
     "size": [4],
@@ -110,11 +110,12 @@ def _keywords(name: str, params: Params) -> dict[str, Any]:
     return {each: fixed(params[each]) for each in _ARGUMENTS[name]}
 
 
-def _forward_book(params: Params) -> Any:
-    """Return the rulebook that an inverse convolution goes back by."""
-    ones = np.ones((len(sites_of(params)), 1), np.float32)
+def window_book(params: Params, features: Any = None) -> Any:
+    """Return the rulebook of a window over the sites."""
+    if features is None:
+        features = np.ones((len(sites_of(params)), 1), np.float32)
     return sparse.make_rulebook(
-        tensor(ones, params),
+        tensor(features, params),
         fixed(params["kernel"]), fixed(params["stride"]), fixed(params["padding"]),
         fixed(params["dilation"]), kind="regular",
     )  # fmt: skip
@@ -124,7 +125,7 @@ def _input(name: str, features: Any, params: Params) -> tuple[sparse.SparseTenso
     """Return the tensor that is given, and how the rulebook is named."""
     if name != "sparse_inverse_conv":
         return tensor(features, params), {"indice_key": "key"} if params["book"] else {}
-    book = _forward_book(params)
+    book = window_book(params)
     coarse = sparse.SparseTensor(features, book.out_indices, book.out_shape, params["batch"])
     if not params["book"]:
         return coarse, {"rulebook": book}

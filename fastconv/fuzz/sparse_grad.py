@@ -11,27 +11,17 @@ import numpy as np
 from fastconv import sparse
 from fastconv.kernels import reference_sparse as reference
 
-from .dense import axes_of, fixed
+from .dense import axes_of
 from .operators import Operator, Params, Shapes
-from .sparse import DEFAULTS, draw, tensor
+from .sparse import DEFAULTS, draw, tensor, window_book
 from .sparse_sites import is_grid, is_valid, ndim_of, sites_of, table_of
 
 __all__ = ["OPERATORS"]
 
 
-def _book(params: Params, features: Any = None) -> Any:
-    if features is None:
-        features = np.ones((len(sites_of(params)), 1), np.float32)
-    return sparse.make_rulebook(
-        tensor(features, params),
-        fixed(params["kernel"]), fixed(params["stride"]), fixed(params["padding"]),
-        fixed(params["dilation"]), kind="regular",
-    )  # fmt: skip
-
-
 def _conv_input(arrays: dict[str, Any], params: Params) -> Any:
     given = arrays["weight"], arrays["grad"], params["groups"]
-    return sparse.grad.conv_input(_book(params), *given)
+    return sparse.grad.conv_input(window_book(params), *given)
 
 
 def _conv_input_truth(arrays: dict[str, Any], params: Params) -> Any:
@@ -45,7 +35,7 @@ def _conv_input_truth(arrays: dict[str, Any], params: Params) -> Any:
 
 def _conv_weight(arrays: dict[str, Any], params: Params) -> Any:
     given = arrays["input"], arrays["grad"], params["groups"]
-    return sparse.grad.conv_weight(_book(params), *given)
+    return sparse.grad.conv_weight(window_book(params), *given)
 
 
 def _conv_weight_truth(arrays: dict[str, Any], params: Params) -> Any:
@@ -63,7 +53,7 @@ def _conv_bias_truth(arrays: dict[str, Any], params: Params) -> Any:
 
 
 def _max_pool(arrays: dict[str, Any], params: Params) -> Any:
-    x, book = arrays["input"], _book(params)  # the book first: it refuses what fits nothing
+    x, book = arrays["input"], window_book(params)  # the book first: it refuses what fits nothing
     with np.errstate(invalid="ignore"):
         largest = reference.max_pool(x, table_of(params, "regular")[1]).astype(x.dtype)
     return sparse.grad.max_pool_input(book, x, largest, arrays["grad"])
@@ -76,7 +66,7 @@ def _max_pool_truth(arrays: dict[str, Any], params: Params) -> Any:
 
 
 def _avg_pool(arrays: dict[str, Any], params: Params) -> Any:
-    return sparse.grad.avg_pool_input(_book(params), arrays["grad"])
+    return sparse.grad.avg_pool_input(window_book(params), arrays["grad"])
 
 
 def _avg_pool_truth(arrays: dict[str, Any], params: Params) -> Any:

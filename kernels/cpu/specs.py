@@ -20,6 +20,7 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 
 from ..reach import dilated_reasons, regions
+from ..sums import sum_reasons
 from . import (
     blocking,
     brgemm_blocks,
@@ -206,19 +207,8 @@ def _reach_reasons(problem: ConvProblem) -> list[str]:
     return []
 
 
-def _sum_reasons(problem: ConvProblem) -> list[str]:
-    """Return why a kernel that adds all products of an output to one sum is not for a problem."""
-    products = math.prod(problem.weight_shape[1:])
-    if products > blocking.LONGEST_SUM:
-        return [
-            f"adds {products} products to one sum, whose error is too large; at most "
-            f"{blocking.LONGEST_SUM}"
-        ]
-    return []
-
-
 def _depthwise_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
-    reasons = _reach_reasons(problem) + _sum_reasons(problem)
+    reasons = _reach_reasons(problem) + sum_reasons(problem, blocking.LONGEST_SUM)
     if not problem.is_depthwise:
         channels = problem.in_channels // problem.groups
         reasons.append(f"wants one input channel a group; this has {channels}")
@@ -226,7 +216,7 @@ def _depthwise_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
 
 
 def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
-    reasons = _reach_reasons(problem) + _sum_reasons(problem)
+    reasons = _reach_reasons(problem) + sum_reasons(problem, blocking.LONGEST_SUM)
     planes = problem.in_channels // problem.groups * math.prod(problem.kernel_size[:-2])
     if planes > _MOST_PLANES:
         reasons.append(

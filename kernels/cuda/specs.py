@@ -12,6 +12,7 @@ from collections.abc import Callable
 from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo, KernelSpec, Tolerance
 
+from ..sums import sum_reasons
 from . import blocking, dilated_tiles, roofline, winograd_tiles
 from .geometry import MOST_ELEMENTS, reach_reasons
 from .roofline import Work
@@ -43,17 +44,6 @@ def _common_reasons(problem: ConvProblem) -> list[str]:
         taps = sum(problem.kernel_size)
         reasons.append(f"has bits for 220 taps over all axes; the kernel's sizes add up to {taps}")
     return reasons
-
-
-def _sum_reasons(problem: ConvProblem) -> list[str]:
-    """Return why a kernel that adds all products of an output to one sum is not for a problem."""
-    products = math.prod(problem.weight_shape[1:])
-    if products > blocking.LONGEST_SUM:
-        return [
-            f"adds {products} products to one sum, whose error is too large; at most "
-            f"{blocking.LONGEST_SUM}"
-        ]
-    return []
 
 
 def _grid_reasons(problem: ConvProblem) -> list[str]:
@@ -94,7 +84,11 @@ def _implicit_gemm_workspace(problem: ConvProblem, device: CudaInfo) -> int:
 
 
 def _direct_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
-    reasons = _common_reasons(problem) + _grid_reasons(problem) + _sum_reasons(problem)
+    reasons = (
+        _common_reasons(problem)
+        + _grid_reasons(problem)
+        + sum_reasons(problem, blocking.LONGEST_SUM)
+    )
     channels = problem.out_channels // problem.groups
     if channels > _MOST_OUTPUTS:
         reasons.append(
@@ -107,7 +101,7 @@ def _direct_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
 
 
 def _depthwise_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
-    reasons = _common_reasons(problem) + _sum_reasons(problem)
+    reasons = _common_reasons(problem) + sum_reasons(problem, blocking.LONGEST_SUM)
     if not problem.is_depthwise:
         channels = problem.in_channels // problem.groups
         reasons.append(f"wants one input channel a group; this has {channels}")
@@ -121,7 +115,7 @@ def _depthwise_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
 
 def _dilated_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
     reasons = dilated_tiles.reasons(problem) + _common_reasons(problem)
-    reasons += _grid_reasons(problem) + _sum_reasons(problem)
+    reasons += _grid_reasons(problem) + sum_reasons(problem, blocking.LONGEST_SUM)
     if reasons:
         return reasons
     tile = dilated_tiles.choose_tile(problem, device)
