@@ -25,6 +25,7 @@ import numba
 import numpy as np
 
 import fastconv
+from forks import fork, see_it_end
 
 faulthandler.dump_traceback_later(90, exit=True)  # a hang names its line
 
@@ -80,25 +81,7 @@ def repeat(truth: list[bytes], rounds: int) -> None:
 
 def in_child(work: Callable[[], None]) -> None:
     """Fork, work in the child, and see it end well within a minute."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    deadline = time.monotonic() + 60
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            assert status == 0, f"the child ended with status {status}"
-            return
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise AssertionError("the child hangs")
-        time.sleep(0.005)
+    see_it_end(fork(work), 60)
 
 
 def in_threads(count: int, work: Callable[[], None]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import faulthandler
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import fastconv
+from forks import fork, see_it_end
 
 faulthandler.dump_traceback_later(300, exit=True)  # a hang names its line
 
@@ -32,40 +32,12 @@ def convolve() -> None:
     assert fastconv.conv2d(X, W)[0, 0, 0, 0] == 72
 
 
-def see_it_end(pid: int) -> None:
-    """Wait for a child, which may not hang."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            assert status == 0, f"the child ended with status {status}"
-            return
-        if time.monotonic() > deadline:
-            os.kill(pid, 9)
-            os.waitpid(pid, 0)
-            raise AssertionError("the child hangs")
-        time.sleep(0.01)
-
-
-def fork(work: Callable[[], None]) -> int:
-    """Return the number of a child that works and ends."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return pid
-
-
 def fork_while(thread: threading.Thread) -> None:
     """Fork again and again while a thread makes the first call; every child convolves."""
     thread.start()
     forks = 0
     while thread.is_alive() or forks == 0:
-        see_it_end(fork(convolve))
+        see_it_end(fork(convolve), PATIENCE)
         forks += 1
         time.sleep(0.003)
     thread.join()
@@ -101,7 +73,7 @@ def fork_in_a_thread() -> None:
     for thread in threads:
         thread.join()
     for pid in pids:
-        see_it_end(pid)
+        see_it_end(pid, PATIENCE)
     convolve()
 
 
