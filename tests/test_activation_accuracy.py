@@ -81,6 +81,7 @@ def test_errors_in_units_in_the_last_place(name: str, dtype: str) -> None:
     result, kind = activated(x, name), np.finfo(dtype)
     # Beside the smallest numbers an intermediate one may be denormal or infinite.
     floor = Decimal(float(kind.tiny)) * (0 if MOST[name] < 1 else 2**10)
+    last = Decimal(float(np.nextafter(kind.max, kind.dtype.type(0))))  # with a number above it
     worst: tuple[float, float] = (0.0, 0.0)
     with localcontext() as context:
         context.prec = _DIGITS
@@ -89,7 +90,7 @@ def test_errors_in_units_in_the_last_place(name: str, dtype: str) -> None:
             exact = Decimal(float(value))
             far = abs(exact) > 10**4 and name in _ABOVE
             truth = _beyond(name, exact) if far else TRUTH[name](exact)
-            size = max(abs(truth), Decimal(float(kind.tiny)))
+            size = min(max(abs(truth), Decimal(float(kind.tiny))), last)
             unit = Decimal(float(np.spacing(np.dtype(dtype).type(float(size)))))
             error = max(abs(Decimal(float(found)) - truth) - floor, Decimal(0)) / unit
             worst = max(worst, (float(error), float(value)))
@@ -102,7 +103,8 @@ def test_gelu_in_units_in_the_last_place() -> None:
         x = inputs(dtype)
         wide = x.astype(np.float64)
         truth = np.array([0.5 * v * math.erfc(-v * math.sqrt(0.5)) for v in wide])
-        result, tiny = activated(x, "gelu"), float(np.finfo(dtype).tiny)
-        units = np.spacing(np.maximum(np.abs(truth), tiny).astype(dtype)).astype(np.float64)
+        result, kind = activated(x, "gelu"), np.finfo(dtype)
+        tiny, last = float(kind.tiny), np.nextafter(kind.max, kind.dtype.type(0))
+        units = np.spacing(np.clip(np.abs(truth), tiny, last).astype(dtype)).astype(np.float64)
         error = np.maximum(np.abs(result - truth) - tiny * 2**10, 0) / units
         assert error.max() <= 1.0, x[error.argmax()]

@@ -76,7 +76,8 @@ def interrupt(call: Callable[[], Any], at: int) -> bool:
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal seen
         module = frame.f_globals.get("__name__", "")
-        if not module.startswith("fastconv") or frame.f_code is recycling._keep.__code__:
+        keeps = recycling._keep.__code__ in (frame.f_code, frame.f_back and frame.f_back.f_code)
+        if not module.startswith("fastconv") or keeps:
             return None  # of what a finaliser raises nobody hears
         frame.f_trace_opcodes = True
         if event == "opcode" and frame.f_lasti in places(frame.f_code):

@@ -168,7 +168,7 @@ CALLS = (
          lambda: sparse.sparse_inverse_conv(named(), weight(4, 6, 3, 3), indice_key="up")),
     Case("no_key_known", ShapeError, "indice_key: got 'up'.*there is none yet",
          lambda: sparse.sparse_inverse_conv(tensor(), W, indice_key="up")),
-    Case("no_key", ValueError, "indice_key: want the name",
+    Case("no_key", ValueError, "indice_key: got none, want the name",
          lambda: sparse.sparse_inverse_conv(tensor(), W)),
     Case("key_and_rulebook", ValueError, "rulebook: got one and an indice_key",
          lambda: sparse.subm_conv(tensor(), W, indice_key="a",

@@ -122,7 +122,7 @@ def test_sequential_gives_features_to_functions(rng: np.random.Generator) -> Non
 
 def torch_conv(kind: str, book: sparse.Rulebook, x: Any, w: Any, groups: int) -> Any:
     """The sums of a rulebook's pairs in PyTorch, with gradients."""
-    table = torch.from_numpy(np.asarray(book.neighbours)).long()
+    table = torch.from_numpy(np.array(book.neighbours)).long()
     taps = w.reshape(groups, w.shape[0] // groups, w.shape[1], -1)
     padded = torch.cat([x, torch.zeros(1, x.shape[1], dtype=x.dtype)]).reshape(
         len(x) + 1, groups, -1
@@ -162,7 +162,7 @@ def test_gradients_of_convolutions(
 
 
 def windows(book: sparse.Rulebook, x: Any, nothing: float) -> Any:
-    table = torch.from_numpy(np.asarray(book.neighbours)).long()
+    table = torch.from_numpy(np.array(book.neighbours)).long()
     padded = torch.cat([x, torch.full((1, x.shape[1]), nothing, dtype=x.dtype)])
     return padded[torch.where(table < 0, len(x), table)]
 

@@ -30,7 +30,7 @@ _HUGE = {"float64": 1e290, "float16": 100.0}
 
 
 def draw_values(
-    kind: str, name: str, shape: tuple[int, ...], dtype: str, seed: int
+    kind: str, name: str, shape: tuple[int, ...], dtype: str, seed: int, scaled: bool = True
 ) -> NDArray[np.float64]:
     """Return the values of one argument.
 
@@ -46,6 +46,9 @@ def draw_values(
         Element type that the values must fit.
     seed : int
         Equal seeds, names and shapes give equal values.
+    scaled : bool
+        Whether it is this argument that is tiny or huge. Of two that are multiplied only one is:
+        where sums overflow, the order of the additions decides between infinity and NaN.
     """
     rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
     if kind in EXACT:
@@ -61,11 +64,11 @@ def draw_values(
     if kind == "separable" and name == "weight":
         return _separable(rng, shape)
     made = rng.standard_normal(shape)
-    if kind in ("tiny", "minute") and name != "weight":
+    if kind in ("tiny", "minute") and scaled:
         made *= _TINY.get(dtype, 1e-30)
     if kind == "minute" and name == "weight":
         made *= 1e-5
-    if kind == "huge" and name != "weight":
+    if kind == "huge" and scaled:
         made *= _HUGE.get(dtype, 1e30)
     return made
 
