@@ -18,8 +18,8 @@ from typing import Any
 import numba
 
 from .pack import make_copy_vector, pair_mask
-from .simd import range_mask
-from .vectors import ITEMSIZE
+from .simd.intrinsics import range_mask
+from .simd.ir import ITEMSIZE
 
 __all__ = ["BAND_FIELDS", "make_copy_band", "make_copy_row"]
 

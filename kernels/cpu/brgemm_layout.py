@@ -22,7 +22,7 @@ from fastconv.spec import DeviceInfo
 
 from .blocking import REDUCTION
 from .brgemm_blocks import PIXEL_LANES, PIXEL_ROWS, Blocks, band_extent, choose_blocks
-from .vectors import ITEMSIZE, compute_code, storage_code
+from .simd.ir import ITEMSIZE, compute_code, storage_code
 
 __all__ = ["layout"]
 

@@ -38,9 +38,8 @@ from .pixel_cuts import block_cycles, block_shape, pixel_cut
 from .pixels import FIELDS, make_pixel_weights, pixel_table, view
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .row_calls import call_parts
-from .simd import range_mask, splat, store
-from .transposes import transpose_block
-from .vectors import (
+from .simd.intrinsics import range_mask, splat, store
+from .simd.ir import (
     F64,
     I8,
     I64,
@@ -54,6 +53,7 @@ from .vectors import (
     store_vector,
     transposed,
 )
+from .simd.transposes import transpose_block
 
 __all__ = ["fits", "plan", "workspace"]
 

@@ -35,9 +35,9 @@ from .pixel_cuts import pixel_cut
 from .pixels import FIELDS, make_pixel_weights, pixel_table, view
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .row_calls import call_parts
-from .simd import add, load_masked, range_mask, store_masked
+from .simd.intrinsics import add, load_masked, range_mask, store_masked
+from .simd.ir import ITEMSIZE, compute_code, storage_code
 from .sliding_layout import TASKS
-from .vectors import ITEMSIZE, compute_code, storage_code
 
 __all__ = ["fits", "plan"]
 

@@ -21,7 +21,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from ..axes import ACTIVATION_CODES
-from .vectors import (
+from .simd.ir import (
     FLOAT,
     I32,
     I64,

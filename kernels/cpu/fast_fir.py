@@ -60,8 +60,8 @@ from .fir_tile import correlate_address, join_address, split_address
 from .geometry import make_record
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .separable import with_passes
+from .simd.ir import ITEMSIZE, compute_code, storage_code
 from .transform import INPUT, OUTPUT, WEIGHT, lines_address
-from .vectors import ITEMSIZE, compute_code, storage_code
 
 __all__ = ["FastFirPlan", "plan", "workspace"]
 

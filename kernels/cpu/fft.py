@@ -43,7 +43,7 @@ from .geometry import make_record
 from .plan import as_bias, compile_kernel, compute_dtype
 from .scratch import borrow_arrays, give_back
 from .separable import with_passes
-from .vectors import ITEMSIZE, compute_code, storage_code
+from .simd.ir import ITEMSIZE, compute_code, storage_code
 
 __all__ = ["FftPlan", "plan", "workspace"]
 

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from .finish import FINISH_FIELDS, make_finish_vector
 from .geometry import as_record
-from .simd import (
+from .simd.intrinsics import (
     get_word,
     load,
     load_gather,
@@ -27,7 +27,7 @@ from .simd import (
     store,
     store_masked,
 )
-from .vectors import F64, I32, ITEMSIZE, fmuladd
+from .simd.ir import F64, I32, ITEMSIZE, fmuladd
 
 __all__ = ["FIELDS", "make_finish", "make_multiply", "make_read"]
 

@@ -20,7 +20,7 @@ from ..axes import ACTIVATION_CODES
 from .epilogue import activate
 from .geometry import LAST_CLAMP
 from .pack import SEGMENT_WORDS
-from .simd import (
+from .simd.intrinsics import (
     add,
     get_word,
     load_gather,
@@ -32,7 +32,7 @@ from .simd import (
     store_masked,
     store_scalar,
 )
-from .vectors import F64, ITEMSIZE
+from .simd.ir import F64, ITEMSIZE
 
 __all__ = [
     "FINISH_FIELDS",

@@ -26,8 +26,7 @@ from numba.extending import intrinsic
 
 from . import jit
 from .cook_toom import matrices
-from .transform import INPUT, OUTPUT, apply_matrix, split_phases
-from .vectors import (
+from .simd.ir import (
     I8,
     I32,
     I64,
@@ -42,6 +41,7 @@ from .vectors import (
     pointer,
     store_vector,
 )
+from .transform import INPUT, OUTPUT, apply_matrix, split_phases
 
 __all__ = [
     "call_correlate",

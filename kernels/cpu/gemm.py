@@ -32,8 +32,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from . import jit
-from .isa import Tile
-from .vectors import (
+from .simd.ir import (
     I1,
     I8,
     I64,
@@ -52,6 +51,7 @@ from .vectors import (
     prefetch,
     store_vector,
 )
+from .simd.register_tiles import Tile
 
 __all__ = ["call_tile", "multiply_tile", "tile_address"]
 

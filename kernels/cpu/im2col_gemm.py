@@ -52,7 +52,6 @@ from .counts import direct_likely, im2col_count, in_place_likely
 from .finish import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
 from .gemm import call_tile, tile_address
 from .geometry import as_record, make_record
-from .isa import Tile, operand_tile
 from .pack import (
     CHUNK_WORDS,
     SEGMENT_WORDS,
@@ -62,8 +61,9 @@ from .pack import (
 )
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .regions import Region, active_taps, find_region, region_table, whole
-from .simd import get_word
-from .vectors import ITEMSIZE, compute_code, panel_code, storage_code
+from .simd.intrinsics import get_word
+from .simd.ir import ITEMSIZE, compute_code, panel_code, storage_code
+from .simd.register_tiles import Tile, operand_tile
 
 __all__ = ["is_pointwise", "plan", "plan_regions", "workspace", "workspace_bytes"]
 

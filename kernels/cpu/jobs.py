@@ -34,6 +34,7 @@ from numba.extending import intrinsic
 from fastconv.processors import MOST_THREADS
 
 from .interrupts import call_number, call_with, raise_if
+from .simd.ir import I64, call_address, pointer
 from .threads import (
     claim_word,
     float_mode,
@@ -48,7 +49,6 @@ from .threads import (
     ticks,
     yield_processor,
 )
-from .vectors import I64, call_address, pointer
 
 __all__ = [
     "DATA_OFFSET",

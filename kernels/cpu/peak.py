@@ -11,10 +11,10 @@ from fastconv.spec import DeviceInfo
 
 from . import pool
 from .gemm import call_tile, tile_address
-from .isa import gemm_tile
 from .plan import compile_kernel
-from .simd import get_word
-from .vectors import ITEMSIZE, storage_code
+from .simd.intrinsics import get_word
+from .simd.ir import ITEMSIZE, storage_code
+from .simd.register_tiles import gemm_tile
 
 __all__ = ["measure"]
 

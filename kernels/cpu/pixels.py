@@ -26,8 +26,8 @@ from .geometry import as_record
 from .pixel_cuts import PixelCut, met_columns, side_places, strips
 from .rolling import Strip
 from .row_calls import PART_SIGNATURE, PARTS_FIELDS, parts_table
-from .simd import load_scalar, store_scalar
-from .vectors import F64, I64, ITEMSIZE, compute_code, first_lanes, load_vector
+from .simd.intrinsics import load_scalar, store_scalar
+from .simd.ir import F64, I64, ITEMSIZE, compute_code, first_lanes, load_vector
 from .window import Tile, Window, emit_window
 
 __all__ = [

@@ -30,7 +30,7 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from .cuts import pattern_vectors
-from .vectors import I32, I64, call, fmuladd, lanes_between, load_vector
+from .simd.ir import I32, I64, call, fmuladd, lanes_between, load_vector
 from .window import Sums, Window, emit_window
 
 __all__ = ["COPY", "DENSE", "PAIRS", "Strip", "beyond_lanes", "rolling_strip"]

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from . import jit
 from .row_parts import Parts, Run
-from .simd import get_word
-from .vectors import call_address
+from .simd.intrinsics import get_word
+from .simd.ir import call_address
 
 __all__ = ["PARTS_FIELDS", "PART_SIGNATURE", "call_parts", "part_begin", "parts_table"]
 

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .rulebook_stage import Stage, chunks, empty, get_int
-from .simd import get_word, load_scalar, store_scalar
-from .vectors import F64, ITEMSIZE, storage_code
+from .simd.intrinsics import get_word, load_scalar, store_scalar
+from .simd.ir import F64, ITEMSIZE, storage_code
 
 __all__ = ["join_rows"]
 

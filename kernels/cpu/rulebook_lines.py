@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .rulebook_sort import decode_keys
 from .rulebook_stage import Stage, chunks, empty, get_int, set_int
-from .simd import get_word, set_word
+from .simd.intrinsics import get_word, set_word
 
 __all__ = ["Lines", "line_sites", "make_lines"]
 

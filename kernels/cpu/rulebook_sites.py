@@ -28,7 +28,7 @@ from fastconv.errors import ShapeError
 from fastconv.sparse.rulebook import Geometry
 
 from .rulebook_stage import Stage, chunks, empty
-from .simd import get_word, set_word
+from .simd.intrinsics import get_word, set_word
 
 __all__ = ["sites_after"]
 

@@ -22,7 +22,7 @@ from fastconv.config import config
 
 from . import pool
 from .plan import compile_kernel
-from .vectors import I1, I32, I64, call, pointer
+from .simd.ir import I1, I32, I64, call, pointer
 
 __all__ = ["Stage", "chunks", "count_bits", "empty", "first_bit", "get_int", "set_int"]
 

@@ -30,7 +30,7 @@ from fastconv.sparse.rulebook_checks import check_table_size
 
 from .rulebook_lines import Lines
 from .rulebook_stage import Stage, chunks, empty, get_int, set_int
-from .simd import get_word, set_word
+from .simd.intrinsics import get_word, set_word
 
 __all__ = ["fill", "find_neighbours"]
 

@@ -33,8 +33,7 @@ from numba.extending import intrinsic
 
 from . import jit
 from .brgemm_blocks import PIXEL_ROWS
-from .isa import Tile
-from .vectors import (
+from .simd.ir import (
     I8,
     I64,
     ITEMSIZE,
@@ -50,6 +49,7 @@ from .vectors import (
     pointer,
     store_vector,
 )
+from .simd.register_tiles import Tile
 
 __all__ = ["call_run_tiles", "run_tiles_address"]
 

@@ -33,7 +33,8 @@ from .pack import make_copy_vector, pair_mask
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .rolling import COPY
 from .row_calls import call_parts, part_begin
-from .simd import range_mask
+from .simd.intrinsics import range_mask
+from .simd.ir import ITEMSIZE, compute_code, storage_code
 from .sliding_layout import layout
 from .strips import (
     FIELDS,
@@ -41,7 +42,6 @@ from .strips import (
     strip_table,
     view,
 )
-from .vectors import ITEMSIZE, compute_code, storage_code
 
 __all__ = ["plan", "workspace"]
 

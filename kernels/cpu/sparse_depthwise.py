@@ -29,10 +29,10 @@ from fastconv.spec import DeviceInfo, SparseBinding
 from ..axes import ACTIVATION_CODES
 from .epilogue import activate
 from .plan import compile_kernel, compute_dtype, worth_helpers
-from .simd import load_masked, range_mask, store_masked
+from .simd.intrinsics import load_masked, range_mask, store_masked
+from .simd.ir import ITEMSIZE, compute_code, storage_code
 from .sparse_plan import RowPlan, RowStage, row_blocks, row_lists
 from .sparse_rows import FIELDS, MULTIPLY, make_row, view
-from .vectors import ITEMSIZE, compute_code, storage_code
 
 __all__ = ["plan", "workspace"]
 

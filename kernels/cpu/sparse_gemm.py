@@ -43,7 +43,7 @@ from .epilogue import activate
 from .geometry import as_record, record_type
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .rulebook_stage import get_int
-from .simd import (
+from .simd.intrinsics import (
     expect_write,
     get_word,
     load,
@@ -54,10 +54,10 @@ from .simd import (
     store_masked,
     store_scalar,
 )
+from .simd.ir import BF16, ITEMSIZE, compute_code, panel_code, storage_code
 from .sparse_gemm_blocks import Blocks, choose_blocks, tile_rows
 from .sparse_gemm_schedule import find_schedule
 from .sparse_gemm_tile import call_gather_tiles, gather_tiles_address
-from .vectors import BF16, ITEMSIZE, compute_code, panel_code, storage_code
 
 __all__ = ["SparseGemmPlan", "plan", "workspace"]
 

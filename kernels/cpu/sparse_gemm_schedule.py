@@ -22,7 +22,7 @@ from fastconv.sparse.rulebook import Rulebook
 
 from .rulebook_sort import make_keys, sort_rows
 from .rulebook_stage import Stage, empty, get_int
-from .simd import get_word, set_word
+from .simd.intrinsics import get_word, set_word
 from .sparse_gemm_tile import MOST_AHEAD
 
 __all__ = ["Schedule", "find_schedule"]

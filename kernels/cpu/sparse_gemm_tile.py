@@ -40,8 +40,8 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from . import jit
-from .simd import expect_write
-from .vectors import (
+from .simd.intrinsics import expect_write
+from .simd.ir import (
     I8,
     I32,
     I64,

@@ -31,9 +31,8 @@ from fastconv.spec import DeviceInfo, SparseBinding
 from .geometry import as_record
 from .plan import compile_kernel, worth_helpers
 from .rulebook_stage import get_int
-from .simd import add, get_word, load, range_mask, set_word, splat, store
-from .sparse_plan import RowPlan, RowStage
-from .vectors import (
+from .simd.intrinsics import add, get_word, load, range_mask, set_word, splat, store
+from .simd.ir import (
     DOUBLE,
     F64,
     FLOAT,
@@ -47,6 +46,7 @@ from .vectors import (
     storage_code,
     store_vector,
 )
+from .sparse_plan import RowPlan, RowStage
 
 __all__ = ["plan_avg", "plan_max", "workspace"]
 

@@ -30,8 +30,8 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from .geometry import as_record
-from .simd import get_word
-from .vectors import (
+from .simd.intrinsics import get_word
+from .simd.ir import (
     I8,
     I32,
     I64,

@@ -46,13 +46,21 @@ from fastconv.spec import DeviceInfo, SparseBinding
 
 from .gemm import call_tile, tile_address
 from .geometry import as_record
-from .isa import gemm_tile, sized_tile
 from .plan import compile_kernel, worth_helpers
 from .rulebook_stage import get_int, set_int
-from .simd import get_word, load_masked, load_scalar, range_mask, set_word, store, store_scalar
+from .simd.intrinsics import (
+    get_word,
+    load_masked,
+    load_scalar,
+    range_mask,
+    set_word,
+    store,
+    store_scalar,
+)
+from .simd.ir import ITEMSIZE, compute_code, storage_code
+from .simd.register_tiles import gemm_tile, sized_tile
 from .sparse_plan import RowPlan, RowStage
 from .sparse_rows import PRODUCTS, make_walk
-from .vectors import ITEMSIZE, compute_code, storage_code
 
 __all__ = ["plan", "workspace"]
 

@@ -30,7 +30,8 @@ from .finish import finish_fields, make_finish_vector
 from .geometry import make_record
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .row_calls import call_parts
-from .simd import load_scalar, store_scalar
+from .simd.intrinsics import load_scalar, store_scalar
+from .simd.ir import F32, F64, ITEMSIZE, storage_code
 from .sliding_layout import TASKS
 from .strips import (
     FIELDS,
@@ -39,7 +40,6 @@ from .strips import (
     strip_table,
     view,
 )
-from .vectors import F32, F64, ITEMSIZE, storage_code
 
 __all__ = ["fits", "plan"]
 

@@ -27,8 +27,8 @@ from .geometry import as_record
 from .plan import Stage, compile_kernel, in_weight_order
 from .rolling import COPY, DENSE, PAIRS, beyond_lanes, rolling_strip
 from .row_calls import PART_SIGNATURE, PARTS_FIELDS, parts_table
-from .simd import load_scalar, store_scalar
-from .vectors import ITEMSIZE
+from .simd.intrinsics import load_scalar, store_scalar
+from .simd.ir import ITEMSIZE
 from .window import window_tile
 
 __all__ = [

@@ -42,7 +42,6 @@ from .finish import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
 from .gemm import call_tile, tile_address
 from .geometry import as_record, make_record
 from .im2col_gemm import is_pointwise
-from .isa import Tile, operand_tile
 from .pack import (
     CHUNK_WORDS,
     SEGMENT_WORDS,
@@ -52,9 +51,10 @@ from .pack import (
 )
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .regions import region_table, whole
-from .simd import expect_write, load_masked, range_mask, store
-from .transposes import transpose_masked
-from .vectors import ITEMSIZE, compute_code, panel_code, storage_code
+from .simd.intrinsics import expect_write, load_masked, range_mask, store
+from .simd.ir import ITEMSIZE, compute_code, panel_code, storage_code
+from .simd.register_tiles import Tile, operand_tile
+from .simd.transposes import transpose_masked
 
 __all__ = ["plan", "workspace"]
 

@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 
 from . import jit
 from .cook_toom import Matrix, matrices
-from .vectors import (
+from .simd.ir import (
     I8,
     I32,
     I64,

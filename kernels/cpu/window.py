@@ -16,7 +16,7 @@ from typing import Any
 from numba.core import types
 from numba.extending import intrinsic
 
-from .vectors import (
+from .simd.ir import (
     I8,
     I64,
     ITEMSIZE,

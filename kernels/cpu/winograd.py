@@ -56,9 +56,10 @@ from .blocking import REDUCTION
 from .finish import finish_fields
 from .gemm import tile_address
 from .geometry import LAST_CLAMP, make_record
-from .isa import Tile, gemm_tile
 from .pack import SEGMENT_WORDS
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .simd.ir import ITEMSIZE, compute_code, storage_code
+from .simd.register_tiles import Tile, gemm_tile
 from .transform import (
     INPUT,
     OUTPUT,
@@ -67,7 +68,6 @@ from .transform import (
     gather_address,
     lines_address,
 )
-from .vectors import ITEMSIZE, compute_code, storage_code
 from .winograd_copy import copy_tasks, make_copy, source_fields
 from .winograd_fields import FIELDS, TRANSFORMS
 from .winograd_input import STAGE_CHANNELS, make_stage

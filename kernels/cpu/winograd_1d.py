@@ -44,8 +44,8 @@ from fastconv.spec import Binding, DeviceInfo
 from .finish import finish_fields, make_finish_run
 from .geometry import make_record
 from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .simd.ir import F32, F64, ITEMSIZE, compute_code, storage_code
 from .transform import WEIGHT, lines_address
-from .vectors import F32, F64, ITEMSIZE, compute_code, storage_code
 from .winograd_1d_blocks import Blocks, band_extent, choose_blocks
 from .winograd_1d_fields import FIELDS, view
 from .winograd_1d_input import make_pack_kernel, make_transform_band, split_address

@@ -21,9 +21,8 @@ from numba.extending import intrinsic
 from . import jit
 from .band import make_copy_row
 from .cook_toom import matrices
-from .simd import load, splat, store
-from .transform import INPUT, apply_matrix, call_lines, split_phases
-from .vectors import (
+from .simd.intrinsics import load, splat, store
+from .simd.ir import (
     F64,
     I8,
     I32,
@@ -35,6 +34,7 @@ from .vectors import (
     pointer,
     store_vector,
 )
+from .transform import INPUT, apply_matrix, call_lines, split_phases
 from .winograd_1d_blocks import Blocks, row_pieces
 from .winograd_1d_fields import view
 from .winograd_weights import make_read_taps

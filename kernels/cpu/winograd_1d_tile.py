@@ -33,8 +33,7 @@ from numba.extending import intrinsic
 
 from . import jit
 from .cook_toom import matrices
-from .transform import OUTPUT, apply_matrix
-from .vectors import (
+from .simd.ir import (
     F64,
     I8,
     I64,
@@ -53,6 +52,7 @@ from .vectors import (
     store_vector,
     transposed,
 )
+from .transform import OUTPUT, apply_matrix
 
 __all__ = ["call_row_tiles", "row_tiles_address"]
 

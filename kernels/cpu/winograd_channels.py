@@ -22,11 +22,11 @@ from typing import Any
 
 import numba
 
-from .isa import Tile
 from .pack import SEGMENT_WORDS, make_list_segments
-from .simd import get_word, load_masked, range_mask, store
+from .simd.intrinsics import get_word, load_masked, range_mask, store
+from .simd.ir import ITEMSIZE
+from .simd.register_tiles import Tile
 from .transform import call_lines
-from .vectors import ITEMSIZE
 from .winograd_fields import first_of, transform_lines
 
 __all__ = ["make_transform_channels"]

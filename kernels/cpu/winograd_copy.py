@@ -21,9 +21,9 @@ import numba
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
-from .simd import load_gather, range_mask, store
-from .transposes import store_transposed
-from .vectors import ITEMSIZE
+from .simd.intrinsics import load_gather, range_mask, store
+from .simd.ir import ITEMSIZE
+from .simd.transposes import store_transposed
 from .winograd_fields import view
 from .winograd_tiles import Sizes
 

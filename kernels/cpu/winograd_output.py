@@ -21,9 +21,8 @@ import numba
 import numpy as np
 
 from .finish import make_finish_run
-from .isa import Tile
 from .pack import SEGMENT_WORDS
-from .simd import (
+from .simd.intrinsics import (
     add,
     clamp,
     get_word,
@@ -34,9 +33,10 @@ from .simd import (
     store,
     store_masked,
 )
+from .simd.ir import F64, ITEMSIZE
+from .simd.register_tiles import Tile
+from .simd.transposes import store_columns
 from .transform import call_lines
-from .transposes import store_columns
-from .vectors import F64, ITEMSIZE
 from .winograd_fields import first_of
 
 __all__ = ["make_finish_panel"]

@@ -14,9 +14,9 @@ from typing import Any
 import numba
 
 from .gemm import call_tile
-from .isa import Tile
 from .pack import make_list_segments
-from .vectors import ITEMSIZE
+from .simd.ir import ITEMSIZE
+from .simd.register_tiles import Tile
 from .winograd_fields import view
 from .winograd_input import make_transform, panel_width
 from .winograd_output import make_finish_panel

@@ -57,7 +57,7 @@ _SWAPPED = _GEMM | {"avx512": (14, 2)}
 
 def gemm_tile(device: DeviceInfo, storage: int) -> Tile:
     """Return the GEMM tile for a storage code; the halves compute, and so tile, as float32."""
-    from .vectors import F64  # needs the compiler, the table does not
+    from .ir import F64  # needs the compiler, the table does not
 
     return sized_tile(device, 8 if storage == F64 else 4)
 

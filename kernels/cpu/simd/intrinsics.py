@@ -1,7 +1,7 @@
 """Explicit vectors for Numba code: what kernels call.
 
 Numba has no vector type, and LLVM's vectoriser cannot be relied on for a register tile. Here a
-vector is a Numba type of its own (vectors.py) that lowers to one LLVM vector, so that a kernel
+vector is a Numba type of its own (ir.py) that lowers to one LLVM vector, so that a kernel
 reads as plain Python and its accumulators stay in registers. Addresses are plain integers and
 strides are bytes: a kernel sees no array library.
 
@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .vectors import (
+from .ir import (
     I8,
     I32,
     I64,

@@ -8,7 +8,7 @@
   bfloat16, neighbours along the sum, which one instruction multiplies and adds up in float32
   (AVX512-BF16). Such a word travels as the float32 of the same bits.
 
-Everything here runs while Numba compiles and emits LLVM; what kernels call is in simd.py.
+Everything here runs while Numba compiles and emits LLVM; what kernels call is in intrinsics.py.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Vectors: the Numba type and its LLVM, functions that kernels call, register tiles by ISA."""
