@@ -259,7 +259,7 @@ def _configure_warmup(parser: argparse.ArgumentParser) -> None:
 def _warmup(arguments: argparse.Namespace) -> int:
     from . import cache
     from .information import cache_facts
-    from .kernels.cpu import jit
+    from .kernels.cpu.runtime import jit
     from .kernels.cpu.warmup import warmup
 
     place = cache.place(warn=False)

@@ -15,7 +15,7 @@ import pytest
 import fastconv
 from fastconv.array_libraries import EmulatedArray
 from fastconv.errors import DeviceError, DTypeError, ShapeError
-from fastconv.kernels.cpu import threads
+from fastconv.kernels.cpu.runtime import atomics
 
 SENTINEL = 12345.0
 
@@ -332,12 +332,12 @@ def float_mode() -> int:
 
 @numba.njit
 def read_float_mode() -> int:
-    return threads.float_mode()
+    return atomics.float_mode()
 
 
 @numba.njit
 def set_float_mode(mode: int) -> None:
-    threads.set_float_mode(mode, 0)
+    atomics.set_float_mode(mode, 0)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -346,7 +346,7 @@ def test_the_callers_floating_point_state_is_left_alone(threads: int) -> None:
     toward_zero = 0b11 << (22 if platform.machine() in ("aarch64", "arm64") else 13)
     # A job of the caller's own, and one that helpers share.
     inputs = [array(1, 16, size, size) * np.float32(1e-40) for size in (8, 64)]
-    fastconv.set_num_threads(threads)
+    fastconv.set_num_threads(atomics)
     try:
         for mode in (usual, usual | toward_zero):
             for x in inputs:

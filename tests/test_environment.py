@@ -79,7 +79,7 @@ def test_a_large_number_of_threads_counts_as_the_most(
 
 
 def test_a_job_has_no_more_workers_than_the_pool_has_words_for() -> None:
-    from fastconv.kernels.cpu import pool
+    from fastconv.kernels.cpu.runtime import pool
 
     assert pool.make_job(0, 0, 10**6, 10**6)[3] == processors.MOST_THREADS
 

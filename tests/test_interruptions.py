@@ -20,7 +20,7 @@ import pytest
 
 import fastconv
 from fastconv import calls, dispatch, first_use, recycling, tuning
-from fastconv.kernels.cpu import jobs, pool, scratch
+from fastconv.kernels.cpu.runtime import jobs, pool, scratch
 from fastconv.sparse import SparseTensor, make_rulebook, nn
 from fastconv.sparse import calls as sparse_calls
 from helpers import bits

@@ -18,7 +18,7 @@ from numba.core import types
 from numba.core.registry import cpu_target
 
 from fastconv import cache, private_files
-from fastconv.kernels.cpu import jit
+from fastconv.kernels.cpu.runtime import jit
 
 PROGRAM = """
 import sys

@@ -17,7 +17,7 @@ import fastconv
 import fastconv.sparse
 from fastconv import dispatch
 from fastconv.device import cpu_info
-from fastconv.kernels.cpu import plan as cpu_plan
+from fastconv.kernels.cpu.runtime import plan as cpu_plan
 from fastconv.problem import ConvProblem
 from fastconv.spec import KernelSpec
 from helpers import DTYPES, Tensors, expected, functional, gaussians

@@ -32,12 +32,12 @@ from fastconv.kernels import reach
 from fastconv.kernels.cpu import (
     cuts,
     fft_sizes,
-    jit,
     pixel_cuts,
     row_parts,
     sliding_layout,
     winograd_1d_blocks,
 )
+from fastconv.kernels.cpu.runtime import jit
 from fastconv.packing import PackedWeights
 from fastconv.problem import ConvProblem, parse_line
 from fastconv.spec import Binding, CudaInfo, DeviceInfo, KernelSpec

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastconv.kernels.cpu import jobs, pool
-from fastconv.kernels.cpu.jit import compile_callback, void
-from fastconv.kernels.cpu.threads import increment_word, load_word, pause
+from fastconv.kernels.cpu.runtime import jobs, pool
+from fastconv.kernels.cpu.runtime.atomics import increment_word, load_word, pause
+from fastconv.kernels.cpu.runtime.jit import compile_callback, void
 
 
 def compiled(task: Callable[..., None]) -> int:

@@ -58,5 +58,5 @@ compiler = Compiler()
 
 def compiled_variants() -> int:
     """Return how many kernels this process has compiled or loaded."""
-    jit = sys.modules.get("fastconv.kernels.cpu.jit")
+    jit = sys.modules.get("fastconv.kernels.cpu.runtime.jit")
     return 0 if jit is None else jit.statistics.compiled + jit.statistics.loaded

@@ -39,10 +39,10 @@ from .band import BAND_FIELDS, make_copy_band
 from .brgemm_blocks import PIXEL_ROWS, Blocks, as_row
 from .brgemm_layout import layout
 from .finish import FINISH_FIELDS, finish_fields, make_finish_run
-from .geometry import as_record, make_record
 from .pack import make_pack_weights
-from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .run_tile import call_run_tiles, run_tiles_address
+from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .runtime.record import as_record, make_record
 from .simd.intrinsics import get_word, range_mask
 from .simd.ir import F32, F64, ITEMSIZE, compute_code, storage_code
 from .simd.register_tiles import Tile

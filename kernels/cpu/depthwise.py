@@ -27,7 +27,7 @@ from fastconv.spec import Binding, DeviceInfo
 from . import depthwise_blocks, depthwise_channels_last, interleaved, sliding, stencil
 from .cuts import cut_cycles, interleaved_cycles
 from .pixel_cuts import block_cycles, map_cycles
-from .plan import CpuPlan
+from .runtime.plan import CpuPlan
 
 __all__ = ["plan", "workspace"]
 

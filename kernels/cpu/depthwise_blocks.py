@@ -33,11 +33,11 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
 from .finish import finish_fields, is_dense, make_finish_vector
-from .geometry import make_record
 from .pixel_cuts import block_cycles, block_shape, pixel_cut
 from .pixels import FIELDS, make_pixel_weights, pixel_table, view
-from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .row_calls import call_parts
+from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .runtime.record import make_record
 from .simd.intrinsics import range_mask, splat, store
 from .simd.ir import (
     F64,

@@ -30,11 +30,11 @@ from fastconv.spec import Binding, DeviceInfo
 
 from .epilogue import activate
 from .finish import finish_fields
-from .geometry import make_record
 from .pixel_cuts import pixel_cut
 from .pixels import FIELDS, make_pixel_weights, pixel_table, view
-from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .row_calls import call_parts
+from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .runtime.record import make_record
 from .simd.intrinsics import add, load_masked, range_mask, store_masked
 from .simd.ir import ITEMSIZE, compute_code, storage_code
 from .sliding_layout import TASKS

@@ -20,7 +20,7 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
 from . import sliding, stencil
-from .plan import CpuPlan
+from .runtime.plan import CpuPlan
 from .sliding import workspace
 
 __all__ = ["plan", "workspace"]

@@ -57,8 +57,8 @@ from .fast_fir_sizes import Sizes, choose
 from .fast_fir_tasks import CHUNK, FIELDS, make_kernel
 from .finish import finish_fields
 from .fir_tile import correlate_address, join_address, split_address
-from .geometry import make_record
-from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .runtime.record import make_record
 from .separable import with_passes
 from .simd.ir import ITEMSIZE, compute_code, storage_code
 from .transform import INPUT, OUTPUT, WEIGHT, lines_address

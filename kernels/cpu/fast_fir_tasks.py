@@ -14,7 +14,7 @@ import numba
 
 from .finish import FINISH_FIELDS, make_finish_vector
 from .fir_tile import call_correlate, call_join, call_split
-from .geometry import as_record
+from .runtime.record import as_record
 from .simd.intrinsics import load_gather, load_masked, load_scalar, range_mask, store
 from .simd.ir import ITEMSIZE
 from .simd.transposes import transpose_block

@@ -35,13 +35,13 @@ from fastconv import first_use
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, ConvPlan, DeviceInfo
 
-from . import pool
 from .fft_sizes import Blocks, choose, reach
 from .fft_tasks import FIELDS, make_finish, make_multiply, make_read
 from .finish import finish_fields
-from .geometry import make_record
-from .plan import as_bias, compile_kernel, compute_dtype
-from .scratch import borrow_arrays, give_back
+from .runtime import pool
+from .runtime.plan import as_bias, compile_kernel, compute_dtype
+from .runtime.record import make_record
+from .runtime.scratch import borrow_arrays, give_back
 from .separable import with_passes
 from .simd.ir import ITEMSIZE, compute_code, storage_code
 

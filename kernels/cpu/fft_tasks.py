@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from .finish import FINISH_FIELDS, make_finish_vector
-from .geometry import as_record
+from .runtime.record import as_record
 from .simd.intrinsics import (
     get_word,
     load,

@@ -18,8 +18,8 @@ from fastconv.spec import Binding
 
 from ..axes import ACTIVATION_CODES
 from .epilogue import activate
-from .geometry import LAST_CLAMP
 from .pack import SEGMENT_WORDS
+from .runtime.record import LAST_CLAMP
 from .simd.intrinsics import (
     add,
     get_word,

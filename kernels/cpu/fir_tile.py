@@ -24,8 +24,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from . import jit
 from .cook_toom import matrices
+from .runtime import jit
 from .simd.ir import (
     I8,
     I32,

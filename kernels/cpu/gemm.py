@@ -31,7 +31,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from . import jit
+from .runtime import jit
 from .simd.ir import (
     I1,
     I8,

@@ -51,7 +51,6 @@ from .blocking import choose_split, sums_at_once
 from .counts import direct_likely, im2col_count, in_place_likely
 from .finish import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
 from .gemm import call_tile, tile_address
-from .geometry import as_record, make_record
 from .pack import (
     CHUNK_WORDS,
     SEGMENT_WORDS,
@@ -59,8 +58,9 @@ from .pack import (
     make_pack_pixels,
     make_pack_weights,
 )
-from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .regions import Region, active_taps, find_region, region_table, whole
+from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .runtime.record import as_record, make_record
 from .simd.intrinsics import get_word
 from .simd.ir import ITEMSIZE, compute_code, panel_code, storage_code
 from .simd.register_tiles import Tile, operand_tile

@@ -25,7 +25,7 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
 from . import cuts, stencil
-from .plan import CpuPlan
+from .runtime.plan import CpuPlan
 
 __all__ = ["fits", "plan"]
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from fastconv.spec import DeviceInfo
 
-from . import pool
 from .gemm import call_tile, tile_address
-from .plan import compile_kernel
+from .runtime import pool
+from .runtime.plan import compile_kernel
 from .simd.intrinsics import get_word
 from .simd.ir import ITEMSIZE, storage_code
 from .simd.register_tiles import gemm_tile

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
-from . import jit
 from .cuts import alone
 from .finish import FINISH_FIELDS
-from .geometry import as_record
 from .pixel_cuts import PixelCut, met_columns, side_places, strips
 from .rolling import Strip
 from .row_calls import PART_SIGNATURE, PARTS_FIELDS, parts_table
+from .runtime import jit
+from .runtime.record import as_record
 from .simd.intrinsics import load_scalar, store_scalar
 from .simd.ir import F64, I64, ITEMSIZE, compute_code, first_lanes, load_vector
 from .window import Tile, Window, emit_window

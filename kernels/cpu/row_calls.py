@@ -16,8 +16,8 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from . import jit
 from .row_parts import Parts, Run
+from .runtime import jit
 from .simd.intrinsics import get_word
 from .simd.ir import call_address
 

@@ -31,8 +31,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from . import jit
 from .brgemm_blocks import PIXEL_ROWS
+from .runtime import jit
 from .simd.ir import (
     I8,
     I64,

@@ -32,8 +32,8 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, ConvPlan, DeviceInfo
 
 from . import depthwise
-from .plan import CpuPlan, compute_dtype
-from .scratch import borrow_arrays, give_back
+from .runtime.plan import CpuPlan, compute_dtype
+from .runtime.scratch import borrow_arrays, give_back
 
 __all__ = ["SeparablePlan", "factors", "with_passes"]
 

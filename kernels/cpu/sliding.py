@@ -28,11 +28,11 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
 from .finish import finish_fields, make_finish_vector
-from .geometry import make_record
 from .pack import make_copy_vector, pair_mask
-from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .rolling import COPY
 from .row_calls import call_parts, part_begin
+from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .runtime.record import make_record
 from .simd.intrinsics import range_mask
 from .simd.ir import ITEMSIZE, compute_code, storage_code
 from .sliding_layout import layout

@@ -28,7 +28,7 @@ from fastconv.spec import DeviceInfo, SparseBinding
 
 from ..axes import ACTIVATION_CODES
 from .epilogue import activate
-from .plan import compile_kernel, compute_dtype, worth_helpers
+from .runtime.plan import compile_kernel, compute_dtype, worth_helpers
 from .simd.intrinsics import load_masked, range_mask, store_masked
 from .simd.ir import ITEMSIZE, compute_code, storage_code
 from .sparse_plan import RowPlan, RowStage, row_blocks, row_lists

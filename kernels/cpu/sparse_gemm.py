@@ -40,9 +40,9 @@ from fastconv.spec import DeviceInfo, SparseBinding
 
 from ..axes import ACTIVATION_CODES
 from .epilogue import activate
-from .geometry import as_record, record_type
-from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .rulebook_stage import get_int
+from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .runtime.record import as_record, record_type
 from .simd.intrinsics import (
     expect_write,
     get_word,

@@ -39,7 +39,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from . import jit
+from .runtime import jit
 from .simd.intrinsics import expect_write
 from .simd.ir import (
     I8,

@@ -28,9 +28,9 @@ from numba.extending import intrinsic
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import DeviceInfo, SparseBinding
 
-from .geometry import as_record
-from .plan import compile_kernel, worth_helpers
 from .rulebook_stage import get_int
+from .runtime.plan import compile_kernel, worth_helpers
+from .runtime.record import as_record
 from .simd.intrinsics import add, get_word, load, range_mask, set_word, splat, store
 from .simd.ir import (
     DOUBLE,

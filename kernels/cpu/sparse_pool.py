@@ -23,7 +23,7 @@ from typing import Any
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import DeviceInfo, SparseBinding
 
-from .plan import compile_kernel, worth_helpers
+from .runtime.plan import compile_kernel, worth_helpers
 from .simd.ir import compute_code, storage_code
 from .sparse_plan import RowPlan, RowStage, reversed_lists, row_blocks, row_lists
 from .sparse_rows import CHOSEN, FIELDS, FIRST, LARGEST, MEAN, SHARES, make_row, view

@@ -29,7 +29,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .geometry import as_record
+from .runtime.record import as_record
 from .simd.intrinsics import get_word
 from .simd.ir import (
     I8,

@@ -45,9 +45,9 @@ from fastconv.sparse.rulebook import Rulebook
 from fastconv.spec import DeviceInfo, SparseBinding
 
 from .gemm import call_tile, tile_address
-from .geometry import as_record
-from .plan import compile_kernel, worth_helpers
 from .rulebook_stage import get_int, set_int
+from .runtime.plan import compile_kernel, worth_helpers
+from .runtime.record import as_record
 from .simd.intrinsics import (
     get_word,
     load_masked,

@@ -27,9 +27,9 @@ from fastconv.spec import Binding, DeviceInfo
 
 from .cuts import cut, pattern_period, pattern_vectors
 from .finish import finish_fields, make_finish_vector
-from .geometry import make_record
-from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .row_calls import call_parts
+from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .runtime.record import make_record
 from .simd.intrinsics import load_scalar, store_scalar
 from .simd.ir import F32, F64, ITEMSIZE, storage_code
 from .sliding_layout import TASKS

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
-from . import jit
 from .cuts import Cut, alone, last_lanes, row_strips
 from .finish import FINISH_FIELDS
-from .geometry import as_record
-from .plan import Stage, compile_kernel, in_weight_order
 from .rolling import COPY, DENSE, PAIRS, beyond_lanes, rolling_strip
 from .row_calls import PART_SIGNATURE, PARTS_FIELDS, parts_table
+from .runtime import jit
+from .runtime.plan import Stage, compile_kernel, in_weight_order
+from .runtime.record import as_record
 from .simd.intrinsics import load_scalar, store_scalar
 from .simd.ir import ITEMSIZE
 from .window import window_tile

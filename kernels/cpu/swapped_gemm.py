@@ -40,7 +40,6 @@ from .blocking import REDUCTION, channel_block, choose_split
 from .counts import swapped_count
 from .finish import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
 from .gemm import call_tile, tile_address
-from .geometry import as_record, make_record
 from .im2col_gemm import is_pointwise
 from .pack import (
     CHUNK_WORDS,
@@ -49,8 +48,9 @@ from .pack import (
     make_pack_pixels,
     make_pack_weights,
 )
-from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .regions import region_table, whole
+from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .runtime.record import as_record, make_record
 from .simd.intrinsics import expect_write, load_masked, range_mask, store
 from .simd.ir import ITEMSIZE, compute_code, panel_code, storage_code
 from .simd.register_tiles import Tile, operand_tile

@@ -22,8 +22,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from . import jit
 from .cook_toom import Matrix, matrices
+from .runtime import jit
 from .simd.ir import (
     I8,
     I32,

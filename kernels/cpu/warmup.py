@@ -13,8 +13,9 @@ from fastconv.problem import DTYPES, ConvProblem, parse_line
 from fastconv.sparse.rulebook import KINDS, Geometry, Rulebook
 from fastconv.spec import Binding
 
-from . import jit, rulebook
+from . import rulebook
 from .rulebook_join import join_rows
+from .runtime import jit
 
 __all__ = ["warmup"]
 

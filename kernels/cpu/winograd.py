@@ -55,9 +55,9 @@ from ..axes import ACTIVATION_CODES
 from .blocking import REDUCTION
 from .finish import finish_fields
 from .gemm import tile_address
-from .geometry import LAST_CLAMP, make_record
 from .pack import SEGMENT_WORDS
-from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .runtime.record import LAST_CLAMP, make_record
 from .simd.ir import ITEMSIZE, compute_code, storage_code
 from .simd.register_tiles import Tile, gemm_tile
 from .transform import (

@@ -42,8 +42,8 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
 from .finish import finish_fields, make_finish_run
-from .geometry import make_record
-from .plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .runtime.record import make_record
 from .simd.ir import F32, F64, ITEMSIZE, compute_code, storage_code
 from .transform import WEIGHT, lines_address
 from .winograd_1d_blocks import Blocks, band_extent, choose_blocks

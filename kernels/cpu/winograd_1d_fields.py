@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .band import BAND_FIELDS
 from .finish import FINISH_FIELDS
-from .geometry import as_record
+from .runtime.record import as_record
 
 __all__ = ["FIELDS", "view"]
 

@@ -18,9 +18,9 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from . import jit
 from .band import make_copy_row
 from .cook_toom import matrices
+from .runtime import jit
 from .simd.intrinsics import load, splat, store
 from .simd.ir import (
     F64,

@@ -7,7 +7,7 @@ from typing import Any
 import numba
 
 from .finish import FINISH_FIELDS
-from .geometry import as_record
+from .runtime.record import as_record
 from .transform import call_lines
 
 __all__ = ["FIELDS", "TRANSFORMS", "first_of", "transform_lines", "view"]

@@ -22,7 +22,7 @@ from typing import Any
 from numba import njit
 from numba.core import types
 
-from fastconv.kernels.cpu.jit import compile_function
+from fastconv.kernels.cpu.runtime.jit import compile_function
 
 from . import context as c
 from .context import OFFSETS, OPERANDS, RESULTS

@@ -15,7 +15,7 @@ import functools
 from numba import njit
 from numba.core import types
 
-from fastconv.kernels.cpu.jit import compile_callback
+from fastconv.kernels.cpu.runtime.jit import compile_callback
 
 from .context import OFFSETS
 from .counters import count_access, flush_counts

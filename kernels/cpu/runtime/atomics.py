@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .simd.ir import I8, I32, I64, call, pointer
+from ..simd.ir import I8, I32, I64, call, pointer
 
 __all__ = [
     "claim_word",

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
-from ..axes import ACTIVATION_CODES, name_axes, name_problem_axes
+from ...axes import ACTIVATION_CODES, name_axes, name_problem_axes
 
 __all__ = ["LAST_CLAMP", "as_record", "make_record", "record_type"]
 

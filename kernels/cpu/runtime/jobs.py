@@ -33,9 +33,8 @@ from numba.extending import intrinsic
 
 from fastconv.processors import MOST_THREADS
 
-from .interrupts import call_number, call_with, raise_if
-from .simd.ir import I64, call_address, pointer
-from .threads import (
+from ..simd.ir import I64, call_address, pointer
+from .atomics import (
     claim_word,
     float_mode,
     increment_word,
@@ -49,6 +48,7 @@ from .threads import (
     ticks,
     yield_processor,
 )
+from .interrupts import call_number, call_with, raise_if
 
 __all__ = [
     "DATA_OFFSET",

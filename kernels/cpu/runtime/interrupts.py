@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .simd.ir import I32, I64, pointer
+from ..simd.ir import I32, I64, pointer
 
 __all__ = ["FUNCTIONS", "call_number", "call_with", "main_thread", "raise_if"]
 
