@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from fastconv.kernels.cpu.cook_toom import Matrix, matrices
+from fastconv.kernels.cook_toom import Matrix, matrices
 
 
 def times(matrix: Matrix, vector: list[Fraction]) -> list[Fraction]:

@@ -9,7 +9,7 @@ and the output as well::
       for panel of output channels                    weights: one run of memory, from L2
         for output row, for tile of pixels            input: found by offsets from the table, in L1
           register tile (run_tile.py)
-          residual, other activations, transposition  from L1 (finish.py), where there are any
+          residual, other activations, transposition  from L1 (common/epilogue.py), where there are any
 
 The pixels are the tile's rows (broadcast; any memory order, and channels-last output is stored
 whole) or its lanes (contiguous copies, split by the phase of the stride; channels-first output is
@@ -35,10 +35,10 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from .band import BAND_FIELDS, make_copy_band
 from .brgemm_blocks import PIXEL_ROWS, Blocks, as_row
 from .brgemm_layout import layout
-from .finish import FINISH_FIELDS, finish_fields, make_finish_run
+from .common.epilogue import FINISH_FIELDS, finish_fields, make_finish_run
+from .common.padded_rows import BAND_FIELDS, make_copy_band
 from .pack import make_pack_weights
 from .run_tile import call_run_tiles, run_tiles_address
 from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers

@@ -32,7 +32,7 @@ from numba.extending import intrinsic
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from .finish import finish_fields, is_dense, make_finish_vector
+from .common.epilogue import finish_fields, is_dense, make_finish_vector
 from .pixel_cuts import block_cycles, block_shape, pixel_cut
 from .pixels import FIELDS, make_pixel_weights, pixel_table, view
 from .row_calls import call_parts

@@ -28,8 +28,8 @@ import numba
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from .epilogue import activate
-from .finish import finish_fields
+from .common.activations import activate
+from .common.epilogue import finish_fields
 from .pixel_cuts import pixel_cut
 from .pixels import FIELDS, make_pixel_weights, pixel_table, view
 from .row_calls import call_parts

@@ -4,7 +4,7 @@ Along an axis of k taps, input, kernel and output are split into m *phases*, eve
 
     y_p = sum over q of w_q * x_(p + q)                        * a correlation of k / m taps
 
-This is F(m, m) of Cook and Toom (cook_toom.py) with correlations for products: 2 m - 1 of them
+This is F(m, m) of Cook and Toom (kernels/cook_toom.py) with correlations for products: 2 m - 1 of them
 instead of m^2, each on sequences m times shorter. On two axes, or on one axis twice::
 
     phases       products of the direct kernel's, by taps
@@ -52,16 +52,16 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, ConvPlan, DeviceInfo
 
-from .cook_toom import matrices
+from ..cook_toom import matrices
+from .common.epilogue import finish_fields
+from .common.toom_cook_lines import INPUT, OUTPUT, WEIGHT, lines_address
 from .fast_fir_sizes import Sizes, choose
 from .fast_fir_tasks import CHUNK, FIELDS, make_kernel
-from .finish import finish_fields
 from .fir_tile import correlate_address, join_address, split_address
 from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .runtime.record import make_record
 from .separable import with_passes
 from .simd.ir import ITEMSIZE, compute_code, storage_code
-from .transform import INPUT, OUTPUT, WEIGHT, lines_address
 
 __all__ = ["FastFirPlan", "plan", "workspace"]
 

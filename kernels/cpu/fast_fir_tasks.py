@@ -12,13 +12,13 @@ from typing import Any
 
 import numba
 
-from .finish import FINISH_FIELDS, make_finish_vector
+from .common.epilogue import FINISH_FIELDS, make_finish_vector
+from .common.toom_cook_lines import call_lines
 from .fir_tile import call_correlate, call_join, call_split
 from .runtime.record import as_record
 from .simd.intrinsics import load_gather, load_masked, load_scalar, range_mask, store
 from .simd.ir import ITEMSIZE
 from .simd.transposes import transpose_block
-from .transform import call_lines
 
 __all__ = ["CHUNK", "FIELDS", "make_kernel"]
 

@@ -35,9 +35,9 @@ from fastconv import first_use
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, ConvPlan, DeviceInfo
 
+from .common.epilogue import finish_fields
 from .fft_sizes import Blocks, choose, reach
 from .fft_tasks import FIELDS, make_finish, make_multiply, make_read
-from .finish import finish_fields
 from .runtime import pool
 from .runtime.plan import as_bias, compile_kernel, compute_dtype
 from .runtime.record import make_record

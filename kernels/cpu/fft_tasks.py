@@ -14,7 +14,7 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from .finish import FINISH_FIELDS, make_finish_vector
+from .common.epilogue import FINISH_FIELDS, make_finish_vector
 from .runtime.record import as_record
 from .simd.intrinsics import (
     get_word,

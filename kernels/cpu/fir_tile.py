@@ -24,7 +24,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .cook_toom import matrices
+from ..cook_toom import matrices
+from .common.toom_cook_lines import INPUT, OUTPUT, apply_matrix, split_phases
 from .runtime import jit
 from .simd.ir import (
     I8,
@@ -41,7 +42,6 @@ from .simd.ir import (
     pointer,
     store_vector,
 )
-from .transform import INPUT, OUTPUT, apply_matrix, split_phases
 
 __all__ = [
     "call_correlate",

@@ -10,7 +10,7 @@ pixels]``, where the patches exist only as one block of panels in L2::
         for mr rows of W                                      A panel: mr x kc, stays in L1
           for panel                                           B panel: kc x nr, from L2
             register tile (gemm.py)
-      residual, other activations, other dtypes, strides      on the tile just computed (finish.py)
+      residual, other activations, other dtypes, strides      on the tile just computed (common/epilogue.py)
 
 Pixels are numbered through all output rows (pack.py), so a panel of nr pixels spans rows on small
 maps and only an image's last panel is not full. The channels of a 1x1 layer are such panels as
@@ -48,8 +48,8 @@ from fastconv.spec import Binding, DeviceInfo
 
 from . import blocking
 from .blocking import choose_split, sums_at_once
+from .common.epilogue import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
 from .counts import direct_likely, im2col_count, in_place_likely
-from .finish import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
 from .gemm import call_tile, tile_address
 from .pack import (
     CHUNK_WORDS,

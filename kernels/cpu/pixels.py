@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
+from .common.epilogue import FINISH_FIELDS
 from .cuts import alone
-from .finish import FINISH_FIELDS
 from .pixel_cuts import PixelCut, met_columns, side_places, strips
 from .rolling import Strip
 from .row_calls import PART_SIGNATURE, PARTS_FIELDS, parts_table

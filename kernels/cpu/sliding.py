@@ -9,7 +9,7 @@ that they run as tiles, whose loops want no masks::
         row = one run a phase of the stride that a tap meets    so that every tap is contiguous
       for strip of columns                                      strips.py
         for output channel of the group, row
-      residual, other activations, dtypes, strides              finish.py, where there are any
+      residual, other activations, dtypes, strides              common/epilogue.py, where there are any
 
 The copy costs a load and a store for each input element, against ``kh * kw`` multiply-adds a vector
 for each output channel. Rows and depths outside the input are not copied but skipped.
@@ -27,7 +27,7 @@ import numpy as np
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from .finish import finish_fields, make_finish_vector
+from .common.epilogue import finish_fields, make_finish_vector
 from .pack import make_copy_vector, pair_mask
 from .rolling import COPY
 from .row_calls import call_parts, part_begin

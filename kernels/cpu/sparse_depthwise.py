@@ -27,7 +27,7 @@ from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import DeviceInfo, SparseBinding
 
 from ..axes import ACTIVATION_CODES
-from .epilogue import activate
+from .common.activations import activate
 from .runtime.plan import compile_kernel, compute_dtype, worth_helpers
 from .simd.intrinsics import load_masked, range_mask, store_masked
 from .simd.ir import ITEMSIZE, compute_code, storage_code

@@ -39,7 +39,7 @@ from fastconv.sparse.rulebook import Rulebook
 from fastconv.spec import DeviceInfo, SparseBinding
 
 from ..axes import ACTIVATION_CODES
-from .epilogue import activate
+from .common.activations import activate
 from .rulebook_stage import get_int
 from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .runtime.record import as_record, record_type

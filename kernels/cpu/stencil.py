@@ -25,8 +25,8 @@ import numba
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
+from .common.epilogue import finish_fields, make_finish_vector
 from .cuts import cut, pattern_period, pattern_vectors
-from .finish import finish_fields, make_finish_vector
 from .row_calls import call_parts
 from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .runtime.record import make_record

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
+from .common.epilogue import FINISH_FIELDS
 from .cuts import Cut, alone, last_lanes, row_strips
-from .finish import FINISH_FIELDS
 from .rolling import COPY, DENSE, PAIRS, beyond_lanes, rolling_strip
 from .row_calls import PART_SIGNATURE, PARTS_FIELDS, parts_table
 from .runtime import jit

@@ -13,7 +13,7 @@ where they lie. ``out[pixels, K] = patches[pixels, C * taps] * W[C * taps, K]``:
           for mr pixels                                       A panel: kc x mr, from L2
             register tile (gemm.py)                           sums += products
       turn blocks of 16 x 16 sums into rows of the output     shuffles in registers
-      residual, other activations, other dtypes, strides      finish.py
+      residual, other activations, other dtypes, strides      common/epilogue.py
 
 Each thread takes its own part of K where weights outweigh pixels, so weights, 4 MB for 2048 > 512
 at 7 x 7, are read once a call, in order. Panels of bfloat16 hold pairs of channels where the CPU
@@ -37,8 +37,8 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
 from .blocking import REDUCTION, channel_block, choose_split
+from .common.epilogue import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
 from .counts import swapped_count
-from .finish import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
 from .gemm import call_tile, tile_address
 from .im2col_gemm import is_pointwise
 from .pack import (

@@ -30,11 +30,11 @@ of one panel of K stay in L2, and no thread waits for another's tiles.
 Where U outgrows L3 and there are few tiles to use it on, the definition is faster.
 
 A dilated kernel is a dense one on sub-grids of the input (winograd_tiles.py), a strided one has the
-matrices of its phases (cook_toom.py): 3x3 of stride 2 takes 81 products for 16 outputs instead of
+matrices of its phases (kernels/cook_toom.py): 3x3 of stride 2 takes 81 products for 16 outputs instead of
 144. Channels-last inputs and dilated kernels have channels in the lanes on the input side too
 (winograd_channels.py), others that are not rows of samples are first copied (winograd_copy.py).
 
-Rounding: see cook_toom.py. The arithmetic is not that of the definition, so a NaN or an infinity
+Rounding: see kernels/cook_toom.py. The arithmetic is not that of the definition, so a NaN or an infinity
 spreads over its tile, and ``precision("exact")`` leaves this kernel out.
 """
 
@@ -53,14 +53,8 @@ from fastconv.spec import Binding, DeviceInfo
 
 from ..axes import ACTIVATION_CODES
 from .blocking import REDUCTION
-from .finish import finish_fields
-from .gemm import tile_address
-from .pack import SEGMENT_WORDS
-from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .runtime.record import LAST_CLAMP, make_record
-from .simd.ir import ITEMSIZE, compute_code, storage_code
-from .simd.register_tiles import Tile, gemm_tile
-from .transform import (
+from .common.epilogue import finish_fields
+from .common.toom_cook_lines import (
     INPUT,
     OUTPUT,
     PIECE_WORDS,
@@ -68,6 +62,12 @@ from .transform import (
     gather_address,
     lines_address,
 )
+from .gemm import tile_address
+from .pack import SEGMENT_WORDS
+from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from .runtime.record import LAST_CLAMP, make_record
+from .simd.ir import ITEMSIZE, compute_code, storage_code
+from .simd.register_tiles import Tile, gemm_tile
 from .winograd_copy import copy_tasks, make_copy, source_fields
 from .winograd_fields import FIELDS, TRANSFORMS
 from .winograd_input import STAGE_CHANNELS, make_stage

@@ -13,7 +13,7 @@ way back happens before the one store::
         for output row
           for lanes pixels                                           lanes are output channels
             register tile: sum over channels, kernel rows, pieces
-            residual, other activations, halves                      from L1 (finish.py)
+            residual, other activations, halves                      from L1 (common/epilogue.py)
 
 An output of 3 x 3 taps takes 13.5 multiply-adds a channel of a kernel row by F(4, 3), where the
 definition has 27 for 3 channels; 7 x 7 of stride 2 takes 73.5 by F(4, 4) instead of 147. A
@@ -23,7 +23,7 @@ Bytes (AVX-512, float32): a step of F(4, 3) takes 24 cycles and reads 384 bytes 
 3 x 3 taps of 3 channels: U of a panel 3.4 KiB, V of an output row of 224 pixels 13.8 KiB, both in
 L1. Where they outgrow L1 a step asks L2 for 20 bytes a cycle, which is what L2 delivers.
 
-Rounding: see cook_toom.py, and winograd_1d_blocks.py for figures. The arithmetic is not that of the
+Rounding: see kernels/cook_toom.py, and winograd_1d_blocks.py for figures. The arithmetic is not that of the
 definition, so a NaN or an infinity spreads over its tile, and ``precision("exact")`` leaves this
 kernel out.
 """
@@ -41,11 +41,11 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from .finish import finish_fields, make_finish_run
+from .common.epilogue import finish_fields, make_finish_run
+from .common.toom_cook_lines import WEIGHT, lines_address
 from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .runtime.record import make_record
 from .simd.ir import F32, F64, ITEMSIZE, compute_code, storage_code
-from .transform import WEIGHT, lines_address
 from .winograd_1d_blocks import Blocks, band_extent, choose_blocks
 from .winograd_1d_fields import FIELDS, view
 from .winograd_1d_input import make_pack_kernel, make_transform_band, split_address

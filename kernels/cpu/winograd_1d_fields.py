@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .band import BAND_FIELDS
-from .finish import FINISH_FIELDS
+from .common.epilogue import FINISH_FIELDS
+from .common.padded_rows import BAND_FIELDS
 from .runtime.record import as_record
 
 __all__ = ["FIELDS", "view"]

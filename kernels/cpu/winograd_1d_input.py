@@ -18,8 +18,9 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .band import make_copy_row
-from .cook_toom import matrices
+from ..cook_toom import matrices
+from .common.padded_rows import make_copy_row
+from .common.toom_cook_lines import INPUT, apply_matrix, call_lines, split_phases
 from .runtime import jit
 from .simd.intrinsics import load, splat, store
 from .simd.ir import (
@@ -34,7 +35,6 @@ from .simd.ir import (
     pointer,
     store_vector,
 )
-from .transform import INPUT, apply_matrix, call_lines, split_phases
 from .winograd_1d_blocks import Blocks, row_pieces
 from .winograd_1d_fields import view
 from .winograd_weights import make_read_taps

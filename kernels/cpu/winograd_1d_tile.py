@@ -31,7 +31,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .cook_toom import matrices
+from ..cook_toom import matrices
+from .common.toom_cook_lines import OUTPUT, apply_matrix
 from .runtime import jit
 from .simd.ir import (
     F64,
@@ -52,7 +53,6 @@ from .simd.ir import (
     store_vector,
     transposed,
 )
-from .transform import OUTPUT, apply_matrix
 
 __all__ = ["call_row_tiles", "row_tiles_address"]
 

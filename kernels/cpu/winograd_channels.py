@@ -22,11 +22,11 @@ from typing import Any
 
 import numba
 
+from .common.toom_cook_lines import call_lines
 from .pack import SEGMENT_WORDS, make_list_segments
 from .simd.intrinsics import get_word, load_masked, range_mask, store
 from .simd.ir import ITEMSIZE
 from .simd.register_tiles import Tile
-from .transform import call_lines
 from .winograd_fields import first_of, transform_lines
 
 __all__ = ["make_transform_channels"]

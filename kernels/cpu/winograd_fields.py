@@ -6,9 +6,9 @@ from typing import Any
 
 import numba
 
-from .finish import FINISH_FIELDS
+from .common.epilogue import FINISH_FIELDS
+from .common.toom_cook_lines import call_lines
 from .runtime.record import as_record
-from .transform import call_lines
 
 __all__ = ["FIELDS", "TRANSFORMS", "first_of", "transform_lines", "view"]
 

@@ -25,11 +25,11 @@ from typing import Any
 
 import numba
 
+from .common.toom_cook_lines import MORE, PIECE_WORDS, call_gather
 from .pack import SEGMENT_WORDS, make_list_segments
 from .simd.intrinsics import get_word, range_mask, set_word
 from .simd.ir import ITEMSIZE
 from .simd.register_tiles import Tile
-from .transform import MORE, PIECE_WORDS, call_gather
 from .winograd_channels import make_transform_channels
 from .winograd_fields import first_of, transform_lines, view
 

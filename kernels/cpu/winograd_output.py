@@ -20,7 +20,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from .finish import make_finish_run
+from .common.epilogue import make_finish_run
+from .common.toom_cook_lines import call_lines
 from .pack import SEGMENT_WORDS
 from .simd.intrinsics import (
     add,
@@ -36,7 +37,6 @@ from .simd.intrinsics import (
 from .simd.ir import F64, ITEMSIZE
 from .simd.register_tiles import Tile
 from .simd.transposes import store_columns
-from .transform import call_lines
 from .winograd_fields import first_of
 
 __all__ = ["make_finish_panel"]

@@ -17,7 +17,7 @@ within them takes 30 products for 12 outputs, where 108 are defined and F(2, 9) 
 
 Where the dilation is a good part of the map, a sub-grid has no more samples than a few: with
 dilation 18 on a 33x33 map two, for two outputs of three taps. Those of its tile that lie in the
-padding are left out, and F(2, 3) takes 3 products an axis (cook_toom.py).
+padding are left out, and F(2, 3) takes 3 products an axis (kernels/cook_toom.py).
 """
 
 from __future__ import annotations

@@ -17,11 +17,11 @@ import numba
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
+from .common.toom_cook_lines import call_lines
 from .simd.intrinsics import load_gather, range_mask, store
 from .simd.ir import ITEMSIZE, storage_code
 from .simd.register_tiles import Tile
 from .simd.transposes import store_transposed, transpose_block
-from .transform import call_lines
 from .winograd_fields import view
 
 __all__ = ["is_run", "make_pack_kernel", "make_read_taps"]

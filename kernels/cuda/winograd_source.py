@@ -16,7 +16,7 @@ import functools
 from collections.abc import Callable
 from fractions import Fraction
 
-from fastconv.kernels.cpu.cook_toom import Matrix, matrices
+from fastconv.kernels.cook_toom import Matrix, matrices
 
 from .geometry import GEOMETRY
 from .source import FINISH, compile_text, namespace_of

@@ -16,11 +16,10 @@ import numpy as np
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
-from ..axes import ACTIVATION_CODES
-from .epilogue import activate
-from .pack import SEGMENT_WORDS
-from .runtime.record import LAST_CLAMP
-from .simd.intrinsics import (
+from ...axes import ACTIVATION_CODES
+from ..pack import SEGMENT_WORDS
+from ..runtime.record import LAST_CLAMP
+from ..simd.intrinsics import (
     add,
     get_word,
     load_gather,
@@ -32,7 +31,8 @@ from .simd.intrinsics import (
     store_masked,
     store_scalar,
 )
-from .simd.ir import F64, ITEMSIZE
+from ..simd.ir import F64, ITEMSIZE
+from .activations import activate
 
 __all__ = [
     "FINISH_FIELDS",

@@ -20,8 +20,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from ..axes import ACTIVATION_CODES
-from .simd.ir import (
+from ...axes import ACTIVATION_CODES
+from ..simd.ir import (
     FLOAT,
     I32,
     I64,

@@ -2,7 +2,7 @@
 
 A transform in several dimensions is one matrix applied along each axis in turn. Each step here
 takes a line of vectors (lane = tile), multiplies it by a constant matrix in registers and writes
-the line back; the matrices (cook_toom.py) are written out as multiply-adds. Rows of a matrix that
+the line back; the matrices (kernels/cook_toom.py) are written out as multiply-adds. Rows of a matrix that
 belong to a pair of opposite points share their work: the even and the odd part are formed once, and
 the rows are their sum and difference; columns that do are added and subtracted first. Each matrix
 is compiled once, and kernels call it by address: a new kernel size costs tenths of a second.
@@ -22,9 +22,9 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .cook_toom import Matrix, matrices
-from .runtime import jit
-from .simd.ir import (
+from ...cook_toom import Matrix, matrices
+from ..runtime import jit
+from ..simd.ir import (
     I8,
     I32,
     I64,

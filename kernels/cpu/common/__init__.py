@@ -1,0 +1,1 @@
+"""What several mechanisms share: epilogue, activations, padded rows, lines of transforms."""
