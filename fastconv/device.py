@@ -134,6 +134,6 @@ def measure_peak(dtype: str = "float32", threads: int | None = None) -> float:
     float
         Best of several short runs, over all threads together.
     """
-    from .kernels.cpu.peak import measure
+    from .kernels.cpu.gemm.peak import measure
 
     return measure(dtype, replace(_machine(), threads=threads or config.num_threads))

@@ -1,6 +1,6 @@
 """Convolution straight from the input: a register tile over a table of taps, with no packing.
 
-Wins where packing patches (im2col_gemm.py) weighs: few output channels to spread it over, few
+Wins where packing patches (gemm/channel_rows.py) weighs: few output channels to spread it over, few
 input channels (first layers), and channels-last memory, where patches would have to be transposed
 and the output as well::
 
@@ -39,7 +39,7 @@ from .brgemm_blocks import PIXEL_ROWS, Blocks, as_row
 from .brgemm_layout import layout
 from .common.epilogue import FINISH_FIELDS, finish_fields, make_finish_run
 from .common.padded_rows import BAND_FIELDS, make_copy_band
-from .pack import make_pack_weights
+from .gemm.pack import make_pack_weights
 from .run_tile import call_run_tiles, run_tiles_address
 from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .runtime.record import as_record, make_record

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
-from .blocking import LONGEST_SUM
+from .gemm.split import LONGEST_SUM
 
 __all__ = [
     "MOST_BYTES",

@@ -28,7 +28,7 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
 from .common.epilogue import finish_fields, make_finish_vector
-from .pack import make_copy_vector, pair_mask
+from .gemm.pack import make_copy_vector, pair_mask
 from .rolling import COPY
 from .row_calls import call_parts, part_begin
 from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers

@@ -2,7 +2,7 @@
 
 ``grad[k, c, offset] = sum over pairs (i, o) of the offset: grad_out[o, k] * x[i, c]``, so an offset
 is a matrix product ``x[i].T @ grad_out[o]`` over its pairs. It runs through the register tile of
-gemm.py: rows are input channels, lanes are output channels, steps are pairs::
+gemm/tile.py: rows are input channels, lanes are output channels, steps are pairs::
 
     task = some offsets (or blocks of output channels or of groups of one), a share of all pairs
       for block of output rows                         their x and grad_out: L2
@@ -44,7 +44,7 @@ from fastconv.sparse.problem import SparseProblem
 from fastconv.sparse.rulebook import Rulebook
 from fastconv.spec import DeviceInfo, SparseBinding
 
-from .gemm import call_tile, tile_address
+from .gemm.tile import call_tile, tile_address
 from .rulebook_stage import get_int, set_int
 from .runtime.plan import compile_kernel, worth_helpers
 from .runtime.record import as_record

@@ -22,9 +22,7 @@ from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 from ..reach import dilated_reasons, regions
 from ..sums import sum_reasons
 from . import (
-    blocking,
     brgemm_blocks,
-    counts,
     cuts,
     fast_fir_sizes,
     fft_sizes,
@@ -33,12 +31,14 @@ from . import (
     winograd_1d_blocks,
     winograd_costs,
 )
+from .gemm import costs as counts
+from .gemm import split as blocking
 
 __all__ = ["SPECS", "TOLERANCE", "ask_workspace"]
 
 
 # Sums in compute precision lose a few units in the last place (of the largest output: 1e-6 for any
-# number of products, since no single sum is long; see blocking.py, also for sums of equal products,
+# number of products, since no single sum is long; see gemm/split.py, also for sums of equal products,
 # which lose ten times as much); the halves are rounded once at the end, by at most half a unit:
 # 2**-12 and 2**-9 of the largest output. Pairs of bfloat16 are summed in float32 too: over layers
 # of up to 1161 products at most 0.82 of the bound below, as with widened operands.
@@ -323,7 +323,7 @@ SPECS = (
         device="cpu",
         reasons=_no_reasons,
         cost=_im2col_gemm_cost,
-        target="fastconv.kernels.cpu.im2col_gemm:plan",
+        target="fastconv.kernels.cpu.gemm.tile.channel_rows:plan",
         workspace=ask_workspace("im2col_gemm"),
         tolerance=TOLERANCE,
     ),
@@ -333,7 +333,7 @@ SPECS = (
         device="cpu",
         reasons=_no_reasons,
         cost=_swapped_gemm_cost,
-        target="fastconv.kernels.cpu.swapped_gemm:plan",
+        target="fastconv.kernels.cpu.gemm.tile.pixel_rows:plan",
         workspace=ask_workspace("swapped_gemm"),
         tolerance=TOLERANCE,
     ),
@@ -343,7 +343,7 @@ SPECS = (
         device="cpu",
         reasons=_dilated_reasons,
         cost=_dilated_cost,
-        target="fastconv.kernels.cpu.dilated:plan",
+        target="fastconv.kernels.cpu.gemm.tile.dilated:plan",
         workspace=ask_workspace("dilated"),
         tolerance=TOLERANCE,
     ),

@@ -10,7 +10,7 @@ it saves is partly spent on transforms, whose share is about ``1 / K + 1 / C``::
       for part of K
         for e in the n_d * n_h * n_w elements of a tile
           for panel of K, for panel of tiles
-            M[tile, e, K] = V[e, :, tile] * U[e, :, K]       the register tile of gemm.py
+            M[tile, e, K] = V[e, :, tile] * U[e, :, K]       the register tile of gemm/tile.py
         for tile: inverse transform, join, store             lanes are output channels
 
 Tiles are numbered through the whole output, as pixels are in `im2col_gemm`. In the register tile
@@ -52,7 +52,6 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
 from ..axes import ACTIVATION_CODES
-from .blocking import REDUCTION
 from .common.epilogue import finish_fields
 from .common.toom_cook_lines import (
     INPUT,
@@ -62,8 +61,9 @@ from .common.toom_cook_lines import (
     gather_address,
     lines_address,
 )
-from .gemm import tile_address
-from .pack import SEGMENT_WORDS
+from .gemm.pack import SEGMENT_WORDS
+from .gemm.split import REDUCTION
+from .gemm.tile import tile_address
 from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .runtime.record import LAST_CLAMP, make_record
 from .simd.ir import ITEMSIZE, compute_code, storage_code

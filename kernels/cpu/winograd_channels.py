@@ -12,7 +12,7 @@ distance, sub-grids too, and a transform reads the input in place. Only where a 
 the padding, channels do not fill the vector or elements are to be widened, its samples are first
 copied into L1 with zeros where there are none: two instructions an element, of some ten.
 
-A block's tiles are what gemm.py calls runs: `lanes` steps of a row of the product lie side by side.
+A block's tiles are what gemm/tile.py calls runs: `lanes` steps of a row of the product lie side by side.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import numba
 
 from .common.toom_cook_lines import call_lines
-from .pack import SEGMENT_WORDS, make_list_segments
+from .gemm.pack import SEGMENT_WORDS, make_list_segments
 from .simd.intrinsics import get_word, load_masked, range_mask, store
 from .simd.ir import ITEMSIZE
 from .simd.register_tiles import Tile

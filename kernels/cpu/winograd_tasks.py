@@ -13,8 +13,8 @@ from typing import Any
 
 import numba
 
-from .gemm import call_tile
-from .pack import make_list_segments
+from .gemm.pack import make_list_segments
+from .gemm.tile import call_tile
 from .simd.ir import ITEMSIZE
 from .simd.register_tiles import Tile
 from .winograd_fields import view

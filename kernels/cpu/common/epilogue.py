@@ -17,7 +17,7 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
 from ...axes import ACTIVATION_CODES
-from ..pack import SEGMENT_WORDS
+from ..gemm.pack import SEGMENT_WORDS
 from ..runtime.record import LAST_CLAMP
 from ..simd.intrinsics import (
     add,

@@ -14,7 +14,7 @@ sse2            16     6     2  12 + 3                 12 : 8
 neon            32     8     3  24 + 4                 24 : 11
 =======  =========  ====  ====  =====================  ====================
 
-Where rows are pixels (swapped_gemm.py), AVX-512 takes 14 x 2 = 28 + 3. With AVX512-BF16 a lane
+Where rows are pixels (gemm/pixel_rows.py), AVX-512 takes 14 x 2 = 28 + 3. With AVX512-BF16 a lane
 multiplies two pairs of bfloat16 at once: the same tile, with words of two elements.
 """
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from fastconv.problem import ConvProblem
 
-from .simd.intrinsics import get_word
+from ..simd.intrinsics import get_word
 
 __all__ = ["REGION_WORDS", "Region", "active_taps", "find_region", "region_table", "whole"]
 

@@ -31,8 +31,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .runtime import jit
-from .simd.ir import (
+from ..runtime import jit
+from ..simd.ir import (
     I1,
     I8,
     I64,
@@ -51,7 +51,7 @@ from .simd.ir import (
     prefetch,
     store_vector,
 )
-from .simd.register_tiles import Tile
+from ..simd.register_tiles import Tile
 
 __all__ = ["call_tile", "multiply_tile", "tile_address"]
 

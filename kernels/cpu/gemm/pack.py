@@ -17,7 +17,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from .simd.intrinsics import (
+from ..simd.intrinsics import (
     get_word,
     load,
     load_gather,
@@ -32,8 +32,8 @@ from .simd.intrinsics import (
     store_masked,
     store_scalar,
 )
-from .simd.ir import BF16, BF16_PAIR, DEPTH, F32, ITEMSIZE
-from .simd.transposes import transpose_masked
+from ..simd.ir import BF16, BF16_PAIR, DEPTH, F32, ITEMSIZE
+from ..simd.transposes import transpose_masked
 
 __all__ = [
     "CHUNK_WORDS",

@@ -9,7 +9,7 @@ pixels]``, where the patches exist only as one block of panels in L2::
         pack: for panel, tap, channel: nr pixels of one tap   vector copies, zeros at the border
         for mr rows of W                                      A panel: mr x kc, stays in L1
           for panel                                           B panel: kc x nr, from L2
-            register tile (gemm.py)
+            register tile (tile.py)
       residual, other activations, other dtypes, strides      on the tile just computed (common/epilogue.py)
 
 Pixels are numbered through all output rows (pack.py), so a panel of nr pixels spans rows on small
@@ -46,11 +46,14 @@ import numpy as np
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from . import blocking
-from .blocking import choose_split, sums_at_once
-from .common.epilogue import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
-from .counts import direct_likely, im2col_count, in_place_likely
-from .gemm import call_tile, tile_address
+from ..common.epilogue import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
+from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from ..runtime.record import as_record, make_record
+from ..simd.intrinsics import get_word
+from ..simd.ir import ITEMSIZE, compute_code, panel_code, storage_code
+from ..simd.register_tiles import Tile, operand_tile
+from . import split as blocking
+from .costs import direct_likely, im2col_count, in_place_likely
 from .pack import (
     CHUNK_WORDS,
     SEGMENT_WORDS,
@@ -59,11 +62,8 @@ from .pack import (
     make_pack_weights,
 )
 from .regions import Region, active_taps, find_region, region_table, whole
-from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .runtime.record import as_record, make_record
-from .simd.intrinsics import get_word
-from .simd.ir import ITEMSIZE, compute_code, panel_code, storage_code
-from .simd.register_tiles import Tile, operand_tile
+from .split import choose_split, sums_at_once
+from .tile import call_tile, tile_address
 
 __all__ = ["is_pointwise", "plan", "plan_regions", "workspace", "workspace_bytes"]
 

@@ -9,12 +9,12 @@ import numpy as np
 
 from fastconv.spec import DeviceInfo
 
-from .gemm import call_tile, tile_address
-from .runtime import pool
-from .runtime.plan import compile_kernel
-from .simd.intrinsics import get_word
-from .simd.ir import ITEMSIZE, storage_code
-from .simd.register_tiles import gemm_tile
+from ..runtime import pool
+from ..runtime.plan import compile_kernel
+from ..simd.intrinsics import get_word
+from ..simd.ir import ITEMSIZE, storage_code
+from ..simd.register_tiles import gemm_tile
+from .tile import call_tile, tile_address
 
 __all__ = ["measure"]
 

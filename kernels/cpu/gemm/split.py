@@ -18,7 +18,7 @@ from typing import Any
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
-from .simd.register_tiles import Tile
+from ..simd.register_tiles import Tile
 
 __all__ = [
     "HERTZ",

@@ -11,13 +11,13 @@ where they lie. ``out[pixels, K] = patches[pixels, C * taps] * W[C * taps, K]``:
         pack: for mr pixels, tap, channel                     not for 1x1: read in place
         for nr output channels                                B panel: kc x nr, streamed once
           for mr pixels                                       A panel: kc x mr, from L2
-            register tile (gemm.py)                           sums += products
+            register tile (tile.py)                           sums += products
       turn blocks of 16 x 16 sums into rows of the output     shuffles in registers
       residual, other activations, other dtypes, strides      common/epilogue.py
 
 Each thread takes its own part of K where weights outweigh pixels, so weights, 4 MB for 2048 > 512
 at 7 x 7, are read once a call, in order. Panels of bfloat16 hold pairs of channels where the CPU
-multiplies such (im2col_gemm.py), and half of the bytes.
+multiplies such (channel_rows.py), and half of the bytes.
 
 Budget (AVX-512, float32): tile 14 x 2, 28 sums of 32 registers; B panel 512 x 32 x 4 = 64 KiB and
 49 pixels x 512 x 4 = 98 KiB of 1 MiB L2. A step is 28 cycles of multiply-adds and asks L2 for 184
@@ -36,11 +36,15 @@ import numpy as np
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from .blocking import REDUCTION, channel_block, choose_split
-from .common.epilogue import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
-from .counts import swapped_count
-from .gemm import call_tile, tile_address
-from .im2col_gemm import is_pointwise
+from ..common.epilogue import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
+from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from ..runtime.record import as_record, make_record
+from ..simd.intrinsics import expect_write, load_masked, range_mask, store
+from ..simd.ir import ITEMSIZE, compute_code, panel_code, storage_code
+from ..simd.register_tiles import Tile, operand_tile
+from ..simd.transposes import transpose_masked
+from .channel_rows import is_pointwise
+from .costs import swapped_count
 from .pack import (
     CHUNK_WORDS,
     SEGMENT_WORDS,
@@ -49,12 +53,8 @@ from .pack import (
     make_pack_weights,
 )
 from .regions import region_table, whole
-from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .runtime.record import as_record, make_record
-from .simd.intrinsics import expect_write, load_masked, range_mask, store
-from .simd.ir import ITEMSIZE, compute_code, panel_code, storage_code
-from .simd.register_tiles import Tile, operand_tile
-from .simd.transposes import transpose_masked
+from .split import REDUCTION, channel_block, choose_split
+from .tile import call_tile, tile_address
 
 __all__ = ["plan", "workspace"]
 

@@ -19,20 +19,20 @@ from __future__ import annotations
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, ConvPlan, DeviceInfo
 
-from ..reach import regions
+from ...reach import regions
 
 __all__ = ["plan", "workspace"]
 
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
     """Return the scratch bytes of a call, over all threads."""
-    from .im2col_gemm import workspace_bytes
+    from .channel_rows import workspace_bytes
 
     return workspace_bytes(problem, device, regions(problem), direct=False)
 
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan:
     """Prepare the kernel for one problem and one binding."""
-    from .im2col_gemm import plan_regions
+    from .channel_rows import plan_regions
 
     return plan_regions(problem, binding, device, regions(problem))

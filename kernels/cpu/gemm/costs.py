@@ -7,8 +7,8 @@ import math
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
-from .blocking import Count, sums_at_once
-from .simd.register_tiles import operand_tile
+from ..simd.register_tiles import operand_tile
+from .split import Count, sums_at_once
 
 __all__ = ["direct_likely", "im2col_count", "in_place_likely", "swapped_count"]
 

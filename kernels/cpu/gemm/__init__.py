@@ -1,0 +1,1 @@
+"""Convolution as a matrix product over packed panels: im2col, pixels as rows, dilated."""
