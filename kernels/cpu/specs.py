@@ -22,7 +22,6 @@ from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 from ..reach import dilated_reasons, regions
 from ..sums import sum_reasons
 from . import (
-    brgemm_blocks,
     cuts,
     fast_fir_sizes,
     fft_sizes,
@@ -31,6 +30,7 @@ from . import (
     winograd_1d_blocks,
     winograd_costs,
 )
+from .brgemm import costs as brgemm_blocks
 from .gemm import costs as counts
 from .gemm import split as blocking
 
@@ -375,7 +375,7 @@ SPECS = (
         device="cpu",
         reasons=_brgemm_reasons,
         cost=_brgemm_cost,
-        target="fastconv.kernels.cpu.brgemm:plan",
+        target="fastconv.kernels.cpu.brgemm.plan:plan",
         workspace=ask_workspace("brgemm"),
         tolerance=TOLERANCE,
     ),

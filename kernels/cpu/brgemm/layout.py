@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
-from .brgemm_blocks import PIXEL_LANES, PIXEL_ROWS, Blocks, band_extent, choose_blocks
-from .gemm.split import REDUCTION
-from .simd.ir import ITEMSIZE, compute_code, storage_code
+from ..gemm.split import REDUCTION
+from ..simd.ir import ITEMSIZE, compute_code, storage_code
+from .costs import PIXEL_LANES, PIXEL_ROWS, Blocks, band_extent, choose_blocks
 
 __all__ = ["layout"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
-from .gemm.split import halvings
+from ..gemm.split import halvings
 
 __all__ = ["PIXEL_LANES", "PIXEL_ROWS", "Blocks", "as_row", "choose_blocks", "reasons"]
 

@@ -31,9 +31,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .brgemm_blocks import PIXEL_ROWS
-from .runtime import jit
-from .simd.ir import (
+from ..runtime import jit
+from ..simd.ir import (
     I8,
     I64,
     ITEMSIZE,
@@ -49,7 +48,8 @@ from .simd.ir import (
     pointer,
     store_vector,
 )
-from .simd.register_tiles import Tile
+from ..simd.register_tiles import Tile
+from .costs import PIXEL_ROWS
 
 __all__ = ["call_run_tiles", "run_tiles_address"]
 

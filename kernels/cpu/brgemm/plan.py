@@ -8,12 +8,12 @@ and the output as well::
       copy_band: the input under the band, padded     only for padding or a dtype to widen
       for panel of output channels                    weights: one run of memory, from L2
         for output row, for tile of pixels            input: found by offsets from the table, in L1
-          register tile (run_tile.py)
+          register tile (tile.py)
           residual, other activations, transposition  from L1 (common/epilogue.py), where there are any
 
 The pixels are the tile's rows (broadcast; any memory order, and channels-last output is stored
 whole) or its lanes (contiguous copies, split by the phase of the stride; channels-first output is
-stored whole): brgemm_blocks.py counts which is shorter. There is no blocking of the reduction: a
+stored whole): costs.py counts which is shorter. There is no blocking of the reduction: a
 sum stays in registers from the bias to the clamp.
 
 Budget (AVX-512, float32): a 14 x 2 tile makes 28 multiply-adds a step out of 14 broadcasts and 2
@@ -35,18 +35,18 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from .brgemm_blocks import PIXEL_ROWS, Blocks, as_row
-from .brgemm_layout import layout
-from .common.epilogue import FINISH_FIELDS, finish_fields, make_finish_run
-from .common.padded_rows import BAND_FIELDS, make_copy_band
-from .gemm.pack import make_pack_weights
-from .run_tile import call_run_tiles, run_tiles_address
-from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .runtime.record import as_record, make_record
-from .simd.intrinsics import get_word, range_mask
-from .simd.ir import F32, F64, ITEMSIZE, compute_code, storage_code
-from .simd.register_tiles import Tile
-from .simd.transposes import store_transposed, transpose_block
+from ..common.epilogue import FINISH_FIELDS, finish_fields, make_finish_run
+from ..common.padded_rows import BAND_FIELDS, make_copy_band
+from ..gemm.pack import make_pack_weights
+from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from ..runtime.record import as_record, make_record
+from ..simd.intrinsics import get_word, range_mask
+from ..simd.ir import F32, F64, ITEMSIZE, compute_code, storage_code
+from ..simd.register_tiles import Tile
+from ..simd.transposes import store_transposed, transpose_block
+from .costs import PIXEL_ROWS, Blocks, as_row
+from .layout import layout
+from .tile import call_run_tiles, run_tiles_address
 
 __all__ = ["plan", "workspace"]
 
