@@ -21,18 +21,11 @@ from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 
 from ..reach import dilated_reasons, regions
 from ..sums import sum_reasons
-from . import (
-    cuts,
-    fast_fir_sizes,
-    fft_sizes,
-    pixel_cuts,
-    sliding_layout,
-    winograd_1d_blocks,
-    winograd_costs,
-)
+from . import cuts, fast_fir_sizes, fft_sizes, pixel_cuts, sliding_layout, winograd_1d_blocks
 from .brgemm import costs as brgemm_blocks
 from .gemm import costs as counts
 from .gemm import split as blocking
+from .winograd import costs as winograd_costs
 
 __all__ = ["SPECS", "TOLERANCE", "ask_workspace"]
 
@@ -239,7 +232,7 @@ def _brgemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
 
 
 def _winograd_workspace(m: int, problem: ConvProblem, device: DeviceInfo) -> int:
-    winograd = first_use.load("fastconv.kernels.cpu.winograd")
+    winograd = first_use.load("fastconv.kernels.cpu.winograd.plan")
     return int(winograd.workspace(problem, device, m))
 
 
@@ -250,7 +243,7 @@ def _winograd_spec(m: int) -> KernelSpec:
         device="cpu",
         reasons=lambda problem, device: winograd_costs.reasons(m, problem, device),
         cost=lambda problem, device: winograd_costs.seconds(m, problem, device),
-        target=f"fastconv.kernels.cpu.winograd:plan_f{m}",
+        target=f"fastconv.kernels.cpu.winograd.plan:plan_f{m}",
         workspace=lambda problem, device: _winograd_workspace(m, problem, device),
         tolerance=winograd_costs.TOLERANCE,
         exact=False,

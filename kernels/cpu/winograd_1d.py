@@ -1,6 +1,6 @@
 """Winograd convolution along the width only, its products summed in registers.
 
-Wins where there are few input channels: first layers. Winograd in two dimensions (winograd.py)
+Wins where there are few input channels: first layers. Winograd in two dimensions (winograd/plan.py)
 stores its products, one for ``C`` multiply-adds, and reads them again for the way back; with 3
 channels that costs more than it saves. Along one axis a register tile holds all sums of its
 outputs (winograd_1d_tile.py), all other taps and the channels are steps of one reduction, and the
@@ -46,11 +46,11 @@ from .common.toom_cook_lines import WEIGHT, lines_address
 from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .runtime.record import make_record
 from .simd.ir import F32, F64, ITEMSIZE, compute_code, storage_code
+from .winograd.weights import is_run
 from .winograd_1d_blocks import Blocks, band_extent, choose_blocks
 from .winograd_1d_fields import FIELDS, view
 from .winograd_1d_input import make_pack_kernel, make_transform_band, split_address
 from .winograd_1d_tile import call_row_tiles, row_tiles_address
-from .winograd_weights import is_run
 
 __all__ = ["plan", "workspace"]
 

@@ -35,9 +35,9 @@ from .simd.ir import (
     pointer,
     store_vector,
 )
+from .winograd.weights import make_read_taps
 from .winograd_1d_blocks import Blocks, row_pieces
 from .winograd_1d_fields import view
-from .winograd_weights import make_read_taps
 
 __all__ = ["make_pack_kernel", "make_transform_band", "split_address"]
 

@@ -1,7 +1,7 @@
 """Where Winograd tiles are read: in the input itself, or in a copy with channels in the lanes.
 
-Tiles in the lanes (winograd_input.py) want neighbouring samples side by side, channels in the lanes
-(winograd_channels.py) want neighbouring channels so. An input that has neither for the kernel at
+Tiles in the lanes (input_tiles.py) want neighbouring samples side by side, channels in the lanes
+(input_channels.py) want neighbouring channels so. An input that has neither for the kernel at
 hand (a dilated kernel, a strided view) is first copied, once for all tiles and output channels::
 
     task = image x group x block of `lanes` channels x depth x some rows
@@ -21,11 +21,11 @@ import numba
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
-from .simd.intrinsics import load_gather, range_mask, store
-from .simd.ir import ITEMSIZE
-from .simd.transposes import store_transposed
-from .winograd_fields import view
-from .winograd_tiles import Sizes
+from ..simd.intrinsics import load_gather, range_mask, store
+from ..simd.ir import ITEMSIZE
+from ..simd.transposes import store_transposed
+from .fields import view
+from .tiles import Sizes
 
 __all__ = ["copy_tasks", "make_copy", "source_fields"]
 

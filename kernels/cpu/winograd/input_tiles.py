@@ -1,4 +1,4 @@
-"""The input side of winograd.py with tiles in the lanes: gathered and transformed, V[e, C, tile].
+"""The input side of plan.py with tiles in the lanes: gathered and transformed, V[e, C, tile].
 
 ::
 
@@ -25,13 +25,13 @@ from typing import Any
 
 import numba
 
-from .common.toom_cook_lines import MORE, PIECE_WORDS, call_gather
-from .gemm.pack import SEGMENT_WORDS, make_list_segments
-from .simd.intrinsics import get_word, range_mask, set_word
-from .simd.ir import ITEMSIZE
-from .simd.register_tiles import Tile
-from .winograd_channels import make_transform_channels
-from .winograd_fields import first_of, transform_lines, view
+from ..common.toom_cook_lines import MORE, PIECE_WORDS, call_gather
+from ..gemm.pack import SEGMENT_WORDS, make_list_segments
+from ..simd.intrinsics import get_word, range_mask, set_word
+from ..simd.ir import ITEMSIZE
+from ..simd.register_tiles import Tile
+from .fields import first_of, transform_lines, view
+from .input_channels import make_transform_channels
 
 __all__ = ["STAGE_CHANNELS", "make_stage", "make_transform", "panel_width"]
 

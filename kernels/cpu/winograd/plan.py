@@ -2,7 +2,7 @@
 
 Wins for kernels of 2 to 7 taps an axis with some tens of channels on both sides: F(4x4, 3x3) needs
 36 products where the definition has 144, F(6x6, 3x3) 64 instead of 324; and for longer ones of one
-dimension, which are folded into two (winograd_tiles.py): 40 products for 18 outputs of 9 taps. What
+dimension, which are folded into two (tiles.py): 40 products for 18 outputs of 9 taps. What
 it saves is partly spent on transforms, whose share is about ``1 / K + 1 / C``::
 
     task = group x block of panels of tiles (x part of K, where there are few panels)
@@ -29,10 +29,10 @@ of one panel of K stay in L2, and no thread waits for another's tiles.
 
 Where U outgrows L3 and there are few tiles to use it on, the definition is faster.
 
-A dilated kernel is a dense one on sub-grids of the input (winograd_tiles.py), a strided one has the
+A dilated kernel is a dense one on sub-grids of the input (tiles.py), a strided one has the
 matrices of its phases (kernels/cook_toom.py): 3x3 of stride 2 takes 81 products for 16 outputs instead of
 144. Channels-last inputs and dilated kernels have channels in the lanes on the input side too
-(winograd_channels.py), others that are not rows of samples are first copied (winograd_copy.py).
+(input_channels.py), others that are not rows of samples are first copied (copy.py).
 
 Rounding: see kernels/cook_toom.py. The arithmetic is not that of the definition, so a NaN or an infinity
 spreads over its tile, and ``precision("exact")`` leaves this kernel out.
@@ -51,9 +51,9 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from ..axes import ACTIVATION_CODES
-from .common.epilogue import finish_fields
-from .common.toom_cook_lines import (
+from ...axes import ACTIVATION_CODES
+from ..common.epilogue import finish_fields
+from ..common.toom_cook_lines import (
     INPUT,
     OUTPUT,
     PIECE_WORDS,
@@ -61,19 +61,19 @@ from .common.toom_cook_lines import (
     gather_address,
     lines_address,
 )
-from .gemm.pack import SEGMENT_WORDS
-from .gemm.split import REDUCTION
-from .gemm.tile import tile_address
-from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .runtime.record import LAST_CLAMP, make_record
-from .simd.ir import ITEMSIZE, compute_code, storage_code
-from .simd.register_tiles import Tile, gemm_tile
-from .winograd_copy import copy_tasks, make_copy, source_fields
-from .winograd_fields import FIELDS, TRANSFORMS
-from .winograd_input import STAGE_CHANNELS, make_stage
-from .winograd_tasks import make_kernel
-from .winograd_tiles import Sizes, tile_fields, tile_sizes
-from .winograd_weights import is_run, make_pack_kernel
+from ..gemm.pack import SEGMENT_WORDS
+from ..gemm.split import REDUCTION
+from ..gemm.tile import tile_address
+from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from ..runtime.record import LAST_CLAMP, make_record
+from ..simd.ir import ITEMSIZE, compute_code, storage_code
+from ..simd.register_tiles import Tile, gemm_tile
+from .copy import copy_tasks, make_copy, source_fields
+from .fields import FIELDS, TRANSFORMS
+from .input_tiles import STAGE_CHANNELS, make_stage
+from .tasks import make_kernel
+from .tiles import Sizes, tile_fields, tile_sizes
+from .weights import is_run, make_pack_kernel
 
 __all__ = ["plan", "plan_f2", "plan_f3", "plan_f4", "plan_f6", "workspace"]
 

@@ -11,7 +11,7 @@ import math
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo, Tolerance
 
-from . import winograd_tiles
+from . import tiles as winograd_tiles
 
 __all__ = ["TOLERANCE", "pack_seconds", "reasons", "seconds"]
 
@@ -26,7 +26,7 @@ TOLERANCE = {
 }
 #: Largest tile, by the number of transformed axes, that stays within that error. Over fifty random
 #: layers the largest errors were: one axis, tile 9 1.7e-6; two axes, tile 6 5.6e-6, tile 8 9.8e-6
-#: for 64 to 1024 channels (sums of 64 channels, see winograd.py); three axes, tile 6 3.7e-6.
+#: for 64 to 1024 channels (sums of 64 channels, see plan.py); three axes, tile 6 3.7e-6.
 #: With dilation 2 tile 8 made at most 1.2e-5; with stride 2, where the larger phase counts, F(6, 3)
 #: made 8.7e-6 and F(6, 5) 8.0e-6. Folded kernels of 8 to 24 taps made at most 8.1e-6.
 _MOST_ELEMENTS = {1: 10, 2: 8, 3: 6}

@@ -1,4 +1,4 @@
-"""The geometry of winograd.py in machine code: what its tasks read from the record."""
+"""The geometry of plan.py in machine code: what its tasks read from the record."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import numba
 
-from .common.epilogue import FINISH_FIELDS
-from .common.toom_cook_lines import call_lines
-from .runtime.record import as_record
+from ..common.epilogue import FINISH_FIELDS
+from ..common.toom_cook_lines import call_lines
+from ..runtime.record import as_record
 
 __all__ = ["FIELDS", "TRANSFORMS", "first_of", "transform_lines", "view"]
 

@@ -1,4 +1,4 @@
-"""The weights of winograd.py: transformed once into panels, ``U[e, panel, C, K of the panel]``.
+"""The weights of plan.py: transformed once into panels, ``U[e, panel, C, K of the panel]``.
 
 Lanes are output channels. Where taps and channels of a weight are one run of memory, blocks of
 lanes x lanes are transposed in registers; any other weight is gathered. A task is one panel and
@@ -17,12 +17,12 @@ import numba
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
-from .common.toom_cook_lines import call_lines
-from .simd.intrinsics import load_gather, range_mask, store
-from .simd.ir import ITEMSIZE, storage_code
-from .simd.register_tiles import Tile
-from .simd.transposes import store_transposed, transpose_block
-from .winograd_fields import view
+from ..common.toom_cook_lines import call_lines
+from ..simd.intrinsics import load_gather, range_mask, store
+from ..simd.ir import ITEMSIZE, storage_code
+from ..simd.register_tiles import Tile
+from ..simd.transposes import store_transposed, transpose_block
+from .fields import view
 
 __all__ = ["is_run", "make_pack_kernel", "make_read_taps"]
 

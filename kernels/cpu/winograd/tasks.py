@@ -1,8 +1,8 @@
-"""The machine code of winograd.py: its tasks, from the input to the output.
+"""The machine code of plan.py: its tasks, from the input to the output.
 
 In the order in which the data goes through it: tiles are gathered and transformed (V), and
-multiplied by the transformed weights (M). What follows is in winograd_output.py, the packer of the
-weights in winograd_weights.py.
+multiplied by the transformed weights (M). What follows is in output.py, the packer of the
+weights in weights.py.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 
 import numba
 
-from .gemm.pack import make_list_segments
-from .gemm.tile import call_tile
-from .simd.ir import ITEMSIZE
-from .simd.register_tiles import Tile
-from .winograd_fields import view
-from .winograd_input import make_transform, panel_width
-from .winograd_output import make_finish_panel
+from ..gemm.pack import make_list_segments
+from ..gemm.tile import call_tile
+from ..simd.ir import ITEMSIZE
+from ..simd.register_tiles import Tile
+from .fields import view
+from .input_tiles import make_transform, panel_width
+from .output import make_finish_panel
 
 __all__ = ["make_kernel"]
 

@@ -1,4 +1,4 @@
-"""The output side of winograd.py: products of a panel of tiles to finished outputs.
+"""The output side of plan.py: products of a panel of tiles to finished outputs.
 
 Products lie as ``M[tile, e, K]``, lanes are output channels. A tile is transformed back along each
 axis with channels in the lanes; a *run* of neighbouring tiles of one row is joined in L1::
@@ -20,10 +20,10 @@ from typing import Any
 import numba
 import numpy as np
 
-from .common.epilogue import make_finish_run
-from .common.toom_cook_lines import call_lines
-from .gemm.pack import SEGMENT_WORDS
-from .simd.intrinsics import (
+from ..common.epilogue import make_finish_run
+from ..common.toom_cook_lines import call_lines
+from ..gemm.pack import SEGMENT_WORDS
+from ..simd.intrinsics import (
     add,
     clamp,
     get_word,
@@ -34,10 +34,10 @@ from .simd.intrinsics import (
     store,
     store_masked,
 )
-from .simd.ir import F64, ITEMSIZE
-from .simd.register_tiles import Tile
-from .simd.transposes import store_columns
-from .winograd_fields import first_of
+from ..simd.ir import F64, ITEMSIZE
+from ..simd.register_tiles import Tile
+from ..simd.transposes import store_columns
+from .fields import first_of
 
 __all__ = ["make_finish_panel"]
 

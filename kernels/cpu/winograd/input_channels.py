@@ -1,4 +1,4 @@
-"""The input side of winograd.py with channels in the lanes, V[e, C / lanes, tile, lane].
+"""The input side of plan.py with channels in the lanes, V[e, C / lanes, tile, lane].
 
 ::
 
@@ -22,12 +22,12 @@ from typing import Any
 
 import numba
 
-from .common.toom_cook_lines import call_lines
-from .gemm.pack import SEGMENT_WORDS, make_list_segments
-from .simd.intrinsics import get_word, load_masked, range_mask, store
-from .simd.ir import ITEMSIZE
-from .simd.register_tiles import Tile
-from .winograd_fields import first_of, transform_lines
+from ..common.toom_cook_lines import call_lines
+from ..gemm.pack import SEGMENT_WORDS, make_list_segments
+from ..simd.intrinsics import get_word, load_masked, range_mask, store
+from ..simd.ir import ITEMSIZE
+from ..simd.register_tiles import Tile
+from .fields import first_of, transform_lines
 
 __all__ = ["make_transform_channels"]
 

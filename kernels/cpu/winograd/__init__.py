@@ -1,0 +1,1 @@
+"""Winograd convolution in one to three dimensions: tiles transformed, multiplied, and back."""
