@@ -29,15 +29,9 @@ from fastconv import dispatch
 from fastconv.cuda_device import EMULATED, MODELS, use_device
 from fastconv.device import cpu_info
 from fastconv.kernels import reach
-from fastconv.kernels.cpu import (
-    cuts,
-    fft_sizes,
-    pixel_cuts,
-    row_parts,
-    sliding_layout,
-    winograd_1d_blocks,
-)
+from fastconv.kernels.cpu import cuts, fft_sizes, pixel_cuts, row_parts, sliding_layout
 from fastconv.kernels.cpu.runtime import jit
+from fastconv.kernels.cpu.winograd_1d.plan import costs as winograd_1d_blocks
 from fastconv.packing import PackedWeights
 from fastconv.problem import ConvProblem, parse_line
 from fastconv.spec import Binding, CudaInfo, DeviceInfo, KernelSpec

@@ -21,11 +21,12 @@ from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 
 from ..reach import dilated_reasons, regions
 from ..sums import sum_reasons
-from . import cuts, fast_fir_sizes, fft_sizes, pixel_cuts, sliding_layout, winograd_1d_blocks
+from . import cuts, fast_fir_sizes, fft_sizes, pixel_cuts, sliding_layout
 from .brgemm import costs as brgemm_blocks
 from .gemm import costs as counts
 from .gemm import split as blocking
 from .winograd import costs as winograd_costs
+from .winograd_1d import costs as winograd_1d_blocks
 
 __all__ = ["SPECS", "TOLERANCE", "ask_workspace"]
 
@@ -379,7 +380,7 @@ SPECS = (
         device="cpu",
         reasons=winograd_1d_blocks.reasons,
         cost=winograd_1d_blocks.seconds,
-        target="fastconv.kernels.cpu.winograd_1d:plan",
+        target="fastconv.kernels.cpu.winograd_1d.plan:plan",
         workspace=ask_workspace("winograd_1d"),
         tolerance=winograd_costs.TOLERANCE,
         exact=False,

@@ -3,7 +3,7 @@
 Wins where there are few input channels: first layers. Winograd in two dimensions (winograd/plan.py)
 stores its products, one for ``C`` multiply-adds, and reads them again for the way back; with 3
 channels that costs more than it saves. Along one axis a register tile holds all sums of its
-outputs (winograd_1d_tile.py), all other taps and the channels are steps of one reduction, and the
+outputs (tile.py), all other taps and the channels are steps of one reduction, and the
 way back happens before the one store::
 
     task = image x group x output depth x band of rows x part of a row
@@ -23,7 +23,7 @@ Bytes (AVX-512, float32): a step of F(4, 3) takes 24 cycles and reads 384 bytes 
 3 x 3 taps of 3 channels: U of a panel 3.4 KiB, V of an output row of 224 pixels 13.8 KiB, both in
 L1. Where they outgrow L1 a step asks L2 for 20 bytes a cycle, which is what L2 delivers.
 
-Rounding: see kernels/cook_toom.py, and winograd_1d_blocks.py for figures. The arithmetic is not that of the
+Rounding: see kernels/cook_toom.py, and costs.py for figures. The arithmetic is not that of the
 definition, so a NaN or an infinity spreads over its tile, and ``precision("exact")`` leaves this
 kernel out.
 """
@@ -41,16 +41,16 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from .common.epilogue import finish_fields, make_finish_run
-from .common.toom_cook_lines import WEIGHT, lines_address
-from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .runtime.record import make_record
-from .simd.ir import F32, F64, ITEMSIZE, compute_code, storage_code
-from .winograd.weights import is_run
-from .winograd_1d_blocks import Blocks, band_extent, choose_blocks
-from .winograd_1d_fields import FIELDS, view
-from .winograd_1d_input import make_pack_kernel, make_transform_band, split_address
-from .winograd_1d_tile import call_row_tiles, row_tiles_address
+from ..common.epilogue import finish_fields, make_finish_run
+from ..common.toom_cook_lines import WEIGHT, lines_address
+from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from ..runtime.record import make_record
+from ..simd.ir import F32, F64, ITEMSIZE, compute_code, storage_code
+from ..winograd.weights import is_run
+from .costs import Blocks, band_extent, choose_blocks
+from .fields import FIELDS, view
+from .input import make_pack_kernel, make_transform_band, split_address
+from .tile import call_row_tiles, row_tiles_address
 
 __all__ = ["plan", "workspace"]
 

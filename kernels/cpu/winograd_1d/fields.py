@@ -1,10 +1,10 @@
-"""The geometry of winograd_1d.py in machine code: what its tasks read from the record."""
+"""The geometry of plan.py in machine code: what its tasks read from the record."""
 
 from __future__ import annotations
 
-from .common.epilogue import FINISH_FIELDS
-from .common.padded_rows import BAND_FIELDS
-from .runtime.record import as_record
+from ..common.epilogue import FINISH_FIELDS
+from ..common.padded_rows import BAND_FIELDS
+from ..runtime.record import as_record
 
 __all__ = ["FIELDS", "view"]
 

@@ -1,4 +1,4 @@
-"""The register tile of winograd_1d.py: products of transformed samples, transformed back in place.
+"""The register tile of plan.py: products of transformed samples, transformed back in place.
 
 A tile is ``lanes`` output pixels times ``lanes`` output channels, cut into ``T = lanes / m``
 Winograd tiles of m pixels. Its ``n T`` sums stay in registers from the first product to the
@@ -31,10 +31,10 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from ..cook_toom import matrices
-from .common.toom_cook_lines import OUTPUT, apply_matrix
-from .runtime import jit
-from .simd.ir import (
+from ...cook_toom import matrices
+from ..common.toom_cook_lines import OUTPUT, apply_matrix
+from ..runtime import jit
+from ..simd.ir import (
     F64,
     I8,
     I64,

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
-from .gemm.split import halvings
+from ..gemm.split import halvings
 
 __all__ = [
     "Blocks",

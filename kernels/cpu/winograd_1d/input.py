@@ -1,4 +1,4 @@
-"""The operands of winograd_1d.py: rows of the input into V, weights into U.
+"""The operands of plan.py: rows of the input into V, weights into U.
 
 A row of the input is copied into L1 in compute precision with its padding, and read from there a
 block of tiles at a time: with ``step = stride m`` samples from one tile to the next, `step` vectors
@@ -18,12 +18,12 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from ..cook_toom import matrices
-from .common.padded_rows import make_copy_row
-from .common.toom_cook_lines import INPUT, apply_matrix, call_lines, split_phases
-from .runtime import jit
-from .simd.intrinsics import load, splat, store
-from .simd.ir import (
+from ...cook_toom import matrices
+from ..common.padded_rows import make_copy_row
+from ..common.toom_cook_lines import INPUT, apply_matrix, call_lines, split_phases
+from ..runtime import jit
+from ..simd.intrinsics import load, splat, store
+from ..simd.ir import (
     F64,
     I8,
     I32,
@@ -35,9 +35,9 @@ from .simd.ir import (
     pointer,
     store_vector,
 )
-from .winograd.weights import make_read_taps
-from .winograd_1d_blocks import Blocks, row_pieces
-from .winograd_1d_fields import view
+from ..winograd.weights import make_read_taps
+from .costs import Blocks, row_pieces
+from .fields import view
 
 __all__ = ["make_pack_kernel", "make_transform_band", "split_address"]
 
@@ -49,7 +49,7 @@ def _split_block(
 ) -> Any:  # fmt: skip
     """Transform the samples of one block of tiles; pieces go `piece_step` bytes apart.
 
-    Of each vector the samples of one register tile (winograd_1d_tile.py) are stored as a part.
+    Of each vector the samples of one register tile (tile.py) are stored as a part.
     The last six arguments are literal.
     """
     shape = literals((m, r, kernel, stride, lanes, code))

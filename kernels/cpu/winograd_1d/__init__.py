@@ -1,0 +1,1 @@
+"""Winograd along the width alone: products meet in a register tile that transforms them back."""
