@@ -29,8 +29,14 @@ from fastconv import dispatch
 from fastconv.cuda_device import EMULATED, MODELS, use_device
 from fastconv.device import cpu_info
 from fastconv.kernels import reach
-from fastconv.kernels.cpu import cuts, fft_sizes, pixel_cuts, row_parts, sliding_layout
+from fastconv.kernels.cpu import fft_sizes
 from fastconv.kernels.cpu.runtime import jit
+from fastconv.kernels.cpu.window.row_tile import (
+    pixel_costs,
+    row_costs,
+    row_parts,
+    rows_copied_layout,
+)
 from fastconv.kernels.cpu.winograd_1d.plan import costs as winograd_1d_blocks
 from fastconv.packing import PackedWeights
 from fastconv.problem import ConvProblem, parse_line
@@ -193,7 +199,7 @@ def test_spans_of_a_row_do_not_decide_the_bits(line: str, rng: np.random.Generat
     (spec,) = (each for each in KERNELS if each.name == name)
     found = []
     for l2 in (CPU.l2, 8 << 10, 1 << 10):
-        layout = sliding_layout.layout(of, replace(CPU, l2=l2))[1]
+        layout = rows_copied_layout.layout(of, replace(CPU, l2=l2))[1]
         assert (layout["spans"] > 1) == (l2 < CPU.l2)
         module, _, function = spec.target.partition(":")
         plan = getattr(importlib.import_module(module), function)(of, binding, replace(CPU, l2=l2))
@@ -307,10 +313,10 @@ def test_intervals_and_shares_in_closed_form_are_those_of_a_walk() -> None:
 @pytest.mark.parametrize("pixels", [1, 3, 12])
 def test_strips_by_kinds_are_those_of_a_walk(pixels: int) -> None:
     for each in small_rows():
-        parts = pixel_cuts.strips(each, pixels)
+        parts = pixel_costs.strips(each, pixels)
         begins = [parts.begin(i) for i in range(parts.count + 1)]
         first = 0
-        for run in parts.runs(pixel_cuts.side_places(each, pixels)):
+        for run in parts.runs(pixel_costs.side_places(each, pixels)):
             kinds = {width: (begin, many) for width, begin, many in run.kinds}
             walked: dict[int, list[int]] = {}
             for begin, end in itertools.pairwise(begins[first : run.end + 1]):
@@ -318,13 +324,13 @@ def test_strips_by_kinds_are_those_of_a_walk(pixels: int) -> None:
             assert {width: (found[0], len(found)) for width, found in walked.items()} == kinds
             for width, found in walked.items():
                 met = {
-                    tuple(p for p in pixel_cuts._offsets(each, width)
+                    tuple(p for p in pixel_costs._offsets(each, width)
                           if 0 <= begin * each.stride[0] - each.padding[0][0] + p < each.in_size[0])
                     for begin in found
                 }  # fmt: skip
                 assert len(met) == 1, (each, run)
                 (columns,) = met
-                low, high = pixel_cuts.met_columns(each, found[0], width)
+                low, high = pixel_costs.met_columns(each, found[0], width)
                 assert (low, high) == ((columns[0], columns[-1] + 1) if columns else (0, 0))
             first = run.end
         assert first == parts.count
@@ -333,7 +339,7 @@ def test_strips_by_kinds_are_those_of_a_walk(pixels: int) -> None:
 @pytest.mark.parametrize("total", [1, 2, 15, 16, 17, 63, 64, 65, 441, 4097])
 def test_widths_fill_a_row(total: int) -> None:
     for most in (1, 2, 4):
-        strips = cuts.widths(total, 16, most)
+        strips = row_costs.widths(total, 16, most)
         assert sum(many * vectors for many, vectors, _ in strips) == -(-total // 16)
         *whole, (last, vectors, tail) = strips
         assert last == 1 and all(lanes == 16 for *_, lanes in whole)

@@ -60,8 +60,8 @@ from .fast_fir_tasks import CHUNK, FIELDS, make_kernel
 from .fir_tile import correlate_address, join_address, split_address
 from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from .runtime.record import make_record
-from .separable import with_passes
 from .simd.ir import ITEMSIZE, compute_code, storage_code
+from .window.separable import with_passes
 
 __all__ = ["FastFirPlan", "plan", "workspace"]
 

@@ -42,8 +42,8 @@ from .runtime import pool
 from .runtime.plan import as_bias, compile_kernel, compute_dtype
 from .runtime.record import make_record
 from .runtime.scratch import borrow_arrays, give_back
-from .separable import with_passes
 from .simd.ir import ITEMSIZE, compute_code, storage_code
+from .window.separable import with_passes
 
 __all__ = ["FftPlan", "plan", "workspace"]
 

@@ -21,10 +21,11 @@ from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 
 from ..reach import dilated_reasons, regions
 from ..sums import sum_reasons
-from . import cuts, fast_fir_sizes, fft_sizes, pixel_cuts, sliding_layout
+from . import fast_fir_sizes, fft_sizes
 from .brgemm import costs as brgemm_blocks
 from .gemm import costs as counts
 from .gemm import split as blocking
+from .window import pixel_costs, row_costs, rows_copied_layout
 from .winograd import costs as winograd_costs
 from .winograd_1d import costs as winograd_1d_blocks
 
@@ -133,7 +134,7 @@ def _row_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
         return [f"lists the places of at most {_MOST_ROW_TAPS} taps of a row; this has {taps}"]
     if row > _MOST_ROW:
         return [f"cuts rows of at most {_MOST_ROW} outputs into strips; this has {row}"]
-    return sliding_layout.copy_reasons(problem, device)
+    return rows_copied_layout.copy_reasons(problem, device)
 
 
 #: Bytes a second from L3 and from memory, both cores; the output is also read before it is written.
@@ -157,16 +158,16 @@ def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     """Count the cycles of the cut, and bytes where operands do not fit the cores' L2."""
     size = problem.itemsize
     gathered = size < 4 or problem.layout != "channels_first"
-    cycles = cuts.cut_cycles(problem, device)
-    if gathered or problem.stride[-1] > 2 or cuts.cut(problem, device, max(size, 4)).rows:
-        cycles += cuts.copied_padding(problem)  # of rows, which then are copied
+    cycles = row_costs.cut_cycles(problem, device)
+    if gathered or problem.stride[-1] > 2 or row_costs.cut(problem, device, max(size, 4)).rows:
+        cycles += row_costs.copied_padding(problem)  # of rows, which then are copied
     if problem.out_channels == problem.groups == problem.in_channels:
         in_place = problem.layout == "channels_last" and min(
-            pixel_cuts.map_cycles(problem, device) or math.inf,
-            cuts.interleaved_cycles(problem, device),
+            pixel_costs.map_cycles(problem, device) or math.inf,
+            row_costs.interleaved_cycles(problem, device),
         )
         in_place = in_place if in_place < math.inf else 0.0
-        cycles = in_place or min(cycles, pixel_cuts.block_cycles(problem, device))
+        cycles = in_place or min(cycles, pixel_costs.block_cycles(problem, device))
     else:
         in_place = 0.0
     channels = problem.in_channels // problem.groups
@@ -347,7 +348,7 @@ SPECS = (
         device="cpu",
         reasons=_depthwise_reasons,
         cost=_window_cost,
-        target="fastconv.kernels.cpu.depthwise:plan",
+        target="fastconv.kernels.cpu.window.row_tile.depthwise:plan",
         workspace=ask_workspace("depthwise"),
         tolerance=TOLERANCE,
         pack_cost=_plain_pack_cost,
@@ -358,7 +359,7 @@ SPECS = (
         device="cpu",
         reasons=_direct_reasons,
         cost=_window_cost,
-        target="fastconv.kernels.cpu.direct:plan",
+        target="fastconv.kernels.cpu.window.row_tile.direct:plan",
         workspace=ask_workspace("direct"),
         tolerance=TOLERANCE,
         pack_cost=_plain_pack_cost,

@@ -1,7 +1,7 @@
 """Strips and tiles of pixels: depthwise windows with channels in the lanes of all vectors.
 
-The arithmetic of depthwise_channels_last.py, which reads such arrays in place, and of
-depthwise_blocks.py, which brings others into that order. Weights are vectors of their own; no tap
+The arithmetic of pixels_in_place.py, which reads such arrays in place, and of
+pixels_transposed.py, which brings others into that order. Weights are vectors of their own; no tap
 is misaligned against another, no lane is lost at the end of a row, and the columns outside the
 input are known when the code is made, so nothing is computed for them.
 """
@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
-from .common.epilogue import FINISH_FIELDS
-from .cuts import alone
-from .pixel_cuts import PixelCut, met_columns, side_places, strips
-from .rolling import Strip
+from ..common.epilogue import FINISH_FIELDS
+from ..runtime import jit
+from ..runtime.record import as_record
+from ..simd.intrinsics import load_scalar, store_scalar
+from ..simd.ir import F64, I64, ITEMSIZE, compute_code, first_lanes, load_vector
+from .pixel_costs import PixelCut, met_columns, side_places, strips
 from .row_calls import PART_SIGNATURE, PARTS_FIELDS, parts_table
-from .runtime import jit
-from .runtime.record import as_record
-from .simd.intrinsics import load_scalar, store_scalar
-from .simd.ir import F64, I64, ITEMSIZE, compute_code, first_lanes, load_vector
-from .window import Tile, Window, emit_window
+from .row_costs import alone
+from .row_strip import Strip
+from .row_tile import Tile, Window, emit_window
 
 __all__ = [
     "FIELDS",

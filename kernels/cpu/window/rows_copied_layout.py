@@ -1,4 +1,4 @@
-"""How sliding.py cuts its work: bands of rows, spans of columns, and what a task copies of them.
+"""How rows_copied.py cuts its work: bands of rows, spans of columns, and what a task copies of them.
 
 No compiler is imported here, so that the table of kernels can ask what a problem would copy.
 """
@@ -11,7 +11,7 @@ from dataclasses import replace
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
-from .cuts import Cut, cut, last_lanes, phase_reach, row_phases, row_strips
+from .row_costs import Cut, cut, last_lanes, phase_reach, row_phases, row_strips
 
 __all__ = ["TASKS", "copy_reasons", "layout"]
 

@@ -29,9 +29,9 @@ from typing import Any
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from .cuts import pattern_vectors
-from .simd.ir import I32, I64, call, fmuladd, lanes_between, load_vector
-from .window import Sums, Window, emit_window
+from ..simd.ir import I32, I64, call, fmuladd, lanes_between, load_vector
+from .row_costs import pattern_vectors
+from .row_tile import Sums, Window, emit_window
 
 __all__ = ["COPY", "DENSE", "PAIRS", "Strip", "beyond_lanes", "rolling_strip"]
 

@@ -16,10 +16,10 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from ..runtime import jit
+from ..simd.intrinsics import get_word
+from ..simd.ir import call_address
 from .row_parts import Parts, Run
-from .runtime import jit
-from .simd.intrinsics import get_word
-from .simd.ir import call_address
 
 __all__ = ["PARTS_FIELDS", "PART_SIGNATURE", "call_parts", "part_begin", "parts_table"]
 

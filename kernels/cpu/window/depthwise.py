@@ -2,15 +2,15 @@
 
 Wins for every depthwise layer, of any rank, stride, dilation and channel multiplier: a matrix
 product would have a reduction of kh * kw steps and use one row of its tile. One arithmetic
-(rolling.py, window.py) with three things in the lanes of a vector:
+(row_strip.py, row_tile.py) with three things in the lanes of a vector:
 
 =============================  =======================================  =====================
 in the lanes                   where                                    3x3, cycles a vector
 =============================  =======================================  =====================
-pixels of a row                stencil.py in place; sliding.py a copy   9 multiply, 6 load
-channels, as they lie          depthwise_channels_last.py               9 multiply, 3 load
-pixels x channels              interleaved.py: few channels             9 multiply, 13 load
-channels, turned into lanes    depthwise_blocks.py: small maps, long    9, and 25 for turning
+pixels of a row                rows_in_place.py in place; rows_copied.py a copy   9 multiply, 6 load
+channels, as they lie          pixels_in_place.py               9 multiply, 3 load
+pixels x channels              rows_interleaved.py: few channels             9 multiply, 13 load
+channels, turned into lanes    pixels_transposed.py: small maps, long    9, and 25 for turning
                                signals, kernels as large as the map
 =============================  =======================================  =====================
 
@@ -24,10 +24,10 @@ from __future__ import annotations
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from . import depthwise_blocks, depthwise_channels_last, interleaved, sliding, stencil
-from .cuts import cut_cycles, interleaved_cycles
-from .pixel_cuts import block_cycles, map_cycles
-from .runtime.plan import CpuPlan
+from ..runtime.plan import CpuPlan
+from . import pixels_in_place, pixels_transposed, rows_copied, rows_in_place, rows_interleaved
+from .pixel_costs import block_cycles, map_cycles
+from .row_costs import cut_cycles, interleaved_cycles
 
 __all__ = ["plan", "workspace"]
 
@@ -39,19 +39,19 @@ def _turns(problem: ConvProblem, device: DeviceInfo) -> bool:
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
     """Return the scratch bytes of a call, over all threads."""
-    way = depthwise_blocks if _turns(problem, device) else sliding
+    way = pixels_transposed if _turns(problem, device) else rows_copied
     return way.workspace(problem, device)
 
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding."""
-    if interleaved.fits(problem, binding, device):
+    if rows_interleaved.fits(problem, binding, device):
         mixed, apart = interleaved_cycles(problem, device), map_cycles(problem, device)
         if mixed < (apart or mixed + 1):
-            return interleaved.plan(problem, binding, device)
-    if depthwise_channels_last.fits(problem, binding, device):
-        return depthwise_channels_last.plan(problem, binding, device)
-    if _turns(problem, device) and depthwise_blocks.fits(problem, binding, device):
-        return depthwise_blocks.plan(problem, binding, device)
-    way = stencil if stencil.fits(problem, binding, device) else sliding
+            return rows_interleaved.plan(problem, binding, device)
+    if pixels_in_place.fits(problem, binding, device):
+        return pixels_in_place.plan(problem, binding, device)
+    if _turns(problem, device) and pixels_transposed.fits(problem, binding, device):
+        return pixels_transposed.plan(problem, binding, device)
+    way = rows_in_place if rows_in_place.fits(problem, binding, device) else rows_copied
     return way.plan(problem, binding, device)

@@ -1,6 +1,6 @@
 """Sliding windows in registers: what the depthwise and the direct kernel's arithmetic shares.
 
-Small kernels run as strips (rolling.py). A `Tile` is for kernels of more rows than registers hold
+Small kernels run as strips (row_strip.py). A `Tile` is for kernels of more rows than registers hold
 sums: rh output rows by nv vectors, and loops over kernel rows and columns. A tap makes ``rh nv``
 multiply-adds (6 x 4: 24) out of ``2 nv + rh`` cycles of loads (14). The first and last rh - 1 input
 rows, which reach only some output rows, are written out; rows of padding are skipped.
@@ -16,7 +16,7 @@ from typing import Any
 from numba.core import types
 from numba.extending import intrinsic
 
-from .simd.ir import (
+from ..simd.ir import (
     I8,
     I64,
     ITEMSIZE,

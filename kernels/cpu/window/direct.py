@@ -2,7 +2,7 @@
 
 Wins where a matrix product has too few rows to fill its tile: a filter bank on a grey or colour
 image, or a last layer that brings many channels to one to three. It is the depthwise arithmetic
-(window.py) with the sum running over the group's input channels as well::
+(row_tile.py) with the sum running over the group's input channels as well::
 
     for block of output channels            as many as registers allow: each loaded vector serves
       strip of nv vectors                   all of them; sums over input channel, depth, row, column
@@ -10,8 +10,8 @@ image, or a last layer that brings many channels to one to three. It is the dept
 Grouped layers of 3 to 32 channels a group run at 75 to 90% of the peak: with 4 channels a group and
 3x3, 4 channels x 3 rows x 2 vectors of sums make 24 multiply-adds out of 16 cycles of loads.
 
-The input is read in place (stencil.py) where its rows are contiguous; else a band of it, all
-channels, is copied once (sliding.py), and a copied vector is used ``K kh kw`` times.
+The input is read in place (rows_in_place.py) where its rows are contiguous; else a band of it, all
+channels, is copied once (rows_copied.py), and a copied vector is used ``K kh kw`` times.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from __future__ import annotations
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from . import sliding, stencil
-from .runtime.plan import CpuPlan
-from .sliding import workspace
+from ..runtime.plan import CpuPlan
+from . import rows_copied, rows_in_place
+from .rows_copied import workspace
 
 __all__ = ["plan", "workspace"]
 
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding."""
-    way = stencil if stencil.fits(problem, binding, device) else sliding
+    way = rows_in_place if rows_in_place.fits(problem, binding, device) else rows_copied
     return way.plan(problem, binding, device)

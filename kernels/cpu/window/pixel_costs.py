@@ -1,4 +1,4 @@
-"""How a depthwise output is cut into strips and tiles of pixels (pixels.py): by counting cycles."""
+"""How a depthwise output is cut into strips and tiles of pixels (pixel_strip.py): by counting cycles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
-from .cuts import alone, rows_met
+from .row_costs import alone, rows_met
 from .row_parts import Parts
 
 __all__ = [

@@ -1,12 +1,12 @@
 """The compiled loops over strips and tiles of rows.
 
-What the two ways of reading an input share: stencil.py reads it in place, sliding.py through a
-padded copy. Both hand bands of rows to a function compiled for one width of strip (cuts.py)::
+What the two ways of reading an input share: rows_in_place.py reads it in place, rows_copied.py through a
+padded copy. Both hand bands of rows to a function compiled for one width of strip (row_costs.py)::
 
     for group (consecutive channels)
       for block of its output channels              each loaded input vector serves all of the block
         for rows that share input (every `share`-th)
-          strip (rolling.py), or tiles from top to bottom (window.py)
+          strip (row_strip.py), or tiles from top to bottom (row_tile.py)
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
-from .common.epilogue import FINISH_FIELDS
-from .cuts import Cut, alone, last_lanes, row_strips
-from .rolling import COPY, DENSE, PAIRS, beyond_lanes, rolling_strip
+from ..common.epilogue import FINISH_FIELDS
+from ..runtime import jit
+from ..runtime.plan import Stage, compile_kernel, in_weight_order
+from ..runtime.record import as_record
+from ..simd.intrinsics import load_scalar, store_scalar
+from ..simd.ir import ITEMSIZE
 from .row_calls import PART_SIGNATURE, PARTS_FIELDS, parts_table
-from .runtime import jit
-from .runtime.plan import Stage, compile_kernel, in_weight_order
-from .runtime.record import as_record
-from .simd.intrinsics import load_scalar, store_scalar
-from .simd.ir import ITEMSIZE
-from .window import window_tile
+from .row_costs import Cut, alone, last_lanes, row_strips
+from .row_strip import COPY, DENSE, PAIRS, beyond_lanes, rolling_strip
+from .row_tile import window_tile
 
 __all__ = [
     "FIELDS",

@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, ConvPlan, DeviceInfo
 
+from ..runtime.plan import CpuPlan, compute_dtype
+from ..runtime.scratch import borrow_arrays, give_back
 from . import depthwise
-from .runtime.plan import CpuPlan, compute_dtype
-from .runtime.scratch import borrow_arrays, give_back
 
 __all__ = ["SeparablePlan", "factors", "with_passes"]
 

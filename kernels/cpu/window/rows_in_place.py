@@ -1,12 +1,12 @@
 """Sliding windows over the input itself: no copy, borders by masks.
 
-The twin of sliding.py for inputs whose rows are contiguous, in float32 or float64, with a
+The twin of rows_copied.py for inputs whose rows are contiguous, in float32 or float64, with a
 horizontal stride of 1 or 2 and a kernel whose sums fit the registers. It wins there by the copy
 that it saves, which on the 3x3 layers of mobile networks costs as much as the arithmetic::
 
     task = some images and groups x slab of output depths x band of rows
       for output depth                              one task reads what neighbours share
-        for strip of columns                        strips.py; masked loads where it reaches over a
+        for strip of columns                        row_loops.py; masked loads where it reaches over a
           for group, output channel, row            side, which only its outer vectors do
         residual, other activations                 on the band just stored
 
@@ -25,21 +25,15 @@ import numba
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from .common.epilogue import finish_fields, make_finish_vector
-from .cuts import cut, pattern_period, pattern_vectors
+from ..common.epilogue import finish_fields, make_finish_vector
+from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from ..runtime.record import make_record
+from ..simd.intrinsics import load_scalar, store_scalar
+from ..simd.ir import F32, F64, ITEMSIZE, storage_code
 from .row_calls import call_parts
-from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .runtime.record import make_record
-from .simd.intrinsics import load_scalar, store_scalar
-from .simd.ir import F32, F64, ITEMSIZE, storage_code
-from .sliding_layout import TASKS
-from .strips import (
-    FIELDS,
-    pack_stage,
-    pattern_kernel,
-    strip_table,
-    view,
-)
+from .row_costs import cut, pattern_period, pattern_vectors
+from .row_loops import FIELDS, pack_stage, pattern_kernel, strip_table, view
+from .rows_copied_layout import TASKS
 
 __all__ = ["fits", "plan"]
 
@@ -151,7 +145,7 @@ def plan(
 ) -> CpuPlan:
     """Prepare the kernel for one problem and one binding that `fits`.
 
-    Rows of one channel may be those of some that are `interleaved` (interleaved.py).
+    Rows of one channel may be those of some that are `interleaved` (rows_interleaved.py).
     """
     code = F64 if problem.dtype == "float64" else F32
     size = ITEMSIZE[code]

@@ -2,7 +2,7 @@
 
 Wins wherever the channels of input and output are contiguous: no tap is misaligned against
 another, no lane is lost at the end of a row, and columns outside the input are known when the code
-is made, so nothing is computed for them. Input rows roll through registers as in window.py, with
+is made, so nothing is computed for them. Input rows roll through registers as in row_tile.py, with
 pixels in the place of vectors::
 
     task = image x output depth x band of rows x some channels
@@ -28,16 +28,16 @@ import numba
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from .common.activations import activate
-from .common.epilogue import finish_fields
-from .pixel_cuts import pixel_cut
-from .pixels import FIELDS, make_pixel_weights, pixel_table, view
+from ..common.activations import activate
+from ..common.epilogue import finish_fields
+from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from ..runtime.record import make_record
+from ..simd.intrinsics import add, load_masked, range_mask, store_masked
+from ..simd.ir import ITEMSIZE, compute_code, storage_code
+from .pixel_costs import pixel_cut
+from .pixel_strip import FIELDS, make_pixel_weights, pixel_table, view
 from .row_calls import call_parts
-from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .runtime.record import make_record
-from .simd.intrinsics import add, load_masked, range_mask, store_masked
-from .simd.ir import ITEMSIZE, compute_code, storage_code
-from .sliding_layout import TASKS
+from .rows_copied_layout import TASKS
 
 __all__ = ["fits", "plan"]
 

@@ -1,13 +1,13 @@
 """Depthwise convolution of channels-last arrays with few channels: images with interleaved colours.
 
-Wins where a pixel has fewer channels than a vector has lanes (depthwise_channels_last.py would
+Wins where a pixel has fewer channels than a vector has lanes (pixels_in_place.py would
 leave the others empty): its rows are read as rows of one channel, ``C`` times as long, and the taps
 lie ``C`` elements apart, so that all lanes are full::
 
     row      r g b r g b r g b r g b ...          taps of an output: every third element
     weights  r g b r g b r g b r g b r | g b r ...          a vector of them for each tap
 
-This is stencil.py with vectors of weights in the place of single numbers. With 16 lanes and three
+This is rows_in_place.py with vectors of weights in the place of single numbers. With 16 lanes and three
 channels the pattern comes back after three vectors, which three vectors of weights serve wherever
 the row's strip begins.
 
@@ -24,8 +24,8 @@ from typing import Any
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from . import cuts, stencil
-from .runtime.plan import CpuPlan
+from ..runtime.plan import CpuPlan
+from . import row_costs, rows_in_place
 
 __all__ = ["fits", "plan"]
 
@@ -34,7 +34,7 @@ def _as_row(
     problem: ConvProblem, binding: Binding, device: DeviceInfo
 ) -> tuple[ConvProblem, Binding] | None:
     """Return the problem and the binding of one channel, None where memory lies otherwise."""
-    row, item = cuts.interleaved(problem, device), problem.itemsize
+    row, item = row_costs.interleaved(problem, device), problem.itemsize
     if row is None:
         return None
     bound: dict[str, Any] = {}
@@ -51,11 +51,11 @@ def _as_row(
 def fits(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> bool:
     """Return whether a problem and a binding can be computed here."""
     found = _as_row(problem, binding, device)
-    return found is not None and stencil.fits(*found, device)
+    return found is not None and rows_in_place.fits(*found, device)
 
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding that `fits`."""
     found = _as_row(problem, binding, device)
     assert found is not None
-    return stencil.plan(*found, device, problem.groups)
+    return rows_in_place.plan(*found, device, problem.groups)

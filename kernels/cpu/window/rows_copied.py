@@ -1,4 +1,4 @@
-"""Sliding windows over a padded copy: for what stencil.py cannot read in place.
+"""Sliding windows over a padded copy: for what rows_in_place.py cannot read in place.
 
 That is every input in half precision, with gaps between the elements of a row, or with a horizontal
 stride above 2, every output that cannot be stored to as it is computed, and kernels of so many rows
@@ -7,7 +7,7 @@ that they run as tiles, whose loops want no masks::
     task = some images and groups x output depth x band of rows x span of columns
       copy_band: the input rows under the band, padded         compute precision, in L2 or L1
         row = one run a phase of the stride that a tap meets    so that every tap is contiguous
-      for strip of columns                                      strips.py
+      for strip of columns                                      row_loops.py
         for output channel of the group, row
       residual, other activations, dtypes, strides              common/epilogue.py, where there are any
 
@@ -27,21 +27,16 @@ import numpy as np
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from .common.epilogue import finish_fields, make_finish_vector
-from .gemm.pack import make_copy_vector, pair_mask
-from .rolling import COPY
+from ..common.epilogue import finish_fields, make_finish_vector
+from ..gemm.pack import make_copy_vector, pair_mask
+from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from ..runtime.record import make_record
+from ..simd.intrinsics import range_mask
+from ..simd.ir import ITEMSIZE, compute_code, storage_code
 from .row_calls import call_parts, part_begin
-from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .runtime.record import make_record
-from .simd.intrinsics import range_mask
-from .simd.ir import ITEMSIZE, compute_code, storage_code
-from .sliding_layout import layout
-from .strips import (
-    FIELDS,
-    pack_stage,
-    strip_table,
-    view,
-)
+from .row_loops import FIELDS, pack_stage, strip_table, view
+from .row_strip import COPY
+from .rows_copied_layout import layout
 
 __all__ = ["plan", "workspace"]
 

@@ -2,7 +2,7 @@
 
 Wins where vectors along a row would be part empty, or load more than they multiply: maps of 7 or 14
 pixels, kernels nearly as large as the map, and signals (one row, so no input vector serves several
-rows). The channels of a block are transposed in registers, so that pixels.py can do the arithmetic
+rows). The channels of a block are transposed in registers, so that pixel_strip.py can do the arithmetic
 with all lanes full and without a product for any tap in the padding::
 
     task = image x vector of channels
@@ -32,14 +32,11 @@ from numba.extending import intrinsic
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, DeviceInfo
 
-from .common.epilogue import finish_fields, is_dense, make_finish_vector
-from .pixel_cuts import block_cycles, block_shape, pixel_cut
-from .pixels import FIELDS, make_pixel_weights, pixel_table, view
-from .row_calls import call_parts
-from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .runtime.record import make_record
-from .simd.intrinsics import range_mask, splat, store
-from .simd.ir import (
+from ..common.epilogue import finish_fields, is_dense, make_finish_vector
+from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from ..runtime.record import make_record
+from ..simd.intrinsics import range_mask, splat, store
+from ..simd.ir import (
     F64,
     I8,
     I64,
@@ -53,7 +50,10 @@ from .simd.ir import (
     store_vector,
     transposed,
 )
-from .simd.transposes import transpose_block
+from ..simd.transposes import transpose_block
+from .pixel_costs import block_cycles, block_shape, pixel_cut
+from .pixel_strip import FIELDS, make_pixel_weights, pixel_table, view
+from .row_calls import call_parts
 
 __all__ = ["fits", "plan", "workspace"]
 
