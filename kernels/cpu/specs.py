@@ -21,8 +21,9 @@ from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 
 from ..reach import dilated_reasons, regions
 from ..sums import sum_reasons
-from . import fast_fir_sizes, fft_sizes
+from . import fft_sizes
 from .brgemm import costs as brgemm_blocks
+from .fast_fir import costs as fast_fir_sizes
 from .gemm import costs as counts
 from .gemm import split as blocking
 from .window import pixel_costs, row_costs, rows_copied_layout
@@ -253,7 +254,7 @@ def _winograd_spec(m: int) -> KernelSpec:
     )
 
 
-#: Over fifty random filters of 13x13 to 63x63 taps: 1.3e-5 of the largest output, see fast_fir.py.
+#: Over fifty random filters of 13x13 to 63x63 taps: 1.3e-5 of the largest output, see fast_fir/plan.py.
 _FAST_FIR_TOLERANCE = {
     "float32": Tolerance(2e-5),
     "float64": Tolerance(2e-5 * 2.0**-29),
@@ -393,7 +394,7 @@ SPECS = (
         device="cpu",
         reasons=_fast_fir_reasons,
         cost=fast_fir_sizes.seconds,
-        target="fastconv.kernels.cpu.fast_fir:plan",
+        target="fastconv.kernels.cpu.fast_fir.plan:plan",
         workspace=ask_workspace("fast_fir"),
         tolerance=_FAST_FIR_TOLERANCE,
         exact=False,

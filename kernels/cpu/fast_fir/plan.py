@@ -20,7 +20,7 @@ no sum over many channels to hide them behind, so cpu.winograd has nothing to ga
         read rows, transform their phases along the width       T    8 rows of tiles at a time
         transform along the height                              V[e1, e2, C, rows, columns]
       for output channel, for rh rows of tiles
-        for e1, e2: correlate V[e1, e2] with U[e1, e2]          M    register tile of fir_tile.py
+        for e1, e2: correlate V[e1, e2] with U[e1, e2]          M    register tile of tile.py
         transform back along the height, join along the width   R    bias, residual, activation
 
 A signal of one axis is *folded* first: cut into segments that become the columns of an image, by
@@ -28,7 +28,7 @@ transposing blocks in registers. All transforms then run along the rows, a vecto
 cache line, and each loaded vector serves rh outputs, where a window along the signal would serve
 one. Its two levels of phases are those of one axis, (m1 m2) in all.
 
-Phases and blocks are chosen by counted cycles (fast_fir_sizes.py). Their number is bounded by the
+Phases and blocks are chosen by counted cycles (costs.py). Their number is bounded by the
 error, relative to the largest output. In float32, over fifty random filters of 9x9 to 63x63 taps
 (one to three channels) and as many of 64 to 1024 (up to 48 channels), normal and positive, it was
 at most 3.1e-6 with 2 x 2 phases, 5.5e-6 with 3 x 3, 9.8e-6 with 4 x 3, and with 4 x 4 1.8e-5 for
@@ -52,16 +52,16 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, ConvPlan, DeviceInfo
 
-from ..cook_toom import matrices
-from .common.epilogue import finish_fields
-from .common.toom_cook_lines import INPUT, OUTPUT, WEIGHT, lines_address
-from .fast_fir_sizes import Sizes, choose
-from .fast_fir_tasks import CHUNK, FIELDS, make_kernel
-from .fir_tile import correlate_address, join_address, split_address
-from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .runtime.record import make_record
-from .simd.ir import ITEMSIZE, compute_code, storage_code
-from .window.separable import with_passes
+from ...cook_toom import matrices
+from ..common.epilogue import finish_fields
+from ..common.toom_cook_lines import INPUT, OUTPUT, WEIGHT, lines_address
+from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from ..runtime.record import make_record
+from ..simd.ir import ITEMSIZE, compute_code, storage_code
+from ..window.separable import with_passes
+from .costs import Sizes, choose
+from .tasks import CHUNK, FIELDS, make_kernel
+from .tile import correlate_address, join_address, split_address
 
 __all__ = ["FastFirPlan", "plan", "workspace"]
 

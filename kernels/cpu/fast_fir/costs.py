@@ -1,6 +1,6 @@
 """Block sizes of the fast FIR kernel, chosen by counting its cycles.
 
-Kept apart from the code (fast_fir.py) because the table of kernels asks for a cost and must not
+Kept apart from the code (plan.py) because the table of kernels asks for a cost and must not
 import a compiler.
 """
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
-from .gemm.split import LONGEST_SUM
+from ..gemm.split import LONGEST_SUM
 
 __all__ = [
     "MOST_BYTES",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 #: Most phases along an axis, and most products of a sum where both levels have so many: what keeps
-#: the error under 2e-5 (see fast_fir.py).
+#: the error under 2e-5 (see plan.py).
 _MOST_PHASES, _MOST_PRODUCTS = 4, 12_000
 #: Most products of one phase that are summed in one go.
 MOST_STEPS = 2 * LONGEST_SUM

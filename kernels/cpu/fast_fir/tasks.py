@@ -1,4 +1,4 @@
-"""The machine code of fast_fir.py: one block of the output, from the input to the store.
+"""The machine code of plan.py: one block of the output, from the input to the store.
 
 In the order in which the data goes through it: rows are read and their phases transformed along the
 first axis (T), then along the second (V); every product of phases is a correlation of its own
@@ -12,13 +12,13 @@ from typing import Any
 
 import numba
 
-from .common.epilogue import FINISH_FIELDS, make_finish_vector
-from .common.toom_cook_lines import call_lines
-from .fir_tile import call_correlate, call_join, call_split
-from .runtime.record import as_record
-from .simd.intrinsics import load_gather, load_masked, load_scalar, range_mask, store
-from .simd.ir import ITEMSIZE
-from .simd.transposes import transpose_block
+from ..common.epilogue import FINISH_FIELDS, make_finish_vector
+from ..common.toom_cook_lines import call_lines
+from ..runtime.record import as_record
+from ..simd.intrinsics import load_gather, load_masked, load_scalar, range_mask, store
+from ..simd.ir import ITEMSIZE
+from ..simd.transposes import transpose_block
+from .tile import call_correlate, call_join, call_split
 
 __all__ = ["CHUNK", "FIELDS", "make_kernel"]
 
@@ -256,7 +256,7 @@ def _make_write_segments(lanes: int, storage: int, compute: int) -> Any:
 
 @functools.cache
 def make_kernel(lanes: int, storage: int, compute: int, fold: int) -> Any:
-    """Return the task: see the drawing in fast_fir.py."""
+    """Return the task: see the drawing in plan.py."""
     size = ITEMSIZE[compute]
     transform = _make_transform(lanes, storage, compute, fold)
     products = _make_products(lanes, compute)

@@ -1,4 +1,4 @@
-"""What fast_fir.py does in registers: correlate a plane with one phase, split and join phases.
+"""What plan.py does in registers: correlate a plane with one phase, split and join phases.
 
 The tile is `rh` output rows by `nv` vectors of sums over channels, rows and columns of a plane that
 lies padded in L2, so there is no border and nothing is masked. A loaded vector serves every output
@@ -24,10 +24,10 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from ..cook_toom import matrices
-from .common.toom_cook_lines import INPUT, OUTPUT, apply_matrix, split_phases
-from .runtime import jit
-from .simd.ir import (
+from ...cook_toom import matrices
+from ..common.toom_cook_lines import INPUT, OUTPUT, apply_matrix, split_phases
+from ..runtime import jit
+from ..simd.ir import (
     I8,
     I32,
     I64,

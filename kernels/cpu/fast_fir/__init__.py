@@ -1,0 +1,1 @@
+"""Large kernels in phases, whose products are shorter correlations (fast FIR)."""
