@@ -29,7 +29,7 @@ from fastconv import dispatch
 from fastconv.cuda_device import EMULATED, MODELS, use_device
 from fastconv.device import cpu_info
 from fastconv.kernels import reach
-from fastconv.kernels.cpu import fft_sizes
+from fastconv.kernels.cpu.fft.plan import costs as fft_sizes
 from fastconv.kernels.cpu.runtime import jit
 from fastconv.kernels.cpu.window.row_tile import (
     pixel_costs,

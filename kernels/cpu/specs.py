@@ -21,9 +21,9 @@ from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 
 from ..reach import dilated_reasons, regions
 from ..sums import sum_reasons
-from . import fft_sizes
 from .brgemm import costs as brgemm_blocks
 from .fast_fir import costs as fast_fir_sizes
+from .fft import costs as fft_sizes
 from .gemm import costs as counts
 from .gemm import split as blocking
 from .window import pixel_costs, row_costs, rows_copied_layout
@@ -405,7 +405,7 @@ SPECS = (
         device="cpu",
         reasons=_fft_reasons,
         cost=lambda problem, device: fft_sizes.choose(problem, device)[0],
-        target="fastconv.kernels.cpu.fft:plan",
+        target="fastconv.kernels.cpu.fft.plan:plan",
         workspace=ask_workspace("fft"),
         tolerance=TOLERANCE,
         exact=False,

@@ -12,7 +12,7 @@ of packing the weight, and what was packed says which way runs::
       x -> row pass (1 x kw) -> scratch -> column pass (kh x 1), bias, residual, activation
 
 Both passes are depthwise convolutions (depthwise.py). Only plans of kernels that transform the
-arithmetic hold this way (fast_fir/plan.py, fft.py), so ``precision("exact")`` never takes it.
+arithmetic hold this way (fast_fir/plan.py, fft/plan.py), so ``precision("exact")`` never takes it.
 
 Whole numbers stay exact: their u and v are whole numbers again. Others are rounded once, so a
 product u v differs from w by at most 1.5 units in the last place. A NaN or an infinity in the input

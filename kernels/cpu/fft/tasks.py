@@ -1,4 +1,4 @@
-"""The machine code of fft.py: what happens to a block before, between and after its transforms.
+"""The machine code of plan.py: what happens to a block before, between and after its transforms.
 
 Blocks are numbered through images, then depth, height and width. A task is one channel of one block
 of the round at hand, whose first block's number is the first word of the scratch memory.
@@ -14,9 +14,9 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from .common.epilogue import FINISH_FIELDS, make_finish_vector
-from .runtime.record import as_record
-from .simd.intrinsics import (
+from ..common.epilogue import FINISH_FIELDS, make_finish_vector
+from ..runtime.record import as_record
+from ..simd.intrinsics import (
     get_word,
     load,
     load_gather,
@@ -27,7 +27,7 @@ from .simd.intrinsics import (
     store,
     store_masked,
 )
-from .simd.ir import F64, I32, ITEMSIZE, fmuladd
+from ..simd.ir import F64, I32, ITEMSIZE, fmuladd
 
 __all__ = ["FIELDS", "make_finish", "make_multiply", "make_read"]
 

@@ -12,7 +12,7 @@ a circular correlation, of which the first outputs are right::
       inverse transforms of all output channels              scipy.fft, on all threads
       the first outputs of each block: bias, residual, activation, store
 
-Block sizes are chosen by counted operations (fft_sizes.py) among lengths of factors 2, 3 and 5. The
+Block sizes are chosen by counted operations (costs.py) among lengths of factors 2, 3 and 5. The
 kernel's transforms are the packed weight. float32 stays float32: over random filters of 13x13 to
 63x63 taps the largest error was 3.3e-7 of the largest output. A NaN or an infinity spreads over its
 block, and an output far smaller than its block's largest loses digits; ``precision("exact")``
@@ -35,15 +35,15 @@ from fastconv import first_use
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, ConvPlan, DeviceInfo
 
-from .common.epilogue import finish_fields
-from .fft_sizes import Blocks, choose, reach
-from .fft_tasks import FIELDS, make_finish, make_multiply, make_read
-from .runtime import pool
-from .runtime.plan import as_bias, compile_kernel, compute_dtype
-from .runtime.record import make_record
-from .runtime.scratch import borrow_arrays, give_back
-from .simd.ir import ITEMSIZE, compute_code, storage_code
-from .window.separable import with_passes
+from ..common.epilogue import finish_fields
+from ..runtime import pool
+from ..runtime.plan import as_bias, compile_kernel, compute_dtype
+from ..runtime.record import make_record
+from ..runtime.scratch import borrow_arrays, give_back
+from ..simd.ir import ITEMSIZE, compute_code, storage_code
+from ..window.separable import with_passes
+from .costs import Blocks, choose, reach
+from .tasks import FIELDS, make_finish, make_multiply, make_read
 
 __all__ = ["FftPlan", "plan", "workspace"]
 

@@ -1,6 +1,6 @@
 """Transform lengths of the FFT kernel, chosen by counting its operations.
 
-Kept apart from the code (fft.py) because the table of kernels asks for a cost and must not import a
+Kept apart from the code (plan.py) because the table of kernels asks for a cost and must not import a
 compiler, nor SciPy.
 """
 

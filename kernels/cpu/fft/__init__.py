@@ -1,0 +1,1 @@
+"""The largest kernels: blocks of the output through SciPy's Fourier transforms."""
