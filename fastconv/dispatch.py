@@ -55,7 +55,7 @@ Problem = ConvProblem | SparseProblem
 
 #: The modules of a device; each has a tuple SPECS.
 _TABLES = {
-    "cpu": ("fastconv.kernels.cpu.specs", "fastconv.kernels.cpu.sparse_specs"),
+    "cpu": ("fastconv.kernels.cpu.specs", "fastconv.kernels.cpu.sparse.specs"),
     "cuda": ("fastconv.kernels.cuda.specs", "fastconv.kernels.cuda.sparse_specs"),
 }
 

@@ -17,7 +17,7 @@ import pytest
 from fastconv import dispatch
 from fastconv.device import cpu_info
 from fastconv.kernels.cpu.runtime import pool
-from fastconv.kernels.cpu.sparse_specs import SPECS
+from fastconv.kernels.cpu.sparse.specs import SPECS
 from fastconv.sparse.problem import OPERANDS
 from fastconv.sparse.rulebook import Rulebook
 from fastconv.spec import KernelSpec, SparseBinding

@@ -17,7 +17,7 @@ import pytest
 
 from fastconv import dispatch
 from fastconv.config import config
-from fastconv.kernels.cpu.sparse_specs import SPECS as SPARSE_KERNELS
+from fastconv.kernels.cpu.sparse.specs import SPECS as SPARSE_KERNELS
 from fastconv.problem import ConvProblem
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import Binding, SparseBinding

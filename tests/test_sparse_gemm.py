@@ -11,8 +11,9 @@ import pytest
 from fastconv.config import config
 from fastconv.device import cpu_info
 from fastconv.kernels import reference_sparse
-from fastconv.kernels.cpu import sparse_gemm, sparse_gemm_blocks
-from fastconv.kernels.cpu.sparse_gemm_schedule import find_schedule
+from fastconv.kernels.cpu.sparse import gemm as sparse_gemm
+from fastconv.kernels.cpu.sparse import gemm_costs
+from fastconv.kernels.cpu.sparse.gemm_schedule import find_schedule
 from fastconv.sparse.problem import SparseProblem
 from fastconv.sparse.rulebook import Geometry, Rulebook
 from fastconv.spec import SparseBinding
@@ -167,5 +168,5 @@ def test_schedule_is_made_once_and_holds_each_pair_once(rng: np.random.Generator
 
 def test_small_problems_still_have_panels_for_all_threads() -> None:
     problem = SparseProblem("sparse_conv", 300, 300, 1500, (3, 3, 3), 32, 32)
-    blocks = sparse_gemm_blocks.choose_blocks(problem, cpu_info())
+    blocks = gemm_costs.choose_blocks(problem, cpu_info())
     assert blocks.panel_rows < 300 / cpu_info().threads

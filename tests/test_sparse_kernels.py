@@ -17,7 +17,7 @@ from fastconv import dispatch
 from fastconv.device import cpu_info
 from fastconv.errors import NoKernelError
 from fastconv.kernels.cpu.runtime import plan as cpu_plan
-from fastconv.kernels.cpu.sparse_specs import SPECS
+from fastconv.kernels.cpu.sparse.specs import SPECS
 from fastconv.sparse.problem import OPERANDS
 from fastconv.spec import ACTIVATIONS, KernelSpec, SparseBinding
 from helpers import assert_close, assert_exact, bits, run_child

@@ -29,9 +29,9 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .runtime.record import as_record
-from .simd.intrinsics import get_word
-from .simd.ir import (
+from ..runtime.record import as_record
+from ..simd.intrinsics import get_word
+from ..simd.ir import (
     I8,
     I32,
     I64,

@@ -28,11 +28,11 @@ from numba.extending import intrinsic
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import DeviceInfo, SparseBinding
 
-from .rulebook_stage import get_int
-from .runtime.plan import compile_kernel, worth_helpers
-from .runtime.record import as_record
-from .simd.intrinsics import add, get_word, load, range_mask, set_word, splat, store
-from .simd.ir import (
+from ..rulebook_stage import get_int
+from ..runtime.plan import compile_kernel, worth_helpers
+from ..runtime.record import as_record
+from ..simd.intrinsics import add, get_word, load, range_mask, set_word, splat, store
+from ..simd.ir import (
     DOUBLE,
     F64,
     FLOAT,
@@ -46,7 +46,7 @@ from .simd.ir import (
     storage_code,
     store_vector,
 )
-from .sparse_plan import RowPlan, RowStage
+from .row_plan import RowPlan, RowStage
 
 __all__ = ["plan_avg", "plan_max", "workspace"]
 

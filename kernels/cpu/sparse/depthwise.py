@@ -1,7 +1,7 @@
 """Depthwise sparse convolution: every channel is summed by itself, channels in the lanes.
 
 Wins wherever each group holds one channel: a matrix product would fill one lane. The walk over the
-pairs of an output row is that of sparse_rows.py; a pair adds the product of one row of x and one
+pairs of an output row is that of row_walk.py; a pair adds the product of one row of x and one
 row of the weight, which lies as ``(volume, channels)`` in compute precision::
 
     task = block of output rows
@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import DeviceInfo, SparseBinding
 
-from ..axes import ACTIVATION_CODES
-from .common.activations import activate
-from .runtime.plan import compile_kernel, compute_dtype, worth_helpers
-from .simd.intrinsics import load_masked, range_mask, store_masked
-from .simd.ir import ITEMSIZE, compute_code, storage_code
-from .sparse_plan import RowPlan, RowStage, row_blocks, row_lists
-from .sparse_rows import FIELDS, MULTIPLY, make_row, view
+from ...axes import ACTIVATION_CODES
+from ..common.activations import activate
+from ..runtime.plan import compile_kernel, compute_dtype, worth_helpers
+from ..simd.intrinsics import load_masked, range_mask, store_masked
+from ..simd.ir import ITEMSIZE, compute_code, storage_code
+from .row_plan import RowPlan, RowStage, row_blocks, row_lists
+from .row_walk import FIELDS, MULTIPLY, make_row, view
 
 __all__ = ["plan", "workspace"]
 

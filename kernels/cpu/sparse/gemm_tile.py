@@ -39,9 +39,9 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .runtime import jit
-from .simd.intrinsics import expect_write
-from .simd.ir import (
+from ..runtime import jit
+from ..simd.intrinsics import expect_write
+from ..simd.ir import (
     I8,
     I32,
     I64,

@@ -1,6 +1,6 @@
 """Sparse pools and their gradients: every channel by itself, channels in the lanes.
 
-The walk over the pairs of a row is that of sparse_rows.py. A gradient is computed by *input* row,
+The walk over the pairs of a row is that of row_walk.py. A gradient is computed by *input* row,
 over the reversed lists, so nothing is scattered and no two tasks write to one place::
 
     max pool        out[o]    = largest x[i]                    pairs of o
@@ -23,10 +23,10 @@ from typing import Any
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import DeviceInfo, SparseBinding
 
-from .runtime.plan import compile_kernel, worth_helpers
-from .simd.ir import compute_code, storage_code
-from .sparse_plan import RowPlan, RowStage, reversed_lists, row_blocks, row_lists
-from .sparse_rows import CHOSEN, FIELDS, FIRST, LARGEST, MEAN, SHARES, make_row, view
+from ..runtime.plan import compile_kernel, worth_helpers
+from ..simd.ir import compute_code, storage_code
+from .row_plan import RowPlan, RowStage, reversed_lists, row_blocks, row_lists
+from .row_walk import CHOSEN, FIELDS, FIRST, LARGEST, MEAN, SHARES, make_row, view
 
 __all__ = ["plan_avg", "plan_avg_grad", "plan_max", "plan_max_grad", "workspace"]
 

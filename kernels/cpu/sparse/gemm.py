@@ -2,7 +2,7 @@
 
 ``out[o, :] = act(bias + sum over k with i = neighbours[k, o] >= 0 of x[i, :] @ W[k])``
 
-Nothing is scattered and nothing is packed but the weight: the tile (sparse_gemm_tile.py) reads
+Nothing is scattered and nothing is packed but the weight: the tile (gemm_tile.py) reads
 the features where they lie, and no row is multiplied that has no neighbour. At the 6 pairs a voxel
 of a laser scan 23% of the table holds a row, and a tile over the rows of a panel as they come would
 spend three quarters of its products on absent ones. ::
@@ -38,12 +38,12 @@ from fastconv.sparse.problem import SparseProblem
 from fastconv.sparse.rulebook import Rulebook
 from fastconv.spec import DeviceInfo, SparseBinding
 
-from ..axes import ACTIVATION_CODES
-from .common.activations import activate
-from .rulebook_stage import get_int
-from .runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from .runtime.record import as_record, record_type
-from .simd.intrinsics import (
+from ...axes import ACTIVATION_CODES
+from ..common.activations import activate
+from ..rulebook_stage import get_int
+from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
+from ..runtime.record import as_record, record_type
+from ..simd.intrinsics import (
     expect_write,
     get_word,
     load,
@@ -54,10 +54,10 @@ from .simd.intrinsics import (
     store_masked,
     store_scalar,
 )
-from .simd.ir import BF16, ITEMSIZE, compute_code, panel_code, storage_code
-from .sparse_gemm_blocks import Blocks, choose_blocks, tile_rows
-from .sparse_gemm_schedule import find_schedule
-from .sparse_gemm_tile import call_gather_tiles, gather_tiles_address
+from ..simd.ir import BF16, ITEMSIZE, compute_code, panel_code, storage_code
+from .gemm_costs import Blocks, choose_blocks, tile_rows
+from .gemm_schedule import find_schedule
+from .gemm_tile import call_gather_tiles, gather_tiles_address
 
 __all__ = ["SparseGemmPlan", "plan", "workspace"]
 

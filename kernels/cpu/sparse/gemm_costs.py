@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import DeviceInfo
 
-from .gemm.split import HERTZ
+from ..gemm.split import HERTZ
 
 __all__ = ["Blocks", "choose_blocks", "cost", "tile_rows"]
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from fastconv.sparse.rulebook import Rulebook
 from fastconv.spec import DeviceInfo
 
-from .runtime import pool
-from .runtime.plan import as_bias
-from .runtime.record import record_type
-from .runtime.scratch import borrow, give_back
+from ..runtime import pool
+from ..runtime.plan import as_bias
+from ..runtime.record import record_type
+from ..runtime.scratch import borrow, give_back
 
 __all__ = ["RowPlan", "RowStage", "reversed_lists", "row_blocks", "row_lists"]
 

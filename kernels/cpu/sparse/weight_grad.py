@@ -25,7 +25,7 @@ summed apart from those before them, which keeps a sum over 100,000 pairs as goo
 hundred. At 64 channels a pair is 256 multiply-adds of a vector and 24 loads and stores of copies.
 
 Depthwise weights (one channel a group) are sums of products of rows, channels in the lanes: the
-walk over pairs of sparse_rows.py, pairs of an offset in the place of those of a row.
+walk over pairs of row_walk.py, pairs of an offset in the place of those of a row.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from fastconv.sparse.problem import SparseProblem
 from fastconv.sparse.rulebook import Rulebook
 from fastconv.spec import DeviceInfo, SparseBinding
 
-from .gemm.tile import call_tile, tile_address
-from .rulebook_stage import get_int, set_int
-from .runtime.plan import compile_kernel, worth_helpers
-from .runtime.record import as_record
-from .simd.intrinsics import (
+from ..gemm.tile import call_tile, tile_address
+from ..rulebook_stage import get_int, set_int
+from ..runtime.plan import compile_kernel, worth_helpers
+from ..runtime.record import as_record
+from ..simd.intrinsics import (
     get_word,
     load_masked,
     load_scalar,
@@ -57,10 +57,10 @@ from .simd.intrinsics import (
     store,
     store_scalar,
 )
-from .simd.ir import ITEMSIZE, compute_code, storage_code
-from .simd.register_tiles import gemm_tile, sized_tile
-from .sparse_plan import RowPlan, RowStage
-from .sparse_rows import PRODUCTS, make_walk
+from ..simd.ir import ITEMSIZE, compute_code, storage_code
+from ..simd.register_tiles import gemm_tile, sized_tile
+from .row_plan import RowPlan, RowStage
+from .row_walk import PRODUCTS, make_walk
 
 __all__ = ["plan", "workspace"]
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import DeviceInfo, KernelSpec
 
-from . import sparse_gemm_blocks
-from .specs import TOLERANCE, ask_workspace
+from ..specs import TOLERANCE, ask_workspace
+from . import gemm_costs
 
 __all__ = ["SPECS"]
 
@@ -116,7 +116,7 @@ def _spec(
 # A sum of sparse_gemm is a chain of at most 64 products, then one addition an offset.
 SPECS = (
     _spec(
-        "sparse_conv", "sparse_gemm:plan", sparse_gemm_blocks.cost, name="sparse_gemm"
+        "sparse_conv", "sparse_gemm:plan", gemm_costs.cost, name="sparse_gemm"
     ),
     _spec(
         "sparse_conv", "sparse_depthwise:plan", _row_cost,

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from fastconv.sparse.rulebook import Rulebook
 
-from .rulebook_sort import make_keys, sort_rows
-from .rulebook_stage import Stage, empty, get_int
-from .simd.intrinsics import get_word, set_word
-from .sparse_gemm_tile import MOST_AHEAD
+from ..rulebook_sort import make_keys, sort_rows
+from ..rulebook_stage import Stage, empty, get_int
+from ..simd.intrinsics import get_word, set_word
+from .gemm_tile import MOST_AHEAD
 
 __all__ = ["Schedule", "find_schedule"]
 

@@ -1,0 +1,1 @@
+"""Sparse operators: rows that meet by a rulebook, gathered into products, pools, gradients."""
