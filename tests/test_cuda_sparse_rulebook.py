@@ -23,7 +23,7 @@ from fastconv.array_libraries import EmulatedArray, view_array
 from fastconv.device_arrays import DeviceArray
 from fastconv.errors import ShapeError
 from fastconv.kernels import reference_sparse
-from fastconv.kernels.cpu import rulebook as on_cpu
+from fastconv.kernels.cpu.rulebook.build import build as on_cpu
 from fastconv.kernels.cuda import (
     launch,
     rulebook,

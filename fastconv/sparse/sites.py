@@ -175,7 +175,7 @@ def group_sites(
 
     Rows of one site keep their order.
     """
-    rulebook = first_use.load("fastconv.kernels.cpu.rulebook")
+    rulebook = first_use.load("fastconv.kernels.cpu.rulebook.build")
     keys, order = rulebook.sort_keys(shape, batch_size, indices)
     return order, np.append(np.flatnonzero(np.diff(keys, prepend=-1)), len(keys))
 
@@ -196,6 +196,6 @@ def join_groups(
     """
     if how == "first":
         return values[order[starts[:-1]]]
-    join = first_use.load("fastconv.kernels.cpu.rulebook_join")
+    join = first_use.load("fastconv.kernels.cpu.rulebook.build.join")
     joined: NDArray[Any] = join.join_rows(values, order, starts, how)
     return joined.astype(values.dtype, copy=False)

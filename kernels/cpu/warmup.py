@@ -13,8 +13,8 @@ from fastconv.problem import DTYPES, ConvProblem, parse_line
 from fastconv.sparse.rulebook import KINDS, Geometry, Rulebook
 from fastconv.spec import Binding
 
-from . import rulebook
-from .rulebook_join import join_rows
+from .rulebook import build as rulebook
+from .rulebook.join import join_rows
 from .runtime import jit
 
 __all__ = ["warmup"]

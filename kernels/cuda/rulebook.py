@@ -1,6 +1,6 @@
 """Rulebooks on a GPU: which rows meet, found by hashing; and what is derived from that.
 
-It is `fastconv.kernels.cpu.rulebook` for arrays of a device (and for NumPy arrays, in the
+It is `fastconv.kernels.cpu.rulebook.build` for arrays of a device (and for NumPy arrays, in the
 emulator): the same functions with the same results.
 
     submanifold     insert all sites -> enter their rows -> gather or mirror (row, offset) -> pairs

@@ -40,7 +40,7 @@ from fastconv.spec import DeviceInfo, SparseBinding
 
 from ...axes import ACTIVATION_CODES
 from ..common.activations import activate
-from ..rulebook_stage import get_int
+from ..rulebook.stage import get_int
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import as_record, record_type
 from ..simd.intrinsics import (

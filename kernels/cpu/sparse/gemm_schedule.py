@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from fastconv.sparse.rulebook import Rulebook
 
-from ..rulebook_sort import make_keys, sort_rows
-from ..rulebook_stage import Stage, empty, get_int
+from ..rulebook.sort import make_keys, sort_rows
+from ..rulebook.stage import Stage, empty, get_int
 from ..simd.intrinsics import get_word, set_word
 from .gemm_tile import MOST_AHEAD
 

@@ -28,7 +28,7 @@ from numba.extending import intrinsic
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import DeviceInfo, SparseBinding
 
-from ..rulebook_stage import get_int
+from ..rulebook.stage import get_int
 from ..runtime.plan import compile_kernel, worth_helpers
 from ..runtime.record import as_record
 from ..simd.intrinsics import add, get_word, load, range_mask, set_word, splat, store

@@ -45,7 +45,7 @@ from fastconv.sparse.rulebook import Rulebook
 from fastconv.spec import DeviceInfo, SparseBinding
 
 from ..gemm.tile import call_tile, tile_address
-from ..rulebook_stage import get_int, set_int
+from ..rulebook.stage import get_int, set_int
 from ..runtime.plan import compile_kernel, worth_helpers
 from ..runtime.record import as_record
 from ..simd.intrinsics import (

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from fastconv import recycling
 from fastconv.config import config
 
-from .runtime import pool
-from .runtime.plan import compile_kernel
-from .simd.ir import I1, I32, I64, call, pointer
+from ..runtime import pool
+from ..runtime.plan import compile_kernel
+from ..simd.ir import I1, I32, I64, call, pointer
 
 __all__ = ["Stage", "chunks", "count_bits", "empty", "first_bit", "get_int", "set_int"]
 

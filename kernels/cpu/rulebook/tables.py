@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from fastconv.sparse.rulebook import HASH_FACTOR, HashTable, PairLists
 
-from .rulebook_sort import sort_keys, sort_rows
-from .rulebook_stage import Stage, chunks, count_bits, empty, first_bit, get_int, set_int
-from .rulebook_walk import fill
-from .simd.intrinsics import get_word, set_word
+from ..simd.intrinsics import get_word, set_word
+from .neighbours import fill
+from .sort import sort_keys, sort_rows
+from .stage import Stage, chunks, count_bits, empty, first_bit, get_int, set_int
 
 __all__ = ["hash_table", "masks", "order", "pair_lists", "reverse"]
 

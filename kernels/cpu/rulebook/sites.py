@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from fastconv.errors import ShapeError
 from fastconv.sparse.rulebook import Geometry
 
-from .rulebook_stage import Stage, chunks, empty
-from .simd.intrinsics import get_word, set_word
+from ..simd.intrinsics import get_word, set_word
+from .stage import Stage, chunks, empty
 
 __all__ = ["sites_after"]
 

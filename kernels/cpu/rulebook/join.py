@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .rulebook_stage import Stage, chunks, empty, get_int
-from .simd.intrinsics import get_word, load_scalar, store_scalar
-from .simd.ir import F64, ITEMSIZE, storage_code
+from ..simd.intrinsics import get_word, load_scalar, store_scalar
+from ..simd.ir import F64, ITEMSIZE, storage_code
+from .stage import Stage, chunks, empty, get_int
 
 __all__ = ["join_rows"]
 

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from fastconv.sparse.rulebook import Geometry
 
-from .rulebook_lines import line_sites, make_lines
-from .rulebook_sites import sites_after
-from .rulebook_sort import make_keys, sort_keys, sort_rows
-from .rulebook_tables import hash_table, masks, order, pair_lists, reverse
-from .rulebook_walk import find_neighbours
+from .lines import line_sites, make_lines
+from .neighbours import find_neighbours
+from .sites import sites_after
+from .sort import make_keys, sort_keys, sort_rows
+from .tables import hash_table, masks, order, pair_lists, reverse
 
 __all__ = ["build", "hash_table", "masks", "order", "pair_lists", "reverse", "sort_keys"]
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .rulebook_stage import Stage, chunks, empty, get_int, set_int
-from .simd.intrinsics import get_word, set_word
+from ..simd.intrinsics import get_word, set_word
+from .stage import Stage, chunks, empty, get_int, set_int
 
 __all__ = ["decode_keys", "make_keys", "sort_keys", "sort_rows"]
 

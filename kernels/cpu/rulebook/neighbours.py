@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from fastconv.sparse.rulebook import Geometry
 from fastconv.sparse.rulebook_checks import check_table_size
 
-from .rulebook_lines import Lines
-from .rulebook_stage import Stage, chunks, empty, get_int, set_int
-from .simd.intrinsics import get_word, set_word
+from ..simd.intrinsics import get_word, set_word
+from .lines import Lines
+from .stage import Stage, chunks, empty, get_int, set_int
 
 __all__ = ["fill", "find_neighbours"]
 

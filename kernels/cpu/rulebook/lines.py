@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .rulebook_sort import decode_keys
-from .rulebook_stage import Stage, chunks, empty, get_int, set_int
-from .simd.intrinsics import get_word, set_word
+from ..simd.intrinsics import get_word, set_word
+from .sort import decode_keys
+from .stage import Stage, chunks, empty, get_int, set_int
 
 __all__ = ["Lines", "line_sites", "make_lines"]
 

@@ -1,0 +1,1 @@
+"""Rulebooks on the CPU: which rows of a sparse tensor meet, from sorted keys."""
