@@ -260,7 +260,7 @@ def _warmup(arguments: argparse.Namespace) -> int:
     from . import cache
     from .information import cache_facts
     from .kernels.cpu.runtime import jit
-    from .kernels.cpu.warmup import warmup
+    from .warmup import warmup
 
     place = cache.place(warn=False)
     if place.folder is None:

@@ -28,7 +28,7 @@ from extreme_problems import extreme_problems, operand_bytes
 from fastconv import dispatch
 from fastconv.cuda_device import EMULATED, MODELS, use_device
 from fastconv.device import cpu_info
-from fastconv.kernels import reach
+from fastconv.kernels import taps
 from fastconv.kernels.cpu.fft.plan import costs as fft_sizes
 from fastconv.kernels.cpu.runtime import jit
 from fastconv.kernels.cpu.window.row_tile import (
@@ -304,10 +304,10 @@ def small_rows() -> list[ConvProblem]:
 def test_intervals_and_shares_in_closed_form_are_those_of_a_walk() -> None:
     for each in small_rows():
         walked = walked_intervals(each)
-        assert reach.axis_intervals(each, 0) == walked, each
+        assert taps.axis_intervals(each, 0) == walked, each
         met = sum(size * (end - first) for _, size, first, end in walked)
         whole = each.out_size[0] * each.kernel_size[0]
-        assert reach.share_in_reach(each, 0) == met / whole, each
+        assert taps.share_in_reach(each, 0) == met / whole, each
 
 
 @pytest.mark.parametrize("pixels", [1, 3, 12])

@@ -19,8 +19,8 @@ from fastconv import first_use
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 
-from ..reach import dilated_reasons, regions
 from ..sums import sum_reasons
+from ..taps import dilated_reasons, regions
 from .brgemm import costs as brgemm_blocks
 from .fast_fir import costs as fast_fir_sizes
 from .fft import costs as fft_sizes

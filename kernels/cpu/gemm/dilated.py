@@ -19,7 +19,7 @@ from __future__ import annotations
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, ConvPlan, DeviceInfo
 
-from ...reach import regions
+from ...taps import regions
 
 __all__ = ["plan", "workspace"]
 

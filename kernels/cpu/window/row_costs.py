@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from fastconv.problem import MOST, ConvProblem
 from fastconv.spec import DeviceInfo
 
-from ...reach import share_in_reach
+from ...taps import share_in_reach
 from .row_parts import Parts
 
 __all__ = [

@@ -13,9 +13,9 @@ from fastconv.problem import DTYPES, ConvProblem, parse_line
 from fastconv.sparse.rulebook import KINDS, Geometry, Rulebook
 from fastconv.spec import Binding
 
-from .rulebook import build as rulebook
-from .rulebook.join import join_rows
-from .runtime import jit
+from .kernels.cpu.rulebook import build as rulebook
+from .kernels.cpu.rulebook.join import join_rows
+from .kernels.cpu.runtime import jit
 
 __all__ = ["warmup"]
 
