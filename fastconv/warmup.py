@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from fastconv.arrays import dtype_of
-from fastconv.dispatch import kernels, make_plan, use_kernel
-from fastconv.errors import NoKernelError
-from fastconv.problem import DTYPES, ConvProblem, parse_line
-from fastconv.sparse.rulebook import KINDS, Geometry, Rulebook
-from fastconv.spec import Binding
-
+from .arrays import dtype_of
+from .dispatch import kernels, make_plan, use_kernel
+from .errors import NoKernelError
 from .kernels.cpu.rulebook import build as rulebook
 from .kernels.cpu.rulebook.join import join_rows
 from .kernels.cpu.runtime import jit
+from .problem import DTYPES, ConvProblem, parse_line
+from .sparse.rulebook import KINDS, Geometry, Rulebook
+from .spec import Binding
 
 __all__ = ["warmup"]
 

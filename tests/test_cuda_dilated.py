@@ -11,17 +11,17 @@ pytest.importorskip("numba_cuda")
 
 from cuda_helpers import DEVICE, convolve
 from fastconv.cuda_device import MODELS
-from fastconv.kernels import taps
 from fastconv.kernels.cuda import dilated, dilated_tiles, specs
 from fastconv.kernels.cuda.emulator import ALL
 from fastconv.kernels.cuda.launch import emulation
 from fastconv.kernels.cuda.tile import Tile, tiles_for
+from fastconv.kernels.taps import dilated_reasons
 from fastconv.problem import ConvProblem, parse_line
 from fastconv.spec import Binding, CudaInfo
 from helpers import DTYPES, assert_exact, expected, small_integers
 from problem_matrix import matrix, problem
 
-DILATED = [each for each in matrix() if each.batch > 0 and not taps.dilated_reasons(each)]
+DILATED = [each for each in matrix() if each.batch > 0 and not dilated_reasons(each)]
 
 
 def taps_in_reach(each: ConvProblem, pixel: int) -> set[int]:

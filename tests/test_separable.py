@@ -7,7 +7,7 @@ import pytest
 
 import fastconv
 from fastconv.kernels import reference
-from fastconv.kernels.cpu.window.row_tile.separable import factors
+from fastconv.kernels.cpu.window.separable import factors
 
 TAPS = 9
 GAUSSIAN = np.exp(-(np.linspace(-2, 2, TAPS) ** 2))

@@ -196,6 +196,6 @@ def join_groups(
     """
     if how == "first":
         return values[order[starts[:-1]]]
-    join = first_use.load("fastconv.kernels.cpu.rulebook.build.join")
+    join = first_use.load("fastconv.kernels.cpu.rulebook.join")
     joined: NDArray[Any] = join.join_rows(values, order, starts, how)
     return joined.astype(values.dtype, copy=False)

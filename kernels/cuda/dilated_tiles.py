@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo
 
-from .. import taps
+from ..taps import dilated_reasons, regions
 from . import blocking, roofline
 from .blocking import Split
 from .roofline import Work
@@ -54,7 +54,7 @@ _MOST_TAPS, _MOST_PANELS = 512, 1 << 16
 
 def reasons(problem: ConvProblem) -> list[str]:
     """Return why tiles that see few taps are not for a problem."""
-    if sentences := taps.dilated_reasons(problem):
+    if sentences := dilated_reasons(problem):
         return sentences
     if (taps := math.prod(problem.kernel_size)) > _MOST_TAPS:
         return [f"lists at most {_MOST_TAPS} taps for each tile; this has {taps}"]
@@ -75,7 +75,7 @@ def _taps(problem: ConvProblem, box: Box) -> frozenset[int]:
 
 def _ordered_regions(problem: ConvProblem) -> list[tuple[Box, frozenset[int]]]:
     """Return the regions and their taps, most taps first."""
-    found = [(box, _taps(problem, box)) for box in taps.regions(problem)]
+    found = [(box, _taps(problem, box)) for box in regions(problem)]
     return sorted(found, key=lambda each: -len(each[1]))
 
 

@@ -1,4 +1,4 @@
-"""Which tile and which tasks `cpu.brgemm` takes for a problem, by counting cycles.
+"""What `cpu.brgemm` can run, and which tile and tasks it takes, by counting cycles.
 
 Nothing here is compiled, so that the dispatcher can ask for the count as well.
 """
@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
+from ..common.specs import conv_spec, operand_bytes, reach_reasons
 from ..gemm.split import halvings
 
-__all__ = ["PIXEL_LANES", "PIXEL_ROWS", "Blocks", "as_row", "choose_blocks", "reasons"]
+__all__ = ["PIXEL_LANES", "PIXEL_ROWS", "SPECS", "Blocks", "as_row", "choose_blocks"]
 
 #: Which side of the register tile the pixels are; output channels are the other.
 PIXEL_ROWS, PIXEL_LANES = 0, 1
@@ -88,24 +89,29 @@ def as_row(problem: ConvProblem) -> ConvProblem | None:
     )  # fmt: skip
 
 
-def reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+def _reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     """Return why the kernel can not run a problem."""
+    reasons = reach_reasons(problem)
     lanes = device.lanes(problem.compute_itemsize)
     channels = problem.out_channels // problem.groups
     steps = math.prod(problem.weight_shape[1:])
     if channels < lanes // 2:
-        return [
+        reasons.append(
             f"spreads output channels over {lanes} lanes; a group of {channels} fills less than "
             "half of them"
-        ]
+        )
+        return reasons
     if steps > _MOST_STEPS:
-        return [f"lists the runs of at most {_MOST_STEPS} products of a sum; this has {steps}"]
+        return [
+            *reasons,
+            f"lists the runs of at most {_MOST_STEPS} products of a sum; this has {steps}",
+        ]
     # Of one tile, whatever its shape: how many threads there are may not decide.
     row = as_row(problem) or problem
     elements = max(_band_elements(row, blocks) for blocks in _tiles(row, device))
     if (band := elements * problem.compute_itemsize) > _MOST_BAND:
-        return [f"copies {band >> 20} MiB under one tile, more than {_MOST_BAND >> 20}"]
-    return []
+        return [*reasons, f"copies {band >> 20} MiB under one tile, more than {_MOST_BAND >> 20}"]
+    return reasons
 
 
 def _tiles(problem: ConvProblem, device: DeviceInfo) -> Iterator[Blocks]:
@@ -225,3 +231,12 @@ def choose_blocks(problem: ConvProblem, device: DeviceInfo) -> Blocks:
                 best = replace(blocks, cycles=cycles)
     assert best is not None
     return best
+
+
+def _cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    problem = as_row(problem) or problem
+    cycles = choose_blocks(problem, device).cycles
+    return max(cycles / 3.6e9, operand_bytes(problem) / 20e9 + 2e-6) + 2e-6
+
+
+SPECS = (conv_spec("brgemm", "brgemm.plan", _reasons, _cost),)

@@ -9,7 +9,7 @@ and the output as well::
       for panel of output channels                    weights: one run of memory, from L2
         for output row, for tile of pixels            input: found by offsets from the table, in L1
           register tile (tile.py)
-          residual, other activations, transposition  from L1 (common/epilogue.py), where there are any
+          residual, other activations, transposition  from L1 (common/epilogue.py), if there are any
 
 The pixels are the tile's rows (broadcast; any memory order, and channels-last output is stored
 whole) or its lanes (contiguous copies, split by the phase of the stride; channels-first output is

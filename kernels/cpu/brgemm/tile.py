@@ -15,9 +15,9 @@ The input takes either side, the packed weights and the bias the other:
   pixels of one output row. The vectors must be contiguous; they need not be aligned: two loads
   across a cache line cost 4 of the 24 cycles of a 12 x 2 tile.
 
-Against gemm/tile.py's tile this saves packing the input. After E. Georganas et al., "High-Performance
-Deep Learning via a Single Building Block" (arXiv:1906.06440), whose batch-reduce GEMM is
-`PIXEL_ROWS`.
+Against gemm/tile.py's tile this saves packing the input. After E. Georganas et al.,
+"High-Performance Deep Learning via a Single Building Block" (arXiv:1906.06440), whose batch-reduce
+GEMM is `PIXEL_ROWS`.
 """
 
 from __future__ import annotations

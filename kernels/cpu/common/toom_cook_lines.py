@@ -2,10 +2,11 @@
 
 A transform in several dimensions is one matrix applied along each axis in turn. Each step here
 takes a line of vectors (lane = tile), multiplies it by a constant matrix in registers and writes
-the line back; the matrices (kernels/cook_toom.py) are written out as multiply-adds. Rows of a matrix that
-belong to a pair of opposite points share their work: the even and the odd part are formed once, and
-the rows are their sum and difference; columns that do are added and subtracted first. Each matrix
-is compiled once, and kernels call it by address: a new kernel size costs tenths of a second.
+the line back; the matrices (kernels/cook_toom.py) are written out as multiply-adds. Rows of a
+matrix that belong to a pair of opposite points share their work: the even and the odd part are
+formed once, and the rows are their sum and difference; columns that do are added and subtracted
+first. Each matrix is compiled once, and kernels call it by address: a new kernel size costs tenths
+of a second.
 
 Reading tiles from an image row needs no gather: with ``step = stride m`` elements from one tile to
 the next, step vectors of contiguous elements are split into their phases by shuffles. Elements of a

@@ -12,17 +12,18 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fastconv.problem import ConvProblem
-from fastconv.spec import DeviceInfo
+from fastconv.spec import DeviceInfo, Tolerance
 
+from ..common.specs import MOST_PLANES, conv_spec
 from ..gemm.split import LONGEST_SUM
 
 __all__ = [
     "MOST_BYTES",
     "MOST_STEPS",
+    "SPECS",
     "Sizes",
     "choose",
     "phase_counts",
-    "seconds",
     "smallest_bytes",
 ]
 
@@ -247,7 +248,7 @@ def choose(problem: ConvProblem, device: DeviceInfo) -> tuple[float, Sizes]:
     return cycles * scale / 3.6e9 + 3e-6, best
 
 
-def seconds(problem: ConvProblem, device: DeviceInfo) -> float:
+def _seconds(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the predicted time: the cycles and the bytes."""
     size = problem.compute_itemsize
     weights = math.prod(problem.weight_shape) * size * 2
@@ -256,3 +257,42 @@ def seconds(problem: ConvProblem, device: DeviceInfo) -> float:
         return max(choose(problem, device)[0], moved / 20e9)
     # Rows of a block lie far apart, so reading them is not hidden behind the arithmetic.
     return choose(problem, device)[0] + moved / (14e9 if moved > device.l3 // 2 else 20e9)
+
+
+#: Over fifty random filters of 13x13 to 63x63 taps: 1.3e-5 of the largest output, see plan.py.
+_TOLERANCE = {
+    "float32": Tolerance(2e-5),
+    "float64": Tolerance(2e-5 * 2.0**-29),
+    "float16": Tolerance(2.0**-11 + 2e-5),
+    "bfloat16": Tolerance(2.0**-8 + 2e-5),
+}
+
+
+def _reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    reasons = []
+    if problem.ndim == 3:
+        reasons.append("transforms one or two axes; this problem has three")
+    if any(step != 1 for step in problem.stride):
+        reasons.append(f"wants a stride of 1; this has {problem.stride}")
+    if any(hole != 1 for hole in problem.dilation):
+        reasons.append(f"wants a dense kernel; this has dilation {problem.dilation}")
+    channels = problem.in_channels // problem.groups
+    if channels > MOST_PLANES:
+        reasons.append(f"holds {channels} input channels of a group, more than {MOST_PLANES}")
+    if not any(True for _ in phase_counts(problem)):
+        reasons.append(
+            "wants phases of two taps at least and sums of at most "
+            f"{MOST_STEPS} products; the kernel is {problem.kernel_size}"
+        )
+    if not reasons:
+        size, most = smallest_bytes(problem, device), MOST_BYTES
+        if size > most:
+            reasons.append(f"transforms blocks of {size >> 20} MiB, more than {most >> 20}")
+    return reasons
+
+
+SPECS = (
+    conv_spec(
+        "fast_fir", "fast_fir.plan", _reasons, _seconds, tolerance=_TOLERANCE, exact=False
+    ),
+)  # fmt: skip

@@ -4,8 +4,8 @@ Along an axis of k taps, input, kernel and output are split into m *phases*, eve
 
     y_p = sum over q of w_q * x_(p + q)                        * a correlation of k / m taps
 
-This is F(m, m) of Cook and Toom (kernels/cook_toom.py) with correlations for products: 2 m - 1 of them
-instead of m^2, each on sequences m times shorter. On two axes, or on one axis twice::
+This is F(m, m) of Cook and Toom (kernels/cook_toom.py) with correlations for products: 2 m - 1 of
+them instead of m^2, each on sequences m times shorter. On two axes, or on one axis twice::
 
     phases       products of the direct kernel's, by taps
     2 x 2         9 / 16    0.56

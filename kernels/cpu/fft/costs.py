@@ -1,13 +1,14 @@
 """Transform lengths of the FFT kernel, chosen by counting its operations.
 
-Kept apart from the code (plan.py) because the table of kernels asks for a cost and must not import a
-compiler, nor SciPy.
+Kept apart from the code (plan.py) because the table of kernels asks for a cost and must not import
+a compiler, nor SciPy.
 """
 
 from __future__ import annotations
 
 import bisect
 import functools
+import importlib.util
 import itertools
 import math
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from dataclasses import dataclass
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
-__all__ = ["Blocks", "choose", "reach"]
+from ..common.specs import conv_spec
+
+__all__ = ["SPECS", "Blocks", "choose", "reach"]
 
 #: FLOP/s of pocketfft on one core, by element size: measured on blocks of 256^2 to 576^2 and on
 #: 8192 points, out of L2 (Zen 4, SciPy 1.17).
@@ -162,3 +165,36 @@ def choose(problem: ConvProblem, device: DeviceInfo) -> tuple[float, Blocks]:
     points, blocks = math.prod(lengths), math.prod(counts) * problem.batch
     cut = Blocks(lengths, steps, counts, count.per_round(points, blocks))
     return count.seconds(points, blocks, True), cut
+
+
+#: Fewer taps than this are far from where a transform of blocks pays.
+_FFT_TAPS = 64
+#: Most transformed kernels of one group: each takes as much memory as a block.
+_FFT_KERNELS = 64
+
+
+def _reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    reasons = []
+    if not _has_scipy():
+        reasons.append("needs SciPy's FFT: pip install 'fastconv[scipy]'")
+    if any(step != 1 for step in problem.stride):
+        reasons.append(f"wants a stride of 1; this has {problem.stride}")
+    taps = math.prod(problem.kernel_size)
+    if taps < _FFT_TAPS:
+        reasons.append(f"is for kernels of at least {_FFT_TAPS} taps; this has {taps}")
+    kernels = problem.out_channels // problem.groups * (problem.in_channels // problem.groups)
+    if kernels > _FFT_KERNELS:
+        reasons.append(f"would transform {kernels} kernels of a group, more than {_FFT_KERNELS}")
+    return reasons
+
+
+@functools.cache
+def _has_scipy() -> bool:
+    return importlib.util.find_spec("scipy") is not None
+
+
+def _cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    return choose(problem, device)[0]
+
+
+SPECS = (conv_spec("fft", "fft.plan", _reasons, _cost, exact=False),)

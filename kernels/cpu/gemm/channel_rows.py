@@ -10,7 +10,7 @@ pixels]``, where the patches exist only as one block of panels in L2::
         for mr rows of W                                      A panel: mr x kc, stays in L1
           for panel                                           B panel: kc x nr, from L2
             register tile (tile.py)
-      residual, other activations, other dtypes, strides      on the tile just computed (common/epilogue.py)
+      residual, other activations, dtypes, strides            on that tile (common/epilogue.py)
 
 Pixels are numbered through all output rows (pack.py), so a panel of nr pixels spans rows on small
 maps and only an image's last panel is not full. The channels of a 1x1 layer are such panels as

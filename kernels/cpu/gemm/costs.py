@@ -1,16 +1,22 @@
-"""What a task of each GEMM-like kernel takes, for the split of `blocking` and for the cost."""
+"""What kernels of packed panels can run and cost: cycles of a task, for split.py and for dispatch.
+
+No compiler is imported here.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
+from ...taps import dilated_reasons, regions
+from ..common.specs import conv_spec, operand_bytes
 from ..simd.register_tiles import operand_tile
-from .split import Count, sums_at_once
+from .split import HERTZ, Count, choose_split, sums_at_once
 
-__all__ = ["direct_likely", "im2col_count", "in_place_likely", "swapped_count"]
+__all__ = ["SPECS", "direct_likely", "im2col_count", "in_place_likely", "swapped_count"]
 
 #: Cycles to place a chunk for one tap.
 _PLACE = 30
@@ -88,3 +94,50 @@ def swapped_count(problem: ConvProblem, device: DeviceInfo, direct: bool, in_pla
         finish=turn + _finish_cycles(problem, device, direct),
         kept=size,
     )
+
+
+def _no_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    return []
+
+
+def _count_seconds(
+    problem: ConvProblem, device: DeviceInfo, count: Callable[..., Count], direct: bool
+) -> float:
+    """Return the time of a GEMM-like kernel: its cycles, or its bytes where they take longer."""
+    pixels = (math.prod(problem.out_size), math.prod(problem.kernel_size))
+    made = count(problem, device, direct, in_place_likely(problem))
+    split = choose_split(problem, device, made, (pixels,))
+    # Tiles of a dozen channels write in as many places in turn: a tenth slower than one run.
+    return max(split.cycles / HERTZ, operand_bytes(problem) / 18e9) + 2e-6
+
+
+def _im2col_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    return _count_seconds(problem, device, im2col_count, direct_likely(problem, device))
+
+
+#: What turned sums cost beside their count: 1x1 layers took 1.0 to 1.24 times as long.
+_TURNED = 1.08
+
+
+def _swapped_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    direct = problem.layout == "channels_first"
+    return _TURNED * _count_seconds(problem, device, swapped_count, direct)
+
+
+def _dilated_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    pixels = tuple(
+        (math.prod(sizes), math.prod(end - first for first, end in zip(firsts, ends, strict=True)))
+        for _, sizes, firsts, ends in regions(problem)
+    )
+    made = im2col_count(problem, device, direct=False, in_place=False)
+    split = choose_split(problem, device, made, pixels)
+    return max(split.cycles / HERTZ, operand_bytes(problem) / 20e9) + 2e-6
+
+
+SPECS = (
+    conv_spec("im2col_gemm", "gemm.channel_rows", _no_reasons, _im2col_gemm_cost),
+    conv_spec("swapped_gemm", "gemm.pixel_rows", _no_reasons, _swapped_gemm_cost),
+    conv_spec(
+        "dilated", "gemm.dilated", lambda problem, _: dilated_reasons(problem), _dilated_cost
+    ),
+)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import DeviceInfo, KernelSpec
 
-from ..specs import TOLERANCE, ask_workspace
+from ..common.specs import TOLERANCE, ask_workspace
 from . import gemm_costs
 
 __all__ = ["SPECS"]
@@ -116,17 +116,17 @@ def _spec(
 # A sum of sparse_gemm is a chain of at most 64 products, then one addition an offset.
 SPECS = (
     _spec(
-        "sparse_conv", "sparse_gemm:plan", gemm_costs.cost, name="sparse_gemm"
+        "sparse_conv", "sparse.gemm:plan", gemm_costs.cost, name="sparse_gemm"
     ),
     _spec(
-        "sparse_conv", "sparse_depthwise:plan", _row_cost,
+        "sparse_conv", "sparse.depthwise:plan", _row_cost,
         name="sparse_depthwise", reasons=_depthwise_reasons,
     ),
-    _spec("sparse_weight_grad", "sparse_weight_grad:plan", _weight_grad_cost),
-    _spec("sparse_max_pool", "sparse_pool:plan_max", _row_cost),
-    _spec("sparse_max_pool_grad", "sparse_pool:plan_max_grad", _max_grad_cost),
-    _spec("sparse_avg_pool", "sparse_pool:plan_avg", _row_cost),
-    _spec("sparse_avg_pool_grad", "sparse_pool:plan_avg_grad", _row_cost),
-    _spec("sparse_global_max_pool", "sparse_global_pool:plan_max", _global_cost),
-    _spec("sparse_global_avg_pool", "sparse_global_pool:plan_avg", _global_cost),
+    _spec("sparse_weight_grad", "sparse.weight_grad:plan", _weight_grad_cost),
+    _spec("sparse_max_pool", "sparse.pool:plan_max", _row_cost),
+    _spec("sparse_max_pool_grad", "sparse.pool:plan_max_grad", _max_grad_cost),
+    _spec("sparse_avg_pool", "sparse.pool:plan_avg", _row_cost),
+    _spec("sparse_avg_pool_grad", "sparse.pool:plan_avg_grad", _row_cost),
+    _spec("sparse_global_max_pool", "sparse.global_pool:plan_max", _global_cost),
+    _spec("sparse_global_avg_pool", "sparse.global_pool:plan_avg", _global_cost),
 )  # fmt: skip

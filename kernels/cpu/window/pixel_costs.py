@@ -1,4 +1,7 @@
-"""How a depthwise output is cut into strips and tiles of pixels (pixel_strip.py): by counting cycles."""
+"""How a depthwise output is cut into strips and tiles of pixels: by counting cycles.
+
+The strips are those of pixel_strip.py.
+"""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Wins where vectors along a row would be part empty, or load more than they multiply: maps of 7 or 14
 pixels, kernels nearly as large as the map, and signals (one row, so no input vector serves several
-rows). The channels of a block are transposed in registers, so that pixel_strip.py can do the arithmetic
-with all lanes full and without a product for any tap in the padding::
+rows). The channels of a block are transposed in registers, so that pixel_strip.py can do the
+arithmetic with all lanes full and without a product for any tap in the padding::
 
     task = image x vector of channels
       block = transposed input                     64 shuffles for 16 channels of 16 pixels

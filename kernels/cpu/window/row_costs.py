@@ -1,9 +1,9 @@
 """How an output is cut into strips and tiles: by counting cycles of multiply-adds and of loads.
 
-What the two ways of reading an input share: rows_in_place.py reads it in place, rows_copied.py through a
-padded copy. Counts are for vectors of the full width, one multiply-add or aligned load a cycle; a
-load across a cache line takes two. No compiler is imported here, so that the table of kernels can
-ask what a problem would cost.
+What the two ways of reading an input share: rows_in_place.py reads it in place, rows_copied.py
+through a padded copy. Counts are for vectors of the full width, one multiply-add or aligned load a
+cycle; a load across a cache line takes two. No compiler is imported here, so that the table of
+kernels can ask what a problem would cost.
 """
 
 from __future__ import annotations

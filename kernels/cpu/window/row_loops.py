@@ -1,7 +1,8 @@
 """The compiled loops over strips and tiles of rows.
 
-What the two ways of reading an input share: rows_in_place.py reads it in place, rows_copied.py through a
-padded copy. Both hand bands of rows to a function compiled for one width of strip (row_costs.py)::
+What the two ways of reading an input share: rows_in_place.py reads it in place, rows_copied.py
+through a padded copy. Both hand bands of rows to a function compiled for one width of strip
+(row_costs.py)::
 
     for group (consecutive channels)
       for block of its output channels              each loaded input vector serves all of the block

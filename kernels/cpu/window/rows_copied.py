@@ -9,7 +9,7 @@ that they run as tiles, whose loops want no masks::
         row = one run a phase of the stride that a tap meets    so that every tap is contiguous
       for strip of columns                                      row_loops.py
         for output channel of the group, row
-      residual, other activations, dtypes, strides              common/epilogue.py, where there are any
+      residual, other activations, dtypes, strides           common/epilogue.py, where there are any
 
 The copy costs a load and a store for each input element, against ``kh * kw`` multiply-adds a vector
 for each output channel. Rows and depths outside the input are not copied but skipped.

@@ -1,4 +1,4 @@
-"""How rows_copied.py cuts its work: bands of rows, spans of columns, and what a task copies of them.
+"""How rows_copied.py cuts its work: bands of rows, spans of columns, what a task copies of them.
 
 No compiler is imported here, so that the table of kernels can ask what a problem would copy.
 """

@@ -6,7 +6,7 @@ that it saves, which on the 3x3 layers of mobile networks costs as much as the a
 
     task = some images and groups x slab of output depths x band of rows
       for output depth                              one task reads what neighbours share
-        for strip of columns                        row_loops.py; masked loads where it reaches over a
+        for strip of columns                      row_loops.py; masked loads where it reaches over a
           for group, output channel, row            side, which only its outer vectors do
         residual, other activations                 on the band just stored
 

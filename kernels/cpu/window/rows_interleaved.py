@@ -7,9 +7,9 @@ lie ``C`` elements apart, so that all lanes are full::
     row      r g b r g b r g b r g b ...          taps of an output: every third element
     weights  r g b r g b r g b r g b r | g b r ...          a vector of them for each tap
 
-This is rows_in_place.py with vectors of weights in the place of single numbers. With 16 lanes and three
-channels the pattern comes back after three vectors, which three vectors of weights serve wherever
-the row's strip begins.
+This is rows_in_place.py with vectors of weights in the place of single numbers. With 16 lanes and
+three channels the pattern comes back after three vectors, which three vectors of weights serve
+wherever the row's strip begins.
 
 Budget (AVX-512, float32, 5x5): 4 vectors x 5 rows of sums, 4 vectors of a row, 3 of weights: 27 of
 32 registers; a step makes 100 multiply-adds out of 75 loads of weights and 40 cycles of loads of

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 
+from fastconv import first_use
 from fastconv.problem import ConvProblem
-from fastconv.spec import DeviceInfo, Tolerance
+from fastconv.spec import DeviceInfo, KernelSpec, Tolerance
 
 from . import tiles as winograd_tiles
 
-__all__ = ["TOLERANCE", "pack_seconds", "reasons", "seconds"]
+__all__ = ["SPECS", "TOLERANCE"]
 
 
 #: Largest error of F(m, r) in float32 relative to the largest output, over two transformed axes.
@@ -41,7 +42,7 @@ _MOST_PANEL = 64 << 20
 _STRIDED = 1.1
 
 
-def reasons(m: int, problem: ConvProblem, device: DeviceInfo) -> list[str]:
+def _reasons(m: int, problem: ConvProblem, device: DeviceInfo) -> list[str]:
     """Return why F(m, r) can not run a problem."""
     sentences = []
     sizes = winograd_tiles.tile_sizes(problem, m)
@@ -118,7 +119,7 @@ def _product_seconds(
     return seconds + max(0.0, moved - device.l3 / 4) * 0.6 / 20e9
 
 
-def seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
+def _seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
     """Count cycles for the transform of the input, and add all that follows it."""
     sizes = winograd_tiles.tile_sizes(problem, m)
     lanes = device.lanes(problem.compute_itemsize)
@@ -132,10 +133,33 @@ def seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
     return total + 8e-6
 
 
-def pack_seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
+def _pack_seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
     """Count the elements of the transformed weight, and the bytes that outgrow half of L3."""
     elements = winograd_tiles.tile_sizes(problem, m).elements
     elements *= math.prod(problem.weight_shape[:2])
     size = problem.compute_itemsize
     streamed = max(0, elements * size - device.l3 // 2)
     return elements * (size / 4) * 0.36e-9 / device.threads + streamed / 5e9 + 1e-6
+
+
+def _workspace(m: int, problem: ConvProblem, device: DeviceInfo) -> int:
+    plan = first_use.load("fastconv.kernels.cpu.winograd.plan")
+    return int(plan.workspace(problem, device, m))
+
+
+def _spec(m: int) -> KernelSpec:
+    return KernelSpec(
+        name=f"cpu.winograd_f{m}",
+        op="conv",
+        device="cpu",
+        reasons=lambda problem, device: _reasons(m, problem, device),
+        cost=lambda problem, device: _seconds(m, problem, device),
+        target=f"fastconv.kernels.cpu.winograd.plan:plan_f{m}",
+        workspace=lambda problem, device: _workspace(m, problem, device),
+        tolerance=TOLERANCE,
+        exact=False,
+        pack_cost=lambda problem, device: _pack_seconds(m, problem, device),
+    )
+
+
+SPECS = tuple(_spec(m) for m in (2, 3, 4, 6))

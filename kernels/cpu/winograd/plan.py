@@ -30,12 +30,12 @@ of one panel of K stay in L2, and no thread waits for another's tiles.
 Where U outgrows L3 and there are few tiles to use it on, the definition is faster.
 
 A dilated kernel is a dense one on sub-grids of the input (tiles.py), a strided one has the
-matrices of its phases (kernels/cook_toom.py): 3x3 of stride 2 takes 81 products for 16 outputs instead of
-144. Channels-last inputs and dilated kernels have channels in the lanes on the input side too
-(input_channels.py), others that are not rows of samples are first copied (copy.py).
+matrices of its phases (kernels/cook_toom.py): 3x3 of stride 2 takes 81 products for 16 outputs
+instead of 144. Channels-last inputs and dilated kernels have channels in the lanes on the input
+side too (input_channels.py), others that are not rows of samples are first copied (copy.py).
 
-Rounding: see kernels/cook_toom.py. The arithmetic is not that of the definition, so a NaN or an infinity
-spreads over its tile, and ``precision("exact")`` leaves this kernel out.
+Rounding: see kernels/cook_toom.py. The arithmetic is not that of the definition, so a NaN or an
+infinity spreads over its tile, and ``precision("exact")`` leaves this kernel out.
 """
 
 from __future__ import annotations

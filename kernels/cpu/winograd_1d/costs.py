@@ -20,16 +20,16 @@ from dataclasses import dataclass, replace
 from fastconv.problem import ConvProblem
 from fastconv.spec import DeviceInfo
 
+from ..common.specs import conv_spec
 from ..gemm.split import halvings
+from ..winograd.costs import TOLERANCE
 
 __all__ = [
+    "SPECS",
     "Blocks",
     "band_extent",
     "choose_blocks",
-    "pack_seconds",
-    "reasons",
     "row_pieces",
-    "seconds",
 ]
 
 #: Outputs of a Winograd tile; fewer where a vector has fewer lanes.
@@ -129,7 +129,7 @@ def row_pieces(kernel: int, stride: int, r: int) -> list[tuple[int, int]]:
     ]
 
 
-def reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+def _reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     """Return why the kernel can not run a problem."""
     sentences = []
     if problem.kernel_size[-1] <= problem.stride[-1]:
@@ -257,17 +257,25 @@ def choose_blocks(problem: ConvProblem, device: DeviceInfo) -> Blocks:
     return min(counted, key=lambda blocks: blocks.cycles)
 
 
-def seconds(problem: ConvProblem, device: DeviceInfo) -> float:
+def _seconds(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the time of the cycles, or of the bytes where they take longer."""
     elements = math.prod(problem.x_shape) + math.prod(problem.out_shape)
     moved = problem.itemsize * (elements + math.prod(problem.weight_shape))
     return max(choose_blocks(problem, device).cycles / 3.6e9, moved / 20e9) + 2e-6
 
 
-def pack_seconds(problem: ConvProblem, device: DeviceInfo) -> float:
+def _pack_seconds(problem: ConvProblem, device: DeviceInfo) -> float:
     """Count the elements of the transformed weight."""
     blocks = _transform(problem, device)
     rows = math.prod(problem.weight_shape[:-1])
     size = problem.compute_itemsize
     elements = rows * blocks.pieces * blocks.n
     return elements * (size / 4) * _PACK_SECONDS / device.threads + 1e-6
+
+
+SPECS = (
+    conv_spec(
+        "winograd_1d", "winograd_1d.plan", _reasons, _seconds,
+        tolerance=TOLERANCE, pack_cost=_pack_seconds, exact=False,
+    ),
+)  # fmt: skip

@@ -1,0 +1,111 @@
+"""What the tables of all mechanisms share: tolerances, bytes of operands, how a spec is written.
+
+No compiler is imported here or in any `costs.py`, so that explaining and choosing are cheap; a
+kernel's module is imported when it first runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastconv import first_use
+from fastconv.problem import ConvProblem
+from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
+
+__all__ = [
+    "MOST_PLANES",
+    "TOLERANCE",
+    "ask_workspace",
+    "conv_spec",
+    "operand_bytes",
+    "plain_pack_cost",
+    "reach_reasons",
+]
+
+# Sums in compute precision lose a few units in the last place (of the largest output: 1e-6 for any
+# number of products, since no single sum is long; see gemm/split.py, also for sums of equal
+# products, which lose ten times as much); the halves are rounded once at the end, by at most half a
+# unit: 2**-12 and 2**-9 of the largest output. Pairs of bfloat16 are summed in float32 too: over
+# layers of up to 1161 products at most 0.82 of the bound below, as with widened operands.
+TOLERANCE = {
+    "float32": Tolerance(2e-6),
+    "float64": Tolerance(4e-15),
+    "float16": Tolerance(2.0**-11),
+    "bfloat16": Tolerance(2.0**-8),
+}
+
+#: Input channels of a group times kernel depth that a kernel of windows copies at once.
+MOST_PLANES = 64
+
+#: Bytes over which the taps of a kernel that copies its padded input may reach.
+_MOST_REACH = 256 << 20
+
+Cost = Callable[[ConvProblem, DeviceInfo], float]
+Reasons = Callable[[ConvProblem, DeviceInfo], list[str]]
+
+
+def ask_workspace(module: str) -> Callable[[Any, DeviceInfo], int]:
+    """Return a function that asks a kernel's module for its workspace."""
+
+    def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
+        found = first_use.load(f"fastconv.kernels.cpu.{module}")
+        return int(found.workspace(problem, device))
+
+    return workspace
+
+
+def operand_bytes(problem: ConvProblem) -> int:
+    """Return the bytes of all operands."""
+    elements = math.prod(problem.x_shape) + math.prod(problem.out_shape)
+    return problem.itemsize * (elements + math.prod(problem.weight_shape))
+
+
+def plain_pack_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Count nothing for a weight that is read as it lies; the halves are widened."""
+    return copy_cost(problem, device) if problem.dtype in ("float16", "bfloat16") else 0.0
+
+
+def reach_reasons(problem: ConvProblem) -> list[str]:
+    """Return why a kernel that may copy what lies under its taps is not for taps so far apart."""
+    along = zip(problem.kernel_size, problem.dilation, strict=True)
+    longest = max((taps - 1) * step + 1 for taps, step in along)
+    copied = problem.in_channels // problem.groups * longest * problem.compute_itemsize
+    if copied > _MOST_REACH:
+        return [f"copies what its taps reach over, at most {_MOST_REACH} bytes; here {copied}"]
+    return []
+
+
+def conv_spec(
+    name: str,
+    module: str,
+    reasons: Reasons,
+    cost: Cost,
+    tolerance: Mapping[str, Tolerance] = TOLERANCE,
+    pack_cost: Callable[[Any, Any], float] = copy_cost,
+    exact: bool = True,
+) -> KernelSpec:
+    """Return the spec of a dense kernel whose module has `plan` and `workspace`.
+
+    Parameters
+    ----------
+    name : str
+        Without the device.
+    module : str
+        Below ``fastconv.kernels.cpu``.
+    reasons, cost, tolerance, pack_cost, exact
+        Of `KernelSpec`.
+    """
+    return KernelSpec(
+        name=f"cpu.{name}",
+        op="conv",
+        device="cpu",
+        reasons=reasons,
+        cost=cost,
+        target=f"fastconv.kernels.cpu.{module}:plan",
+        workspace=ask_workspace(module),
+        tolerance=tolerance,
+        exact=exact,
+        pack_cost=pack_cost,
+    )

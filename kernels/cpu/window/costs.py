@@ -1,0 +1,114 @@
+"""What kernels of windows can run, and what they cost: depthwise and direct convolution.
+
+No compiler is imported here.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fastconv.problem import ConvProblem
+from fastconv.spec import DeviceInfo
+
+from ...sums import sum_reasons
+from ..common.specs import MOST_PLANES, conv_spec, plain_pack_cost, reach_reasons
+from ..gemm.split import LONGEST_SUM
+from . import pixel_costs, row_costs, rows_copied_layout
+
+__all__ = ["SPECS"]
+
+#: Most taps of a kernel row, whose places in a copy are listed, and positions of an output row.
+_MOST_ROW_TAPS, _MOST_ROW = 1 << 20, 1 << 32
+
+
+def _row_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    """Return what stands against a window over rows of a size."""
+    taps, row = problem.kernel_size[-1], problem.out_size[-1]
+    if taps > _MOST_ROW_TAPS:
+        return [f"lists the places of at most {_MOST_ROW_TAPS} taps of a row; this has {taps}"]
+    if row > _MOST_ROW:
+        return [f"cuts rows of at most {_MOST_ROW} outputs into strips; this has {row}"]
+    return rows_copied_layout.copy_reasons(problem, device)
+
+
+#: Bytes a second from L3 and from memory, both cores; the output is also read before it is written.
+_L3_BANDWIDTH, _MEMORY_BANDWIDTH = 110e9, 45e9
+#: Output channels of a group beyond which their blocks read the rows again and again, and write to
+#: many places in turn: first layers of 24 to 64 took 1.15 to 1.8 times the cycles counted. With a
+#: kernel's depth there is more arithmetic for each place, and the count is right.
+_FEW_OUTPUTS, _REREAD = 16, 1.3
+#: Seconds that a call of a window kernel takes beside its arithmetic: on an 8x8 image 3
+#: microseconds in all, and up to 5 more where the arithmetic is as long.
+_WINDOW_CALL, _WINDOW_START = 3e-6, 5e-6
+
+
+def _vector_seconds(cycles: float, device: DeviceInfo) -> float:
+    """Return the time of multiply-adds of full vectors, one a cycle of a 512-bit machine."""
+    rate = device.flops(4) / (2 * device.lanes(4)) / device.threads
+    return cycles / (3.5 / 3.0 * rate) / device.threads
+
+
+def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Count the cycles of the cut, and bytes where operands do not fit the cores' L2."""
+    size = problem.itemsize
+    gathered = size < 4 or problem.layout != "channels_first"
+    cycles = row_costs.cut_cycles(problem, device)
+    if gathered or problem.stride[-1] > 2 or row_costs.cut(problem, device, max(size, 4)).rows:
+        cycles += row_costs.copied_padding(problem)  # of rows, which then are copied
+    if problem.out_channels == problem.groups == problem.in_channels:
+        in_place = problem.layout == "channels_last" and min(
+            pixel_costs.map_cycles(problem, device) or math.inf,
+            row_costs.interleaved_cycles(problem, device),
+        )
+        in_place = in_place if in_place < math.inf else 0.0
+        cycles = in_place or min(cycles, pixel_costs.block_cycles(problem, device))
+    else:
+        in_place = 0.0
+    channels = problem.in_channels // problem.groups
+    if channels > 16:  # so many planes at once share few sets of the L1 cache
+        cycles *= 1 + min(1.0, channels * math.prod(problem.in_size) * size / device.l2)
+    inputs, outputs = math.prod(problem.x_shape), math.prod(problem.out_shape)
+    if gathered and (size < 4 or not in_place):
+        # Elements are gathered into a copy and scattered from one, one by one or converted.
+        cycles += (3 * inputs + 4 * outputs) / max(problem.batch, 1) / (1 if size > 2 else 4)
+    traffic = size * (inputs + 2 * outputs)
+    if traffic > device.l3 // 2:
+        memory = traffic / _MEMORY_BANDWIDTH
+    else:
+        memory = traffic / _L3_BANDWIDTH if traffic > device.l2 * device.threads else 0.0
+    seconds = max(_vector_seconds(cycles * problem.batch, device), memory)
+    many = problem.out_channels // problem.groups > _FEW_OUTPUTS and problem.ndim < 3
+    seconds *= _REREAD if many else 1.0
+    return seconds + _WINDOW_CALL + min(_WINDOW_START, seconds)
+
+
+def _depthwise_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    reasons = reach_reasons(problem) + sum_reasons(problem, LONGEST_SUM)
+    if not problem.is_depthwise:
+        channels = problem.in_channels // problem.groups
+        reasons.append(f"wants one input channel a group; this has {channels}")
+    return reasons or _row_reasons(problem, device)
+
+
+def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    reasons = reach_reasons(problem) + sum_reasons(problem, LONGEST_SUM)
+    planes = problem.in_channels // problem.groups * math.prod(problem.kernel_size[:-2])
+    if planes > MOST_PLANES:
+        reasons.append(
+            f"copies {planes} planes (input channels x kernel depth) a group, more than "
+            f"{MOST_PLANES}"
+        )
+    if problem.is_depthwise and problem.groups > 1:
+        reasons.append("leaves depthwise problems to cpu.depthwise")
+    return reasons or _row_reasons(problem, device)
+
+
+SPECS = (
+    conv_spec(
+        "depthwise", "window.depthwise", _depthwise_reasons, _window_cost,
+        pack_cost=plain_pack_cost,
+    ),
+    conv_spec(
+        "direct", "window.direct", _direct_reasons, _window_cost, pack_cost=plain_pack_cost
+    ),
+)  # fmt: skip
