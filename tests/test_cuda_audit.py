@@ -17,7 +17,7 @@ from numba.cuda import types
 from fastconv import cli
 from fastconv.errors import DeviceError
 from fastconv.kernels.cuda import audit, compile, report, sass
-from fastconv.kernels.cuda.launch import Kernel
+from fastconv.kernels.cuda.common.launch import Kernel
 
 KEPT = Path(report.__file__).with_name("AUDIT.md")
 QUICK = [

@@ -12,8 +12,8 @@ pytest.importorskip("numba_cuda")
 from cuda_helpers import DEVICE, convolve
 from fastconv.cuda_device import MODELS
 from fastconv.kernels.cuda import dilated, dilated_tiles, specs
+from fastconv.kernels.cuda.common.launch import emulation
 from fastconv.kernels.cuda.emulator import ALL
-from fastconv.kernels.cuda.launch import emulation
 from fastconv.kernels.cuda.tile import Tile, tiles_for
 from fastconv.kernels.taps import dilated_reasons
 from fastconv.problem import ConvProblem, parse_line

@@ -23,9 +23,9 @@ import fastconv
 from cuda_helpers import DEVICE, KERNELS, convolve, planner, supported
 from fastconv.array_libraries import EmulatedArray
 from fastconv.errors import DTypeError, ShapeError
+from fastconv.kernels.cuda.common.launch import emulation
+from fastconv.kernels.cuda.common.params import element_strides
 from fastconv.kernels.cuda.emulator import Checks
-from fastconv.kernels.cuda.geometry import element_strides
-from fastconv.kernels.cuda.launch import emulation
 from fastconv.problem import ConvProblem
 from fastconv.spec import KernelSpec
 from helpers import Tensors, assert_exact, expected, nan_output, small_integers

@@ -27,7 +27,7 @@ from cuda_helpers import (
 )
 from fastconv.kernels import reference
 from fastconv.kernels.cuda import blocking, implicit_gemm
-from fastconv.kernels.cuda.launch import emulation
+from fastconv.kernels.cuda.common.launch import emulation
 from fastconv.problem import ConvProblem
 from fastconv.spec import ACTIVATIONS, Binding, KernelSpec
 from helpers import (

@@ -19,8 +19,8 @@ from fastconv.array_libraries import EmulatedArray, view_array
 from fastconv.cuda_device import EMULATED, MODELS, check_stream, describe_device, use_device
 from fastconv.device_arrays import DeviceArray
 from fastconv.errors import DeviceError
-from fastconv.kernels.cuda import launch as door
-from fastconv.kernels.cuda.launch import Kernel, flat, launch, upload
+from fastconv.kernels.cuda.common import launch as door
+from fastconv.kernels.cuda.common.launch import Kernel, flat, launch, upload
 
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed"

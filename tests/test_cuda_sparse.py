@@ -21,13 +21,8 @@ pytest.importorskip("numba_cuda")
 from cuda_helpers import DEVICE
 from fastconv import dispatch
 from fastconv.config import config
-from fastconv.kernels.cuda import (
-    launch,
-    sparse_blocking,
-    sparse_depthwise,
-    sparse_gemm,
-    sparse_gemm_source,
-)
+from fastconv.kernels.cuda import sparse_blocking, sparse_depthwise, sparse_gemm, sparse_gemm_source
+from fastconv.kernels.cuda.common import launch
 from fastconv.kernels.cuda.emulator import (
     ALL,
     EmulatedKernel,

@@ -25,13 +25,13 @@ from fastconv.errors import ShapeError
 from fastconv.kernels import reference_sparse
 from fastconv.kernels.cpu.rulebook.build import build as on_cpu
 from fastconv.kernels.cuda import (
-    launch,
     rulebook,
     rulebook_hash,
     rulebook_scan,
     rulebook_sites,
     rulebook_sort,
 )
+from fastconv.kernels.cuda.common import launch
 from fastconv.kernels.cuda.emulator.errors import RaceError
 from fastconv.sparse.rulebook import HASH_FACTOR, Geometry, Rulebook
 

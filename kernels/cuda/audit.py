@@ -23,12 +23,12 @@ from . import (
     sparse_counts,
     sparse_gemm_source,
 )
+from .common.launch import Kernel
+from .common.plan import pack_kernel
 from .compile import Cubin, assemble, compile_ptx, disassemble
 from .dilated import dilated_kernel
 from .implicit_gemm import gemm_kernel, reduce_kernel
 from .implicit_gemm_source import Config
-from .launch import Kernel
-from .plan import pack_kernel
 from .sass import Listing, parse, share
 from .sparse_depthwise import depthwise_kernel as sparse_depthwise_kernel
 from .sparse_depthwise_grad import depthwise_grad_kernel

@@ -25,8 +25,8 @@ from fastconv.errors import DeviceError
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, CudaInfo
 
+from .common.launch import emulation
 from .emulator import Checks, Report
-from .launch import emulation
 from .roofline import Work
 from .specs import SPECS
 

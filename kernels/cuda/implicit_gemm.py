@@ -40,11 +40,11 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, CudaInfo
 
 from . import blocking
-from .geometry import element_strides, start_offset
+from .common.launch import Kernel, empty, flat, is_aligned, launch
+from .common.params import element_strides, start_offset
+from .common.plan import ELEMENT_THREADS, Panels, StepPlan, blocks_of, signature
+from .common.steps import channels_inner
 from .implicit_gemm_source import Config, kernel_function, reduce_function
-from .launch import Kernel, empty, flat, is_aligned, launch
-from .plan import ELEMENT_THREADS, Panels, StepPlan, blocks_of, signature
-from .steps import channels_inner
 
 __all__ = [
     "ImplicitGemmPlan",

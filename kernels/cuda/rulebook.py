@@ -24,8 +24,8 @@ from typing import Any
 from fastconv.errors import ShapeError
 from fastconv.sparse.rulebook import Geometry, HashTable, PairLists
 
-from .geometry import MOST_ELEMENTS
-from .launch import empty, read_back
+from .common.launch import empty, read_back
+from .common.params import MOST_ELEMENTS
 from .rulebook_hash import EMPTY, capacity_for
 from .rulebook_scan import exclusive_scan, fill, number_rows
 from .rulebook_sites import Meeting, decode_sites, itself, visit

@@ -42,11 +42,11 @@ import numpy as np
 from numba import cuda, int32, int64, uint32
 from numba.cuda import types
 
-from .launch import Kernel, flat, launch
-from .plan import blocks_of
+from .common.launch import Kernel, flat, launch
+from .common.plan import blocks_of
+from .common.source import compile_text
 from .rulebook_hash import find, home_shift, insert
 from .rulebook_scan import THREADS
-from .source import compile_text
 from .tile import fill, indent
 
 __all__ = ["ENDINGS", "Meeting", "decode_kernel", "decode_sites", "itself", "site_kernel", "visit"]

@@ -23,8 +23,8 @@ from typing import Any
 from numba import cuda, int32, int64, uint32
 from numba.cuda import types
 
-from .launch import Kernel, flat, launch
-from .plan import blocks_of
+from .common.launch import Kernel, flat, launch
+from .common.plan import blocks_of
 from .rulebook_scan import THREADS
 
 __all__ = ["KERNELS", "WORD_BITS", "run"]

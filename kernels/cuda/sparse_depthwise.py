@@ -30,9 +30,9 @@ import numpy as np
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import CudaInfo, SparseBinding
 
-from .launch import Kernel, flat, is_aligned, launch
-from .plan import blocks_of
-from .source import compile_text, namespace_of
+from .common.launch import Kernel, flat, is_aligned, launch
+from .common.plan import blocks_of
+from .common.source import compile_text, namespace_of
 from .sparse_blocking import DEPTHWISE_THREADS, OFFSETS_AT_ONCE, depthwise_lanes
 from .sparse_gemm_source import FINISH_SPARSE
 from .sparse_plan import OffsetPanels, SparseConvPlan, argument_types

@@ -37,8 +37,8 @@ from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import CudaInfo, SparseBinding
 
 from . import sparse_blocking
-from .launch import Kernel, empty, flat, is_aligned, launch
-from .plan import blocks_of
+from .common.launch import Kernel, empty, flat, is_aligned, launch
+from .common.plan import blocks_of
 from .sparse_gemm_source import LIST_END, SIZES, Config, kernel_function, tile_offsets
 from .sparse_plan import OffsetPanels, SparseConvPlan, argument_types
 from .tile import Tile

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numba import cuda, uint32
 
-from .source import compile_text, namespace_of
+from .common.source import compile_text, namespace_of
 from .tile import (
     Tile,
     fill,

@@ -21,10 +21,10 @@ from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import SparseBinding
 
 from ..axes import ACTIVATION_CODES
-from .geometry import element_strides, start_offset
-from .launch import Kernel, empty, flat, launch, upload
-from .plan import ELEMENT_THREADS, blocks_of
-from .vector import access, compute_type, storage_type
+from .common.launch import Kernel, empty, flat, launch, upload
+from .common.params import element_strides, start_offset
+from .common.plan import ELEMENT_THREADS, blocks_of
+from .common.vector import access, compute_type, storage_type
 
 __all__ = ["OffsetPanels", "SparseConvPlan", "argument_types", "pack_offsets_kernel"]
 

@@ -32,9 +32,9 @@ from fastconv.sparse.rulebook import Rulebook
 from fastconv.spec import CudaInfo, SparseBinding
 
 from . import rulebook_tables
-from .launch import Kernel, empty, flat, launch
-from .plan import ELEMENT_THREADS, blocks_of
-from .vector import access, compute_type, storage_type
+from .common.launch import Kernel, empty, flat, launch
+from .common.plan import ELEMENT_THREADS, blocks_of
+from .common.vector import access, compute_type, storage_type
 
 __all__ = [
     "PoolPlan",

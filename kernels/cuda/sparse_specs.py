@@ -12,7 +12,7 @@ from fastconv.spec import CudaInfo, KernelSpec
 
 from . import roofline, sparse_blocking, sparse_counts
 from .blocking import MOST_BLOCKS
-from .geometry import MOST_ELEMENTS
+from .common.params import MOST_ELEMENTS
 from .roofline import Work
 from .specs import TOLERANCE
 

@@ -14,7 +14,7 @@ from fastconv.spec import CudaInfo, KernelSpec, Tolerance
 
 from ..sums import sum_reasons
 from . import blocking, dilated_tiles, roofline, winograd_tiles
-from .geometry import MOST_ELEMENTS, reach_reasons
+from .common.params import MOST_ELEMENTS, reach_reasons
 from .roofline import Work
 
 __all__ = ["SPECS", "TOLERANCE", "WORKS"]

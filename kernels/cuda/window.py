@@ -28,9 +28,9 @@ from fastconv.spec import Binding, CudaInfo
 
 from . import blocking
 from .blocking import WINDOW_THREADS
-from .launch import Kernel, launch
-from .plan import Panels, StepPlan, blocks_of, signature
-from .steps import channels_inner
+from .common.launch import Kernel, launch
+from .common.plan import Panels, StepPlan, blocks_of, signature
+from .common.steps import channels_inner
 from .window_source import CHUNK, depthwise_function, direct_function
 
 __all__ = ["depthwise_kernel", "direct_kernel", "plan_depthwise", "plan_direct"]

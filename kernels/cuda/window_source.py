@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from .blocking import WINDOW_THREADS
-from .geometry import GEOMETRY
-from .source import FINISH, compile_text, namespace_of
-from .steps import decode, is_inside, pixel_state, read_step, row_length
+from .common.params import GEOMETRY
+from .common.source import FINISH, compile_text, namespace_of
+from .common.steps import decode, is_inside, pixel_state, read_step, row_length
 from .tile import fill, indent
 
 __all__ = ["CHUNK", "depthwise_function", "direct_function"]

@@ -31,10 +31,10 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, CudaInfo
 
 from . import blocking, implicit_gemm
-from .geometry import GEOMETRY, element_strides, make_geometry, start_offset
-from .launch import Kernel, empty, flat, launch
-from .plan import blocks_of
-from .vector import compute_type, storage_type
+from .common.launch import Kernel, empty, flat, launch
+from .common.params import GEOMETRY, element_strides, make_geometry, start_offset
+from .common.plan import blocks_of
+from .common.vector import compute_type, storage_type
 from .winograd_source import input_function, output_function, weight_function
 from .winograd_tiles import Tiles, product_problem, tiles_of
 

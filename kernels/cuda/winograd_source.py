@@ -18,8 +18,8 @@ from fractions import Fraction
 
 from fastconv.kernels.cook_toom import Matrix, matrices
 
-from .geometry import GEOMETRY
-from .source import FINISH, compile_text, namespace_of
+from .common.params import GEOMETRY
+from .common.source import FINISH, compile_text, namespace_of
 from .tile import indent
 
 __all__ = ["input_function", "output_function", "weight_function"]

@@ -9,7 +9,7 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo, Tolerance
 
 from . import blocking
-from .geometry import MOST_ELEMENTS, reach_reasons
+from .common.params import MOST_ELEMENTS, reach_reasons
 from .roofline import Work
 
 __all__ = ["TOLERANCE", "Tiles", "product_problem", "reasons", "tiles_of", "works", "workspace"]

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
-from .geometry import GEOMETRY, element_strides, make_geometry, start_offset
 from .launch import Kernel, empty, flat, launch, upload
 from .pack import pack_function
+from .params import GEOMETRY, element_strides, make_geometry, start_offset
 from .steps import channels_inner, step_table
 from .vector import compute_type, storage_type
 

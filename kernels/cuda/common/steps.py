@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
-from .geometry import element_strides
+from .params import element_strides
 
 __all__ = [
     "axis_bits",

@@ -26,8 +26,8 @@ from fastconv import first_use
 from fastconv.config import config
 from fastconv.errors import DeviceError
 
-from .blocking import MOST_BLOCKS
-from .geometry import span, start_offset
+from ..blocking import MOST_BLOCKS
+from .params import span, start_offset
 
 __all__ = [
     "Kernel",
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .emulator import Report
+    from ..emulator import Report
 
 #: How launches in the emulator are run, and where their reports go.
 _emulation: ContextVar[tuple[dict[str, Any], list[Report]] | None] = ContextVar(

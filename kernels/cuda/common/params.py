@@ -18,7 +18,7 @@ from fastconv.errors import ShapeError
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding
 
-from ..axes import ACTIVATION_CODES, name_axes, name_problem_axes
+from ...axes import ACTIVATION_CODES, name_axes, name_problem_axes
 
 __all__ = [
     "GEOMETRY",

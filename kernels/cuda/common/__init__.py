@@ -1,0 +1,1 @@
+"""What all CUDA kernels share: vectors, the table of steps, epilogue, plans and their launch."""
