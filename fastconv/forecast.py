@@ -23,7 +23,7 @@ from .errors import FastconvError
 from .problem import ConvProblem, parse_line
 
 if TYPE_CHECKING:
-    from .kernels.cuda.forecast import Forecast
+    from .kernels.cuda.model.forecast import Forecast
 
 __all__ = ["add_arguments", "forecast", "run"]
 
@@ -59,7 +59,7 @@ def forecast(
     >>> best.kernel
     'cuda.depthwise'
     """
-    from .kernels.cuda.forecast import forecast as forecast_kernel
+    from .kernels.cuda.model.forecast import forecast as forecast_kernel
 
     model = named_model(gpu)
     problem = parse_line(what)[0] if isinstance(what, str) else what
@@ -104,7 +104,7 @@ def _models(words: list[str]) -> list[str]:
 def run(arguments: argparse.Namespace) -> int:
     """Run the ``forecast`` command and return 0."""
     cases = importlib.import_module("fastconv.bench.cases")
-    told = importlib.import_module("fastconv.kernels.cuda.forecast")
+    told = importlib.import_module("fastconv.kernels.cuda.model.forecast")
     try:
         rows = cases.select(cases.load(arguments.suite), arguments.rows)
     except ValueError as error:

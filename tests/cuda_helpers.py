@@ -12,7 +12,8 @@ import pytest
 
 from fastconv import dispatch
 from fastconv.cuda_device import MODELS
-from fastconv.kernels.cuda import blocking, implicit_gemm
+from fastconv.kernels.cuda import implicit_gemm
+from fastconv.kernels.cuda.model import blocking
 from fastconv.kernels.cuda.tile import tiles_for
 from fastconv.problem import ConvProblem
 from fastconv.spec import ACTIVATIONS, Binding, CudaInfo, KernelSpec

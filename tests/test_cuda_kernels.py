@@ -26,8 +26,9 @@ from cuda_helpers import (
     thread_orders,
 )
 from fastconv.kernels import reference
-from fastconv.kernels.cuda import blocking, implicit_gemm
+from fastconv.kernels.cuda import implicit_gemm
 from fastconv.kernels.cuda.common.launch import emulation
+from fastconv.kernels.cuda.model import blocking
 from fastconv.problem import ConvProblem
 from fastconv.spec import ACTIVATIONS, Binding, KernelSpec
 from helpers import (

@@ -17,15 +17,10 @@ pytest.importorskip("numba_cuda")
 
 from fastconv import cuda_emulator
 from fastconv.cuda_device import MODELS
-from fastconv.kernels.cuda import (
-    audit,
-    roofline,
-    sparse_counts,
-    sparse_depthwise_grad,
-    sparse_weight_grad,
-)
+from fastconv.kernels.cuda import audit, sparse_counts, sparse_depthwise_grad, sparse_weight_grad
 from fastconv.kernels.cuda.common import launch
 from fastconv.kernels.cuda.emulator.errors import RaceError
+from fastconv.kernels.cuda.model import roofline
 from fastconv.kernels.cuda.sparse_specs import SPECS as ALL_SPECS
 from fastconv.sparse.problem import OPERANDS
 from fastconv.spec import KernelSpec, SparseBinding

@@ -31,11 +31,11 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, CudaInfo
 
 from . import dilated_tiles
-from .blocking import Split
 from .common.launch import Kernel, launch
 from .common.plan import Panels, StepPlan, signature
 from .implicit_gemm import choose_config, fit_alignment
 from .implicit_gemm_source import Config, Walk, kernel_function
+from .model.blocking import Split
 
 __all__ = ["BY_LIST", "DilatedPlan", "dilated_kernel", "plan", "plan_tile"]
 

@@ -27,9 +27,9 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo
 
 from ..taps import dilated_reasons, regions
-from . import blocking, roofline
-from .blocking import Split
-from .roofline import Work
+from .model import blocking, roofline
+from .model.blocking import Split
+from .model.roofline import Work
 from .tile import Tile, tiles_for
 
 __all__ = [

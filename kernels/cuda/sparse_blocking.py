@@ -13,8 +13,8 @@ import math
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import CudaInfo
 
-from . import roofline
-from .roofline import SHARES, Work
+from .model import roofline
+from .model.roofline import SHARES, Work
 from .tile import Tile
 
 __all__ = [

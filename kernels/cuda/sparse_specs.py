@@ -10,10 +10,11 @@ from collections.abc import Callable
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import CudaInfo, KernelSpec
 
-from . import roofline, sparse_blocking, sparse_counts
-from .blocking import MOST_BLOCKS
+from . import sparse_blocking, sparse_counts
 from .common.params import MOST_ELEMENTS
-from .roofline import Work
+from .model import roofline
+from .model.blocking import MOST_BLOCKS
+from .model.roofline import Work
 from .specs import TOLERANCE
 
 __all__ = ["SPECS"]

@@ -13,9 +13,10 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo, KernelSpec, Tolerance
 
 from ..sums import sum_reasons
-from . import blocking, dilated_tiles, roofline, winograd_tiles
+from . import dilated_tiles, winograd_tiles
 from .common.params import MOST_ELEMENTS, reach_reasons
-from .roofline import Work
+from .model import blocking, roofline
+from .model.roofline import Work
 
 __all__ = ["SPECS", "TOLERANCE", "WORKS"]
 

@@ -26,7 +26,7 @@ from fastconv import first_use
 from fastconv.config import config
 from fastconv.errors import DeviceError
 
-from ..blocking import MOST_BLOCKS
+from ..model.blocking import MOST_BLOCKS
 from .params import span, start_offset
 
 __all__ = [

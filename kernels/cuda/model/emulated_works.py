@@ -25,10 +25,10 @@ from fastconv.errors import DeviceError
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, CudaInfo
 
-from .common.launch import emulation
-from .emulator import Checks, Report
+from ..common.launch import emulation
+from ..emulator import Checks, Report
+from ..specs import SPECS
 from .roofline import Work
-from .specs import SPECS
 
 __all__ = ["CountedCall", "count_call"]
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo
 
+from ..tile import Tile, tiles_for
 from . import roofline
 from .roofline import SHARES, Work, touched
-from .tile import Tile, tiles_for
 
 __all__ = [
     "LONGEST_SUM",

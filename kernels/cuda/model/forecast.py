@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo
 
+from ..specs import WORKS
 from .roofline import BOUNDS, Work, bounds, breakdown
-from .specs import WORKS
 
 __all__ = ["COUNTED", "EMULATED", "NOT_COUNTED", "Forecast", "forecast"]
 
