@@ -12,9 +12,9 @@ import pytest
 
 from fastconv import dispatch
 from fastconv.cuda_device import MODELS
-from fastconv.kernels.cuda import implicit_gemm
+from fastconv.kernels.cuda.gemm import plan as implicit_gemm
+from fastconv.kernels.cuda.gemm.tile import tiles_for
 from fastconv.kernels.cuda.model import blocking
-from fastconv.kernels.cuda.tile import tiles_for
 from fastconv.problem import ConvProblem
 from fastconv.spec import ACTIVATIONS, Binding, CudaInfo, KernelSpec
 from helpers import Tensors, nan_output

@@ -12,7 +12,6 @@ import pytest
 pytest.importorskip("numba_cuda")
 
 from cuda_helpers import SMALL_PROBLEMS, convolve, forced, planner, supported
-from fastconv.kernels.cuda import implicit_gemm, implicit_gemm_source
 from fastconv.kernels.cuda.common import launch
 from fastconv.kernels.cuda.common.launch import emulation
 from fastconv.kernels.cuda.emulator import (
@@ -22,6 +21,8 @@ from fastconv.kernels.cuda.emulator import (
     Report,
     UninitialisedSharedError,
 )
+from fastconv.kernels.cuda.gemm import plan as implicit_gemm
+from fastconv.kernels.cuda.gemm import source as implicit_gemm_source
 from fastconv.problem import ConvProblem
 from fastconv.spec import KernelSpec
 from helpers import assert_exact, expected, small_integers

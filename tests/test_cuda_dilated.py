@@ -11,10 +11,11 @@ pytest.importorskip("numba_cuda")
 
 from cuda_helpers import DEVICE, convolve
 from fastconv.cuda_device import MODELS
-from fastconv.kernels.cuda import dilated, dilated_tiles, specs
+from fastconv.kernels.cuda import specs
 from fastconv.kernels.cuda.common.launch import emulation
 from fastconv.kernels.cuda.emulator import ALL
-from fastconv.kernels.cuda.tile import Tile, tiles_for
+from fastconv.kernels.cuda.gemm import dilated, dilated_costs
+from fastconv.kernels.cuda.gemm.tile import Tile, tiles_for
 from fastconv.kernels.taps import dilated_reasons
 from fastconv.problem import ConvProblem, parse_line
 from fastconv.spec import Binding, CudaInfo
@@ -42,16 +43,16 @@ def taps_in_reach(each: ConvProblem, pixel: int) -> set[int]:
 
 def lists(each: ConvProblem, tile: Tile) -> list[list[int]]:
     """The panels of each tile, as the kernel reads them."""
-    words = dilated_tiles.schedule(each, tile).tolist()
+    words = dilated_costs.schedule(each, tile).tolist()
     tiles = -(-each.batch * int(np.prod(each.out_size)) // tile.bn)
-    return [words[at : words.index(dilated_tiles.END, at)] for at in words[:tiles]]
+    return [words[at : words.index(dilated_costs.END, at)] for at in words[:tiles]]
 
 
 @pytest.mark.parametrize("each", DILATED[::3], ids=lambda each: each.line())
 def test_a_tile_has_the_panels_of_what_its_pixels_see_and_no_others(each: ConvProblem) -> None:
     tile = tiles_for(each.dtype)[-1]
     pixels = each.batch * int(np.prod(each.out_size))
-    order = dilated_tiles.pixel_order(each, tile.bn)
+    order = dilated_costs.pixel_order(each, tile.bn)
     assert sorted(order[:pixels]) == list(range(pixels))
     channels = each.in_channels // each.groups
     for number, panels in enumerate(lists(each, tile)):
@@ -75,7 +76,7 @@ def test_more_than_a_third_of_the_panels_are_left_out() -> None:
 def test_the_cost_counts_what_is_multiplied(gpu: str) -> None:
     each = parse_line("mb16ic512ih33oc512kh3ph12dh11")[0].with_(device="cuda")
     (work,) = specs.WORKS["cuda.dilated"](each, MODELS[gpu])
-    tile = dilated_tiles.choose_tile(each, MODELS[gpu])
+    tile = dilated_costs.choose_tile(each, MODELS[gpu])
     panels = sum(len(panels) for panels in lists(each, tile)) * -(-512 // tile.bm)
     assert work.macs * work.blocks == pytest.approx(panels * tile.bm * tile.bn * tile.bk, rel=1e-6)
     dense = sum(
@@ -86,7 +87,7 @@ def test_the_cost_counts_what_is_multiplied(gpu: str) -> None:
 
 def of_tile(tile: Tile) -> Any:
     def make(each: ConvProblem, binding: Binding, device: CudaInfo) -> Any:
-        return dilated.plan_tile(each, binding, dilated_tiles.whole_split(each, tile))
+        return dilated.plan_tile(each, binding, dilated_costs.whole_split(each, tile))
 
     return make
 
@@ -119,4 +120,4 @@ def test_weights_that_only_meet_padding_are_never_multiplied(rng: np.random.Gene
     tensors.weight[..., [0, 2]] = np.nan
     result = convolve(dilated.plan, each, tensors, epilogue=False)
     assert_exact(result, truth)
-    assert result.dtype == DTYPES[each.dtype] and dilated_tiles.choose_tile(each, DEVICE)
+    assert result.dtype == DTYPES[each.dtype] and dilated_costs.choose_tile(each, DEVICE)

@@ -26,8 +26,8 @@ from cuda_helpers import (
     thread_orders,
 )
 from fastconv.kernels import reference
-from fastconv.kernels.cuda import implicit_gemm
 from fastconv.kernels.cuda.common.launch import emulation
+from fastconv.kernels.cuda.gemm import plan as implicit_gemm
 from fastconv.kernels.cuda.model import blocking
 from fastconv.problem import ConvProblem
 from fastconv.spec import ACTIVATIONS, Binding, KernelSpec

@@ -31,7 +31,7 @@ from fastconv.kernels.cuda.emulator import (
     Report,
     UninitialisedSharedError,
 )
-from fastconv.kernels.cuda.tile import Tile
+from fastconv.kernels.cuda.gemm.tile import Tile
 from fastconv.sparse.problem import SparseProblem
 from fastconv.sparse.rulebook import Rulebook
 from fastconv.spec import ACTIVATIONS, KernelSpec, SparseBinding

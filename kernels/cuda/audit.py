@@ -26,9 +26,10 @@ from . import (
 from .common.launch import Kernel
 from .common.plan import pack_kernel
 from .compile import Cubin, assemble, compile_ptx, disassemble
-from .dilated import dilated_kernel
-from .implicit_gemm import gemm_kernel, reduce_kernel
-from .implicit_gemm_source import Config
+from .gemm.dilated import dilated_kernel
+from .gemm.plan import gemm_kernel, reduce_kernel
+from .gemm.source import Config
+from .gemm.tile import tiles_for
 from .sass import Listing, parse, share
 from .sparse_depthwise import depthwise_kernel as sparse_depthwise_kernel
 from .sparse_depthwise_grad import depthwise_grad_kernel
@@ -39,7 +40,6 @@ from .sparse_parts import sum_kernel
 from .sparse_plan import pack_offsets_kernel
 from .sparse_pool import pool_kernels
 from .sparse_weight_grad import grad_kernel
-from .tile import tiles_for
 from .window import depthwise_kernel, direct_kernel
 from .winograd import transform_kernels
 

@@ -33,10 +33,10 @@ from fastconv.spec import CudaInfo, SparseBinding
 from .common.launch import Kernel, flat, is_aligned, launch
 from .common.plan import blocks_of
 from .common.source import compile_text, namespace_of
+from .gemm.tile import fill, indent
 from .sparse_blocking import DEPTHWISE_THREADS, OFFSETS_AT_ONCE, depthwise_lanes
 from .sparse_gemm_source import FINISH_SPARSE
 from .sparse_plan import OffsetPanels, SparseConvPlan, argument_types
-from .tile import fill, indent
 
 __all__ = ["SparseDepthwisePlan", "depthwise_kernel", "plan"]
 

@@ -39,9 +39,9 @@ from fastconv.spec import CudaInfo, SparseBinding
 from . import sparse_blocking
 from .common.launch import Kernel, empty, flat, is_aligned, launch
 from .common.plan import blocks_of
+from .gemm.tile import Tile
 from .sparse_gemm_source import LIST_END, SIZES, Config, kernel_function, tile_offsets
 from .sparse_plan import OffsetPanels, SparseConvPlan, argument_types
-from .tile import Tile
 
 __all__ = ["SparseGemmPlan", "gemm_kernel", "offsets_kernel", "plan", "plan_tile"]
 

@@ -28,7 +28,7 @@ import numpy as np
 from numba import cuda, uint32
 
 from .common.source import compile_text, namespace_of
-from .tile import (
+from .gemm.tile import (
     Tile,
     fill,
     indent,

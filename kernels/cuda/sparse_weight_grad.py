@@ -39,9 +39,9 @@ from fastconv.spec import CudaInfo, SparseBinding
 from .common.launch import Kernel, flat, is_aligned, launch
 from .common.source import compile_text, namespace_of
 from .common.vector import compute_type, storage_type
+from .gemm.tile import fill, indent
 from .sparse_counts import GradSplit, GradTile, grad_split
 from .sparse_parts import PartsPlan
-from .tile import fill, indent
 
 __all__ = ["WeightGradPlan", "grad_kernel", "plan"]
 

@@ -13,8 +13,9 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo, KernelSpec, Tolerance
 
 from ..sums import sum_reasons
-from . import dilated_tiles, winograd_tiles
+from . import winograd_tiles
 from .common.params import MOST_ELEMENTS, reach_reasons
+from .gemm import dilated_costs
 from .model import blocking, roofline
 from .model.roofline import Work
 
@@ -115,12 +116,12 @@ def _depthwise_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
 
 
 def _dilated_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
-    reasons = dilated_tiles.reasons(problem) + _common_reasons(problem)
+    reasons = dilated_costs.reasons(problem) + _common_reasons(problem)
     reasons += _grid_reasons(problem) + sum_reasons(problem, blocking.LONGEST_SUM)
     if reasons:
         return reasons
-    tile = dilated_tiles.choose_tile(problem, device)
-    return _panel_reasons(problem, dilated_tiles.whole_split(problem, tile))
+    tile = dilated_costs.choose_tile(problem, device)
+    return _panel_reasons(problem, dilated_costs.whole_split(problem, tile))
 
 
 def _no_workspace(problem: ConvProblem, device: CudaInfo) -> int:
@@ -132,7 +133,7 @@ WORKS: dict[str, Callable[[ConvProblem, CudaInfo], tuple[Work, ...]]] = {
     "cuda.implicit_gemm": blocking.gemm_works,
     "cuda.direct": blocking.direct_works,
     "cuda.depthwise": blocking.depthwise_works,
-    "cuda.dilated": dilated_tiles.works,
+    "cuda.dilated": dilated_costs.works,
     "cuda.winograd_f2": functools.partial(winograd_tiles.works, 2),
     "cuda.winograd_f4": functools.partial(winograd_tiles.works, 4),
 }
@@ -164,7 +165,7 @@ SPECS = (
         device="cuda",
         reasons=_implicit_gemm_reasons,
         cost=_cost_of("cuda.implicit_gemm"),
-        target="fastconv.kernels.cuda.implicit_gemm:plan",
+        target="fastconv.kernels.cuda.gemm.plan:plan",
         workspace=_implicit_gemm_workspace,
         tolerance=TOLERANCE,
     ),
@@ -194,7 +195,7 @@ SPECS = (
         device="cuda",
         reasons=_dilated_reasons,
         cost=_cost_of("cuda.dilated"),
-        target="fastconv.kernels.cuda.dilated:plan",
+        target="fastconv.kernels.cuda.gemm.dilated:plan",
         workspace=_no_workspace,
         tolerance=TOLERANCE,
     ),

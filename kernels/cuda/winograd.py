@@ -30,11 +30,11 @@ from numba.cuda import types
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, CudaInfo
 
-from . import implicit_gemm
 from .common.launch import Kernel, empty, flat, launch
 from .common.params import GEOMETRY, element_strides, make_geometry, start_offset
 from .common.plan import blocks_of
 from .common.vector import compute_type, storage_type
+from .gemm import plan as implicit_gemm
 from .model import blocking
 from .winograd_source import input_function, output_function, weight_function
 from .winograd_tiles import Tiles, product_problem, tiles_of

@@ -20,7 +20,7 @@ from fastconv.kernels.cook_toom import Matrix, matrices
 
 from .common.params import GEOMETRY
 from .common.source import FINISH, compile_text, namespace_of
-from .tile import indent
+from .gemm.tile import indent
 
 __all__ = ["input_function", "output_function", "weight_function"]
 

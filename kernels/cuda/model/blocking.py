@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo
 
-from ..tile import Tile, tiles_for
+from ..gemm.tile import Tile, tiles_for
 from . import roofline
 from .roofline import SHARES, Work, touched
 

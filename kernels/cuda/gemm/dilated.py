@@ -30,12 +30,12 @@ import numpy as np
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, CudaInfo
 
-from . import dilated_tiles
-from .common.launch import Kernel, launch
-from .common.plan import Panels, StepPlan, signature
-from .implicit_gemm import choose_config, fit_alignment
-from .implicit_gemm_source import Config, Walk, kernel_function
-from .model.blocking import Split
+from ..common.launch import Kernel, launch
+from ..common.plan import Panels, StepPlan, signature
+from ..model.blocking import Split
+from . import dilated_costs
+from .plan import choose_config, fit_alignment
+from .source import Config, Walk, kernel_function
 
 __all__ = ["BY_LIST", "DilatedPlan", "dilated_kernel", "plan", "plan_tile"]
 
@@ -55,7 +55,7 @@ panel = u(schedule[list_at])
     before="weight_at = u(weight_from + panel * A_PANEL)\n"
     "steps_at = u(steps_from + panel * BK * ROW)",
     after="list_at = u(list_at + u(1))\npanel = u(schedule[list_at])",
-    more=f"more = panel != u({dilated_tiles.END})",
+    more=f"more = panel != u({dilated_costs.END})",
     finish="{finish}",
 )
 
@@ -97,8 +97,8 @@ class DilatedPlan(StepPlan):
         """Compute into `out`."""
         problem, split, tile = self.problem, self.split, self.config.tile
         operands, geometry = self.operands(x, packed, bias, residual, out), self.geometry(bias)
-        order = self.kept(x, "order", lambda: dilated_tiles.pixel_order(problem, tile.bn))
-        lists = self.kept(x, "schedule", lambda: dilated_tiles.schedule(problem, tile))
+        order = self.kept(x, "order", lambda: dilated_costs.pixel_order(problem, tile.bn))
+        lists = self.kept(x, "schedule", lambda: dilated_costs.schedule(problem, tile))
         grid = (split.pixel_blocks, split.channel_blocks, problem.groups)
         config = fit_alignment(self.config, operands[0], problem.itemsize)
         arguments = (*operands, order, lists, *geometry, np.uint32(split.panels))
@@ -116,5 +116,5 @@ def plan_tile(problem: ConvProblem, binding: Binding, split: Split) -> DilatedPl
 
 def plan(problem: ConvProblem, binding: Binding, device: CudaInfo) -> DilatedPlan:
     """Return the plan of a problem; a kernel is compiled when it is first launched."""
-    tile = dilated_tiles.choose_tile(problem, device)
-    return plan_tile(problem, binding, dilated_tiles.whole_split(problem, tile))
+    tile = dilated_costs.choose_tile(problem, device)
+    return plan_tile(problem, binding, dilated_costs.whole_split(problem, tile))

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo
 
-from ..taps import dilated_reasons, regions
-from .model import blocking, roofline
-from .model.blocking import Split
-from .model.roofline import Work
+from ...taps import dilated_reasons, regions
+from ..model import blocking, roofline
+from ..model.blocking import Split
+from ..model.roofline import Work
 from .tile import Tile, tiles_for
 
 __all__ = [

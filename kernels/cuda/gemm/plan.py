@@ -39,12 +39,12 @@ import numpy as np
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, CudaInfo
 
-from .common.launch import Kernel, empty, flat, is_aligned, launch
-from .common.params import element_strides, start_offset
-from .common.plan import ELEMENT_THREADS, Panels, StepPlan, blocks_of, signature
-from .common.steps import channels_inner
-from .implicit_gemm_source import Config, kernel_function, reduce_function
-from .model import blocking
+from ..common.launch import Kernel, empty, flat, is_aligned, launch
+from ..common.params import element_strides, start_offset
+from ..common.plan import ELEMENT_THREADS, Panels, StepPlan, blocks_of, signature
+from ..common.steps import channels_inner
+from ..model import blocking
+from .source import Config, kernel_function, reduce_function
 
 __all__ = [
     "ImplicitGemmPlan",

@@ -32,9 +32,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .common.params import GEOMETRY
-from .common.source import FINISH, compile_text, namespace_of
-from .common.steps import decode, is_inside, pixel_state, read_step, row_length
+from ..common.params import GEOMETRY
+from ..common.source import FINISH, compile_text, namespace_of
+from ..common.steps import decode, is_inside, pixel_state, read_step, row_length
 from .tile import (
     COUNT_DOWN,
     Tile,
