@@ -41,7 +41,7 @@ from .sparse_plan import pack_offsets_kernel
 from .sparse_pool import pool_kernels
 from .sparse_weight_grad import grad_kernel
 from .window.plan import depthwise_kernel, direct_kernel
-from .winograd import transform_kernels
+from .winograd.plan import transform_kernels
 
 __all__ = ["Audited", "Bars", "audit_everywhere", "audit_kernel", "kernels_to_audit"]
 

@@ -13,11 +13,11 @@ from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo, KernelSpec, Tolerance
 
 from ..sums import sum_reasons
-from . import winograd_tiles
 from .common.params import MOST_ELEMENTS, reach_reasons
 from .gemm import dilated_costs
 from .model import blocking, roofline
 from .model.roofline import Work
+from .winograd import costs as winograd_tiles
 
 __all__ = ["SPECS", "TOLERANCE", "WORKS"]
 
@@ -151,7 +151,7 @@ def _winograd_spec(m: int) -> KernelSpec:
         device="cuda",
         reasons=lambda problem, device: winograd_tiles.reasons(m, problem),
         cost=_cost_of(f"cuda.winograd_f{m}"),
-        target=f"fastconv.kernels.cuda.winograd:plan_f{m}",
+        target=f"fastconv.kernels.cuda.winograd.plan:plan_f{m}",
         workspace=lambda problem, device: winograd_tiles.workspace(m, problem, device),
         tolerance=winograd_tiles.TOLERANCE,
         exact=False,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from fastconv.problem import ConvProblem
 from fastconv.spec import CudaInfo, Tolerance
 
-from .common.params import MOST_ELEMENTS, reach_reasons
-from .model import blocking
-from .model.roofline import Work
+from ..common.params import MOST_ELEMENTS, reach_reasons
+from ..model import blocking
+from ..model.roofline import Work
 
 __all__ = ["TOLERANCE", "Tiles", "product_problem", "reasons", "tiles_of", "works", "workspace"]
 

@@ -30,14 +30,14 @@ from numba.cuda import types
 from fastconv.problem import ConvProblem
 from fastconv.spec import Binding, CudaInfo
 
-from .common.launch import Kernel, empty, flat, launch
-from .common.params import GEOMETRY, element_strides, make_geometry, start_offset
-from .common.plan import blocks_of
-from .common.vector import compute_type, storage_type
-from .gemm import plan as implicit_gemm
-from .model import blocking
-from .winograd_source import input_function, output_function, weight_function
-from .winograd_tiles import Tiles, product_problem, tiles_of
+from ..common.launch import Kernel, empty, flat, launch
+from ..common.params import GEOMETRY, element_strides, make_geometry, start_offset
+from ..common.plan import blocks_of
+from ..common.vector import compute_type, storage_type
+from ..gemm import plan as implicit_gemm
+from ..model import blocking
+from .costs import Tiles, product_problem, tiles_of
+from .source import input_function, output_function, weight_function
 
 __all__ = ["WinogradPlan", "plan_f2", "plan_f4", "transform_kernels"]
 

@@ -18,9 +18,9 @@ from fractions import Fraction
 
 from fastconv.kernels.cook_toom import Matrix, matrices
 
-from .common.params import GEOMETRY
-from .common.source import FINISH, compile_text, namespace_of
-from .gemm.tile import indent
+from ..common.params import GEOMETRY
+from ..common.source import FINISH, compile_text, namespace_of
+from ..gemm.tile import indent
 
 __all__ = ["input_function", "output_function", "weight_function"]
 
