@@ -56,7 +56,7 @@ Problem = ConvProblem | SparseProblem
 #: The modules of a device; each has a tuple SPECS.
 _TABLES = {
     "cpu": ("fastconv.kernels.cpu.specs", "fastconv.kernels.cpu.sparse.specs"),
-    "cuda": ("fastconv.kernels.cuda.specs", "fastconv.kernels.cuda.sparse_specs"),
+    "cuda": ("fastconv.kernels.cuda.specs", "fastconv.kernels.cuda.sparse.specs"),
 }
 
 _forced: ContextVar[str | None] = ContextVar("fastconv_kernel", default=config.kernel)

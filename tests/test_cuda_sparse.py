@@ -21,7 +21,6 @@ pytest.importorskip("numba_cuda")
 from cuda_helpers import DEVICE
 from fastconv import dispatch
 from fastconv.config import config
-from fastconv.kernels.cuda import sparse_blocking, sparse_depthwise, sparse_gemm, sparse_gemm_source
 from fastconv.kernels.cuda.common import launch
 from fastconv.kernels.cuda.emulator import (
     ALL,
@@ -32,6 +31,8 @@ from fastconv.kernels.cuda.emulator import (
     UninitialisedSharedError,
 )
 from fastconv.kernels.cuda.gemm.tile import Tile
+from fastconv.kernels.cuda.sparse import gemm as sparse_gemm
+from fastconv.kernels.cuda.sparse import gemm_costs, gemm_source
 from fastconv.sparse.problem import SparseProblem
 from fastconv.sparse.rulebook import Rulebook
 from fastconv.spec import ACTIVATIONS, KernelSpec, SparseBinding
@@ -145,14 +146,14 @@ def edges(width: int, dtype: str) -> list[Case]:
     return [wide, Case(SCAN, 150, 2 * channels[1], 140, 2, dtype=dtype)]
 
 
-TILES = [(tile, "float32") for tile in sparse_blocking.tiles_for("float32")] + [
-    (tile, "float64") for tile in sparse_blocking.tiles_for("float64")
+TILES = [(tile, "float32") for tile in gemm_costs.tiles_for("float32")] + [
+    (tile, "float64") for tile in gemm_costs.tiles_for("float64")
 ]
 
 
 @pytest.mark.parametrize("width", [4, 1])
 @pytest.mark.parametrize(
-    ("tile", "dtype"), TILES, ids=[f"{sparse_gemm_source.tile_name(t)}-{d}" for t, d in TILES]
+    ("tile", "dtype"), TILES, ids=[f"{gemm_source.tile_name(t)}-{d}" for t, d in TILES]
 )
 def test_every_tile(tile: Tile, dtype: str, width: int, rng: np.random.Generator) -> None:
     for case in edges(width, dtype):
@@ -175,12 +176,12 @@ def test_a_row_sums_by_rising_offset_then_channel(rng: np.random.Generator) -> N
         for channel in range(20):
             samples = t["x"][inputs[rows], channel]
             truth[rows] += samples[:, None] * taps[:, channel, offset]
-    for tile in sparse_blocking.TILES[1:]:
+    for tile in gemm_costs.TILES[1:]:
         assert bits(convolve(forced(tile), case, t)) == bits(truth)
     moved = rng.permutation(400)
     table = np.ascontiguousarray(book.neighbours[:, moved])
     other = Rulebook(book.geometry, book.in_indices, book.out_indices, table, book.pairs)
-    again = convolve(forced(sparse_blocking.TILES[2]), case, t, book=other)
+    again = convolve(forced(gemm_costs.TILES[2]), case, t, book=other)
     assert bits(again) == bits(truth[moved])
 
 
@@ -261,9 +262,9 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[Report]:
 
 
 CHECKED: dict[str, tuple[MakePlan, Case]] = {
-    "128x64x8 x4": (forced(sparse_blocking.TILES[0]), Case(SCAN, 150, 12, 68)),
-    "32x32x16 x4": (forced(sparse_blocking.TILES[2]), Case(SCAN, 70, 40, 66, 2)),
-    "32x32x16 x1": (forced(sparse_blocking.TILES[2]), Case(SCAN, 70, 9, 9, 3)),
+    "128x64x8 x4": (forced(gemm_costs.TILES[0]), Case(SCAN, 150, 12, 68)),
+    "32x32x16 x4": (forced(gemm_costs.TILES[2]), Case(SCAN, 70, 40, 66, 2)),
+    "32x32x16 x1": (forced(gemm_costs.TILES[2]), Case(SCAN, 70, 9, 9, 3)),
     "depthwise x4": (planner(KERNELS[1]), Case(SCAN, 50, 12, 12, 12)),
     "depthwise x1": (planner(KERNELS[1]), Case(SCAN, 50, 5, 5, 5)),
 }  # fmt: skip
@@ -309,17 +310,17 @@ def test_planted_faults_are_found(
     name: str, reports: list[Report], monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
     right, wrong, error = PLANTED[name]
-    text_of, make = sparse_gemm_source.source, sparse_gemm.gemm_kernel
+    text_of, make = gemm_source.source, sparse_gemm.gemm_kernel
 
-    def planted(config: sparse_gemm_source.Config) -> str:
+    def planted(config: gemm_source.Config) -> str:
         text = text_of(config)
         assert right in text
         return text.replace(right, wrong)
 
-    def planted_kernel(config: sparse_gemm_source.Config) -> launch.Kernel:
+    def planted_kernel(config: gemm_source.Config) -> launch.Kernel:
         with monkeypatch.context() as patch:
-            patch.setattr(sparse_gemm_source, "source", planted)
-            function = sparse_gemm_source.kernel_function.__wrapped__(config)
+            patch.setattr(gemm_source, "source", planted)
+            function = gemm_source.kernel_function.__wrapped__(config)
         return dataclasses.replace(make(config), function=function)
 
     monkeypatch.setattr(sparse_gemm, "gemm_kernel", planted_kernel)
@@ -327,7 +328,7 @@ def test_planted_faults_are_found(
     t = operands(case, rng, whole=True)
 
     def convolve_wrongly() -> None:
-        result = convolve(forced(sparse_blocking.TILES[2]), case, t, book=fresh(case))
+        result = convolve(forced(gemm_costs.TILES[2]), case, t, book=fresh(case))
         assert_exact(result, sums(case, t))
 
     with pytest.raises(error):
@@ -362,8 +363,8 @@ def test_problems_beyond_32_bit_indices_and_the_grid_are_refused() -> None:
 
 def test_tiles_follow_the_sizes_and_depthwise_wins_its_problems() -> None:
     names = {
-        channels: sparse_gemm_source.tile_name(
-            sparse_blocking.choose_tile(problem(120_000, channels, channels), DEVICE)
+        channels: gemm_source.tile_name(
+            gemm_costs.choose_tile(problem(120_000, channels, channels), DEVICE)
         )
         for channels in (16, 32, 64, 128)
     }
@@ -372,5 +373,5 @@ def test_tiles_follow_the_sizes_and_depthwise_wins_its_problems() -> None:
     many = problem(120_000, 64, 64, 64)
     gemm, depthwise = KERNELS
     assert depthwise.cost(many, DEVICE) < gemm.cost(many, DEVICE) / 4
-    assert sparse_depthwise.depthwise_lanes(64, 4) == 16
+    assert depthwise.depthwise_lanes(64, 4) == 16
     assert gemm.workspace(problem(120_000, 64, 64), DEVICE) < 2**20

@@ -17,11 +17,12 @@ pytest.importorskip("numba_cuda")
 
 from fastconv import cuda_emulator
 from fastconv.cuda_device import MODELS
-from fastconv.kernels.cuda import audit, sparse_counts, sparse_depthwise_grad, sparse_weight_grad
+from fastconv.kernels.cuda import audit
 from fastconv.kernels.cuda.common import launch
 from fastconv.kernels.cuda.emulator.errors import RaceError
 from fastconv.kernels.cuda.model import roofline
-from fastconv.kernels.cuda.sparse_specs import SPECS as ALL_SPECS
+from fastconv.kernels.cuda.sparse import depthwise_grad, row_costs, weight_grad
+from fastconv.kernels.cuda.sparse.specs import SPECS as ALL_SPECS
 from fastconv.sparse.problem import OPERANDS
 from fastconv.spec import KernelSpec, SparseBinding
 from helpers import assert_close, assert_exact, bits
@@ -147,7 +148,7 @@ def test_pools_over_everything_in_any_order_of_the_batch(
         in_rows=rows,
         out_rows=5,
     )
-    module = importlib.import_module("fastconv.kernels.cuda.sparse_global_pool")
+    module = importlib.import_module("fastconv.kernels.cuda.sparse.global_pool")
     getattr(module, f"plan_{kind}")(problem, SparseBinding(), DEVICE).run(None, x, batches, out)
     for entry in range(5):
         mine = x[batches == entry].astype(np.float64)
@@ -157,15 +158,15 @@ def test_pools_over_everything_in_any_order_of_the_batch(
 
 @pytest.mark.parametrize("channels", [140, 136], ids=["one at a time", "four at a time"])
 @pytest.mark.parametrize("parts", [1, 3])
-@pytest.mark.parametrize("tile", sparse_counts.TILES, ids=lambda tile: tile.name)
+@pytest.mark.parametrize("tile", row_costs.TILES, ids=lambda tile: tile.name)
 def test_every_tile_and_number_of_parts(
-    tile: sparse_counts.GradTile, parts: int, channels: int, rng: np.random.Generator
+    tile: row_costs.GradTile, parts: int, channels: int, rng: np.random.Generator
 ) -> None:
     case = Case(SCAN, 700, channels, 72, 2, op="sparse_weight_grad")
     tiles = -(-36 // tile.bm), -(-(channels // 2) // tile.bn)
-    split = sparse_counts.GradSplit(tile, *tiles, -(-700 // parts), parts)
+    split = row_costs.GradSplit(tile, *tiles, -(-700 // parts), parts)
     t = operands(case, rng, whole=True)
-    plan = sparse_weight_grad.WeightGradPlan(problem_of(case), split)
+    plan = weight_grad.WeightGradPlan(problem_of(case), split)
     assert_exact(run(plan, case, t), sums(case, t))
 
 
@@ -173,7 +174,7 @@ def test_every_tile_and_number_of_parts(
 def test_parts_of_a_depthwise_gradient(parts: int, rng: np.random.Generator) -> None:
     case = Case(SCAN, 700, 40, 40, 40, op="sparse_weight_grad")
     t = operands(case, rng, whole=True)
-    plan = sparse_depthwise_grad.DepthwiseGradPlan(problem_of(case), -(-700 // parts), parts)
+    plan = depthwise_grad.DepthwiseGradPlan(problem_of(case), -(-700 // parts), parts)
     assert_exact(run(plan, case, t), sums(case, t))
 
 
@@ -181,7 +182,7 @@ def test_gradients_of_large_scans_are_cut_into_parts_that_cover_all_rows() -> No
     problem = dataclasses.replace(
         problem_of(Case(SCAN, 700, 64, 64, op="sparse_weight_grad")), out_rows=2_000_000
     )
-    split = sparse_counts.grad_split(problem, DEVICE)
+    split = row_costs.grad_split(problem, DEVICE)
     assert split.parts > 1 and split.parts * split.part_rows >= 2_000_000
     assert (split.parts - 1) * split.part_rows < 2_000_000
 
@@ -200,17 +201,15 @@ def test_a_product_that_does_not_wait_for_its_panel_is_found(
     monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
     case = Case(SMALL, 30, 17, 17, op="sparse_weight_grad")
-    right = sparse_weight_grad.grad_text
+    right = weight_grad.grad_text
 
-    def wrong(tile: sparse_counts.GradTile, width: int) -> str:
+    def wrong(tile: row_costs.GradTile, width: int) -> str:
         text, read = right(tile, width), "cuda.syncthreads()\n            a_read"
         assert read in text
         return text.replace(read, "a_read")
 
-    monkeypatch.setattr(sparse_weight_grad, "grad_text", wrong)
-    monkeypatch.setattr(
-        sparse_weight_grad, "grad_kernel", sparse_weight_grad.grad_kernel.__wrapped__
-    )
+    monkeypatch.setattr(weight_grad, "grad_text", wrong)
+    monkeypatch.setattr(weight_grad, "grad_kernel", weight_grad.grad_kernel.__wrapped__)
     monkeypatch.setattr(launch, "emulated", Checked)
     (spec,) = (each for each in SPECS if each.name == "cuda.sparse_weight_grad")
     with pytest.raises(RaceError):

@@ -14,15 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from . import (
-    rulebook_scan,
-    rulebook_sites,
-    rulebook_sort,
-    rulebook_tables,
-    sparse_blocking,
-    sparse_counts,
-    sparse_gemm_source,
-)
+from . import rulebook_scan, rulebook_sites, rulebook_sort, rulebook_tables
 from .common.launch import Kernel
 from .common.plan import pack_kernel
 from .compile import Cubin, assemble, compile_ptx, disassemble
@@ -31,15 +23,16 @@ from .gemm.plan import gemm_kernel, reduce_kernel
 from .gemm.source import Config
 from .gemm.tile import tiles_for
 from .sass import Listing, parse, share
-from .sparse_depthwise import depthwise_kernel as sparse_depthwise_kernel
-from .sparse_depthwise_grad import depthwise_grad_kernel
-from .sparse_gemm import gemm_kernel as sparse_gemm_kernel
-from .sparse_gemm import offsets_kernel
-from .sparse_global_pool import global_kernels
-from .sparse_parts import sum_kernel
-from .sparse_plan import pack_offsets_kernel
-from .sparse_pool import pool_kernels
-from .sparse_weight_grad import grad_kernel
+from .sparse import gemm_costs, gemm_source, row_costs
+from .sparse.depthwise import depthwise_kernel as sparse_depthwise_kernel
+from .sparse.depthwise_grad import depthwise_grad_kernel
+from .sparse.gemm import gemm_kernel as sparse_gemm_kernel
+from .sparse.gemm import offsets_kernel
+from .sparse.global_pool import global_kernels
+from .sparse.parts import sum_kernel
+from .sparse.plan import pack_offsets_kernel
+from .sparse.pool import pool_kernels
+from .sparse.weight_grad import grad_kernel
 from .window.plan import depthwise_kernel, direct_kernel
 from .winograd.plan import transform_kernels
 
@@ -132,18 +125,18 @@ def _configs() -> Iterator[tuple[Config, Bars]]:
 def _sparse_kernels() -> Iterator[tuple[Kernel, Bars]]:
     """Return the sparse kernels to audit: each tile with both loads, then the other types."""
     shares = {"128x64x8": 0.79, "64x64x8": 0.77, "32x32x16": 0.62}
-    config = sparse_gemm_source.Config
-    for tile, width in itertools.product(sparse_blocking.TILES, (4, 1)):
-        share = shares[sparse_gemm_source.tile_name(tile)] if width == 4 else 0.0
+    config = gemm_source.Config
+    for tile, width in itertools.product(gemm_costs.TILES, (4, 1)):
+        share = shares[gemm_source.tile_name(tile)] if width == 4 else 0.0
         yield sparse_gemm_kernel(config(tile, "float32", width)), Bars(share)
     for storage in ("float16", "bfloat16", "float64"):
-        for tile in sparse_blocking.tiles_for(storage):
+        for tile in gemm_costs.tiles_for(storage):
             yield sparse_gemm_kernel(config(tile, storage, 4)), Bars()
     for storage, width in itertools.product(("float32", "float16", "float64"), (4, 1)):
         yield sparse_depthwise_kernel(storage, width), Bars()
     for storage in ("float32", "float16", "float64"):
         yield pack_offsets_kernel(storage), Bars()
-    for rows in sorted({tile.bn for tile in sparse_blocking.TILES}):
+    for rows in sorted({tile.bn for tile in gemm_costs.TILES}):
         yield offsets_kernel(rows), Bars()
 
 
@@ -166,7 +159,7 @@ def _row_kernels() -> Iterator[tuple[Kernel, Bars]]:
             yield from ((kernel, Bars()) for kernel in global_kernels(storage, largest))
         yield depthwise_grad_kernel(storage), Bars()
         yield sum_kernel(storage), Bars()
-        for tile, width in itertools.product(sparse_counts.tiles_for(storage), (4, 1)):
+        for tile, width in itertools.product(row_costs.tiles_for(storage), (4, 1)):
             share = shares[tile.name] if (storage, width) == ("float32", 4) else 0.0
             yield grad_kernel(storage, tile, width), Bars(share)
 

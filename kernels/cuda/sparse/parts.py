@@ -19,9 +19,9 @@ from numba.cuda import types
 
 from fastconv.sparse.problem import SparseProblem
 
-from .common.launch import Kernel, empty, flat, launch
-from .common.plan import ELEMENT_THREADS, blocks_of
-from .common.vector import access, compute_type, storage_type
+from ..common.launch import Kernel, empty, flat, launch
+from ..common.plan import ELEMENT_THREADS, blocks_of
+from ..common.vector import access, compute_type, storage_type
 
 __all__ = ["PartsPlan", "sum_kernel"]
 

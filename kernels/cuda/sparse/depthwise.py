@@ -30,13 +30,13 @@ import numpy as np
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import CudaInfo, SparseBinding
 
-from .common.launch import Kernel, flat, is_aligned, launch
-from .common.plan import blocks_of
-from .common.source import compile_text, namespace_of
-from .gemm.tile import fill, indent
-from .sparse_blocking import DEPTHWISE_THREADS, OFFSETS_AT_ONCE, depthwise_lanes
-from .sparse_gemm_source import FINISH_SPARSE
-from .sparse_plan import OffsetPanels, SparseConvPlan, argument_types
+from ..common.launch import Kernel, flat, is_aligned, launch
+from ..common.plan import blocks_of
+from ..common.source import compile_text, namespace_of
+from ..gemm.tile import fill, indent
+from .gemm_costs import DEPTHWISE_THREADS, OFFSETS_AT_ONCE, depthwise_lanes
+from .gemm_source import FINISH_SPARSE
+from .plan import OffsetPanels, SparseConvPlan, argument_types
 
 __all__ = ["SparseDepthwisePlan", "depthwise_kernel", "plan"]
 

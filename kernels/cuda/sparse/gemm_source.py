@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from numba import cuda, uint32
 
-from .common.source import compile_text, namespace_of
-from .gemm.tile import (
+from ..common.source import compile_text, namespace_of
+from ..gemm.tile import (
     Tile,
     fill,
     indent,

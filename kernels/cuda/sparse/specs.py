@@ -10,12 +10,12 @@ from collections.abc import Callable
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import CudaInfo, KernelSpec
 
-from . import sparse_blocking, sparse_counts
-from .common.params import MOST_ELEMENTS
-from .model import roofline
-from .model.blocking import MOST_BLOCKS
-from .model.roofline import Work
-from .specs import TOLERANCE
+from ..common.params import MOST_ELEMENTS
+from ..model import roofline
+from ..model.blocking import MOST_BLOCKS
+from ..model.roofline import Work
+from ..specs import TOLERANCE
+from . import gemm_costs, row_costs
 
 __all__ = ["SPECS"]
 
@@ -41,7 +41,7 @@ def _gemm_reasons(problem: SparseProblem, device: CudaInfo) -> list[str]:
             f"runs a group in each layer of the grid, at most {MOST_BLOCKS}; "
             f"this has {problem.groups} groups"
         )
-    packed = sparse_blocking.packed_elements(problem, sparse_blocking.choose_tile(problem, device))
+    packed = gemm_costs.packed_elements(problem, gemm_costs.choose_tile(problem, device))
     if packed > MOST_ELEMENTS:
         reasons.append(f"indexes in 32 bits; the packed weight has {packed} elements")
     return reasons
@@ -58,7 +58,7 @@ def _depthwise_reasons(problem: SparseProblem, device: CudaInfo) -> list[str]:
 
 
 def _gemm_workspace(problem: SparseProblem, device: CudaInfo) -> int:
-    return sparse_blocking.lists_bytes(problem, sparse_blocking.choose_tile(problem, device))
+    return gemm_costs.lists_bytes(problem, gemm_costs.choose_tile(problem, device))
 
 
 def _table_reasons(problem: SparseProblem, device: CudaInfo) -> list[str]:
@@ -86,7 +86,7 @@ def _global_reasons(problem: SparseProblem, device: CudaInfo) -> list[str]:
 
 def _grad_reasons(problem: SparseProblem, device: CudaInfo) -> list[str]:
     reasons = _table_reasons(problem, device)
-    parts = sparse_counts.grad_workspace(problem, device) // problem.compute_itemsize
+    parts = row_costs.grad_workspace(problem, device) // problem.compute_itemsize
     if parts > MOST_ELEMENTS:
         reasons.append(f"indexes in 32 bits; the parts of the gradient have {parts} elements")
     if problem.is_depthwise and problem.groups > 1:
@@ -120,7 +120,7 @@ def _spec(
 
 
 def _pool_works(operands: int) -> Callable[[SparseProblem, CudaInfo], tuple[Work, ...]]:
-    return lambda problem, device: sparse_counts.pool_works(problem, operands)
+    return lambda problem, device: row_costs.pool_works(problem, operands)
 
 
 SPECS = (
@@ -131,24 +131,24 @@ SPECS = (
     *(
         _spec(
             f"sparse_global_{kind}_pool", f"sparse_global_pool:plan_{kind}",
-            sparse_counts.global_works, _global_reasons, sparse_counts.global_workspace,
+            row_costs.global_works, _global_reasons, row_costs.global_workspace,
         )
         for kind in ("max", "avg")
     ),
     _spec(
-        "sparse_weight_grad", "sparse_weight_grad:plan", sparse_counts.grad_works, _grad_reasons,
-        sparse_counts.grad_workspace,
+        "sparse_weight_grad", "sparse_weight_grad:plan", row_costs.grad_works, _grad_reasons,
+        row_costs.grad_workspace,
     ),
     _spec(
-        "sparse_weight_grad", "sparse_depthwise_grad:plan", sparse_counts.depthwise_works,
-        _depthwise_grad_reasons, sparse_counts.depthwise_workspace, "sparse_depthwise_weight_grad",
+        "sparse_weight_grad", "sparse_depthwise_grad:plan", row_costs.depthwise_works,
+        _depthwise_grad_reasons, row_costs.depthwise_workspace, "sparse_depthwise_weight_grad",
     ),
     _spec(
-        "sparse_conv", "sparse_gemm:plan", sparse_blocking.gemm_works, _gemm_reasons,
+        "sparse_conv", "sparse_gemm:plan", gemm_costs.gemm_works, _gemm_reasons,
         _gemm_workspace, "sparse_gemm",
     ),
     _spec(
-        "sparse_conv", "sparse_depthwise:plan", sparse_blocking.depthwise_works,
+        "sparse_conv", "sparse_depthwise:plan", gemm_costs.depthwise_works,
         _depthwise_reasons, name="sparse_depthwise",
     ),
 )  # fmt: skip

@@ -36,12 +36,12 @@ from numba.cuda import types
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import CudaInfo, SparseBinding
 
-from . import sparse_blocking
-from .common.launch import Kernel, empty, flat, is_aligned, launch
-from .common.plan import blocks_of
-from .gemm.tile import Tile
-from .sparse_gemm_source import LIST_END, SIZES, Config, kernel_function, tile_offsets
-from .sparse_plan import OffsetPanels, SparseConvPlan, argument_types
+from ..common.launch import Kernel, empty, flat, is_aligned, launch
+from ..common.plan import blocks_of
+from ..gemm.tile import Tile
+from . import gemm_costs
+from .gemm_source import LIST_END, SIZES, Config, kernel_function, tile_offsets
+from .plan import OffsetPanels, SparseConvPlan, argument_types
 
 __all__ = ["SparseGemmPlan", "gemm_kernel", "offsets_kernel", "plan", "plan_tile"]
 
@@ -55,7 +55,7 @@ def gemm_kernel(config: Config) -> Kernel:
         argument_types(config.storage, "sciittss", len(SIZES.split()) - 1),
         config.tile.threads,
         config.tile.blocks,
-        sparse_blocking.shared_bytes(config.tile, config.storage),
+        gemm_costs.shared_bytes(config.tile, config.storage),
     )
 
 
@@ -135,4 +135,4 @@ def plan_tile(problem: SparseProblem, binding: SparseBinding, tile: Tile) -> Spa
 
 def plan(problem: SparseProblem, binding: SparseBinding, device: CudaInfo) -> SparseGemmPlan:
     """Return the plan of a problem; a kernel is compiled when it is first launched."""
-    return plan_tile(problem, binding, sparse_blocking.choose_tile(problem, device))
+    return plan_tile(problem, binding, gemm_costs.choose_tile(problem, device))

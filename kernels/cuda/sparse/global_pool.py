@@ -27,11 +27,11 @@ from numba.cuda import types
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import CudaInfo, SparseBinding
 
-from .common.launch import Kernel, empty, flat, launch
-from .common.plan import ELEMENT_THREADS, blocks_of
-from .common.vector import access, compute_type, storage_type
-from .sparse_counts import GLOBAL_LANES, global_chunks
-from .sparse_pool import PoolPlan, constants
+from ..common.launch import Kernel, empty, flat, launch
+from ..common.plan import ELEMENT_THREADS, blocks_of
+from ..common.vector import access, compute_type, storage_type
+from .pool import PoolPlan, constants
+from .row_costs import GLOBAL_LANES, global_chunks
 
 __all__ = ["global_kernels", "plan_avg", "plan_max"]
 

@@ -36,12 +36,12 @@ from fastconv.sparse.problem import SparseProblem
 from fastconv.sparse.rulebook import Rulebook
 from fastconv.spec import CudaInfo, SparseBinding
 
-from .common.launch import Kernel, flat, is_aligned, launch
-from .common.source import compile_text, namespace_of
-from .common.vector import compute_type, storage_type
-from .gemm.tile import fill, indent
-from .sparse_counts import GradSplit, GradTile, grad_split
-from .sparse_parts import PartsPlan
+from ..common.launch import Kernel, flat, is_aligned, launch
+from ..common.source import compile_text, namespace_of
+from ..common.vector import compute_type, storage_type
+from ..gemm.tile import fill, indent
+from .parts import PartsPlan
+from .row_costs import GradSplit, GradTile, grad_split
 
 __all__ = ["WeightGradPlan", "grad_kernel", "plan"]
 

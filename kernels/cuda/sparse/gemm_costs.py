@@ -13,9 +13,9 @@ import math
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import CudaInfo
 
-from .gemm.tile import Tile
-from .model import roofline
-from .model.roofline import SHARES, Work
+from ..gemm.tile import Tile
+from ..model import roofline
+from ..model.roofline import SHARES, Work
 
 __all__ = [
     "DEPTHWISE_THREADS",

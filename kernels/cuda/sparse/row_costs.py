@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fastconv.sparse.problem import SparseProblem
 from fastconv.spec import CudaInfo
 
-from .model.roofline import SHARES, Work
+from ..model.roofline import SHARES, Work
 
 __all__ = [
     "DEPTHWISE_LANES",

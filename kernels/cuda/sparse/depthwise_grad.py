@@ -29,11 +29,11 @@ from fastconv.sparse.problem import SparseProblem
 from fastconv.sparse.rulebook import Rulebook
 from fastconv.spec import CudaInfo, SparseBinding
 
-from .common.launch import Kernel, flat, launch
-from .common.plan import blocks_of
-from .common.vector import access, compute_type, storage_type
-from .sparse_counts import DEPTHWISE_LANES, depthwise_parts
-from .sparse_parts import PartsPlan
+from ..common.launch import Kernel, flat, launch
+from ..common.plan import blocks_of
+from ..common.vector import access, compute_type, storage_type
+from .parts import PartsPlan
+from .row_costs import DEPTHWISE_LANES, depthwise_parts
 
 __all__ = ["DepthwiseGradPlan", "depthwise_grad_kernel", "plan"]
 

@@ -1,0 +1,1 @@
+"""Sparse operators on CUDA: masked implicit GEMM, depthwise, pools and gradients."""
