@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from . import rulebook_scan, rulebook_sites, rulebook_sort, rulebook_tables
 from .common.launch import Kernel
 from .common.plan import pack_kernel
 from .compile import Cubin, assemble, compile_ptx, disassemble
@@ -22,6 +21,10 @@ from .gemm.dilated import dilated_kernel
 from .gemm.plan import gemm_kernel, reduce_kernel
 from .gemm.source import Config
 from .gemm.tile import tiles_for
+from .rulebook import scan as rulebook_scan
+from .rulebook import sites as rulebook_sites
+from .rulebook import sort as rulebook_sort
+from .rulebook import tables as rulebook_tables
 from .sass import Listing, parse, share
 from .sparse import gemm_costs, gemm_source, row_costs
 from .sparse.depthwise import depthwise_kernel as sparse_depthwise_kernel

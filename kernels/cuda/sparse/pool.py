@@ -31,10 +31,10 @@ from fastconv.sparse.problem import SparseProblem
 from fastconv.sparse.rulebook import Rulebook
 from fastconv.spec import CudaInfo, SparseBinding
 
-from .. import rulebook_tables
 from ..common.launch import Kernel, empty, flat, launch
 from ..common.plan import ELEMENT_THREADS, blocks_of
 from ..common.vector import access, compute_type, storage_type
+from ..rulebook import tables as rulebook_tables
 
 __all__ = [
     "PoolPlan",

@@ -20,8 +20,8 @@ from typing import Any
 from numba import cuda, int32, uint32
 from numba.cuda import types
 
-from .common.launch import Kernel, empty, flat, launch
-from .common.plan import blocks_of
+from ..common.launch import Kernel, empty, flat, launch
+from ..common.plan import blocks_of
 
 __all__ = ["KERNELS", "THREADS", "TILE", "exclusive_scan", "fill", "number_rows"]
 

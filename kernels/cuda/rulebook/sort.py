@@ -22,9 +22,9 @@ from typing import Any
 from numba import cuda, int32, int64, uint32
 from numba.cuda import types
 
-from .common.launch import Kernel, empty, flat, launch
-from .common.plan import blocks_of
-from .rulebook_scan import THREADS, TILE, exclusive_scan
+from ..common.launch import Kernel, empty, flat, launch
+from ..common.plan import blocks_of
+from .scan import THREADS, TILE, exclusive_scan
 
 __all__ = ["KERNELS", "sort_rows"]
 

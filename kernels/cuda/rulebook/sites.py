@@ -42,12 +42,12 @@ import numpy as np
 from numba import cuda, int32, int64, uint32
 from numba.cuda import types
 
-from .common.launch import Kernel, flat, launch
-from .common.plan import blocks_of
-from .common.source import compile_text
-from .gemm.tile import fill, indent
-from .rulebook_hash import find, home_shift, insert
-from .rulebook_scan import THREADS
+from ..common.launch import Kernel, flat, launch
+from ..common.plan import blocks_of
+from ..common.source import compile_text
+from ..gemm.tile import fill, indent
+from .hash import find, home_shift, insert
+from .scan import THREADS
 
 __all__ = ["ENDINGS", "Meeting", "decode_kernel", "decode_sites", "itself", "site_kernel", "visit"]
 

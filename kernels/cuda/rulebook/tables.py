@@ -23,9 +23,9 @@ from typing import Any
 from numba import cuda, int32, int64, uint32
 from numba.cuda import types
 
-from .common.launch import Kernel, flat, launch
-from .common.plan import blocks_of
-from .rulebook_scan import THREADS
+from ..common.launch import Kernel, flat, launch
+from ..common.plan import blocks_of
+from .scan import THREADS
 
 __all__ = ["KERNELS", "WORD_BITS", "run"]
 

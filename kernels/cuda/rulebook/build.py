@@ -24,13 +24,13 @@ from typing import Any
 from fastconv.errors import ShapeError
 from fastconv.sparse.rulebook import Geometry, HashTable, PairLists
 
-from .common.launch import empty, read_back
-from .common.params import MOST_ELEMENTS
-from .rulebook_hash import EMPTY, capacity_for
-from .rulebook_scan import exclusive_scan, fill, number_rows
-from .rulebook_sites import Meeting, decode_sites, itself, visit
-from .rulebook_sort import sort_rows
-from .rulebook_tables import WORD_BITS, run
+from ..common.launch import empty, read_back
+from ..common.params import MOST_ELEMENTS
+from .hash import EMPTY, capacity_for
+from .scan import exclusive_scan, fill, number_rows
+from .sites import Meeting, decode_sites, itself, visit
+from .sort import sort_rows
+from .tables import WORD_BITS, run
 
 __all__ = ["build", "hash_table", "masks", "order", "pair_lists", "reverse", "sort_keys"]
 
