@@ -178,7 +178,7 @@ def _audit(arguments: argparse.Namespace) -> int:
             f"audit needs {' and '.join(missing)}, which is not installed: "
             "pip install 'fastconv[cuda-audit]'"
         )
-    return int(importlib.import_module("fastconv.kernels.cuda.report").run(arguments))
+    return int(importlib.import_module("fastconv.kernels.cuda.audit.report").run(arguments))
 
 
 def _configure_forecast(parser: argparse.ArgumentParser) -> None:

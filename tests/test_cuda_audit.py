@@ -16,7 +16,7 @@ from numba.cuda import types
 
 from fastconv import cli
 from fastconv.errors import DeviceError
-from fastconv.kernels.cuda import audit, compile, report, sass
+from fastconv.kernels.cuda.audit.check import check, compile, report, sass
 from fastconv.kernels.cuda.common.launch import Kernel
 
 KEPT = Path(report.__file__).with_name("AUDIT.md")
@@ -34,8 +34,8 @@ QUICK = [
 @pytest.mark.parametrize("arch", ["sm_80", "sm_120"])
 @pytest.mark.parametrize("name", QUICK)
 def test_main_tiles_keep_to_their_bars(name: str, arch: str) -> None:
-    kernel, bars = next(each for each in audit.kernels_to_audit() if each[0].name.endswith(name))
-    found = audit.audit_kernel(kernel, bars, arch)
+    kernel, bars = next(each for each in check.kernels_to_audit() if each[0].name.endswith(name))
+    found = check.audit_kernel(kernel, bars, arch)
     assert found.faults == ()
     assert found.cubin.registers <= 255 and found.blocks >= 1
     assert found.cubin.shared == kernel.shared
@@ -44,7 +44,7 @@ def test_main_tiles_keep_to_their_bars(name: str, arch: str) -> None:
 
 
 def test_every_audited_kernel_has_a_name_of_its_own() -> None:
-    names = [kernel.name for kernel, _ in audit.kernels_to_audit()]
+    names = [kernel.name for kernel, _ in check.kernels_to_audit()]
     assert len(set(names)) == len(names)
 
 
@@ -64,15 +64,15 @@ def indexing_registers(x: Any) -> None:
 )
 def test_planted_faults_are_found(function: Any, sentence: str) -> None:
     kernel = Kernel(function.__name__, function, (types.float32[::1],), 128, 1)
-    found = audit.audit_kernel(kernel, audit.Bars(share=0.5), "sm_80")
+    found = check.audit_kernel(kernel, check.Bars(share=0.5), "sm_80")
     assert any(sentence in fault for fault in found.faults), found.faults
     assert any("of its main loop" in fault for fault in found.faults)
 
 
 def test_a_bound_on_registers_that_is_too_tight_spills() -> None:
-    kernel, bars = next(each for each in audit.kernels_to_audit() if QUICK[0] in each[0].name)
+    kernel, bars = next(each for each in check.kernels_to_audit() if QUICK[0] in each[0].name)
     crowded = dataclasses.replace(kernel, blocks=4)
-    assert any("spills" in fault for fault in audit.audit_kernel(crowded, bars, "sm_80").faults)
+    assert any("spills" in fault for fault in check.audit_kernel(crowded, bars, "sm_80").faults)
 
 
 def test_the_main_loop_is_the_innermost_one_with_most_multiply_adds() -> None:
@@ -119,15 +119,15 @@ def test_the_command_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("name", ["reduce_splits float32", "depthwise float32 w1", QUICK[2]])
 def test_the_table_that_is_kept_is_true(name: str) -> None:
-    kernel, bars = next(each for each in audit.kernels_to_audit() if each[0].name.endswith(name))
-    row = report.markdown_row(audit.audit_everywhere(kernel, bars, compile.ARCHITECTURES))
+    kernel, bars = next(each for each in check.kernels_to_audit() if each[0].name.endswith(name))
+    row = report.markdown_row(check.audit_everywhere(kernel, bars, compile.ARCHITECTURES))
     assert row in KEPT.read_text(encoding="utf-8").splitlines()
 
 
 def test_the_table_that_is_kept_has_every_product_and_no_fault() -> None:
     rows = [line for line in KEPT.read_text(encoding="utf-8").splitlines() if line[:2] == "| "][1:]
     kept = [row.split(" | ")[0].removeprefix("| ") for row in rows]
-    names = [kernel.name for kernel, _ in audit.kernels_to_audit()]
+    names = [kernel.name for kernel, _ in check.kernels_to_audit()]
     assert kept == [name for name in names if name in kept]
     assert {name for name in names if name.startswith(("implicit_gemm", "dilated"))} < set(kept)
     assert all(row.endswith("| ok |") for row in rows)
@@ -148,6 +148,6 @@ def without_names(ptx: str) -> list[str]:
 
 @pytest.mark.parametrize("generation", [("sm_75", "sm_90"), ("sm_100", "sm_120")])
 def test_nvvm_makes_the_same_ptx_for_a_generation(generation: tuple[str, str]) -> None:
-    kernel = next(each for each, _ in audit.kernels_to_audit() if each.name.startswith("depthwise"))
+    kernel = next(each for each, _ in check.kernels_to_audit() if each.name.startswith("depthwise"))
     first, last = (without_names(compile.compile_ptx_for(kernel, arch)) for arch in generation)
     assert first == last and len(first) > 1000

@@ -17,7 +17,7 @@ pytest.importorskip("numba_cuda")
 
 from fastconv import cuda_emulator
 from fastconv.cuda_device import MODELS
-from fastconv.kernels.cuda import audit
+from fastconv.kernels.cuda.audit.check import check
 from fastconv.kernels.cuda.common import launch
 from fastconv.kernels.cuda.emulator.errors import RaceError
 from fastconv.kernels.cuda.model import roofline
@@ -190,8 +190,8 @@ def test_gradients_of_large_scans_are_cut_into_parts_that_cover_all_rows() -> No
 @pytest.mark.parametrize(("tile", "storage"), [("64x64x16", "float32"), ("32x32x16", "float64")])
 def test_shares_are_those_of_the_audit(tile: str, storage: str) -> None:
     name = f"sparse_weight_grad {tile} {storage} x4"
-    kernel, bars = next(each for each in audit.kernels_to_audit() if each[0].name == name)
-    found = audit.audit_kernel(kernel, bars, "sm_80")
+    kernel, bars = next(each for each in check.kernels_to_audit() if each[0].name == name)
+    found = check.audit_kernel(kernel, bars, "sm_80")
     assert found.faults == () and found.cubin.shared == kernel.shared
     size = 8 if storage == "float64" else 4
     assert roofline.SHARES[f"weight grad {tile}", size] == pytest.approx(found.share, abs=5e-3)

@@ -25,7 +25,7 @@ from types import SimpleNamespace
 
 from fastconv.errors import DeviceError
 
-from .common.launch import Kernel
+from ..common.launch import Kernel
 
 __all__ = [
     "ARCHITECTURES",

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from fastconv.errors import DeviceError
 
-from .audit import Audited, audit_everywhere, kernels_to_audit
+from .check import Audited, audit_everywhere, kernels_to_audit
 from .compile import ARCHITECTURES
 
 __all__ = ["markdown", "markdown_row", "run"]

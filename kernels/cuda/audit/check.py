@@ -14,30 +14,30 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from .common.launch import Kernel
-from .common.plan import pack_kernel
+from ..common.launch import Kernel
+from ..common.plan import pack_kernel
+from ..gemm.dilated import dilated_kernel
+from ..gemm.plan import gemm_kernel, reduce_kernel
+from ..gemm.source import Config
+from ..gemm.tile import tiles_for
+from ..rulebook import scan as rulebook_scan
+from ..rulebook import sites as rulebook_sites
+from ..rulebook import sort as rulebook_sort
+from ..rulebook import tables as rulebook_tables
+from ..sparse import gemm_costs, gemm_source, row_costs
+from ..sparse.depthwise import depthwise_kernel as sparse_depthwise_kernel
+from ..sparse.depthwise_grad import depthwise_grad_kernel
+from ..sparse.gemm import gemm_kernel as sparse_gemm_kernel
+from ..sparse.gemm import offsets_kernel
+from ..sparse.global_pool import global_kernels
+from ..sparse.parts import sum_kernel
+from ..sparse.plan import pack_offsets_kernel
+from ..sparse.pool import pool_kernels
+from ..sparse.weight_grad import grad_kernel
+from ..window.plan import depthwise_kernel, direct_kernel
+from ..winograd.plan import transform_kernels
 from .compile import Cubin, assemble, compile_ptx, disassemble
-from .gemm.dilated import dilated_kernel
-from .gemm.plan import gemm_kernel, reduce_kernel
-from .gemm.source import Config
-from .gemm.tile import tiles_for
-from .rulebook import scan as rulebook_scan
-from .rulebook import sites as rulebook_sites
-from .rulebook import sort as rulebook_sort
-from .rulebook import tables as rulebook_tables
 from .sass import Listing, parse, share
-from .sparse import gemm_costs, gemm_source, row_costs
-from .sparse.depthwise import depthwise_kernel as sparse_depthwise_kernel
-from .sparse.depthwise_grad import depthwise_grad_kernel
-from .sparse.gemm import gemm_kernel as sparse_gemm_kernel
-from .sparse.gemm import offsets_kernel
-from .sparse.global_pool import global_kernels
-from .sparse.parts import sum_kernel
-from .sparse.plan import pack_offsets_kernel
-from .sparse.pool import pool_kernels
-from .sparse.weight_grad import grad_kernel
-from .window.plan import depthwise_kernel, direct_kernel
-from .winograd.plan import transform_kernels
 
 __all__ = ["Audited", "Bars", "audit_everywhere", "audit_kernel", "kernels_to_audit"]
 
