@@ -124,31 +124,31 @@ def _pool_works(operands: int) -> Callable[[SparseProblem, CudaInfo], tuple[Work
 
 
 SPECS = (
-    _spec("sparse_max_pool", "sparse_pool:plan_max", _pool_works(1)),
-    _spec("sparse_max_pool_grad", "sparse_pool:plan_max_grad", _pool_works(3)),
-    _spec("sparse_avg_pool", "sparse_pool:plan_avg", _pool_works(1)),
-    _spec("sparse_avg_pool_grad", "sparse_pool:plan_avg_grad", _pool_works(1)),
+    _spec("sparse_max_pool", "pool:plan_max", _pool_works(1)),
+    _spec("sparse_max_pool_grad", "pool:plan_max_grad", _pool_works(3)),
+    _spec("sparse_avg_pool", "pool:plan_avg", _pool_works(1)),
+    _spec("sparse_avg_pool_grad", "pool:plan_avg_grad", _pool_works(1)),
     *(
         _spec(
-            f"sparse_global_{kind}_pool", f"sparse_global_pool:plan_{kind}",
+            f"sparse_global_{kind}_pool", f"global_pool:plan_{kind}",
             row_costs.global_works, _global_reasons, row_costs.global_workspace,
         )
         for kind in ("max", "avg")
     ),
     _spec(
-        "sparse_weight_grad", "sparse_weight_grad:plan", row_costs.grad_works, _grad_reasons,
+        "sparse_weight_grad", "weight_grad:plan", row_costs.grad_works, _grad_reasons,
         row_costs.grad_workspace,
     ),
     _spec(
-        "sparse_weight_grad", "sparse_depthwise_grad:plan", row_costs.depthwise_works,
+        "sparse_weight_grad", "depthwise_grad:plan", row_costs.depthwise_works,
         _depthwise_grad_reasons, row_costs.depthwise_workspace, "sparse_depthwise_weight_grad",
     ),
     _spec(
-        "sparse_conv", "sparse_gemm:plan", gemm_costs.gemm_works, _gemm_reasons,
+        "sparse_conv", "gemm:plan", gemm_costs.gemm_works, _gemm_reasons,
         _gemm_workspace, "sparse_gemm",
     ),
     _spec(
-        "sparse_conv", "sparse_depthwise:plan", gemm_costs.depthwise_works,
+        "sparse_conv", "depthwise:plan", gemm_costs.depthwise_works,
         _depthwise_reasons, name="sparse_depthwise",
     ),
 )  # fmt: skip
