@@ -113,7 +113,7 @@ def _spec(
         device="cuda",
         reasons=reasons,
         cost=lambda problem, device: roofline.seconds(works(problem, device), device),
-        target=f"fastconv.kernels.cuda.{target}",
+        target=f"fastconv.kernels.cuda.sparse.{target}",
         workspace=workspace,
         tolerance=TOLERANCE,
     )

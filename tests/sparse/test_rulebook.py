@@ -17,8 +17,8 @@ import fastconv.sparse
 from fastconv.array_libraries import EmulatedArray
 from fastconv.errors import DeviceError, DTypeError, ShapeError
 from fastconv.kernels import reference_sparse
-from fastconv.kernels.cpu.rulebook.build import build as cpu_rulebook
-from fastconv.kernels.cpu.rulebook.build import stage as rulebook_stage
+from fastconv.kernels.cpu.rulebook import build as cpu_rulebook
+from fastconv.kernels.cpu.rulebook import stage as rulebook_stage
 from fastconv.sparse.rulebook import HASH_FACTOR, KINDS, Geometry, HashTable, Rulebook
 
 

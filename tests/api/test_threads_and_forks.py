@@ -1,7 +1,7 @@
 """Calls from many threads, after a fork and inside foreign parallel regions.
 
-Each scenario of concurrency_child.py runs in a process of its own, on each of Numba's threading
-layers where a foreign Numba program takes part: it may not abort, hang or change a bit.
+Each scenario of support/concurrency_child.py runs in a process of its own, on each of Numba's
+threading layers where a foreign Numba program takes part: it may not abort, hang or change a bit.
 """
 
 from __future__ import annotations

@@ -29,15 +29,15 @@ from fastconv import dispatch
 from fastconv.cuda_device import EMULATED, MODELS, use_device
 from fastconv.device import cpu_info
 from fastconv.kernels import taps
-from fastconv.kernels.cpu.fft.plan import costs as fft_sizes
+from fastconv.kernels.cpu.fft import costs as fft_sizes
 from fastconv.kernels.cpu.runtime import jit
-from fastconv.kernels.cpu.window.row_tile import (
+from fastconv.kernels.cpu.window import (
     pixel_costs,
     row_costs,
     row_parts,
     rows_copied_layout,
 )
-from fastconv.kernels.cpu.winograd_1d.plan import costs as winograd_1d_blocks
+from fastconv.kernels.cpu.winograd_1d import costs as winograd_1d_blocks
 from fastconv.packing import PackedWeights
 from fastconv.problem import ConvProblem, parse_line
 from fastconv.spec import Binding, CudaInfo, DeviceInfo, KernelSpec

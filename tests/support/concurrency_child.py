@@ -1,6 +1,6 @@
-"""Scenarios for test_threads_and_forks.py, each in an interpreter of its own.
+"""Scenarios for api/test_threads_and_forks.py, each in an interpreter of its own.
 
-    python tests/concurrency_child.py SCENARIO
+    python tests/support/concurrency_child.py SCENARIO
 
 NUMBA_THREADING_LAYER in the environment names the layer on which a foreign Numba program runs
 beside fastconv. A scenario compares every result with the one that a lone call gave, to the bit.

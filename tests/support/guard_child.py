@@ -1,6 +1,6 @@
-"""Every array of a call against a page that may not be touched; run by test_guard_pages.py.
+"""Every array of a call against a page that may not be touched; run by cpu/test_guard_pages.py.
 
-    python tests/guard_child.py KERNEL before|after
+    python tests/support/guard_child.py KERNEL before|after
 
 A kernel that reads or writes a single byte outside an array ends the process with SIGSEGV; the
 last line printed is the call that did it.

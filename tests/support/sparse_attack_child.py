@@ -1,8 +1,8 @@
 """What a caller may do to sparse values so that machine code would read or write elsewhere.
 
-    python tests/sparse_attack_child.py host|device|NAME ...
+    python tests/support/sparse_attack_child.py host|device|NAME ...
 
-Run by test_sparse_attacks.py. Each attack has to end in an error of the kind it names, or in the
+Run by sparse/test_attacks.py. Each attack has to end in an error of the kind it names, or in the
 right answer. One that gets through ends the process with SIGSEGV; the last line printed is its
 name.
 """

@@ -20,7 +20,7 @@ import pytest
 
 pytestmark = pytest.mark.packaging
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = {"fastconv": "fastconv", "kernels": "fastconv/kernels", "bench": "fastconv/bench"}
 PROBLEMS = sorted(path.name for path in (ROOT / "bench" / "problems").glob("*.txt"))
 LAZY = ["numba", "numba_cuda", "llvmlite", "torch", "cupy", "scipy"]

@@ -1,6 +1,6 @@
-"""Scenarios for test_first_use.py, each in an interpreter of its own.
+"""Scenarios for api/test_first_use.py, each in an interpreter of its own.
 
-    python tests/first_use_child.py SCENARIO
+    python tests/support/first_use_child.py SCENARIO
 
 Nothing but fastconv and NumPy is loaded before a scenario begins.
 """

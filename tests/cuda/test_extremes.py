@@ -9,9 +9,6 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +25,7 @@ from fastconv.kernels.cuda.common.params import element_strides
 from fastconv.kernels.cuda.emulator import Checks
 from fastconv.problem import ConvProblem
 from fastconv.spec import KernelSpec
-from helpers import Tensors, assert_exact, expected, nan_output, small_integers
+from helpers import Tensors, assert_exact, expected, nan_output, run_function, small_integers
 from problem_matrix import problem
 
 #: What NumPy, a slice or another library may leave as the stride of an axis of length 1.
@@ -177,11 +174,7 @@ def check_extremes(what: str) -> None:
 
 @pytest.mark.parametrize("what", _WHATS)
 def test_extremes_are_right_or_refused(what: str) -> None:
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        f"import test_cuda_extremes as t; t.check_extremes({what!r})"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    run = run_function(__file__, f"check_extremes({what!r})")
     assert run.returncode == 0, f"{run.returncode}: {run.stderr[-3000:]}"
     computed, refused = map(int, run.stdout.split())
     assert computed >= 2 * 3 * 2 and (refused > 0) == (what not in ("stride", _WHATS[-1]))

@@ -14,8 +14,7 @@ from fastconv.demo.encoder import LAYERS, Run, Weights
 from fastconv.demo.scans import Scan, read_scan
 from fastconv.kernels import reference_sparse
 from fastconv.sparse import Geometry, SparseTensor
-
-POINTS = np.random.default_rng(3).uniform((-9, -9, 0, 0), (9, 9, 3, 1), (40, 4)).astype(np.float32)
+from scan_writer import POINTS, write_scan
 
 
 def test_a_sweep_is_the_same_for_a_seed() -> None:
@@ -58,34 +57,9 @@ def test_only_azimuths_that_miss_a_box_are_left_out(monkeypatch: pytest.MonkeyPa
     np.testing.assert_array_equal(found.albedo, everything.albedo)
 
 
-def _write(path: Path, points: np.ndarray, text: bool = False) -> Path:
-    """Write points with intensity in the format that the suffix tells."""
-    if path.suffix == ".npy":
-        np.save(path, points)
-    elif path.suffix == ".npz":
-        np.savez(path, cloud=points, stamp=np.arange(3))
-    elif path.suffix == ".bin":
-        points.astype("<f4").tofile(path)
-    elif path.suffix == ".ply":
-        from plyfile import PlyData, PlyElement
-
-        names = ["x", "y", "z", "intensity"]
-        rows = np.rec.fromarrays(points.T, names=names)
-        PlyData([PlyElement.describe(np.asarray(rows), "vertex")], text=text).write(path)
-    else:
-        import laspy
-
-        cloud = laspy.LasData(laspy.LasHeader(point_format=3, version="1.4"))
-        cloud.header.scales, cloud.header.offsets = [1e-4] * 3, [0.0] * 3
-        cloud.x, cloud.y, cloud.z = points[:, :3].astype(np.float64).T
-        cloud.intensity = np.round(points[:, 3] * 65535).astype(np.uint16)
-        cloud.write(path)
-    return path
-
-
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.bin", "a.PLY", "a.ply", "a.las", "a.laz"])
 def test_every_format_holds_the_same_points(name: str, tmp_path: Path) -> None:
-    lower = _write(tmp_path / name.lower(), POINTS, text=name == "a.PLY")
+    lower = write_scan(tmp_path / name.lower(), POINTS, text=name == "a.PLY")
     found = read_scan(lower.rename(tmp_path / name))
     assert found.name == name and found.has_intensity and found.points.dtype == np.float32
     wanted = POINTS.copy()
@@ -152,7 +126,7 @@ def test_a_missing_file_or_library_is_named(
 ) -> None:
     with pytest.raises(FastconvError, match=r"none\.npy', which is no file"):
         read_scan(tmp_path / "none.npy")
-    path = _write(tmp_path / "a.laz", POINTS)
+    path = write_scan(tmp_path / "a.laz", POINTS)
     monkeypatch.setattr(scan_files, "find_spec", lambda name: None)
     with pytest.raises(FastconvError, match=r"\.laz needs lazrs.*'fastconv\[scan\]'"):
         read_scan(path)

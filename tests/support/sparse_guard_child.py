@@ -1,8 +1,8 @@
 """Every array of sparse kernels against a page that may not be touched.
 
-    python tests/sparse_guard_child.py before|after
+    python tests/support/sparse_guard_child.py before|after
 
-Run by test_sparse_kernels.py. A kernel that reads or writes a single byte outside an array, the
+Run by sparse/test_kernels.py. A kernel that reads or writes a single byte outside an array, the
 rulebook's among them, ends the process with SIGSEGV; the last line printed is the call that did it.
 """
 

@@ -19,6 +19,7 @@ from numba.cuda.extending import intrinsic  # noqa: E402
 from emulator_helpers import launch  # noqa: E402
 from fastconv import cuda_emulator  # noqa: E402
 from fastconv.kernels.cuda.emulator.ir import _numba_ir  # noqa: E402
+from tensor_core import multiply_tf32  # noqa: E402
 
 
 def four(array: Any, context: Any, builder: Any, value: Any, index: Any, space: int | None = None):
@@ -222,27 +223,6 @@ def test_pipeline_of_two_stages(rng):
     np.testing.assert_array_equal(out.reshape(2, 32, 4), x.reshape(2, 32, 4)[:, ::-1])
 
 
-@intrinsic
-def multiply_tf32(typingctx, a0, a1, a2, a3, b0, b1):
-    """``mma.sync`` m16n8k8 onto zeros."""
-    four_floats = types.UniTuple(types.float32, 4)
-
-    def codegen(context, builder, sig, args):
-        single, word = ir.FloatType(), ir.IntType(32)
-        words = [builder.bitcast(arg, word) for arg in args]
-        type_ = ir.FunctionType(ir.LiteralStructType([single] * 4), [word] * 6 + [single] * 4)
-        ptx = (
-            "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
-            "{$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};"
-        )
-        asm = ir.InlineAsm(type_, ptx, "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f")
-        result = builder.call(asm, [*words, *[ir.Constant(single, 0.0)] * 4])
-        items = [builder.extract_value(result, i) for i in range(4)]
-        return context.make_tuple(builder, sig.return_type, items)
-
-    return four_floats(a0, a1, a2, a3, b0, b1), codegen
-
-
 def tensor_cores(c, a, b):
     g, t = cuda.laneid // 4, cuda.laneid % 4
     r = multiply_tf32(a[g, t], a[g + 8, t], a[g, t + 4], a[g + 8, t + 4], b[t, g], b[t + 4, g])
@@ -272,7 +252,7 @@ def test_what_has_no_twin_is_named():
     with pytest.raises(cuda_emulator.UnsupportedInstructionError) as caught:
         cuda_emulator.EmulatedKernel(uses_unknown).launch(1, 1, (out,))
     assert "wgmma.fence.sync.aligned;" in str(caught.value)
-    assert "test_cuda_emulator_ptx.py:" in str(caught.value)
+    assert "test_ptx.py:" in str(caught.value)
     said = "uses_cooperative_groups: no twin on the host for cudaCG"
     with pytest.raises(cuda_emulator.UnsupportedInstructionError, match=said):
         cuda_emulator.EmulatedKernel(uses_cooperative_groups).launch(1, 1, (out,))

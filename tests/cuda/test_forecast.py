@@ -238,7 +238,7 @@ def test_a_forecast_loads_no_compiler() -> None:
     ],
 )
 def test_shares_are_those_of_the_audit(key: tuple[str, int], name: str) -> None:
-    from fastconv.kernels.cuda.audit.check import check
+    from fastconv.kernels.cuda.audit import check
 
     kernel, bars = next(each for each in check.kernels_to_audit() if each[0].name == name)
     found = check.audit_kernel(kernel, bars, "sm_80")

@@ -1,7 +1,7 @@
 """The first call of a process, beside forks and from several threads.
 
-Each scenario of first_use_child.py runs in an interpreter of its own, with nothing compiled yet
-where that makes the first call long.
+Each scenario of support/first_use_child.py runs in an interpreter of its own, with nothing compiled
+yet where that makes the first call long.
 """
 
 from __future__ import annotations

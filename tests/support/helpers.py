@@ -18,7 +18,7 @@ from fastconv.kernels import reference
 from fastconv.problem import ConvProblem
 from fastconv.spec import KernelSpec, Tolerance
 
-ROOT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
 
 DTYPES: dict[str, np.dtype] = {
     "float32": np.dtype(np.float32),
@@ -206,11 +206,24 @@ def bits(array: np.ndarray) -> bytes:
     return np.ascontiguousarray(array).tobytes()
 
 
+def run_function(module: str, call: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    """Run a function of a test's module, by the module's file, in a fresh interpreter."""
+    path = Path(module)
+    code = (
+        f"import sys; sys.path[:0] = {[str(path.parent), str(HERE)]!r}\n"
+        f"import {path.stem} as module; module.{call}"
+    )
+    return subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code],
+        capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
 def run_child(
     script: str, *arguments: str, timeout: float = 120, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a script of this folder in a fresh interpreter; a hang is an error of its own."""
-    command = [sys.executable, "-X", "faulthandler", str(ROOT / "tests" / script), *arguments]
+    command = [sys.executable, "-X", "faulthandler", str(HERE / script), *arguments]
     return subprocess.run(
         command,
         env={**os.environ, **environment},

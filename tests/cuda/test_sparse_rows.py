@@ -17,7 +17,7 @@ pytest.importorskip("numba_cuda")
 
 from fastconv import cuda_emulator
 from fastconv.cuda_device import MODELS
-from fastconv.kernels.cuda.audit.check import check
+from fastconv.kernels.cuda.audit import check
 from fastconv.kernels.cuda.common import launch
 from fastconv.kernels.cuda.emulator.errors import RaceError
 from fastconv.kernels.cuda.model import roofline

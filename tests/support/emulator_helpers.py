@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -18,3 +19,9 @@ def launch(
     report = emulated.launch(grid, block, args, checks=cuda_emulator.ALL, **options)
     assert [str(fault) for fault in report.faults] == []
     return report
+
+
+def line_of(kernel: Callable[..., Any], text: str) -> int:
+    """Line of the first of a function's source lines that holds `text`."""
+    lines, first = inspect.getsourcelines(kernel)
+    return first + next(i for i, line in enumerate(lines) if text in line)

@@ -16,7 +16,7 @@ from numba import float32, int32  # noqa: E402 - after the look for the package
 
 from emulator_helpers import ORDERS, launch  # noqa: E402
 from fastconv import cuda_emulator  # noqa: E402
-from test_cuda_emulator_ptx import multiply_tf32  # noqa: E402
+from tensor_core import multiply_tf32  # noqa: E402
 
 EVERYONE = 0xFFFFFFFF
 

@@ -1,8 +1,8 @@
 """Every argument of every sparse call at its extremes.
 
-    python tests/sparse_extremes_child.py
+    python tests/support/sparse_extremes_child.py
 
-Run by test_sparse_attacks.py. A call ends in a result, or in an error that says what is wrong
+Run by sparse/test_attacks.py. A call ends in a result, or in an error that says what is wrong
 (`FastconvError`, ValueError, TypeError); not in one that a size ran into on its way, and not in a
 crash or never. The last line printed tells who did.
 """

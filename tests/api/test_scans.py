@@ -8,8 +8,6 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-import subprocess
-import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -22,7 +20,8 @@ from hypothesis import strategies as st
 from fastconv import FastconvError
 from fastconv.cli import main
 from fastconv.demo.scans import ScanError, read_scan
-from test_demo_sparse import POINTS, _write
+from helpers import run_function
+from scan_writer import POINTS, write_scan
 
 #: Bytes beyond the file's own that reading may take whatever the file is.
 _SLACK = 4 << 20
@@ -183,7 +182,7 @@ def test_ply_after_other_elements(tmp_path: Path) -> None:
 
 def las(path: Path, *patches: tuple[int, str, float]) -> Path:
     """Write a LAS or LAZ file of forty points and overwrite fields of its header."""
-    content = bytearray(_write(path, POINTS).read_bytes())
+    content = bytearray(write_scan(path, POINTS).read_bytes())
     for place, form, value in patches:
         struct.pack_into(f"<{form}", content, place, value)
     path.write_bytes(content)
@@ -235,7 +234,7 @@ def test_las_of_every_version_and_format(version: str, form: int, tmp_path: Path
 
 
 def test_laz_records_that_do_not_fit(tmp_path: Path) -> None:
-    path = _write(tmp_path / "cloud.laz", POINTS)
+    path = write_scan(tmp_path / "cloud.laz", POINTS)
     content = path.read_bytes()
     at = content.index(b"laszip encoded")
     start = struct.unpack_from("<I", content, 96)[0]
@@ -318,7 +317,10 @@ def test_raw_floats_far_away_or_of_another_size(tmp_path: Path) -> None:
     path.write_bytes(bytes(17))
     refused(path, "17 bytes; want a multiple of 20, 5 float32 a point$")
     refused(path, "columns: got 2 for", columns=2)
-    refused(_write(tmp_path / "b.npy", POINTS), "columns: got 4 for .* for a .bin file", columns=4)
+    path = write_scan(tmp_path / "b.npy", POINTS)
+    refused(path, "columns: got 4 for .* for a .bin file", columns=4)
+        write_scan(tmp_path / "b.npy", POINTS), "columns: got 4 for .* for a .bin file", columns=4
+    )
 
 
 def test_columns_reach_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -335,7 +337,7 @@ def _samples(folder: Path) -> dict[str, bytes]:
     """A valid file of each format."""
     samples = {}
     for name in ("a.npy", "a.npz", "a.bin", "t.ply", "b.ply", "a.las", "a.laz"):
-        path = _write(folder / name, POINTS, text=name[0] == "t")
+        path = write_scan(folder / name, POINTS, text=name[0] == "t")
         samples[name] = path.read_bytes()
     compressed = io.BytesIO()
     np.savez_compressed(compressed, cloud=POINTS)
@@ -379,10 +381,11 @@ def _read_or_refuse(path: Path) -> None:
         assert np.isfinite(found.points).all()
 
 
-def damaged_laz(folder: Path, cases: int) -> None:
+def damaged_laz(named: str, cases: int) -> None:
     """Read so many damaged LAZ files; in a process of its own, since compiled code reads them."""
+    folder = Path(named)
     random = np.random.default_rng(0)
-    content = _write(folder / "a.laz", POINTS).read_bytes()
+    content = write_scan(folder / "a.laz", POINTS).read_bytes()
     for _ in range(cases):
         shares = random.random(random.integers(1, 5))
         changes = [(float(share), int(random.integers(256))) for share in shares]
@@ -394,10 +397,6 @@ def damaged_laz(folder: Path, cases: int) -> None:
 
 def test_damaged_laz_files_are_scans_or_sentences(tmp_path: Path) -> None:
     pytest.importorskip("lazrs", reason="lazrs is not installed")
-    code = (
-        f"import sys, pathlib; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        f"import test_scans; test_scans.damaged_laz(pathlib.Path({str(tmp_path)!r}), 300)"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    run = run_function(__file__, f"damaged_laz({str(tmp_path)!r}, 300)")
     assert run.returncode == 0, run.stderr[-2000:]
     assert "all were scans or sentences" in run.stdout

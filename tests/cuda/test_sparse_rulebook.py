@@ -23,14 +23,14 @@ from fastconv.array_libraries import EmulatedArray, view_array
 from fastconv.device_arrays import DeviceArray
 from fastconv.errors import ShapeError
 from fastconv.kernels import reference_sparse
-from fastconv.kernels.cpu.rulebook.build import build as on_cpu
+from fastconv.kernels.cpu.rulebook import build as on_cpu
 from fastconv.kernels.cuda.common import launch
 from fastconv.kernels.cuda.emulator.errors import RaceError
-from fastconv.kernels.cuda.rulebook.build import build as rulebook
-from fastconv.kernels.cuda.rulebook.build import hash as rulebook_hash
-from fastconv.kernels.cuda.rulebook.build import scan as rulebook_scan
-from fastconv.kernels.cuda.rulebook.build import sites as rulebook_sites
-from fastconv.kernels.cuda.rulebook.build import sort as rulebook_sort
+from fastconv.kernels.cuda.rulebook import build as rulebook
+from fastconv.kernels.cuda.rulebook import hash as rulebook_hash
+from fastconv.kernels.cuda.rulebook import scan as rulebook_scan
+from fastconv.kernels.cuda.rulebook import sites as rulebook_sites
+from fastconv.kernels.cuda.rulebook import sort as rulebook_sort
 from fastconv.sparse.rulebook import HASH_FACTOR, Geometry, Rulebook
 
 ORDERS: tuple[Any, ...] = ("forward", "reverse", 3)

@@ -25,14 +25,14 @@ from fastconv.fuzz.hunt import Finding, Hunt
 from fastconv.fuzz.render import render
 from fastconv.kernels import reference
 
-TESTS = str(Path(__file__).parent)
+SUPPORT = str(Path(__file__).parents[1] / "support")
 
 
 @pytest.fixture(autouse=True)
 def _planted_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     # However busy the machine is, cases become as small as they can.
     monkeypatch.setattr(hunt_module, "_SHRINK_SECONDS", 900.0)
-    monkeypatch.setenv("PYTHONPATH", TESTS + os.pathsep + os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("PYTHONPATH", SUPPORT + os.pathsep + os.environ.get("PYTHONPATH", ""))
 
 
 def hunt(name: str, seed: str = "1") -> Finding | None:

@@ -13,6 +13,7 @@ pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
 
 from numba import float32, float64, int32  # noqa: E402 - after the look for the package
 
+from emulator_helpers import line_of  # noqa: E402
 from fastconv import cuda_emulator  # noqa: E402
 
 THREADS = 64
@@ -23,14 +24,6 @@ def launch(kernel: Callable[..., Any], *args: Any, **options: Any) -> cuda_emula
     return cuda_emulator.EmulatedKernel(kernel).launch(
         options.pop("grid"), options.pop("block"), args, **options
     )
-
-
-def line_of(kernel: Callable[..., Any], text: str) -> int:
-    """Line of the first of a function's source lines that holds `text`."""
-    import inspect
-
-    lines, first = inspect.getsourcelines(kernel)
-    return first + next(i for i, line in enumerate(lines) if text in line)
 
 
 def turn(out, x):
@@ -156,7 +149,7 @@ def test_races_name_both_lines(kernel, lines, x, out):
     assert found, report.faults
     assert kernel.__name__ in found[0].message
     for line in wanted:
-        assert f"test_cuda_emulator_faults.py:{line}" in found[0].message
+        assert f"test_faults.py:{line}" in found[0].message
     with pytest.raises(cuda_emulator.RaceError):
         report.raise_faults()
 

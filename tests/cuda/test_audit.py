@@ -16,7 +16,7 @@ from numba.cuda import types
 
 from fastconv import cli
 from fastconv.errors import DeviceError
-from fastconv.kernels.cuda.audit.check import check, compile, report, sass
+from fastconv.kernels.cuda.audit import check, compile, report, sass
 from fastconv.kernels.cuda.common.launch import Kernel
 
 KEPT = Path(report.__file__).with_name("AUDIT.md")

@@ -1,6 +1,6 @@
-"""Taps so far apart that their distance does not fit in 32 bits; run by test_far_taps.py.
+"""Taps so far apart that their distance does not fit in 32 bits; run by cpu/test_far_taps.py.
 
-    python tests/far_taps_child.py KERNEL
+    python tests/support/far_taps_child.py KERNEL
 
 Plans are made for the kernel itself, since a caller's problem may lose the taps that meet nothing
 but padding before it gets here. A position that is cut to 32 bits looks as if it lay within the

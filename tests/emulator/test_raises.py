@@ -10,8 +10,8 @@ pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
 
 import emulator_kernels as kernels  # noqa: E402 - after the look for the package
 from emulator_helpers import launch as launch_clean  # noqa: E402
+from emulator_helpers import line_of  # noqa: E402
 from fastconv import cuda_emulator  # noqa: E402
-from test_cuda_emulator_faults import line_of  # noqa: E402
 
 ORDERS = ["forward", "reverse", 7]
 
