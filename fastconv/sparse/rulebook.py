@@ -342,7 +342,7 @@ def build_trusted(geometry: Geometry, indices: Any) -> Rulebook:
 def _builder(array: Any) -> Any:
     """Return the module that builds rulebooks where an array lives."""
     device = "cuda" if isinstance(array, DeviceArray) else "cpu"
-    return first_use.load(f"fastconv.kernels.{device}.rulebook")
+    return first_use.load(f"fastconv.kernels.{device}.rulebook.build")
 
 
 def _reverse(book: Rulebook) -> Rulebook:
