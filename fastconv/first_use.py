@@ -117,9 +117,34 @@ def _must_stay() -> bool:
 
 
 def _before_fork() -> None:
-    for each in tuple(_locks):
+    if not lock.acquire(blocking=False):
+        _wait_without_logging()
+    _held.append(lock)
+    for each in _locks[1:]:
         each.acquire()
         _held.append(each)
+
+
+def _wait_without_logging() -> None:
+    """Take `lock`, and let go of what `logging` took for this fork while its holder is busy.
+
+    Functions that are called before a fork are called last come, first served, so those of
+    `logging`, which Numba's import loads, come before this module's. Whoever imports Numba now
+    wants its lock, and this thread, which has it, would wait for `lock`. Where `logging` comes
+    while this thread waits, it is not called before this fork but is after it, to release.
+    """
+    before = _lock_of_logging()
+    state = before._release_save() if before is not None and before._is_owned() else None
+    lock.acquire()
+    after = _lock_of_logging()
+    if state is not None:
+        before._acquire_restore(state)
+    elif before is None and after is not None:
+        after.acquire()
+
+
+def _lock_of_logging() -> Any:
+    return getattr(sys.modules.get("logging"), "_lock", None)
 
 
 def _after_fork() -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import fastconv
 from forks import fork, see_it_end
 
-faulthandler.dump_traceback_later(300, exit=True)  # a hang names its line
+faulthandler.dump_traceback_later(200, exit=True)  # a hang names its line
 
 X, W = np.ones((1, 8, 12, 12), np.float32), np.ones((8, 8, 3, 3), np.float32)
 PATIENCE = 120.0  # seconds of a child that may have to compile everything
@@ -56,6 +56,21 @@ def fork_amid_the_first_sparse_call() -> None:
         fastconv.sparse.subm_conv(x, np.ones((4, 4, 3, 3), np.float32))
 
     fork_while(threading.Thread(target=work))
+
+
+def fork_when_logging_is_loaded() -> None:
+    """The first import that wants a lock which a fork takes: that of `logging`."""
+    assert "logging" not in sys.modules, "the scenario comes too late"
+    thread = threading.Thread(target=convolve)
+    thread.start()
+    while "logging" not in sys.modules:
+        time.sleep(0)
+    forks = 0
+    while thread.is_alive() and forks < 100:
+        see_it_end(fork(lambda: None), PATIENCE)
+        forks += 1
+    thread.join()
+    print(forks, "forks")
 
 
 def fork_in_a_thread() -> None:
@@ -233,6 +248,7 @@ SCENARIOS = {
     for scenario in (
         fork_amid_the_first_call,
         fork_amid_the_first_sparse_call,
+        fork_when_logging_is_loaded,
         fork_in_a_thread,
         processes,
         interrupted_first_calls,
