@@ -63,7 +63,7 @@ def fork_when_logging_is_loaded() -> None:
     assert "logging" not in sys.modules, "the scenario comes too late"
     thread = threading.Thread(target=convolve)
     thread.start()
-    while "logging" not in sys.modules:
+    while not hasattr(sys.modules.get("logging"), "lastResort"):  # the last name that it defines
         time.sleep(0)
     forks = 0
     while thread.is_alive() and forks < 100:
