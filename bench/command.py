@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastconv.contract.errors import DeviceError
 from fastconv.cuda_device import cuda_info
-from fastconv.errors import DeviceError
 
 from .cases import Case, load, select, suite_names
 from .registry import PEERS, TRUTHS, devices, installed_peers, missing_modules, other_peers

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastconv.problem import ConvProblem
+from fastconv.contract.problem import ConvProblem
 
 from .cuda_timing import CudaTimer, CupyEvents, Events, TorchEvents
 from .own import Fastconv, FastconvBest, FastconvFunctional

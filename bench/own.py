@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from statistics import median
 from typing import Any, ClassVar
 
-from fastconv.problem import ConvProblem
+from fastconv.contract.problem import ConvProblem
 
 from .peer import Call, Peer
 
@@ -30,7 +30,7 @@ class Fastconv(Peer):
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
-        from fastconv.config import set_num_threads
+        from fastconv.contract.settings import set_num_threads
 
         set_num_threads(threads)
 

@@ -62,13 +62,13 @@ class Peer:
 
     def peak(self, dtype: str) -> float:
         """Return the multiply-add peak in FLOP/s: that of fastconv's own micro-kernel."""
-        from fastconv.device import measure_peak
+        from fastconv.information import measure_peak
 
         return measure_peak(dtype, self.threads)
 
     def machine(self) -> dict[str, Any]:
         """Tell what the machine is, as fastconv sees it."""
-        from fastconv.device import cpu_info
+        from fastconv.contract.cpu import cpu_info
 
         info = cpu_info()
         return {

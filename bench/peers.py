@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastconv.problem import ConvProblem
+from fastconv.contract.problem import ConvProblem
 
 from .own import Fastconv, FastconvBest, FastconvFunctional
 from .peer import Call, Peer, Refusal

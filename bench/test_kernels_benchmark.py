@@ -13,7 +13,7 @@ import pytest
 from fastconv.bench import truth
 from fastconv.bench.cases import Case, load
 from fastconv.bench.own import Fastconv
-from fastconv.config import get_num_threads
+from fastconv.contract.settings import get_num_threads
 
 
 @pytest.mark.parametrize("case", load("core"), ids=lambda case: case.name)

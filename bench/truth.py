@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.problem import ConvProblem
+from fastconv.contract.problem import ConvProblem
 
 __all__ = [
     "TOLERANCE",

@@ -19,13 +19,11 @@ from typing import TYPE_CHECKING, Any
 # Run from a checkout's root, this folder hides an installed wheel: its kernels are still found.
 __path__ = extend_path(__path__, __name__)
 
-from . import first_use
+from .contract import first_use
 
 if TYPE_CHECKING:
     from . import sparse
-    from .config import get_num_threads, set_num_threads
-    from .dispatch import precision, use_kernel
-    from .errors import (
+    from .contract.errors import (
         ArgumentError,
         DeviceError,
         DTypeError,
@@ -33,17 +31,19 @@ if TYPE_CHECKING:
         NoKernelError,
         ShapeError,
     )
+    from .contract.problem import ConvProblem
+    from .contract.settings import get_num_threads, set_num_threads
+    from .dispatch import precision, use_kernel
     from .explanation import explain
     from .functional import conv1d, conv2d, conv3d
     from .modules import Conv1d, Conv2d, Conv3d, fold_batch_norm
-    from .problem import ConvProblem
 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "config": ("get_num_threads", "set_num_threads"),
+    "contract.settings": ("get_num_threads", "set_num_threads"),
     "dispatch": ("precision", "use_kernel"),
-    "errors": (
+    "contract.errors": (
         "ArgumentError",
         "DTypeError",
         "DeviceError",
@@ -54,7 +54,7 @@ _MODULES = {
     "explanation": ("explain",),
     "functional": ("conv1d", "conv2d", "conv3d"),
     "modules": ("Conv1d", "Conv2d", "Conv3d", "fold_batch_norm"),
-    "problem": ("ConvProblem",),
+    "contract.problem": ("ConvProblem",),
 }
 _SUBMODULES = ("cuda_emulator", "sparse")
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -25,9 +25,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from .errors import DTypeError, ShapeError
+from .contract.errors import DTypeError, ShapeError
+from .contract.problem import ConvProblem
 from .layers import Conv, Layer, Linear, Padding, Pool, Size, Window, by, describe, window_of
-from .problem import ConvProblem
 
 __all__ = [
     "Conv",

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import first_use
+from .contract import first_use
+from .contract.errors import DeviceError, DTypeError
 from .cuda_device import EMULATED
 from .device_arrays import DeviceArray
-from .errors import DeviceError, DTypeError
 
 __all__ = ["EmulatedArray", "view_array", "view_beside", "view_operands"]
 

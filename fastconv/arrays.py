@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import first_use, recycling
 from .array_libraries import EmulatedArray
-from .config import config
+from .contract import first_use, recycling
+from .contract.errors import DeviceError, DTypeError, ShapeError
+from .contract.problem import DTYPES
+from .contract.settings import config
 from .device_arrays import DeviceArray
-from .errors import DeviceError, DTypeError, ShapeError
-from .problem import DTYPES
 
 __all__ = [
     "Array",

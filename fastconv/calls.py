@@ -14,15 +14,6 @@ from typing import Any
 import numpy as np
 
 from . import tuning
-from .arguments import (
-    Activation,
-    canonical_activation,
-    canonical_geometry,
-    is_plain,
-    parse_activation,
-    per_axis,
-    whole_number,
-)
 from .arrays import (
     Array,
     assign,
@@ -36,13 +27,22 @@ from .arrays import (
     require_array,
     shares_memory,
 )
-from .config import config
+from .contract.arguments import (
+    Activation,
+    canonical_activation,
+    canonical_geometry,
+    is_plain,
+    parse_activation,
+    per_axis,
+    whole_number,
+)
+from .contract.errors import DeviceError, DTypeError, ShapeError
+from .contract.padding import normalise_padding
+from .contract.problem import ConvProblem
+from .contract.settings import config
+from .contract.spec import Binding, ConvPlan
 from .device_arrays import DeviceArray
 from .dispatch import Operands, make_plan, measure_choice, settings
-from .errors import DeviceError, DTypeError, ShapeError
-from .padding import normalise_padding
-from .problem import ConvProblem
-from .spec import Binding, ConvPlan
 from .trim import Taps, trim
 
 __all__ = ["PreparedCall", "make_problem", "prepare", "run_prepared", "unbatch"]

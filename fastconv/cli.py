@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from .errors import FastconvError
-from .problem import ConvProblem
+from .contract.errors import FastconvError
+from .contract.problem import ConvProblem
 
 __all__ = ["main"]
 
@@ -245,7 +245,7 @@ def _require_for_demo(packages: dict[str, str]) -> None:
 
 
 def _configure_warmup(parser: argparse.ArgumentParser) -> None:
-    from .problem import DTYPES
+    from .contract.problem import DTYPES
 
     parser.add_argument(
         "--dtypes",
@@ -257,7 +257,7 @@ def _configure_warmup(parser: argparse.ArgumentParser) -> None:
 
 
 def _warmup(arguments: argparse.Namespace) -> int:
-    from . import cache
+    from .contract import cache
     from .information import cache_facts
     from .kernels.cpu.runtime import jit
     from .warmup import warmup
@@ -286,7 +286,8 @@ def _configure_cache(parser: argparse.ArgumentParser) -> None:
 
 
 def _cache(arguments: argparse.Namespace) -> int:
-    from . import cache, tuning
+    from . import tuning
+    from .contract import cache
     from .information import cache_facts, titled
 
     if arguments.clear:

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from .errors import DeviceError, FastconvError
-from .spec import CudaInfo
+from .contract.errors import DeviceError, FastconvError
+from .contract.spec import CudaInfo
 
 __all__ = [
     "EMULATED",

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import config
+from .contract.settings import config
+from .contract.spec import CudaInfo
 from .cuda_device import check_stream, describe_device, use_device
-from .spec import CudaInfo
 
 __all__ = ["DeviceArray", "Library"]
 

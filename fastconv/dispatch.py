@@ -8,6 +8,7 @@ have no reason against the problem; else an error that holds every reason.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -15,15 +16,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, overload
 
-from . import first_use, tuning
-from .config import config
-from .cuda_device import current_device, device_in_force
-from .device import cpu_info
-from .device_arrays import DeviceArray
-from .errors import ArgumentError, NoKernelError
-from .problem import ConvProblem
-from .sparse.problem import SparseProblem
-from .spec import (
+from . import tuning
+from .contract import first_use, sources
+from .contract.cpu import cpu_info
+from .contract.errors import ArgumentError, NoKernelError
+from .contract.problem import ConvProblem
+from .contract.settings import config
+from .contract.sparse_problem import SparseProblem
+from .contract.spec import (
     Binding,
     ConvPlan,
     CudaInfo,
@@ -32,6 +32,8 @@ from .spec import (
     SparseBinding,
     SparsePlan,
 )
+from .cuda_device import current_device, device_in_force
+from .device_arrays import DeviceArray
 
 __all__ = [
     "Candidate",
@@ -222,15 +224,23 @@ def list_candidates(problem: Problem, packed: bool) -> list[Candidate]:
     return found
 
 
+@functools.cache
+def _code_of(op: str, device: str) -> str:
+    """Return a hash over the sources of all kernels of an operator: one that changed may win."""
+    return sources.identity(*(spec.target.partition(":")[0] for spec in kernels(op, device)))[:16]
+
+
 def _choice_key(problem: Problem, packed: bool) -> str:
     device = device_info(problem)
     where = device.name if isinstance(device, CudaInfo) else f"{config.num_threads} threads"
-    return tuning.choice_key(problem, packed, _precision.get(), where)
+    code = _code_of(problem.op, problem.device)
+    return tuning.choice_key(problem, packed, _precision.get(), where, code)
 
 
 def tuned_choice(problem: Problem, packed: bool) -> tuning.Choice | None:
     """Return what was measured for a problem under the settings in force."""
-    return tuning.memory().get(_choice_key(problem, packed))
+    memory = tuning.memory()
+    return memory.get(_choice_key(problem, packed)) if memory.all() else None
 
 
 def pick_winner(

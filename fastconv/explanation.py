@@ -11,8 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import first_use
 from .array_libraries import view_array
+from .contract import first_use
+from .contract.errors import DeviceError
+from .contract.problem import ConvProblem, parse_line
+from .contract.sparse_problem import SparseProblem
 from .cuda_device import EMULATED, named_model, use_device
 from .dispatch import (
     Candidate,
@@ -23,9 +26,6 @@ from .dispatch import (
     settings,
     tuned_choice,
 )
-from .errors import DeviceError
-from .problem import ConvProblem, parse_line
-from .sparse.problem import SparseProblem
 from .trim import trim
 
 __all__ = ["Explanation", "Row", "explain"]
@@ -125,10 +125,10 @@ def explain(
     Parameters
     ----------
     what : ConvProblem, SparseProblem, str, function or object
-        A problem, a problem line (see `fastconv.problem.parse_line`), or ``conv1d``, ``conv2d``,
-        ``conv3d`` or an operator of `fastconv.sparse` with the arguments of a call, which is not
-        made, or an object of `Conv1d`, `Conv2d`, `Conv3d` or `fastconv.sparse.nn` with its input.
-        The rulebook of a sparse call is built.
+        A problem, a problem line (see `fastconv.contract.problem.parse_line`), or ``conv1d``,
+        ``conv2d``, ``conv3d`` or an operator of `fastconv.sparse` with the arguments of a call,
+        which is not made, or an object of `Conv1d`, `Conv2d`, `Conv3d` or `fastconv.sparse.nn` with
+        its input. The rulebook of a sparse call is built.
     *args, **kwargs
         Arguments of that call.
     gpu : str, optional

@@ -17,10 +17,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .contract.errors import FastconvError
+from .contract.problem import ConvProblem, parse_line
 from .cuda_device import EMULATED, MODELS, named_model, use_device
 from .dispatch import list_candidates
-from .errors import FastconvError
-from .problem import ConvProblem, parse_line
 
 if TYPE_CHECKING:
     from .kernels.cuda.model.forecast import Forecast
@@ -38,7 +38,8 @@ def forecast(
     Parameters
     ----------
     what : ConvProblem or str
-        A problem or a problem line (see `fastconv.problem.parse_line`), on whichever device.
+        A problem or a problem line (see `fastconv.contract.problem.parse_line`), on whichever
+        device.
     gpu : str
         A name of `fastconv.cuda_device.MODELS`.
     best : bool

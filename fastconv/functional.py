@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import Activation, Padding, Sizes
 from .array_libraries import view_array, view_operands
 from .arrays import Array, require_array
 from .calls import (
@@ -16,7 +15,8 @@ from .calls import (
     run_prepared,
     unbatch,
 )
-from .problem import ConvProblem
+from .contract.arguments import Activation, Padding, Sizes
+from .contract.problem import ConvProblem
 
 __all__ = ["conv1d", "conv2d", "conv3d"]
 

@@ -6,17 +6,20 @@ import contextlib
 import os
 import platform
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib import metadata
 
-from . import cache, config, device, dispatch
+from . import dispatch
+from .contract import cache, settings
+from .contract.cpu import cpu_info
+from .contract.errors import DeviceError, FastconvError
+from .contract.problem import parse_line
+from .contract.sparse_problem import OPERANDS, SparseProblem
+from .contract.spec import KernelSpec
 from .dispatch import Problem
-from .errors import DeviceError, FastconvError
 from .explanation import explain
-from .problem import parse_line
-from .sparse.problem import OPERANDS, SparseProblem
-from .spec import KernelSpec
 
-__all__ = ["cache_facts", "describe", "size_text", "titled", "usable_kernels"]
+__all__ = ["cache_facts", "describe", "measure_peak", "size_text", "titled", "usable_kernels"]
 
 #: Distributions that `info` reports: those fastconv runs on, then those it is compared with.
 _REQUIRED = ("fastconv", "numpy", "numba", "llvmlite")
@@ -61,7 +64,7 @@ _SPARSE_SAMPLES = (
 
 def describe() -> str:
     """Return versions, machine, peak, caches, variables and kernels, as blocks of lines."""
-    cpu = device.cpu_info()
+    cpu = cpu_info()
     peaks = {f"peak {dtype}": _peak(dtype, cpu.threads) for dtype in ("float32", "float64")}
     machine = {
         "cpu": cpu.name,
@@ -73,7 +76,7 @@ def describe() -> str:
         "versions": _versions(),
         "machine": machine | peaks,
         "kernel cache": cache_facts(cache.place(warn=False)),
-        "variables": {name: os.environ.get(name) or "not set" for name in config.VARIABLES},
+        "variables": {name: os.environ.get(name) or "not set" for name in settings.VARIABLES},
         "kernels": usable_kernels(),
     }
     return "\n".join(titled(title, facts) for title, facts in blocks.items())
@@ -81,7 +84,7 @@ def describe() -> str:
 
 def _peak(dtype: str, threads: int) -> str:
     try:
-        return f"{device.measure_peak(dtype, threads) / 1e9:,.0f} GFLOP/s measured"
+        return f"{measure_peak(dtype, threads) / 1e9:,.0f} GFLOP/s measured"
     except FastconvError as error:  # the compiler is switched off: the rest can be told
         return f"not measured: {error}"
 
@@ -163,3 +166,24 @@ def titled(title: str, facts: dict[str, str]) -> str:
     width = max(map(len, facts), default=0)
     lines: Iterable[str] = (f"  {name:<{width}}  {value}" for name, value in facts.items())
     return "\n".join([title, *lines])
+
+
+def measure_peak(dtype: str = "float32", threads: int | None = None) -> float:
+    """Measure the multiply-add peak, in FLOP/s, with the GEMM micro-kernel on data in L1.
+
+    Parameters
+    ----------
+    dtype : {"float32", "float64"}
+        Element type.
+    threads : int, optional
+        Threads to use; those in force by default.
+
+    Returns
+    -------
+    float
+        Best of several short runs, over all threads together.
+    """
+    from .kernels.cpu.gemm.peak import measure
+
+    device = cpu_info()
+    return measure(dtype, replace(device, threads=threads or device.threads))

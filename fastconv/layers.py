@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, SupportsIndex
 
-from .errors import ShapeError
-from .padding import normalise_padding, output_size
+from .contract.errors import ShapeError
+from .contract.padding import normalise_padding, output_size
 
 __all__ = [
     "Conv",

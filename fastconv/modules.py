@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import Activation, Padding, Sizes, parse_activation
 from .array_libraries import view_array, view_beside, view_operands
 from .arrays import Array, private_copy, require_array, unwrap
 from .calls import (
@@ -21,10 +20,11 @@ from .calls import (
     run_prepared,
     unbatch,
 )
+from .contract.arguments import Activation, Padding, Sizes, parse_activation
+from .contract.errors import DTypeError, ShapeError
+from .contract.problem import ConvProblem
 from .device_arrays import DeviceArray
-from .errors import DTypeError, ShapeError
 from .packing import PackedWeights
-from .problem import ConvProblem
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "fold_batch_norm"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .problem import ConvProblem
+from .contract.problem import ConvProblem
 
 __all__ = ["Taps", "trim"]
 

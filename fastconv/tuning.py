@@ -1,9 +1,9 @@
 """Measured choices: how long the cost model's best kernels really took, remembered on disk.
 
 A choice holds for a problem (its line names element type and memory order), a number of threads or
-a GPU, a precision, and a weight that is packed once or in each call. One JSON file for each machine
-lies in the folder of the compiled kernels, whose name is a hash of all kernel sources: a choice is
-forgotten together with the code that it was made for. The file is read once, and written by an
+a GPU, a precision, a weight that is packed once or in each call, and the sources of the operator's
+kernels: it is forgotten with the code that it was made for. One JSON file for each machine lies in
+the folder of the compiled kernels. The file is read once, and written by an
 atomic rename of what is on disk then and what this process measured; of two processes that write at
 the same moment one may lose a choice, which is then measured again.
 """
@@ -23,11 +23,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import first_use, private_files
-from .cache import cache_dir
-from .device import cpu_info
-from .problem import ConvProblem
-from .sparse.problem import SparseProblem
+from .contract import first_use, private_files
+from .contract.cache import cache_dir
+from .contract.cpu import cpu_info
+from .contract.problem import ConvProblem
+from .contract.sparse_problem import SparseProblem
 
 __all__ = ["Choice", "Memory", "choice_key", "lock", "memory", "must_not_race", "race"]
 
@@ -64,11 +64,11 @@ class Choice:
 
 
 def choice_key(
-    problem: ConvProblem | SparseProblem, packed: bool, precision: str, where: str
+    problem: ConvProblem | SparseProblem, packed: bool, precision: str, where: str, code: str
 ) -> str:
     """Return the words under which a choice is remembered."""
     weight = "packed once" if packed else "packed in each call"
-    return f"{problem.line()}, weight {weight}, {precision}, {where}"
+    return f"{problem.line()}, weight {weight}, {precision}, {where}, kernels {code}"
 
 
 def race(calls: Mapping[str, Callable[[], object]]) -> Choice:

@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from .arrays import dtype_of
+from .contract.errors import NoKernelError
+from .contract.geometry import KINDS, Geometry
+from .contract.problem import DTYPES, ConvProblem, parse_line
+from .contract.spec import Binding
 from .dispatch import kernels, make_plan, use_kernel
-from .errors import NoKernelError
 from .kernels.cpu.rulebook import build as rulebook
 from .kernels.cpu.rulebook.join import join_rows
 from .kernels.cpu.runtime import jit
-from .problem import DTYPES, ConvProblem, parse_line
-from .sparse.rulebook import KINDS, Geometry, Rulebook
-from .spec import Binding
+from .sparse.rulebook import Rulebook
 
 __all__ = ["warmup"]
 

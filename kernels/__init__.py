@@ -2,8 +2,7 @@
 
 ``reference.py`` is the truth: plain NumPy in float64, never dispatched to. The kernels that run
 live in one folder a device (``cpu``, ``cuda``), and are reached through ``fastconv.dispatch`` only.
-A kernel knows memory and arithmetic; of fastconv it imports what describes a problem and a device
-(``problem``, ``spec``), the settings, the cache and the errors.
+A kernel knows memory and arithmetic; of fastconv it imports ``fastconv.contract`` and nothing else.
 
 Examples
 --------

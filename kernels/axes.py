@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastconv.problem import ConvProblem
+from fastconv.contract.problem import ConvProblem
 
 __all__ = ["ACTIVATION_CODES", "name_axes", "name_problem_axes"]
 

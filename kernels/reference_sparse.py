@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastconv.sparse.rulebook import Geometry
+from fastconv.contract.geometry import Geometry
 
 __all__ = [
     "avg_pool",

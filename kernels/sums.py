@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fastconv.problem import ConvProblem
+from fastconv.contract.problem import ConvProblem
 
 __all__ = ["sum_reasons"]
 

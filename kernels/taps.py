@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from fastconv.problem import ConvProblem
+from fastconv.contract.problem import ConvProblem
 
 __all__ = ["axis_intervals", "dilated_reasons", "regions", "share_in_reach"]
 

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from ..errors import FastconvError
+from ..contract.errors import FastconvError
 
 __all__ = ["check_picture", "run", "say"]
 

@@ -71,7 +71,7 @@ def new_page(title: str, width: float, height: float, margin: float) -> Figure:
     from matplotlib.figure import Figure
 
     from .. import __version__
-    from ..device import cpu_info
+    from ..contract.cpu import cpu_info
 
     figure = Figure(figsize=(width, height), dpi=125, facecolor="white")
     FigureCanvasAgg(figure)

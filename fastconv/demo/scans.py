@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import FastconvError
+from ..contract.errors import FastconvError
 from .cases import Array
 from .scan_files import READERS, Table, read_floats
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import FastconvError
+from ..contract.errors import FastconvError
 from . import check_picture, say
 from .lidar import sweep
 from .scans import Scan, read_scan

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..errors import FastconvError
+from ..contract.errors import FastconvError
 from .case import Case
 from .client import Worker
 from .operators import operators

@@ -17,9 +17,9 @@ import numpy as np
 
 import fastconv
 from fastconv import dispatch
-from fastconv.errors import FastconvError
+from fastconv.contract.errors import FastconvError
+from fastconv.contract.spec import KernelSpec
 from fastconv.kernels import reference
-from fastconv.spec import KernelSpec
 
 from . import bad
 from .case import Case, Failure, Report, Step

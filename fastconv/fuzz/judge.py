@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.spec import Tolerance
+from fastconv.contract.spec import Tolerance
 
 from .memory import numpy_dtype
 

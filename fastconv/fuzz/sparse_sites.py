@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.errors import ShapeError
+from fastconv.contract.errors import ShapeError
+from fastconv.contract.geometry import LONGEST_AXIS, Geometry
 from fastconv.kernels import reference_sparse
-from fastconv.sparse.rulebook import Geometry
-from fastconv.sparse.sites import LONGEST_AXIS
 
 from .dense import axes_of, pads_of
 from .operators import Params

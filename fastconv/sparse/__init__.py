@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .. import first_use
+from ..contract import first_use
 
 if TYPE_CHECKING:
+    from ..contract.geometry import Geometry
+    from ..contract.sparse_problem import SparseProblem
     from . import grad, nn, voxels
     from .functional import (
         global_avg_pool,
@@ -29,25 +31,24 @@ if TYPE_CHECKING:
         sparse_max_pool,
         subm_conv,
     )
-    from .problem import SparseProblem
-    from .rulebook import Geometry, Rulebook
+    from .rulebook import Rulebook
     from .tensor import SparseTensor
 
 _MODULES = ("grad", "nn", "voxels")
 _HOME = {
-    "Geometry": "rulebook",
-    "Rulebook": "rulebook",
-    "SparseProblem": "problem",
-    "SparseTensor": "tensor",
-    "global_avg_pool": "functional",
-    "global_max_pool": "functional",
-    "make_rulebook": "functional",
-    "sparse_avg_pool": "functional",
-    "sparse_conv": "functional",
-    "sparse_conv_transpose": "functional",
-    "sparse_inverse_conv": "functional",
-    "sparse_max_pool": "functional",
-    "subm_conv": "functional",
+    "Geometry": "contract.geometry",
+    "Rulebook": "sparse.rulebook",
+    "SparseProblem": "contract.sparse_problem",
+    "SparseTensor": "sparse.tensor",
+    "global_avg_pool": "sparse.functional",
+    "global_max_pool": "sparse.functional",
+    "make_rulebook": "sparse.functional",
+    "sparse_avg_pool": "sparse.functional",
+    "sparse_conv": "sparse.functional",
+    "sparse_conv_transpose": "sparse.functional",
+    "sparse_inverse_conv": "sparse.functional",
+    "sparse_max_pool": "sparse.functional",
+    "subm_conv": "sparse.functional",
 }
 
 __all__ = [
@@ -75,7 +76,7 @@ def __getattr__(name: str) -> Any:
         return first_use.load(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'fastconv.sparse' has no attribute {name!r}")
-    value = getattr(first_use.load(f"{__name__}.{_HOME[name]}"), name)
+    value = getattr(first_use.load(f"fastconv.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import Activation, parse_activation, whole_number
 from ..array_libraries import view_array, view_beside
 from ..arrays import (
     Array,
@@ -27,14 +26,15 @@ from ..arrays import (
     row_major,
     unwrap,
 )
+from ..contract.arguments import Activation, parse_activation, whole_number
+from ..contract.errors import ArgumentError, DeviceError, DTypeError, ShapeError
+from ..contract.geometry import is_word
+from ..contract.sparse_problem import OPERANDS, SparseProblem
+from ..contract.spec import SparseBinding, SparsePlan
 from ..device_arrays import DeviceArray
 from ..dispatch import make_plan, settings
-from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
-from ..spec import SparseBinding, SparsePlan
 from .geometry import in_force, require_tensor
-from .problem import OPERANDS, SparseProblem
 from .rulebook import Rulebook, require_rulebook
-from .sites import is_word
 from .tensor import SparseTensor, derived_tensor
 
 __all__ = [

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FastconvError
-from .rulebook import HASH_FACTOR, KINDS, HashTable, Rulebook
+from ..contract.errors import FastconvError
+from ..contract.geometry import KINDS
+from ..contract.rulebook import HASH_FACTOR, HashTable
+from .rulebook import Rulebook
 
 __all__ = ["add_arguments", "describe_rulebook", "run"]
 
@@ -239,8 +241,8 @@ def _memory_lines(book: Rulebook) -> Iterator[str]:
 
 def _kernels(book: Rulebook, in_channels: int, out_channels: int) -> str:
     """Return the table of kernels for a convolution with given channels."""
+    from ..contract.sparse_problem import SparseProblem
     from ..explanation import explain
-    from .problem import SparseProblem
 
     problem = SparseProblem(
         "sparse_conv", book.in_rows, book.out_rows, book.pairs, book.geometry.kernel_size,

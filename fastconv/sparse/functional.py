@@ -10,9 +10,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from ..arguments import Activation, Padding, Sizes
 from ..arrays import Array
-from ..errors import ShapeError
+from ..contract.arguments import Activation, Padding, Sizes
+from ..contract.errors import ShapeError
+from ..contract.geometry import KINDS, is_word
 from .calls import Call, Filters, conv_call
 from .geometry import find_rulebook, make_geometry, named_rulebook, require_tensor
 from .pooling import (
@@ -25,8 +26,7 @@ from .pooling import (
     sparse_max_pool,
     sparse_max_pool_call,
 )
-from .rulebook import KINDS, Rulebook
-from .sites import is_word
+from .rulebook import Rulebook
 from .tensor import SparseTensor
 
 __all__ = [

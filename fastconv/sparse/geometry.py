@@ -6,13 +6,13 @@ import contextlib
 from dataclasses import fields
 from typing import Any
 
-from ..arguments import Padding, Sizes, is_plain, per_axis
 from ..arrays import Array
+from ..contract.arguments import Padding, Sizes, is_plain, per_axis
+from ..contract.errors import ArgumentError, DTypeError, ShapeError
+from ..contract.geometry import Geometry
+from ..contract.padding import normalise_padding
 from ..device_arrays import DeviceArray
-from ..errors import ArgumentError, DTypeError, ShapeError
-from ..padding import normalise_padding
 from .rulebook import Rulebook, build_trusted, require_rulebook
-from .shapes import Geometry
 from .tensor import SparseTensor, require_key
 
 __all__ = ["find_rulebook", "in_force", "make_geometry", "named_rulebook", "require_tensor"]

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import whole_number
 from ..array_libraries import view_array, view_beside
 from ..arrays import Array, beside, empty_output, on_host, permute, reshape, row_major, unwrap
+from ..contract.arguments import whole_number
+from ..contract.errors import DTypeError, ShapeError
 from ..device_arrays import DeviceArray
-from ..errors import DTypeError, ShapeError
 from .calls import Filters, check_layout, describe, in_krsc, run
 from .geometry import require_tensor
 from .rulebook import Rulebook, require_rulebook

@@ -7,13 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import Activation, Padding, Sizes, parse_activation, per_axis, whole_number
 from ..array_libraries import view_array
 from ..arrays import Array, private_copy, unwrap
+from ..contract.arguments import (
+    Activation,
+    Padding,
+    Sizes,
+    parse_activation,
+    per_axis,
+    whole_number,
+)
+from ..contract.errors import ShapeError
+from ..contract.padding import canonical_padding
 from ..device_arrays import DeviceArray
-from ..errors import ShapeError
 from ..modules import fold_batch_norm
-from ..padding import canonical_padding
 from .calls import Call, Filters, conv_call, in_krsc, pool_call
 from .geometry import find_rulebook, make_geometry, named_rulebook, require_tensor
 from .rulebook import Rulebook

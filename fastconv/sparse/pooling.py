@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from ..arguments import Padding, Sizes
+from ..contract.arguments import Padding, Sizes
 from .calls import Call, global_pool_call, pool_call
 from .geometry import find_rulebook, make_geometry, require_tensor
 from .rulebook import Rulebook

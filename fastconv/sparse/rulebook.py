@@ -11,72 +11,27 @@ checked or made by the library, and none whose arrays change.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import first_use
 from ..arrays import on_host
+from ..contract import first_use
+from ..contract.errors import DTypeError
+from ..contract.geometry import Geometry
+from ..contract.rulebook import HashTable, PairLists, check_table_size
 from ..device_arrays import DeviceArray
-from ..errors import DTypeError
 from .frozen import freeze, restored, same_memory, shown, stored
-from .rulebook_checks import check_parts, check_table_size, sites_of
-from .shapes import KINDS, Geometry
+from .rulebook_checks import check_parts, sites_of
 from .sites import check_rows
 
 __all__ = [
-    "HASH_FACTOR",
-    "KINDS",
-    "Geometry",
-    "HashTable",
-    "PairLists",
     "Rulebook",
     "require_rulebook",
 ]
 
 Built = TypeVar("Built")
-
-#: What a key is multiplied by to find its slot: 2**64 over the golden ratio, which spreads keys
-#: that follow each other evenly (Knuth, The Art of Computer Programming, vol. 3, 6.4).
-HASH_FACTOR = 0x9E3779B97F4A7C15
-
-
-class PairLists(NamedTuple):
-    """The pairs of a rulebook, grouped by output row: compressed sparse rows.
-
-    Those of output row ``r`` are ``row_start[r]`` to ``row_start[r + 1]``, by rising offset.
-
-    Parameters
-    ----------
-    row_start : (out_rows + 1,) int64 array
-        First pair of each output row, and the number of pairs.
-    pair_offset, pair_input : (pairs,) int32 array
-        Offset and input row of each pair.
-    """
-
-    row_start: Any
-    pair_offset: Any
-    pair_input: Any
-
-
-class HashTable(NamedTuple):
-    """Rows of sites by key: open addressing, the next slot tried where one is taken.
-
-    A key's search begins at slot ``(key * HASH_FACTOR mod 2**64) >> (64 - log2(capacity))`` and
-    ends at the key, or at an empty slot where there is none.
-
-    Parameters
-    ----------
-    keys : (capacity,) int64 array
-        Key in each slot, -1 in an empty one. The capacity is a power of two, at least 2 and at
-        least twice the rows.
-    rows : (capacity,) int32 array
-        Row of each key.
-    """
-
-    keys: Any
-    rows: Any
 
 
 class Rulebook:

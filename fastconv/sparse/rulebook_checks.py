@@ -7,19 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import whole_number
 from ..array_libraries import view_array, view_beside
 from ..arrays import Array, is_masked, on_host
+from ..contract.arguments import whole_number
+from ..contract.errors import DeviceError, DTypeError, ShapeError
+from ..contract.geometry import Geometry
 from ..device_arrays import DeviceArray
-from ..errors import DeviceError, DTypeError, ShapeError
 from .frozen import private
-from .shapes import Geometry
 from .sites import check_range, check_rows, check_sites, check_unique
 
-__all__ = ["check_parts", "check_table_size", "sites_of"]
-
-#: Most entries of a table of neighbours: 64 GB.
-MOST_ENTRIES = 2**34
+__all__ = ["check_parts", "sites_of"]
 
 
 def check_parts(
@@ -57,15 +54,6 @@ def require_geometry(value: Any) -> Geometry:
     if not isinstance(value, Geometry):
         raise DTypeError(f"geometry: got {type(value).__name__}, want a fastconv.sparse.Geometry")
     return value
-
-
-def check_table_size(volume: int, rows: int) -> None:
-    """Raise where a table of neighbours would be absurdly large."""
-    if volume * rows > MOST_ENTRIES:
-        raise ShapeError(
-            f"kernel_size: got {volume} offsets over {rows} sites, a table of {volume * rows} "
-            f"entries, want at most {MOST_ENTRIES}"
-        )
 
 
 def as_integers(name: str, value: Any) -> NDArray[Any]:

@@ -6,28 +6,24 @@ grids in row-major order, an int64.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import first_use
 from ..arrays import Array, on_host
-from ..errors import DTypeError, ShapeError
+from ..contract import first_use
+from ..contract.errors import DTypeError, ShapeError
+from ..contract.geometry import LONGEST_AXIS, check_grid
 from .frozen import freeze, private
 
 __all__ = [
     "DUPLICATES",
-    "LONGEST_AXIS",
-    "MOST_KEYS",
-    "check_grid",
     "check_range",
     "check_rows",
     "check_sites",
     "check_unique",
     "group_sites",
-    "is_word",
     "join_duplicates",
     "join_groups",
 ]
@@ -35,38 +31,7 @@ __all__ = [
 #: What is done about a site that comes more than once.
 DUPLICATES = ("error", "sum", "mean", "max", "first")
 
-#: Most sites that have keys of 64 bits, and the longest axis, the largest batch and the most rows
-#: whose indices are int32.
-MOST_KEYS = 2**63 - 1
-LONGEST_AXIS = 2**31 - 1
-
 Indices = NDArray[np.int32]
-
-
-def check_grid(shape: tuple[int, ...], batch_size: int) -> None:
-    """Raise where a grid has an empty axis, or sites whose coordinates or keys overflow."""
-    if not 1 <= batch_size <= LONGEST_AXIS:
-        raise ShapeError(
-            f"batch_size: got {batch_size}, want at least 1 and at most {LONGEST_AXIS} "
-            "(indices are int32)"
-        )
-    if min(shape) < 1:
-        raise ShapeError(f"spatial_shape: got {shape}, want every axis to be at least 1")
-    if max(shape) > LONGEST_AXIS:
-        raise ShapeError(
-            f"spatial_shape: got {shape}, want no axis above {LONGEST_AXIS} (indices are int32)"
-        )
-    if batch_size * math.prod(shape) > MOST_KEYS:
-        raise ShapeError(
-            f"spatial_shape: got {shape} with batch_size={batch_size}, "
-            f"{batch_size * math.prod(shape):.3g} sites, want at most 2**63 - 1, "
-            "which have keys of 64 bits"
-        )
-
-
-def is_word(value: Any, words: tuple[str, ...]) -> bool:
-    """Tell whether a value, which may be an array of terabytes, is one of some words."""
-    return isinstance(value, str) and value in words
 
 
 def check_rows(count: int) -> None:

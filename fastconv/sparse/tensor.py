@@ -16,15 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import per_axis, whole_number
 from ..array_libraries import view_array, view_beside
 from ..arrays import Array, beside, dtype_name, on_host, require_array, row_major, unwrap
+from ..contract.arguments import per_axis, whole_number
+from ..contract.errors import ArgumentError, DeviceError, DTypeError, ShapeError
+from ..contract.geometry import is_word
 from ..device_arrays import DeviceArray
-from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from .frozen import freeze, restored, shown, stored
 from .rulebook import Rulebook, require_rulebook
 from .rulebook_checks import as_integers
-from .sites import DUPLICATES, check_sites, is_word, join_duplicates
+from .sites import DUPLICATES, check_sites, join_duplicates
 
 __all__ = ["SparseTensor", "derived_tensor", "require_features"]
 

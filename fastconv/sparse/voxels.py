@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import require_array
+from ..contract.errors import ArgumentError, DeviceError, ShapeError
+from ..contract.geometry import LONGEST_AXIS, MOST_KEYS, is_word
 from ..device_arrays import DeviceArray
-from ..errors import ArgumentError, DeviceError, ShapeError
-from .sites import LONGEST_AXIS, MOST_KEYS, check_rows, group_sites, is_word, join_groups
+from .sites import check_rows, group_sites, join_groups
 
 __all__ = ["REDUCTIONS", "voxelize"]
 

@@ -9,8 +9,8 @@ import functools
 import math
 from collections.abc import Callable
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import CudaInfo, KernelSpec, Tolerance
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import CudaInfo, KernelSpec, Tolerance
 
 from ..sums import sum_reasons
 from .common.params import MOST_ELEMENTS, reach_reasons

@@ -19,7 +19,7 @@ from fastconv.analysis import (
     output_size,
     receptive_field,
 )
-from fastconv.errors import DTypeError, ShapeError
+from fastconv.contract.errors import DTypeError, ShapeError
 
 # Krizhevsky et al. 2012, with the 227x227 input that its sizes imply.
 ALEXNET = [

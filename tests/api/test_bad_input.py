@@ -14,7 +14,7 @@ import pytest
 
 import fastconv
 from fastconv.array_libraries import EmulatedArray
-from fastconv.errors import DeviceError, DTypeError, ShapeError
+from fastconv.contract.errors import DeviceError, DTypeError, ShapeError
 from fastconv.kernels.cpu.runtime import atomics
 
 SENTINEL = 12345.0

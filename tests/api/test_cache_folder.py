@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from fastconv import cache, cli, tuning
-from fastconv.config import config
+from fastconv import cli, tuning
+from fastconv.contract import cache
+from fastconv.contract.settings import config
 from fastconv.information import cache_facts
 
 
@@ -30,7 +31,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def inner(root: Path) -> Path:
-    return root / f"kernels-{cache.source_key()}"
+    return root / f"kernels-{cache.version_key()}"
 
 
 def heard() -> list[str]:
@@ -178,7 +179,7 @@ if sys.argv[1:] == ["no temporary folder"]:
     tempfile.gettempdir = gettempdir
 import numpy as np
 import fastconv
-from fastconv import cache
+from fastconv.contract import cache
 
 assert fastconv.conv2d(np.ones((1, 1, 4, 4)), np.ones((1, 1, 1, 1))).sum() == 16
 print(cache.cache_dir())

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import fastconv
-from fastconv import cli, device, dispatch, information
+from fastconv import cli, dispatch, information
 from fastconv.cli import main
+from fastconv.contract.cpu import cpu_info
 
 _LINE = 'ic64ih56oc64kh3ph1n"res2"'
 _COMMANDS = (
@@ -80,10 +81,10 @@ def test_unknown_words_are_refused(words: list[str]) -> None:
 def test_info_reports_machine_and_kernels(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(device, "measure_peak", lambda dtype, threads: 123e9)
+    monkeypatch.setattr(information, "measure_peak", lambda dtype, threads: 123e9)
     assert main(["info"]) == 0
     printed = capsys.readouterr().out
-    cpu = device.cpu_info()
+    cpu = cpu_info()
     for expected in ("numba", "llvmlite", "numpy", cpu.name, cpu.isa, "123 GFLOP/s measured"):
         assert expected in printed
     for spec in dispatch.kernels():

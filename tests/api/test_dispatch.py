@@ -14,10 +14,10 @@ import pytest
 
 import fastconv
 from fastconv import dispatch
-from fastconv.device import cpu_info
-from fastconv.errors import NoKernelError
+from fastconv.contract.cpu import cpu_info
+from fastconv.contract.errors import NoKernelError
+from fastconv.contract.problem import ConvProblem
 from fastconv.kernels import reference
-from fastconv.problem import ConvProblem
 from fastconv.trim import trim
 from problem_matrix import matrix, problem
 
@@ -232,7 +232,7 @@ def test_nothing_runs_on_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_environment_forces_a_kernel() -> None:
     program = (
-        "from fastconv import dispatch; from fastconv.problem import parse_line;"
+        "from fastconv import dispatch; from fastconv.contract.problem import parse_line;"
         "print(dispatch.choose(parse_line('ic16ih14oc16kh3ph1')[0]).name)"
     )
     for name in able_to_run(DENSE):

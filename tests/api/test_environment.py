@@ -10,27 +10,27 @@ from pathlib import Path
 import pytest
 
 import fastconv
-from fastconv import config, processors
-from fastconv.errors import FastconvError
+from fastconv.contract import processors, settings
+from fastconv.contract.errors import FastconvError
 
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*config.VARIABLES, *processors._VARIABLES):
+    for name in (*settings.VARIABLES, *processors._VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.parametrize("value", ["", "  ", "\t"])
 def test_set_to_nothing_is_not_set(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    usual = config._read_environment()
-    for name in (*config.VARIABLES, *processors._VARIABLES):
+    usual = settings._read_environment()
+    for name in (*settings.VARIABLES, *processors._VARIABLES):
         monkeypatch.setenv(name, value)
-    assert config._read_environment() == usual
+    assert settings._read_environment() == usual
     assert usual.cache_dir is usual.kernel is None and usual.cache and usual.precision == "fast"
 
 
 def test_values_are_read_without_their_blanks(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {
+    given = {
         "FASTCONV_CACHE_DIR": " /some where ",
         "FASTCONV_CACHE": " 0",
         "FASTCONV_NUM_THREADS": "2 ",
@@ -40,11 +40,11 @@ def test_values_are_read_without_their_blanks(monkeypatch: pytest.MonkeyPatch) -
         "FASTCONV_LOG": " 1",
         "FASTCONV_POISON_WORKSPACE": "1",
     }
-    for name, value in settings.items():
+    for name, value in given.items():
         monkeypatch.setenv(name, value)
-    expected = config.Config("/some where", False, 2, "cpu.direct", "exact", True, True, True)
-    assert config._read_environment() == expected
-    assert set(settings) == set(config.VARIABLES)
+    expected = settings.Config("/some where", False, 2, "cpu.direct", "exact", True, True, True)
+    assert settings._read_environment() == expected
+    assert set(given) == set(settings.VARIABLES)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_wrong_value_is_named(
 ) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(FastconvError) as error:
-        config._read_environment()
+        settings._read_environment()
     assert str(error.value) == f"{name}: got {value!r}, want {wanted}"
 
 
@@ -72,8 +72,8 @@ def test_a_large_number_of_threads_counts_as_the_most(
     monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("FASTCONV_NUM_THREADS", value)
-    assert config._read_environment().num_threads == processors.MOST_THREADS
-    monkeypatch.setattr(config.config, "num_threads", 1)
+    assert settings._read_environment().num_threads == processors.MOST_THREADS
+    monkeypatch.setattr(settings.config, "num_threads", 1)
     fastconv.set_num_threads(int(value[:4000]))
     assert fastconv.get_num_threads() == processors.MOST_THREADS
 
@@ -107,11 +107,11 @@ def test_the_smallest_of_what_others_ask_for(
     for name, value in zip(processors._VARIABLES, (numba, openmp), strict=True):
         if value is not None:
             monkeypatch.setenv(name, value)
-    assert config._read_environment().num_threads == expected
+    assert settings._read_environment().num_threads == expected
     monkeypatch.setattr(processors, "quota", lambda root: 2)
-    assert config._read_environment().num_threads == min(expected, 2)
+    assert settings._read_environment().num_threads == min(expected, 2)
     monkeypatch.setenv("FASTCONV_NUM_THREADS", "7")
-    assert config._read_environment().num_threads == 7
+    assert settings._read_environment().num_threads == 7
 
 
 def test_python_s_own_count_is_taken_where_it_has_one(monkeypatch: pytest.MonkeyPatch) -> None:

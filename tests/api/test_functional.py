@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import fastconv
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Tolerance
 from fastconv.kernels import reference
-from fastconv.problem import ConvProblem
-from fastconv.spec import Tolerance
 from helpers import (
     CALLS,
     DTYPES,

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from fastconv import dispatch
-from fastconv.errors import ShapeError
+from fastconv.contract.errors import ShapeError
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import ACTIVATIONS
 from fastconv.kernels import reference
-from fastconv.problem import ConvProblem
-from fastconv.spec import ACTIVATIONS
 from helpers import DTYPES, FUNCTIONS, MODULES, assert_close, assert_exact, in_layout, refusals
 
 MAX_MACS = 400_000
@@ -263,7 +263,7 @@ def test_arbitrary_arguments_are_computed_rightly_or_refused(
 def test_every_problem_has_a_line_that_means_it(
     problem: ConvProblem, layout: str, name: str
 ) -> None:
-    from fastconv.problem import parse_line
+    from fastconv.contract.problem import parse_line
 
     problem = problem.with_(layout=layout)
     line = problem.line(name)

@@ -12,8 +12,8 @@ import pytest
 
 import fastconv
 from fastconv.array_libraries import EmulatedArray
-from fastconv.errors import NoKernelError
-from fastconv.problem import ConvProblem
+from fastconv.contract.errors import NoKernelError
+from fastconv.contract.problem import ConvProblem
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastconv import recycling
 from fastconv.arrays import empty_output
+from fastconv.contract import recycling
 
 SHAPE = (1, 9, 1024, 1024)  # 36 MB in float32
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fastconv.contract.problem import ConvProblem
 from fastconv.kernels import reference
-from fastconv.problem import ConvProblem
 from helpers import geometry
 from problem_matrix import matrix, problem
 

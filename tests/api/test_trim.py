@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fastconv.errors import ShapeError
+from fastconv.contract.errors import ShapeError
+from fastconv.contract.problem import ConvProblem
 from fastconv.kernels import reference
-from fastconv.problem import ConvProblem
 from fastconv.trim import trim
 from helpers import geometry
 from problem_matrix import matrix

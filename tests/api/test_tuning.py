@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import cache, calls, cli, dispatch, first_use, tuning
-from fastconv.config import config
-from fastconv.problem import ConvProblem
+from fastconv import calls, cli, dispatch, tuning
+from fastconv.contract import cache, first_use
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.settings import config
 from fastconv.tuning import Choice, Memory
 from problem_matrix import problem
 
@@ -113,7 +114,7 @@ def test_the_environment_is_read(value: str | None, expected: str) -> None:
     settings = {name: text for name, text in os.environ.items() if name != "FASTCONV_TUNE"}
     if value is not None:
         settings["FASTCONV_TUNE"] = value
-    program = "from fastconv.config import config; print(config.tune)"
+    program = "from fastconv.contract.settings import config; print(config.tune)"
     child = subprocess.run(
         [sys.executable, "-c", program], env=settings, capture_output=True, text=True, check=True
     )
@@ -168,7 +169,7 @@ def test_another_number_of_threads_or_precision_is_another_problem(lab: Laborato
 @pytest.mark.parametrize("kernel", ["cpu.winograd_f4", "cpu.depthwise", "cpu.gone"])
 def test_a_choice_that_may_not_run_is_passed_over(lab: Laboratory, kernel: str) -> None:
     with fastconv.precision("exact"):
-        key = tuning.choice_key(OF, True, "exact", f"{fastconv.get_num_threads()} threads")
+        key = dispatch._choice_key(OF, True)
         tuning.memory().add(key, Choice(kernel, {kernel: 0.1}))
         assert dispatch.choose(OF).name == by_cost()[0] == fastconv.explain(OF).chosen
         assert dispatch.choose(OF).exact
@@ -300,12 +301,12 @@ def test_a_folder_that_is_gone_is_a_warning(tmp_path: Path) -> None:
 CHILD = """
 import sys
 from fastconv import dispatch, tuning
-from fastconv.problem import parse_line
+from fastconv.contract.problem import parse_line
 
 of = parse_line("ic16ih14oc16kh3ph1")[0]
 if len(sys.argv) > 1:
     choice = tuning.Choice(sys.argv[1], {sys.argv[1]: 0.5})
-    tuning.memory().add(tuning.choice_key(of, True, "fast", "2 threads"), choice)
+    tuning.memory().add(dispatch._choice_key(of, True), choice)
 print(dispatch.choose(of).name, tuning.memory().path)
 """
 
@@ -327,7 +328,7 @@ def test_processes_share_choices_of_the_same_sources_and_threads(tmp_path: Path)
     assert run(other)[0] == other
     assert run()[0] == other
     assert run(threads=1)[0] != other or by_cost()[0] == other
-    assert Path(path).parent == tmp_path / f"kernels-{cache.source_key()}"
+    assert Path(path).parent == tmp_path / f"kernels-{cache.version_key()}"
 
 
 def test_tuning_for_real_keeps_results_and_arguments(rng: np.random.Generator) -> None:

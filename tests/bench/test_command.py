@@ -13,9 +13,9 @@ import pytest
 from fastconv.bench import command, peers, report, truth
 from fastconv.bench.cases import Case, load, parse_case, select, suite_names
 from fastconv.bench.runner import Measurement, Options, Result
-from fastconv.errors import ShapeError
+from fastconv.contract.errors import ShapeError
+from fastconv.contract.problem import parse_line
 from fastconv.kernels import reference
-from fastconv.problem import parse_line
 
 NETWORKS = {
     # name: (convolutions, published multiply-accumulates of them in millions,

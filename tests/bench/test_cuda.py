@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastconv import cli, config
+from fastconv import cli
 from fastconv.array_libraries import EmulatedArray
 from fastconv.bench import command, cuda_peers, peer, registry, report, runner, truth, worker
 from fastconv.bench.cases import parse_case
 from fastconv.bench.cuda_timing import CudaTimer
+from fastconv.contract import settings
+from fastconv.contract.errors import DeviceError
 from fastconv.cuda_device import EMULATED, MODELS, use_device
-from fastconv.errors import DeviceError
 
 LINE = "ic3ih8oc4kh3ph1"
 
@@ -95,7 +96,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> Device:
     if importlib.util.find_spec("numba_cuda") is None:
         pytest.skip("numba-cuda is not installed")
     device = Device()
-    monkeypatch.setattr(config, "set_num_threads", lambda count: None)  # of the column's process
+    monkeypatch.setattr(settings, "set_num_threads", lambda count: None)  # of the column's process
     monkeypatch.setattr(cuda_peers._OnCupy, "_events", staticmethod(lambda: device))
     monkeypatch.setattr(cuda_peers, "to_cupy", EmulatedArray)
     monkeypatch.setattr(cuda_peers, "to_host", lambda array: array.memory)

@@ -14,7 +14,7 @@ from fastconv.bench import registry, report, runner, sparse_scan, sparse_truth, 
 from fastconv.bench.cases import load, parse_case
 from fastconv.bench.sparse import parse_layer
 from fastconv.cli import main
-from fastconv.errors import FastconvError
+from fastconv.contract.errors import FastconvError
 from fastconv.kernels import reference_sparse
 from fastconv.sparse import Geometry
 

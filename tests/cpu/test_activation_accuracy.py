@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv.spec import ACTIVATIONS
+from fastconv.contract.spec import ACTIVATIONS
 
 ALPHA = 0.25
 #: Digits of the truth.

@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from fastconv import dispatch
+from fastconv.contract.cpu import cpu_info
+from fastconv.contract.spec import KernelSpec
 from fastconv.cuda_device import named_model
-from fastconv.device import cpu_info
 from fastconv.kernels.cuda.specs import SPECS as CUDA_SPECS
-from fastconv.spec import KernelSpec
 from helpers import run_child
 from problem_matrix import problem
 

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import calls, dispatch, first_use, recycling, tuning
+from fastconv import calls, dispatch, tuning
+from fastconv.contract import first_use, recycling
 from fastconv.kernels.cpu.runtime import jobs, pool, scratch
 from fastconv.sparse import SparseTensor, make_rulebook, nn
 from fastconv.sparse import calls as sparse_calls
@@ -183,7 +184,7 @@ def test_the_next_call_is_right(name: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_starting_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """Helpers are started and woken by an interrupted call; none gets another's number."""
     x, weight = array(1, 32, 40, 40), array(32, 32, 3, 3)
-    monkeypatch.setattr(fastconv.config.config, "num_threads", 3)
+    monkeypatch.setattr(fastconv.contract.settings.config, "num_threads", 3)
     with dispatch.use_kernel("cpu.winograd_f2"):
         truth = bits(fastconv.conv2d(x, weight))
         made = pool.Pool()

@@ -15,10 +15,10 @@ import pytest
 
 from fastconv import dispatch
 from fastconv.arrays import memory_layout
-from fastconv.errors import NoKernelError
+from fastconv.contract.errors import NoKernelError
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import ACTIVATIONS, KernelSpec
 from fastconv.kernels import reference
-from fastconv.problem import ConvProblem
-from fastconv.spec import ACTIVATIONS, KernelSpec
 from helpers import (
     CALLS,
     Tensors,

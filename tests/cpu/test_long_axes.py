@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastconv import dispatch
-from fastconv.spec import KernelSpec
+from fastconv.contract.spec import KernelSpec
 from helpers import assert_close, assert_exact, expected, functional, refusals, small_integers
 from problem_matrix import problem
 

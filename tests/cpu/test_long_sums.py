@@ -14,10 +14,10 @@ import pytest
 
 import fastconv
 from fastconv import dispatch
-from fastconv.device import cpu_info
+from fastconv.contract.cpu import cpu_info
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import KernelSpec
 from fastconv.kernels import reference
-from fastconv.problem import ConvProblem
-from fastconv.spec import KernelSpec
 from helpers import FUNCTIONS, geometry
 from problem_matrix import problem
 

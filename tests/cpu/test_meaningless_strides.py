@@ -14,8 +14,8 @@ import pytest
 import fastconv
 from fastconv import dispatch
 from fastconv.arrays import memory_layout, normal_strides
-from fastconv.problem import ConvProblem
-from fastconv.spec import KernelSpec
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import KernelSpec
 from helpers import (
     CALLS,
     Tensors,

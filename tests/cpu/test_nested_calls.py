@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from fastconv import dispatch
-from fastconv.device import cpu_info
+from fastconv.contract.cpu import cpu_info
+from fastconv.contract.sparse_problem import OPERANDS
+from fastconv.contract.spec import KernelSpec, SparseBinding
 from fastconv.kernels.cpu.runtime import pool
 from fastconv.kernels.cpu.sparse.specs import SPECS
-from fastconv.sparse.problem import OPERANDS
 from fastconv.sparse.rulebook import Rulebook
-from fastconv.spec import KernelSpec, SparseBinding
 from helpers import assert_close, bits, expected, functional, gaussians, nan_output, refusals
 from problem_matrix import matrix, problem
 from sparse_matrix import DOWN, SCAN, SMALL, Case, operands, rulebook, sites, sums

@@ -16,10 +16,10 @@ import pytest
 import fastconv
 import fastconv.sparse
 from fastconv import dispatch
-from fastconv.device import cpu_info
+from fastconv.contract.cpu import cpu_info
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import KernelSpec
 from fastconv.kernels.cpu.runtime import plan as cpu_plan
-from fastconv.problem import ConvProblem
-from fastconv.spec import KernelSpec
 from helpers import DTYPES, Tensors, expected, functional, gaussians
 from problem_matrix import problem
 from sparse_helpers import random_tensor

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from fastconv import dispatch
-from fastconv.config import config
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.settings import config
+from fastconv.contract.sparse_problem import SparseProblem
+from fastconv.contract.spec import Binding, SparseBinding
 from fastconv.kernels.cpu.sparse.specs import SPECS as SPARSE_KERNELS
-from fastconv.problem import ConvProblem
-from fastconv.sparse.problem import SparseProblem
-from fastconv.spec import Binding, SparseBinding
 from helpers import DTYPES, MODULES, assert_close, expected, geometry, in_layout, small_integers
 from problem_matrix import problem
 

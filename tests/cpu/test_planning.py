@@ -26,8 +26,10 @@ import pytest
 import fastconv
 from extreme_problems import extreme_problems, operand_bytes
 from fastconv import dispatch
+from fastconv.contract.cpu import cpu_info
+from fastconv.contract.problem import ConvProblem, parse_line
+from fastconv.contract.spec import Binding, CudaInfo, DeviceInfo, KernelSpec
 from fastconv.cuda_device import EMULATED, MODELS, use_device
-from fastconv.device import cpu_info
 from fastconv.kernels import taps
 from fastconv.kernels.cpu.fft import costs as fft_sizes
 from fastconv.kernels.cpu.runtime import jit
@@ -39,8 +41,6 @@ from fastconv.kernels.cpu.window import (
 )
 from fastconv.kernels.cpu.winograd_1d import costs as winograd_1d_blocks
 from fastconv.packing import PackedWeights
-from fastconv.problem import ConvProblem, parse_line
-from fastconv.spec import Binding, CudaInfo, DeviceInfo, KernelSpec
 from helpers import bits, gaussians, in_layout
 
 MIB = 1 << 20

@@ -11,8 +11,8 @@ import pytest
 
 from fastconv import dispatch
 from fastconv.bench.cases import load
-from fastconv.device import DeviceInfo
-from fastconv.problem import ConvProblem
+from fastconv.contract.cpu import DeviceInfo
+from fastconv.contract.problem import ConvProblem
 from problem_matrix import problem
 
 KERNELS = dispatch.kernels(op="conv", device="cpu")

@@ -15,7 +15,7 @@ from numba import cuda
 from numba.cuda import types
 
 from fastconv import cli
-from fastconv.errors import DeviceError
+from fastconv.contract.errors import DeviceError
 from fastconv.kernels.cuda.audit import check, compile, report, sass
 from fastconv.kernels.cuda.common.launch import Kernel
 

@@ -12,6 +12,8 @@ import pytest
 pytest.importorskip("numba_cuda")
 
 from cuda_helpers import SMALL_PROBLEMS, convolve, forced, planner, supported
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import KernelSpec
 from fastconv.kernels.cuda.common import launch
 from fastconv.kernels.cuda.common.launch import emulation
 from fastconv.kernels.cuda.emulator import (
@@ -23,8 +25,6 @@ from fastconv.kernels.cuda.emulator import (
 )
 from fastconv.kernels.cuda.gemm import plan as implicit_gemm
 from fastconv.kernels.cuda.gemm import source as implicit_gemm_source
-from fastconv.problem import ConvProblem
-from fastconv.spec import KernelSpec
 from helpers import assert_exact, expected, small_integers
 
 #: Most turns of the banks that a store may take beyond the fewest possible.

@@ -11,9 +11,9 @@ import pytest
 
 import fastconv
 from fastconv.array_libraries import EmulatedArray, view_array
-from fastconv.config import config
+from fastconv.contract.errors import DeviceError, DTypeError
+from fastconv.contract.settings import config
 from fastconv.device_arrays import DeviceArray
-from fastconv.errors import DeviceError, DTypeError
 
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed"

@@ -10,6 +10,8 @@ import pytest
 pytest.importorskip("numba_cuda")
 
 from cuda_helpers import DEVICE, convolve
+from fastconv.contract.problem import ConvProblem, parse_line
+from fastconv.contract.spec import Binding, CudaInfo
 from fastconv.cuda_device import MODELS
 from fastconv.kernels.cuda import specs
 from fastconv.kernels.cuda.common.launch import emulation
@@ -17,8 +19,6 @@ from fastconv.kernels.cuda.emulator import ALL
 from fastconv.kernels.cuda.gemm import dilated, dilated_costs
 from fastconv.kernels.cuda.gemm.tile import Tile, tiles_for
 from fastconv.kernels.taps import dilated_reasons
-from fastconv.problem import ConvProblem, parse_line
-from fastconv.spec import Binding, CudaInfo
 from helpers import DTYPES, assert_exact, expected, small_integers
 from problem_matrix import matrix, problem
 

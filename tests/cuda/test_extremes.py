@@ -19,12 +19,12 @@ pytest.importorskip("numba_cuda")
 import fastconv
 from cuda_helpers import DEVICE, KERNELS, convolve, planner, supported
 from fastconv.array_libraries import EmulatedArray
-from fastconv.errors import DTypeError, ShapeError
+from fastconv.contract.errors import DTypeError, ShapeError
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import KernelSpec
 from fastconv.kernels.cuda.common.launch import emulation
 from fastconv.kernels.cuda.common.params import element_strides
 from fastconv.kernels.cuda.emulator import Checks
-from fastconv.problem import ConvProblem
-from fastconv.spec import KernelSpec
 from helpers import Tensors, assert_exact, expected, nan_output, run_function, small_integers
 from problem_matrix import problem
 

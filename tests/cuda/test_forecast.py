@@ -19,13 +19,13 @@ import fastconv
 from fastconv import cli, dispatch
 from fastconv import forecast as command
 from fastconv.bench import cases
+from fastconv.contract.errors import DeviceError, FastconvError
+from fastconv.contract.problem import ConvProblem, parse_line
 from fastconv.cuda_device import EMULATED, MODELS, named_model, use_device
-from fastconv.errors import DeviceError, FastconvError
 from fastconv.kernels.cuda.model import roofline
 from fastconv.kernels.cuda.model.forecast import Forecast, forecast
 from fastconv.kernels.cuda.model.roofline import BOUNDS, Work, bounds, touched
 from fastconv.kernels.cuda.specs import SPECS, WORKS
-from fastconv.problem import ConvProblem, parse_line
 
 needs_numba_cuda = pytest.mark.skipif(
     importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed"

@@ -18,9 +18,9 @@ import pytest
 import fastconv
 from fastconv import dispatch
 from fastconv.bench.cuda_peers import to_cupy, to_host
+from fastconv.contract.errors import DeviceError
+from fastconv.contract.problem import ConvProblem
 from fastconv.cuda_device import cuda_info
-from fastconv.errors import DeviceError
-from fastconv.problem import ConvProblem
 from helpers import (
     FUNCTIONS,
     MODULES,

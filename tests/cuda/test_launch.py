@@ -16,9 +16,9 @@ import pytest
 import fastconv
 from fastconv import array_libraries, cuda_device
 from fastconv.array_libraries import EmulatedArray, view_array
+from fastconv.contract.errors import DeviceError
 from fastconv.cuda_device import EMULATED, MODELS, check_stream, describe_device, use_device
 from fastconv.device_arrays import DeviceArray
-from fastconv.errors import DeviceError
 from fastconv.kernels.cuda.common import launch as door
 from fastconv.kernels.cuda.common.launch import Kernel, flat, launch, upload
 

@@ -13,11 +13,11 @@ pytest.importorskip("numba_cuda")
 
 from cuda_helpers import convolve, forced, planner, supported, thread_orders
 from fastconv.bench import cases
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, KernelSpec
 from fastconv.kernels.cuda.common.launch import emulation
 from fastconv.kernels.cuda.emulator import Checks
 from fastconv.kernels.cuda.gemm import plan as implicit_gemm
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, KernelSpec
 from helpers import Tensors, assert_close, assert_exact, geometry, in_layout, small_integers
 
 SUITES = ("resnet50", "mobilenet_v1", "mobilenet_v2")

@@ -20,7 +20,9 @@ pytest.importorskip("numba_cuda")
 
 from cuda_helpers import DEVICE
 from fastconv import dispatch
-from fastconv.config import config
+from fastconv.contract.settings import config
+from fastconv.contract.sparse_problem import SparseProblem
+from fastconv.contract.spec import ACTIVATIONS, KernelSpec, SparseBinding
 from fastconv.kernels.cuda.common import launch
 from fastconv.kernels.cuda.emulator import (
     ALL,
@@ -33,9 +35,7 @@ from fastconv.kernels.cuda.emulator import (
 from fastconv.kernels.cuda.gemm.tile import Tile
 from fastconv.kernels.cuda.sparse import gemm as sparse_gemm
 from fastconv.kernels.cuda.sparse import gemm_costs, gemm_source
-from fastconv.sparse.problem import SparseProblem
 from fastconv.sparse.rulebook import Rulebook
-from fastconv.spec import ACTIVATIONS, KernelSpec, SparseBinding
 from helpers import assert_close, assert_exact, bits
 from sparse_matrix import (
     EXACT_ACTIVATIONS,

@@ -16,6 +16,8 @@ import pytest
 pytest.importorskip("numba_cuda")
 
 from fastconv import cuda_emulator
+from fastconv.contract.sparse_problem import OPERANDS
+from fastconv.contract.spec import KernelSpec, SparseBinding
 from fastconv.cuda_device import MODELS
 from fastconv.kernels.cuda.audit import check
 from fastconv.kernels.cuda.common import launch
@@ -23,8 +25,6 @@ from fastconv.kernels.cuda.emulator.errors import RaceError
 from fastconv.kernels.cuda.model import roofline
 from fastconv.kernels.cuda.sparse import depthwise_grad, row_costs, weight_grad
 from fastconv.kernels.cuda.sparse.specs import SPECS as ALL_SPECS
-from fastconv.sparse.problem import OPERANDS
-from fastconv.spec import KernelSpec, SparseBinding
 from helpers import assert_close, assert_exact, bits
 from sparse_matrix import DOWN, SCAN, SMALL, Case, matrix, operands, rulebook, sums
 

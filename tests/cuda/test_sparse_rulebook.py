@@ -20,8 +20,10 @@ pytest.importorskip("numba_cuda")
 
 from fastconv import cuda_emulator
 from fastconv.array_libraries import EmulatedArray, view_array
+from fastconv.contract.errors import ShapeError
+from fastconv.contract.geometry import Geometry
+from fastconv.contract.rulebook import HASH_FACTOR
 from fastconv.device_arrays import DeviceArray
-from fastconv.errors import ShapeError
 from fastconv.kernels import reference_sparse
 from fastconv.kernels.cpu.rulebook import build as on_cpu
 from fastconv.kernels.cuda.common import launch
@@ -31,7 +33,7 @@ from fastconv.kernels.cuda.rulebook import hash as rulebook_hash
 from fastconv.kernels.cuda.rulebook import scan as rulebook_scan
 from fastconv.kernels.cuda.rulebook import sites as rulebook_sites
 from fastconv.kernels.cuda.rulebook import sort as rulebook_sort
-from fastconv.sparse.rulebook import HASH_FACTOR, Geometry, Rulebook
+from fastconv.sparse.rulebook import Rulebook
 
 ORDERS: tuple[Any, ...] = ("forward", "reverse", 3)
 WIDE = 1 << 20

@@ -12,7 +12,7 @@ import pytest
 
 from fastconv import sparse
 from fastconv.array_libraries import EmulatedArray
-from fastconv.errors import DeviceError, DTypeError, ShapeError
+from fastconv.contract.errors import DeviceError, DTypeError, ShapeError
 from fastconv.sparse import SparseTensor, nn
 
 F4 = np.float32

@@ -11,11 +11,11 @@ import pytest
 
 import fastconv
 from fastconv import dispatch, sparse
+from fastconv.contract.padding import normalise_padding
+from fastconv.contract.spec import ACTIVATIONS
 from fastconv.kernels import reference
-from fastconv.padding import normalise_padding
 from fastconv.sparse import SparseTensor
 from fastconv.sparse.functional import call_of
-from fastconv.spec import ACTIVATIONS
 from helpers import DTYPES, assert_exact, bits, memory_orders
 from sparse_helpers import (
     Array,

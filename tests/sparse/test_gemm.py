@@ -8,15 +8,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from fastconv.config import config
-from fastconv.device import cpu_info
+from fastconv.contract.cpu import cpu_info
+from fastconv.contract.geometry import Geometry
+from fastconv.contract.settings import config
+from fastconv.contract.sparse_problem import SparseProblem
+from fastconv.contract.spec import SparseBinding
 from fastconv.kernels import reference_sparse
 from fastconv.kernels.cpu.sparse import gemm as sparse_gemm
 from fastconv.kernels.cpu.sparse import gemm_costs
 from fastconv.kernels.cpu.sparse.gemm_schedule import find_schedule
-from fastconv.sparse.problem import SparseProblem
-from fastconv.sparse.rulebook import Geometry, Rulebook
-from fastconv.spec import SparseBinding
+from fastconv.sparse.rulebook import Rulebook
 
 DTYPES = {
     "float32": np.float32,

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from fastconv import dispatch
-from fastconv.device import cpu_info
-from fastconv.errors import NoKernelError
+from fastconv.contract.cpu import cpu_info
+from fastconv.contract.errors import NoKernelError
+from fastconv.contract.sparse_problem import OPERANDS
+from fastconv.contract.spec import ACTIVATIONS, KernelSpec, SparseBinding
 from fastconv.kernels.cpu.runtime import plan as cpu_plan
 from fastconv.kernels.cpu.sparse.specs import SPECS
-from fastconv.sparse.problem import OPERANDS
-from fastconv.spec import ACTIVATIONS, KernelSpec, SparseBinding
 from helpers import assert_close, assert_exact, bits, run_child
 from sparse_matrix import (
     DOWN,

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 import fastconv
 import fastconv.sparse
 from fastconv.array_libraries import EmulatedArray
-from fastconv.errors import DeviceError, DTypeError, ShapeError
+from fastconv.contract.errors import DeviceError, DTypeError, ShapeError
+from fastconv.contract.geometry import KINDS, Geometry
+from fastconv.contract.rulebook import HASH_FACTOR, HashTable
 from fastconv.kernels import reference_sparse
 from fastconv.kernels.cpu.rulebook import build as cpu_rulebook
 from fastconv.kernels.cpu.rulebook import stage as rulebook_stage
-from fastconv.sparse.rulebook import HASH_FACTOR, KINDS, Geometry, HashTable, Rulebook
+from fastconv.sparse.rulebook import Rulebook
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(fastconv.config.config, "num_threads", request.param)
+    monkeypatch.setattr(fastconv.contract.settings.config, "num_threads", request.param)
     return request.param
 
 
@@ -87,7 +89,7 @@ def draw_sites(geometry: Geometry, rows: int, rng: np.random.Generator) -> np.nd
 def check(geometry: Geometry, indices: np.ndarray) -> None:
     """Compare the rulebooks of one and of two threads with the reference's."""
     out_indices, table = reference_sparse.build(geometry, indices)
-    settings, before = fastconv.config.config, fastconv.get_num_threads()
+    settings, before = fastconv.contract.settings.config, fastconv.get_num_threads()
     for threads in (1, 2):
         try:
             settings.num_threads = threads
@@ -174,7 +176,7 @@ def test_the_same_bits_for_any_threads_and_order(
         sites = sites[np.lexsort(sites.T[::-1])]
         made = []
         for threads in (1, 2, 3):
-            monkeypatch.setattr(fastconv.config.config, "num_threads", threads)
+            monkeypatch.setattr(fastconv.contract.settings.config, "num_threads", threads)
             for _ in range(3):
                 book = Rulebook.build(geometry, sites)
                 made.append([book.out_indices, book.neighbours, book.masks, book.order,

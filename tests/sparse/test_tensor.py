@@ -13,7 +13,7 @@ import pytest
 
 from fastconv import sparse
 from fastconv.array_libraries import EmulatedArray
-from fastconv.errors import ShapeError
+from fastconv.contract.errors import ShapeError
 from fastconv.sparse import SparseTensor, nn
 from helpers import assert_exact
 from sparse_helpers import random_sites, random_tensor, whole

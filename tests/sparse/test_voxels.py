@@ -10,7 +10,7 @@ import pytest
 
 from fastconv import sparse
 from fastconv.cli import main
-from fastconv.errors import DTypeError, ShapeError
+from fastconv.contract.errors import DTypeError, ShapeError
 from fastconv.sparse.explanation import describe_rulebook
 from fastconv.sparse.voxels import REDUCTIONS, voxelize
 

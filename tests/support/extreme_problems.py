@@ -12,8 +12,8 @@ from dataclasses import replace
 from itertools import cycle, product
 from typing import Any
 
-from fastconv.errors import ShapeError
-from fastconv.problem import DTYPES, LAYOUTS, ConvProblem
+from fastconv.contract.errors import ShapeError
+from fastconv.contract.problem import DTYPES, LAYOUTS, ConvProblem
 
 MOST_BYTES = 2**47
 LENGTHS = (10**4, 10**7, 2**31, 2**40)

@@ -16,9 +16,9 @@ import sys
 import numpy as np
 
 from fastconv import dispatch
-from fastconv.device import cpu_info
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding
+from fastconv.contract.cpu import cpu_info
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding
 from helpers import DTYPES, in_layout
 from problem_matrix import problem
 

@@ -171,7 +171,7 @@ class Watch:
         self.seen = 0
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> None:
-        from fastconv.first_use import lock
+        from fastconv.contract.first_use import lock
 
         self.seen += 1
         if not lock._is_owned():
@@ -213,7 +213,7 @@ def what_is_loaded_is_guarded() -> None:
 
 def no_body_of_a_module_takes_the_lock() -> None:
     """Whoever imports a module by its name waits for nobody who waits for that module."""
-    from fastconv.first_use import lock
+    from fastconv.contract.first_use import lock
 
     held, done = threading.Event(), threading.Event()
 

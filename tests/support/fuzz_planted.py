@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.errors import ShapeError
+from fastconv.contract.errors import ShapeError
 from fastconv.fuzz.operators import Operator, operators
 from fastconv.kernels import reference
 

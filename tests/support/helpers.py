@@ -14,9 +14,9 @@ import ml_dtypes
 import numpy as np
 
 import fastconv
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import KernelSpec, Tolerance
 from fastconv.kernels import reference
-from fastconv.problem import ConvProblem
-from fastconv.spec import KernelSpec, Tolerance
 
 HERE = Path(__file__).resolve().parent
 

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator
 from itertools import product
 
-from fastconv.problem import DTYPES, ConvProblem
+from fastconv.contract.problem import DTYPES, ConvProblem
 
 CHANNELS = (1, 3, 5, 13, 17, 33, 65)
 WIDTHS = (1, 2, 7, 14, 31, 33, 50, 70)

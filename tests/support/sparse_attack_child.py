@@ -18,7 +18,7 @@ import numpy as np
 
 from fastconv import sparse
 from fastconv.array_libraries import EmulatedArray, view_array
-from fastconv.errors import DeviceError, DTypeError, ShapeError
+from fastconv.contract.errors import DeviceError, DTypeError, ShapeError
 from fastconv.sparse import Geometry, Rulebook, SparseTensor, nn
 
 F4 = np.float32

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import sparse
-from fastconv.errors import FastconvError
+from fastconv.contract.errors import FastconvError
 from fastconv.sparse import Geometry, Rulebook, SparseProblem, SparseTensor, nn
 
 F4 = np.float32

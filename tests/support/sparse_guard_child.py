@@ -13,10 +13,11 @@ import sys
 import numpy as np
 
 from fastconv import dispatch
+from fastconv.contract.rulebook import PairLists
+from fastconv.contract.sparse_problem import OPERANDS
+from fastconv.contract.spec import SparseBinding
 from fastconv.sparse.frozen import freeze
-from fastconv.sparse.problem import OPERANDS
-from fastconv.sparse.rulebook import PairLists, Rulebook, _pair_lists, _reverse
-from fastconv.spec import SparseBinding
+from fastconv.sparse.rulebook import Rulebook, _pair_lists, _reverse
 from guard_child import guarded
 from helpers import assert_exact
 from sparse_matrix import Case, matrix, operands, rulebook, sums

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.padding import Pads
+from fastconv.contract.padding import Pads
 from fastconv.sparse import SparseTensor
 from helpers import DTYPES
 

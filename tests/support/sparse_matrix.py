@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.contract.geometry import Geometry
+from fastconv.contract.sparse_problem import OPERANDS, SparseProblem
 from fastconv.kernels import reference, reference_sparse
-from fastconv.sparse.problem import OPERANDS, SparseProblem
-from fastconv.sparse.rulebook import Geometry, Rulebook
+from fastconv.sparse.rulebook import Rulebook
 from helpers import DTYPES
 
 CHANNELS = (1, 3, 4, 16, 17, 33, 64, 65, 130)

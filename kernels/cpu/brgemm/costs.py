@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import DeviceInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import DeviceInfo
 
 from ..common.specs import conv_spec, operand_bytes, reach_reasons
 from ..gemm.split import halvings

@@ -32,8 +32,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, DeviceInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..common.epilogue import FINISH_FIELDS, finish_fields, make_finish_run
 from ..common.padded_rows import BAND_FIELDS, make_copy_band

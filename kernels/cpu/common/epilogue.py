@@ -13,8 +13,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding
 
 from ...axes import ACTIVATION_CODES
 from ..gemm.pack import SEGMENT_WORDS

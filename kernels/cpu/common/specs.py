@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastconv import first_use
-from fastconv.problem import ConvProblem
-from fastconv.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
+from fastconv.contract import first_use
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
 
 __all__ = [
     "MOST_PLANES",

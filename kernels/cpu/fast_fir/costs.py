@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import DeviceInfo, Tolerance
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import DeviceInfo, Tolerance
 
 from ..common.specs import MOST_PLANES, conv_spec
 from ..gemm.split import LONGEST_SUM

@@ -49,8 +49,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, ConvPlan, DeviceInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, ConvPlan, DeviceInfo
 
 from ...cook_toom import matrices
 from ..common.epilogue import finish_fields

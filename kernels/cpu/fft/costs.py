@@ -13,8 +13,8 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import DeviceInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import DeviceInfo
 
 from ..common.specs import conv_spec
 

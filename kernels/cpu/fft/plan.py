@@ -31,9 +31,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv import first_use
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, ConvPlan, DeviceInfo
+from fastconv.contract import first_use
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, ConvPlan, DeviceInfo
 
 from ..common.epilogue import finish_fields
 from ..runtime import pool

@@ -16,8 +16,8 @@ of the output.
 
 from __future__ import annotations
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, ConvPlan, DeviceInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, ConvPlan, DeviceInfo
 
 from ...taps import regions
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.spec import DeviceInfo
+from fastconv.contract.spec import DeviceInfo
 
 from ..runtime import pool
 from ..runtime.plan import compile_kernel

@@ -33,8 +33,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, DeviceInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..common.epilogue import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers

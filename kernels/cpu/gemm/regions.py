@@ -19,7 +19,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from fastconv.problem import ConvProblem
+from fastconv.contract.problem import ConvProblem
 
 from ..simd.intrinsics import get_word
 

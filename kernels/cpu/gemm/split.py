@@ -15,8 +15,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import DeviceInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import DeviceInfo
 
 from ..simd.register_tiles import Tile
 

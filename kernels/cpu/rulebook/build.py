@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.sparse.rulebook import Geometry
+from fastconv.contract.geometry import Geometry
 
 from .lines import line_sites, make_lines
 from .neighbours import find_neighbours

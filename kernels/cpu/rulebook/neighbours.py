@@ -25,8 +25,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.sparse.rulebook import Geometry
-from fastconv.sparse.rulebook_checks import check_table_size
+from fastconv.contract.geometry import Geometry
+from fastconv.contract.rulebook import check_table_size
 
 from ..simd.intrinsics import get_word, set_word
 from .lines import Lines

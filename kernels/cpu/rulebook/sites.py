@@ -24,8 +24,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.errors import ShapeError
-from fastconv.sparse.rulebook import Geometry
+from fastconv.contract.errors import ShapeError
+from fastconv.contract.geometry import Geometry
 
 from ..simd.intrinsics import get_word, set_word
 from .stage import Stage, chunks, empty

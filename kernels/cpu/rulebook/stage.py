@@ -17,8 +17,8 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from fastconv import recycling
-from fastconv.config import config
+from fastconv.contract import recycling
+from fastconv.contract.settings import config
 
 from ..runtime import pool
 from ..runtime.plan import compile_kernel

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.sparse.rulebook import HASH_FACTOR, HashTable, PairLists
+from fastconv.contract.rulebook import HASH_FACTOR, HashTable, PairLists
 
 from ..simd.intrinsics import get_word, set_word
 from .neighbours import fill

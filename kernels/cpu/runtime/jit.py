@@ -2,9 +2,9 @@
 
 Numba's own disk cache keeps one index file for all variants of a function, so two processes that
 compile at once can swap each other's entries, and it looks only at the function's own source
-file. Here every variant is one file, named by a hash of everything that decides its code (the
-folder's name already holds versions and sources, see `fastconv.cache`), and written by an atomic
-rename.
+file. Here every variant is one file, named by a hash of everything that decides its code: what the
+function closes over, the sources that it is made of (`fastconv.contract.sources`), the CPU and
+Numba's settings. Versions are in the folder's name. It is written by an atomic rename.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 
-from fastconv import first_use, private_files
-from fastconv.cache import cache_dir
-from fastconv.errors import FastconvError
+from fastconv.contract import first_use, private_files, sources
+from fastconv.contract.cache import cache_dir
+from fastconv.contract.errors import FastconvError
 
 __all__ = ["Statistics", "compile_callback", "compile_function", "statistics"]
 
@@ -82,9 +82,9 @@ def _require_compiler() -> None:
 class KernelCache(_Cache):
     """One file for one compiled variant."""
 
-    def __init__(self, key: tuple[Any, ...]) -> None:
+    def __init__(self, key: tuple[Any, ...], module: str) -> None:
         self._key = key
-        self._identity = repr((key, _target())).encode()
+        self._identity = repr((key, sources.identity(module), _target())).encode()
         folder = cache_dir()
         self._path: Path | None = None
         if folder is not None:
@@ -211,7 +211,7 @@ def _compile_callback(function: Callable[..., Any], signature: Any, key: tuple[A
         options = {"error_model": "numpy", "nogil": True}
         args = (signature.args, signature.return_type)
         callback = CFunc(function, args, locals={}, options=options)
-        callback._cache = KernelCache(key)
+        callback._cache = KernelCache(key, function.__module__)
         with _names_of(key):
             callback.compile()
         _callbacks[key] = callback
@@ -236,7 +236,7 @@ def _compile_function(function: Callable[..., Any], signature: Any, key: tuple[A
 
     _require_compiler()
     dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
-    dispatcher._cache = KernelCache(key)
+    dispatcher._cache = KernelCache(key, function.__module__)
     with _names_of(key):
         dispatcher.compile(signature)
     dispatcher.disable_compile()

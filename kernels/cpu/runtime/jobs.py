@@ -31,7 +31,7 @@ import numba
 from numba.core import types
 from numba.extending import intrinsic
 
-from fastconv.processors import MOST_THREADS
+from fastconv.contract.processors import MOST_THREADS
 
 from ..simd.ir import I64, call_address, pointer
 from .atomics import (

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.config import config
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.settings import config
+from fastconv.contract.spec import Binding
 
 from . import jit, pool
 from .scratch import aligned, borrow, give_back

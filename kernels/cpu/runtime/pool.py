@@ -37,8 +37,8 @@ import numpy as np
 from numba.core import types
 from numpy.typing import NDArray
 
-from fastconv import first_use
-from fastconv.processors import MOST_THREADS
+from fastconv.contract import first_use
+from fastconv.contract.processors import MOST_THREADS
 
 from . import interrupts, jit, jobs
 

@@ -17,8 +17,8 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding
 
 from ...axes import ACTIVATION_CODES, name_axes, name_problem_axes
 

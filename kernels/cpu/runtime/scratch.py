@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv import recycling
-from fastconv.config import config
+from fastconv.contract import recycling
+from fastconv.contract.settings import config
 
 __all__ = ["aligned", "borrow", "borrow_arrays", "give_back"]
 

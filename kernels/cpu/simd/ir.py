@@ -20,7 +20,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import models, register_model
 
-from fastconv.device import cpu_info
+from fastconv.contract.cpu import cpu_info
 
 F32, F64, F16, BF16, BF16_PAIR = range(5)
 _CODES = {"float32": F32, "float64": F64, "float16": F16, "bfloat16": BF16}

@@ -34,9 +34,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.sparse.problem import SparseProblem
-from fastconv.sparse.rulebook import Rulebook
-from fastconv.spec import DeviceInfo, SparseBinding
+from fastconv.contract.rulebook import Rulebook
+from fastconv.contract.sparse_problem import SparseProblem
+from fastconv.contract.spec import DeviceInfo, SparseBinding
 
 from ...axes import ACTIVATION_CODES
 from ..common.activations import activate

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastconv.sparse.problem import SparseProblem
-from fastconv.spec import DeviceInfo
+from fastconv.contract.sparse_problem import SparseProblem
+from fastconv.contract.spec import DeviceInfo
 
 from ..gemm.split import HERTZ
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.sparse.rulebook import Rulebook
+from fastconv.contract.rulebook import Rulebook
 
 from ..rulebook.sort import make_keys, sort_rows
 from ..rulebook.stage import Stage, empty, get_int

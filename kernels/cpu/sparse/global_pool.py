@@ -25,8 +25,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from fastconv.sparse.problem import SparseProblem
-from fastconv.spec import DeviceInfo, SparseBinding
+from fastconv.contract.sparse_problem import SparseProblem
+from fastconv.contract.spec import DeviceInfo, SparseBinding
 
 from ..rulebook.stage import get_int
 from ..runtime.plan import compile_kernel, worth_helpers

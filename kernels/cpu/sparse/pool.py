@@ -20,8 +20,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from fastconv.sparse.problem import SparseProblem
-from fastconv.spec import DeviceInfo, SparseBinding
+from fastconv.contract.sparse_problem import SparseProblem
+from fastconv.contract.spec import DeviceInfo, SparseBinding
 
 from ..runtime.plan import compile_kernel, worth_helpers
 from ..simd.ir import compute_code, storage_code

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.sparse.rulebook import Rulebook
-from fastconv.spec import DeviceInfo
+from fastconv.contract.rulebook import Rulebook
+from fastconv.contract.spec import DeviceInfo
 
 from ..runtime import pool
 from ..runtime.plan import as_bias

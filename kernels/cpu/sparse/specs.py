@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from fastconv.sparse.problem import SparseProblem
-from fastconv.spec import DeviceInfo, KernelSpec
+from fastconv.contract.sparse_problem import SparseProblem
+from fastconv.contract.spec import DeviceInfo, KernelSpec
 
 from ..common.specs import TOLERANCE, ask_workspace
 from . import gemm_costs

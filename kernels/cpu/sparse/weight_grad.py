@@ -40,9 +40,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.sparse.problem import SparseProblem
-from fastconv.sparse.rulebook import Rulebook
-from fastconv.spec import DeviceInfo, SparseBinding
+from fastconv.contract.rulebook import Rulebook
+from fastconv.contract.sparse_problem import SparseProblem
+from fastconv.contract.spec import DeviceInfo, SparseBinding
 
 from ..gemm.tile import call_tile, tile_address
 from ..rulebook.stage import get_int, set_int

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import DeviceInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import DeviceInfo
 
 from ...sums import sum_reasons
 from ..common.specs import MOST_PLANES, conv_spec, plain_pack_cost, reach_reasons

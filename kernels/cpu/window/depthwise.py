@@ -21,8 +21,8 @@ output is read before it is written) over the bandwidth: 3x3 0.08 ns against 0.1
 
 from __future__ import annotations
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, DeviceInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..runtime.plan import CpuPlan
 from . import pixels_in_place, pixels_transposed, rows_copied, rows_in_place, rows_interleaved

@@ -16,8 +16,8 @@ channels, is copied once (rows_copied.py), and a copied vector is used ``K kh kw
 
 from __future__ import annotations
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, DeviceInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..runtime.plan import CpuPlan
 from . import rows_copied, rows_in_place

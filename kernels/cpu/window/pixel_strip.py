@@ -16,8 +16,8 @@ import numpy as np
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import DeviceInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import DeviceInfo
 
 from ..common.epilogue import FINISH_FIELDS
 from ..runtime import jit

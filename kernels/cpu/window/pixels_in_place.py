@@ -25,8 +25,8 @@ from typing import Any
 
 import numba
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, DeviceInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..common.activations import activate
 from ..common.epilogue import finish_fields

@@ -29,8 +29,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, DeviceInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..common.epilogue import finish_fields, is_dense, make_finish_vector
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers

@@ -13,8 +13,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from fastconv.problem import MOST, ConvProblem
-from fastconv.spec import DeviceInfo
+from fastconv.contract.problem import MOST, ConvProblem
+from fastconv.contract.spec import DeviceInfo
 
 from ...taps import share_in_reach
 from .row_parts import Parts

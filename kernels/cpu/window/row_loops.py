@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding
 
 from ..common.epilogue import FINISH_FIELDS
 from ..runtime import jit

@@ -24,8 +24,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, DeviceInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..common.epilogue import finish_fields, make_finish_vector
 from ..gemm.pack import make_copy_vector, pair_mask

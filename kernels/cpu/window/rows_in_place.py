@@ -22,8 +22,8 @@ from typing import Any
 
 import numba
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, DeviceInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..common.epilogue import finish_fields, make_finish_vector
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers

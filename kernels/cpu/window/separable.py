@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, ConvPlan, DeviceInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, ConvPlan, DeviceInfo
 
 from ..runtime.plan import CpuPlan, compute_dtype
 from ..runtime.scratch import borrow_arrays, give_back

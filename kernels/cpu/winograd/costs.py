@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 
-from fastconv import first_use
-from fastconv.problem import ConvProblem
-from fastconv.spec import DeviceInfo, KernelSpec, Tolerance
+from fastconv.contract import first_use
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import DeviceInfo, KernelSpec, Tolerance
 
 from . import tiles as winograd_tiles
 

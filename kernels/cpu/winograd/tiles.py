@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from fastconv.problem import ConvProblem
+from fastconv.contract.problem import ConvProblem
 
 __all__ = ["Axis", "Sizes", "is_long", "reads_rows", "tile_fields", "tile_sizes"]
 

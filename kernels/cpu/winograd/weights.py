@@ -14,8 +14,8 @@ from typing import Any
 
 import numba
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding
 
 from ..common.toom_cook_lines import call_lines
 from ..simd.intrinsics import load_gather, range_mask, store

@@ -38,8 +38,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, DeviceInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..common.epilogue import finish_fields, make_finish_run
 from ..common.toom_cook_lines import WEIGHT, lines_address

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from fastconv.errors import DeviceError
+from fastconv.contract.errors import DeviceError
 
 from ..common.launch import Kernel
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from fastconv.errors import DeviceError
+from fastconv.contract.errors import DeviceError
 
 from .check import Audited, audit_everywhere, kernels_to_audit
 from .compile import ARCHITECTURES

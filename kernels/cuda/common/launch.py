@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv import first_use
-from fastconv.config import config
-from fastconv.errors import DeviceError
+from fastconv.contract import first_use
+from fastconv.contract.errors import DeviceError
+from fastconv.contract.settings import config
 
 from ..model.blocking import MOST_BLOCKS
 from .params import span, start_offset

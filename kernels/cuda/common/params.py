@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastconv.errors import ShapeError
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding
+from fastconv.contract.errors import ShapeError
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding
 
 from ...axes import ACTIVATION_CODES, name_axes, name_problem_axes
 

@@ -12,8 +12,8 @@ import numpy as np
 from numba.cuda import types
 from numpy.typing import NDArray
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding
 
 from .launch import Kernel, empty, flat, launch, upload
 from .pack import pack_function

@@ -21,8 +21,8 @@ import numpy as np
 from numba import cuda, uint32
 from numpy.typing import NDArray
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding
 
 from .params import element_strides
 

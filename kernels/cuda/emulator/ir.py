@@ -26,7 +26,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-from fastconv import first_use
+from fastconv.contract import first_use
 
 from .halves import half_library
 from .maths import library

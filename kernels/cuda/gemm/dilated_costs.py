@@ -23,8 +23,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import CudaInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import CudaInfo
 
 from ...taps import dilated_reasons, regions
 from ..model import blocking, roofline
@@ -86,7 +86,7 @@ def pixel_order(problem: ConvProblem, bn: int) -> NDArray[np.uint32]:
     --------
     The middle of five pixels sees all three taps, those beside it two.
 
-    >>> from fastconv.problem import parse_line
+    >>> from fastconv.contract.problem import parse_line
     >>> pixel_order(parse_line("ic8iw5oc8kw3pw2dw1")[0], 4)
     array([2, 0, 1, 3, 4, 0, 0, 0], dtype=uint32)
     """
@@ -109,7 +109,7 @@ def tile_taps(problem: ConvProblem, bn: int) -> Sequence[tuple[int, frozenset[in
 
     Examples
     --------
-    >>> from fastconv.problem import parse_line
+    >>> from fastconv.contract.problem import parse_line
     >>> [(n, sorted(taps)) for n, taps in tile_taps(parse_line("ic8iw5oc8kw3pw2dw1")[0], 2)]
     [(1, [0, 1, 2]), (1, [0, 1, 2]), (1, [0, 1])]
     """

@@ -36,8 +36,8 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, CudaInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, CudaInfo
 
 from ..common.launch import Kernel, empty, flat, is_aligned, launch
 from ..common.params import element_strides, start_offset

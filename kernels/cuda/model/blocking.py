@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import CudaInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import CudaInfo
 
 from ..gemm.tile import Tile, tiles_for
 from . import roofline

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastconv.errors import DeviceError
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, CudaInfo
+from fastconv.contract.errors import DeviceError
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, CudaInfo
 
 from ..common.launch import emulation
 from ..emulator import Checks, Report

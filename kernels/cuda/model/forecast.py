@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import CudaInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import CudaInfo
 
 from ..specs import WORKS
 from .roofline import BOUNDS, Work, bounds, breakdown
@@ -105,7 +105,7 @@ def forecast(kernel: str, problem: ConvProblem, device: CudaInfo, count: bool = 
     Examples
     --------
     >>> from fastconv.cuda_device import MODELS
-    >>> from fastconv.problem import parse_line
+    >>> from fastconv.contract.problem import parse_line
     >>> problem, _ = parse_line("mb64ic256ih56oc256kh3ph1")
     >>> found = forecast("cuda.implicit_gemm", problem, MODELS["A100"])
     >>> found.decides, found.launches

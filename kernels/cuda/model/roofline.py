@@ -21,8 +21,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import CudaInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import CudaInfo
 
 __all__ = ["BOUNDS", "SHARES", "Work", "bounds", "breakdown", "seconds", "touched"]
 
@@ -116,7 +116,7 @@ def touched(problem: ConvProblem, pixels: int) -> int:
     --------
     One row of a 3x3 layer reads three rows; a 1x1 layer of stride two skips every other row.
 
-    >>> from fastconv.problem import parse_line
+    >>> from fastconv.contract.problem import parse_line
     >>> touched(parse_line("ic64ih56oc64kh3ph1")[0], 56) // 56
     3
     >>> touched(parse_line("ic64ih56oc64kh1sh2")[0], 28 * 28) // 55

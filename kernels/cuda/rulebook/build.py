@@ -21,8 +21,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fastconv.errors import ShapeError
-from fastconv.sparse.rulebook import Geometry, HashTable, PairLists
+from fastconv.contract.errors import ShapeError
+from fastconv.contract.geometry import Geometry
+from fastconv.contract.rulebook import HashTable, PairLists
 
 from ..common.launch import empty, read_back
 from ..common.params import MOST_ELEMENTS

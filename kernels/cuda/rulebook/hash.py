@@ -24,7 +24,7 @@ from typing import Any
 
 from numba import cuda, int64, uint32, uint64
 
-from fastconv.sparse.rulebook import HASH_FACTOR
+from fastconv.contract.rulebook import HASH_FACTOR
 
 __all__ = ["EMPTY", "capacity_for", "find", "home_shift", "insert"]
 

@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.sparse.problem import SparseProblem
-from fastconv.spec import CudaInfo, SparseBinding
+from fastconv.contract.sparse_problem import SparseProblem
+from fastconv.contract.spec import CudaInfo, SparseBinding
 
 from ..common.launch import Kernel, flat, is_aligned, launch
 from ..common.plan import blocks_of

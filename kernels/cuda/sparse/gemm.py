@@ -33,8 +33,8 @@ from typing import Any
 import numpy as np
 from numba.cuda import types
 
-from fastconv.sparse.problem import SparseProblem
-from fastconv.spec import CudaInfo, SparseBinding
+from fastconv.contract.sparse_problem import SparseProblem
+from fastconv.contract.spec import CudaInfo, SparseBinding
 
 from ..common.launch import Kernel, empty, flat, is_aligned, launch
 from ..common.plan import blocks_of

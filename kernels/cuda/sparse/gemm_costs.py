@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import math
 
-from fastconv.sparse.problem import SparseProblem
-from fastconv.spec import CudaInfo
+from fastconv.contract.sparse_problem import SparseProblem
+from fastconv.contract.spec import CudaInfo
 
 from ..gemm.tile import Tile
 from ..model import roofline

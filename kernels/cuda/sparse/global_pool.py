@@ -24,8 +24,8 @@ import numpy as np
 from numba import cuda, int32, uint32
 from numba.cuda import types
 
-from fastconv.sparse.problem import SparseProblem
-from fastconv.spec import CudaInfo, SparseBinding
+from fastconv.contract.sparse_problem import SparseProblem
+from fastconv.contract.spec import CudaInfo, SparseBinding
 
 from ..common.launch import Kernel, empty, flat, launch
 from ..common.plan import ELEMENT_THREADS, blocks_of

@@ -17,7 +17,7 @@ import numpy as np
 from numba import cuda, uint32
 from numba.cuda import types
 
-from fastconv.sparse.problem import SparseProblem
+from fastconv.contract.sparse_problem import SparseProblem
 
 from ..common.launch import Kernel, empty, flat, launch
 from ..common.plan import ELEMENT_THREADS, blocks_of

@@ -17,8 +17,8 @@ import numpy as np
 from numba import cuda, uint32
 from numba.cuda import types
 
-from fastconv.sparse.problem import SparseProblem
-from fastconv.spec import SparseBinding
+from fastconv.contract.sparse_problem import SparseProblem
+from fastconv.contract.spec import SparseBinding
 
 from ...axes import ACTIVATION_CODES
 from ..common.launch import Kernel, empty, flat, launch, upload

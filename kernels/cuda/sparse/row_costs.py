@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastconv.sparse.problem import SparseProblem
-from fastconv.spec import CudaInfo
+from fastconv.contract.sparse_problem import SparseProblem
+from fastconv.contract.spec import CudaInfo
 
 from ..model.roofline import SHARES, Work
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fastconv.sparse.problem import SparseProblem
-from fastconv.spec import CudaInfo, KernelSpec
+from fastconv.contract.sparse_problem import SparseProblem
+from fastconv.contract.spec import CudaInfo, KernelSpec
 
 from ..common.params import MOST_ELEMENTS
 from ..model import roofline

@@ -32,9 +32,9 @@ import numpy as np
 from numba import int32, uint32
 from numba.cuda import types
 
-from fastconv.sparse.problem import SparseProblem
-from fastconv.sparse.rulebook import Rulebook
-from fastconv.spec import CudaInfo, SparseBinding
+from fastconv.contract.rulebook import Rulebook
+from fastconv.contract.sparse_problem import SparseProblem
+from fastconv.contract.spec import CudaInfo, SparseBinding
 
 from ..common.launch import Kernel, flat, is_aligned, launch
 from ..common.source import compile_text, namespace_of

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, CudaInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, CudaInfo
 
 from ..common.launch import Kernel, launch
 from ..common.plan import Panels, StepPlan, blocks_of, signature

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import CudaInfo, Tolerance
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import CudaInfo, Tolerance
 
 from ..common.params import MOST_ELEMENTS, reach_reasons
 from ..model import blocking

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from numba.cuda import types
 
-from fastconv.problem import ConvProblem
-from fastconv.spec import Binding, CudaInfo
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, CudaInfo
 
 from ..common.launch import Kernel, empty, flat, launch
 from ..common.params import GEOMETRY, element_strides, make_geometry, start_offset

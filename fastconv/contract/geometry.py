@@ -11,12 +11,19 @@ import reprlib
 from dataclasses import dataclass
 from typing import Any
 
-from ..arguments import per_axis, whole_number
-from ..errors import ShapeError
-from ..padding import Pads, canonical_padding, output_size
-from .sites import LONGEST_AXIS, check_grid, is_word
+from .arguments import per_axis, whole_number
+from .errors import ShapeError
+from .padding import Pads, canonical_padding, output_size
 
-__all__ = ["KINDS", "MOST_OFFSETS", "Geometry"]
+__all__ = [
+    "KINDS",
+    "LONGEST_AXIS",
+    "MOST_KEYS",
+    "MOST_OFFSETS",
+    "Geometry",
+    "check_grid",
+    "is_word",
+]
 
 #: Where outputs are: at the inputs' sites, wherever the kernel reaches one, or wherever a site's
 #: spread by the kernel reaches.
@@ -26,6 +33,37 @@ KINDS = ("submanifold", "regular", "transposed")
 MOST_OFFSETS = 2**16 - 1
 
 _MOST_AXES = 4
+
+#: Most sites that have keys of 64 bits, and the longest axis, the largest batch and the most rows
+#: whose indices are int32.
+MOST_KEYS = 2**63 - 1
+LONGEST_AXIS = 2**31 - 1
+
+
+def check_grid(shape: tuple[int, ...], batch_size: int) -> None:
+    """Raise where a grid has an empty axis, or sites whose coordinates or keys overflow."""
+    if not 1 <= batch_size <= LONGEST_AXIS:
+        raise ShapeError(
+            f"batch_size: got {batch_size}, want at least 1 and at most {LONGEST_AXIS} "
+            "(indices are int32)"
+        )
+    if min(shape) < 1:
+        raise ShapeError(f"spatial_shape: got {shape}, want every axis to be at least 1")
+    if max(shape) > LONGEST_AXIS:
+        raise ShapeError(
+            f"spatial_shape: got {shape}, want no axis above {LONGEST_AXIS} (indices are int32)"
+        )
+    if batch_size * math.prod(shape) > MOST_KEYS:
+        raise ShapeError(
+            f"spatial_shape: got {shape} with batch_size={batch_size}, "
+            f"{batch_size * math.prod(shape):.3g} sites, want at most 2**63 - 1, "
+            "which have keys of 64 bits"
+        )
+
+
+def is_word(value: Any, words: tuple[str, ...]) -> bool:
+    """Tell whether a value, which may be an array of terabytes, is one of some words."""
+    return isinstance(value, str) and value in words
 
 
 @dataclass(frozen=True, slots=True)

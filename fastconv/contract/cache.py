@@ -1,8 +1,8 @@
 """Where compiled kernels are kept on disk.
 
-The folder is named after a hash over all kernel sources and what else decides their code, so an
-upgrade or an edit never runs stale code (Numba itself only looks at the file of the compiled
-function). A home that can not be written to falls back to a private folder below the system's
+The folder is named after a hash over the versions of what decides their code beside their sources,
+which are in each file's own name (see `fastconv.contract.sources`): an upgrade or an edit never
+runs stale code. A home that can not be written to falls back to a private folder below the system's
 temporary one. Where a folder can not be used since others may have written code into it, or where
 there is none at all, a warning says so once: without a cache every process compiles for seconds.
 """
@@ -23,11 +23,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from . import __version__, kernels
-from .config import config
 from .private_files import NotPrivate, make_folder
+from .settings import config
 
-__all__ = ["Cleared", "Place", "cache_dir", "clear", "place", "source_key"]
+__all__ = ["Cleared", "Place", "cache_dir", "clear", "place", "version_key"]
 
 _REMEDY = "set FASTCONV_CACHE_DIR to a folder of yours, or FASTCONV_CACHE=0 to do without"
 
@@ -76,12 +75,11 @@ def _version(package: str) -> str:
 
 
 def _key_facts() -> dict[str, object]:
-    """Return what decides compiled code beside kernel sources and the instruction set.
+    """Return what decides compiled code beside sources and the instruction set.
 
     Machine code reads the fields of Python's and NumPy's objects at offsets that are compiled in.
     """
     return {
-        "fastconv": __version__,
         **{package: _version(package) for package in ("numba", "llvmlite", "numpy")},
         "python": (sys.implementation.cache_tag, getattr(sys, "abiflags", "")),
         "objects": (object.__basicsize__, tuple.__basicsize__, sys.maxsize, sys.byteorder),
@@ -90,14 +88,9 @@ def _key_facts() -> dict[str, object]:
 
 
 @functools.cache
-def source_key() -> str:
-    """Return a hash over versions and every kernel source: the name of the cache folder."""
-    digest = hashlib.sha256(repr(_key_facts()).encode())
-    root = Path(kernels.__path__[0])
-    for path in sorted(root.rglob("*.py")):
-        name, content = path.relative_to(root).as_posix(), path.read_bytes()
-        digest.update(f"\n{name} {len(content)}\n".encode() + content)
-    return digest.hexdigest()[:16]
+def version_key() -> str:
+    """Return a hash over versions: the name of the cache folder."""
+    return hashlib.sha256(repr(_key_facts()).encode()).hexdigest()[:16]
 
 
 def _users_folder() -> Path:
@@ -138,7 +131,7 @@ def _find() -> Place:
     doubts, unsafe = [], False
     for root in _roots():
         try:
-            folder = root() / f"kernels-{source_key()}"
+            folder = root() / f"kernels-{version_key()}"
             make_folder(folder.parent)
             make_folder(folder)
         except (OSError, RuntimeError) as error:  # RuntimeError: no home is known

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..errors import DeviceError, DTypeError, ShapeError
-from ..problem import DTYPES, ElementSizes
+from .errors import DeviceError, DTypeError, ShapeError
+from .problem import DTYPES, ElementSizes
 
 __all__ = ["OPERANDS", "SparseProblem"]
 

@@ -1,4 +1,4 @@
-"""What the machine is: instruction set, caches, threads, measured peak.
+"""What the machine is: instruction set, caches, threads.
 
 The instruction set is the one that Numba compiles for, found by compiling: ``NUMBA_CPU_NAME`` (say
 ``haswell``, with ``NUMBA_CPU_FEATURES`` set and empty, or Numba adds the host's) therefore changes
@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import first_use
-from .config import config
+from .settings import config
 from .spec import DeviceInfo
 
-__all__ = ["cpu_info", "measure_peak"]
+__all__ = ["cpu_info"]
 
 # What an instruction set offers: vector bytes, vector registers. Sources: Intel SDM vol. 1 ch. 5
 # and 15, Arm ARM C7 (32 vector registers of 128 bits).
@@ -112,28 +112,8 @@ def cpu_info() -> DeviceInfo:
 
     Examples
     --------
-    >>> from fastconv.device import cpu_info
+    >>> from fastconv.contract.cpu import cpu_info
     >>> cpu_info().kind
     'cpu'
     """
     return _with_threads(config.num_threads)
-
-
-def measure_peak(dtype: str = "float32", threads: int | None = None) -> float:
-    """Measure the multiply-add peak, in FLOP/s, with the GEMM micro-kernel on data in L1.
-
-    Parameters
-    ----------
-    dtype : {"float32", "float64"}
-        Element type.
-    threads : int, optional
-        Threads to use; those in force by default.
-
-    Returns
-    -------
-    float
-        Best of several short runs, over all threads together.
-    """
-    from .kernels.cpu.gemm.peak import measure
-
-    return measure(dtype, replace(_machine(), threads=threads or config.num_threads))

@@ -1,8 +1,8 @@
-"""The contract between the library and its kernels.
+"""How a kernel says what it can do, and how it is called.
 
 A kernel is one `KernelSpec`: what it computes, why it may not run a problem, what it would cost,
 and where its code is. The library knows nothing else about a kernel, and a kernel knows nothing
-about the library but this file and `fastconv.problem`.
+about the library but this package.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ class SparsePlan(Protocol):
         """Return `weight` in the kernel's own order; operators without one return it as it is."""
 
     def run(self, rulebook: Any, *arrays: Any) -> None:
-        """Compute: `fastconv.sparse.problem.OPERANDS` names the arrays.
+        """Compute: `fastconv.contract.sparse_problem.OPERANDS` names the arrays.
 
         `rulebook` is None for pools over everything.
         """
