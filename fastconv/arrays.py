@@ -327,7 +327,9 @@ def shares_memory(out: Array, others: Sequence[Array | None]) -> bool:
         )
     owner = out.flags.owndata
     for other in others:
-        if other is None or (owner and other is not out and other.flags.owndata):
+        if other is None or type(other.base) is bytes:
+            continue  # nothing that is written lies in a bytes object, as an object's weight does
+        if owner and other is not out and other.flags.owndata:
             continue  # two owners share nothing, and to ask NumPy takes four times as long
         if np.may_share_memory(out, other):
             return True

@@ -301,9 +301,14 @@ def _no_kernel(problem: Problem, candidates: list[Candidate]) -> NoKernelError:
 
 def _plan(spec: KernelSpec, problem: Problem, binding: Binding | SparseBinding) -> Any:
     module, _, function = spec.target.partition(":")
-    target = getattr(first_use.load(module), function)
     binding = replace(binding, flush=_precision.get() != "exact")
-    return target(problem, binding, device_info(problem))
+
+    def plan() -> Any:
+        target = getattr(first_use.load(module), function)
+        return target(problem, binding, device_info(problem))
+
+    # The first plan of a kernel loads and compiles a dozen things, at one go.
+    return plan() if module in sys.modules else first_use.run(plan)
 
 
 @overload

@@ -153,10 +153,14 @@ class _Conv:
         )
 
     def _pack(self, call: PreparedCall) -> Array | None:
+        packed: Array | None
+        order, packed = self._packed.last
+        if order is call.packing and packed is not None:
+            return packed  # as most calls of an object find it
         if call.plan is None:
             return None
-        packed: Array | None = self._packed.find(call.packing, lambda: self._make_packed(call))
-        return packed
+        found: Array | None = self._packed.find(call.packing, lambda: self._make_packed(call))
+        return found
 
     def _make_packed(self, call: PreparedCall) -> Array | None:
         packed = call.pack(self._weight)

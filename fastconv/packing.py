@@ -40,7 +40,8 @@ class PackedWeights:
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, Any] = {}  # the one used last at the end
-        self._last: tuple[Hashable, Any] = (None, None)
+        #: The order that was used last and the weight in it; (None, None) at first.
+        self.last: tuple[Hashable, Any] = (None, None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PackedWeights, ()
@@ -55,7 +56,7 @@ class PackedWeights:
 
     def find(self, order: Hashable, pack: Callable[[], Any]) -> Any:
         """Return the weight in an order, packed now if it is not kept."""
-        last, found = self._last
+        last, found = self.last
         if last == order and found is not None:
             return found
         found = self._kept.get(order)
@@ -64,7 +65,7 @@ class PackedWeights:
         self._kept.pop(order, None)
         self._make_room()
         self._kept[order] = found
-        self._last = order, found
+        self.last = order, found
         return found
 
     def _make_room(self) -> None:

@@ -11,10 +11,8 @@ the same moment one may lose a choice, which is then measured again.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
-import statistics
 import threading
 import time
 import warnings
@@ -79,6 +77,8 @@ def race(calls: Mapping[str, Callable[[], object]]) -> Choice:
     calls : mapping of str to callable
         Each runs one kernel; the first run may compile it.
     """
+    import statistics
+
     for call in calls.values():
         call()
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -133,6 +133,8 @@ class Memory:
         self.all()[key] = choice
         if self.path is None:
             return
+        import json
+
         on_disk, _ = self._read()
         self._choices = merged = on_disk | self.all()
         text = json.dumps({name: asdict(merged[name]) for name in sorted(merged)}, indent=1)
@@ -147,7 +149,10 @@ class Memory:
         if self.path is None:
             return {}, None
         try:
-            content = json.loads(private_files.read(self.path, _LARGEST).decode())
+            text = private_files.read(self.path, _LARGEST).decode()
+            import json
+
+            content = json.loads(text)
             return {key: _choice(entry) for key, entry in content.items()}, None
         except FileNotFoundError:
             return {}, None

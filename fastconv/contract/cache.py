@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib
 import os
 import platform
 import re
@@ -19,9 +20,8 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 from .private_files import NotPrivate, make_folder
 from .settings import config
@@ -39,8 +39,7 @@ _FILE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where kernels are kept.
 
     Parameters
@@ -58,20 +57,12 @@ class Place:
     warning: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Cleared:
+class Cleared(NamedTuple):
     """What `clear` did with one folder: files removed, and whether others are left in it."""
 
     folder: Path
     files: int
     left: bool
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # a frozen program carries no metadata
-        return str(__import__(package).__version__)
 
 
 def _key_facts() -> dict[str, object]:
@@ -80,7 +71,10 @@ def _key_facts() -> dict[str, object]:
     Machine code reads the fields of Python's and NumPy's objects at offsets that are compiled in.
     """
     return {
-        **{package: _version(package) for package in ("numba", "llvmlite", "numpy")},
+        **{
+            name: importlib.import_module(name).__version__
+            for name in ("numba", "llvmlite", "numpy")
+        },
         "python": (sys.implementation.cache_tag, getattr(sys, "abiflags", "")),
         "objects": (object.__basicsize__, tuple.__basicsize__, sys.maxsize, sys.byteorder),
         "machine": platform.machine(),

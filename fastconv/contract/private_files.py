@@ -12,7 +12,6 @@ import errno
 import os
 import shlex
 import stat
-import uuid
 from pathlib import Path
 
 __all__ = ["NotPrivate", "make_folder", "read", "why_not", "write"]
@@ -67,7 +66,7 @@ def make_folder(path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if reason := why_not(path, path.lstat(), folder=True):
         raise NotPrivate(reason)
-    trial = path / f"{uuid.uuid4().hex}.tmp"
+    trial = path / f"{os.urandom(16).hex()}.tmp"
     os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     trial.unlink()
 
@@ -115,7 +114,7 @@ def write(path: Path, content: bytes) -> None:
     OSError
         Where it can not be written; nothing is left then.
     """
-    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+    temporary = path.with_suffix(f".{os.urandom(16).hex()}.tmp")
     try:
         with open(
             temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode=0o600)

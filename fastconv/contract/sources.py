@@ -21,13 +21,7 @@ __all__ = ["identity"]
 #: Packages whose code may end in a kernel.
 _PACKAGES = ("fastconv.kernels.", "fastconv.contract.")
 
-_COMMENT = re.compile(r"""^([^"'#\n]*?)[ \t]*#.*$""", re.MULTILINE)
-_BLANK = re.compile(r"\n\s*\n")
-_IMPORT = re.compile(
-    r"^[ \t]*(?:from[ \t]+([.\w]+)[ \t]+import[ \t]+(\([^)]*\)|[^\n]*)|import[ \t]+([^\n]*))$",
-    re.MULTILINE,
-)
-_WORD = re.compile(r"(?<!as )\b(?!as\b)[A-Za-z_]\w*")
+_NAMES = re.compile(r"(?:^|,)\s*\(?\s*(\w+)")
 
 
 def identity(*modules: str) -> str:
@@ -55,11 +49,23 @@ def identity(*modules: str) -> str:
 def _read(name: str) -> tuple[str, tuple[str, ...]]:
     """Return the hash of a module's own source, and the modules that it imports."""
     spec = _find(name)
-    text = "" if spec is None else _source(spec)
-    text = _BLANK.sub("\n", _COMMENT.sub(r"\1", text))
+    lines = [] if spec is None else list(_code_lines(_source(spec)))
     package = name if _is_package(name) else name.rpartition(".")[0]
-    imported = {module for module in _imports(text, package) if module.startswith(_PACKAGES)}
-    return hashlib.sha256(text.encode()).hexdigest(), tuple(sorted(imported))
+    imported = {module for module in _imports(lines, package) if module.startswith(_PACKAGES)}
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return digest, tuple(sorted(imported))
+
+
+def _code_lines(text: str) -> Iterator[str]:
+    """Yield lines that are more than a comment, without the comment at their end."""
+    for line in text.split("\n"):
+        code = line
+        if "#" in line:
+            before = line.partition("#")[0]
+            if '"' not in before and "'" not in before:
+                code = before.rstrip()
+        if code and not code.isspace():
+            yield code
 
 
 @functools.cache
@@ -81,20 +87,25 @@ def _source(spec: ModuleSpec) -> str:
     return text
 
 
-def _imports(text: str, package: str) -> Iterator[str]:
+def _imports(lines: list[str], package: str) -> Iterator[str]:
     """Yield the modules that a source imports, in its functions too."""
-    for base, names, whole in _IMPORT.findall(text):
-        if whole:
-            yield from (part.split()[0] for part in whole.split(",") if part.strip())
+    for number, line in enumerate(lines):
+        if not line.lstrip().startswith("from ") or " import " not in line:
             continue
-        dots = len(base) - len(base.lstrip("."))
-        if dots:
-            parts = package.split(".")
-            base = ".".join([*parts[: len(parts) - dots + 1], *filter(None, [base[dots:]])])
+        base, _, names = line.split("from ", 1)[1].partition(" import ")
+        base = base.strip()
+        if base.startswith("."):
+            dots = len(base) - len(base.lstrip("."))
+            above = package.split(".")
+            base = ".".join([*above[: len(above) - dots + 1], *filter(None, [base[dots:]])])
         if not base.startswith("fastconv"):
             continue
         yield base
         if _is_package(base):
-            for name in _WORD.findall(names):
+            ahead = number
+            while "(" in names and ")" not in names:
+                ahead += 1
+                names += lines[ahead]
+            for name in _NAMES.findall(names):
                 if _find(f"{base}.{name}") is not None:
                     yield f"{base}.{name}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .problem import ConvProblem
 
@@ -136,8 +136,7 @@ class CudaInfo:
         return 2.0 * self.cores * self.multiprocessors * self.clock * share
 
 
-@dataclass(frozen=True, slots=True)
-class Tolerance:
+class Tolerance(NamedTuple):
     """Largest accepted error against the float64 reference.
 
     Parameters

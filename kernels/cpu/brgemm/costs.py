@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
@@ -38,8 +39,7 @@ _L1_STRIDE, _CONFLICT = 256, 1.08
 _MOST_STEPS, _MOST_BAND = 1 << 20, 32 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Blocks:
+class Blocks(NamedTuple):
     """Tile and tasks, see `brgemm`.
 
     Parameters
@@ -193,8 +193,8 @@ def _splits(problem: ConvProblem, blocks: Blocks) -> Iterator[Blocks]:
     for rows in halvings(height):
         for across in halvings(tiles) if rows == 1 else [tiles]:
             for parts in range(1, min(panels, 8) + 1):
-                yield replace(
-                    blocks, band_rows=rows, band_tiles=across, part_panels=-(-panels // parts)
+                yield blocks._replace(
+                    band_rows=rows, band_tiles=across, part_panels=-(-panels // parts)
                 )
 
 
@@ -228,7 +228,7 @@ def choose_blocks(problem: ConvProblem, device: DeviceInfo) -> Blocks:
         for blocks in _splits(problem, shape):
             cycles = _count(problem, blocks, device, tile)
             if best is None or cycles < best.cycles:
-                best = replace(blocks, cycles=cycles)
+                best = blocks._replace(cycles=cycles)
     assert best is not None
     return best
 

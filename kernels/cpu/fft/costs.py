@@ -11,7 +11,7 @@ import functools
 import importlib.util
 import itertools
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
@@ -53,8 +53,7 @@ def _smooth_between(low: int, high: int) -> tuple[int, ...]:
     return found[bisect.bisect_left(found, low) : bisect.bisect_right(found, high)]
 
 
-@dataclass(frozen=True, slots=True)
-class Blocks:
+class Blocks(NamedTuple):
     """How the output is cut along each axis."""
 
     lengths: tuple[int, ...]  # of a transform
@@ -98,8 +97,7 @@ def _is_long(out: int, taps: int) -> bool:
     return out + taps - 1 > max(_LONGEST, _MOST_TIMES * taps)
 
 
-@dataclass(frozen=True, slots=True)
-class _Count:
+class _Count(NamedTuple):
     """What the transforms of a problem cost, by what is the same for all lengths."""
 
     channels: int

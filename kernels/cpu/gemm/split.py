@@ -12,8 +12,7 @@ import functools
 import heapq
 import math
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
@@ -66,8 +65,7 @@ _PANELS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _MOST_PARTS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(NamedTuple):
     """What a kernel's task takes, in cycles.
 
     Parameters
@@ -92,8 +90,7 @@ class Count:
     kept: int
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
+class Split(NamedTuple):
     """Panels of pixels and parts of the channels; cycles of the busiest thread."""
 
     panels: int

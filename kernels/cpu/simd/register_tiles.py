@@ -20,7 +20,7 @@ multiplies two pairs of bfloat16 at once: the same tile, with words of two eleme
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
@@ -28,8 +28,7 @@ from fastconv.contract.spec import DeviceInfo
 __all__ = ["Tile", "gemm_tile", "operand_tile", "sized_tile"]
 
 
-@dataclass(frozen=True, slots=True)
-class Tile:
+class Tile(NamedTuple):
     """A register tile: `mr` broadcast rows times `nv` vectors of `lanes` elements.
 
     The loop asks for its panel of vectors `ahead` steps before their use; 0 where they are near.
@@ -71,4 +70,4 @@ def sized_tile(device: DeviceInfo, size: int, swapped: bool = False) -> Tile:
 def operand_tile(device: DeviceInfo, problem: ConvProblem, swapped: bool = False) -> Tile:
     """Return the tile for products of elements as they are stored, not transformed ones."""
     tile = sized_tile(device, problem.compute_itemsize, swapped)
-    return replace(tile, depth=2) if problem.dtype == "bfloat16" and device.bf16_dot else tile
+    return tile._replace(depth=2) if problem.dtype == "bfloat16" and device.bf16_dot else tile

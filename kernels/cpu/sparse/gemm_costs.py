@@ -5,7 +5,7 @@ Needs no compiler: the table of kernels counts with it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastconv.contract.sparse_problem import SparseProblem
 from fastconv.contract.spec import DeviceInfo
@@ -30,8 +30,7 @@ _TILE, _SUM, _RUN, _FINISH = 20.0, 0.5, 60.0, 6.0
 _CALL = 4e-6
 
 
-@dataclass(frozen=True, slots=True)
-class Blocks:
+class Blocks(NamedTuple):
     """Tile and tasks.
 
     Parameters

@@ -9,7 +9,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
@@ -44,8 +44,7 @@ _UNROLLED_WORK = 700
 _MOST_FUNCTIONS = 24
 
 
-@dataclass(frozen=True, slots=True)
-class PixelCut:
+class PixelCut(NamedTuple):
     """How rows are cut.
 
     Parameters
@@ -173,8 +172,7 @@ def pixel_cut(problem: ConvProblem, device: DeviceInfo, block: bool) -> PixelCut
     return min(ways, key=lambda way: way.cycles, default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class BlockShape:
+class BlockShape(NamedTuple):
     """A vector of channels turned into pixels, input and output, in one worker's memory.
 
     Parameters

@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from fastconv.contract.problem import MOST, ConvProblem
 from fastconv.contract.spec import DeviceInfo
@@ -45,8 +46,7 @@ _PATTERN = 1.2
 _STEP = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(NamedTuple):
     """How an output is cut.
 
     Parameters

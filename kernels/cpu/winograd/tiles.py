@@ -23,15 +23,14 @@ padding are left out, and F(2, 3) takes 3 products an axis (kernels/cook_toom.py
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from fastconv.contract.problem import ConvProblem
 
 __all__ = ["Axis", "Sizes", "is_long", "reads_rows", "tile_fields", "tile_sizes"]
 
 
-@dataclass(frozen=True, slots=True)
-class Axis:
+class Axis(NamedTuple):
     """F(m, r) along one axis, and the sub-grids on which it works.
 
     Outputs ``distance`` apart see input samples ``stride`` apart of a sub-grid that holds every
@@ -98,8 +97,7 @@ class Axis:
         return self.sub_tiles * self.grids
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
+class Sizes(NamedTuple):
     """The tile along depth, height and width; one element where there is nothing to transform."""
 
     axes: tuple[Axis, Axis, Axis]
@@ -197,7 +195,7 @@ def _without_padding(axis: Axis, size: int, padding: int) -> Axis:
     grid_samples, grid_outputs = -(-size // axis.dilation), -(-axis.outputs // axis.distance)
     fits = axis.stride == 1 and grid_outputs <= axis.m and grid_samples <= samples
     if fits and axis.r > 1 and padding == (axis.m - 1) * axis.dilation:
-        return replace(axis, samples=samples)
+        return axis._replace(samples=samples)
     return axis
 
 

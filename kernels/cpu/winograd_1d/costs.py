@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
@@ -57,8 +57,7 @@ _COPY_CYCLES, _GATHER_CYCLES, _ELEMENT_CYCLES = 4, 24, 8
 _PACK_SECONDS = 0.36e-9
 
 
-@dataclass(frozen=True, slots=True)
-class Blocks:
+class Blocks(NamedTuple):
     """F(m, r) along the width, its pieces, and the tasks.
 
     Parameters
@@ -162,7 +161,7 @@ def _size_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     written = blocks.m * blocks.n * blocks.pieces
     if written > _MOST_WRITTEN:
         return [f"writes out {written} products of a tile's transform, more than {_MOST_WRITTEN}"]
-    lines = _band_lines(problem, replace(blocks, band_rows=1, band_blocks=1))
+    lines = _band_lines(problem, blocks._replace(band_rows=1, band_blocks=1))
     band = lines * blocks.pieces * blocks.n * blocks.lanes * problem.compute_itemsize
     if band > _MOST_BAND:
         return [f"transforms {band >> 20} MiB at once, more than {_MOST_BAND >> 20}"]
@@ -203,7 +202,7 @@ def _splits(problem: ConvProblem, blocks: Blocks) -> Iterator[Blocks]:
     across = max(1, -(-problem.out_size[-1] // blocks.pixels))
     for rows in halvings(max(1, (1, *problem.out_size)[-2])):
         for part in halvings(across) if rows == 1 else [across]:
-            yield replace(blocks, band_rows=rows, band_blocks=part)
+            yield blocks._replace(band_rows=rows, band_blocks=part)
 
 
 def _tile_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> float:
@@ -251,7 +250,7 @@ def choose_blocks(problem: ConvProblem, device: DeviceInfo) -> Blocks:
     """Return the transform, and the tasks whose busiest thread ends first."""
     shape = _transform(problem, device)
     counted = [
-        replace(blocks, cycles=_count(problem, blocks, device))
+        blocks._replace(cycles=_count(problem, blocks, device))
         for blocks in _splits(problem, shape)
     ]
     return min(counted, key=lambda blocks: blocks.cycles)
