@@ -17,7 +17,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding
 
 from ...axes import ACTIVATION_CODES
-from ..gemm.pack import SEGMENT_WORDS
+from .segments import SEGMENT_WORDS
 from ..runtime.record import LAST_CLAMP
 from ..simd.intrinsics import (
     add,

@@ -17,7 +17,7 @@ from typing import Any
 
 import numba
 
-from ..gemm.pack import make_copy_vector, pair_mask
+from .copies import make_copy_vector, pair_mask
 from ..simd.intrinsics import range_mask
 from ..simd.ir import ITEMSIZE
 

@@ -54,13 +54,8 @@ from ..simd.ir import ITEMSIZE, compute_code, panel_code, storage_code
 from ..simd.register_tiles import Tile, operand_tile
 from . import split as blocking
 from .costs import direct_likely, im2col_count, in_place_likely
-from .pack import (
-    CHUNK_WORDS,
-    SEGMENT_WORDS,
-    make_list_segments,
-    make_pack_pixels,
-    make_pack_weights,
-)
+from .pack import CHUNK_WORDS, make_pack_pixels, make_pack_weights
+from ..common.segments import SEGMENT_WORDS, make_list_segments
 from .regions import Region, active_taps, find_region, region_table, whole
 from .split import choose_split, sums_at_once
 from .tile import call_tile, tile_address

@@ -17,6 +17,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from ..common.copies import make_copy_vector, make_read_vector, pair_mask
+from ..common.segments import SEGMENT_WORDS, make_list_segments
 from ..simd.intrinsics import (
     get_word,
     load,
@@ -37,47 +39,14 @@ from ..simd.transposes import transpose_masked
 
 __all__ = [
     "CHUNK_WORDS",
-    "SEGMENT_WORDS",
-    "make_copy_vector",
-    "make_list_segments",
     "make_pack_pixels",
     "make_pack_weights",
-    "pair_mask",
 ]
 
-#: A segment: first lane in the panel, length, then output depth, height, width.
-SEGMENT_WORDS = 5
 #: A chunk: for the tap at hand byte offset in the input and lane mask; byte offset in the panel;
 #: mask of two vectors; then what the taps share: byte offset of the first tap, 1 where every tap is
 #: inside, lanes, and the input's depth, height and width of the first tap.
 CHUNK_WORDS = 10
-
-
-@functools.cache
-def make_list_segments(nr: int) -> Any:
-    """Return a function that cuts one panel of a region into segments and counts them."""
-
-    @numba.njit
-    def list_segments(region: int, first: int, table: int) -> int:
-        d0, h0, w0 = get_word(region, 0), get_word(region, 1), get_word(region, 2)
-        depth, height, width = get_word(region, 3), get_word(region, 4), get_word(region, 5)
-        stop = min(first + nr, depth * height * width)
-        pixel, count = first, 0
-        while pixel < stop:
-            row = pixel // width
-            column = pixel - row * width
-            length = min(width - column, stop - pixel)
-            words = table + 8 * SEGMENT_WORDS * count
-            set_word(words, 0, pixel - first)
-            set_word(words, 1, length)
-            set_word(words, 2, d0 + row // height)
-            set_word(words, 3, h0 + row % height)
-            set_word(words, 4, w0 + column)
-            pixel += length
-            count += 1
-        return count
-
-    return list_segments
 
 
 @numba.njit
@@ -138,44 +107,6 @@ def _make_list_chunks(lanes: int, size: int) -> Any:
 
 
 @functools.cache
-def _make_read_vector(lanes: int, storage: int) -> Any:
-    """Return a function that reads one vector: contiguous, every second element, or any step.
-
-    Its `mask` has a bit for each lane inside the input; `pair` is the same for every second
-    element of two vectors, see `pair_mask`. Lanes outside become zero and are not read.
-    """
-    item = ITEMSIZE[storage]
-    full = (1 << lanes) - 1
-
-    @numba.njit
-    def read_vector(address: int, step: int, mask: int, pair: int) -> Any:
-        if step == item:
-            if mask == full:
-                return load(address, storage, lanes)
-            return load_masked(address, mask, storage, lanes)
-        if step == 2 * item:
-            second = address + lanes * item
-            low = load_masked(address, pair & full, storage, lanes)
-            high = load_masked(second, pair >> lanes, storage, lanes)
-            return pick_even(low, high)
-        return load_gather(address, step, mask, storage, lanes)
-
-    return read_vector
-
-
-@functools.cache
-def make_copy_vector(lanes: int, storage: int, compute: int) -> Any:
-    """Return a function that copies one vector; its arguments are `_make_read_vector`'s."""
-    read_vector = _make_read_vector(lanes, storage)
-
-    @numba.njit
-    def copy_vector(address: int, step: int, mask: int, pair: int, target: int) -> None:
-        store(target, read_vector(address, step, mask, pair), compute)
-
-    return copy_vector
-
-
-@functools.cache
 def _make_copy_step(lanes: int, storage: int, panel: int) -> Any:
     """Return a function that copies one vector of a step of the sum.
 
@@ -192,7 +123,7 @@ def _make_copy_step(lanes: int, storage: int, panel: int) -> Any:
 
         return copy_one
 
-    read_vector, item = _make_read_vector(lanes, storage), ITEMSIZE[storage]
+    read_vector, item = make_read_vector(lanes, storage), ITEMSIZE[storage]
     full = (1 << lanes) - 1
 
     @numba.njit(forceinline=True)
@@ -229,12 +160,6 @@ def _make_copy_step(lanes: int, storage: int, panel: int) -> Any:
             copy_apart(address, xc, following, step, mask, pair, target)
 
     return copy_pair
-
-
-@numba.njit
-def pair_mask(low: int, high: int) -> int:
-    """Return the bits of elements 2 * low, 2 * low + 1, ... 2 * (high - 1)."""
-    return range_mask(2 * low, max(2 * high - 1, 2 * low))
 
 
 @functools.cache

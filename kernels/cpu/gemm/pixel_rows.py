@@ -45,13 +45,8 @@ from ..simd.register_tiles import Tile, operand_tile
 from ..simd.transposes import transpose_masked
 from .channel_rows import is_pointwise
 from .costs import swapped_count
-from .pack import (
-    CHUNK_WORDS,
-    SEGMENT_WORDS,
-    make_list_segments,
-    make_pack_pixels,
-    make_pack_weights,
-)
+from .pack import CHUNK_WORDS, make_pack_pixels, make_pack_weights
+from ..common.segments import SEGMENT_WORDS, make_list_segments
 from .regions import region_table, whole
 from .split import REDUCTION, channel_block, choose_split
 from .tile import call_tile, tile_address

@@ -26,7 +26,7 @@ from typing import Any
 import numba
 
 from ..common.toom_cook_lines import MORE, PIECE_WORDS, call_gather
-from ..gemm.pack import SEGMENT_WORDS, make_list_segments
+from ..common.segments import SEGMENT_WORDS, make_list_segments
 from ..simd.intrinsics import get_word, range_mask, set_word
 from ..simd.ir import ITEMSIZE
 from ..simd.register_tiles import Tile

@@ -22,7 +22,7 @@ import numpy as np
 
 from ..common.epilogue import make_finish_run
 from ..common.toom_cook_lines import call_lines
-from ..gemm.pack import SEGMENT_WORDS
+from ..common.segments import SEGMENT_WORDS
 from ..simd.intrinsics import (
     add,
     clamp,

@@ -61,7 +61,7 @@ from ..common.toom_cook_lines import (
     gather_address,
     lines_address,
 )
-from ..gemm.pack import SEGMENT_WORDS
+from ..common.segments import SEGMENT_WORDS
 from ..gemm.split import REDUCTION
 from ..gemm.tile import tile_address
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers

@@ -13,7 +13,7 @@ from typing import Any
 
 import numba
 
-from ..gemm.pack import make_list_segments
+from ..common.segments import make_list_segments
 from ..gemm.tile import call_tile
 from ..simd.ir import ITEMSIZE
 from ..simd.register_tiles import Tile
