@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 import fastconv
-from fastconv.demo.lidar import sweep
-from fastconv.demo.scans import read_scan
+from fastconv.scans.lidar import sweep
+from fastconv.scans.read import read_scan
 
 __all__ = ["VARIABLE", "Sites", "scan_name", "sites"]
 

@@ -23,7 +23,7 @@ from .cuda_device import EMULATED, MODELS, named_model, use_device
 from .dispatch import list_candidates
 
 if TYPE_CHECKING:
-    from .kernels.cuda.model.forecast import Forecast
+    from .kernels.cuda.forecast.forecast import Forecast
 
 __all__ = ["add_arguments", "forecast", "run"]
 
@@ -60,7 +60,7 @@ def forecast(
     >>> best.kernel
     'cuda.depthwise'
     """
-    from .kernels.cuda.model.forecast import forecast as forecast_kernel
+    from .kernels.cuda.forecast.forecast import forecast as forecast_kernel
 
     model = named_model(gpu)
     problem = parse_line(what)[0] if isinstance(what, str) else what
@@ -105,7 +105,7 @@ def _models(words: list[str]) -> list[str]:
 def run(arguments: argparse.Namespace) -> int:
     """Run the ``forecast`` command and return 0."""
     cases = importlib.import_module("fastconv.bench.cases")
-    told = importlib.import_module("fastconv.kernels.cuda.model.forecast")
+    told = importlib.import_module("fastconv.kernels.cuda.forecast.forecast")
     try:
         rows = cases.select(cases.load(arguments.suite), arguments.rows)
     except ValueError as error:

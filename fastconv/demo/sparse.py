@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..contract.errors import FastconvError
+from ..scans.lidar import sweep
+from ..scans.read import Scan, read_scan
 from . import check_picture, say
-from .lidar import sweep
-from .scans import Scan, read_scan
 
 if TYPE_CHECKING:
     from ..sparse import SparseTensor
@@ -33,7 +33,7 @@ def run(scan: Path | None, out: Path, columns: int | None = None) -> int:
     Parameters
     ----------
     scan : Path or None
-        A file for `fastconv.demo.scans.read_scan`; None simulates a sweep.
+        A file for `fastconv.scans.read.read_scan`; None simulates a sweep.
     out : Path
         PNG file to write.
     columns : int, optional

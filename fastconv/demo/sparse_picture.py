@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..scans.read import Scan
 from .cases import Array
 from .encoder import LayerRun, Run
 from .picture import MUTED, STYLE, new_page, write_titles
-from .scans import Scan
 from .sparse import VOXEL
 
 if TYPE_CHECKING:

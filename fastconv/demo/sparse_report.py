@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..scans.read import Scan
 from .encoder import LayerRun, Run, SpconvRun
 from .report import aligned
-from .scans import Scan
 
 if TYPE_CHECKING:
     from ..sparse import SparseTensor

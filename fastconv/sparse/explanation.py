@@ -86,10 +86,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _points(scan: str | None, columns: int | None) -> tuple[str, Any]:
     if scan is None:
-        from ..demo.lidar import sweep
+        from ..scans.lidar import sweep
 
         return "simulated LiDAR sweep", sweep()
-    from ..demo.scans import read_scan
+    from ..scans.read import read_scan
 
     found = read_scan(scan, columns)
     return found.name, found.points

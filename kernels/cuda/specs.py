@@ -10,26 +10,17 @@ import math
 from collections.abc import Callable
 
 from fastconv.contract.problem import ConvProblem
-from fastconv.contract.spec import CudaInfo, KernelSpec, Tolerance
+from fastconv.contract.spec import CudaInfo, KernelSpec
 
 from ..sums import sum_reasons
-from .common.params import MOST_ELEMENTS, reach_reasons
-from .gemm import dilated_costs
-from .model import blocking, roofline
-from .model.roofline import Work
+from ..tolerance import TOLERANCE
+from .common import roofline
+from .common.params import MOST_BLOCKS, MOST_ELEMENTS, reach_reasons
+from .common.roofline import Work
+from .gemm import blocking, dilated_costs
 from .winograd import costs as winograd_tiles
 
-__all__ = ["SPECS", "TOLERANCE", "WORKS"]
-
-# As on the CPU: sums in compute precision lose a few units in the last place of the largest output,
-# the halves are rounded once at the end.
-TOLERANCE = {
-    "float32": Tolerance(2e-6),
-    "float64": Tolerance(4e-15),
-    "float16": Tolerance(2.0**-11),
-    "bfloat16": Tolerance(2.0**-8),
-}
-
+__all__ = ["SPECS", "WORKS"]
 
 #: Output channels of a group beyond which `direct` reads each sample too often.
 _MOST_OUTPUTS = 64
@@ -49,10 +40,10 @@ def _common_reasons(problem: ConvProblem) -> list[str]:
 
 
 def _grid_reasons(problem: ConvProblem) -> list[str]:
-    if problem.groups <= blocking.MOST_BLOCKS:
+    if problem.groups <= MOST_BLOCKS:
         return []
     return [
-        f"runs a group in each layer of the grid, at most {blocking.MOST_BLOCKS}; "
+        f"runs a group in each layer of the grid, at most {MOST_BLOCKS}; "
         f"this has {problem.groups} groups"
     ]
 
@@ -74,7 +65,7 @@ def _panel_reasons(problem: ConvProblem, split: blocking.Split) -> list[str]:
 def _implicit_gemm_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
     reasons = _common_reasons(problem) + _grid_reasons(problem)
     parts = -(-math.prod(problem.weight_shape[1:]) // blocking.LONGEST_SUM)
-    if not reasons and parts > 1 and 2 * parts * problem.groups > blocking.MOST_BLOCKS:
+    if not reasons and parts > 1 and 2 * parts * problem.groups > MOST_BLOCKS:
         reasons.append(f"splits long sums into layers of the grid, of which {parts} are too many")
     return reasons or _panel_reasons(problem, blocking.choose_split(problem, device))
 
@@ -107,9 +98,9 @@ def _depthwise_reasons(problem: ConvProblem, device: CudaInfo) -> list[str]:
     if not problem.is_depthwise:
         channels = problem.in_channels // problem.groups
         reasons.append(f"wants one input channel a group; this has {channels}")
-    if problem.out_channels > blocking.MOST_BLOCKS:
+    if problem.out_channels > MOST_BLOCKS:
         reasons.append(
-            f"runs a channel in each row of the grid, at most {blocking.MOST_BLOCKS}; "
+            f"runs a channel in each row of the grid, at most {MOST_BLOCKS}; "
             f"this has {problem.out_channels} output channels"
         )
     return reasons

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from fastconv import FastconvError
 from fastconv.cli import main
-from fastconv.demo.scans import ScanError, read_scan
+from fastconv.scans.read import ScanError, read_scan
 from helpers import run_function
 from scan_writer import POINTS, write_scan
 

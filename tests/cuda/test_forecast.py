@@ -22,9 +22,9 @@ from fastconv.bench import cases
 from fastconv.contract.errors import DeviceError, FastconvError
 from fastconv.contract.problem import ConvProblem, parse_line
 from fastconv.cuda_device import EMULATED, MODELS, named_model, use_device
-from fastconv.kernels.cuda.model import roofline
-from fastconv.kernels.cuda.model.forecast import Forecast, forecast
-from fastconv.kernels.cuda.model.roofline import BOUNDS, Work, bounds, touched
+from fastconv.kernels.cuda.common import roofline
+from fastconv.kernels.cuda.common.roofline import BOUNDS, Work, bounds, touched
+from fastconv.kernels.cuda.forecast.forecast import Forecast, forecast
 from fastconv.kernels.cuda.specs import SPECS, WORKS
 
 needs_numba_cuda = pytest.mark.skipif(
@@ -276,7 +276,7 @@ def test_explain_without_a_gpu_says_how_to_do_without() -> None:
 @pytest.mark.parametrize("line", ["mb2ic24ih14oc40kh3ph1", "--tag=axb ic32ih12oc32kh3ph6dh5"])
 @pytest.mark.parametrize("gpu", ["T4", "RTX 4090"])
 def test_accesses_counted_in_the_emulator_replace_those_assumed(line: str, gpu: str) -> None:
-    from fastconv.kernels.cuda.model.emulated_works import count_call
+    from fastconv.kernels.cuda.forecast.emulated_works import count_call
 
     problem = on_gpu(line)
     for name in able(problem):
@@ -298,7 +298,7 @@ def test_accesses_counted_in_the_emulator_replace_those_assumed(line: str, gpu: 
 
 @needs_numba_cuda
 def test_counts_by_hand() -> None:
-    from fastconv.kernels.cuda.model.emulated_works import count_call
+    from fastconv.kernels.cuda.forecast.emulated_works import count_call
 
     # Two channels of 8 x 16 pixels: a warp has 32 pixels side by side, 4 sectors a request.
     problem = on_gpu("ic1ih8iw16oc2kh1")

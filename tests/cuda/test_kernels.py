@@ -29,8 +29,8 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import ACTIVATIONS, Binding, KernelSpec
 from fastconv.kernels import reference
 from fastconv.kernels.cuda.common.launch import emulation
+from fastconv.kernels.cuda.gemm import blocking
 from fastconv.kernels.cuda.gemm import plan as implicit_gemm
-from fastconv.kernels.cuda.model import blocking
 from helpers import (
     assert_close,
     assert_exact,

@@ -20,9 +20,8 @@ from fastconv.contract.sparse_problem import OPERANDS
 from fastconv.contract.spec import KernelSpec, SparseBinding
 from fastconv.cuda_device import MODELS
 from fastconv.kernels.cuda.audit import check
-from fastconv.kernels.cuda.common import launch
+from fastconv.kernels.cuda.common import launch, roofline
 from fastconv.kernels.cuda.emulator.errors import RaceError
-from fastconv.kernels.cuda.model import roofline
 from fastconv.kernels.cuda.sparse import depthwise_grad, row_costs, weight_grad
 from fastconv.kernels.cuda.sparse.specs import SPECS as ALL_SPECS
 from helpers import assert_close, assert_exact, bits

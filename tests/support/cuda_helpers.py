@@ -14,9 +14,9 @@ from fastconv import dispatch
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import ACTIVATIONS, Binding, CudaInfo, KernelSpec
 from fastconv.cuda_device import MODELS
+from fastconv.kernels.cuda.gemm import blocking
 from fastconv.kernels.cuda.gemm import plan as implicit_gemm
 from fastconv.kernels.cuda.gemm.tile import tiles_for
-from fastconv.kernels.cuda.model import blocking
 from helpers import Tensors, nan_output
 from problem_matrix import problem
 

@@ -14,7 +14,6 @@ from ..simd.intrinsics import (
     load,
     load_gather,
     load_masked,
-    merge_bits,
     pick_even,
     range_mask,
     store,

@@ -17,7 +17,6 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding
 
 from ...axes import ACTIVATION_CODES
-from .segments import SEGMENT_WORDS
 from ..runtime.record import LAST_CLAMP
 from ..simd.intrinsics import (
     add,
@@ -33,6 +32,7 @@ from ..simd.intrinsics import (
 )
 from ..simd.ir import F64, ITEMSIZE
 from .activations import activate
+from .segments import SEGMENT_WORDS
 
 __all__ = [
     "FINISH_FIELDS",

@@ -17,9 +17,9 @@ from typing import Any
 
 import numba
 
-from .copies import make_copy_vector, pair_mask
 from ..simd.intrinsics import range_mask
 from ..simd.ir import ITEMSIZE
+from .copies import make_copy_vector, pair_mask
 
 __all__ = ["BAND_FIELDS", "make_copy_band", "make_copy_row"]
 

@@ -47,6 +47,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..common.epilogue import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
+from ..common.segments import SEGMENT_WORDS, make_list_segments
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import as_record, make_record
 from ..simd.intrinsics import get_word
@@ -55,7 +56,6 @@ from ..simd.register_tiles import Tile, operand_tile
 from . import split as blocking
 from .costs import direct_likely, im2col_count, in_place_likely
 from .pack import CHUNK_WORDS, make_pack_pixels, make_pack_weights
-from ..common.segments import SEGMENT_WORDS, make_list_segments
 from .regions import Region, active_taps, find_region, region_table, whole
 from .split import choose_split, sums_at_once
 from .tile import call_tile, tile_address

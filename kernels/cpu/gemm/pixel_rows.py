@@ -37,6 +37,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..common.epilogue import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
+from ..common.segments import SEGMENT_WORDS, make_list_segments
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import as_record, make_record
 from ..simd.intrinsics import expect_write, load_masked, range_mask, store
@@ -46,7 +47,6 @@ from ..simd.transposes import transpose_masked
 from .channel_rows import is_pointwise
 from .costs import swapped_count
 from .pack import CHUNK_WORDS, make_pack_pixels, make_pack_weights
-from ..common.segments import SEGMENT_WORDS, make_list_segments
 from .regions import region_table, whole
 from .split import REDUCTION, channel_block, choose_split
 from .tile import call_tile, tile_address

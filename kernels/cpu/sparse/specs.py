@@ -11,7 +11,8 @@ from dataclasses import replace
 from fastconv.contract.sparse_problem import SparseProblem
 from fastconv.contract.spec import DeviceInfo, KernelSpec
 
-from ..common.specs import TOLERANCE, ask_workspace
+from ...tolerance import TOLERANCE
+from ..common.specs import ask_workspace
 from . import gemm_costs
 
 __all__ = ["SPECS"]

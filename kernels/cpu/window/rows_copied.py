@@ -27,8 +27,8 @@ import numpy as np
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
-from ..common.epilogue import finish_fields, make_finish_vector
 from ..common.copies import make_copy_vector, pair_mask
+from ..common.epilogue import finish_fields, make_finish_vector
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
 from ..simd.intrinsics import range_mask

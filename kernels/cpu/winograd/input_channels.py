@@ -23,8 +23,8 @@ from typing import Any
 
 import numba
 
-from ..common.toom_cook_lines import call_lines
 from ..common.segments import SEGMENT_WORDS, make_list_segments
+from ..common.toom_cook_lines import call_lines
 from ..simd.intrinsics import get_word, load_masked, range_mask, store
 from ..simd.ir import ITEMSIZE
 from ..simd.register_tiles import Tile

@@ -25,8 +25,8 @@ from typing import Any
 
 import numba
 
-from ..common.toom_cook_lines import MORE, PIECE_WORDS, call_gather
 from ..common.segments import SEGMENT_WORDS, make_list_segments
+from ..common.toom_cook_lines import MORE, PIECE_WORDS, call_gather
 from ..simd.intrinsics import get_word, range_mask, set_word
 from ..simd.ir import ITEMSIZE
 from ..simd.register_tiles import Tile

@@ -21,8 +21,8 @@ import numba
 import numpy as np
 
 from ..common.epilogue import make_finish_run
-from ..common.toom_cook_lines import call_lines
 from ..common.segments import SEGMENT_WORDS
+from ..common.toom_cook_lines import call_lines
 from ..simd.intrinsics import (
     add,
     clamp,

@@ -53,6 +53,7 @@ from fastconv.contract.spec import Binding, DeviceInfo
 
 from ...axes import ACTIVATION_CODES
 from ..common.epilogue import finish_fields
+from ..common.segments import SEGMENT_WORDS
 from ..common.toom_cook_lines import (
     INPUT,
     OUTPUT,
@@ -61,7 +62,6 @@ from ..common.toom_cook_lines import (
     gather_address,
     lines_address,
 )
-from ..common.segments import SEGMENT_WORDS
 from ..gemm.split import REDUCTION
 from ..gemm.tile import tile_address
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers

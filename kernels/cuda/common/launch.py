@@ -26,8 +26,7 @@ from fastconv.contract import first_use
 from fastconv.contract.errors import DeviceError
 from fastconv.contract.settings import config
 
-from ..model.blocking import MOST_BLOCKS
-from .params import span, start_offset
+from .params import MOST_BLOCKS, span, start_offset
 
 __all__ = [
     "Kernel",

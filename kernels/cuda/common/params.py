@@ -22,6 +22,7 @@ from ...axes import ACTIVATION_CODES, name_axes, name_problem_axes
 
 __all__ = [
     "GEOMETRY",
+    "MOST_BLOCKS",
     "MOST_ELEMENTS",
     "Scalar",
     "element_strides",
@@ -35,6 +36,8 @@ Scalar = np.uint32 | np.float32 | np.float64
 
 #: Elements that 32-bit offsets reach.
 MOST_ELEMENTS = 2**32 - 1
+#: What the hardware takes along grid y and z.
+MOST_BLOCKS = 65535
 
 #: pixels: output pixels of the batch; channels: output channels of a group. Then by axis: input and
 #: output size, kernel, stride, padding at the low side, dilation. Then, of input (x), output (y)

@@ -32,8 +32,8 @@ from fastconv.contract.spec import Binding, CudaInfo
 
 from ..common.launch import Kernel, launch
 from ..common.plan import Panels, StepPlan, signature
-from ..model.blocking import Split
 from . import dilated_costs
+from .blocking import Split
 from .plan import choose_config, fit_alignment
 from .source import Config, Walk, kernel_function
 

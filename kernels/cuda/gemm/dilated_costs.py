@@ -27,9 +27,10 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import CudaInfo
 
 from ...taps import dilated_reasons, regions
-from ..model import blocking, roofline
-from ..model.blocking import Split
-from ..model.roofline import Work
+from ..common import roofline
+from ..common.roofline import Work
+from . import blocking
+from .blocking import Split
 from .tile import Tile, tiles_for
 
 __all__ = [

@@ -43,7 +43,7 @@ from ..common.launch import Kernel, empty, flat, is_aligned, launch
 from ..common.params import element_strides, start_offset
 from ..common.plan import ELEMENT_THREADS, Panels, StepPlan, blocks_of, signature
 from ..common.steps import channels_inner
-from ..model import blocking
+from . import blocking
 from .source import Config, kernel_function, reduce_function
 
 __all__ = [

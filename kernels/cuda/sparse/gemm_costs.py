@@ -13,9 +13,9 @@ import math
 from fastconv.contract.sparse_problem import SparseProblem
 from fastconv.contract.spec import CudaInfo
 
+from ..common import roofline
+from ..common.roofline import SHARES, Work
 from ..gemm.tile import Tile
-from ..model import roofline
-from ..model.roofline import SHARES, Work
 
 __all__ = [
     "DEPTHWISE_THREADS",

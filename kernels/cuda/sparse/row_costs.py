@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fastconv.contract.sparse_problem import SparseProblem
 from fastconv.contract.spec import CudaInfo
 
-from ..model.roofline import SHARES, Work
+from ..common.roofline import SHARES, Work
 
 __all__ = [
     "DEPTHWISE_LANES",

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from fastconv.contract.sparse_problem import SparseProblem
 from fastconv.contract.spec import CudaInfo, KernelSpec
 
-from ..common.params import MOST_ELEMENTS
-from ..model import roofline
-from ..model.blocking import MOST_BLOCKS
-from ..model.roofline import Work
-from ..specs import TOLERANCE
+from ...tolerance import TOLERANCE
+from ..common import roofline
+from ..common.params import MOST_BLOCKS, MOST_ELEMENTS
+from ..common.roofline import Work
 from . import gemm_costs, row_costs
 
 __all__ = ["SPECS"]

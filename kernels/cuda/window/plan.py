@@ -29,8 +29,8 @@ from fastconv.contract.spec import Binding, CudaInfo
 from ..common.launch import Kernel, launch
 from ..common.plan import Panels, StepPlan, blocks_of, signature
 from ..common.steps import channels_inner
-from ..model import blocking
-from ..model.blocking import WINDOW_THREADS
+from ..gemm import blocking
+from ..gemm.blocking import WINDOW_THREADS
 from .source import CHUNK, depthwise_function, direct_function
 
 __all__ = ["depthwise_kernel", "direct_kernel", "plan_depthwise", "plan_direct"]

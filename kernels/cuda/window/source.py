@@ -26,8 +26,8 @@ import numpy as np
 from ..common.params import GEOMETRY
 from ..common.source import FINISH, compile_text, namespace_of
 from ..common.steps import decode, is_inside, pixel_state, read_step, row_length
+from ..gemm.blocking import WINDOW_THREADS
 from ..gemm.tile import fill, indent
-from ..model.blocking import WINDOW_THREADS
 
 __all__ = ["CHUNK", "depthwise_function", "direct_function"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import CudaInfo, Tolerance
 
-from ..common.params import MOST_ELEMENTS, reach_reasons
-from ..model import blocking
-from ..model.roofline import Work
+from ..common.params import MOST_BLOCKS, MOST_ELEMENTS, reach_reasons
+from ..common.roofline import Work
+from ..gemm import blocking
 
 __all__ = ["TOLERANCE", "Tiles", "product_problem", "reasons", "tiles_of", "works", "workspace"]
 
@@ -88,10 +88,8 @@ def reasons(m: int, problem: ConvProblem) -> list[str]:
     for name, shape in arrays.items():
         if (count := math.prod(shape)) > MOST_ELEMENTS:
             sentences.append(f"indexes in 32 bits; the {name} has {count} elements")
-    if max(most, problem.groups * tiles.elements) > blocking.MOST_BLOCKS:
-        sentences.append(
-            f"runs channels and elements in rows of the grid, at most {blocking.MOST_BLOCKS}"
-        )
+    if max(most, problem.groups * tiles.elements) > MOST_BLOCKS:
+        sentences.append(f"runs channels and elements in rows of the grid, at most {MOST_BLOCKS}")
     return sentences
 
 

@@ -34,8 +34,8 @@ from ..common.launch import Kernel, empty, flat, launch
 from ..common.params import GEOMETRY, element_strides, make_geometry, start_offset
 from ..common.plan import blocks_of
 from ..common.vector import compute_type, storage_type
+from ..gemm import blocking
 from ..gemm import plan as implicit_gemm
-from ..model import blocking
 from .costs import Tiles, product_problem, tiles_of
 from .source import input_function, output_function, weight_function
 

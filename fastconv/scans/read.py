@@ -1,7 +1,7 @@
 """Point clouds out of files of any format, as points about an origin near their middle.
 
 National grids have coordinates of millions of metres and float32 holds seven digits, hence the
-origin. `scan_files` reads the formats; here they become one thing, and what can not be a scan is
+origin. `files` reads the formats; here they become one thing, and what can not be a scan is
 refused.
 """
 
@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from ..contract.errors import FastconvError
-from .cases import Array
-from .scan_files import READERS, Table, read_floats
+from ..demo.cases import Array
+from .files import READERS, Table, read_floats
 
 __all__ = ["SUFFIXES", "Scan", "ScanError", "read_scan"]
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import CudaInfo
 
+from ..common.roofline import BOUNDS, Work, bounds, breakdown
 from ..specs import WORKS
-from .roofline import BOUNDS, Work, bounds, breakdown
 
 __all__ = ["COUNTED", "EMULATED", "NOT_COUNTED", "Forecast", "forecast"]
 

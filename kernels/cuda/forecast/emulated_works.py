@@ -26,9 +26,9 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, CudaInfo
 
 from ..common.launch import emulation
+from ..common.roofline import Work
 from ..emulator import Checks, Report
 from ..specs import SPECS
-from .roofline import Work
 
 __all__ = ["CountedCall", "count_call"]
 

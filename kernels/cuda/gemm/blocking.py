@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import CudaInfo
 
-from ..gemm.tile import Tile, tiles_for
-from . import roofline
-from .roofline import SHARES, Work, touched
+from ..common import roofline
+from ..common.params import MOST_BLOCKS
+from ..common.roofline import SHARES, Work, touched
+from .tile import Tile, tiles_for
 
 __all__ = [
     "LONGEST_SUM",
-    "MOST_BLOCKS",
     "WINDOW_THREADS",
     "Split",
     "choose_split",
@@ -41,8 +41,6 @@ _FEWEST_PANELS = 16
 #: sums in float32 is 8e-5, of equal products, and 3e-6 of random ones of one sign. A layer of 512
 #: channels and 3x3 taps stays whole.
 LONGEST_SUM = 5120
-#: What the hardware takes along grid y and z.
-MOST_BLOCKS = 65535
 #: Threads of a block of direct and depthwise, and the blocks of them on a multiprocessor.
 WINDOW_THREADS = 128
 _WINDOW_BLOCKS = 8

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .cases import Array
+from ..demo.cases import Array
 
 __all__ = ["Boxes", "Rays", "cast", "street", "sweep"]
 
