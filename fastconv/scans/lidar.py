@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..demo.cases import Array
+__all__ = ["Array", "Boxes", "Rays", "cast", "street", "sweep"]
 
-__all__ = ["Boxes", "Rays", "cast", "street", "sweep"]
+Array = npt.NDArray[np.float32]
 
 _AZIMUTHS = 2048
 #: Degrees of the 64 lasers, densest about the horizon, where far things are.

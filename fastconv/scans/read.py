@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from ..contract.errors import FastconvError
-from ..demo.cases import Array
 from .files import READERS, Table, read_floats
+from .lidar import Array
 
 __all__ = ["SUFFIXES", "Scan", "ScanError", "read_scan"]
 
