@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .contract.settings import config
 from .contract.spec import CudaInfo
-from .cuda_device import check_stream, describe_device, use_device
+from .cuda_device import EMULATED, check_stream, describe_device, use_device
 
 __all__ = ["DeviceArray", "Library"]
 
@@ -112,6 +112,11 @@ class DeviceArray:
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether the memory is the host's, and stands for a GPU's."""
+        return self.device == EMULATED
 
     @property
     def extent(self) -> tuple[int, int]:

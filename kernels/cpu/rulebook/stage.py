@@ -104,7 +104,7 @@ class Stage:
         compiled = numba.njit(body)
 
         def task(
-            geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
+            geometry: int, x: int, weight: int, bias: int, extra: int, out: int,
             workspace: int, number: int, worker: int,
         ) -> None:  # fmt: skip
             compiled(view(geometry), number)

@@ -60,7 +60,7 @@ __all__ = [
     "take_tasks",
 ]
 
-_OPERANDS = 7  # geometry, x, weight, bias, residual, out, workspace
+_OPERANDS = 7  # geometry, x, weight, bias, extra, out, workspace
 LINE = _LINE = 8  # words in a cache line: flags written by different threads do not share one
 _SPINS = 40_000  # pauses before a helper parks: about a millisecond
 _IMPATIENCE = 4_000  # pauses before a waiting caller offers its processor to others

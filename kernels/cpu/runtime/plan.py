@@ -37,7 +37,7 @@ _SIGNATURE = jit.void(9)
 
 
 def compile_kernel(function: Callable[..., None], *key: Hashable) -> int:
-    """Compile ``void(geometry, x, weight, bias, residual, out, workspace, task, worker)``.
+    """Compile ``void(geometry, x, weight, bias, extra, out, workspace, task, worker)``.
 
     `key` names the kernel and every value that the function closes over. Returns its address.
     """
@@ -168,14 +168,14 @@ class CpuPlan:
         x: NDArray[Any],
         packed: NDArray[Any],
         bias: NDArray[Any] | None,
-        residual: NDArray[Any] | None,
+        extra: NDArray[Any] | None,
         out: NDArray[Any],
     ) -> None:
-        """Compute into `out`."""
+        """Compute into `out`; `extra` is a residual, or what else the kernel reads."""
         bias = as_bias(bias, self.no_bias)
         scratch = borrow(self.workspace_bytes)
         try:
-            operands = (x, packed, bias, residual, out, scratch)
+            operands = (x, packed, bias, extra, out, scratch)
             for job in self.addresses:
                 pool.run(job, self.workers, operands)
         finally:

@@ -13,7 +13,7 @@ A caller stays in machine code until no thread works on its job any more, so no 
 can free an array that a helper still writes. A caller that finds the pool busy runs its job alone:
 no waiting, no oversubscription. After a fork the child starts with a fresh state and fresh helpers.
 
-A kernel is ``void(geometry, x, weight, bias, residual, out, workspace, task, worker)``, all
+A kernel is ``void(geometry, x, weight, bias, extra, out, workspace, task, worker)``, all
 integers. Tasks must not depend on each other or on what an earlier try of the same task has left,
 and no sum may depend on which worker took it: then results are the same bits for any number of
 threads.
@@ -213,7 +213,7 @@ def run(job: int, workers: int, operands: Operands) -> None:
         Address of what `make_job` returned.
     workers : int
         Most threads that may work on it, as the job says.
-    operands : (x, weight, bias, residual, out, workspace)
+    operands : (x, weight, bias, extra, out, workspace)
         Arrays or None; a kernel gets their data addresses, 0 for None.
 
     Raises

@@ -207,7 +207,7 @@ def _make_pack_kernel(lanes: int, depth: int, storage: int, compute: int) -> Any
     packed_code = BF16 if depth == 2 else compute
 
     def task(
-        geometry: int, weight: int, unused: int, bias: int, residual: int, packed: int,
+        geometry: int, weight: int, unused: int, bias: int, extra: int, packed: int,
         workspace: int, number: int, worker: int,
     ) -> None:  # fmt: skip
         g = _view(geometry)
@@ -237,7 +237,7 @@ class SparseGemmPlan:
     Parameters
     ----------
     engine : CpuPlan
-        The tasks; the schedule takes the operand of the residual.
+        The tasks; the schedule is their extra operand.
     panel_rows : int
         Rows of a panel.
     """

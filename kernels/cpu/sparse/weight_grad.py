@@ -144,7 +144,7 @@ def _make_task(sum_block: Any) -> Any:
     """
 
     def task(
-        geometry: int, x: int, grad_out: int, unused: int, residual: int, out: int,
+        geometry: int, x: int, grad_out: int, unused: int, extra: int, out: int,
         workspace: int, number: int, worker: int,
     ) -> None:  # fmt: skip
         g = view(geometry)
@@ -254,7 +254,7 @@ def _make_store(storage: int) -> Any:
     size = ITEMSIZE[compute]
 
     def task(
-        geometry: int, x: int, grad_out: int, unused: int, residual: int, out: int,
+        geometry: int, x: int, grad_out: int, unused: int, extra: int, out: int,
         workspace: int, number: int, worker: int,
     ) -> None:  # fmt: skip
         g = view(geometry)

@@ -93,7 +93,7 @@ class _DeviceRun:
 
 def _is_host(array: Any) -> bool:
     """Tell whether an array lies in memory that the emulator reads."""
-    return isinstance(array, np.ndarray) or array.library.name == "emulated"
+    return isinstance(array, np.ndarray) or array.is_emulated
 
 
 def flat(array: Any) -> Any:
