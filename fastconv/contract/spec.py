@@ -191,9 +191,7 @@ class ConvPlan(Protocol):
     def pack(self, weight: Any) -> Any:
         """Return `weight` in the kernel's own order, or itself where that is its order."""
 
-    def run(
-        self, x: Any, packed: Any, bias: Any | None, residual: Any | None, out: Any, /
-    ) -> None:
+    def run(self, x: Any, packed: Any, bias: Any | None, residual: Any | None, out: Any, /) -> None:
         """Compute into `out`."""
 
 
