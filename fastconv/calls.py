@@ -27,6 +27,7 @@ from .arrays import (
     require_array,
     shares_memory,
 )
+from .companions import check_companion, check_groups, check_weight
 from .contract.arguments import (
     Activation,
     canonical_activation,
@@ -34,7 +35,6 @@ from .contract.arguments import (
     is_plain,
     parse_activation,
     per_axis,
-    whole_number,
 )
 from .contract.errors import DeviceError, DTypeError, ShapeError
 from .contract.padding import normalise_padding
@@ -223,21 +223,13 @@ def make_problem(
             f"input: got {x.ndim} axes {x.shape}, want {ndim + 2} (batch, channels, {axes}) "
             f"or {ndim + 1} without the batch{lacks}"
         )
-    if weight.ndim != ndim + 2:
-        raise ShapeError(
-            f"weight: got {weight.ndim} axes {weight.shape}, want {ndim + 2} "
-            f"(output channels, input channels / groups, {axes})"
-        )
+    check_weight(weight, ndim, f"output channels, input channels / groups, {axes}")
     if weight.dtype != x.dtype:
         raise DTypeError(f"weight: got {weight.dtype}, want {x.dtype} as the input has")
     stride, padding, dilation, groups = geometry
     stride, dilation = per_axis("stride", stride, ndim), per_axis("dilation", dilation, ndim)
-    groups = whole_number("groups", groups)
-    if groups < 1:
-        raise ShapeError(f"groups: got {groups}, want at least 1")
+    groups = check_groups(groups, weight)
     kernel = weight.shape[2:]
-    if min(kernel) < 1 or weight.shape[0] < 1:
-        raise ShapeError(f"weight: got shape {weight.shape}, want no axis of size 0")
     if weight.shape[1] * groups != x.shape[1]:
         raise ShapeError(
             f"weight: got {weight.shape[1]} input channels a group with groups={groups}, want "
@@ -285,13 +277,8 @@ def _check_companions(
         "out": (out, problem.out_shape),
     }
     for name, (array, shape) in shapes.items():
-        if array is None:
-            continue
-        require_array(name, array)
-        if array.dtype != x.dtype:
-            raise DTypeError(f"{name}: got {array.dtype}, want {x.dtype} as the input has")
-        if array.shape != shape:
-            raise ShapeError(f"{name}: got shape {array.shape}, want {shape}")
+        if array is not None:
+            check_companion(name, array, shape, x, "input")
     if out is not None:
         check_writable("out", out)
 

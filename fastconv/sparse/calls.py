@@ -26,7 +26,8 @@ from ..arrays import (
     row_major,
     unwrap,
 )
-from ..contract.arguments import Activation, parse_activation, whole_number
+from ..companions import check_companion, check_groups, check_weight
+from ..contract.arguments import Activation, parse_activation
 from ..contract.errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from ..contract.geometry import is_word
 from ..contract.sparse_problem import OPERANDS, SparseProblem
@@ -91,23 +92,13 @@ class Filters:
         """Check what a caller gave, for `ndim` spatial axes and features like `beside`."""
         check_layout(weight_layout)
         taps, shift = _beside("weight", weight, beside), _beside("bias", bias, beside)
-        groups = whole_number("groups", groups)
-        if taps is None or taps.ndim != ndim + 2:
-            got = "None" if taps is None else f"shape {taps.shape}"
-            raise ShapeError(f"weight: got {got}, want {ndim + 2} axes, {weight_layout}")
+        if taps is None:
+            raise ShapeError(f"weight: got None, want {ndim + 2} axes, {weight_layout}")
+        check_weight(taps, ndim, weight_layout)
         taps = _whole_steps(taps if weight_layout == "KCRS" else in_kcrs(taps))
-        if min(taps.shape) < 1:
-            raise ShapeError(f"weight: got shape {taps.shape}, want no axis of size 0")
-        if groups < 1 or taps.shape[0] % groups:
-            raise ShapeError(
-                f"groups: got {groups}, want a divisor of the weight's {taps.shape[0]} "
-                "output channels"
-            )
-        if shift is not None and (shift.shape, shift.dtype) != (taps.shape[:1], taps.dtype):
-            raise (DTypeError if shift.dtype != taps.dtype else ShapeError)(
-                f"bias: got {shift.dtype} of shape {shift.shape}, want {taps.dtype} of shape "
-                f"{taps.shape[:1]} as the weight has"
-            )
+        groups = check_groups(groups, taps)
+        if shift is not None:
+            check_companion("bias", shift, taps.shape[:1], taps, "weight")
         parse_activation(activation)
         shift = None if shift is None else row_major(shift)
         return cls(taps, shift, groups, activation, packed)

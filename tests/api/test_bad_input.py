@@ -346,7 +346,7 @@ def test_the_callers_floating_point_state_is_left_alone(threads: int) -> None:
     toward_zero = 0b11 << (22 if platform.machine() in ("aarch64", "arm64") else 13)
     # A job of the caller's own, and one that helpers share.
     inputs = [array(1, 16, size, size) * np.float32(1e-40) for size in (8, 64)]
-    fastconv.set_num_threads(atomics)
+    fastconv.set_num_threads(threads)
     try:
         for mode in (usual, usual | toward_zero):
             for x in inputs:

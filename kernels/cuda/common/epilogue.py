@@ -15,6 +15,7 @@ from typing import Any
 
 from numba import cuda
 
+from ...axes import ACTIVATION_CODES
 from .vector import compute_type
 
 __all__ = ["activate"]
@@ -29,6 +30,9 @@ def activate(storage: str) -> Any:
     Every constant passes through `real`: a bare Python number would turn float32 into float64.
     """
     real = compute_type(storage)
+    relu, relu6, leaky_relu = map(ACTIVATION_CODES.get, ("relu", "relu6", "leaky_relu"))
+    elu, silu, sigmoid = map(ACTIVATION_CODES.get, ("elu", "silu", "sigmoid"))
+    tanh, hardswish, gelu = map(ACTIVATION_CODES.get, ("tanh", "hardswish", "gelu"))
 
     @cuda.jit(device=True)
     def clamp(x: Any, high: Any) -> Any:
@@ -37,23 +41,23 @@ def activate(storage: str) -> Any:
 
     @cuda.jit(device=True)
     def function(x: Any, code: Any, alpha: Any) -> Any:
-        if code == 1:
+        if code == relu:
             x = real(0.0) if x < real(0.0) else x
-        elif code == 2:
+        elif code == relu6:
             x = clamp(x, real(6.0))
-        elif code == 3:
+        elif code == leaky_relu:
             x = x * alpha if x < real(0.0) else x
-        elif code == 4:
+        elif code == elu:
             x = alpha * math.expm1(x) if x < real(0.0) else x
-        elif code == 5:
+        elif code == silu:
             x = x / (real(1.0) + math.exp(-x))
-        elif code == 6:
+        elif code == sigmoid:
             x = real(1.0) / (real(1.0) + math.exp(-x))
-        elif code == 7:
+        elif code == tanh:
             x = math.tanh(x)
-        elif code == 8:
+        elif code == hardswish:
             x = x * (clamp(x + real(3.0), real(6.0)) / real(6.0))
-        elif code == 9:
+        elif code == gelu:
             x = x * (real(0.5) * (real(1.0) + math.erf(x * real(_ROOT_HALF))))
         return x
 
