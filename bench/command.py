@@ -135,7 +135,7 @@ def _kind(cases: Sequence[Case], args: argparse.Namespace) -> str:
 
 
 def _require_device(device: str) -> None:
-    """Raise where fastconv can not compute on a device here."""
+    """Raise where fastconv cannot compute on a device here."""
     if device == "cpu":
         return
     cuda_info()

@@ -66,7 +66,7 @@ def sites() -> Sites:
     Raises
     ------
     FastconvError
-        Where the file can not be read, or lies outside of the grid.
+        Where the file cannot be read, or lies outside of the grid.
     """
     file = _file()
     points = sweep() if file is None else read_scan(file).points

@@ -1,4 +1,4 @@
-"""Whose array is it that lives on a GPU: CuPy, PyTorch, the emulator, others through CuPy.
+"""Arrays of GPU libraries: CuPy, PyTorch, the emulator, others through CuPy.
 
 A library is recognised by the module of an array's type and never imported for that.
 

@@ -1,4 +1,4 @@
-"""Whose array is it, where does it live, how does it lie in memory.
+"""Library, device and layout of an array.
 
 Array libraries are recognised by the module of an array's type and never imported.
 """

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0, or 2 where the user's input can not be served.
+        Exit code: 0, or 2 where the user's input cannot be served.
 
     Examples
     --------

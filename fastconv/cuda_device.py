@@ -133,7 +133,7 @@ def require_cuda() -> Any:
 
 
 def _check_driver(cuda: Any) -> None:
-    """Raise where the driver can not load what the installed packages compile."""
+    """Raise where the driver cannot load what the installed packages compile."""
     driver = cuda.cudadrv.driver.driver.get_version()
     try:
         packages = cuda.cudadrv.runtime.get_version()

@@ -104,7 +104,7 @@ def use_kernel(name: str) -> Iterator[None]:
     Raises
     ------
     NoKernelError
-        At once for an unknown name; by a call whose problem the kernel can not run.
+        At once for an unknown name; by a call whose problem the kernel cannot run.
 
     Notes
     -----

@@ -42,13 +42,13 @@ class Row:
     chosen : bool
         Whether a call would run it.
     milliseconds : float or None
-        Predicted time; None where it can not run the problem.
+        Predicted time; None where it cannot run the problem.
     pack_milliseconds : float or None
         The part of it that packs the weight, 0 where that is done once.
     workspace : int or None
-        Scratch bytes; None where it can not run the problem.
+        Scratch bytes; None where it cannot run the problem.
     reasons : list of str
-        Why it can not run the problem, or why another one is chosen.
+        Why it cannot run the problem, or why another one is chosen.
     """
 
     kernel: str

@@ -182,7 +182,7 @@ def conv2d(
     - Sums of float16, bfloat16 and float32 are formed in float32, in blocks, so that their error
       hardly grows with their length: of the size of the largest output about 1e-6, and where all
       products are equal, the worst case, at most 1.5e-5 under ``precision("exact")``.
-    - A float16 or bfloat16 result that its type can not hold is infinite.
+    - A float16 or bfloat16 result that its type cannot hold is infinite.
 
     Examples
     --------

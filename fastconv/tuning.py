@@ -129,7 +129,7 @@ class Memory:
         return self.all().get(key)
 
     def add(self, key: str, choice: Choice) -> None:
-        """Remember a choice; a disk that can not be written to costs a warning."""
+        """Remember a choice; a disk that cannot be written to costs a warning."""
         self.all()[key] = choice
         if self.path is None:
             return

@@ -2,8 +2,8 @@
 
 The folder is named after a hash over the versions of what decides their code beside their sources,
 which are in each file's own name (see `fastconv.contract.sources`): an upgrade or an edit never
-runs stale code. A home that can not be written to falls back to a private folder below the system's
-temporary one. Where a folder can not be used since others may have written code into it, or where
+runs stale code. A home that cannot be written to falls back to a private folder below the system's
+temporary one. Where a folder cannot be used since others may have written code into it, or where
 there is none at all, a warning says so once: without a cache every process compiles for seconds.
 """
 

@@ -94,7 +94,7 @@ class Geometry:
     ------
     ShapeError
         For numbers that are none or out of range, a submanifold kernel with a stride or with other
-        padding, and grids that are empty or whose sites can not be counted.
+        padding, and grids that are empty or whose sites cannot be counted.
 
     Examples
     --------

@@ -60,7 +60,7 @@ def make_folder(path: Path) -> None:
     NotPrivate
         Where something of that name is there that others may have changed.
     OSError
-        Where it can not be made or written to.
+        Where it cannot be made or written to.
     """
     with contextlib.suppress(FileExistsError):  # a file, or a link that leads nowhere
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def read(path: Path, most: int) -> bytes:
     NotPrivate
         Where others may have changed it, or it is larger.
     OSError
-        Where it can not be read.
+        Where it cannot be read.
     """
     with open(path, "rb", buffering=0, opener=_open_to_read) as file:
         status = os.fstat(file.fileno())
@@ -112,7 +112,7 @@ def write(path: Path, content: bytes) -> None:
     Raises
     ------
     OSError
-        Where it can not be written; nothing is left then.
+        Where it cannot be written; nothing is left then.
     """
     temporary = path.with_suffix(f".{os.urandom(16).hex()}.tmp")
     try:

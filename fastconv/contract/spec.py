@@ -256,7 +256,7 @@ class KernelSpec:
     op, device : str
         What it computes and where.
     reasons : callable
-        Sentences that say why it can not run a problem; empty when it can.
+        Sentences that say why it cannot run a problem; empty when it can.
     cost : callable
         Predicted seconds of a call whose weight is packed already.
     target : str

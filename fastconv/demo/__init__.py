@@ -31,7 +31,7 @@ def run(out: Path) -> int:
     Raises
     ------
     FastconvError
-        Where `out` can not be written; nothing has been computed then.
+        Where `out` cannot be written; nothing has been computed then.
     """
     check_picture(out)
     from . import cases, engines, picture, report
@@ -51,7 +51,7 @@ def run(out: Path) -> int:
 
 
 def check_picture(out: Path) -> None:
-    """Raise where a picture can not be written."""
+    """Raise where a picture cannot be written."""
     if out.suffix != ".png" or not os.access(out.parent, os.W_OK):
         raise FastconvError(f"--out: got {str(out)!r}, want a .png file in a folder to write in")
 

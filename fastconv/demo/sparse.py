@@ -47,7 +47,7 @@ def run(scan: Path | None, out: Path, columns: int | None = None) -> int:
     Raises
     ------
     FastconvError
-        Where the scan can not be read, or `out` not be written; nothing has been computed then.
+        Where the scan cannot be read, or `out` not be written; nothing has been computed then.
     """
     check_picture(out)
     given = Scan("simulated sweep", sweep(), True) if scan is None else read_scan(scan, columns)

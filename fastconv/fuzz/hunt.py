@@ -1,6 +1,6 @@
 """One job's search: Hypothesis draws cases, a worker runs them, failures are shrunk and kept.
 
-What a fresh worker does not repeat depends on the cases before it and can not be shrunk: it is kept
+What a fresh worker does not repeat depends on the cases before it and cannot be shrunk: it is kept
 with those that led to it.
 """
 

@@ -2,7 +2,7 @@
 
 A kernel goes wherever a table of rows sends it. NumPy's flag `writeable` protects no table: who
 holds an array, or a view of it, can set the flag again on the array that owns the memory. So the
-memory is owned by an object that is no array and has no buffer, which NumPy can not make writeable,
+memory is owned by an object that is no array and has no buffer, which NumPy cannot make writeable,
 and whoever asks for a table is given an array of his own over that memory: its shape may be
 changed, as that of any array may, and the library's has its own.
 """

@@ -57,7 +57,7 @@ class SparseTensor:
     ------
     ShapeError
         For sites outside the grid or the batch, or (by default) given twice; for lengths that
-        differ, and for a grid whose sites can not be counted in 64 bits.
+        differ, and for a grid whose sites cannot be counted in 64 bits.
     DTypeError
         For features that are no floats, or indices that are no integers.
     DeviceError

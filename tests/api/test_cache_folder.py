@@ -149,7 +149,7 @@ def test_a_private_folder_is_made_and_nothing_said(root: Path) -> None:
 def test_an_unsafe_home_falls_back_and_is_told(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that can not be written to falls back in silence: a container often has none."""
+    """One that cannot be written to falls back in silence: a container often has none."""
     monkeypatch.setattr(config, "cache_dir", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

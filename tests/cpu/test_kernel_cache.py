@@ -303,7 +303,7 @@ def test_a_sealed_file_that_is_no_kernel_is_compiled_again(shelf: Shelf, payload
     seal = jit.KernelCache(("cache_test_add",), __name__)._seal(payload)
     shelf.path.write_bytes(seal + payload)
     shelf.path.chmod(0o600)
-    with pytest.warns(UserWarning, match="can not be loaded"):
+    with pytest.warns(UserWarning, match="cannot be loaded"):
         assert shelf.result() == 42
     assert shelf.result() == 42 and jit.statistics.loaded == 2
 

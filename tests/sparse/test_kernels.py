@@ -44,7 +44,7 @@ def helpers_for_small_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refusals(spec: KernelSpec, case: Case) -> list[str]:
-    """The sentences for which a kernel can not run a case."""
+    """The sentences for which a kernel cannot run a case."""
     reasons = list(spec.reasons(case.problem, cpu_info()))
     if case.dtype not in spec.tolerance:
         reasons.append(f"has no {case.dtype} code, only {', '.join(spec.tolerance)}")

@@ -103,7 +103,7 @@ def gaussians(problem: ConvProblem, rng: np.random.Generator) -> Tensors:
 
 
 def refusals(spec: KernelSpec, problem: ConvProblem) -> list[str]:
-    """The sentences for which a kernel can not run a problem, as `explain` tells them."""
+    """The sentences for which a kernel cannot run a problem, as `explain` tells them."""
     rows = fastconv.explain(problem).rows
     row = next(row for row in rows if row.kernel == spec.name)
     return row.reasons if row.milliseconds is None else []

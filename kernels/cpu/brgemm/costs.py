@@ -90,7 +90,7 @@ def as_row(problem: ConvProblem) -> ConvProblem | None:
 
 
 def _reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
-    """Return why the kernel can not run a problem."""
+    """Return why the kernel cannot run a problem."""
     reasons = reach_reasons(problem)
     lanes = device.lanes(problem.compute_itemsize)
     channels = problem.out_channels // problem.groups

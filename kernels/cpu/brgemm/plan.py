@@ -208,7 +208,7 @@ def _make_multiply_panel(lanes: int, storage: int, compute: int) -> Any:
 
 @functools.cache
 def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
-    """Return the task: see the drawing at the top of this file."""
+    """Return the task: see the loop nest above."""
     size = ITEMSIZE[compute]
     copy_band = make_copy_band(lanes, storage, compute)
     multiply_panel = _make_multiply_panel(lanes, storage, compute)

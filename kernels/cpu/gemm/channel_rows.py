@@ -150,7 +150,7 @@ def _make_multiply_block(tile: Tile, compute: int, result: int) -> Any:
 
 @functools.cache
 def _make_kernel(tile: Tile, storage: int, result: int) -> Any:
-    """Return the task: see the drawing at the top of this file; tiles store `result`."""
+    """Return the task: see the loop nest above; tiles store `result`."""
     compute = compute_code(storage)
     mr, nr, depth, size = tile.mr, tile.nr, tile.depth, ITEMSIZE[compute]
     pack_pixels = make_pack_pixels(nr, tile.lanes, storage, panel_code(storage, depth))

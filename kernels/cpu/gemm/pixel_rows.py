@@ -176,7 +176,7 @@ def _make_reduce(tile: Tile, storage: int) -> Any:
 
 @functools.cache
 def _make_kernel(tile: Tile, storage: int, result: int) -> Any:
-    """Return the task: see the drawing at the top of this file; maps of `result` are turned to."""
+    """Return the task: see the loop nest above; maps of `result` are turned to."""
     compute = compute_code(storage)
     mr, nr, size, item = tile.mr, tile.nr, ITEMSIZE[compute], ITEMSIZE[result]
     reduce = _make_reduce(tile, storage)

@@ -10,7 +10,7 @@
                             C: rows at any pitch, lanes contiguous
 
 The sum starts from the bias (first block) or from zero; in the end C is added (later blocks), then
-comes a clamp (last block), each only where it is wanted. C's lines are asked for before the loop:
+comes a clamp (last block), each only where it is wanted. C's lines are prefetched before the loop:
 rows of an output map lie kilobytes apart, in no cache, and 28 stores that wait for L3 one after the
 other would take as long as the loop over 64 steps.
 

@@ -128,7 +128,7 @@ class KernelCache(_Cache):
         try:
             found = CompileResult._rebuild(target_context, *pickle.loads(data))
         except Exception as error:  # noqa: BLE001 - whatever it is, the variant can be compiled
-            self._refuse(f"{self._path} can not be loaded: {error!r}")
+            self._refuse(f"{self._path} cannot be loaded: {error!r}")
             return None
         statistics.loaded += 1
         return found

@@ -41,7 +41,7 @@ _LINE = 64
 
 @functools.cache
 def _make_kernel(lanes: int, storage: int) -> Any:
-    """Return the task: see the drawing at the top of this file."""
+    """Return the task: see the loop nest above."""
     compute = compute_code(storage)
     item, size, direct = ITEMSIZE[storage], ITEMSIZE[compute], int(storage == compute)
     compute_row = make_row(MULTIPLY, lanes, storage, compute)

@@ -86,7 +86,7 @@ _FIELDS = (
 )
 _view = as_record(_FIELDS)
 
-#: Rows of the output that are asked for ahead of their turn, where they lie here and there.
+#: Rows of the output that are prefetched, where they lie here and there.
 _AHEAD = 16
 #: Elements of the features that a task widens.
 _WIDENED = 1 << 15
@@ -132,7 +132,7 @@ def _make_panel(lanes: int, storage: int, compute: int) -> Any:
 
 @functools.cache
 def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
-    """Return the task: see the drawing at the top of this file."""
+    """Return the task: see the loop nest above."""
     item, size = ITEMSIZE[storage], ITEMSIZE[compute]
     start, finish = _make_panel(lanes, storage, compute)
 
@@ -159,7 +159,7 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
         order = get_word(schedule, 2)
         out += channel * item
 
-        # Rows to write are asked for while tiles compute, unless they lie here and there.
+        # Rows to write are prefetched while tiles compute, unless they lie here and there.
         ask_step = 0 if order else g.y_pitch
         ask, ask_last = out + first * ask_step, out + (first + rows - 1) * ask_step
 

@@ -61,7 +61,7 @@ __all__ = ["MOST_AHEAD", "call_gather_tiles", "gather_tiles_address"]
 
 _LINE = 64
 #: Vectors of multiply-adds after which a row has come from memory, and the most pairs behind a run
-#: whose rows are asked for.
+#: whose rows are prefetched.
 _AHEAD, MOST_AHEAD = 1024, 64
 #: Most passes over a cache line of channels; each asks for at least one row.
 _TURNS = _LINE // 4
@@ -262,7 +262,7 @@ def call_gather_tiles(
     sums : intp
         Address of the sums, ``(rows of the panel, nv, lanes)``, to which is added.
     pairs, count : intp
-        Address of the pairs, and how many there are. Rows of later ones are asked for, so
+        Address of the pairs, and how many there are. Rows of later ones are prefetched, so
         `MOST_AHEAD` pairs more must be there.
     ask, ask_step, ask_last : intp
         Address of a row that is going to be written: each tile asks for the lines of one, the

@@ -119,7 +119,7 @@ def _larger(typingctx: Any, a: Any, b: Any) -> Any:
 
 @functools.cache
 def _make_kernel(largest: int, lanes: int, storage: int) -> Any:
-    """Return the task: see the drawing at the top of this file."""
+    """Return the task: see the loop nest above."""
     item, start = ITEMSIZE[storage], -math.inf if largest else 0.0
 
     @numba.njit

@@ -138,7 +138,7 @@ def clear_rows(address: int, rows: int, pitch: int, width: int) -> None:
 
 
 def _make_task(sum_block: Any) -> Any:
-    """Return the task that sums its blocks over all rows: see the drawing at the top of this file.
+    """Return the task that sums its blocks over all rows: see the loop nest above.
 
     Without a row there is one step all the same, which clears the sums.
     """

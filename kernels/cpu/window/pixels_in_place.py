@@ -44,7 +44,7 @@ __all__ = ["fits", "plan"]
 
 @functools.cache
 def _make_kernel(lanes: int, storage: int) -> Any:
-    """Return the task: see the drawing at the top of this file."""
+    """Return the task: see the loop nest above."""
     item, size = ITEMSIZE[storage], ITEMSIZE[compute_code(storage)]
 
     @numba.njit

@@ -121,7 +121,7 @@ def _make_turns(lanes: int, storage: int, compute: int) -> tuple[Any, Any]:
 
 @functools.cache
 def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
-    """Return the task: see the drawing at the top of this file."""
+    """Return the task: see the loop nest above."""
     item, size = ITEMSIZE[storage], ITEMSIZE[compute]
     fill, bring_back = _make_turns(lanes, storage, compute)
     finish_vector = make_finish_vector(lanes, storage, compute)

@@ -79,7 +79,7 @@ def _make_copy_band(lanes: int, storage: int, compute: int) -> Any:
 
 @functools.cache
 def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
-    """Return the task: see the drawing at the top of this file."""
+    """Return the task: see the loop nest above."""
     size = ITEMSIZE[compute]
     copy_band = _make_copy_band(lanes, storage, compute)
     finish_vector = make_finish_vector(lanes, storage, compute)

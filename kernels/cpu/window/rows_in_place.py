@@ -40,7 +40,7 @@ __all__ = ["fits", "plan"]
 
 @functools.cache
 def _make_kernel(lanes: int, code: int) -> Any:
-    """Return the task: see the drawing at the top of this file."""
+    """Return the task: see the loop nest above."""
     size = ITEMSIZE[code]
     finish_vector = make_finish_vector(lanes, code, code)
 

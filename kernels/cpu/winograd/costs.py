@@ -43,7 +43,7 @@ _STRIDED = 1.1
 
 
 def _reasons(m: int, problem: ConvProblem, device: DeviceInfo) -> list[str]:
-    """Return why F(m, r) can not run a problem."""
+    """Return why F(m, r) cannot run a problem."""
     sentences = []
     sizes = winograd_tiles.tile_sizes(problem, m)
     axes = sum(axis.r > 1 for axis in sizes.axes)

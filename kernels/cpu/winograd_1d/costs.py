@@ -129,7 +129,7 @@ def row_pieces(kernel: int, stride: int, r: int) -> list[tuple[int, int]]:
 
 
 def _reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
-    """Return why the kernel can not run a problem."""
+    """Return why the kernel cannot run a problem."""
     sentences = []
     if problem.kernel_size[-1] <= problem.stride[-1]:
         sentences.append(

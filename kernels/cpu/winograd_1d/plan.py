@@ -102,7 +102,7 @@ def _make_multiply_row(lanes: int, storage: int, compute: int) -> Any:
 
 @functools.cache
 def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
-    """Return the task: see the drawing at the top of this file."""
+    """Return the task: see the loop nest above."""
     size = ITEMSIZE[compute]
     transform_band = make_transform_band(lanes, storage, compute)
     multiply_row = _make_multiply_row(lanes, storage, compute)

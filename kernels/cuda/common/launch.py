@@ -6,7 +6,7 @@ as uint16.
 
 An array of a device has a pointer, shape, strides in bytes and dtype, says the stream to launch on
 and what its device is, and makes workspaces where it lives (`fastconv.device_arrays`). What the
-device can not take is an error before anything is launched.
+device cannot take is an error before anything is launched.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def _emulate(kernel: Kernel, grid: tuple[int, int, int], arguments: tuple[Any, .
 def _check_launch(
     kernel: Kernel, grid: tuple[int, int, int], like: Any, arguments: tuple[Any, ...]
 ) -> None:
-    """Raise where a device can not run a kernel over a grid, or not on these arrays."""
+    """Raise where a device cannot run a kernel over a grid, or not on these arrays."""
     for axis, count, most in zip("xyz", grid, _MOST_BLOCKS, strict=True):
         if count > most:
             raise DeviceError(
@@ -257,7 +257,7 @@ def launch(
     Raises
     ------
     DeviceError
-        Where the device can not take the launch; nothing has been written then.
+        Where the device cannot take the launch; nothing has been written then.
     """
     if not isinstance(like, np.ndarray):
         _check_launch(kernel, grid, like, arguments)

@@ -1,4 +1,4 @@
-"""What a launch can not be faster than: the one model of time, of dispatch and of the forecast.
+"""What a launch cannot be faster than: the one model of time, of dispatch and of the forecast.
 
 A launch is counted, not measured: no machine of the project has a GPU. `Work` holds what it moves
 and multiplies, and how its blocks share the multiprocessors; `bounds` turns that into seconds on a

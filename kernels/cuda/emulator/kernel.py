@@ -31,7 +31,7 @@ __all__ = ["ALL", "FAST", "Checks", "EmulatedKernel"]
 class Checks(enum.IntFlag):
     """What a launch looks for."""
 
-    FAST = 0  #: nothing but threads that can not go on
+    FAST = 0  #: nothing but threads that cannot go on
     RACES = places.RACES  #: accesses to shared memory that no barrier orders
     UNINITIALISED = places.UNINIT  #: shared memory read before it is written
     BOUNDS = places.BOUNDS  #: accesses outside of arrays and misaligned ones, also with those above

@@ -78,7 +78,7 @@ class Tile:
     def __post_init__(self) -> None:
         for side in (self.bm, self.bn):
             if side * self.bk % (4 * self.threads):
-                raise ValueError(f"{self.name}: {self.threads} threads can not share a panel")
+                raise ValueError(f"{self.name}: {self.threads} threads cannot share a panel")
 
     @property
     def name(self) -> str:

@@ -8,7 +8,7 @@ emulator): the same functions with the same results.
                     -> decode -> hash table of the outputs -> scatter (row, offset)
 
 Nothing waits for the device but the read-back of two numbers in `build` (one for a submanifold
-kernel, after all is launched) and of one in `pair_lists`: arrays can not be made without their
+kernel, after all is launched) and of one in `pair_lists`: arrays cannot be made without their
 sizes. `rulebook_hash` says why the table is the same for any order of threads, and `rulebook_sort`
 puts unique keys in order, so every result is the same bits in every run.
 

@@ -70,7 +70,7 @@ def product_problem(problem: ConvProblem, tiles: Tiles) -> ConvProblem:
 
 
 def reasons(m: int, problem: ConvProblem) -> list[str]:
-    """Return why F(m x m, 3 x 3) can not run a problem."""
+    """Return why F(m x m, 3 x 3) cannot run a problem."""
     if problem.ndim != 2 or problem.kernel_size != (3, 3):
         return [f"is for kernels of 3x3; this is {problem.kernel_size}"]
     sentences = reach_reasons(problem)
