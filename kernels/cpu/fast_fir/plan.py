@@ -55,6 +55,7 @@ from fastconv.contract.spec import Binding, ConvPlan, DeviceInfo
 from ...cook_toom import matrices
 from ..common.epilogue import finish_fields
 from ..common.toom_cook_lines import INPUT, OUTPUT, WEIGHT, lines_address
+from ..common.workspace import Workspace
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
 from ..simd.ir import ITEMSIZE, compute_code, storage_code
@@ -104,20 +105,15 @@ def _offsets(s: Sizes, channels: int, lanes: int, size: int) -> dict[str, int]:
     if s.fold:
         read = ((CHUNK + 1) * s.m2 * s.m1 + lanes) * lanes
         row = max(read, (out_lines * s.m1 + lanes) * lanes)
-    parts = {
-        "lines_at": s.input_bytes(channels, size),
-        "products_at": s.n1 * ((CHUNK + 1) * s.m2 - 1) * s.in_cols * size,
-        "sums_at": s.n1 * s.n2 * s.rh * s.cols * size,
-        "row_at": s.n1 * out_lines * s.cols * size,
-        "scratch_at": row * size,
-        "signal_at": (lanes + 1) * lanes * size,
-        "worker_bytes": (s.span + lanes) * size if s.fold else 0,
-    }
-    end, offsets = 0, {}
-    for name, before in parts.items():
-        end += -(-before // 64) * 64
-        offsets[name] = end
-    return offsets
+    memory = Workspace()
+    memory.add("input", s.input_bytes(channels, size))
+    memory.add("lines", s.n1 * ((CHUNK + 1) * s.m2 - 1) * s.in_cols * size)
+    memory.add("products", s.n1 * s.n2 * s.rh * s.cols * size)
+    memory.add("sums", s.n1 * out_lines * s.cols * size)
+    memory.add("row", row * size)
+    memory.add("scratch", (lanes + 1) * lanes * size)
+    memory.add("signal", (s.span + lanes) * size if s.fold else 0)
+    return memory.fields
 
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:

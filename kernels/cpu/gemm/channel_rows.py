@@ -48,6 +48,7 @@ from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..common.epilogue import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
 from ..common.segments import SEGMENT_WORDS, make_list_segments
+from ..common.workspace import Workspace
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import as_record, make_record
 from ..simd.intrinsics import get_word
@@ -259,20 +260,20 @@ def _layout(
     channel_block = blocking.channel_block(problem, tile.depth)
     taps = math.prod(problem.kernel_size)
     packed = 1 if in_place else panels  # in place only the last panel is packed
-    sizes = {
-        "segments_at": (packed * channel_block // tile.depth * taps * tile.nr + tile.lanes) * size,
-        "chunks_at": tile.nr * SEGMENT_WORDS * 8,
-        "sums_at": tile.nr * CHUNK_WORDS * 8,
-        "scratch_at": 0 if direct else part_rows * panels * tile.nr * size,
-        "worker_bytes": tile.lanes * size,
-    }
-    fields, end = {}, 0
-    for name, before in sizes.items():
-        end += -(-before // 64) * 64
-        fields[name] = end
+    memory = Workspace()
+    memory.add(
+        "patches", (packed * channel_block // tile.depth * taps * tile.nr + tile.lanes) * size
+    )
+    memory.add("segments", tile.nr * SEGMENT_WORDS * 8)
+    memory.add("chunks", tile.nr * CHUNK_WORDS * 8)
+    memory.add("sums", 0 if direct else part_rows * panels * tile.nr * size)
+    memory.add("scratch", tile.lanes * size)
     words = -(-(problem.in_channels // problem.groups) // tile.depth)
-    fields.update(channel_block=channel_block, panels=panels, parts=parts, part_rows=part_rows)
-    return tile, storage, fields | {"steps": words * taps}
+    fields = {
+        "channel_block": channel_block, "panels": panels, "parts": parts, "part_rows": part_rows,
+        "steps": words * taps,
+    }  # fmt: skip
+    return tile, storage, memory.fields | fields
 
 
 def workspace_bytes(

@@ -38,6 +38,7 @@ from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..common.epilogue import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
 from ..common.segments import SEGMENT_WORDS, make_list_segments
+from ..common.workspace import Workspace
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import as_record, make_record
 from ..simd.intrinsics import expect_write, load_masked, range_mask, store
@@ -264,24 +265,21 @@ def _layout(
     sums_pitch, map_pitch = part_columns * size + _LINE, block_pixels * size + _LINE
     block = channel_block(problem, tile.depth)
     panels = 0 if in_place else split.panels * block // tile.depth * taps * tile.mr
-    sizes = {
-        "segments_at": (panels + tile.lanes) * size,
-        "chunks_at": tile.mr * SEGMENT_WORDS * 8,
-        "sums_at": tile.mr * CHUNK_WORDS * 8,
-        "turned_at": block_pixels * sums_pitch,
-        "scratch_at": 0 if direct else part_columns * map_pitch,
-        "worker_bytes": tile.lanes * size,
-    }
+    memory = Workspace()
+    memory.add("patches", (panels + tile.lanes) * size)
+    memory.add("segments", tile.mr * SEGMENT_WORDS * 8)
+    memory.add("chunks", tile.mr * CHUNK_WORDS * 8)
+    memory.add("sums", block_pixels * sums_pitch)
+    memory.add("turned", 0 if direct else part_columns * map_pitch)
+    memory.add("scratch", tile.lanes * size)
     words = -(-(problem.in_channels // problem.groups) // tile.depth)
-    fields, end = {"in_place": int(in_place), "channel_block": block, "steps": words * taps}, 0
-    for name, before in sizes.items():
-        end += -(-before // 64) * 64
-        fields[name] = end
-    fields.update(
-        parts=-(-rows // part_columns), part_columns=part_columns, block_pixels=block_pixels,
-        blocks=-(-total // block_pixels), sums_pitch=sums_pitch, map_pitch=map_pitch,
-    )  # fmt: skip
-    return tile, fields
+    fields = {
+        "in_place": int(in_place), "channel_block": block, "steps": words * taps,
+        "parts": -(-rows // part_columns), "part_columns": part_columns,
+        "block_pixels": block_pixels, "blocks": -(-total // block_pixels),
+        "sums_pitch": sums_pitch, "map_pitch": map_pitch,
+    }  # fmt: skip
+    return tile, memory.fields | fields
 
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
+from ..common.workspace import Workspace
 from .row_costs import Cut, cut, last_lanes, phase_reach, row_phases, row_strips
 
 __all__ = ["TASKS", "copy_reasons", "layout"]
@@ -101,11 +102,12 @@ def layout(problem: ConvProblem, device: DeviceInfo) -> tuple[Cut, dict[str, int
         "items": max(1, tasks // (TASKS * device.threads)),
         "phases": phases,
         "phase_length": phase_of(across),
-        "sums_at": -(-planes * copied * row_bytes // 64) * 64,
     }
-    fields["scratch_at"] = fields["sums_at"] + -(-outputs * fields["to_c"] // 64) * 64
-    fields["worker_bytes"] = fields["scratch_at"] + -(-lanes * size // 64) * 64
-    return way, fields
+    memory = Workspace()
+    memory.add("copy", planes * copied * row_bytes)
+    memory.add("sums", outputs * fields["to_c"])
+    memory.add("scratch", lanes * size)
+    return way, fields | memory.fields
 
 
 def copy_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:

@@ -62,6 +62,7 @@ from ..common.toom_cook_lines import (
     gather_address,
     lines_address,
 )
+from ..common.workspace import Workspace
 from ..gemm.split import REDUCTION
 from ..gemm.tile import tile_address
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
@@ -190,22 +191,17 @@ def _layout(
     fields["joined_pitch"] = -(-joined // tile.lanes) * tile.lanes * line
     own_input = 0 if fields["shared"] else fields["block_panels"] * fields["panel_bytes"]
     lines = sizes.elements * line
-    parts = {
-        "products_at": own_input,
-        "lines_at": fields["block_panels"] * panel_tiles * fields["tile_pitch"],
-        "more_lines_at": lines,
-        "joined_at": math.prod(sizes.m[:2]) * sizes.n[2] * line,
-        "segments_at": sizes.m[0] * sizes.rows_out * fields["joined_pitch"],
-        "pieces_at": panel_tiles * SEGMENT_WORDS * 8,
-        "patch_at": sizes.rows * sizes.width.pieces(tile.lanes) * PIECE_WORDS * 8,
-        "scratch_at": lines,
-        "worker_bytes": (tile.lanes + 1) * line,
-    }
-    end = 0
-    for name, before in parts.items():
-        end += -(-before // 64) * 64
-        fields[name] = end
-    fields["worker_bytes"] = end
+    memory = Workspace()
+    memory.add("input", own_input)
+    memory.add("products", fields["block_panels"] * panel_tiles * fields["tile_pitch"])
+    memory.add("lines", lines)
+    memory.add("more_lines", math.prod(sizes.m[:2]) * sizes.n[2] * line)
+    memory.add("joined", sizes.m[0] * sizes.rows_out * fields["joined_pitch"])
+    memory.add("segments", panel_tiles * SEGMENT_WORDS * 8)
+    memory.add("pieces", sizes.rows * sizes.width.pieces(tile.lanes) * PIECE_WORDS * 8)
+    memory.add("patch", lines)
+    memory.add("scratch", (tile.lanes + 1) * line)
+    fields |= memory.fields
     taps = math.prod(axis.r for axis in sizes.axes) * tile.lanes
     fields["pack_worker_bytes"] = (taps + sizes.elements) * line
     return fields
