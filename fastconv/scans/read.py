@@ -1,7 +1,7 @@
 """Point clouds out of files of any format, as points about an origin near their middle.
 
 National grids have coordinates of millions of metres and float32 holds seven digits, hence the
-origin. `files` reads the formats; here they become one thing, and what cannot be a scan is
+origin. each format has a reader; here they become one thing, and what cannot be a scan is
 refused.
 """
 
@@ -10,19 +10,31 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..contract.errors import FastconvError
-from .files import READERS, Table, read_floats
+from .checks import Table
+from .las import read_las
 from .lidar import Array
+from .numpy_files import read_floats, read_npy, read_npz
+from .ply import read_ply
 
 __all__ = ["SUFFIXES", "Scan", "ScanError", "read_scan"]
 
+#: Readers by suffix; those of ``.bin`` need to know the columns and are not here.
+_READERS: dict[str, Callable[[Path], Table]] = {
+    ".npz": read_npz,
+    ".npy": read_npy,
+    ".ply": read_ply,
+    ".las": read_las,
+    ".laz": read_las,
+}
 #: Suffixes of the files that `read_scan` takes.
-SUFFIXES = (*READERS, ".bin")
+SUFFIXES = (*_READERS, ".bin")
 #: Metres: no survey on Earth has coordinates as large, and their squares are still float32.
 _FARTHEST = 1e12
 #: Metres that a laser sees: a raw file whose points lie farther has been cut into points wrongly.
@@ -100,7 +112,7 @@ def read_scan(path: str | os.PathLike[str], columns: int | None = None) -> Scan:
     if not file.is_file():
         raise ScanError(f"SCAN: got {str(file)!r}, which is no file")
     try:
-        table = READERS[suffix](file) if suffix in READERS else _read_bin(file, columns)
+        table = _READERS[suffix](file) if suffix in _READERS else _read_bin(file, columns)
     except ImportError as error:
         raise FastconvError(
             f"SCAN: {file.suffix} needs {error}, which is not installed: "

@@ -12,7 +12,7 @@ from fastconv.cli import main
 from fastconv.demo import encoder, sparse, sparse_picture, sparse_report
 from fastconv.demo.encoder import LAYERS, Run, Weights
 from fastconv.kernels import reference_sparse
-from fastconv.scans import files, lidar
+from fastconv.scans import las, lidar
 from fastconv.scans.read import Scan, read_scan
 from fastconv.sparse import Geometry, SparseTensor
 from scan_writer import POINTS, write_scan
@@ -128,7 +128,7 @@ def test_a_missing_file_or_library_is_named(
     with pytest.raises(FastconvError, match=r"none\.npy', which is no file"):
         read_scan(tmp_path / "none.npy")
     path = write_scan(tmp_path / "a.laz", POINTS)
-    monkeypatch.setattr(files, "find_spec", lambda name: None)
+    monkeypatch.setattr(las, "find_spec", lambda name: None)
     with pytest.raises(FastconvError, match=r"\.laz needs lazrs.*'fastconv\[scan\]'"):
         read_scan(path)
 
