@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fastconv.contract.spec import DeviceInfo
+
 from .mechanisms import (
     Brgemm,
     FastFir,
@@ -130,9 +132,12 @@ class Packing:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Profile:
-    """A machine as the cost models see it; fields are grouped by mechanism."""
+    """A machine as the cost models see it; fields are grouped by mechanism.
 
-    name: str
+    Its `device` is the machine that the values were measured on, with all of its threads.
+    """
+
+    device: DeviceInfo
     core: Core
     memory: Memory
     calls: Calls

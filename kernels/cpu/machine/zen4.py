@@ -1,12 +1,13 @@
 """The profile of the machine that every kernel was measured on, with what was measured.
 
-Two cores of a shared Zen 4 (AMD EPYC, AVX-512, 32 KB of L1 and 1 MB of L2 each, 32 MB of L3). The
-kernel of a group was timed, piece by piece or over whole layers of the suites in
-``bench/problems``, whose names the comments use. Where a comment names no measurement, none was
-written down.
+It has two cores of an AMD EPYC of that kind, and shares the rest of it with others. The kernel of a
+group was timed, piece by piece or over whole layers of the suites in ``bench/problems``, whose
+names the comments use. Where a comment names no measurement, none was written down.
 """
 
 from __future__ import annotations
+
+from fastconv.contract.spec import DeviceInfo
 
 from .mechanisms import (
     Brgemm,
@@ -23,6 +24,20 @@ from .mechanisms import (
 from .profile import Calls, Core, Memory, Packing, Profile
 
 __all__ = ["ZEN4"]
+
+_DEVICE = DeviceInfo(
+    kind="cpu",
+    name="Zen 4",
+    isa="avx512",
+    vector_bytes=64,
+    registers=32,
+    fma=True,
+    l1=32 << 10,
+    l2=1 << 20,
+    l3=32 << 20,
+    threads=2,
+    bf16_dot=True,
+)
 
 _CORE = Core(
     # Round; the share of this peak that products of a sparse weight's gradient reach was fitted
@@ -199,7 +214,7 @@ _SPARSE = Sparse(
 )
 
 ZEN4 = Profile(
-    name="Zen 4",
+    device=_DEVICE,
     core=_CORE,
     memory=_MEMORY,
     calls=_CALLS,
