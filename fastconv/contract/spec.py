@@ -7,12 +7,9 @@ about the library but this package.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
-
-from .problem import ConvProblem
 
 __all__ = [
     "ACTIVATIONS",
@@ -24,7 +21,6 @@ __all__ = [
     "SparseBinding",
     "SparsePlan",
     "Tolerance",
-    "copy_cost",
 ]
 
 #: Activations that a kernel's epilogue applies, with the default of their parameter (alpha).
@@ -83,12 +79,6 @@ class DeviceInfo:
     def lanes(self, itemsize: int) -> int:
         """Return the number of elements of `itemsize` bytes in one vector."""
         return self.vector_bytes // itemsize
-
-    def flops(self, itemsize: int) -> float:
-        """Return a nominal FLOP/s over all threads, for costs that are compared with each other."""
-        # Two vector pipes, which join for a 512-bit vector; without FMA two instructions.
-        vectors = (1.0 if self.vector_bytes == 64 else 2.0) * (1.0 if self.fma else 0.5)
-        return 3.0e9 * 2 * self.lanes(itemsize) * vectors * self.threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,14 +224,6 @@ class SparsePlan(Protocol):
         """
 
 
-def copy_cost(problem: ConvProblem, device: DeviceInfo | CudaInfo) -> float:
-    """Return the seconds of bringing a weight into another order: it is read and written once."""
-    moved = math.prod(problem.weight_shape) * (problem.itemsize + problem.compute_itemsize)
-    if isinstance(device, CudaInfo):
-        return moved / device.bandwidth + 4e-6
-    return moved / (20e9 * device.threads) + 3e-6
-
-
 @dataclass(frozen=True, slots=True)
 class KernelSpec:
     """One kernel as the dispatcher sees it.
@@ -266,11 +248,11 @@ class KernelSpec:
         Scratch bytes that a call needs beside its arrays.
     tolerance : mapping of str to Tolerance
         Error bound for each supported dtype.
+    pack_cost : callable
+        Predicted seconds of packing the weight, which a functional call does each time.
     exact : bool
         False where the arithmetic is transformed (Winograd, FFT); ``precision("exact")`` leaves
         such kernels out.
-    pack_cost : callable
-        Predicted seconds of packing the weight, which a functional call does each time.
     """
 
     name: str
@@ -281,5 +263,5 @@ class KernelSpec:
     target: str
     workspace: Callable[[Any, Any], int]
     tolerance: Mapping[str, Tolerance]
+    pack_cost: Callable[[Any, Any], float]
     exact: bool = True
-    pack_cost: Callable[[Any, Any], float] = copy_cost

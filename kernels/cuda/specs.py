@@ -145,6 +145,7 @@ def _winograd_spec(m: int) -> KernelSpec:
         target=f"fastconv.kernels.cuda.winograd.plan:plan_f{m}",
         workspace=lambda problem, device: winograd_tiles.workspace(m, problem, device),
         tolerance=winograd_tiles.TOLERANCE,
+        pack_cost=roofline.copy_seconds,
         exact=False,
     )
 
@@ -159,6 +160,7 @@ SPECS = (
         target="fastconv.kernels.cuda.gemm.plan:plan",
         workspace=_implicit_gemm_workspace,
         tolerance=TOLERANCE,
+        pack_cost=roofline.copy_seconds,
     ),
     KernelSpec(
         name="cuda.direct",
@@ -169,6 +171,7 @@ SPECS = (
         target="fastconv.kernels.cuda.window.plan:plan_direct",
         workspace=_no_workspace,
         tolerance=TOLERANCE,
+        pack_cost=roofline.copy_seconds,
     ),
     KernelSpec(
         name="cuda.depthwise",
@@ -179,6 +182,7 @@ SPECS = (
         target="fastconv.kernels.cuda.window.plan:plan_depthwise",
         workspace=_no_workspace,
         tolerance=TOLERANCE,
+        pack_cost=roofline.copy_seconds,
     ),
     KernelSpec(
         name="cuda.dilated",
@@ -189,6 +193,7 @@ SPECS = (
         target="fastconv.kernels.cuda.gemm.dilated:plan",
         workspace=_no_workspace,
         tolerance=TOLERANCE,
+        pack_cost=roofline.copy_seconds,
     ),
     *(_winograd_spec(m) for m in (2, 4)),
 )

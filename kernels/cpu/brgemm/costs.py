@@ -16,25 +16,16 @@ from fastconv.contract.spec import DeviceInfo
 
 from ..common.specs import conv_spec, operand_bytes, reach_reasons
 from ..gemm.split import halvings
+from ..machine.seconds import call_seconds, profile, vectors_a_cycle
 
 __all__ = ["PIXEL_LANES", "PIXEL_ROWS", "SPECS", "Blocks", "as_row", "choose_blocks"]
 
 #: Which side of the register tile the pixels are; output channels are the other.
 PIXEL_ROWS, PIXEL_LANES = 0, 1
 
-#: Cycles around a tile's loop: the call, the sums' start, the jump out of the loop.
-_TILE_CYCLES = 60
-#: Cycles to take a task and to begin its loops.
-_TASK_CYCLES = 1500
-#: Cycles a vector of the copied band.
-_COPY_CYCLES = 8
-#: Bytes of weights a cycle and core from beyond L2, next to arithmetic that hides most of them.
-_STREAM_BYTES = 24
-#: What it costs that channels lie a multiple of so many bytes apart, where nothing but channels is
-#: summed in a row: a tile's pixels share few sets of L1.
-_L1_STRIDE, _CONFLICT = 256, 1.08
-
-
+#: Where channels lie a multiple of so many bytes apart, and nothing but channels is summed in a
+#: row, a tile's pixels share few sets of L1.
+_L1_STRIDE = 256
 #: Most steps of the reduction, whose runs are listed, and bytes of a copied band.
 _MOST_STEPS, _MOST_BAND = 1 << 20, 32 << 20
 
@@ -131,21 +122,22 @@ def _tiles(problem: ConvProblem, device: DeviceInfo) -> Iterator[Blocks]:
 
 def _step_cycles(rows: int, nv: int, side: int, device: DeviceInfo) -> float:
     """Return the cycles of one step: multiply-adds, or loads, or their latency."""
-    wide = device.vector_bytes == 64
-    products = rows * nv / ((1 if wide else 2) * (1.0 if device.fma else 0.5))
+    speed, wide = vectors_a_cycle(device), device.vector_bytes == 64
+    products = rows * nv / (speed * (1.0 if device.fma else 0.5))
     crossing = 2 if side == PIXEL_LANES and wide else 1  # a vector that is in two cache lines
-    loads = (rows + nv * crossing) / (1 if wide else 2)
-    return max(products, loads, 4.0)
+    loads = (rows + nv * crossing) / speed
+    return max(products, loads, profile(device).core.latency)
 
 
-def _tile_cycles(problem: ConvProblem, blocks: Blocks, rows: int, nv: int, steps: int) -> float:
-    """Return what a tile costs beside its steps: start and stores."""
-    size = problem.compute_itemsize
-    stores = 3.0 * rows * nv
+def _tile_cycles(
+    problem: ConvProblem, blocks: Blocks, device: DeviceInfo, rows: int, nv: int, steps: int
+) -> float:
+    """Return what a tile costs beside its steps: start, stores, and weights that it waits for."""
+    costs, weights = profile(device).brgemm, steps * nv * blocks.lanes * problem.compute_itemsize
+    stores = costs.stored * rows * nv
     if blocks.side == PIXEL_ROWS and problem.layout != "channels_last":
-        stores += (6 * blocks.lanes + rows) * nv  # through L1, transposed
-    # The wider the tile, the more bytes of weights a step asks of L2.
-    return _TILE_CYCLES + stores + steps * nv * blocks.lanes * size / 1024
+        stores += (costs.turned_lane * blocks.lanes + costs.turned_row * rows) * nv
+    return costs.tile + stores + weights / costs.weights_cycle
 
 
 def _mean_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> float:
@@ -159,11 +151,11 @@ def _mean_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> fl
     in_place = problem.layout == "channels_first" and max(problem.kernel_size[-2:]) == 1
     apart = in_place and math.prod(problem.in_size) * size % _L1_STRIDE == 0
     apart = apart and blocks.side == PIXEL_ROWS
-    conflict, total = _CONFLICT if apart else 1.0, 0.0
+    conflict, total = profile(device).brgemm.conflict if apart else 1.0, 0.0
     for rows, row_count in ((blocks.rows, row_tiles - 1), (blocks.row_tail, 1)):
         for nv, count in ((blocks.nv, vector_tiles - 1), (blocks.vector_tail, 1)):
             cycles = conflict * steps * _step_cycles(rows, nv, blocks.side, device)
-            cycles += _tile_cycles(problem, blocks, rows, nv, steps)
+            cycles += _tile_cycles(problem, blocks, device, rows, nv, steps)
             total += row_count * count * cycles
     return total / (row_tiles * vector_tiles)
 
@@ -200,7 +192,7 @@ def _splits(problem: ConvProblem, blocks: Blocks) -> Iterator[Blocks]:
 
 def _count(problem: ConvProblem, blocks: Blocks, device: DeviceInfo, tile: float) -> float:
     """Return the cycles of the busiest thread, where a tile takes `tile`."""
-    size = problem.compute_itemsize
+    size, machine = problem.compute_itemsize, profile(device)
     channels, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     steps = channels * math.prod(problem.kernel_size)
     panels, width = -(-k // blocks.channels), problem.out_size[-1]
@@ -215,7 +207,8 @@ def _count(problem: ConvProblem, blocks: Blocks, device: DeviceInfo, tile: float
     weights = blocks.part_panels * blocks.channels * steps * size
     reread = weights if k * steps * size > device.l2 // 2 else 0
     task = tile * blocks.part_panels * blocks.band_rows * blocks.band_tiles
-    task += band / blocks.lanes * _COPY_CYCLES + reread / _STREAM_BYTES + _TASK_CYCLES
+    copied = band / blocks.lanes * machine.brgemm.copied
+    task += copied + reread / machine.brgemm.weights + machine.calls.task
     return -(-tasks // device.threads) * task
 
 
@@ -234,9 +227,15 @@ def choose_blocks(problem: ConvProblem, device: DeviceInfo) -> Blocks:
 
 
 def _cost(problem: ConvProblem, device: DeviceInfo) -> float:
-    problem = as_row(problem) or problem
-    cycles = choose_blocks(problem, device).cycles
-    return max(cycles / 3.6e9, operand_bytes(problem) / 20e9 + 2e-6) + 2e-6
+    problem, machine = as_row(problem) or problem, profile(device)
+    return call_seconds(
+        choose_blocks(problem, device).cycles,
+        operand_bytes(problem),
+        clock=machine.core.peak,
+        bandwidth=machine.memory.operands,
+        start=machine.calls.start,
+        wait=machine.brgemm.wait,
+    )
 
 
 SPECS = (conv_spec("brgemm", "brgemm.plan", _reasons, _cost),)

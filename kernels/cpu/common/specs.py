@@ -12,9 +12,10 @@ from typing import Any
 
 from fastconv.contract import first_use
 from fastconv.contract.problem import ConvProblem
-from fastconv.contract.spec import DeviceInfo, KernelSpec, Tolerance, copy_cost
+from fastconv.contract.spec import DeviceInfo, KernelSpec, Tolerance
 
 from ...tolerance import TOLERANCE
+from ..machine.seconds import copy_seconds
 
 __all__ = [
     "MOST_PLANES",
@@ -53,7 +54,7 @@ def operand_bytes(problem: ConvProblem) -> int:
 
 def plain_pack_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     """Count nothing for a weight that is read as it lies; the halves are widened."""
-    return copy_cost(problem, device) if problem.dtype in ("float16", "bfloat16") else 0.0
+    return copy_seconds(problem, device) if problem.dtype in ("float16", "bfloat16") else 0.0
 
 
 def reach_reasons(problem: ConvProblem) -> list[str]:
@@ -72,7 +73,7 @@ def conv_spec(
     reasons: Reasons,
     cost: Cost,
     tolerance: Mapping[str, Tolerance] = TOLERANCE,
-    pack_cost: Callable[[Any, Any], float] = copy_cost,
+    pack_cost: Callable[[Any, Any], float] = copy_seconds,
     exact: bool = True,
 ) -> KernelSpec:
     """Return the spec of a dense kernel whose module has `plan` and `workspace`.

@@ -16,6 +16,8 @@ from fastconv.contract.spec import DeviceInfo, Tolerance
 
 from ..common.specs import MOST_PLANES, conv_spec
 from ..gemm.split import LONGEST_SUM
+from ..machine.profile import Profile
+from ..machine.seconds import profile, vectors_a_cycle
 
 __all__ = [
     "MOST_BYTES",
@@ -32,14 +34,6 @@ __all__ = [
 _MOST_PHASES, _MOST_PRODUCTS = 4, 12_000
 #: Most products of one phase that are summed in one go.
 MOST_STEPS = 2 * LONGEST_SUM
-#: Cycles to transform one vector's line of an axis with so many phases: out of memory and back
-#: (lines), and with the split into or the join of phases (runs).
-_LINE_CYCLES = {1: 3, 2: 12, 3: 24, 4: 38}
-_RUN_CYCLES = {1: 4, 2: 22, 3: 60, 4: 56}
-#: Cycles to finish and store a vector, and to call a tile.
-_STORE_CYCLES, _TILE_CYCLES = 16, 30
-#: Cycles to transpose a vector of a folded signal; to begin a block of one channel.
-_FOLD_CYCLES, _BLOCK_CYCLES = 14, 2000
 #: Most elements that transposing whole blocks reads behind the last row of a folded signal.
 _FOLD_SLACK = 32
 #: Blocks along an axis that are tried: twice as many, and so on, where the last are still so long.
@@ -141,8 +135,8 @@ def _widths(problem: ConvProblem, device: DeviceInfo, m1: int) -> list[tuple[int
     most = 4 if device.registers == 32 else 2
     if problem.ndim == 1:
         return [(nv, nv * lanes) for nv in (1, 2, 4) if nv <= most]
-    vectors = _over(_over(problem.out_size[-1], m1), lanes)
-    nv = min(range(1, most + 1), key=lambda n: (_over(vectors, n) * (n + 0.3), n))
+    vectors, beside = _over(_over(problem.out_size[-1], m1), lanes), profile(device).fast_fir.vector
+    nv = min(range(1, most + 1), key=lambda n: (_over(vectors, n) * (n + beside), n))
     across = _over(vectors, nv)
     return [(nv, _over(across, cut) * nv * lanes) for cut in _cuts(across)]
 
@@ -187,31 +181,39 @@ def smallest_bytes(problem: ConvProblem, device: DeviceInfo) -> int:
 
 
 @functools.lru_cache(256)
-def _product_cycles(rh: int, nv: int, taps_h: int, taps_w: int, planes: int) -> float:
+def _product_cycles(
+    rh: int, nv: int, taps_h: int, taps_w: int, planes: int, machine: Profile
+) -> float:
     """Return the cycles of one register tile."""
+    latency, costs = machine.core.latency, machine.fast_fir
     load = nv * (2 if taps_w > 1 else 1)  # most vectors cross a cache line
     whole = (taps_h - rh + 1) * max(rh * nv, load + rh / 2)
-    part = 2 * sum(max(reached * nv, load + reached / 2, 4) for reached in range(1, rh))
-    return planes * taps_w * (whole + part) * 1.05 + planes * 2 * rh * 3 + _TILE_CYCLES
+    part = 2 * sum(max(reached * nv, load + reached / 2, latency) for reached in range(1, rh))
+    steps = planes * taps_w * (whole + part) * costs.products
+    return steps + planes * 2 * rh * costs.tap_row + costs.tile
 
 
-def _cycles(s: Sizes, problem: ConvProblem, lanes: int) -> float:
+def _cycles(s: Sizes, problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the cycles of one block."""
+    lanes, machine = device.lanes(problem.compute_itemsize), profile(device)
+    costs = machine.fast_fir
+    line, run = costs.line[s.m1 - 1], costs.run[s.m1 - 1]
     c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     n1, n2 = s.n1, s.n2
     in_vectors, out_vectors = s.in_cols // lanes, s.cols // lanes
-    lines = s.m2 * s.in_rows * 1.1 + s.m2  # read again where two chunks meet
+    lines = s.m2 * s.in_rows * costs.reread + s.m2
     if s.fold:
-        first = lines * (_LINE_CYCLES[s.m1] + s.m1 * _FOLD_CYCLES)
-        last = s.rows * s.m2 * (_LINE_CYCLES[s.m1] + s.m1 * (_FOLD_CYCLES + _STORE_CYCLES))
+        first = lines * (line + s.m1 * costs.folded)
+        last = s.rows * s.m2 * (line + s.m1 * (costs.folded + costs.stored))
     else:
-        strided = 1 if problem.layout == "channels_first" else 3 * lanes
-        first = lines * (_RUN_CYCLES[s.m1] + s.m1 * (strided - 1))
-        last = s.rows * s.m2 * (_RUN_CYCLES[s.m1] + s.m1 * _STORE_CYCLES)
-    read = c * (in_vectors * (first + s.in_rows * n1 * _LINE_CYCLES[s.m2]) + _BLOCK_CYCLES)
+        strided = 1 if problem.layout == "channels_first" else costs.gathered_element * lanes
+        first = lines * (run + s.m1 * (strided - 1))
+        last = s.rows * s.m2 * (run + s.m1 * costs.stored)
+    second = n1 * costs.line[s.m2 - 1]
+    read = c * (in_vectors * (first + s.in_rows * second) + costs.channel)
     tiles = n1 * n2 * (s.rows // s.rh) * (out_vectors // s.nv)
-    write = k * out_vectors * (s.rows * n1 * _LINE_CYCLES[s.m2] + last)
-    product = _product_cycles(s.rh, s.nv, s.taps_h, s.taps_w, c)
+    write = k * out_vectors * (s.rows * second + last)
+    product = _product_cycles(s.rh, s.nv, s.taps_h, s.taps_w, c, machine)
     return read + k * tiles * product + write
 
 
@@ -227,36 +229,37 @@ def choose(problem: ConvProblem, device: DeviceInfo) -> tuple[float, Sizes]:
     Phases are chosen by the cycles of all blocks, and only then a cut by what the threads make of
     it: so results are the same bits for any number of threads.
     """
-    size = problem.compute_itemsize
-    lanes, c = device.lanes(size), problem.in_channels // problem.groups
+    size, machine = problem.compute_itemsize, profile(device)
+    c = problem.in_channels // problem.groups
     costs = []
     for s in _candidates(problem, device):
         tasks = problem.batch * problem.groups * s.blocks_h * s.blocks_w
         held = s.input_bytes(c, size)
         if held > MOST_BYTES:
             continue
-        cycles = _cycles(s, problem, lanes)
+        cycles = _cycles(s, problem, device)
         if held > device.l2 * 3 // 4:
-            cycles *= 2  # products would wait for the transformed input
+            cycles *= machine.fast_fir.outgrown
         costs.append((tasks * cycles, _over(tasks, device.threads) * cycles, s))
     phases = _phases(min(costs, key=lambda cost: cost[0])[2])
     _, cycles, best = min(
         (cost for cost in costs if _phases(cost[2]) == phases), key=lambda cost: cost[1]
     )
-    # Counted for a vector that fills both pipes; narrower ones run two at once.
-    scale = 1.0 if device.vector_bytes >= 64 else 0.5
-    return cycles * scale / 3.6e9 + 3e-6, best
+    # Counted as one vector a cycle.
+    seconds = cycles / vectors_a_cycle(device) / machine.core.peak
+    return seconds + machine.fast_fir.start, best
 
 
 def _seconds(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the predicted time: the cycles and the bytes."""
-    size = problem.compute_itemsize
+    size, memory = problem.compute_itemsize, profile(device).memory
     weights = math.prod(problem.weight_shape) * size * 2
     moved = (math.prod(problem.x_shape) + math.prod(problem.out_shape)) * size + weights
     if problem.ndim == 1:
-        return max(choose(problem, device)[0], moved / 20e9)
+        return max(choose(problem, device)[0], moved / memory.operands)
     # Rows of a block lie far apart, so reading them is not hidden behind the arithmetic.
-    return choose(problem, device)[0] + moved / (14e9 if moved > device.l3 // 2 else 20e9)
+    bandwidth = memory.far_rows if moved > device.l3 // 2 else memory.operands
+    return choose(problem, device)[0] + moved / bandwidth
 
 
 #: Over fifty random filters of 13x13 to 63x63 taps: 1.3e-5 of the largest output, see plan.py.

@@ -17,16 +17,11 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
 from ..common.specs import conv_spec
+from ..machine.mechanisms import Fft
+from ..machine.seconds import profile
 
 __all__ = ["SPECS", "Blocks", "choose", "reach"]
 
-#: FLOP/s of pocketfft on one core, by element size: measured on blocks of 256^2 to 576^2 and on
-#: 8192 points, out of L2 (Zen 4, SciPy 1.17).
-_FFT_FLOPS = {4: 16e9, 8: 8e9}
-#: Seconds a point of a transform: reading, multiplying and finishing, on the calling thread.
-_POINT_SECONDS = 0.35e-9
-#: Seconds for each round of calls from Python.
-_ROUND_SECONDS = 60e-6
 #: Bytes of transforms that one round works on, so that they stay in the last cache.
 _ROUND_BYTES = 4 << 20
 #: Bytes of a block's channels, or of the kernels' transforms, beyond which the fewest are taken.
@@ -103,17 +98,20 @@ class _Count(NamedTuple):
     channels: int
     products: float  # of an input and an output channel
     size: int
-    speed: float
+    speed: float  # FLOP/s of all threads
+    costs: Fft
 
     @classmethod
     def of(cls, problem: ConvProblem, device: DeviceInfo) -> _Count:
         """Return the count for a problem."""
-        size = problem.compute_itemsize
+        size, costs = problem.compute_itemsize, profile(device).fft
+        flops = costs.single if size == 4 else costs.double
         return cls(
             problem.in_channels + problem.out_channels,
             problem.in_channels * problem.out_channels / problem.groups,
             size,
-            _FFT_FLOPS[size] * (1 + 0.6 * (device.threads - 1)),
+            flops * (1 + costs.thread * (device.threads - 1)),
+            costs,
         )
 
     def per_round(self, points: int, blocks: float) -> int:
@@ -124,9 +122,9 @@ class _Count(NamedTuple):
     def seconds(self, points: int, blocks: float, whole: bool) -> float:
         """Return the time of blocks; in whole rounds, or of so many on average."""
         flops = 2.5 * points * math.log2(max(points, 2)) * self.channels * blocks / self.speed
-        each = points * (self.channels + self.products) * _POINT_SECONDS * (self.size / 4)
+        each = points * (self.channels + self.products) * self.costs.point * (self.size / 4)
         rounds = blocks / self.per_round(points, blocks)
-        return flops + each * blocks + (math.ceil(rounds) if whole else rounds) * _ROUND_SECONDS
+        return flops + each * blocks + (math.ceil(rounds) if whole else rounds) * self.costs.round
 
 
 @functools.lru_cache(maxsize=4096)

@@ -13,16 +13,11 @@ from fastconv.contract.spec import DeviceInfo
 
 from ...taps import dilated_reasons, regions
 from ..common.specs import conv_spec, operand_bytes
+from ..machine.seconds import call_seconds, profile
 from ..simd.register_tiles import operand_tile
-from .split import HERTZ, Count, choose_split, sums_at_once
+from .split import Count, choose_split, sums_at_once
 
 __all__ = ["SPECS", "direct_likely", "im2col_count", "in_place_likely", "swapped_count"]
-
-#: Cycles to place a chunk for one tap.
-_PLACE = 30
-#: Cycles that a vector of a strided row waits for a large input, of which it takes every other
-#: element; shared by the taps that meet it.
-_WAIT = 36
 
 
 def in_place_likely(problem: ConvProblem) -> bool:
@@ -47,16 +42,16 @@ def _pack_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return cycles to copy one pixel of one step: vectors, of which each row's end breaks one."""
     lanes = device.lanes(problem.compute_itemsize)
     channels = problem.in_channels // problem.groups
-    step = problem.stride[-1]
+    step, costs = problem.stride[-1], profile(device).gemm
     if problem.layout != "channels_first" or step > 2:
-        vector = 4.0 + 2.0 * lanes  # gathered
+        vector = costs.gathered + costs.gathered_element * lanes
     else:
-        vector = 6.0 if step == 1 else 9.0
+        vector = costs.copied if step == 1 else costs.copied_pairs
         outgrows = math.prod(problem.x_shape[1:]) * problem.itemsize > device.l2 * device.threads
         if step > 1 and outgrows:
-            vector += _WAIT / math.prod(problem.kernel_size)
+            vector += costs.waited / math.prod(problem.kernel_size)
     # Where a chunk of a tap begins is worked out once for all channels.
-    vector += _PLACE / channels
+    vector += costs.placed / channels
     width = max(1, problem.out_size[-1])
     return vector * (1 / lanes + (1 / width if width % lanes else 0.0))
 
@@ -65,8 +60,8 @@ def _finish_cycles(problem: ConvProblem, device: DeviceInfo, direct: bool) -> fl
     """Return cycles for one output that is moved to its place behind the tiles."""
     if direct:
         return 0.0
-    lanes = device.lanes(problem.compute_itemsize)
-    return 10.0 / lanes if problem.layout == "channels_first" else 2.5
+    lanes, costs = device.lanes(problem.compute_itemsize), profile(device).gemm
+    return costs.moved / lanes if problem.layout == "channels_first" else costs.scattered
 
 
 def im2col_count(problem: ConvProblem, device: DeviceInfo, direct: bool, in_place: bool) -> Count:
@@ -85,8 +80,8 @@ def swapped_count(problem: ConvProblem, device: DeviceInfo, direct: bool, in_pla
     """Return what a task of `swapped_gemm` takes."""
     size = problem.compute_itemsize
     lanes = device.lanes(size)
-    # Turning a block of lanes x lanes: log2(lanes) shuffles, a load and a store for each vector.
-    turn = (math.log2(lanes) + 5) / lanes
+    # Turning a block of lanes x lanes: log2(lanes) shuffles for each vector, and what is beside.
+    turn = (math.log2(lanes) + profile(device).gemm.turned_vector) / lanes
     return Count(
         tile=operand_tile(device, problem, swapped=True),
         swapped=True,
@@ -100,28 +95,40 @@ def _no_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     return []
 
 
+def _split_seconds(
+    problem: ConvProblem,
+    device: DeviceInfo,
+    count: Count,
+    pixels: tuple[tuple[int, int], ...],
+    bandwidth: float,
+) -> float:
+    """Return the time of the best split of a task's count."""
+    machine = profile(device)
+    return call_seconds(
+        choose_split(problem, device, count, pixels).cycles,
+        operand_bytes(problem),
+        clock=machine.core.sustained,
+        bandwidth=bandwidth,
+        start=machine.calls.start,
+    )
+
+
 def _count_seconds(
     problem: ConvProblem, device: DeviceInfo, count: Callable[..., Count], direct: bool
 ) -> float:
-    """Return the time of a GEMM-like kernel: its cycles, or its bytes where they take longer."""
+    """Return the time of a kernel that multiplies every pixel by every tap."""
     pixels = (math.prod(problem.out_size), math.prod(problem.kernel_size))
     made = count(problem, device, direct, in_place_likely(problem))
-    split = choose_split(problem, device, made, (pixels,))
-    # Tiles of a dozen channels write in as many places in turn: a tenth slower than one run.
-    return max(split.cycles / HERTZ, operand_bytes(problem) / 18e9) + 2e-6
+    return _split_seconds(problem, device, made, (pixels,), profile(device).memory.turns)
 
 
 def _im2col_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     return _count_seconds(problem, device, im2col_count, direct_likely(problem, device))
 
 
-#: What turned sums cost beside their count: 1x1 layers took 1.0 to 1.24 times as long.
-_TURNED = 1.08
-
-
 def _swapped_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     direct = problem.layout == "channels_first"
-    return _TURNED * _count_seconds(problem, device, swapped_count, direct)
+    return profile(device).gemm.turned * _count_seconds(problem, device, swapped_count, direct)
 
 
 def _dilated_cost(problem: ConvProblem, device: DeviceInfo) -> float:
@@ -130,8 +137,7 @@ def _dilated_cost(problem: ConvProblem, device: DeviceInfo) -> float:
         for _, sizes, firsts, ends in regions(problem)
     )
     made = im2col_count(problem, device, direct=False, in_place=False)
-    split = choose_split(problem, device, made, pixels)
-    return max(split.cycles / HERTZ, operand_bytes(problem) / 20e9) + 2e-6
+    return _split_seconds(problem, device, made, pixels, profile(device).memory.operands)
 
 
 SPECS = (

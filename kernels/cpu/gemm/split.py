@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
+from ..machine.seconds import profile, vectors_a_cycle
 from ..simd.register_tiles import Tile
 
 __all__ = [
-    "HERTZ",
     "LONGEST_SUM",
     "REDUCTION",
     "Count",
@@ -32,8 +32,6 @@ __all__ = [
     "sums_at_once",
 ]
 
-#: Clock at which cycles become seconds.
-HERTZ = 3.5e9
 #: Steps of one reduction block: the A panel of mr x 512 floats fits L1 beside a panel's stream.
 #: Each block is summed from zero, then blocks are added up. A rounding error grows with the length
 #: of a sum, most where all products are alike, so that each rounding falls the same way. Largest
@@ -47,16 +45,6 @@ LONGEST_SUM = 1024
 _BLOCK_SHARE = 2
 #: Part of L2 that weights and pixels share, and stay in from task to task, if they fit.
 _KEPT_SHARE = 0.75
-#: Cycles from one multiply-add to the next on the same sum.
-_LATENCY = 4
-#: Cycles of a tile beside its products: the call, the start and the stores, which wait for L3.
-_TILE = 110
-#: Cycles of a task beside its tiles.
-_TASK = 1500
-#: Cycles of a row of C that ends within the map: what was fetched ahead of it is another thread's.
-_ROW = 60
-#: Bytes a cycle at which one thread reads weights from beyond L2.
-_STREAM = 8
 #: Split among so many tasks exactly, beyond by an estimate.
 _FEW_TASKS = 64
 #: Blocks a thread from which on threads work far apart.
@@ -123,16 +111,17 @@ def _pieces(rows: int, mr: int) -> dict[int, int]:
 
 
 @functools.lru_cache(4096)
-def _product(rows: int, columns: int, tile: Tile, wide: bool) -> tuple[float, int]:
-    """Return (cycles of one step, tiles) of rows by columns."""
-    slot = 1.0 if wide else 0.5  # two narrow multiply-adds start in a cycle
+def _product(
+    rows: int, columns: int, tile: Tile, speed: float, latency: float
+) -> tuple[float, int]:
+    """Return (cycles of one step, tiles) of rows by columns, `speed` vectors a cycle."""
     last = columns % tile.nr
     vectors = Counter({tile.nv: columns // tile.nr})
     if last:
         vectors[tile.nv if last > tile.lanes else 1] += 1
     heights = _pieces(rows, tile.mr)
     total = sum(
-        max(height * count * slot, _LATENCY) * tall * across
+        max(height * count / speed, latency) * tall * across
         for height, tall in heights.items()
         for count, across in vectors.items()
     )
@@ -216,23 +205,24 @@ def choose_split(
     block = channel_block(problem, tile.depth) // tile.depth
     most_taps = max(taps for _, taps in pixels) or 1
     most_panels = max(1, device.l2 // _BLOCK_SHARE // (block * most_taps * width * size))
-    wide, total = device.vector_bytes == 64, sum(each for each, _ in pixels)
+    machine, speed = profile(device), vectors_a_cycle(device)
+    costs, total = machine.gemm, sum(each for each, _ in pixels)
 
     @functools.cache
     def task(block_pixels: int, taps: int, part_rows: int) -> float:
         shape = (block_pixels, part_rows) if count.swapped else (part_rows, block_pixels)
-        step, tiles = _product(*shape, tile, wide)
+        step, tiles = _product(*shape, tile, speed, machine.core.latency)
         steps = words * taps
         weights = part_rows * steps * size
         panels = block_pixels * min(steps, block * taps) * size
         kept = weights + panels <= device.l2 * _KEPT_SHARE
         return (
             steps * (step + block_pixels * count.pack)
-            + tiles * _TILE * -(-words // block)
+            + tiles * costs.tile * -(-words // block)
             + block_pixels * part_rows * count.finish
-            + (part_rows * _ROW if block_pixels < total and device.threads > 1 else 0.0)
-            + (0.0 if kept else weights / _STREAM)
-            + _TASK
+            + (part_rows * costs.row if block_pixels < total and device.threads > 1 else 0.0)
+            + (0.0 if kept else weights / costs.weights)
+            + machine.calls.task
         )
 
     best = Split(1, 1, math.inf)

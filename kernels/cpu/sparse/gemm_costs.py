@@ -10,7 +10,7 @@ from typing import NamedTuple
 from fastconv.contract.sparse_problem import SparseProblem
 from fastconv.contract.spec import DeviceInfo
 
-from ..gemm.split import HERTZ
+from ..machine.seconds import call_seconds, profile, vectors_a_cycle
 
 __all__ = ["Blocks", "choose_blocks", "cost", "tile_rows"]
 
@@ -23,11 +23,6 @@ _LEAST_ROWS, _PANELS = 32, 4
 _STEPS = 64
 #: Most rows of a tile: the processor has addresses for no more in its registers.
 _TILE_ROWS = 8
-#: Cycles beside the products: of a tile, of a vector of its sums, of a run of pairs, and of a
-#: vector of output.
-_TILE, _SUM, _RUN, _FINISH = 20.0, 0.5, 60.0, 6.0
-#: Seconds of a call beside its tasks.
-_CALL = 4e-6
 
 
 class Blocks(NamedTuple):
@@ -105,16 +100,18 @@ def choose_blocks(problem: SparseProblem, device: DeviceInfo) -> Blocks:
 def cost(problem: SparseProblem, device: DeviceInfo) -> float:
     """Return the predicted seconds of a call whose weight is packed and whose schedule is kept."""
     blocks = choose_blocks(problem, device)
-    slots = (1.0 if device.vector_bytes == 64 else 0.5) / (1.0 if device.fma else 0.5)
+    machine = profile(device)
+    costs, latency = machine.sparse.gemm, machine.core.latency
+    slots = 1 / vectors_a_cycle(device) / (1.0 if device.fma else 0.5)
     panels = -(-problem.out_rows // blocks.panel_rows)
     runs, cycles = panels * problem.volume, 0.0
     for nv, count in ((blocks.nv, blocks.parts - 1), (blocks.tail, 1)):
         most = tile_rows(nv, device)
         tiles = max(problem.pairs / most, min(problem.pairs, runs))
         rows = problem.pairs / max(tiles, 1)
-        step = max(rows * nv * slots, (rows + nv) * min(slots, 1.0), 4.0)
-        part = tiles * (blocks.steps * step + _TILE) + problem.pairs * nv * _SUM
-        part += runs * _RUN + problem.out_rows * nv * _FINISH
+        step = max(rows * nv * slots, (rows + nv) * min(slots, 1.0), latency)
+        part = tiles * (blocks.steps * step + costs.tile) + problem.pairs * nv * costs.sum
+        part += runs * costs.run + problem.out_rows * nv * costs.finished
         cycles += count * problem.groups * part
     features, written = (
         problem.in_rows * problem.in_channels,
@@ -123,5 +120,11 @@ def cost(problem: SparseProblem, device: DeviceInfo) -> float:
     moved = problem.itemsize * (features + written)
     if problem.itemsize < problem.compute_itemsize and blocks.depth == 1:
         moved += problem.compute_itemsize * features  # a widened copy
-    workers = min(device.threads, max(panels, 1))
-    return max(cycles / HERTZ / workers, (moved + 8 * problem.pairs) / 20e9) + _CALL
+    return call_seconds(
+        cycles,
+        moved + 8 * problem.pairs,
+        clock=machine.core.sustained,
+        bandwidth=machine.memory.operands,
+        start=machine.sparse.start,
+        workers=min(device.threads, max(panels, 1)),
+    )

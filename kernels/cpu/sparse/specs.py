@@ -13,6 +13,7 @@ from fastconv.contract.spec import DeviceInfo, KernelSpec
 
 from ...tolerance import TOLERANCE
 from ..common.specs import ask_workspace
+from ..machine.seconds import call_seconds, copy_seconds, peak_flops, profile
 from . import gemm_costs
 
 __all__ = ["SPECS"]
@@ -22,26 +23,23 @@ def _no_reasons(problem: SparseProblem, device: DeviceInfo) -> list[str]:
     return []
 
 
-#: Cycles that a vector of a pair takes with its row in L2, and bytes a second of one core from
-#: memory and of all: 64 channels depthwise take 6.0 ms on one thread and 3.3 on two for 88 MB.
-_PAIR_CYCLES = 2.5
-_CORE_BANDWIDTH, _BANDWIDTH = 14e9, 25e9
-_HERTZ = 3.5e9
-
-
 def _row_seconds(problem: SparseProblem, device: DeviceInfo, pairs: int, rows: float) -> float:
     """Return the time of a walk over pairs that moves `rows` rows in all.
 
     Rows that are written are read before, so they count twice.
     """
+    machine = profile(device)
+    memory, costs = machine.memory, machine.sparse
     vectors = -(-problem.in_channels // device.lanes(problem.compute_itemsize))
-    cycles = pairs * (vectors * _PAIR_CYCLES + 4) / device.threads
     moved = rows * problem.in_channels * problem.itemsize + 8 * pairs
-    memory = moved / min(_BANDWIDTH, _CORE_BANDWIDTH * device.threads)
-    # What fits in the caches of the cores is there already.
-    if moved < device.l2 * device.threads:
-        memory = 0.0
-    return max(cycles / _HERTZ, memory) + 2e-6
+    kept = moved < device.l2 * device.threads  # what fits the cores' caches is there already
+    return call_seconds(
+        pairs * (vectors * costs.pair_vector + costs.pair) / device.threads,
+        0 if kept else moved,
+        clock=machine.core.sustained,
+        bandwidth=min(memory.rows, memory.row_core * device.threads),
+        start=machine.calls.start,
+    )
 
 
 def _depthwise_reasons(problem: SparseProblem, device: DeviceInfo) -> list[str]:
@@ -79,19 +77,20 @@ def _global_cost(problem: SparseProblem, device: DeviceInfo) -> float:
 
 def _weight_grad_cost(problem: SparseProblem, device: DeviceInfo) -> float:
     """Predict the search for pairs, the copies of their rows, products, and the weight's order."""
-    lanes = device.lanes(problem.compute_itemsize)
-    per_pair: float
+    size, machine = problem.compute_itemsize, profile(device)
+    lanes, costs = device.lanes(size), machine.sparse.weight_grad
     if problem.is_depthwise:
-        # Every offset asks for both rows of its pairs again, from L2 or L3.
-        per_pair = 10 + 10 * -(-problem.in_channels // lanes)
+        channels = costs.depthwise_vector * -(-problem.in_channels // lanes)
     else:
-        per_pair = 10 + 4 * (problem.in_channels + problem.out_channels) / lanes
+        channels = costs.vector * (problem.in_channels + problem.out_channels) / lanes
     elements = problem.volume * problem.in_channels * problem.out_channels / problem.groups
-    cycles = problem.pairs * per_pair + 3 * problem.volume * problem.out_rows + 2 * elements
-    seconds = cycles / _HERTZ / device.threads + 4e-6
+    cycles = problem.pairs * (costs.pair + channels)
+    cycles += costs.row * problem.volume * problem.out_rows
+    cycles += costs.element * elements
+    seconds = cycles / machine.core.sustained / device.threads + machine.sparse.start
     if problem.is_depthwise:
         return seconds
-    return seconds + problem.flops / (0.85 * device.flops(problem.compute_itemsize))
+    return seconds + problem.flops / (costs.share * peak_flops(device, size))
 
 
 def _spec(
@@ -111,6 +110,7 @@ def _spec(
         target=f"fastconv.kernels.cpu.{target}",
         workspace=ask_workspace(target.partition(":")[0]),
         tolerance=TOLERANCE,
+        pack_cost=copy_seconds,
     )
 
 

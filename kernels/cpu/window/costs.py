@@ -13,6 +13,7 @@ from fastconv.contract.spec import DeviceInfo
 from ...sums import sum_reasons
 from ..common.specs import MOST_PLANES, conv_spec, plain_pack_cost, reach_reasons
 from ..gemm.split import LONGEST_SUM
+from ..machine.seconds import profile, vectors_a_cycle
 from . import pixel_costs, row_costs, rows_copied_layout
 
 __all__ = ["SPECS"]
@@ -31,26 +32,16 @@ def _row_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     return rows_copied_layout.copy_reasons(problem, device)
 
 
-#: Bytes a second from L3 and from memory, both cores; the output is also read before it is written.
-_L3_BANDWIDTH, _MEMORY_BANDWIDTH = 110e9, 45e9
-#: Output channels of a group beyond which their blocks read the rows again and again, and write to
-#: many places in turn: first layers of 24 to 64 took 1.15 to 1.8 times the cycles counted. With a
-#: kernel's depth there is more arithmetic for each place, and the count is right.
-_FEW_OUTPUTS, _REREAD = 16, 1.3
-#: Seconds that a call of a window kernel takes beside its arithmetic: on an 8x8 image 3
-#: microseconds in all, and up to 5 more where the arithmetic is as long.
-_WINDOW_CALL, _WINDOW_START = 3e-6, 5e-6
-
-
 def _vector_seconds(cycles: float, device: DeviceInfo) -> float:
-    """Return the time of multiply-adds of full vectors, one a cycle of a 512-bit machine."""
-    rate = device.flops(4) / (2 * device.lanes(4)) / device.threads
-    return cycles / (3.5 / 3.0 * rate) / device.threads
+    """Return the time of multiply-adds of full vectors, counted as one a cycle."""
+    vectors = vectors_a_cycle(device) * (1.0 if device.fma else 0.5)
+    return cycles / (profile(device).core.sustained * vectors) / device.threads
 
 
 def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     """Count the cycles of the cut, and bytes where operands do not fit the cores' L2."""
-    size = problem.itemsize
+    size, machine = problem.itemsize, profile(device)
+    costs = machine.window
     gathered = size < 4 or problem.layout != "channels_first"
     cycles = row_costs.cut_cycles(problem, device)
     if gathered or problem.stride[-1] > 2 or row_costs.cut(problem, device, max(size, 4)).rows:
@@ -65,21 +56,25 @@ def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     else:
         in_place = 0.0
     channels = problem.in_channels // problem.groups
-    if channels > 16:  # so many planes at once share few sets of the L1 cache
+    if channels > costs.few_planes:
         cycles *= 1 + min(1.0, channels * math.prod(problem.in_size) * size / device.l2)
     inputs, outputs = math.prod(problem.x_shape), math.prod(problem.out_shape)
     if gathered and (size < 4 or not in_place):
         # Elements are gathered into a copy and scattered from one, one by one or converted.
-        cycles += (3 * inputs + 4 * outputs) / max(problem.batch, 1) / (1 if size > 2 else 4)
-    traffic = size * (inputs + 2 * outputs)
+        moved = costs.gathered * inputs + costs.scattered * outputs
+        cycles += moved / max(problem.batch, 1) / (1 if size > 2 else costs.halves)
+    traffic = size * (inputs + 2 * outputs)  # the output is also read before it is written
     if traffic > device.l3 // 2:
-        memory = traffic / _MEMORY_BANDWIDTH
+        memory = traffic / machine.memory.window_memory
+    elif traffic > device.l2 * device.threads:
+        memory = traffic / machine.memory.window_l3
     else:
-        memory = traffic / _L3_BANDWIDTH if traffic > device.l2 * device.threads else 0.0
+        memory = 0.0
     seconds = max(_vector_seconds(cycles * problem.batch, device), memory)
-    many = problem.out_channels // problem.groups > _FEW_OUTPUTS and problem.ndim < 3
-    seconds *= _REREAD if many else 1.0
-    return seconds + _WINDOW_CALL + min(_WINDOW_START, seconds)
+    # With a kernel's depth there is more arithmetic for each place in an output, and no loss.
+    many = problem.out_channels // problem.groups > costs.few_outputs and problem.ndim < 3
+    seconds *= costs.reread if many else 1.0
+    return seconds + costs.start + min(costs.late_start, seconds)
 
 
 def _depthwise_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:

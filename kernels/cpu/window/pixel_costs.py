@@ -14,6 +14,7 @@ from typing import NamedTuple
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
+from ..machine.seconds import profile
 from .row_costs import alone, rows_met
 from .row_parts import Parts
 
@@ -29,16 +30,8 @@ __all__ = [
     "strips",
 ]
 
-#: Cycles that a step of a strip costs beside its arithmetic.
-_STEP = 10
-#: Cycles that a tap of a tile costs beside its arithmetic.
-_TAP = 3
-#: Cycles to transpose a square of vectors into or out of a block.
-_TURN = 220
 #: Most multiply-adds of a step that are written out.
 _UNROLLED_WORK = 700
-
-
 #: Most functions that the strips of a row are compiled to, some 0.3 seconds each. A dilated kernel
 #: in a wide padding would have one for each of its columns that comes to meet the input.
 _MOST_FUNCTIONS = 24
@@ -109,6 +102,7 @@ def _rolling(problem: ConvProblem, device: DeviceInfo, aligned: bool) -> Iterato
     down, share = sh // common, dh // common
     height, taps = -(-kh // down), kh * kw
     planes = math.prod(problem.kernel_size[:-2]) * math.prod(problem.out_size[:-1])
+    step = profile(device).window.pixel_step
     for nv in range(1, min(12, problem.out_size[-1]) + 1):
         used = height * nv + nv + 1
         if used >= device.registers or taps * nv > _UNROLLED_WORK:
@@ -124,7 +118,7 @@ def _rolling(problem: ConvProblem, device: DeviceInfo, aligned: bool) -> Iterato
                 met = _met(problem, offsets[n], begin)
                 loads = len(set(met)) * min(down, kh) * (1 if aligned else 2)
                 loads += 0 if kept else taps
-                cycles += many * (max(len(met) * kh, loads) + _STEP)
+                cycles += many * (max(len(met) * kh, loads) + step)
         else:
             yield PixelCut(nv, 0, down, share, kept, cycles * planes)
 
@@ -149,14 +143,14 @@ def _tiles(problem: ConvProblem, device: DeviceInfo) -> Iterator[PixelCut]:
     sh, dh = (1, *problem.stride)[-2], (1, *problem.dilation)[-2]
     share, height = (dh, (1, *problem.out_size)[-2]) if sh == 1 else (1, 1)
     rows = (1, *problem.out_size)[-2] / height
-    met = rows_met(problem)
+    met, tap = rows_met(problem), profile(device).window.pixel_tap
     planes = math.prod(problem.kernel_size[:-2]) * math.prod(problem.out_size[:-2])
     for nv in range(1, min(12, problem.out_size[-1]) + 1):
         taps = _tap_columns(problem, nv)
         for rh in range(1, min(kh, -(-height // share), 12) + 1):
             if rh * nv + nv + 1 >= device.registers:
                 continue
-            cycles = taps * kh * met * (max(rh * nv, rh + nv) + _TAP) * -(-height // rh) * rows
+            cycles = taps * kh * met * (max(rh * nv, rh + nv) + tap) * -(-height // rh) * rows
             yield PixelCut(nv, rh, 1, share, False, cycles * planes)
 
 
@@ -218,8 +212,8 @@ def block_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     way, shape = pixel_cut(problem, device, True), block_shape(problem, device)
     if way is None or shape is None or shape.block + shape.sums > device.l2:
         return math.inf
-    lanes = device.lanes(problem.compute_itemsize)
-    return -(-problem.groups // lanes) * (way.cycles + _TURN * -(-pixels // lanes))
+    lanes, turned = device.lanes(problem.compute_itemsize), profile(device).window.turned
+    return -(-problem.groups // lanes) * (way.cycles + turned * -(-pixels // lanes))
 
 
 def map_cycles(problem: ConvProblem, device: DeviceInfo) -> float:

@@ -18,6 +18,7 @@ from fastconv.contract.problem import MOST, ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
 from ...taps import share_in_reach
+from ..machine.seconds import profile
 from .row_parts import Parts
 
 __all__ = [
@@ -40,10 +41,6 @@ __all__ = [
 
 #: Most taps, and most multiply-adds of a step, that are written out.
 _UNROLLED_TAPS, _UNROLLED_WORK = 169, 700
-#: What it costs that weights of interleaved channels are vectors: three loads serve four vectors.
-_PATTERN = 1.2
-#: Cycles that a step of a strip costs beside its arithmetic.
-_STEP = 6
 
 
 class Cut(NamedTuple):
@@ -148,6 +145,7 @@ def _rolling(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cu
     height, taps = -(-kh // down), kh * kw
     dense = problem.stride[-1] == problem.dilation[-1] == 1 < kw
     lanes, outputs = device.lanes(size), problem.out_channels // problem.groups
+    step = profile(device).window.row_step
     for nv in range(1, min(8 if height == 1 else 4, -(-problem.out_size[-1] // lanes)) + 1):
         for block in (n for n in range(1, min(outputs, 8) + 1) if outputs % n == 0):
             used = block * height * nv + nv + 1
@@ -171,7 +169,7 @@ def _rolling(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cu
                         loads += rows * (4 * n + 1 if problem.dilation[-1] == 1 else 4 * n * kw)
                     else:
                         loads += 2 * n * kw * rows
-                    cycles += many * (max(multiplies, loads) + _STEP)
+                    cycles += many * (max(multiplies, loads) + step)
                 cycles *= outputs / block
                 yield Cut(lanes, nv, block, 0, down, share, kept, shifted, cycles)
 
@@ -182,7 +180,8 @@ def _tiles(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cut]
     sh, dh = (1, *problem.stride)[-2], (1, *problem.dilation)[-2]
     share, height = (dh, (1, *problem.out_size)[-2]) if sh == 1 else (1, 1)
     lanes, outputs = device.lanes(size), problem.out_channels // problem.groups
-    met = rows_met(problem)
+    met, machine = rows_met(problem), profile(device)
+    latency, costs = machine.core.latency, machine.window
     for nv in range(1, min(4, -(-problem.out_size[-1] // lanes)) + 1):
         for rh in range(1, min(kh, -(-height // share), 14) + 1):
             if rh * nv + nv + 1 >= device.registers:
@@ -190,10 +189,11 @@ def _tiles(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cut]
             cycles = 0.0
             for many, n, tail in widths(problem.out_size[-1], lanes, nv):
                 vectors = n - 1 + tail / lanes
-                # One sum takes four cycles to be ready for the next tap.
-                taps = [max(r * vectors, 2 * n + r, 4) + 1 for r in range(1, rh + 1)]
+                taps = [
+                    max(r * vectors, 2 * n + r, latency) + costs.row_tap for r in range(1, rh + 1)
+                ]
                 tile = taps[-1] * (kh - rh + 1) + 2 * sum(taps[:-1])
-                tile = tile * kw + 2 * _STEP * (kh + rh - 1)
+                tile = tile * kw + 2 * costs.row_step * (kh + rh - 1)
                 cycles += many * tile * met * -(-height // rh) / height
             yield Cut(lanes, nv, 1, rh, 1, share, False, False, cycles * outputs)
 
@@ -252,4 +252,4 @@ def interleaved(problem: ConvProblem, device: DeviceInfo) -> ConvProblem | None:
 def interleaved_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the cycles of one image whose channels are interleaved, infinite if it is not one."""
     row = interleaved(problem, device)
-    return math.inf if row is None else _PATTERN * cut_cycles(row, device)
+    return math.inf if row is None else profile(device).window.pattern * cut_cycles(row, device)

@@ -1,7 +1,7 @@
 """What a Winograd kernel can run, how exact it is, and what it costs.
 
-Costs are cycles counted on Zen 4, for the transform of the input, the products, and the outputs;
-and the time that weights and transformed input take from beyond L2. No compiler is imported.
+Costs are cycles for the transform of the input, the products, and the outputs; and the time that
+weights and transformed input take from beyond L2. No compiler is imported.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from fastconv.contract import first_use
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo, KernelSpec, Tolerance
 
+from ..machine.seconds import profile, vectors_a_cycle
 from . import tiles as winograd_tiles
 
-__all__ = ["SPECS", "TOLERANCE"]
+__all__ = ["CHANNEL_BLOCK", "SPECS", "TOLERANCE"]
 
-
+#: Input channels of one sum in tiles of long lines. The rounding error grows with the length of a
+#: sum: blocks of it, added up at the end, keep the error of 64 channels for any number. A block of
+#: 64 steps costs a twentieth of the multiplication's speed.
+CHANNEL_BLOCK = 64
 #: Largest error of F(m, r) in float32 relative to the largest output, over two transformed axes.
 _LIMIT = 2e-5
 TOLERANCE = {
@@ -31,15 +35,14 @@ TOLERANCE = {
 #: With dilation 2 tile 8 made at most 1.2e-5; with stride 2, where the larger phase counts, F(6, 3)
 #: made 8.7e-6 and F(6, 5) 8.0e-6. Folded kernels of 8 to 24 taps made at most 8.1e-6.
 _MOST_ELEMENTS = {1: 10, 2: 8, 3: 6}
-
-
-#: Elements of a tile beyond which sums and samples of a panel are megabytes, so that products run
-#: at half their speed: F(4, 3) of stride 2 in three dimensions, 729, took 9.4 ms for 4.2.
+#: Elements of a tile beyond which sums and samples of a panel are megabytes.
 _LARGE_TILE = 256
+#: Vectors apart at which samples share a few sets of L1.
+_L1_STRIDE = 16
+#: Panels from which on threads read the weights again for each of them.
+_FEW_PANELS = 8
 #: Most bytes of a panel's transformed input, of all channels.
 _MOST_PANEL = 64 << 20
-#: What phases of a stride cost beside the count: 96@35 took 1.1 to 1.35 times it.
-_STRIDED = 1.1
 
 
 def _reasons(m: int, problem: ConvProblem, device: DeviceInfo) -> list[str]:
@@ -73,20 +76,19 @@ def _reasons(m: int, problem: ConvProblem, device: DeviceInfo) -> list[str]:
     return sentences
 
 
-def _input_cycles(sizes: winograd_tiles.Sizes, problem: ConvProblem, lanes: int) -> float:
-    """Count cycles for reading and transforming the input, with tiles or channels in the lanes.
-
-    Measured: 16 for an element of a vector of tiles, 11 for one of a vector of channels; and 10 for
-    a vector of samples where they are copied first.
-    """
+def _input_cycles(sizes: winograd_tiles.Sizes, problem: ConvProblem, device: DeviceInfo) -> float:
+    """Count cycles for reading and transforming the input, with tiles or channels in the lanes."""
+    lanes, costs = device.lanes(problem.compute_itemsize), profile(device).winograd
     channels = problem.in_channels // problem.groups
     images, last = problem.batch * problem.groups, problem.layout != "channels_first"
     if sizes.axes[-1].dilation == 1 and not last:
-        return 16.0 * sizes.elements * -(-sizes.tiles // lanes) * channels * images
+        vectors = -(-sizes.tiles // lanes)
+        return costs.tiles_element * sizes.elements * vectors * channels * images
     samples = 0 if last else math.prod(problem.in_size)
-    # Samples a multiple of 16 vectors apart share a few sets of L1: 3.9 ms for 2.5 (wavenet d64).
-    element = 31.0 if sizes.width.dilation % 16 == 0 else 11.0
-    return (element * sizes.elements * sizes.tiles + 10 * samples) * -(-channels // lanes) * images
+    apart = sizes.width.dilation % _L1_STRIDE == 0
+    element = costs.conflict_element if apart else costs.channels_element
+    cycles = element * sizes.elements * sizes.tiles + costs.sample * samples
+    return cycles * -(-channels // lanes) * images
 
 
 def _product_seconds(
@@ -94,52 +96,56 @@ def _product_seconds(
 ) -> float:
     """Predict seconds for products, what they wait for, and outputs; `tiles` are those of an image.
 
-    Counted on Zen 4: a call of the register tile loses 160 cycles of 24 a step, so 7 of a
-    multiply-add; an output costs 12 cycles an element and 8 a pixel for each vector of channels.
-    Of the time that operands take from L3 or memory some half is hidden by arithmetic.
+    Of the time that operands take from L3 or memory a part is hidden by arithmetic.
     """
+    machine = profile(device)
+    costs, memory = machine.winograd, machine.memory
     size, lanes = problem.itemsize, device.lanes(problem.compute_itemsize)
     c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     vectors = -(-k // lanes) * tiles * problem.batch * problem.groups
-    cycles = vectors * (elements * (c + 7 * -(-c // 64)) + 12 * elements + 8 * outputs)
-    per_cycle = 1.0 if device.vector_bytes == 64 else 2.0  # narrower vectors run two at a time
+    steps = c + costs.tile_steps * -(-c // CHANNEL_BLOCK)
+    way_back = costs.output_element * elements + costs.output_pixel * outputs
+    cycles = vectors * (elements * steps + way_back)
     # Panels of two vectors of tiles; where there are few, weights are read once for two of them.
     # All but what is the same for every tile scales with the threads, so that their number does not
     # decide which tile is chosen: results are then the same bits for any number.
     panels = max(1, -(-tiles // (2 * lanes)) * problem.batch)
-    few = panels * problem.groups < 8
+    few = panels * problem.groups < _FEW_PANELS
     compute_size = problem.compute_itemsize
     weights = elements * k * c * compute_size * problem.groups
     inputs = elements * c * tiles * problem.batch * compute_size * problem.groups
     streamed = weights * (-(-panels // 2) if few else panels) if weights > device.l2 // 2 else 0
-    waits = streamed / (130e9 if weights <= device.l3 // 2 else 45e9)
-    waits += inputs * -(-k // (2 * lanes)) / 130e9 if few else 0.0
-    seconds = (cycles / 3.6e9 / per_cycle + waits) / device.threads
+    in_l3 = weights <= device.l3 // 2
+    waits = streamed / (memory.weights_l3 if in_l3 else memory.weights_memory)
+    waits += inputs * -(-k // (2 * lanes)) / memory.weights_l3 if few else 0.0
+    busy = cycles / machine.core.peak / vectors_a_cycle(device)
+    seconds = (busy + waits) / device.threads
     moved = (math.prod(problem.x_shape) + 2 * math.prod(problem.out_shape)) * size
-    return seconds + max(0.0, moved - device.l3 / 4) * 0.6 / 20e9
+    return seconds + max(0.0, moved - device.l3 / 4) * costs.exposed / memory.operands
 
 
 def _seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
     """Count cycles for the transform of the input, and add all that follows it."""
-    sizes = winograd_tiles.tile_sizes(problem, m)
-    lanes = device.lanes(problem.compute_itemsize)
-    cycles = _input_cycles(sizes, problem, lanes)
-    total = cycles / min(16 / device.lanes(4), 2.0) / 3.6e9 / device.threads
+    sizes, machine = winograd_tiles.tile_sizes(problem, m), profile(device)
+    cycles = _input_cycles(sizes, problem, device) / vectors_a_cycle(device)
+    total = cycles / machine.core.peak / device.threads
     total += _product_seconds(sizes.elements, math.prod(sizes.m), sizes.tiles, problem, device)
     if sizes.elements > _LARGE_TILE:
-        total *= 2.0
+        total *= machine.winograd.large
     elif max(problem.stride) > 1:
-        total *= _STRIDED
-    return total + 8e-6
+        total *= machine.winograd.strided
+    return total + machine.winograd.start
 
 
 def _pack_seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
     """Count the elements of the transformed weight, and the bytes that outgrow half of L3."""
     elements = winograd_tiles.tile_sizes(problem, m).elements
     elements *= math.prod(problem.weight_shape[:2])
-    size = problem.compute_itemsize
+    size, machine = problem.compute_itemsize, profile(device)
     streamed = max(0, elements * size - device.l3 // 2)
-    return elements * (size / 4) * 0.36e-9 / device.threads + streamed / 5e9 + 1e-6
+    seconds = elements * (size / 4) * machine.packing.element / device.threads
+    seconds += streamed / machine.memory.weights_written
+    return seconds + machine.packing.transform_start
 
 
 def _workspace(m: int, problem: ConvProblem, device: DeviceInfo) -> int:

@@ -70,6 +70,7 @@ from ..runtime.record import LAST_CLAMP, make_record
 from ..simd.ir import ITEMSIZE, compute_code, storage_code
 from ..simd.register_tiles import Tile, gemm_tile
 from .copy import copy_tasks, make_copy, source_fields
+from .costs import CHANNEL_BLOCK
 from .fields import FIELDS, TRANSFORMS
 from .input_tiles import STAGE_CHANNELS, make_stage
 from .tasks import make_kernel
@@ -85,10 +86,7 @@ _PRODUCTS_SHARE = 2
 _MOST_SHARED = 24 << 20
 #: Most panels of tiles that a task multiplies by the same weights.
 _MOST_PANELS = 2
-#: Input channels of one sum in tiles of more than `_LONG_LINE` elements along an axis. The rounding
-#: error grows with the length of a sum: blocks of it, added up at the end, keep the error of 64
-#: channels for any number. A block of 64 steps costs a twentieth of the multiplication's speed.
-_CHANNEL_BLOCK = 64
+#: Elements of a tile along an axis beyond which channels are summed in blocks of `CHANNEL_BLOCK`.
 _LONG_LINE = 6
 
 
@@ -156,7 +154,7 @@ def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes, across: int)
         "blocks": -(-panels // block_panels), "part_panels": part_panels,
         "parts": -(-k_panels // part_panels), "shared": int(shared), "panel_bytes": panel_bytes,
         "element_bytes": element_bytes, "v_step": v_step,
-        "channel_block": _CHANNEL_BLOCK if long_line else REDUCTION,
+        "channel_block": CHANNEL_BLOCK if long_line else REDUCTION,
         "shared_bytes": shared_bytes if shared else 0,
         "weight_bytes": sizes.elements * u_step, "u_step": u_step,
     }  # fmt: skip

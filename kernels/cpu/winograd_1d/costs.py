@@ -20,8 +20,9 @@ from typing import NamedTuple
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
-from ..common.specs import conv_spec
+from ..common.specs import conv_spec, operand_bytes
 from ..gemm.split import halvings
+from ..machine.seconds import call_seconds, profile, vectors_a_cycle
 from ..winograd.costs import TOLERANCE
 
 __all__ = [
@@ -42,19 +43,6 @@ _TAPS = (2, 3, 4)
 _MOST_STEPS = 1024
 #: Most products of a block of tiles' transform, which is written out, and bytes of a task's V.
 _MOST_WRITTEN, _MOST_BAND = 1 << 10, 32 << 20
-#: Cycles of an output vector beside its products: the way back and the store; a way through L1; and
-#: a transposition into whole lines of memory, or into parts of lines, which those of other channels
-#: push out of L1 before they are whole.
-_OUTPUT_CYCLES, _FINISH_CYCLES, _TURN_CYCLES, _PARTS_CYCLES = 5.0, 10.0, 3.0, 13.0
-#: Bytes a cycle from L2, of what does not stay in half of L1; and from L3, to each core.
-_L2_BYTES, _L3_BYTES = 22, 16
-#: Cycles to take a task, and to begin a row of a panel.
-_TASK_CYCLES, _ROW_CYCLES = 1500, 60
-#: Cycles of a vector of the padded row, contiguous or gathered, and of one element of a block of
-#: tiles.
-_COPY_CYCLES, _GATHER_CYCLES, _ELEMENT_CYCLES = 4, 24, 8
-#: Seconds of one element of the transformed weight.
-_PACK_SECONDS = 0.36e-9
 
 
 class Blocks(NamedTuple):
@@ -209,36 +197,39 @@ def _tile_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> fl
     """Return the cycles of a register tile: multiply-adds or loads, and its outputs."""
     steps, size = _steps(problem, blocks), problem.compute_itemsize
     wide, tiles = device.vector_bytes == 64, blocks.lanes // blocks.m
-    products = tiles * (1.0 if wide else 0.5) * (1.0 if device.fma else 2.0)
+    core, costs = profile(device).core, profile(device).winograd_1d
+    products = tiles / vectors_a_cycle(device) * (1.0 if device.fma else 2.0)
     loads = 1 + tiles / 2 if wide else (1 + tiles) / 2
-    output = _OUTPUT_CYCLES
+    output = costs.output
     if problem.layout != "channels_last":
-        output += _TURN_CYCLES if wide else _PARTS_CYCLES
+        output += costs.turned if wide else costs.turned_parts
     if problem.dtype not in ("float32", "float64"):
-        output += _FINISH_CYCLES
-    cycles = steps * max(blocks.n * max(products, loads), 4.0) + blocks.lanes * output
+        output += costs.finished
+    cycles = steps * max(blocks.n * max(products, loads), core.latency) + blocks.lanes * output
     # U of a panel and V of a register tile, where they outgrow L1.
     operands = steps * blocks.n * (blocks.lanes + tiles) * size
-    return max(cycles, (operands - device.l1 // 2) / _L2_BYTES)
+    return max(cycles, (operands - device.l1 // 2) / costs.l2)
 
 
 def _count(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> float:
     """Return the cycles of the busiest thread."""
     size, lanes = problem.compute_itemsize, blocks.lanes
+    machine = profile(device)
+    costs = machine.winograd_1d
     k, lines = problem.out_channels // problem.groups, _band_lines(problem, blocks)
     held = lines * blocks.pieces * blocks.n * lanes * size
     if held > device.l2 // 2 and (blocks.band_rows > 1 or blocks.band_blocks > 1):
         return math.inf
     panels, width = -(-k // lanes), problem.out_size[-1]
     tiles = min(blocks.band_blocks * blocks.m, -(-width // lanes))
-    row = tiles * _tile_cycles(problem, blocks, device) + _ROW_CYCLES
-    copy = _COPY_CYCLES if problem.layout == "channels_first" else _GATHER_CYCLES
-    line = blocks.pieces * blocks.n * _ELEMENT_CYCLES
-    line += blocks.m * blocks.stride * (copy + _ELEMENT_CYCLES)
-    task = panels * blocks.band_rows * row + lines * line + _TASK_CYCLES
+    row = tiles * _tile_cycles(problem, blocks, device) + costs.row
+    copy = costs.copied if problem.layout == "channels_first" else costs.gathered
+    line = blocks.pieces * blocks.n * costs.element
+    line += blocks.m * blocks.stride * (copy + costs.element)
+    task = panels * blocks.band_rows * row + lines * line + machine.calls.task
     weights = panels * _steps(problem, blocks) * blocks.n * lanes * size
     if weights > device.l2 // 2:
-        task += weights / _L3_BYTES
+        task += weights / costs.l3
     tasks = problem.batch * problem.groups * math.prod(problem.out_size[:-2])
     tasks *= -(-(1, *problem.out_size)[-2] // blocks.band_rows)
     tasks *= -(-width // (blocks.band_blocks * blocks.pixels))
@@ -258,18 +249,23 @@ def choose_blocks(problem: ConvProblem, device: DeviceInfo) -> Blocks:
 
 def _seconds(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the time of the cycles, or of the bytes where they take longer."""
-    elements = math.prod(problem.x_shape) + math.prod(problem.out_shape)
-    moved = problem.itemsize * (elements + math.prod(problem.weight_shape))
-    return max(choose_blocks(problem, device).cycles / 3.6e9, moved / 20e9) + 2e-6
+    machine = profile(device)
+    return call_seconds(
+        choose_blocks(problem, device).cycles,
+        operand_bytes(problem),
+        clock=machine.core.peak,
+        bandwidth=machine.memory.operands,
+        start=machine.calls.start,
+    )
 
 
 def _pack_seconds(problem: ConvProblem, device: DeviceInfo) -> float:
     """Count the elements of the transformed weight."""
     blocks = _transform(problem, device)
     rows = math.prod(problem.weight_shape[:-1])
-    size = problem.compute_itemsize
+    size, packing = problem.compute_itemsize, profile(device).packing
     elements = rows * blocks.pieces * blocks.n
-    return elements * (size / 4) * _PACK_SECONDS / device.threads + 1e-6
+    return elements * (size / 4) * packing.element / device.threads + packing.transform_start
 
 
 SPECS = (

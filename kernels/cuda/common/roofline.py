@@ -18,13 +18,23 @@ the banks allow 120 a cycle; one of 4 x 4 allows 57.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import CudaInfo
 
-__all__ = ["BOUNDS", "SHARES", "Work", "bounds", "breakdown", "seconds", "touched"]
+__all__ = [
+    "BOUNDS",
+    "SHARES",
+    "Work",
+    "bounds",
+    "breakdown",
+    "copy_seconds",
+    "seconds",
+    "touched",
+]
 
 #: What a launch's time is made of.
 BOUNDS = ("arithmetic", "shared", "waves", "memory", "l2", "launch")
@@ -174,3 +184,9 @@ def breakdown(works: Iterable[Work], device: CudaInfo) -> dict[str, float]:
 def seconds(works: Iterable[Work], device: CudaInfo) -> float:
     """Return the counted time of launches in a row."""
     return sum(breakdown(works, device).values())
+
+
+def copy_seconds(problem: ConvProblem, device: CudaInfo) -> float:
+    """Return the time of bringing a weight into another order: it is read and written once."""
+    moved = math.prod(problem.weight_shape) * (problem.itemsize + problem.compute_itemsize)
+    return moved / device.bandwidth + _LAUNCH

@@ -115,6 +115,7 @@ def _spec(
         target=f"fastconv.kernels.cuda.sparse.{target}",
         workspace=workspace,
         tolerance=TOLERANCE,
+        pack_cost=roofline.copy_seconds,
     )
 
 

@@ -1,0 +1,1 @@
+"""What the cost models know of a machine: one profile, and the formulas that turn it into time."""
