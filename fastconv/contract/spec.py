@@ -1,8 +1,8 @@
 """How a kernel says what it can do, and how it is called.
 
 A kernel is one `KernelSpec`: what it computes, why it may not run a problem, what it would cost,
-and where its code is. The library knows nothing else about a kernel, and a kernel knows nothing
-about the library but this package.
+and where its code is. The library names no kernel and knows none but by its spec in the registry;
+of the library kernels import this package (`fastconv.contract`), and nothing else.
 """
 
 from __future__ import annotations

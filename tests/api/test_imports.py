@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from fastconv import dispatch
+
 ROOT = Path(__file__).resolve().parents[2]
 LOADERS = ("import_module", "load", "__import__", "find_spec")
 
@@ -153,3 +155,40 @@ def test_folders_of_kernels_form_no_circle() -> None:
     for folder in sorted(above):
         visit(folder, ())
     assert order.index("fastconv.kernels.cpu.simd") < order.index("fastconv.kernels.cpu.runtime")
+
+
+#: What the library reaches of kernels beside the registry: code that is no kernel. Sites meet by
+#: rulebooks, which no problem is dispatched to; commands measure, audit, forecast and emulate; the
+#: reference is the truth of whoever compares.
+BESIDE_THE_REGISTRY = {
+    "fastconv.cli": {"cpu.runtime.jit", "cuda.audit.report"},
+    "fastconv.cuda_emulator": {"cuda.emulator"},
+    "fastconv.demo.engines": {"reference"},
+    "fastconv.forecast": {"cuda.forecast.forecast"},
+    "fastconv.fuzz": {"reference", "reference_sparse"},
+    "fastconv.information": {"cpu.gemm.peak"},
+    "fastconv.sparse.rulebook": {"*.rulebook.build"},
+    "fastconv.sparse.sites": {"cpu.rulebook.build", "cpu.rulebook.join"},
+    "fastconv.warmup": {"cpu.rulebook.build", "cpu.rulebook.join", "cpu.runtime.jit"},
+}
+
+
+def test_the_library_reaches_kernels_through_the_registry() -> None:
+    found: dict[str, set[str]] = defaultdict(set)
+    for module, path in SOURCES.items():
+        if module.startswith(("fastconv.kernels", "fastconv.contract")):
+            continue
+        where = "fastconv.fuzz" if module.startswith("fastconv.fuzz.") else module
+        for _, name in imports(module, path.read_text(), path.name == "__init__.py"):
+            if name.startswith("fastconv.kernels."):
+                found[where].add(name.removeprefix("fastconv.kernels."))
+    assert found == BESIDE_THE_REGISTRY
+
+
+def test_the_library_names_no_kernel() -> None:
+    names = {spec.name for spec in dispatch.kernels()}
+    for module, path in SOURCES.items():
+        if not module.startswith("fastconv.kernels"):
+            constants = (node for node in ast.walk(ast.parse(path.read_text()))
+                         if isinstance(node, ast.Constant))  # fmt: skip
+            assert not names & {node.value for node in constants}, module

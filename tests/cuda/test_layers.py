@@ -1,4 +1,4 @@
-"""Every distinct layer of ResNet-50 and MobileNet at full size, by every CUDA kernel that runs it.
+"""Layers of ResNet-50 and MobileNet, and a dilated one, at full size by every CUDA kernel.
 
 The truth is PyTorch's convolution in float64, since `kernels.reference` would take minutes; the
 tests of the reference compare those two. Whole numbers make every sum exact.
@@ -21,9 +21,12 @@ from fastconv.kernels.cuda.gemm import plan as implicit_gemm
 from helpers import Tensors, assert_close, assert_exact, geometry, in_layout, small_integers
 
 SUITES = ("resnet50", "mobilenet_v1", "mobilenet_v2")
+#: Those networks have no dilated layer.
+DILATED = cases.select(cases.load("dilated"), "enet d8")
 LAYERS = list(
     dict.fromkeys(
-        case.problem.with_(device="cuda") for suite in SUITES for case in cases.load(suite)
+        case.problem.with_(device="cuda")
+        for case in (*(case for suite in SUITES for case in cases.load(suite)), *DILATED)
     )
 )
 #: Most turns of the banks that a store may take beyond the fewest possible.

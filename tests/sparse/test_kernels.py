@@ -178,7 +178,7 @@ def test_maxima_keep_nan_and_infinity(
 
 @pytest.mark.parametrize(("spec", "case"), supported([
     case for op in OPERANDS for case in
-    [each for each in MATRIX if each.op == op and each.dtype == "float32"][:60:20]
+    [each for each in MATRIX if each.op == op and each.dtype == "float32"][:60:21]  # and depthwise
 ]))  # fmt: skip
 def test_nothing_is_flushed_where_the_binding_says_so(
     spec: KernelSpec, case: Case, rng: np.random.Generator

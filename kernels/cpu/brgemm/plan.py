@@ -1,8 +1,8 @@
 """Convolution straight from the input: a register tile over a table of taps, with no packing.
 
-Wins where packing patches (gemm/channel_rows.py) weighs: few output channels to spread it over, few
-input channels (first layers), and channels-last memory, where patches would have to be transposed
-and the output as well::
+Wins for few output channels, first layers and channels-last memory, where packing patches
+(gemm/channel_rows.py) weighs: it is spread over few outputs or products, or patches and output
+would have to be transposed as well::
 
     task = image x group x output depth x band of rows x part of a row x part of K
       copy_band: the input under the band, padded     only for padding or a dtype to widen

@@ -89,11 +89,12 @@ class FftPlan:
         return tuple(range(-self.problem.ndim, 0))
 
     def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
-        """Return the conjugate transforms of the dilated kernels."""
+        """Return the conjugate transforms of the dilated kernels, denormal numbers as zero."""
         dense = np.zeros((*weight.shape[:2], *self.blocks.lengths), self.compute)
         spread = (slice(0, n, d) for n, d in zip(reach(self.problem), self.problem.dilation,
                                                  strict=True))  # fmt: skip
         dense[(slice(None), slice(None), *spread)] = weight
+        dense[np.abs(dense) < np.finfo(self.compute).tiny] = 0
         transformed = self.forward(dense, axes=self._axes, workers=self.threads)
         return np.conj(transformed, out=transformed)
 

@@ -17,6 +17,7 @@ from numba.extending import intrinsic
 from ..common.epilogue import FINISH_FIELDS, make_finish_vector
 from ..runtime.record import as_record
 from ..simd.intrinsics import (
+    add,
     get_word,
     load,
     load_gather,
@@ -75,21 +76,27 @@ def _block_place(g: Any, block: int) -> tuple[int, int, int, int]:
 
 @functools.cache
 def make_read(lanes: int, storage: int, compute: int) -> Any:
-    """Return the task that copies one input channel under a block, with zeros outside."""
+    """Return the task that copies one input channel under a block, with zeros outside.
+
+    A zero is added to each sample: where denormal numbers count as zero, an addition makes them so,
+    and a copy alone would hand them on to the transforms.
+    """
     item, size = ITEMSIZE[storage], ITEMSIZE[compute]
+    as_compute = np.float64 if compute == F64 else np.float32
 
     @numba.njit
     def copy_row(g: Any, source: int, w: int, exists: bool, target: int) -> None:
+        zero = splat(as_compute(0.0), lanes)
         for start in range(0, g.f_w, lanes):
             at, to = source + (w + start) * g.xw, target + start * size
             count = min(lanes, g.f_w - start)
             low = min(max(-(w + start), 0), count)
             high = max(min(g.iw - w - start, count), low) if exists else low
             if g.xw == item and high - low == lanes:
-                store(to, load(at, storage, lanes), compute)
+                store(to, add(load(at, storage, lanes), zero), compute)
             else:
                 values = load_gather(at, g.xw, range_mask(low, high), storage, lanes)
-                store_masked(to, values, range_mask(0, count), compute)
+                store_masked(to, add(values, zero), range_mask(0, count), compute)
 
     def task(
         geometry: int, x: int, weight: int, bias: int, residual: int, blocks: int,

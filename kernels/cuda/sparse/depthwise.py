@@ -2,7 +2,8 @@
 
     out[row, channel] = sum over offset of x[neighbours[offset, row], channel] * weight[...]
 
-There is no product to speak of, only bytes: a matrix tile would hold one channel of 32 and more.
+It wins wherever each group holds one channel: there is no product to speak of, only bytes, and a
+matrix tile would hold one channel of 32 and more.
 
     grid x: output rows / (128 / lanes)    grid y: channels / (lanes * width)
       for each four offsets:

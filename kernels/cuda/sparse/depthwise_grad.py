@@ -8,10 +8,10 @@
         through shared memory: the eight runs, one after another
     second pass (`sparse_parts`): the parts, one after another
 
-There is no product of matrices to speak of, and a tile of `sparse_weight_grad` would use one of its
-1024 sums: only bytes count here, 8 for a multiply-add in float32, of neighbouring channels side by
-side. Runs, parts and rows are added in a fixed order. Budget: under 32 registers, 1 KiB of shared
-memory (2 in float64).
+It wins wherever each group holds one channel: there is no product of matrices to speak of, and a
+tile of `sparse_weight_grad` would use one of its 1024 sums. Only bytes count here, 8 for a
+multiply-add in float32, of neighbouring channels side by side. Runs, parts and rows are added in a
+fixed order. Budget: under 32 registers, 1 KiB of shared memory (2 in float64).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Direct and depthwise convolution: one pixel a thread, weights in shared memory.
 
 `direct` wins where a group has few output channels, which would leave most rows of a matrix tile
-empty: first layers, image filters, groups of a handful of channels. `depthwise` is for groups of
-one input channel, where there is no product to speak of and only bytes count.
+empty: first layers, image filters, groups of a handful of channels. `depthwise` wins for
+groups of one input channel, where there is no product to speak of and only bytes count.
 
     direct     grid: pixels / 128, output channels / width, groups      width 1, 4 or 16 sums
     depthwise  grid: pixels / (128 / lanes), output channels / lanes    one sum

@@ -1,0 +1,109 @@
+"""Every registered kernel has a case in every group of tests that is generated from the registry.
+
+A group is a test whose parameters hold kernels. It is meant for all kernels of the operators and
+devices that it holds: one for which no problem of the group fits would be tested less than others,
+and nobody would see it. The modules are found by their text, so a new group needs no entry here.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from fastconv import dispatch
+from fastconv.contract.spec import KernelSpec
+
+TESTS = Path(__file__).resolve().parents[1]
+#: Groups that are meant for some kernels only: those that do not transform the arithmetic, or those
+#: that run outer products in two passes.
+EXACT = {spec.name for spec in dispatch.kernels() if spec.exact}
+ONLY = {
+    "cpu/test_number_range.py": {
+        "test_exact_precision_loses_nothing_below_the_normal_numbers": EXACT
+    },
+    "cpu/test_far_taps.py": {"test_cuda_kernels_refuse_positions_beyond_32_bits": EXACT},
+    "cpu/test_nested_calls.py": {"test_separable_filters": {"cpu.fast_fir", "cpu.fft"}},
+}
+#: Modules whose groups need what may be missing.
+NEEDS = {"cuda": "numba_cuda"}
+
+
+def has_groups(path: Path) -> bool:
+    """Whether a test of a module takes a kernel as a parameter."""
+    functions = (
+        node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)
+    )
+    return any(
+        isinstance(argument.annotation, ast.Name) and argument.annotation.id == KernelSpec.__name__
+        for function in functions
+        if function.name.startswith("test_")
+        for argument in function.args.args
+    )
+
+
+MODULES = sorted(
+    str(path.relative_to(TESTS)) for path in TESTS.glob("*/test_*.py") if has_groups(path)
+)
+
+
+def module_of(path: str) -> ModuleType:
+    """A test's module, as pytest imported it where it did."""
+    name = ".".join(Path(TESTS.name, path).with_suffix("").parts)
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, TESTS / path)
+        assert spec is not None and spec.loader is not None
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+def kernels_in(parameters: list[Any]) -> Iterator[KernelSpec]:
+    """The kernels among the values of a test's parameters."""
+    for case in parameters:
+        values = getattr(case, "values", case if isinstance(case, tuple) else (case,))
+        yield from (value for value in values if isinstance(value, KernelSpec))
+
+
+def groups(module: ModuleType) -> dict[str, list[KernelSpec]]:
+    """The kernels of each group of a module."""
+    found: dict[str, list[KernelSpec]] = {}
+    for name, test in vars(module).items():
+        if name.startswith("test_"):
+            for mark in getattr(test, "pytestmark", ()):
+                if mark.name == "parametrize" and (specs := list(kernels_in(mark.args[1]))):
+                    found[name] = specs
+    return found
+
+
+def left_out(specs: list[KernelSpec]) -> set[str]:
+    """The registered kernels that a group is meant for and does not hold."""
+    meant = {(spec.op, spec.device) for spec in specs}
+    every = {spec.name for spec in dispatch.kernels() if (spec.op, spec.device) in meant}
+    return every - {spec.name for spec in specs}
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_every_kernel_has_a_case_in_every_group(path: str) -> None:
+    if package := NEEDS.get(Path(path).parent.name):
+        pytest.importorskip(package)
+    found, only = groups(module_of(path)), ONLY.get(path, {})
+    assert found and set(only) <= set(found)
+    missing = {
+        name: left_out(specs) & only.get(name, left_out(specs)) for name, specs in found.items()
+    }
+    assert {name: names for name, names in missing.items() if names} == {}
+
+
+def test_a_kernel_without_a_case_is_found() -> None:
+    specs = dispatch.kernels(op="conv", device="cpu")
+    assert left_out(specs) == set()
+    assert left_out(specs[1:]) == {specs[0].name}
+    assert list(kernels_in([pytest.param(specs[0], 3), (specs[1],), specs[2]])) == specs[:3]
+    assert len(MODULES) >= 12

@@ -1,0 +1,51 @@
+"""What README says of kernels is what the registry holds."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fastconv import dispatch
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def kernel_tables() -> ModuleType:
+    """The script that writes the table of kernels."""
+    spec = importlib.util.spec_from_file_location(
+        "kernel_tables", ROOT / ".ci" / "kernel_tables.py"
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_of_kernels_is_the_registrys(kernel_tables: ModuleType) -> None:
+    assert kernel_tables.with_table(README) == README, "run: python .ci/kernel_tables.py"
+
+
+def test_a_kernel_that_is_not_in_the_table_is_seen(
+    kernel_tables: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fewer = dispatch.kernels()[1:]
+    monkeypatch.setattr(dispatch, "kernels", lambda: fewer)
+    assert kernel_tables.with_table(README) != README
+
+
+def test_every_kernel_says_what_it_is_and_when_it_wins(kernel_tables: ModuleType) -> None:
+    rows = kernel_tables.table(dispatch.kernels()).splitlines()[2:]
+    silent = [row for row in rows if "|  |" in row]
+    assert silent == [], "the docstring of its plan needs a sentence: Wins where ..."
+
+
+def test_the_sample_of_explain_lists_the_dense_cpu_kernels() -> None:
+    sample = README[README.index("ic64ih56oc64oh56kh3ph1  float32") :]
+    listed = re.findall(r"^[> ] (cpu\.\w+) ", sample[: sample.index("```")], re.MULTILINE)
+    assert listed == [spec.name for spec in dispatch.kernels("conv", "cpu")]
