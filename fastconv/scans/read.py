@@ -1,7 +1,7 @@
 """Point clouds out of files of any format, as points about an origin near their middle.
 
 National grids have coordinates of millions of metres and float32 holds seven digits, hence the
-origin. each format has a reader; here they become one thing, and what cannot be a scan is
+origin. Each format has a reader; here they become one thing, and what cannot be a scan is
 refused.
 """
 
