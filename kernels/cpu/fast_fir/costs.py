@@ -141,18 +141,15 @@ def _widths(problem: ConvProblem, device: DeviceInfo, m1: int) -> list[tuple[int
     return [(nv, _over(across, cut) * nv * lanes) for cut in _cuts(across)]
 
 
-def _candidates(problem: ConvProblem, device: DeviceInfo) -> Iterator[Sizes]:
-    """Return the sizes to choose from."""
+def _shapes(problem: ConvProblem, device: DeviceInfo) -> Iterator[tuple[Sizes, int]]:
+    """Return sizes to choose from, but for their rows, and the rows that blocks share."""
     oh, ow = (1, *problem.out_size)[-2:]
     for m1, m2 in phase_counts(problem):
         for nv, cols in _widths(problem, device, m1):
             shape = _shape(problem, device, m1, m2, nv, cols)
-            fold, taps_h, taps_w = shape.fold, shape.taps_h, shape.taps_w
-            tiles_h = _over(ow, cols * m1 * m2) if fold else _over(oh, m2)
-            for rh in _register_rows(device, taps_h):
-                for rows in {_over(_over(tiles_h, cut), rh) * rh for cut in _cuts(tiles_h)}:
-                    yield Sizes(fold, m1, m2, taps_h, taps_w, rh, nv, rows, cols, shape.in_cols,
-                                _over(tiles_h, rows), shape.blocks_w)  # fmt: skip
+            tiles_h = _over(ow, cols * m1 * m2) if shape.fold else _over(oh, m2)
+            for rh in _register_rows(device, shape.taps_h):
+                yield shape._replace(rh=rh), tiles_h
 
 
 def _shape(problem: ConvProblem, device: DeviceInfo, m1: int, m2: int, nv: int, cols: int) -> Sizes:
@@ -217,9 +214,44 @@ def _cycles(s: Sizes, problem: ConvProblem, device: DeviceInfo) -> float:
     return read + k * tiles * product + write
 
 
-def _phases(s: Sizes) -> tuple[bool, int, int]:
-    """Return what decides the bits of a result; the cut into blocks does not."""
-    return s.fold, s.m1, s.m2
+class _Block(NamedTuple):
+    """A cut of one shape into blocks, and what it costs."""
+
+    total: float  # cycles of all blocks
+    busiest: float  # cycles of the thread that has most of them
+    shape: Sizes
+    rows: int
+    blocks_h: int
+
+    @property
+    def phases(self) -> tuple[bool, int, int]:
+        """What decides the bits of a result; the cut into blocks does not."""
+        return self.shape.fold, self.shape.m1, self.shape.m2
+
+
+def _blocks(problem: ConvProblem, device: DeviceInfo) -> Iterator[_Block]:
+    """Return every cut whose blocks fit. A block's cycles are linear in its rows."""
+    size, c = problem.compute_itemsize, problem.in_channels // problem.groups
+    outgrown, held_most = profile(device).fast_fir.outgrown, device.l2 * 3 // 4
+    for shape, tiles_h in _shapes(problem, device):
+        rh, beside = shape.rh, shape.taps_h - 1
+        first = _cycles(shape._replace(rows=rh), problem, device)
+        step = _cycles(shape._replace(rows=2 * rh), problem, device) - first
+        plane = shape.n1 * shape.n2 * c * shape.in_cols * size
+        across = problem.batch * problem.groups * shape.blocks_w
+        for units in {_over(_over(tiles_h, cut), rh) for cut in _cuts(tiles_h)}:
+            rows = units * rh
+            held = plane * (rows + beside)
+            if held > MOST_BYTES:
+                continue
+            cycles = first + (units - 1) * step
+            if held > held_most:
+                cycles *= outgrown
+            blocks_h = _over(tiles_h, rows)
+            tasks = across * blocks_h
+            yield _Block(
+                tasks * cycles, _over(tasks, device.threads) * cycles, shape, rows, blocks_h
+            )
 
 
 @functools.lru_cache(maxsize=4096)
@@ -229,25 +261,15 @@ def choose(problem: ConvProblem, device: DeviceInfo) -> tuple[float, Sizes]:
     Phases are chosen by the cycles of all blocks, and only then a cut by what the threads make of
     it: so results are the same bits for any number of threads.
     """
-    size, machine = problem.compute_itemsize, profile(device)
-    c = problem.in_channels // problem.groups
-    costs = []
-    for s in _candidates(problem, device):
-        tasks = problem.batch * problem.groups * s.blocks_h * s.blocks_w
-        held = s.input_bytes(c, size)
-        if held > MOST_BYTES:
-            continue
-        cycles = _cycles(s, problem, device)
-        if held > device.l2 * 3 // 4:
-            cycles *= machine.fast_fir.outgrown
-        costs.append((tasks * cycles, _over(tasks, device.threads) * cycles, s))
-    phases = _phases(min(costs, key=lambda cost: cost[0])[2])
-    _, cycles, best = min(
-        (cost for cost in costs if _phases(cost[2]) == phases), key=lambda cost: cost[1]
+    machine, blocks = profile(device), list(_blocks(problem, device))
+    phases = min(blocks, key=lambda block: block.total).phases
+    best = min(
+        (block for block in blocks if block.phases == phases), key=lambda block: block.busiest
     )
     # Counted as one vector a cycle.
-    seconds = cycles / vectors_a_cycle(device) / machine.core.peak
-    return seconds + machine.fast_fir.start, best
+    seconds = best.busiest / vectors_a_cycle(device) / machine.core.peak
+    sizes = best.shape._replace(rows=best.rows, blocks_h=best.blocks_h)
+    return seconds + machine.fast_fir.start, sizes
 
 
 def _seconds(problem: ConvProblem, device: DeviceInfo) -> float:
