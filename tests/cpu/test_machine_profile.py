@@ -8,7 +8,7 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from fastconv.contract.problem import parse_line
 from fastconv.contract.sparse_problem import OPERANDS, SparseProblem
 from fastconv.contract.spec import DeviceInfo
 from fastconv.kernels.cpu.machine import seconds
+from fastconv.kernels.cpu.machine.fields import Fields
 from fastconv.kernels.cpu.machine.zen4 import ZEN4
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels" / "cpu"
@@ -98,14 +99,13 @@ READERS: dict[str, tuple[str, ...]] = {
 
 def leaves(part: Any, *path: str) -> Iterator[tuple[str, ...]]:
     """The path to every field that holds a number."""
-    for field in fields(part):
-        value = getattr(part, field.name)
+    for name, value in vars(part).items():
         if isinstance(value, DeviceInfo):
             continue
-        if is_dataclass(value):
-            yield from leaves(value, *path, field.name)
+        if isinstance(value, Fields):
+            yield from leaves(value, *path, name)
         else:
-            yield (*path, field.name)
+            yield (*path, name)
 
 
 def scaled(part: Any, path: tuple[str, ...], factor: float) -> Any:
@@ -118,7 +118,7 @@ def scaled(part: Any, path: tuple[str, ...], factor: float) -> Any:
         value = tuple(each * factor for each in value)
     else:
         value *= factor
-    return replace(part, **{name: value})
+    return type(part)(**{**vars(part), name: value})
 
 
 def costs(group: str, tag: str) -> Iterator[tuple[float, float]]:

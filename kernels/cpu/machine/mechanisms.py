@@ -5,7 +5,7 @@ The unit is cycles of one core where a field names no other; a vector is a full 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from .fields import Fields
 
 __all__ = [
     "Brgemm",
@@ -21,8 +21,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Gemm:
+class Gemm(Fields):
     """Matrix products over packed panels.
 
     Parameters
@@ -66,8 +65,7 @@ class Gemm:
     turned: float
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Brgemm:
+class Brgemm(Fields):
     """Register tiles that read the input where it lies.
 
     Parameters
@@ -102,8 +100,7 @@ class Brgemm:
     wait: float
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Winograd:
+class Winograd(Fields):
     """F(m, r) along every axis.
 
     Parameters
@@ -141,8 +138,7 @@ class Winograd:
     start: float
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Winograd1d:
+class Winograd1d(Fields):
     """F(4, r) along the width.
 
     Parameters
@@ -175,8 +171,7 @@ class Winograd1d:
     element: float
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Window:
+class Window(Fields):
     """Windows that slide over rows: depthwise and direct.
 
     Parameters
@@ -220,8 +215,7 @@ class Window:
     late_start: float
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class FastFir:
+class FastFir(Fields):
     """Phases of large kernels.
 
     Parameters
@@ -269,8 +263,7 @@ class FastFir:
     start: float
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Fft:
+class Fft(Fields):
     """SciPy's transforms.
 
     Parameters
@@ -292,8 +285,7 @@ class Fft:
     round: float
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class SparseGemm:
+class SparseGemm(Fields):
     """Products of gathered rows.
 
     Parameters
@@ -314,8 +306,7 @@ class SparseGemm:
     finished: float
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class SparseWeightGrad:
+class SparseWeightGrad(Fields):
     """Products of gathered rows for the gradient of a weight.
 
     Parameters
@@ -342,8 +333,7 @@ class SparseWeightGrad:
     share: float
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Sparse:
+class Sparse(Fields):
     """Kernels over active sites.
 
     Parameters

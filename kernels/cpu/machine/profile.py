@@ -12,10 +12,9 @@ compared by identity, so that they are cheap keys of what is kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fastconv.contract.spec import DeviceInfo
 
+from .fields import Fields
 from .mechanisms import (
     Brgemm,
     FastFir,
@@ -30,8 +29,7 @@ from .mechanisms import (
 __all__ = ["Calls", "Core", "Memory", "Packing", "Profile"]
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Core:
+class Core(Fields):
     """One core. Its three clocks are those that three sets of cycles were fitted with.
 
     Parameters
@@ -57,8 +55,7 @@ class Core:
     latency: float
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Memory:
+class Memory(Fields):
     """Bandwidths, in bytes a second of all cores together where none is named.
 
     Parameters
@@ -95,8 +92,7 @@ class Memory:
     weights_written: float
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Calls:
+class Calls(Fields):
     """What it takes to begin.
 
     Parameters
@@ -111,8 +107,7 @@ class Calls:
     task: float
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Packing:
+class Packing(Fields):
     """Bringing weights into a kernel's order, in seconds.
 
     Parameters
@@ -130,8 +125,7 @@ class Packing:
     transform_start: float
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Profile:
+class Profile(Fields):
     """A machine as the cost models see it; fields are grouped by mechanism.
 
     Its `device` is the machine that the values were measured on, with all of its threads.
