@@ -24,7 +24,7 @@ __all__ = [
     "cuda_info",
     "current_device",
     "describe_device",
-    "device_in_force",
+    "device_now",
     "named_model",
     "require_cuda",
     "use_device",
@@ -265,7 +265,7 @@ def describe_device(ordinal: int) -> CudaInfo:
     return MODELS["A100"] if ordinal == EMULATED else cuda_info(ordinal)
 
 
-def device_in_force() -> tuple[int, str] | None:
+def device_now() -> tuple[int, str] | None:
     """Return number and name of the GPU that `use_device` chose, None outside."""
     found = _device.get()
     return found and (found[0], found[1].name)

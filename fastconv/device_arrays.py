@@ -190,7 +190,7 @@ class DeviceArray:
         return self.library.view("array", self.library.copy(self.owner))
 
     @contextlib.contextmanager
-    def in_force(self) -> Iterator[None]:
+    def on_device(self) -> Iterator[None]:
         """Compute on this array's device, in its library and in the dispatcher's eyes."""
         with self.library.on_device(self.device), use_device(self.device):
             yield

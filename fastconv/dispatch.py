@@ -32,7 +32,7 @@ from .contract.spec import (
     SparseBinding,
     SparsePlan,
 )
-from .cuda_device import current_device, device_in_force
+from .cuda_device import current_device, device_now
 from .device_arrays import DeviceArray
 
 __all__ = [
@@ -89,7 +89,7 @@ def kernels(op: str | None = None, device: str | None = None) -> list[KernelSpec
 
 def settings() -> tuple[str | None, str, int, tuple[int, str] | None]:
     """Return what decides a choice beside the problem: forced kernel, precision, threads, GPU."""
-    return _forced.get(), _precision.get(), config.num_threads, device_in_force()
+    return _forced.get(), _precision.get(), config.num_threads, device_now()
 
 
 @contextlib.contextmanager
@@ -227,7 +227,8 @@ def list_candidates(problem: Problem, packed: bool) -> list[Candidate]:
 @functools.cache
 def _code_of(op: str, device: str) -> str:
     """Return a hash over the sources of all kernels of an operator: one that changed may win."""
-    return sources.identity(*(spec.target.partition(":")[0] for spec in kernels(op, device)))[:16]
+    modules = (spec.target.partition(":")[0] for spec in kernels(op, device))
+    return first_use.run(sources.identity, *modules)[:16]  # which imports their packages
 
 
 def _choice_key(problem: Problem, packed: bool) -> str:

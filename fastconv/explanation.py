@@ -181,7 +181,7 @@ def _problem_of(
     given = kwargs.get("input", args[0] if args else None)
     view = None if given is None else view_array("input", given)
     if view is not None:
-        stack.enter_context(view.in_force())
+        stack.enter_context(view.on_device())
     if isinstance(what, (modules.Conv1d, modules.Conv2d, modules.Conv3d)):
         return what.problem(*args, **kwargs), True, ""
     return functional.problem_of_call(what, *args, **kwargs), False, ""
@@ -195,7 +195,7 @@ def _sparse_problem_of(
     )
     is_layer = isinstance(what, layers.Layer)
     call = what.call(*args) if is_layer else functional.call_of(what, *args, **kwargs)
-    stack.enter_context(call.in_force())
+    stack.enter_context(call.on_device())
     return call.problem, call.keeps_weight, call.note()
 
 

@@ -45,7 +45,7 @@ def _convolve(
     if views is None:
         return _compute(ndim, x, weight, bias, geometry, activation, residual, out, tune)
     x, weight, bias, residual, target = views
-    with x.in_force():
+    with x.on_device():
         result = _compute(ndim, x, weight, bias, geometry, activation, residual, target, tune)
     return result.owner if out is None else out
 

@@ -133,7 +133,7 @@ class _Conv:
         x, _, _, residual, out = views or (input, None, None, residual, out)
         if x.ndim == self._ndim + 1:
             x, residual, out = unbatch(self._ndim, x, residual, out)
-        with x.in_force() if isinstance(x, DeviceArray) else contextlib.nullcontext():
+        with x.on_device() if isinstance(x, DeviceArray) else contextlib.nullcontext():
             call = self._prepare(x, residual, out)
             self._pack(call)
         return call.kernel
@@ -177,7 +177,7 @@ class _Conv:
         if views is None:
             return self._compute(input, residual, out)
         x, _, _, residual, target = views
-        with x.in_force():
+        with x.on_device():
             result = self._compute(x, residual, target)
         return unwrap(result) if out is None else out
 

@@ -77,8 +77,7 @@ def race(calls: Mapping[str, Callable[[], object]]) -> Choice:
     calls : mapping of str to callable
         Each runs one kernel; the first run may compile it.
     """
-    import statistics
-
+    statistics = first_use.load("statistics")
     for call in calls.values():
         call()
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -133,8 +132,7 @@ class Memory:
         self.all()[key] = choice
         if self.path is None:
             return
-        import json
-
+        json = first_use.load("json")
         on_disk, _ = self._read()
         self._choices = merged = on_disk | self.all()
         text = json.dumps({name: asdict(merged[name]) for name in sorted(merged)}, indent=1)
@@ -150,9 +148,7 @@ class Memory:
             return {}, None
         try:
             text = private_files.read(self.path, _LARGEST).decode()
-            import json
-
-            content = json.loads(text)
+            content = first_use.load("json").loads(text)
             return {key: _choice(entry) for key, entry in content.items()}, None
         except FileNotFoundError:
             return {}, None

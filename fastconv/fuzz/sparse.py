@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import sparse
+import fastconv.sparse as sparse
 from fastconv.kernels import reference_sparse as reference
 from fastconv.sparse.functional import call_of
 

@@ -34,7 +34,7 @@ from ..contract.sparse_problem import OPERANDS, SparseProblem
 from ..contract.spec import SparseBinding, SparsePlan
 from ..device_arrays import DeviceArray
 from ..dispatch import make_plan, settings
-from .geometry import in_force, require_tensor
+from .geometry import on_device, require_tensor
 from .rulebook import Rulebook, require_rulebook
 from .tensor import SparseTensor, derived_tensor
 
@@ -185,9 +185,9 @@ class Call:
         """Whether the weight is packed once for many calls."""
         return self.filters is not None and self.filters.packed is not None
 
-    def in_force(self) -> contextlib.AbstractContextManager[None]:
+    def on_device(self) -> contextlib.AbstractContextManager[None]:
         """Compute on the features' device."""
-        return in_force(self.x.feature_array)
+        return on_device(self.x.feature_array)
 
     def note(self) -> str:
         """Return a line on the rulebook."""
@@ -291,7 +291,7 @@ def run(
     if out.size == 0:
         return
     packed = filters is not None and filters.packed is not None
-    with in_force(out):
+    with on_device(out):
         binding = _NO_BINDING if filters is None else filters.binding
         plan, shapes = _plan(problem, binding, packed)
         _check_operands(problem, shapes, (*operands, out))

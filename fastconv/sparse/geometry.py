@@ -15,7 +15,7 @@ from ..device_arrays import DeviceArray
 from .rulebook import Rulebook, build_trusted, require_rulebook
 from .tensor import SparseTensor, require_key
 
-__all__ = ["find_rulebook", "in_force", "make_geometry", "named_rulebook", "require_tensor"]
+__all__ = ["find_rulebook", "make_geometry", "named_rulebook", "on_device", "require_tensor"]
 
 _geometries: dict[tuple[Any, ...], Geometry] = {}
 _MOST_GEOMETRIES = 4096
@@ -28,9 +28,9 @@ def require_tensor(x: Any) -> SparseTensor:
     return x
 
 
-def in_force(array: Array) -> contextlib.AbstractContextManager[None]:
+def on_device(array: Array) -> contextlib.AbstractContextManager[None]:
     """Compute on the device of an array."""
-    return array.in_force() if isinstance(array, DeviceArray) else contextlib.nullcontext()
+    return array.on_device() if isinstance(array, DeviceArray) else contextlib.nullcontext()
 
 
 def make_geometry(
@@ -90,7 +90,7 @@ def find_rulebook(
     if known is not None:
         _check_match(f"indice_key={indice_key!r}", known, geometry, x)
         return known
-    with in_force(x.feature_array):
+    with on_device(x.feature_array):
         built = build_trusted(geometry, x._indices)
     return built if indice_key is None else x.keep(indice_key, built)
 

@@ -16,11 +16,11 @@ from ..sums import sum_reasons
 from ..tolerance import TOLERANCE
 from .common import roofline
 from .common.params import MOST_BLOCKS, MOST_ELEMENTS, reach_reasons
-from .common.roofline import Work
+from .common.roofline import LaunchCost
 from .gemm import blocking, dilated_costs
 from .winograd import costs as winograd_tiles
 
-__all__ = ["SPECS", "WORKS"]
+__all__ = ["LAUNCHES", "SPECS"]
 
 #: Output channels of a group beyond which `direct` reads each sample too often.
 _MOST_OUTPUTS = 64
@@ -120,19 +120,19 @@ def _no_workspace(problem: ConvProblem, device: CudaInfo) -> int:
 
 
 #: The launches of a call of each kernel whose weight is packed, as counted.
-WORKS: dict[str, Callable[[ConvProblem, CudaInfo], tuple[Work, ...]]] = {
-    "cuda.implicit_gemm": blocking.gemm_works,
-    "cuda.direct": blocking.direct_works,
-    "cuda.depthwise": blocking.depthwise_works,
-    "cuda.dilated": dilated_costs.works,
-    "cuda.winograd_f2": functools.partial(winograd_tiles.works, 2),
-    "cuda.winograd_f4": functools.partial(winograd_tiles.works, 4),
+LAUNCHES: dict[str, Callable[[ConvProblem, CudaInfo], tuple[LaunchCost, ...]]] = {
+    "cuda.implicit_gemm": blocking.gemm_launches,
+    "cuda.direct": blocking.direct_launches,
+    "cuda.depthwise": blocking.depthwise_launches,
+    "cuda.dilated": dilated_costs.launches,
+    "cuda.winograd_f2": functools.partial(winograd_tiles.launches, 2),
+    "cuda.winograd_f4": functools.partial(winograd_tiles.launches, 4),
 }
 
 
 def _cost_of(kernel: str) -> Callable[[ConvProblem, CudaInfo], float]:
-    works = WORKS[kernel]
-    return lambda problem, device: roofline.seconds(works(problem, device), device)
+    launches = LAUNCHES[kernel]
+    return lambda problem, device: roofline.seconds(launches(problem, device), device)
 
 
 def _winograd_spec(m: int) -> KernelSpec:

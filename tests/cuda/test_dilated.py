@@ -17,7 +17,7 @@ from fastconv.kernels.cuda import specs
 from fastconv.kernels.cuda.common.launch import emulation
 from fastconv.kernels.cuda.emulator import ALL
 from fastconv.kernels.cuda.gemm import dilated, dilated_costs
-from fastconv.kernels.cuda.gemm.tile import Tile, tiles_for
+from fastconv.kernels.cuda.gemm.tile import BlockTile, tiles_for
 from fastconv.kernels.taps import dilated_reasons
 from helpers import DTYPES, assert_exact, expected, small_integers
 from problem_matrix import matrix, problem
@@ -41,7 +41,7 @@ def taps_in_reach(each: ConvProblem, pixel: int) -> set[int]:
     return found
 
 
-def lists(each: ConvProblem, tile: Tile) -> list[list[int]]:
+def lists(each: ConvProblem, tile: BlockTile) -> list[list[int]]:
     """The panels of each tile, as the kernel reads them."""
     words = dilated_costs.schedule(each, tile).tolist()
     tiles = -(-each.batch * int(np.prod(each.out_size)) // tile.bn)
@@ -75,17 +75,17 @@ def test_more_than_a_third_of_the_panels_are_left_out() -> None:
 @pytest.mark.parametrize("gpu", MODELS)
 def test_the_cost_counts_what_is_multiplied(gpu: str) -> None:
     each = parse_line("mb16ic512ih33oc512kh3ph12dh11")[0].with_(device="cuda")
-    (work,) = specs.WORKS["cuda.dilated"](each, MODELS[gpu])
+    (work,) = specs.LAUNCHES["cuda.dilated"](each, MODELS[gpu])
     tile = dilated_costs.choose_tile(each, MODELS[gpu])
     panels = sum(len(panels) for panels in lists(each, tile)) * -(-512 // tile.bm)
     assert work.macs * work.blocks == pytest.approx(panels * tile.bm * tile.bn * tile.bk, rel=1e-6)
     dense = sum(
-        each.macs * each.blocks for each in specs.WORKS["cuda.implicit_gemm"](each, MODELS[gpu])
+        each.macs * each.blocks for each in specs.LAUNCHES["cuda.implicit_gemm"](each, MODELS[gpu])
     )
     assert work.macs * work.blocks < 0.65 * dense
 
 
-def of_tile(tile: Tile) -> Any:
+def of_tile(tile: BlockTile) -> Any:
     def make(each: ConvProblem, binding: Binding, device: CudaInfo) -> Any:
         return dilated.plan_tile(each, binding, dilated_costs.whole_split(each, tile))
 
@@ -99,7 +99,7 @@ def of_tile(tile: Tile) -> Any:
     ids=lambda value: getattr(value, "name", value),
 )
 def test_every_tile_under_every_check(
-    dtype: str, tile: Tile, layout: str, rng: np.random.Generator
+    dtype: str, tile: BlockTile, layout: str, rng: np.random.Generator
 ) -> None:
     kind = {"dtype": dtype, "layout": layout}
     for each in (

@@ -23,9 +23,9 @@ from fastconv.contract.errors import DeviceError, FastconvError
 from fastconv.contract.problem import ConvProblem, parse_line
 from fastconv.cuda_device import EMULATED, MODELS, named_model, use_device
 from fastconv.kernels.cuda.common import roofline
-from fastconv.kernels.cuda.common.roofline import BOUNDS, Work, bounds, touched
+from fastconv.kernels.cuda.common.roofline import BOUNDS, LaunchCost, bounds, touched
 from fastconv.kernels.cuda.forecast.forecast import Forecast, forecast
-from fastconv.kernels.cuda.specs import SPECS, WORKS
+from fastconv.kernels.cuda.specs import LAUNCHES, SPECS
 
 needs_numba_cuda = pytest.mark.skipif(
     importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed"
@@ -55,7 +55,7 @@ PAIRS = [(name, on_gpu(line)) for line in LINES for name in able(on_gpu(line))]
 
 
 def test_every_kernel_is_counted_and_meets_a_problem() -> None:
-    assert set(WORKS) == {spec.name for spec in SPECS} == {name for name, _ in PAIRS}
+    assert set(LAUNCHES) == {spec.name for spec in SPECS} == {name for name, _ in PAIRS}
 
 
 @pytest.mark.parametrize("gpu", MODELS)
@@ -74,7 +74,7 @@ def test_the_cost_of_dispatch_is_the_forecast(name: str, problem: ConvProblem, g
 @pytest.mark.parametrize(("name", "problem"), PAIRS)
 def test_twice_the_clock_halves_what_a_multiprocessor_does(name: str, problem: ConvProblem) -> None:
     faster = replace(A100, clock=2 * A100.clock)
-    for work in WORKS[name](problem, A100):
+    for work in LAUNCHES[name](problem, A100):
         before, after = bounds(work, A100), bounds(work, faster)
         for bound in ("arithmetic", "shared", "waves", "l2"):
             assert after[bound] == pytest.approx(before[bound] / 2)
@@ -84,7 +84,7 @@ def test_twice_the_clock_halves_what_a_multiprocessor_does(name: str, problem: C
 @pytest.mark.parametrize(("name", "problem"), PAIRS)
 def test_twice_the_bandwidth_halves_memory(name: str, problem: ConvProblem) -> None:
     faster = replace(A100, bandwidth=2 * A100.bandwidth)
-    for work in WORKS[name](problem, A100):
+    for work in LAUNCHES[name](problem, A100):
         before, after = bounds(work, A100), bounds(work, faster)
         assert after == before | {"memory": pytest.approx(before["memory"] / 2)}
 
@@ -100,7 +100,7 @@ def test_more_multiprocessors_are_never_slower(name: str, problem: ConvProblem) 
 
 
 def test_idle_units_count_as_waves() -> None:
-    work = Work("full", 0, 0, 0, blocks=216, warps=8, macs=1 << 20, resident=2)
+    work = LaunchCost("full", 0, 0, 0, blocks=216, warps=8, macs=1 << 20, resident=2)
     assert bounds(work, A100)["waves"] == pytest.approx(0)
     one_more = bounds(replace(work, blocks=217), A100)
     assert one_more["waves"] == pytest.approx(one_more["arithmetic"] * (3 * 108 / 217 - 1))
@@ -110,7 +110,7 @@ def test_idle_units_count_as_waves() -> None:
 
 
 def test_the_mix_of_instructions_and_the_banks_limit_the_peak() -> None:
-    work = Work("half", 0, 0, 0, blocks=128, macs=1 << 20, warps=4, share=0.5, shared=1 << 20)
+    work = LaunchCost("half", 0, 0, 0, blocks=128, macs=1 << 20, warps=4, share=0.5, shared=1 << 20)
     ada, ampere = bounds(work, MODELS["RTX 4090"]), bounds(work, replace(A100, multiprocessors=128))
     # 64 of 128 units there; all 64 units here, where half of the instructions are enough.
     clock = MODELS["RTX 4090"].clock
@@ -128,14 +128,14 @@ def test_bytes_by_hand() -> None:
     # 25 blocks of 128 pixels (3 rows, so 5 of the input) for each 16 channels.
     assert found.blocks == 25 * 4
     assert found.l2_bytes == 100 * (64 * 5 * 56 * 4 + 16 * 576 * 4)
-    first, *_, last = WORKS["cuda.winograd_f4"](problem, A100)
+    first, *_, last = LAUNCHES["cuda.winograd_f4"](problem, A100)
     tiles = 36 * 64 * 14 * 14 * 4
     assert (first.read, first.written, last.read, last.written) == (maps, tiles, tiles, maps)
 
 
 def test_a_split_reduction_writes_and_reads_its_parts() -> None:
     problem = on_gpu("ic2048ih7oc512kh1")
-    product, total = WORKS["cuda.implicit_gemm"](problem, A100)
+    product, total = LAUNCHES["cuda.implicit_gemm"](problem, A100)
     outputs = 512 * 49 * 4
     assert product.written == total.read > outputs and product.written % outputs == 0
     assert total.written == outputs
@@ -242,7 +242,7 @@ def test_shares_are_those_of_the_audit(key: tuple[str, int], name: str) -> None:
 
     kernel, bars = next(each for each in check.kernels_to_audit() if each[0].name == name)
     found = check.audit_kernel(kernel, bars, "sm_80")
-    assert roofline.SHARES[key] == pytest.approx(found.share, abs=5e-3)
+    assert roofline.FMA_FRACTIONS[key] == pytest.approx(found.share, abs=5e-3)
 
 
 @pytest.mark.parametrize("gpu", MODELS)
@@ -280,10 +280,10 @@ def test_accesses_counted_in_the_emulator_replace_those_assumed(line: str, gpu: 
 
     problem = on_gpu(line)
     for name in able(problem):
-        assumed = WORKS[name](problem, MODELS[gpu])
+        assumed = LAUNCHES[name](problem, MODELS[gpu])
         counted = count_call(name, problem, MODELS[gpu], assumed)
-        assert [work.name for work in counted.works] == [work.name for work in assumed]
-        for before, after in zip(assumed, counted.works, strict=True):
+        assert [work.name for work in counted.launches] == [work.name for work in assumed]
+        for before, after in zip(assumed, counted.launches, strict=True):
             assert replace(after, shared=before.shared, requested=before.requested) == before
             # A sector is written whole: once at best, and at worst for each of its elements.
             stored = after.requested - before.requested
@@ -291,7 +291,7 @@ def test_accesses_counted_in_the_emulator_replace_those_assumed(line: str, gpu: 
             assert (after.shared > 0) == (before.blocks > 0)
         assert 1 <= counted.sectors <= 32 and 1 <= counted.conflicts <= 32
         found = forecast(name, problem, MODELS[gpu], count=True)
-        parts = roofline.breakdown(counted.works, MODELS[gpu])
+        parts = roofline.breakdown(counted.launches, MODELS[gpu])
         assert found.forecast_ms == pytest.approx(1e3 * sum(parts.values()))
         assert (found.sectors, found.conflicts) == (counted.sectors, counted.conflicts)
 
@@ -302,9 +302,9 @@ def test_counts_by_hand() -> None:
 
     # Two channels of 8 x 16 pixels: a warp has 32 pixels side by side, 4 sectors a request.
     problem = on_gpu("ic1ih8iw16oc2kh1")
-    (work,) = WORKS["cuda.direct"](problem, A100)
+    (work,) = LAUNCHES["cuda.direct"](problem, A100)
     counted = count_call("cuda.direct", problem, A100, (work,))
-    (found,) = counted.works
+    (found,) = counted.launches
     assert found.requested - work.requested == 2 * 8 * 16 * 4 == work.written
     assert found.blocks == 1 and found.shared % 32 == 0
     assert counted.conflicts == 1

@@ -37,8 +37,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
     with guide.installed("cuda", tmp_path_factory.mktemp("guide")) as modules:
         assert specs.SPECS[:-1] == before
         yield modules
-    assert before == specs.SPECS and "cuda.naive" not in specs.WORKS
-    assert ("naive", 4) not in roofline.SHARES
+    assert before == specs.SPECS and "cuda.naive" not in specs.LAUNCHES
+    assert ("naive", 4) not in roofline.FMA_FRACTIONS
 
 
 @pytest.fixture
@@ -112,5 +112,5 @@ def test_the_audit_finds_no_fault_and_the_share_that_costs_count_with(
         found = check.audit_kernel(kernel, bars, arch)
         assert found.faults == ()
         if arch == "sm_80":
-            share = roofline.SHARES["naive", 8 if "float64" in kernel.name else 4]
+            share = roofline.FMA_FRACTIONS["naive", 8 if "float64" in kernel.name else 4]
             assert share == pytest.approx(found.share, abs=5e-3)

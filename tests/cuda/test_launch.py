@@ -239,7 +239,7 @@ def test_a_driver_older_than_the_packages_is_refused(monkeypatch: pytest.MonkeyP
 
 
 def test_the_description_in_force_stays_for_the_arrays_of_that_device() -> None:
-    with use_device(EMULATED, SMALL), emulated_view().in_force():
+    with use_device(EMULATED, SMALL), emulated_view().on_device():
         assert emulated_view().info is SMALL
         with use_device(0, MODELS["H100"]):
             assert describe_device(EMULATED) is MODELS["A100"]

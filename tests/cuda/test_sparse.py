@@ -32,7 +32,7 @@ from fastconv.kernels.cuda.emulator import (
     Report,
     UninitialisedSharedError,
 )
-from fastconv.kernels.cuda.gemm.tile import Tile
+from fastconv.kernels.cuda.gemm.tile import BlockTile
 from fastconv.kernels.cuda.sparse import gemm as sparse_gemm
 from fastconv.kernels.cuda.sparse import gemm_costs, gemm_source
 from fastconv.sparse.rulebook import Rulebook
@@ -79,7 +79,7 @@ def planner(spec: KernelSpec) -> MakePlan:
     return lambda problem, binding: make(problem, binding, DEVICE)
 
 
-def forced(tile: Tile) -> MakePlan:
+def forced(tile: BlockTile) -> MakePlan:
     """Plans of the product with a given tile."""
     return lambda problem, binding: sparse_gemm.plan_tile(problem, binding, tile)
 
@@ -155,7 +155,7 @@ TILES = [(tile, "float32") for tile in gemm_costs.tiles_for("float32")] + [
 @pytest.mark.parametrize(
     ("tile", "dtype"), TILES, ids=[f"{gemm_source.tile_name(t)}-{d}" for t, d in TILES]
 )
-def test_every_tile(tile: Tile, dtype: str, width: int, rng: np.random.Generator) -> None:
+def test_every_tile(tile: BlockTile, dtype: str, width: int, rng: np.random.Generator) -> None:
     for case in edges(width, dtype):
         t = operands(case, rng, whole=True)
         assert_exact(convolve(forced(tile), case, t), sums(case, t), case.id)

@@ -193,7 +193,9 @@ def test_shares_are_those_of_the_audit(tile: str, storage: str) -> None:
     found = check.audit_kernel(kernel, bars, "sm_80")
     assert found.faults == () and found.cubin.shared == kernel.shared
     size = 8 if storage == "float64" else 4
-    assert roofline.SHARES[f"weight grad {tile}", size] == pytest.approx(found.share, abs=5e-3)
+    assert roofline.FMA_FRACTIONS[f"weight grad {tile}", size] == pytest.approx(
+        found.share, abs=5e-3
+    )
 
 
 def test_a_product_that_does_not_wait_for_its_panel_is_found(

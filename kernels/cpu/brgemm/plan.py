@@ -35,14 +35,14 @@ from numpy.typing import NDArray
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
-from ..common.epilogue import FINISH_FIELDS, finish_fields, make_finish_run
+from ..common.epilogue import EPILOGUE_FIELDS, epilogue_fields, make_epilogue_run
 from ..common.padded_rows import BAND_FIELDS, make_copy_band
 from ..gemm.pack import make_pack_weights
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import as_record, make_record
 from ..simd.intrinsics import get_word, range_mask
 from ..simd.ir import F32, F64, ITEMSIZE, compute_code, storage_code
-from ..simd.register_tiles import Tile
+from ..simd.register_tiles import RegisterTile
 from ..simd.transposes import store_transposed, transpose_block
 from .costs import PIXEL_ROWS, Blocks, as_row
 from .layout import layout
@@ -51,7 +51,7 @@ from .tile import call_run_tiles, run_tiles_address
 __all__ = ["plan", "workspace"]
 
 _FIELDS = (
-    *FINISH_FIELDS,
+    *EPILOGUE_FIELDS,
     *BAND_FIELDS,
     "side",
     "pixels",  # of a tile
@@ -92,10 +92,10 @@ _PACK_BYTES = 16 * 16 * 4
 
 
 @functools.cache
-def _make_finish_rows(lanes: int, storage: int, compute: int) -> Any:
+def _make_epilogue_rows(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that brings a tile of sums from L1 to the output."""
     size, item = ITEMSIZE[compute], ITEMSIZE[storage]
-    finish_run = make_finish_run(lanes, storage, compute)
+    end_run = make_epilogue_run(lanes, storage, compute)
 
     @numba.njit
     def finish_across(
@@ -118,7 +118,7 @@ def _make_finish_rows(lanes: int, storage: int, compute: int) -> Any:
                     scratch + lanes * size, compute, compute, lanes,
                 )  # fmt: skip
                 for lane in range(min(lanes, width - start)):
-                    finish_run(
+                    end_run(
                         g, scratch + (1 + lane) * lanes * size, 0.0,
                         out + row * g.row_step + (start + lane) * g.lane_step, g.row_step,
                         residual + row * g.row_residual + (start + lane) * g.lane_residual,
@@ -134,7 +134,7 @@ def _make_finish_rows(lanes: int, storage: int, compute: int) -> Any:
             return
         for row in range(rows):
             for start in range(0, width, lanes):
-                finish_run(
+                end_run(
                     g, sums + row * pitch + start * size, 0.0,
                     out + row * g.row_step + start * g.lane_step, g.lane_step,
                     residual + row * g.row_residual + start * g.lane_residual, g.lane_residual,
@@ -148,7 +148,7 @@ def _make_finish_rows(lanes: int, storage: int, compute: int) -> Any:
 def _make_multiply_panel(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that computes a band for one panel of output channels."""
     size = ITEMSIZE[compute]
-    finish_rows = _make_finish_rows(lanes, storage, compute)
+    finish_rows = _make_epilogue_rows(lanes, storage, compute)
 
     @numba.njit
     def finished_row(
@@ -285,7 +285,7 @@ def _tile_table(blocks: Blocks, compute: int) -> NDArray[np.int64]:
     else:
         shapes = [(rows, nv, blocks.vector_tail), (blocks.row_tail, nv, blocks.vector_tail)]
     return np.array(
-        [run_tiles_address(Tile(r, n, lanes), narrow, compute, blocks.side)
+        [run_tiles_address(RegisterTile(r, n, lanes), narrow, compute, blocks.side)
          for r, n, narrow in shapes]
     )  # fmt: skip
 
@@ -299,7 +299,7 @@ def _output_fields(
     channel, pixel = (binding.out_strides[1], residual[1]), (binding.out_strides[-1], residual[-1])
     row, lane = (pixel, channel) if side == PIXEL_ROWS else (channel, pixel)
     lanes = problem.out_channels // problem.groups if side == PIXEL_ROWS else problem.out_size[-1]
-    fields = finish_fields(
+    fields = epilogue_fields(
         binding, direct=(storage in (F32, F64) and lane[0] == item) or lanes == 1
     )
     fields["direct"] = int(not fields["needs_finish"])

@@ -48,7 +48,7 @@ from ..simd.ir import (
     pointer,
     store_vector,
 )
-from ..simd.register_tiles import Tile
+from ..simd.register_tiles import RegisterTile
 from .costs import PIXEL_ROWS
 
 __all__ = ["call_run_tiles", "run_tiles_address"]
@@ -292,7 +292,7 @@ def _make_tile(rows: int, nv: int, lanes: int, code: int, side: int) -> Any:
 _SIGNATURE = types.void(*([types.intp] * 16), types.float64, types.float64, types.intp)
 
 
-def run_tiles_address(tile: Tile, narrow: int, code: int, side: int) -> int:
+def run_tiles_address(tile: RegisterTile, narrow: int, code: int, side: int) -> int:
     """Return the address of a function that computes tiles along one output row.
 
     `call_run_tiles` calls it. With `PIXEL_LANES` what fits in `narrow` vectors takes a narrower

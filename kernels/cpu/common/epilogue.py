@@ -35,16 +35,16 @@ from .activations import activate
 from .segments import SEGMENT_WORDS
 
 __all__ = [
-    "FINISH_FIELDS",
-    "finish_fields",
+    "EPILOGUE_FIELDS",
+    "epilogue_fields",
     "is_dense",
-    "make_finish_run",
-    "make_finish_tile",
-    "make_finish_vector",
+    "make_epilogue_run",
+    "make_epilogue_tile",
+    "make_epilogue_vector",
 ]
 
 #: Fields of a geometry that decide what is finished where.
-FINISH_FIELDS = ("direct", "needs_finish", "finish_code")
+EPILOGUE_FIELDS = ("direct", "needs_finish", "finish_code")
 
 
 def is_dense(problem: ConvProblem, binding: Binding, itemsize: int) -> bool:
@@ -59,8 +59,8 @@ def is_dense(problem: ConvProblem, binding: Binding, itemsize: int) -> bool:
     return True
 
 
-def finish_fields(binding: Binding, direct: bool, clamped: bool = True) -> dict[str, int]:
-    """Return the values of `FINISH_FIELDS`.
+def epilogue_fields(binding: Binding, direct: bool, clamped: bool = True) -> dict[str, int]:
+    """Return the values of `EPILOGUE_FIELDS`.
 
     `direct` says that sums lie in the output itself, `clamped` that they arrive clamped where the
     activation is a clamp and there is no residual.
@@ -77,7 +77,7 @@ def finish_fields(binding: Binding, direct: bool, clamped: bool = True) -> dict[
 
 
 @functools.cache
-def make_finish_run(lanes: int, storage: int, compute: int) -> Any:
+def make_epilogue_run(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that finishes one vector of sums: bias, residual, activation, store.
 
     Its elements lie `out_step` and `residual_step` bytes apart: neighbours along any axis.
@@ -86,7 +86,7 @@ def make_finish_run(lanes: int, storage: int, compute: int) -> Any:
     as_compute = np.float64 if compute == F64 else np.float32
 
     @numba.njit
-    def finish_run(
+    def end_run(
         g: Any, source: int, bias: float, out: int, out_step: int, residual: int,
         residual_step: int, count: int, scratch: int,
     ) -> None:  # fmt: skip
@@ -107,35 +107,35 @@ def make_finish_run(lanes: int, storage: int, compute: int) -> Any:
                 element = load_scalar(scratch + lane * size, compute)
                 store_scalar(out + lane * out_step, element, storage)
 
-    return finish_run
+    return end_run
 
 
 @functools.cache
-def make_finish_vector(lanes: int, storage: int, compute: int) -> Any:
+def make_epilogue_vector(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that finishes one vector of sums of neighbouring pixels."""
-    finish_run = make_finish_run(lanes, storage, compute)
+    end_run = make_epilogue_run(lanes, storage, compute)
 
     @numba.njit
-    def finish_vector(
+    def end_vector(
         g: Any, source: int, bias: float, out: int, residual: int, count: int, scratch: int
     ) -> None:
-        finish_run(g, source, bias, out, g.yw, residual, g.rw, count, scratch)
+        end_run(g, source, bias, out, g.yw, residual, g.rw, count, scratch)
 
-    return finish_vector
+    return end_vector
 
 
 @functools.cache
-def make_finish_tile(lanes: int, storage: int, compute: int) -> Any:
+def make_epilogue_tile(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that finishes `rows` rows of one panel.
 
     `out` and `residual` are the addresses of the first row's map, `source` that of the panel's
     first sum.
     """
     size = ITEMSIZE[compute]
-    finish_vector = make_finish_vector(lanes, storage, compute)
+    end_vector = make_epilogue_vector(lanes, storage, compute)
 
     @numba.njit
-    def finish_tile(
+    def end_tile(
         g: Any, source: int, pitch: int, rows: int, out: int, residual: int,
         segments: int, count: int, scratch: int,
     ) -> None:  # fmt: skip
@@ -148,9 +148,9 @@ def make_finish_tile(lanes: int, storage: int, compute: int) -> Any:
                 extra = residual + row * g.rc + d * g.rd + h * g.rh + w * g.rw
                 sums = source + row * pitch + first * size
                 for start in range(0, length, lanes):
-                    finish_vector(
+                    end_vector(
                         g, sums + start * size, 0.0, to + start * g.yw, extra + start * g.rw,
                         min(lanes, length - start), scratch,
                     )  # fmt: skip
 
-    return finish_tile
+    return end_tile

@@ -53,7 +53,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, ConvPlan, DeviceInfo
 
 from ...cook_toom import matrices
-from ..common.epilogue import finish_fields
+from ..common.epilogue import epilogue_fields
 from ..common.toom_cook_lines import INPUT, OUTPUT, WEIGHT, lines_address
 from ..common.workspace import Workspace
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
@@ -144,7 +144,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan
     s = choose(problem, device)[1]
     names = ("m1", "m2", "n1", "n2", "taps_h", "taps_w", "rows", "in_rows", "cols", "in_cols",
              "blocks_h", "blocks_w", "span")  # fmt: skip
-    fields = finish_fields(binding, direct=False, clamped=False)
+    fields = epilogue_fields(binding, direct=False, clamped=False)
     fields |= {name: getattr(s, name) for name in names}
     fields |= {"tile_rows": s.rh, "tile_bytes": s.nv * lanes * size}
     fields["in_place"] = int(storage == code and binding.x_strides[-1] == size)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numba
 
-from ..common.epilogue import FINISH_FIELDS, make_finish_vector
+from ..common.epilogue import EPILOGUE_FIELDS, make_epilogue_vector
 from ..common.toom_cook_lines import call_lines
 from ..runtime.record import as_record
 from ..simd.intrinsics import load_gather, load_masked, load_scalar, range_mask, store
@@ -26,7 +26,7 @@ __all__ = ["CHUNK", "FIELDS", "make_kernel"]
 CHUNK = 8
 
 FIELDS = (
-    *FINISH_FIELDS,
+    *EPILOGUE_FIELDS,
     "m1", "m2", "n1", "n2",  # phases and products of the two axes
     "taps_h", "taps_w",  # taps of one phase
     "tile_rows", "tile_bytes",  # register tile
@@ -192,7 +192,7 @@ def _make_products(lanes: int, compute: int) -> Any:
 def _make_write_rows(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that joins the sums along the width and stores rows of the image."""
     size = ITEMSIZE[compute]
-    finish_vector = make_finish_vector(lanes, storage, compute)
+    end_vector = make_epilogue_vector(lanes, storage, compute)
 
     @numba.njit
     def write_rows(
@@ -205,7 +205,7 @@ def _make_write_rows(lanes: int, storage: int, compute: int) -> Any:
             call_join(g.join, r + i * pitch, g.tile_rows * g.m2 * pitch, row, vectors)
             y, extra = out + (h + i) * g.yh + w * g.yw, residual + (h + i) * g.rh + w * g.rw
             for start in range(0, width, lanes):
-                finish_vector(
+                end_vector(
                     g, row + start * size, bias, y + start * g.yw, extra + start * g.rw,
                     min(lanes, width - start), scratch,
                 )  # fmt: skip
@@ -218,7 +218,7 @@ def _make_write_segments(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that transforms the sums of segments back and stores each in its place."""
     size = ITEMSIZE[compute]
     full = (1 << lanes) - 1
-    finish_vector = make_finish_vector(lanes, storage, compute)
+    end_vector = make_epilogue_vector(lanes, storage, compute)
 
     @numba.njit
     def write_segments(
@@ -246,7 +246,7 @@ def _make_write_segments(lanes: int, storage: int, compute: int) -> Any:
                     w = start + lane * segment + i
                     if w >= g.ow:
                         break
-                    finish_vector(
+                    end_vector(
                         g, scratch + (1 + lane) * lanes * size, bias, out + w * g.yw,
                         residual + w * g.rw, min(count, g.ow - w), scratch,
                     )  # fmt: skip

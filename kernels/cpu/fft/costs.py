@@ -20,7 +20,7 @@ from ..common.specs import conv_spec
 from ..machine.mechanisms import Fft
 from ..machine.seconds import profile
 
-__all__ = ["SPECS", "Blocks", "choose", "reach"]
+__all__ = ["SPECS", "Blocks", "choose", "dilated_extent"]
 
 #: Bytes of transforms that one round works on, so that they stay in the last cache.
 _ROUND_BYTES = 4 << 20
@@ -67,7 +67,7 @@ class Blocks(NamedTuple):
         return math.prod(self.counts)
 
 
-def reach(problem: ConvProblem) -> tuple[int, ...]:
+def dilated_extent(problem: ConvProblem) -> tuple[int, ...]:
     """Return the size of the dilated kernel."""
     return tuple(
         d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.kernel_size, strict=True)
@@ -132,7 +132,7 @@ def choose(problem: ConvProblem, device: DeviceInfo) -> tuple[float, Blocks]:
     """Return the predicted seconds and the blocks that promise the fewest."""
     count = _Count.of(problem, device)
     held = max(count.channels, math.prod(problem.weight_shape[:2])) * count.size
-    sizes = list(zip(problem.out_size, reach(problem), strict=True))
+    sizes = list(zip(problem.out_size, dilated_extent(problem), strict=True))
     # Along a long axis the last block, which is not full, would decide between like lengths.
     whole = not any(itertools.starmap(_is_long, sizes))
     axes = [

@@ -35,15 +35,15 @@ from fastconv.contract import first_use
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, ConvPlan, DeviceInfo
 
-from ..common.epilogue import finish_fields
+from ..common.epilogue import epilogue_fields
 from ..runtime import pool
 from ..runtime.plan import as_bias, compile_kernel, compute_dtype
 from ..runtime.record import make_record
 from ..runtime.scratch import borrow_arrays, give_back
 from ..simd.ir import ITEMSIZE, compute_code, storage_code
 from ..window.separable import with_passes
-from .costs import Blocks, choose, reach
-from .tasks import FIELDS, make_finish, make_multiply, make_read
+from .costs import Blocks, choose, dilated_extent
+from .tasks import FIELDS, make_epilogue, make_multiply, make_read
 
 __all__ = ["FftPlan", "plan", "workspace"]
 
@@ -91,7 +91,8 @@ class FftPlan:
     def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
         """Return the conjugate transforms of the dilated kernels, denormal numbers as zero."""
         dense = np.zeros((*weight.shape[:2], *self.blocks.lengths), self.compute)
-        spread = (slice(0, n, d) for n, d in zip(reach(self.problem), self.problem.dilation,
+        spread = (slice(0, n, d) for n, d in zip(dilated_extent(self.problem),
+        self.problem.dilation,
                                                  strict=True))  # fmt: skip
         dense[(slice(None), slice(None), *spread)] = weight
         dense[np.abs(dense) < np.finfo(self.compute).tiny] = 0
@@ -162,7 +163,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan
     storage = storage_code(problem.dtype)
     code = compute_code(storage)
     lanes, blocks = device.lanes(ITEMSIZE[code]), choose(problem, device)[1]
-    fields = finish_fields(binding, direct=False, clamped=False)
+    fields = epilogue_fields(binding, direct=False, clamped=False)
     for name, values in (("f", blocks.lengths), ("step", blocks.steps), ("blocks", blocks.counts)):
         padded = (1, 1, *values)[-3:]
         fields |= {f"{name}_{axis}": value for axis, value in zip("dhw", padded, strict=True)}
@@ -174,7 +175,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan
         kernels=(
             compile_kernel(make_read(*key), "fft_read", *key),
             compile_kernel(make_multiply(lanes, code), "fft_multiply", lanes, code),
-            compile_kernel(make_finish(*key), "fft_finish", *key),
+            compile_kernel(make_epilogue(*key), "fft_finish", *key),
         ),
         compute=compute_dtype(problem.dtype),
         threads=device.threads,

@@ -14,7 +14,7 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from ..common.epilogue import FINISH_FIELDS, make_finish_vector
+from ..common.epilogue import EPILOGUE_FIELDS, make_epilogue_vector
 from ..runtime.record import as_record
 from ..simd.intrinsics import (
     add,
@@ -30,10 +30,10 @@ from ..simd.intrinsics import (
 )
 from ..simd.ir import F64, I32, ITEMSIZE, fmuladd
 
-__all__ = ["FIELDS", "make_finish", "make_multiply", "make_read"]
+__all__ = ["FIELDS", "make_epilogue", "make_multiply", "make_read"]
 
 FIELDS = (
-    *FINISH_FIELDS,
+    *EPILOGUE_FIELDS,
     *(f"f_{axis}" for axis in "dhw"),  # length of a transform
     *(f"step_{axis}" for axis in "dhw"),  # outputs of a block
     *(f"blocks_{axis}" for axis in "dhw"),  # blocks of an image
@@ -156,10 +156,10 @@ def make_multiply(lanes: int, compute: int) -> Any:
 
 
 @functools.cache
-def make_finish(lanes: int, storage: int, compute: int) -> Any:
+def make_epilogue(lanes: int, storage: int, compute: int) -> Any:
     """Return the task that stores the outputs of one channel of a block."""
     size = ITEMSIZE[compute]
-    finish_vector = make_finish_vector(lanes, storage, compute)
+    end_vector = make_epilogue_vector(lanes, storage, compute)
 
     def task(
         geometry: int, blocks: int, weight: int, bias: int, residual: int, out: int,
@@ -178,7 +178,7 @@ def make_finish(lanes: int, storage: int, compute: int) -> Any:
                 extra = residual + image * g.rn + k * g.rc
                 extra += (od + d) * g.rd + (oh + h) * g.rh + ow * g.rw
                 for start in range(0, width, lanes):
-                    finish_vector(
+                    end_vector(
                         g, source + start * size, shift, y + start * g.yw, extra + start * g.rw,
                         min(lanes, width - start), scratch + 64,
                     )  # fmt: skip

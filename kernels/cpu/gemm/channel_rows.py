@@ -46,16 +46,16 @@ import numpy as np
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
-from ..common.epilogue import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
+from ..common.epilogue import EPILOGUE_FIELDS, epilogue_fields, is_dense, make_epilogue_tile
 from ..common.segments import SEGMENT_WORDS, make_list_segments
 from ..common.workspace import Workspace
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import as_record, make_record
 from ..simd.intrinsics import get_word
 from ..simd.ir import ITEMSIZE, compute_code, panel_code, storage_code
-from ..simd.register_tiles import Tile, operand_tile
+from ..simd.register_tiles import RegisterTile, operand_tile
 from . import split as blocking
-from .costs import direct_likely, im2col_count, in_place_likely
+from .costs import channel_row_costs, direct_likely, in_place_likely
 from .pack import CHUNK_WORDS, make_pack_pixels, make_pack_weights
 from .regions import Region, active_taps, find_region, region_table, whole
 from .split import choose_split, sums_at_once
@@ -64,7 +64,7 @@ from .tile import call_tile, tile_address
 __all__ = ["is_pointwise", "plan", "plan_regions", "workspace", "workspace_bytes"]
 
 _FIELDS = (
-    *FINISH_FIELDS,
+    *EPILOGUE_FIELDS,
     "in_place",  # 1 where full panels are read from the input itself
     "spread",  # runs of blocks, far apart, that are worked on side by side
     "steps",  # of the whole reduction
@@ -89,7 +89,7 @@ _PACK_BYTES = 16 * 16 * 4
 
 
 @functools.cache
-def _make_multiply_block(tile: Tile, compute: int, result: int) -> Any:
+def _make_multiply_block(tile: RegisterTile, compute: int, result: int) -> Any:
     """Return a function that adds one channel block's products to all tiles of a task."""
     mr, nr, size, item = tile.mr, tile.nr, ITEMSIZE[compute], ITEMSIZE[result]
     most = blocking.REDUCTION
@@ -150,13 +150,13 @@ def _make_multiply_block(tile: Tile, compute: int, result: int) -> Any:
 
 
 @functools.cache
-def _make_kernel(tile: Tile, storage: int, result: int) -> Any:
+def _make_kernel(tile: RegisterTile, storage: int, result: int) -> Any:
     """Return the task: see the loop nest above; tiles store `result`."""
     compute = compute_code(storage)
     mr, nr, depth, size = tile.mr, tile.nr, tile.depth, ITEMSIZE[compute]
     pack_pixels = make_pack_pixels(nr, tile.lanes, storage, panel_code(storage, depth))
     multiply_block, item = _make_multiply_block(tile, compute, result), ITEMSIZE[result]
-    finish_tile = make_finish_tile(tile.lanes, storage, compute)
+    end_tile = make_epilogue_tile(tile.lanes, storage, compute)
     list_segments = make_list_segments(nr)
 
     def task(
@@ -209,7 +209,7 @@ def _make_kernel(tile: Tile, storage: int, result: int) -> Any:
         if g.needs_finish:
             for panel in range(0, width, nr):
                 count = list_segments(region, start + panel, segments)
-                finish_tile(
+                end_tile(
                     g, sums + panel * size, pitch, rows, out, residual, segments, count,
                     b + g.scratch_at,
                 )  # fmt: skip
@@ -218,7 +218,7 @@ def _make_kernel(tile: Tile, storage: int, result: int) -> Any:
 
 
 @functools.cache
-def _make_pack_kernel(tile: Tile, storage: int) -> Any:
+def _make_pack_kernel(tile: RegisterTile, storage: int) -> Any:
     """Return the task that packs one panel of mr output channels."""
     panel_kind = panel_code(storage, tile.depth)
     mr, size = tile.mr, ITEMSIZE[panel_kind]
@@ -254,7 +254,9 @@ def _layout(
         (math.prod(size), math.prod(end - first for first, end in zip(firsts, ends, strict=True)))
         for _, size, firsts, ends in regions
     )
-    split = choose_split(problem, device, im2col_count(problem, device, direct, in_place), pixels)
+    split = choose_split(
+        problem, device, channel_row_costs(problem, device, direct, in_place), pixels
+    )
     panels, parts = split.panels, split.parts
     part_rows = -(-(problem.out_channels // problem.groups) // (tile.mr * parts)) * tile.mr
     channel_block = blocking.channel_block(problem, tile.depth)
@@ -302,7 +304,7 @@ def _is_direct(
         return False
     if storage == compute_code(storage):
         return True
-    finished = not finish_fields(binding, direct=True)["needs_finish"]
+    finished = not epilogue_fields(binding, direct=True)["needs_finish"]
     at_once = sums_at_once(problem, operand_tile(device, problem).depth)
     return finished and at_once and list(regions) == whole(problem)
 
@@ -345,7 +347,7 @@ def plan_regions(
     table, blocks = region_table(problem, regions, fields["panels"] * tile.nr)
     workers = worth_helpers(problem.macs, device.threads)
     images = problem.batch * problem.groups
-    fields |= finish_fields(binding, direct)
+    fields |= epilogue_fields(binding, direct)
     result = storage if direct else compute_code(storage)
     fields["tile"] = tile_address(tile, panel_code(storage, tile.depth), result)
     fields["in_place"] = int(in_place)

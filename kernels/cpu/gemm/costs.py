@@ -15,9 +15,9 @@ from ...taps import dilated_reasons, regions
 from ..common.specs import conv_spec, operand_bytes
 from ..machine.seconds import call_seconds, profile
 from ..simd.register_tiles import operand_tile
-from .split import Count, choose_split, sums_at_once
+from .split import TaskCosts, choose_split, sums_at_once
 
-__all__ = ["SPECS", "direct_likely", "im2col_count", "in_place_likely", "swapped_count"]
+__all__ = ["SPECS", "channel_row_costs", "direct_likely", "in_place_likely", "pixel_row_costs"]
 
 
 def in_place_likely(problem: ConvProblem) -> bool:
@@ -64,10 +64,12 @@ def _finish_cycles(problem: ConvProblem, device: DeviceInfo, direct: bool) -> fl
     return costs.moved / lanes if problem.layout == "channels_first" else costs.scattered
 
 
-def im2col_count(problem: ConvProblem, device: DeviceInfo, direct: bool, in_place: bool) -> Count:
+def channel_row_costs(
+    problem: ConvProblem, device: DeviceInfo, direct: bool, in_place: bool
+) -> TaskCosts:
     """Return what a task of `im2col_gemm` takes."""
     size = problem.compute_itemsize
-    return Count(
+    return TaskCosts(
         tile=operand_tile(device, problem),
         swapped=False,
         pack=0.0 if in_place else _pack_cycles(problem, device),
@@ -76,13 +78,15 @@ def im2col_count(problem: ConvProblem, device: DeviceInfo, direct: bool, in_plac
     )
 
 
-def swapped_count(problem: ConvProblem, device: DeviceInfo, direct: bool, in_place: bool) -> Count:
+def pixel_row_costs(
+    problem: ConvProblem, device: DeviceInfo, direct: bool, in_place: bool
+) -> TaskCosts:
     """Return what a task of `swapped_gemm` takes."""
     size = problem.compute_itemsize
     lanes = device.lanes(size)
     # Turning a block of lanes x lanes: log2(lanes) shuffles for each vector, and what is beside.
     turn = (math.log2(lanes) + profile(device).gemm.turned_vector) / lanes
-    return Count(
+    return TaskCosts(
         tile=operand_tile(device, problem, swapped=True),
         swapped=True,
         pack=0.0 if in_place else _pack_cycles(problem, device),
@@ -98,7 +102,7 @@ def _no_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
 def _split_seconds(
     problem: ConvProblem,
     device: DeviceInfo,
-    count: Count,
+    count: TaskCosts,
     pixels: tuple[tuple[int, int], ...],
     bandwidth: float,
 ) -> float:
@@ -113,8 +117,8 @@ def _split_seconds(
     )
 
 
-def _count_seconds(
-    problem: ConvProblem, device: DeviceInfo, count: Callable[..., Count], direct: bool
+def _gemm_seconds(
+    problem: ConvProblem, device: DeviceInfo, count: Callable[..., TaskCosts], direct: bool
 ) -> float:
     """Return the time of a kernel that multiplies every pixel by every tap."""
     pixels = (math.prod(problem.out_size), math.prod(problem.kernel_size))
@@ -123,12 +127,12 @@ def _count_seconds(
 
 
 def _im2col_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
-    return _count_seconds(problem, device, im2col_count, direct_likely(problem, device))
+    return _gemm_seconds(problem, device, channel_row_costs, direct_likely(problem, device))
 
 
 def _swapped_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     direct = problem.layout == "channels_first"
-    return profile(device).gemm.turned * _count_seconds(problem, device, swapped_count, direct)
+    return profile(device).gemm.turned * _gemm_seconds(problem, device, pixel_row_costs, direct)
 
 
 def _dilated_cost(problem: ConvProblem, device: DeviceInfo) -> float:
@@ -136,7 +140,7 @@ def _dilated_cost(problem: ConvProblem, device: DeviceInfo) -> float:
         (math.prod(sizes), math.prod(end - first for first, end in zip(firsts, ends, strict=True)))
         for _, sizes, firsts, ends in regions(problem)
     )
-    made = im2col_count(problem, device, direct=False, in_place=False)
+    made = channel_row_costs(problem, device, direct=False, in_place=False)
     return _split_seconds(problem, device, made, pixels, profile(device).memory.operands)
 
 

@@ -36,17 +36,17 @@ import numpy as np
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
-from ..common.epilogue import FINISH_FIELDS, finish_fields, is_dense, make_finish_tile
+from ..common.epilogue import EPILOGUE_FIELDS, epilogue_fields, is_dense, make_epilogue_tile
 from ..common.segments import SEGMENT_WORDS, make_list_segments
 from ..common.workspace import Workspace
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import as_record, make_record
 from ..simd.intrinsics import expect_write, load_masked, range_mask, store
 from ..simd.ir import ITEMSIZE, compute_code, panel_code, storage_code
-from ..simd.register_tiles import Tile, operand_tile
+from ..simd.register_tiles import RegisterTile, operand_tile
 from ..simd.transposes import transpose_masked
 from .channel_rows import is_pointwise
-from .costs import swapped_count
+from .costs import pixel_row_costs
 from .pack import CHUNK_WORDS, make_pack_pixels, make_pack_weights
 from .regions import region_table, whole
 from .split import REDUCTION, channel_block, choose_split
@@ -55,7 +55,7 @@ from .tile import call_tile, tile_address
 __all__ = ["plan", "workspace"]
 
 _FIELDS = (
-    *FINISH_FIELDS,
+    *EPILOGUE_FIELDS,
     "in_place",  # 1 where pixels are read from the input itself
     "steps",  # of the whole reduction
     "channel_block",  # input channels of one block of it
@@ -80,7 +80,7 @@ _LINE = 64
 
 
 @functools.cache
-def _make_multiply(tile: Tile, compute: int) -> Any:
+def _make_multiply(tile: RegisterTile, compute: int) -> Any:
     """Return a function that adds one channel block's products to the sums of a task."""
     mr, nr, size, most = tile.mr, tile.nr, ITEMSIZE[compute], REDUCTION
 
@@ -145,7 +145,7 @@ def _make_turn(lanes: int, compute: int, result: int) -> Any:
 
 
 @functools.cache
-def _make_reduce(tile: Tile, storage: int) -> Any:
+def _make_reduce(tile: RegisterTile, storage: int) -> Any:
     """Return a function that adds all products of a task to its sums."""
     panel = panel_code(storage, tile.depth)
     mr, nr, depth, size = tile.mr, tile.nr, tile.depth, ITEMSIZE[panel]
@@ -176,13 +176,13 @@ def _make_reduce(tile: Tile, storage: int) -> Any:
 
 
 @functools.cache
-def _make_kernel(tile: Tile, storage: int, result: int) -> Any:
+def _make_kernel(tile: RegisterTile, storage: int, result: int) -> Any:
     """Return the task: see the loop nest above; maps of `result` are turned to."""
     compute = compute_code(storage)
     mr, nr, size, item = tile.mr, tile.nr, ITEMSIZE[compute], ITEMSIZE[result]
     reduce = _make_reduce(tile, storage)
     start_sums, turn = _make_turn(tile.lanes, compute, result)
-    finish_tile = make_finish_tile(tile.lanes, storage, compute)
+    end_tile = make_epilogue_tile(tile.lanes, storage, compute)
     list_segments = make_list_segments(mr)
 
     def task(
@@ -216,7 +216,7 @@ def _make_kernel(tile: Tile, storage: int, result: int) -> Any:
         if g.needs_finish:
             for pixel in range(0, pixels, mr):
                 count = list_segments(g.region, first + pixel, w + g.segments_at)
-                finish_tile(
+                end_tile(
                     g, maps + pixel * size, map_pitch, columns, out, residual, w + g.segments_at,
                     count, w + g.scratch_at,
                 )  # fmt: skip
@@ -225,7 +225,7 @@ def _make_kernel(tile: Tile, storage: int, result: int) -> Any:
 
 
 @functools.cache
-def _make_pack_kernel(tile: Tile, storage: int) -> Any:
+def _make_pack_kernel(tile: RegisterTile, storage: int) -> Any:
     """Return the task that packs one panel of nr output channels: B[block, tap, channel, K]."""
     panel_kind = panel_code(storage, tile.depth)
     nr, lanes, size = tile.nr, tile.lanes, ITEMSIZE[panel_kind]
@@ -251,12 +251,12 @@ def _make_pack_kernel(tile: Tile, storage: int) -> Any:
 
 def _layout(
     problem: ConvProblem, device: DeviceInfo, direct: bool, in_place: bool
-) -> tuple[Tile, dict[str, int]]:
+) -> tuple[RegisterTile, dict[str, int]]:
     """Return the tile, block sizes and where a worker's workspace holds what."""
     size = problem.compute_itemsize
     tile = operand_tile(device, problem, swapped=True)
     taps, total = math.prod(problem.kernel_size), math.prod(problem.out_size)
-    count = swapped_count(problem, device, direct, in_place)
+    count = pixel_row_costs(problem, device, direct, in_place)
     split = choose_split(problem, device, count, ((total, taps),))
     rows = problem.out_channels // problem.groups
     block_pixels = split.panels * tile.mr
@@ -295,12 +295,12 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     compute = compute_code(code)
     direct = is_dense(problem, binding, ITEMSIZE[code])
     if code != compute:  # a finish reads sums
-        direct = direct and not finish_fields(binding, direct=True)["needs_finish"]
+        direct = direct and not epilogue_fields(binding, direct=True)["needs_finish"]
     result = code if direct else compute
     tile, fields = _layout(problem, device, direct, is_pointwise(problem, binding))
     table, _ = region_table(problem, whole(problem), fields["block_pixels"])
     workers = worth_helpers(problem.macs, device.threads)
-    fields |= finish_fields(binding, direct)
+    fields |= epilogue_fields(binding, direct)
     fields |= {
         "tile": tile_address(tile, panel_code(code, tile.depth)),
         "region": table.ctypes.data,

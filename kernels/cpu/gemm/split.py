@@ -18,13 +18,13 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
 from ..machine.seconds import profile, vectors_a_cycle
-from ..simd.register_tiles import Tile
+from ..simd.register_tiles import RegisterTile
 
 __all__ = [
     "LONGEST_SUM",
     "REDUCTION",
-    "Count",
     "Split",
+    "TaskCosts",
     "channel_block",
     "choose_split",
     "halvings",
@@ -53,7 +53,7 @@ _PANELS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _MOST_PARTS = 8
 
 
-class Count(NamedTuple):
+class TaskCosts(NamedTuple):
     """What a kernel's task takes, in cycles.
 
     Parameters
@@ -71,7 +71,7 @@ class Count(NamedTuple):
         Bytes of sums that a task keeps for one output; zero where they lie in the output.
     """
 
-    tile: Tile
+    tile: RegisterTile
     swapped: bool
     pack: float
     finish: float
@@ -112,7 +112,7 @@ def _pieces(rows: int, mr: int) -> dict[int, int]:
 
 @functools.lru_cache(4096)
 def _product(
-    rows: int, columns: int, tile: Tile, speed: float, latency: float
+    rows: int, columns: int, tile: RegisterTile, speed: float, latency: float
 ) -> tuple[float, int]:
     """Return (cycles of one step, tiles) of rows by columns, `speed` vectors a cycle."""
     last = columns % tile.nr
@@ -183,7 +183,7 @@ def _parts(rows: int, kept: int, device: DeviceInfo) -> list[int]:
 
 @functools.lru_cache(4096)
 def choose_split(
-    problem: ConvProblem, device: DeviceInfo, count: Count, pixels: tuple[tuple[int, int], ...]
+    problem: ConvProblem, device: DeviceInfo, count: TaskCosts, pixels: tuple[tuple[int, int], ...]
 ) -> Split:
     """Return the split whose busiest thread ends first.
 

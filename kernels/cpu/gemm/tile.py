@@ -51,7 +51,7 @@ from ..simd.ir import (
     prefetch,
     store_vector,
 )
-from ..simd.register_tiles import Tile
+from ..simd.register_tiles import RegisterTile
 
 __all__ = ["call_tile", "multiply_tile", "tile_address"]
 
@@ -296,7 +296,7 @@ def multiply_tile(
     return signature, codegen
 
 
-def _make_rows(tile: Tile, codes: tuple[int, int], mr: int, run: int) -> Any:
+def _make_rows(tile: RegisterTile, codes: tuple[int, int], mr: int, run: int) -> Any:
     """Return a function that computes `mr` rows, on one vector where the width fits in it."""
     nv, lanes, nr, ahead = tile.nv, tile.lanes, tile.nr, tile.ahead
     code, result = codes
@@ -322,7 +322,7 @@ _TILE_SIGNATURE = types.void(
 )
 
 
-def tile_address(tile: Tile, code: int, result: int | None = None, run: int = 1) -> int:
+def tile_address(tile: RegisterTile, code: int, result: int | None = None, run: int = 1) -> int:
     """Return the address of a function that computes any part of a tile; `call_tile` calls it.
 
     `code` tells what A and B hold, `result` what C does: sums, where it is None. Rows that do not

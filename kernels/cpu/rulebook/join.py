@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from ..simd.intrinsics import get_word, load_scalar, store_scalar
 from ..simd.ir import F64, ITEMSIZE, storage_code
-from .stage import Stage, chunks, empty, get_int
+from .stage import IntegerStage, chunks, empty, get_int
 
 __all__ = ["join_rows"]
 
 
 @functools.cache
-def _make_join(storage: int) -> Stage:
+def _make_join(storage: int) -> IntegerStage:
     item = ITEMSIZE[storage]
 
     def join_groups(g: Any, task: int) -> None:
@@ -46,7 +46,7 @@ def _make_join(storage: int) -> Stage:
                     total /= last - first
                 store_scalar(g.joined + 8 * (group * g.columns + column), total, F64)
 
-    return Stage(
+    return IntegerStage(
         join_groups, "values order starts joined groups columns largest mean chunk", storage
     )
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..simd.intrinsics import get_word, set_word
 from .sort import decode_keys
-from .stage import Stage, chunks, empty, get_int, set_int
+from .stage import IntegerStage, chunks, empty, get_int, set_int
 
 __all__ = ["Lines", "line_sites", "make_lines"]
 
@@ -87,9 +87,9 @@ def _write_sites(g: Any, task: int) -> None:
             set_int(g.indices, i * (g.axes + 1) + g.axes, get_int(g.x, i))
 
 
-_COUNT_LINES = Stage(_count_lines, "keys size x counts rows chunk")
-_WRITE_LINES = Stage(_write_lines, "keys size counts starts line_keys rows chunk")
-_WRITE_SITES = Stage(_write_sites, "x starts places axes indices lines chunk")
+_COUNT_LINES = IntegerStage(_count_lines, "keys size x counts rows chunk")
+_WRITE_LINES = IntegerStage(_write_lines, "keys size counts starts line_keys rows chunk")
+_WRITE_SITES = IntegerStage(_write_sites, "x starts places axes indices lines chunk")
 
 
 def make_lines(shape: tuple[int, ...], batch_size: int, keys: NDArray[np.int64]) -> Lines:

@@ -30,7 +30,7 @@ from fastconv.contract.rulebook import check_table_size
 
 from ..simd.intrinsics import get_word, set_word
 from .lines import Lines
-from .stage import Stage, chunks, empty, get_int, set_int
+from .stage import IntegerStage, chunks, empty, get_int, set_int
 
 __all__ = ["fill", "find_neighbours"]
 
@@ -137,8 +137,8 @@ def _fill(g: Any, task: int) -> None:
         set_int(g.table, i, -1)
 
 
-_FILL = Stage(_fill, "table size chunk")
-_WALK_LINES = Stage(
+_FILL = IntegerStage(_fill, "table size chunk")
+_WALK_LINES = IntegerStage(
     _walk_lines,
     "coarse_x coarse_starts coarse_places coarse_rows coarse_lines fine_x fine_starts fine_keys "
     "fine_rows fine_lines fine_shape axes stride steps stride_x low_x dilation_x taps groups "

@@ -28,7 +28,7 @@ from fastconv.contract.errors import ShapeError
 from fastconv.contract.geometry import Geometry
 
 from ..simd.intrinsics import get_word, set_word
-from .stage import Stage, chunks, empty
+from .stage import IntegerStage, chunks, empty
 
 __all__ = ["sites_after"]
 
@@ -154,7 +154,7 @@ def _merge_sequences(g: Any, task: int) -> None:
     set_word(g.written, 2 * task + 1, count)
 
 
-_MERGE_SEQUENCES = Stage(
+_MERGE_SEQUENCES = IntegerStage(
     _merge_sequences,
     "keys rows size size_after inner stride dilation low offsets transposed bounds sequences "
     "merged written",

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..simd.intrinsics import get_word, set_word
-from .stage import Stage, chunks, empty, get_int, set_int
+from .stage import IntegerStage, chunks, empty, get_int, set_int
 
 __all__ = ["decode_keys", "make_keys", "sort_keys", "sort_rows"]
 
@@ -79,12 +79,12 @@ def _decode_keys(g: Any, task: int) -> None:
             rest //= size
 
 
-_MAKE_KEYS = Stage(_make_keys, "indices shape axes keys told rows chunk")
-_COUNT_DIGITS = Stage(_count_digits, "keys least shift mask counts rows chunk")
-_MOVE_BY_DIGIT = Stage(
+_MAKE_KEYS = IntegerStage(_make_keys, "indices shape axes keys told rows chunk")
+_COUNT_DIGITS = IntegerStage(_count_digits, "keys least shift mask counts rows chunk")
+_MOVE_BY_DIGIT = IntegerStage(
     _move_by_digit, "keys order to_keys to_order least shift mask counts rows chunk"
 )
-_DECODE_KEYS = Stage(_decode_keys, "keys shape axes indices rows chunk")
+_DECODE_KEYS = IntegerStage(_decode_keys, "keys shape axes indices rows chunk")
 
 
 def _grid(shape: tuple[int, ...], batch_size: int) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ from ..runtime import pool
 from ..runtime.plan import compile_kernel
 from ..simd.ir import I1, I32, I64, call, pointer
 
-__all__ = ["Stage", "chunks", "count_bits", "empty", "first_bit", "get_int", "set_int"]
+__all__ = ["IntegerStage", "chunks", "count_bits", "empty", "first_bit", "get_int", "set_int"]
 
 #: Rows of which one task is worth handing over; a hand-over costs a microsecond.
 _LEAST_ROWS = 2048
@@ -76,7 +76,7 @@ def first_bit(typingctx: Any, word: Any) -> Any:
     return types.intp(types.intp), codegen
 
 
-class Stage:
+class IntegerStage:
     """Machine code that is run once a task.
 
     Parameters

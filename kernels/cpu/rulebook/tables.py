@@ -26,7 +26,7 @@ from fastconv.contract.rulebook import HASH_FACTOR, HashTable, PairLists
 from ..simd.intrinsics import get_word, set_word
 from .neighbours import fill
 from .sort import sort_keys, sort_rows
-from .stage import Stage, chunks, count_bits, empty, first_bit, get_int, set_int
+from .stage import IntegerStage, chunks, count_bits, empty, first_bit, get_int, set_int
 
 __all__ = ["hash_table", "masks", "order", "pair_lists", "reverse"]
 
@@ -110,12 +110,14 @@ def _place_keys(g: Any, task: int) -> None:
         set_int(g.table_rows, place, get_int(g.rows_of, key))
 
 
-_REVERSE = Stage(_reverse, "table reversed volume rows in_rows chunk")
-_MAKE_MASKS = Stage(_make_masks, "table masks words volume rows chunk")
-_COUNT_PAIRS = Stage(_count_pairs, "masks counts words rows chunk")
-_WRITE_PAIRS = Stage(_write_pairs, "table masks words starts offsets inputs rows chunk")
-_FIND_SLOTS = Stage(_find_slots, "keys slots shift capacity rows chunk")
-_PLACE_KEYS = Stage(_place_keys, "keys slots order rows_of table_keys table_rows capacity rows")
+_REVERSE = IntegerStage(_reverse, "table reversed volume rows in_rows chunk")
+_MAKE_MASKS = IntegerStage(_make_masks, "table masks words volume rows chunk")
+_COUNT_PAIRS = IntegerStage(_count_pairs, "masks counts words rows chunk")
+_WRITE_PAIRS = IntegerStage(_write_pairs, "table masks words starts offsets inputs rows chunk")
+_FIND_SLOTS = IntegerStage(_find_slots, "keys slots shift capacity rows chunk")
+_PLACE_KEYS = IntegerStage(
+    _place_keys, "keys slots order rows_of table_keys table_rows capacity rows"
+)
 
 
 def reverse(neighbours: Table, in_rows: int) -> Table:

@@ -63,7 +63,7 @@ __all__ = [
 _OPERANDS = 7  # geometry, x, weight, bias, extra, out, workspace
 LINE = _LINE = 8  # words in a cache line: flags written by different threads do not share one
 _SPINS = 40_000  # pauses before a helper parks: about a millisecond
-_IMPATIENCE = 4_000  # pauses before a waiting caller offers its processor to others
+_SPINS_BEFORE_YIELD = 4_000  # pauses before a waiting caller offers its processor to others
 
 _TICKET, _DONE, _BUSY, _FORKED = 0, 8, 16, 17
 _YIELD, _NONE, _MAIN, _THREAD, _ENSURE, _RELEASE, _CHECK = range(24, 31)
@@ -200,7 +200,7 @@ def _share(state: int, mode: int) -> int:
     pauses, asked = 0, ticks()
     while load_word(state + 8 * _DONE) < claimed and not load_word(state + 8 * _FORKED):
         pauses += 1
-        if pauses < _IMPATIENCE:
+        if pauses < _SPINS_BEFORE_YIELD:
             pause()
         else:
             yield_processor(read_word(state + 8 * _YIELD))

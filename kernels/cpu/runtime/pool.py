@@ -112,36 +112,36 @@ class Pool:
         try:
             for number in range(len(self.helpers), self._wanted):
                 name = f"fastconv-{number + 1}"
-                threading.Thread(target=self._live, name=name, daemon=True).start()
+                threading.Thread(target=self._helper_loop, name=name, daemon=True).start()
         except RuntimeError:
             self._closed_until = _clock() + _RETRY_SECONDS
 
-    def _live(self) -> None:
+    def _helper_loop(self) -> None:
         """Spend a helper's life: serve in machine code, sleep when there is nothing to do.
 
         A helper takes its number itself: whatever interrupts the thread that started it, no number
         is given twice, and none to a thread that does not run. One too many ends at once.
         """
-        bed = threading.Lock()
-        bed.acquire()
+        wake_lock = threading.Lock()
+        wake_lock.acquire()
         with self._entry:
             if len(self.helpers) >= self._wanted:
                 return
-            self.helpers.append(bed)
+            self.helpers.append(wake_lock)
             worker = len(self.helpers)
         serve, park, state = self._native["serve"], self._native["park"], self.state
         seen = 0
         while True:
             seen = serve(state, worker, seen)
             if park(state, worker, seen):
-                bed.acquire()
+                wake_lock.acquire()
 
     def wake(self) -> None:
         """Wake the helpers; one that was awake goes once more around its loop."""
-        for bed in self.helpers:
-            if bed.locked():
+        for wake_lock in self.helpers:
+            if wake_lock.locked():
                 with contextlib.suppress(RuntimeError):  # another caller was quicker
-                    bed.release()
+                    wake_lock.release()
 
 
 _pool: Pool | None = None

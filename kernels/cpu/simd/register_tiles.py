@@ -25,10 +25,10 @@ from typing import NamedTuple
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
-__all__ = ["Tile", "gemm_tile", "operand_tile", "sized_tile"]
+__all__ = ["RegisterTile", "gemm_tile", "operand_tile", "sized_tile"]
 
 
-class Tile(NamedTuple):
+class RegisterTile(NamedTuple):
     """A register tile: `mr` broadcast rows times `nv` vectors of `lanes` elements.
 
     The loop asks for its panel of vectors `ahead` steps before their use; 0 where they are near.
@@ -54,20 +54,20 @@ _AHEAD = 8
 _SWAPPED = _GEMM | {"avx512": (14, 2)}
 
 
-def gemm_tile(device: DeviceInfo, storage: int) -> Tile:
+def gemm_tile(device: DeviceInfo, storage: int) -> RegisterTile:
     """Return the GEMM tile for a storage code; the halves compute, and so tile, as float32."""
     from .ir import F64  # needs the compiler, the table does not
 
     return sized_tile(device, 8 if storage == F64 else 4)
 
 
-def sized_tile(device: DeviceInfo, size: int, swapped: bool = False) -> Tile:
+def sized_tile(device: DeviceInfo, size: int, swapped: bool = False) -> RegisterTile:
     """Return the tile for sums of `size` bytes; `swapped` where its rows are pixels."""
     mr, nv = (_SWAPPED if swapped else _GEMM)[device.isa]
-    return Tile(mr, nv, device.lanes(size), _AHEAD if swapped else 0)
+    return RegisterTile(mr, nv, device.lanes(size), _AHEAD if swapped else 0)
 
 
-def operand_tile(device: DeviceInfo, problem: ConvProblem, swapped: bool = False) -> Tile:
+def operand_tile(device: DeviceInfo, problem: ConvProblem, swapped: bool = False) -> RegisterTile:
     """Return the tile for products of elements as they are stored, not transformed ones."""
     tile = sized_tile(device, problem.compute_itemsize, swapped)
     return tile._replace(depth=2) if problem.dtype == "bfloat16" and device.bf16_dot else tile

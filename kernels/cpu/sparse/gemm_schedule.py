@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fastconv.contract.rulebook import Rulebook
 
 from ..rulebook.sort import make_keys, sort_rows
-from ..rulebook.stage import Stage, empty, get_int
+from ..rulebook.stage import IntegerStage, empty, get_int
 from ..simd.intrinsics import get_word, set_word
 from .gemm_tile import MOST_AHEAD
 
@@ -87,8 +87,8 @@ def _fill_runs(g: Any, task: int) -> None:
 
 
 _SIZES = "volume rows panels panel_rows parts share"
-_COUNT = Stage(_count_runs, f"table order counts {_SIZES}")
-_FILL = Stage(_fill_runs, f"table order starts pairs {_SIZES}")
+_COUNT = IntegerStage(_count_runs, f"table order counts {_SIZES}")
+_FILL = IntegerStage(_fill_runs, f"table order starts pairs {_SIZES}")
 
 
 def _key_order(rulebook: Rulebook) -> NDArray[np.int32] | None:

@@ -97,7 +97,7 @@ _LEAST_ROWS, _MOST_ROWS = 512, 8192
 _CHUNK = 256
 _LINE = 64
 #: Output channels that are turned at once: as many places are written in turn, line by line.
-_TURNED = 16
+_TRANSPOSED_ROWS = 16
 
 
 def _rounded(size: int) -> int:
@@ -250,7 +250,7 @@ def _make_depthwise(lanes: int, storage: int) -> Any:
 @functools.cache
 def _make_store(storage: int) -> Any:
     """Return the task that brings the sums of some output channels into the weight's order."""
-    item, compute, turned = ITEMSIZE[storage], compute_code(storage), _TURNED
+    item, compute, turned = ITEMSIZE[storage], compute_code(storage), _TRANSPOSED_ROWS
     size = ITEMSIZE[compute]
 
     def task(
@@ -374,7 +374,7 @@ def plan(problem: SparseProblem, binding: SparseBinding, device: DeviceInfo) -> 
         multiply = compile_kernel(task, "sparse_weight_grad", lanes, tile.nr, tile.mr, storage)
     store = compile_kernel(_make_store(storage), "sparse_weight_store", storage)
     tasks = min(device.threads, problem.volume * layout.blocks)
-    units = layout.groups * -(-layout.out_channels // _TURNED)
+    units = layout.groups * -(-layout.out_channels // _TRANSPOSED_ROWS)
     return RowPlan(
         fields=FIELDS,
         stages=(

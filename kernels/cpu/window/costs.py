@@ -43,8 +43,8 @@ def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     size, machine = problem.itemsize, profile(device)
     costs = machine.window
     gathered = size < 4 or problem.layout != "channels_first"
-    cycles = row_costs.cut_cycles(problem, device)
-    if gathered or problem.stride[-1] > 2 or row_costs.cut(problem, device, max(size, 4)).rows:
+    cycles = row_costs.row_cycles(problem, device)
+    if gathered or problem.stride[-1] > 2 or row_costs.blocking(problem, device, max(size, 4)).rows:
         cycles += row_costs.copied_padding(problem)  # of rows, which then are copied
     if problem.out_channels == problem.groups == problem.in_channels:
         in_place = problem.layout == "channels_last" and min(

@@ -27,14 +27,14 @@ from fastconv.contract.spec import Binding, DeviceInfo
 from ..runtime.plan import CpuPlan
 from . import pixels_in_place, pixels_transposed, rows_copied, rows_in_place, rows_interleaved
 from .pixel_costs import block_cycles, map_cycles
-from .row_costs import cut_cycles, interleaved_cycles
+from .row_costs import interleaved_cycles, row_cycles
 
 __all__ = ["plan", "workspace"]
 
 
 def _turns(problem: ConvProblem, device: DeviceInfo) -> bool:
     """Return whether turning channels into lanes saves more cycles than it costs."""
-    return block_cycles(problem, device) < cut_cycles(problem, device)
+    return block_cycles(problem, device) < row_cycles(problem, device)
 
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:

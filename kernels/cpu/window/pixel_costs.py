@@ -15,17 +15,17 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
 from ..machine.seconds import profile
-from .row_costs import alone, rows_met
+from .row_costs import rows_met, singleton_flags
 from .row_parts import Parts
 
 __all__ = [
     "BlockShape",
-    "PixelCut",
+    "PixelBlocking",
     "block_cycles",
     "block_shape",
     "map_cycles",
     "met_columns",
-    "pixel_cut",
+    "pixel_blocking",
     "side_places",
     "strips",
 ]
@@ -37,7 +37,7 @@ _UNROLLED_WORK = 700
 _MOST_FUNCTIONS = 24
 
 
-class PixelCut(NamedTuple):
+class PixelBlocking(NamedTuple):
     """How rows are cut.
 
     Parameters
@@ -46,9 +46,9 @@ class PixelCut(NamedTuple):
         Output pixels of a strip or tile.
     rows : int
         Output rows of a tile; 0 for strips that roll.
-    down, share : int
-        As in `cuts.Cut`.
-    kept : bool
+    row_step, row_interleave : int
+        As in `cuts.RowBlocking`.
+    in_registers : bool
         Whether all weights stay in registers.
     cycles : float
         Cycles for a map of one vector of channels.
@@ -56,9 +56,9 @@ class PixelCut(NamedTuple):
 
     pixels: int
     rows: int
-    down: int
-    share: int
-    kept: bool
+    row_step: int
+    row_interleave: int
+    in_registers: bool
     cycles: float
 
 
@@ -94,20 +94,20 @@ def met_columns(problem: ConvProblem, begin: int, pixels: int) -> tuple[int, int
     return (met[0], met[-1] + 1) if met else (0, 0)
 
 
-def _rolling(problem: ConvProblem, device: DeviceInfo, aligned: bool) -> Iterator[PixelCut]:
+def _rolling(problem: ConvProblem, device: DeviceInfo, aligned: bool) -> Iterator[PixelBlocking]:
     """Yield the ways of cutting rows into strips that fit the registers."""
     kh, kw = (1, *problem.kernel_size)[-2:]
     sh, dh = (1, *problem.stride)[-2], (1, *problem.dilation)[-2] if kh > 1 else 1
     common = math.gcd(sh, dh)
-    down, share = sh // common, dh // common
-    height, taps = -(-kh // down), kh * kw
+    row_step, row_interleave = sh // common, dh // common
+    height, taps = -(-kh // row_step), kh * kw
     planes = math.prod(problem.kernel_size[:-2]) * math.prod(problem.out_size[:-1])
     step = profile(device).window.pixel_step
     for nv in range(1, min(12, problem.out_size[-1]) + 1):
         used = height * nv + nv + 1
         if used >= device.registers or taps * nv > _UNROLLED_WORK:
             continue
-        kept = alone(problem) == 3 and used + taps < device.registers
+        in_registers = singleton_flags(problem) == 3 and used + taps < device.registers
         cycles, parts, functions = 0.0, strips(problem, nv), 0
         offsets = {n: _offsets(problem, n) for n in (parts.width, parts.width + 1)}
         for run in parts.runs(side_places(problem, nv)):
@@ -116,11 +116,11 @@ def _rolling(problem: ConvProblem, device: DeviceInfo, aligned: bool) -> Iterato
                 break
             for n, begin, many in run.kinds:
                 met = _met(problem, offsets[n], begin)
-                loads = len(set(met)) * min(down, kh) * (1 if aligned else 2)
-                loads += 0 if kept else taps
+                loads = len(set(met)) * min(row_step, kh) * (1 if aligned else 2)
+                loads += 0 if in_registers else taps
                 cycles += many * (max(len(met) * kh, loads) + step)
         else:
-            yield PixelCut(nv, 0, down, share, kept, cycles * planes)
+            yield PixelBlocking(nv, 0, row_step, row_interleave, in_registers, cycles * planes)
 
 
 def _tap_columns(problem: ConvProblem, pixels: int) -> int:
@@ -137,25 +137,25 @@ def _tap_columns(problem: ConvProblem, pixels: int) -> int:
     return total
 
 
-def _tiles(problem: ConvProblem, device: DeviceInfo) -> Iterator[PixelCut]:
+def _tiles(problem: ConvProblem, device: DeviceInfo) -> Iterator[PixelBlocking]:
     """Yield the ways of cutting rows into tiles that fit the registers."""
     kh = (1, *problem.kernel_size)[-2]
     sh, dh = (1, *problem.stride)[-2], (1, *problem.dilation)[-2]
-    share, height = (dh, (1, *problem.out_size)[-2]) if sh == 1 else (1, 1)
+    row_interleave, height = (dh, (1, *problem.out_size)[-2]) if sh == 1 else (1, 1)
     rows = (1, *problem.out_size)[-2] / height
     met, tap = rows_met(problem), profile(device).window.pixel_tap
     planes = math.prod(problem.kernel_size[:-2]) * math.prod(problem.out_size[:-2])
     for nv in range(1, min(12, problem.out_size[-1]) + 1):
         taps = _tap_columns(problem, nv)
-        for rh in range(1, min(kh, -(-height // share), 12) + 1):
+        for rh in range(1, min(kh, -(-height // row_interleave), 12) + 1):
             if rh * nv + nv + 1 >= device.registers:
                 continue
             cycles = taps * kh * met * (max(rh * nv, rh + nv) + tap) * -(-height // rh) * rows
-            yield PixelCut(nv, rh, 1, share, False, cycles * planes)
+            yield PixelBlocking(nv, rh, 1, row_interleave, False, cycles * planes)
 
 
 @functools.lru_cache(maxsize=256)
-def pixel_cut(problem: ConvProblem, device: DeviceInfo, block: bool) -> PixelCut | None:
+def pixel_blocking(problem: ConvProblem, device: DeviceInfo, block: bool) -> PixelBlocking | None:
     """Choose the cut of fewest cycles; tiles only in a padded block. None where nothing fits.
 
     Of a block that has no room in L2 nobody asks it: see `block_cycles`.
@@ -187,7 +187,7 @@ class BlockShape(NamedTuple):
 
 def block_shape(problem: ConvProblem, device: DeviceInfo) -> BlockShape | None:
     """Return how a block lies in memory; None where nothing fits the registers."""
-    way = pixel_cut(problem, device, True)
+    way = pixel_blocking(problem, device, True)
     if way is None:
         return None
     vector = device.vector_bytes
@@ -209,7 +209,7 @@ def block_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     pixels = math.prod(problem.in_size) + math.prod(problem.out_size)
     if pixels * device.vector_bytes > device.l2:
         return math.inf
-    way, shape = pixel_cut(problem, device, True), block_shape(problem, device)
+    way, shape = pixel_blocking(problem, device, True), block_shape(problem, device)
     if way is None or shape is None or shape.block + shape.sums > device.l2:
         return math.inf
     lanes, turned = device.lanes(problem.compute_itemsize), profile(device).window.turned
@@ -218,6 +218,6 @@ def block_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
 
 def map_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the cycles of one channels-last image read in place, 0 where no strip fits."""
-    way = pixel_cut(problem, device, False)
+    way = pixel_blocking(problem, device, False)
     lanes = device.lanes(problem.compute_itemsize)
     return 0.0 if way is None else way.cycles * -(-problem.groups // lanes)

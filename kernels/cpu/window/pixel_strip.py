@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
-from ..common.epilogue import FINISH_FIELDS
+from ..common.epilogue import EPILOGUE_FIELDS
 from ..runtime import jit
 from ..runtime.record import as_record
 from ..simd.intrinsics import load_scalar, store_scalar
 from ..simd.ir import F64, I64, ITEMSIZE, compute_code, first_lanes, load_vector
-from .pixel_costs import PixelCut, met_columns, side_places, strips
+from .pixel_costs import PixelBlocking, met_columns, side_places, strips
 from .row_calls import PART_SIGNATURE, PARTS_FIELDS, parts_table
-from .row_costs import alone
+from .row_costs import singleton_flags
 from .row_strip import Strip
-from .row_tile import Tile, Window, emit_window
+from .row_tile import Window, WindowTile, emit_window
 
 __all__ = [
     "FIELDS",
@@ -39,7 +39,7 @@ __all__ = [
 
 #: Fields of a geometry that the compiled loops and the tasks that call them read.
 FIELDS = (
-    *FINISH_FIELDS,
+    *EPILOGUE_FIELDS,
     "in_d",  # bytes between what is read of successive kernel depths, rows, pixels
     "in_h",
     "in_w",
@@ -47,7 +47,7 @@ FIELDS = (
     "to_h",
     "to_w",
     "unit",  # input rows between the kernel's
-    "share",  # distance of the output rows of one strip
+    "row_interleave",  # distance of the output rows of one strip
     *PARTS_FIELDS,
     "band_rows",  # in place: output rows of one task
     "bands",  # tasks along the output height
@@ -98,9 +98,9 @@ class _PixelStrip(_Pixels, Strip):
     words = (*Strip.words, "xw", "yw", "wt")
 
     def __init__(self, builder: Any, args: Any, shape: Sequence[int]) -> None:
-        (self.kh, self.kw, self.down, nv, self.lanes, self.sw, self.dilation, self.low, self.high,
-         self.alone, self.kept, self.masked, storage) = shape  # fmt: skip
-        self.height, self.block, self.shifted, self.period = -(-self.kh // self.down), 1, 0, 0
+        (self.kh, self.kw, self.row_step, nv, self.lanes, self.sw, self.dilation, *rest) = shape
+        self.low, self.high, self.singleton_flags, self.in_registers, self.masked, storage = rest
+        self.height, self.block, self.shifted, self.period = -(-self.kh // self.row_step), 1, 0, 0
         self.weights: dict[tuple[int, int], list[Any]] = {}
         code = compute_code(storage)
         super(Strip, self).__init__(builder, args, code, [self.lanes] * nv)
@@ -129,21 +129,21 @@ class _PixelStrip(_Pixels, Strip):
 
     def prepare(self) -> None:
         """Load the weights where there is room for them."""
-        if self.kept:
+        if self.in_registers:
             for tap in range(self.kh * self.kw):
                 self.weights[0, tap] = self.weight(self.arg["w"], 0, I64(tap))
 
 
-class _PixelTile(_Pixels, Tile):
+class _PixelTile(_Pixels, WindowTile):
     """A tile whose vectors are pixels; it reads a padded block of one vector of channels."""
 
-    alone = 1
+    singleton_flags = 1
 
-    words = (*Tile.words, "xw", "yw", "wt")
+    words = (*WindowTile.words, "xw", "yw", "wt")
 
     def __init__(self, builder: Any, args: Any, shape: Sequence[int]) -> None:
         self.rh, nv, self.lanes, self.sw, code = shape
-        super(Tile, self).__init__(builder, args, code, [self.lanes] * nv)
+        super(WindowTile, self).__init__(builder, args, code, [self.lanes] * nv)
         self.channels = first_lanes(builder, self.arg["width"], self.lanes)
 
     def vectors(self, row: Any, s: Any) -> list[Any]:
@@ -186,7 +186,7 @@ def _strip_loop(shape: tuple[int, ...], rest: int) -> int:
 
     `rest` is the number of lanes for the last channels, 0 where there are only full vectors.
     """
-    kh, kw, down, nv, lanes, sw, dw, first, end, planes, kept, storage = shape
+    kh, kw, row_step, nv, lanes, sw, dw, first, end, planes, in_registers, storage = shape
     item, size = ITEMSIZE[storage], ITEMSIZE[compute_code(storage)]
     tail = max(rest, 1)
 
@@ -198,24 +198,27 @@ def _strip_loop(shape: tuple[int, ...], rest: int) -> int:
             low, high = -np.inf, np.inf
         col0, wd = start * g.sw - g.pw, g.kh * g.kw * lanes * size
         taps = g.kd * g.kh * g.kw * size
-        for residue in range(min(g.share, rows)):
-            count = (rows - residue + g.share - 1) // g.share
+        for residue in range(min(g.row_interleave, rows)):
+            apart = g.row_interleave * g.to_h
+            count = (rows - residue + g.row_interleave - 1) // g.row_interleave
             h, y = h0 + residue * g.sh, out + residue * g.to_h + start * g.to_w
             c = 0
             while c + lanes <= channels:
                 _pixel_strip(
                     x + c * item, 1, 0, depths, g.in_d, h, g.unit, h_end, g.in_h, col0, 0, 0, 0,
-                    weight + c * taps, 0, 0, wd, y + c * item, g.share * g.to_h, 0, bias + c * size,
+                    weight + c * taps, 0, 0, wd, y + c * item, apart, 0, bias + c * size,
                     lanes, count, g.in_w, g.to_w, lanes * size, low, high,
-                    (kh, kw, down, nv, lanes, sw, dw, first, end, planes, kept, 0, storage),
+                    (kh, kw, row_step, nv, lanes, sw, dw, first, end, planes, in_registers, 0,
+                     storage),
                 )  # fmt: skip
                 c += lanes
             if rest and c < channels:
                 _pixel_strip(
                     x + c * item, 1, 0, depths, g.in_d, h, g.unit, h_end, g.in_h, col0, 0, 0, 0,
-                    weight + c * taps, 0, 0, wd, y + c * item, g.share * g.to_h, 0, bias + c * size,
+                    weight + c * taps, 0, 0, wd, y + c * item, apart, 0, bias + c * size,
                     channels - c, count, g.in_w, g.to_w, lanes * size, low, high,
-                    (kh, kw, down, nv, tail, sw, dw, first, end, planes, kept, 1, storage),
+                    (kh, kw, row_step, nv, tail, sw, dw, first, end, planes, in_registers, 1,
+                     storage),
                 )  # fmt: skip
 
     key = ("pixel_strip", *shape, rest)
@@ -237,13 +240,15 @@ def _tile_loop(shape: tuple[int, ...]) -> int:
         # The tap columns that meet the input from some pixel of the tile.
         tap0 = min(max(-((col0 + (nv - 1) * g.sw) // g.dw), 0), g.kw)
         tap_end = max(min((g.iw - 1 - col0) // g.dw + 1, g.kw), tap0)
-        for residue in range(min(g.share, rows)):
-            for row in range(residue, rows, g.share * rh):
+        for residue in range(min(g.row_interleave, rows)):
+            apart = g.row_interleave * g.to_h
+            for row in range(residue, rows, g.row_interleave * rh):
                 _pixel_tile(
                     x, 1, 0, depths, g.in_d, h0 + row * g.sh, g.unit, h_end, g.in_h, col0, g.dw, 0,
-                    0, weight, 0, 0, wd, out + row * g.to_h + start * g.to_w, g.share * g.to_h, 0,
-                    bias, channels, (rows - row + g.share - 1) // g.share, g.kh, g.kw, tap0,
-                    tap_end, g.in_w, g.to_w, lanes * size, low, high, (rh, nv, lanes, sw, code),
+                    0, weight, 0, 0, wd, out + row * g.to_h + start * g.to_w, apart, 0,
+                    bias, channels, (rows - row + g.row_interleave - 1) // g.row_interleave,
+                    g.kh, g.kw, tap0, tap_end, g.in_w, g.to_w, lanes * size, low, high,
+                    (rh, nv, lanes, sw, code),
                 )  # fmt: skip
 
     return int(jit.compile_callback(tile_loop, PART_SIGNATURE, ("pixel_tile", *shape)).address)
@@ -280,7 +285,7 @@ def make_pixel_weights(lanes: int, storage: int) -> Any:
 
 
 def pixel_table(
-    problem: ConvProblem, device: DeviceInfo, way: PixelCut, storage: int
+    problem: ConvProblem, device: DeviceInfo, way: PixelBlocking, storage: int
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
     """Compile the strips or tiles of a row; return the table of `call_parts`, and its fields."""
     lanes = device.lanes(8 if storage == F64 else 4)
@@ -296,8 +301,8 @@ def pixel_table(
 
     def function(begin: int, pixels: int) -> int:
         low, high = met_columns(problem, begin, pixels)
-        shape = (kh, kw, way.down, pixels, lanes, sw, dw, low, high, alone(problem),
-                 int(way.kept), storage)  # fmt: skip
+        shape = (kh, kw, way.row_step, pixels, lanes, sw, dw, low, high, singleton_flags(problem),
+                 int(way.in_registers), storage)  # fmt: skip
         return _strip_loop(shape, rest)
 
     return parts_table(parts, parts.runs(side_places(problem, way.pixels)), function, 1)

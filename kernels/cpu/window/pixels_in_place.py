@@ -29,12 +29,12 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..common.activations import activate
-from ..common.epilogue import finish_fields
+from ..common.epilogue import epilogue_fields
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
 from ..simd.intrinsics import add, load_masked, range_mask, store_masked
 from ..simd.ir import ITEMSIZE, compute_code, storage_code
-from .pixel_costs import pixel_cut
+from .pixel_costs import pixel_blocking
 from .pixel_strip import FIELDS, make_pixel_weights, pixel_table, view
 from .row_calls import call_parts
 from .rows_copied_layout import TASKS
@@ -97,10 +97,10 @@ def fits(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> bool:
     orders = [binding.x_strides[1], binding.out_strides[1]]
     if binding.residual_strides is not None:
         orders.append(binding.residual_strides[1])
-    if any(step != item for step in orders) or pixel_cut(problem, device, False) is None:
+    if any(step != item for step in orders) or pixel_blocking(problem, device, False) is None:
         return False
     # Halves are rounded when they are stored, so nothing may be left to do afterwards.
-    return item >= 4 or not finish_fields(binding, direct=True)["needs_finish"]
+    return item >= 4 or not epilogue_fields(binding, direct=True)["needs_finish"]
 
 
 #: Fewest vectors of channels in a task. Neighbouring tasks write to a common cache line of each
@@ -132,12 +132,12 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     storage = storage_code(problem.dtype)
     size = ITEMSIZE[compute_code(storage)]
     lanes = device.lanes(size)
-    way = pixel_cut(problem, device, False)
+    way = pixel_blocking(problem, device, False)
     assert way is not None
     padded = -(-problem.groups // lanes) * lanes
     table, parts = pixel_table(problem, device, way, storage)
     x, out = ((0, 0, *strides[2:])[-3:] for strides in (binding.x_strides, binding.out_strides))
-    fields = _tasks(problem, device, lanes) | finish_fields(binding, direct=True)
+    fields = _tasks(problem, device, lanes) | epilogue_fields(binding, direct=True)
     fields |= parts | {
         "in_d": (1, 1, *problem.dilation)[-3] * x[0],
         "in_h": x[1],
@@ -145,7 +145,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         "to_h": out[1],
         "to_w": out[2],
         "unit": (1, *problem.dilation)[-2] if (1, *problem.kernel_size)[-2] > 1 else 1,
-        "share": way.share,
+        "row_interleave": way.row_interleave,
     }
     tasks = problem.batch * math.prod(problem.out_size[:-2]) * fields["bands"] * fields["chunks"]
     kernel = compile_kernel(_make_kernel(lanes, storage), "channels_last", lanes, storage)

@@ -32,7 +32,7 @@ from numba.extending import intrinsic
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
-from ..common.epilogue import finish_fields, is_dense, make_finish_vector
+from ..common.epilogue import epilogue_fields, is_dense, make_epilogue_vector
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
 from ..simd.intrinsics import range_mask, splat, store
@@ -51,7 +51,7 @@ from ..simd.ir import (
     transposed,
 )
 from ..simd.transposes import transpose_block
-from .pixel_costs import block_cycles, block_shape, pixel_cut
+from .pixel_costs import block_cycles, block_shape, pixel_blocking
 from .pixel_strip import FIELDS, make_pixel_weights, pixel_table, view
 from .row_calls import call_parts
 
@@ -124,7 +124,7 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
     """Return the task: see the loop nest above."""
     item, size = ITEMSIZE[storage], ITEMSIZE[compute]
     fill, bring_back = _make_turns(lanes, storage, compute)
-    finish_vector = make_finish_vector(lanes, storage, compute)
+    end_vector = make_epilogue_vector(lanes, storage, compute)
 
     @numba.njit
     def finish_maps(g: Any, out: int, residual: int, channels: int, scratch: int) -> None:
@@ -134,7 +134,7 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
             for p in range(0, pixels, lanes):
                 at = out + c * g.yc + p * item
                 count = min(lanes, pixels - p)
-                finish_vector(g, at, 0.0, at, residual + c * g.rc + p * item, count, scratch)
+                end_vector(g, at, 0.0, at, residual + c * g.rc + p * item, count, scratch)
 
     def task(
         geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
@@ -179,7 +179,7 @@ def fits(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> bool:
     if problem.out_channels != problem.groups or problem.in_channels != problem.groups:
         return False
     item = ITEMSIZE[storage_code(problem.dtype)]
-    strides, needs_finish = binding.residual_strides, finish_fields(binding, True)["needs_finish"]
+    strides, needs_finish = binding.residual_strides, epilogue_fields(binding, True)["needs_finish"]
     if not _is_run(problem.in_size, binding.x_strides[2:], item):
         return False
     if not is_dense(problem, binding, item):
@@ -193,7 +193,7 @@ def fits(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> bool:
 
 def _layout(problem: ConvProblem, device: DeviceInfo) -> dict[str, int]:
     """Return how a block lies in memory."""
-    way, shape = pixel_cut(problem, device, True), block_shape(problem, device)
+    way, shape = pixel_blocking(problem, device, True), block_shape(problem, device)
     assert way is not None and shape is not None  # else `fits` has said so
     vector, lanes = device.vector_bytes, device.lanes(problem.compute_itemsize)
     depth, height, width = (1, 1, *problem.in_size)[-3:]
@@ -205,7 +205,7 @@ def _layout(problem: ConvProblem, device: DeviceInfo) -> dict[str, int]:
         "to_h": problem.out_size[-1] * vector,
         "to_w": vector,
         "unit": (1, *problem.dilation)[-2] if (1, *problem.kernel_size)[-2] > 1 else 1,
-        "share": way.share,
+        "row_interleave": way.row_interleave,
         "runs": depth * height if way.rows else 1,
         "run_length": width if way.rows else depth * height * width,
         "run_to": shape.pitch,
@@ -229,12 +229,12 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     storage = storage_code(problem.dtype)
     compute = compute_code(storage)
     lanes = device.lanes(ITEMSIZE[compute])
-    way, fields = pixel_cut(problem, device, True), _layout(problem, device)
+    way, fields = pixel_blocking(problem, device, True), _layout(problem, device)
     assert way is not None
     table, parts = pixel_table(problem, device, way, compute)
     padded = fields["chunks"] * lanes
     workers = worth_helpers(problem.macs, device.threads)
-    fields |= finish_fields(binding, direct=True) | parts
+    fields |= epilogue_fields(binding, direct=True) | parts
     fields |= {
         "run_bytes": problem.in_size[-1] * ITEMSIZE[storage],
     }

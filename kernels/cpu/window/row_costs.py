@@ -22,20 +22,20 @@ from ..machine.seconds import profile
 from .row_parts import Parts
 
 __all__ = [
-    "Cut",
-    "alone",
+    "RowBlocking",
+    "blocking",
     "copied_padding",
-    "cut",
-    "cut_cycles",
     "interleaved",
     "interleaved_cycles",
     "last_lanes",
     "pattern_period",
     "pattern_vectors",
     "phase_reach",
+    "row_cycles",
     "row_phases",
     "row_strips",
     "rows_met",
+    "singleton_flags",
     "widths",
 ]
 
@@ -43,7 +43,7 @@ __all__ = [
 _UNROLLED_TAPS, _UNROLLED_WORK = 169, 700
 
 
-class Cut(NamedTuple):
+class RowBlocking(NamedTuple):
     """How an output is cut.
 
     Parameters
@@ -56,11 +56,11 @@ class Cut(NamedTuple):
         Output channels computed at once.
     rows : int
         Output rows of a tile; 0 for strips that roll.
-    down : int
+    row_step : int
         Input rows, in units of the dilation, between successive output rows of a strip.
-    share : int
+    row_interleave : int
         Distance of those output rows.
-    kept : bool
+    in_registers : bool
         Whether all weights stay in registers.
     shifted : bool
         Whether shuffles take the place of most loads where the input is read in place.
@@ -72,9 +72,9 @@ class Cut(NamedTuple):
     vectors: int
     block: int
     rows: int
-    down: int
-    share: int
-    kept: bool
+    row_step: int
+    row_interleave: int
+    in_registers: bool
     shifted: bool
     cycles: float
 
@@ -102,7 +102,7 @@ def widths(total: int, lanes: int, most: int) -> list[tuple[int, int, int]]:
     ]
 
 
-def alone(problem: ConvProblem) -> int:
+def singleton_flags(problem: ConvProblem) -> int:
     """Return what a group has one of (`Window.alone`): a channel, a depth that is always there."""
     depth = zip(problem.kernel_size[:-2], problem.padding[:-2], strict=True)
     flat = all(k == 1 and not any(pads) for k, pads in depth)
@@ -136,13 +136,13 @@ def copied_padding(problem: ConvProblem) -> int:
     return beside * problem.in_channels * math.prod(problem.in_size[:-1])
 
 
-def _rolling(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cut]:
+def _rolling(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[RowBlocking]:
     """Yield the ways of cutting the output into strips that fit the registers."""
     kh, kw = (1, *problem.kernel_size)[-2:]
     sh, dh = (1, *problem.stride)[-2], (1, *problem.dilation)[-2] if kh > 1 else 1
     common = math.gcd(sh, dh)
-    down, share = sh // common, dh // common
-    height, taps = -(-kh // down), kh * kw
+    row_step, row_interleave = sh // common, dh // common
+    height, taps = -(-kh // row_step), kh * kw
     dense = problem.stride[-1] == problem.dilation[-1] == 1 < kw
     lanes, outputs = device.lanes(size), problem.out_channels // problem.groups
     step = profile(device).window.row_step
@@ -153,12 +153,12 @@ def _rolling(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cu
                 continue
             if taps * nv * block > _UNROLLED_WORK:
                 continue
-            kept = alone(problem) == 3 and used + taps * block < device.registers
+            in_registers = singleton_flags(problem) == 3 and used + taps * block < device.registers
             for shifted in (False, True)[: 2 if dense else 1]:
                 cycles = 0.0
                 for many, n, tail in widths(problem.out_size[-1], lanes, nv):
-                    vectors, rows = n - 1 + tail / lanes, min(down, kh)
-                    multiplies, loads = taps * block * vectors, 0 if kept else taps * block
+                    vectors, rows = n - 1 + tail / lanes, min(row_step, kh)
+                    multiplies, loads = taps * block * vectors, 0 if in_registers else taps * block
                     if shifted and tail == lanes:
                         loaded = -(-kw // lanes)
                         loads += 2 * (n + 1) * loaded * rows
@@ -171,19 +171,21 @@ def _rolling(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cu
                         loads += 2 * n * kw * rows
                     cycles += many * (max(multiplies, loads) + step)
                 cycles *= outputs / block
-                yield Cut(lanes, nv, block, 0, down, share, kept, shifted, cycles)
+                yield RowBlocking(
+                    lanes, nv, block, 0, row_step, row_interleave, in_registers, shifted, cycles
+                )
 
 
-def _tiles(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cut]:
+def _tiles(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[RowBlocking]:
     """Yield the ways of cutting the output into tiles that fit the registers."""
     kh, kw = (1, *problem.kernel_size)[-2:]
     sh, dh = (1, *problem.stride)[-2], (1, *problem.dilation)[-2]
-    share, height = (dh, (1, *problem.out_size)[-2]) if sh == 1 else (1, 1)
+    row_interleave, height = (dh, (1, *problem.out_size)[-2]) if sh == 1 else (1, 1)
     lanes, outputs = device.lanes(size), problem.out_channels // problem.groups
     met, machine = rows_met(problem), profile(device)
     latency, costs = machine.core.latency, machine.window
     for nv in range(1, min(4, -(-problem.out_size[-1] // lanes)) + 1):
-        for rh in range(1, min(kh, -(-height // share), 14) + 1):
+        for rh in range(1, min(kh, -(-height // row_interleave), 14) + 1):
             if rh * nv + nv + 1 >= device.registers:
                 continue
             cycles = 0.0
@@ -195,19 +197,19 @@ def _tiles(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[Cut]
                 tile = taps[-1] * (kh - rh + 1) + 2 * sum(taps[:-1])
                 tile = tile * kw + 2 * costs.row_step * (kh + rh - 1)
                 cycles += many * tile * met * -(-height // rh) / height
-            yield Cut(lanes, nv, 1, rh, 1, share, False, False, cycles * outputs)
+            yield RowBlocking(lanes, nv, 1, rh, 1, row_interleave, False, False, cycles * outputs)
 
 
 @functools.lru_cache(maxsize=256)
-def cut(problem: ConvProblem, device: DeviceInfo, size: int) -> Cut:
+def blocking(problem: ConvProblem, device: DeviceInfo, size: int) -> RowBlocking:
     """Choose the cut of fewest cycles; strips where they fit."""
     ways = list(_rolling(problem, device, size)) or list(_tiles(problem, device, size))
     return min(ways, key=lambda way: way.cycles)
 
 
-def cut_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
+def row_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the cycles of one image by the best cut."""
-    way = cut(problem, device, problem.compute_itemsize)
+    way = blocking(problem, device, problem.compute_itemsize)
     planes = math.prod(problem.kernel_size[:-2]) * problem.in_channels
     return way.cycles * math.prod(problem.out_size[:-1]) * planes
 
@@ -246,10 +248,10 @@ def interleaved(problem: ConvProblem, device: DeviceInfo) -> ConvProblem | None:
         padding=(*problem.padding[:-1], (low * channels, high * channels)),
         dilation=(*problem.dilation[:-1], problem.dilation[-1] * channels),
     )  # fmt: skip
-    return row if cut(row, device, size).rows == 0 else None
+    return row if blocking(row, device, size).rows == 0 else None
 
 
 def interleaved_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the cycles of one image whose channels are interleaved, infinite if it is not one."""
     row = interleaved(problem, device)
-    return math.inf if row is None else profile(device).window.pattern * cut_cycles(row, device)
+    return math.inf if row is None else profile(device).window.pattern * row_cycles(row, device)

@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding
 
-from ..common.epilogue import FINISH_FIELDS
+from ..common.epilogue import EPILOGUE_FIELDS
 from ..runtime import jit
 from ..runtime.plan import Stage, compile_kernel, in_weight_order
 from ..runtime.record import as_record
 from ..simd.intrinsics import load_scalar, store_scalar
 from ..simd.ir import ITEMSIZE
 from .row_calls import PART_SIGNATURE, PARTS_FIELDS, parts_table
-from .row_costs import Cut, alone, last_lanes, row_strips
-from .row_strip import COPY, DENSE, PAIRS, beyond_lanes, rolling_strip
+from .row_costs import RowBlocking, last_lanes, row_strips, singleton_flags
+from .row_strip import COPY, DENSE, PAIRS, StripShape, beyond_lanes, rolling_strip
 from .row_tile import window_tile
 
 __all__ = [
@@ -42,13 +42,13 @@ __all__ = [
 
 #: Fields of a geometry that the compiled loops and the tasks that call them read.
 FIELDS = (
-    *FINISH_FIELDS,
+    *EPILOGUE_FIELDS,
     "in_g",  # bytes between what is read of successive groups, input channels, depths, rows
     "in_c",
     "in_d",
     "in_h",
     "unit",  # input rows between the kernel's
-    "share",  # distance of the output rows of one strip
+    "row_interleave",  # distance of the output rows of one strip
     "to_c",  # bytes between output channels and rows
     "to_h",
     "columns",  # address of the tap columns' offsets in a copy
@@ -72,14 +72,14 @@ FIELDS = (
 view = as_record(FIELDS)
 
 
-def _reach(problem: ConvProblem, source: int, lanes: int, shifted: bool) -> int:
+def _samples_read(problem: ConvProblem, source: int, lanes: int, shifted: bool) -> int:
     """Return how many elements behind a vector of the first tap are loaded with it."""
-    reach = (problem.kernel_size[-1] - 1) * problem.dilation[-1]
+    samples = (problem.kernel_size[-1] - 1) * problem.dilation[-1]
     if shifted:
-        reach = -(-reach // lanes) * lanes
+        samples = -(-samples // lanes) * lanes
     if source == PAIRS:
-        reach = max(reach, beyond_lanes(problem.kernel_size[-1]))
-    return reach
+        samples = max(samples, beyond_lanes(problem.kernel_size[-1]))
+    return samples
 
 
 def _masked(
@@ -87,7 +87,7 @@ def _masked(
 ) -> int:
     """Return which vectors of a strip may reach over a side: bits 1 first, 2 last, 4 any."""
     start, nv, tail = strip
-    reach = _reach(problem, source, lanes, shifted)
+    samples = _samples_read(problem, source, lanes, shifted)
 
     def over(j: int) -> bool:
         width = tail if j == nv - 1 else lanes
@@ -97,33 +97,33 @@ def _masked(
         if source == COPY:
             return False
         left = first * source - problem.padding[-1][0]
-        return left < 0 or left + width * source + reach > problem.in_size[-1]
+        return left < 0 or left + width * source + samples > problem.in_size[-1]
 
     if any(over(j) for j in range(1, nv - 1)):
         return 4
     return int(over(0)) | 2 * int(over(nv - 1))
 
 
-def _side_places(problem: ConvProblem, source: int, way: Cut, shifted: bool) -> set[int]:
+def _side_places(problem: ConvProblem, source: int, way: RowBlocking, shifted: bool) -> set[int]:
     """Return the vectors before which other vectors of a strip reach over a side than behind."""
     if source == COPY:
         return set()
     lanes, pad = way.lanes, problem.padding[-1][0]
-    reach = lanes * source + _reach(problem, source, lanes, shifted)
+    samples = lanes * source + _samples_read(problem, source, lanes, shifted)
     # Vector j begins `first` elements into the row: it reaches over the left below the one place,
     # and over the right from the other on.
     left = -(-pad // source)
-    right = (problem.in_size[-1] + pad - reach) // source + 1
+    right = (problem.in_size[-1] + pad - samples) // source + 1
     return {-(-place // lanes) - j for place in (left, right) for j in range(way.vectors)}
 
 
 def strip_table(
-    problem: ConvProblem, way: Cut, source: int, code: int, period: int = 0
+    problem: ConvProblem, way: RowBlocking, source: int, code: int, period: int = 0
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
     """Compile the strips of a row; return the table of `call_parts`, and its fields."""
     kh, kw = (1, *problem.kernel_size)[-2:]
     total, lanes = problem.out_size[-1], way.lanes
-    dense, planes = int(problem.dilation[-1] == 1), alone(problem)
+    dense, planes = int(problem.dilation[-1] == 1), singleton_flags(problem)
 
     def function(begin: int, nv: int) -> int:
         tail = last_lanes(total, lanes, begin + nv)
@@ -132,8 +132,10 @@ def strip_table(
         shifted = way.shifted and source == DENSE and tail == lanes
         masked = _masked(problem, source, (begin * lanes, nv, tail), lanes, shifted)
         return _strip_loop(
-            (kh, kw, way.down, nv, lanes, tail, way.block, source, dense, int(shifted), planes,
-             int(way.kept and not period), masked, period, code)
+            StripShape(
+                kh, kw, way.row_step, nv, lanes, tail, way.block, source, dense, int(shifted),
+                planes, int(way.in_registers and not period), masked, period, code,
+            )
         )  # fmt: skip
 
     parts = row_strips(total, lanes, way.vectors)
@@ -141,16 +143,16 @@ def strip_table(
     return parts_table(parts, parts.runs(places), function, lanes)
 
 
-def _strip_loop(shape: tuple[int, ...]) -> int:
+def _strip_loop(shape: StripShape) -> int:
     """Return the address of the loop over strips of one shape (that of `rolling_strip`)."""
-    (kh, kw, down, nv, lanes, tail, block, source, dense, shifted, planes, kept, masked, period,
-     code) = shape  # fmt: skip
+    (kh, kw, row_step, nv, lanes, tail, block, source, dense, shifted, planes, in_registers, masked,
+     period, code) = shape  # fmt: skip
     size = ITEMSIZE[code]
 
     def strip_loop(geometry: int, start: int, x: int, weight: int, bias: int, out: int, h0: int,
                    h_end: int, rows: int, depths: int, groups: int) -> None:  # fmt: skip
         g = view(geometry)
-        low, high = g.low, g.high
+        low, high, apart = g.low, g.high, g.row_interleave * g.to_h
         if g.has_residual:
             low, high = -np.inf, np.inf
         wd = g.kh * g.kw * g.tap_bytes
@@ -161,16 +163,16 @@ def _strip_loop(shape: tuple[int, ...]) -> int:
         for group in range(groups):
             image, first = x + group * g.in_g + copied, group * g.k
             for k in range(first, first + g.k, block):
-                for residue in range(min(g.share, rows)):
+                for residue in range(min(g.row_interleave, rows)):
                     rolling_strip(
                         image, g.c, g.in_c, depths, g.in_d, h0 + residue * g.sh, g.unit, h_end,
                         g.in_h, col0, g.dw, g.iw, g.columns, weight + k * g.c * g.kd * wd,
                         g.c * g.kd * wd, g.kd * wd, wd,
-                        out + k * g.to_c + residue * g.to_h + start * size, g.share * g.to_h,
+                        out + k * g.to_c + residue * g.to_h + start * size, apart,
                         g.to_c, bias + k * size, g.ow - start,
-                        (rows - residue + g.share - 1) // g.share, low, high,
-                        (kh, kw, down, nv, lanes, tail, block, source, dense, shifted, planes,
-                         kept, masked, period, code),
+                        (rows - residue + g.row_interleave - 1) // g.row_interleave, low, high,
+                        (kh, kw, row_step, nv, lanes, tail, block, source, dense, shifted, planes,
+                         in_registers, masked, period, code),
                     )  # fmt: skip
 
     return int(jit.compile_callback(strip_loop, PART_SIGNATURE, ("strip", *shape)).address)
@@ -184,22 +186,22 @@ def _tile_loop(shape: tuple[int, ...]) -> int:
     def tile_loop(geometry: int, start: int, x: int, weight: int, bias: int, out: int, h0: int,
                   h_end: int, rows: int, depths: int, groups: int) -> None:  # fmt: skip
         g = view(geometry)
-        low, high = g.low, g.high
+        low, high, apart = g.low, g.high, g.row_interleave * g.to_h
         if g.has_residual:
             low, high = -np.inf, np.inf
         wd = g.kh * g.kw * size
         for group in range(groups):
             image, first = x + group * g.in_g + start * size, group * g.k
             for k in range(first, first + g.k):
-                for residue in range(min(g.share, rows)):
-                    for row in range(residue, rows, g.share * rh):
+                for residue in range(min(g.row_interleave, rows)):
+                    for row in range(residue, rows, g.row_interleave * rh):
                         window_tile(
                             image, g.c, g.in_c, depths, g.in_d, h0 + row * g.sh, g.unit, h_end,
                             g.in_h, 0, g.dw, g.iw, g.columns, weight + k * g.c * g.kd * wd,
                             0, g.kd * wd, wd, out + k * g.to_c + row * g.to_h + start * size,
-                            g.share * g.to_h, g.to_c, bias + k * size, g.ow - start,
-                            (rows - row + g.share - 1) // g.share, g.kh, g.kw, 0, g.kw, low, high,
-                            (rh, nv, lanes, tail, code),
+                            apart, g.to_c, bias + k * size, g.ow - start,
+                            (rows - row + g.row_interleave - 1) // g.row_interleave,
+                            g.kh, g.kw, 0, g.kw, low, high, (rh, nv, lanes, tail, code),
                         )  # fmt: skip
 
     return int(jit.compile_callback(tile_loop, PART_SIGNATURE, ("tile", *shape)).address)

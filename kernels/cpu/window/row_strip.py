@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba.extending import intrinsic
@@ -33,7 +33,7 @@ from ..simd.ir import I32, I64, call, fmuladd, lanes_between, load_vector
 from .row_costs import pattern_vectors
 from .row_tile import Sums, Window, emit_window
 
-__all__ = ["COPY", "DENSE", "PAIRS", "Strip", "beyond_lanes", "rolling_strip"]
+__all__ = ["COPY", "DENSE", "PAIRS", "Strip", "StripShape", "beyond_lanes", "rolling_strip"]
 
 #: Where the vectors of a strip's row come from: a copy whose rows are split by the horizontal
 #: stride, or the input itself with that stride.
@@ -49,19 +49,69 @@ def beyond_lanes(kw: int) -> int:
     return max(4, 1 << (2 * (kw // 2) - 1).bit_length())
 
 
+class StripShape(NamedTuple):
+    """What a strip is compiled for, every entry a whole number.
+
+    Parameters
+    ----------
+    kh, kw : int
+        Taps.
+    row_step : int
+        Input rows, in units of the dilation, between successive output rows.
+    nv, lanes, tail : int
+        Vectors, lanes of all but the last, and of the last.
+    block : int
+        Output channels computed at once.
+    source : int
+        `COPY`, `DENSE` or `PAIRS`.
+    dense, shifted : int
+        Whether taps of a row are neighbours; whether shuffles take the place of most loads.
+    singleton_flags : int
+        Of `row_costs.singleton_flags`.
+    in_registers : int
+        Whether all weights stay there.
+    masked : int
+        Which vectors may reach over a side: bits 1 first, 2 last, 4 any.
+    period : int
+        Interleaved channels whose weights come back after so many lanes; 0 for none.
+    code : int
+        Element type.
+    """
+
+    kh: int
+    kw: int
+    row_step: int
+    nv: int
+    lanes: int
+    tail: int
+    block: int
+    source: int
+    dense: int
+    shifted: int
+    singleton_flags: int
+    in_registers: int
+    masked: int
+    period: int
+    code: int
+
+
 class Strip(Window):
     """Emits a column of output rows whose sums roll through registers."""
 
     def __init__(self, builder: Any, args: Any, shape: Sequence[int]) -> None:
-        (self.kh, self.kw, self.down, nv, self.lanes, tail, self.block, self.source, self.dense,
-         self.shifted, self.alone, self.kept, self.masked, self.period, code) = shape  # fmt: skip
-        self.height = -(-self.kh // self.down)
+        strip = StripShape(*shape)
+        self.kh, self.kw, self.row_step = strip.kh, strip.kw, strip.row_step
+        self.lanes, self.block, self.source = strip.lanes, strip.block, strip.source
+        self.dense, self.shifted, self.period = strip.dense, strip.shifted, strip.period
+        self.singleton_flags, self.in_registers = strip.singleton_flags, strip.in_registers
+        self.masked, tail = strip.masked, strip.tail
+        self.height = -(-self.kh // self.row_step)
         self.weights: dict[tuple[int, int], list[Any]] = {}
         self.flags: dict[tuple[int, int], Any] = {}
         self.runs: dict[Any, Any] = {}
         # One pair of vectors for all taps: they reach no further than into the next vector.
         self.paired = self.source == PAIRS and self.dense and 2 * (self.kw // 2) <= tail
-        super().__init__(builder, args, code, [self.lanes] * (nv - 1) + [tail])
+        super().__init__(builder, args, strip.code, [self.lanes] * (strip.nv - 1) + [tail])
 
     def weight(self, base: Any, block: int, tap: Any) -> list[Any]:
         """Return a weight for each vector: one number, or what interleaved channels make of it."""
@@ -183,7 +233,7 @@ class Strip(Window):
             vectors = [self.vector(row, s, j) for j in range(nv)]
             for block in range(self.block):
                 for m in range(self.height):
-                    i = e + m * self.down
+                    i = e + m * self.row_step
                     if i >= self.kh:
                         continue
                     tap = i * self.kw + s
@@ -221,7 +271,7 @@ class Strip(Window):
             if self.paired and self.reaches_over(len(self.widths) - 1):
                 first = 2 * sum(self.widths)
                 self.flags[0, first] = self.inside(0, first, beyond_lanes(self.kw))
-        if self.kept:
+        if self.in_registers:
             for block in range(self.block):
                 for tap in range(self.kh * self.kw):
                     self.weights[block, tap] = self.weight(self.arg["w"], block, I64(tap))
@@ -241,7 +291,9 @@ class Strip(Window):
         if self.kh == 1:  # signals: what follows comes along the row
             return
         builder = self.builder
-        distance = builder.mul(builder.mul(self.arg["dh"], self.arg["xh"]), I64(_AHEAD * self.down))
+        distance = builder.mul(
+            builder.mul(self.arg["dh"], self.arg["xh"]), I64(_AHEAD * self.row_step)
+        )
         for offset in self.prefetched():
             at = builder.gep(row, [builder.add(distance, offset)])
             call(builder, "llvm.prefetch.p0", ir.VoidType(), at, I32(0), I32(3), I32(1))
@@ -254,8 +306,8 @@ class Strip(Window):
         per_block = self.height * nv
 
         def step(t: Any, sums: Sums) -> Sums:
-            for e in range(min(self.down, self.kh)):
-                q = builder.add(builder.mul(t, I64(self.down)), I64(e))
+            for e in range(min(self.row_step, self.kh)):
+                q = builder.add(builder.mul(t, I64(self.row_step)), I64(e))
                 h = builder.add(self.arg["h0"], builder.mul(q, self.arg["dh"]))
                 exists = builder.icmp_unsigned("<", h, self.arg["h_end"])
                 sums = self.when(exists, sums, functools.partial(self.input_row, h, e))

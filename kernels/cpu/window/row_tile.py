@@ -1,9 +1,10 @@
 """Sliding windows in registers: what the depthwise and the direct kernel's arithmetic shares.
 
-Small kernels run as strips (row_strip.py). A `Tile` is for kernels of more rows than registers hold
-sums: rh output rows by nv vectors, and loops over kernel rows and columns. A tap makes ``rh nv``
-multiply-adds (6 x 4: 24) out of ``2 nv + rh`` cycles of loads (14). The first and last rh - 1 input
-rows, which reach only some output rows, are written out; rows of padding are skipped.
+Small kernels run as strips (row_strip.py). A `WindowTile` is for kernels of more rows than
+registers hold sums: rh output rows by nv vectors, and loops over kernel rows and columns. A tap
+makes ``rh nv`` multiply-adds (6 x 4: 24) out of ``2 nv + rh`` cycles of loads (14). The first and
+last rh - 1 input rows, which reach only some output rows, are written out; rows of padding are
+skipped.
 
 No product is ever formed with a weight that is not there, so a NaN stays within its window.
 """
@@ -32,7 +33,7 @@ from ..simd.ir import (
     store_vector,
 )
 
-__all__ = ["Sums", "Tile", "Window", "emit_window", "window_tile"]
+__all__ = ["Sums", "Window", "WindowTile", "emit_window", "window_tile"]
 
 Sums = list[Any]
 
@@ -52,7 +53,7 @@ class Window:
         "bias", "width", "rows",  # lanes and rows to store
     )  # fmt: skip
     #: What is there once, so that no loop is needed: bits 1 the channel, 2 the depth.
-    alone = 0
+    singleton_flags = 0
     addresses: tuple[str, ...] = ("x", "columns", "w", "out", "bias")
 
     def __init__(self, builder: Any, args: Sequence[Any], code: int, widths: Sequence[int]) -> None:
@@ -140,10 +141,16 @@ class Window:
                     self.at(x_channel, (d, arg["xd"])), self.at(w_channel, (d, arg["wd"])), sums
                 )
 
-            return depth(I64(0), sums) if self.alone & 2 else self.loop(arg["depths"], sums, depth)
+            return (
+                depth(I64(0), sums)
+                if self.singleton_flags & 2
+                else self.loop(arg["depths"], sums, depth)
+            )
 
         return (
-            channel(I64(0), sums) if self.alone & 1 else self.loop(arg["channels"], sums, channel)
+            channel(I64(0), sums)
+            if self.singleton_flags & 1
+            else self.loop(arg["channels"], sums, channel)
         )
 
     def target(self, row: Any, block: int, j: int) -> Any:
@@ -167,7 +174,7 @@ class Window:
             )
 
 
-class Tile(Window):
+class WindowTile(Window):
     """Emits one tile of a kernel with loops over its rows and columns; reads a padded copy."""
 
     words = (*Window.words, "kh", "kw", "tap0", "tap_end")  # the columns that meet the input
@@ -256,4 +263,4 @@ def window_tile(
 
     shape : rows, vectors, lanes, lanes of the last vector, storage code.
     """
-    return emit_window(Tile, shape)
+    return emit_window(WindowTile, shape)

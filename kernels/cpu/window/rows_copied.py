@@ -28,7 +28,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..common.copies import make_copy_vector, pair_mask
-from ..common.epilogue import finish_fields, make_finish_vector
+from ..common.epilogue import epilogue_fields, make_epilogue_vector
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
 from ..simd.intrinsics import range_mask
@@ -82,7 +82,7 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
     """Return the task: see the loop nest above."""
     size = ITEMSIZE[compute]
     copy_band = _make_copy_band(lanes, storage, compute)
-    finish_vector = make_finish_vector(lanes, storage, compute)
+    end_vector = make_epilogue_vector(lanes, storage, compute)
 
     @numba.njit
     def finish_maps(
@@ -94,7 +94,7 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
                 source = sums + k * g.to_c + row * g.to_h
                 y, r = out + k * g.yc + row * g.yh, residual + k * g.rc + row * g.rh
                 for start in range(column, end, lanes):
-                    finish_vector(
+                    end_vector(
                         g, source + (start - column) * size, 0.0, y + start * g.yw,
                         r + start * g.rw, min(lanes, end - start), scratch,
                     )  # fmt: skip
@@ -154,7 +154,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     columns = (phase * fields["phase_length"] + after) * size
     table, parts = strip_table(problem, way, COPY, compute)
     contiguous = binding.out_strides[-1] == size or problem.out_size[-1] == 1
-    fields |= finish_fields(binding, direct=storage == compute and contiguous)
+    fields |= epilogue_fields(binding, direct=storage == compute and contiguous)
     fields["direct"] = int(not fields["needs_finish"])
     if fields["direct"]:
         fields |= {"to_c": binding.out_strides[1], "to_h": (0, *binding.out_strides[2:])[-2]}

@@ -12,7 +12,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
 from ..common.workspace import Workspace
-from .row_costs import Cut, cut, last_lanes, phase_reach, row_phases, row_strips
+from .row_costs import RowBlocking, blocking, last_lanes, phase_reach, row_phases, row_strips
 
 __all__ = ["TASKS", "copy_reasons", "layout"]
 
@@ -29,7 +29,7 @@ def _copied_rows(problem: ConvProblem, rows: int) -> int:
     return min((rows - 1) * sh + reach + 1, (1, *problem.in_size)[-2])
 
 
-def _band_rows(problem: ConvProblem, device: DeviceInfo, way: Cut, line_bytes: int) -> int:
+def _band_rows(problem: ConvProblem, device: DeviceInfo, way: RowBlocking, line_bytes: int) -> int:
     """Return the output rows of a band, where a row of the copy takes `line_bytes`."""
     kh, sh, oh = ((1, *axis)[-2] for axis in (problem.kernel_size, problem.stride,
                                               problem.out_size))  # fmt: skip
@@ -44,11 +44,13 @@ def _band_rows(problem: ConvProblem, device: DeviceInfo, way: Cut, line_bytes: i
         if smaller < min(2 * reach // sh, oh // (2 * device.threads)):
             break  # the rows that bands copy twice would cost more than is won
         rows = smaller
-    whole = max(1, way.rows) * way.share  # rows of full tiles
+    whole = max(1, way.rows) * way.row_interleave  # rows of full tiles
     return min(oh, -(-rows // whole) * whole)
 
 
-def _span_parts(problem: ConvProblem, device: DeviceInfo, way: Cut, column_bytes: int) -> int:
+def _span_parts(
+    problem: ConvProblem, device: DeviceInfo, way: RowBlocking, column_bytes: int
+) -> int:
     """Return the strips of a span: all, or as many as fit L2 beside what successive spans share.
 
     `column_bytes` is what a column takes of a copy and of its sums. So a thread's memory does not
@@ -61,10 +63,10 @@ def _span_parts(problem: ConvProblem, device: DeviceInfo, way: Cut, column_bytes
     return min(parts.count, max(1, columns // (way.lanes * way.vectors)))
 
 
-def layout(problem: ConvProblem, device: DeviceInfo) -> tuple[Cut, dict[str, int]]:
+def layout(problem: ConvProblem, device: DeviceInfo) -> tuple[RowBlocking, dict[str, int]]:
     """Return the cut and the sizes of a band, a span and their copy."""
     size = problem.compute_itemsize
-    way = cut(problem, device, size)
+    way = blocking(problem, device, size)
     lanes, ow, phases = way.lanes, problem.out_size[-1], row_phases(problem)
     depths = math.prod(problem.kernel_size[:-2])
     planes = problem.in_channels // problem.groups * depths
@@ -90,7 +92,7 @@ def layout(problem: ConvProblem, device: DeviceInfo) -> tuple[Cut, dict[str, int
         "in_d": copied * row_bytes,
         "in_h": row_bytes,
         "unit": (1, *problem.dilation)[-2] if (1, *problem.kernel_size)[-2] > 1 else 1,
-        "share": way.share,
+        "row_interleave": way.row_interleave,
         "tap_bytes": size,
         "to_c": band_rows * sum_row * size,
         "to_h": sum_row * size,

@@ -25,13 +25,13 @@ import numba
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
-from ..common.epilogue import finish_fields, make_finish_vector
+from ..common.epilogue import epilogue_fields, make_epilogue_vector
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
 from ..simd.intrinsics import load_scalar, store_scalar
 from ..simd.ir import F32, F64, ITEMSIZE, storage_code
 from .row_calls import call_parts
-from .row_costs import cut, pattern_period, pattern_vectors
+from .row_costs import blocking, pattern_period, pattern_vectors
 from .row_loops import FIELDS, pack_stage, pattern_kernel, strip_table, view
 from .rows_copied_layout import TASKS
 
@@ -42,7 +42,7 @@ __all__ = ["fits", "plan"]
 def _make_kernel(lanes: int, code: int) -> Any:
     """Return the task: see the loop nest above."""
     size = ITEMSIZE[code]
-    finish_vector = make_finish_vector(lanes, code, code)
+    end_vector = make_epilogue_vector(lanes, code, code)
 
     @numba.njit
     def finish_maps(g: Any, out: int, residual: int, maps: int, rows: int, scratch: int) -> None:
@@ -53,7 +53,7 @@ def _make_kernel(lanes: int, code: int) -> Any:
                 for start in range(0, g.ow, lanes):
                     at = y + start * size
                     count = min(lanes, g.ow - start)
-                    finish_vector(g, at, 0.0, at, r + start * g.rw, count, scratch)
+                    end_vector(g, at, 0.0, at, r + start * g.rw, count, scratch)
 
     @numba.njit
     def group_strips(
@@ -118,7 +118,7 @@ def fits(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> bool:
     contiguous = problem.in_size[-1] == 1 or binding.x_strides[-1] == size
     if not contiguous or binding.out_strides[-1] != size:
         return False
-    return cut(problem, device, size).rows == 0
+    return blocking(problem, device, size).rows == 0
 
 
 def _tasks(problem: ConvProblem, threads: int) -> dict[str, int]:
@@ -151,7 +151,7 @@ def plan(
     size = ITEMSIZE[code]
     lanes, period = device.lanes(size), pattern_period(interleaved, device.lanes(size))
     pattern = pattern_vectors(period) * lanes * size if period else size
-    way = cut(problem, device, size)
+    way = blocking(problem, device, size)
     table, parts = strip_table(problem, way, problem.stride[-1], code, period)
     tasks = _tasks(problem, device.threads)
     x, out = ((0, 0, *strides[2:])[-3:] for strides in (binding.x_strides, binding.out_strides))
@@ -159,7 +159,7 @@ def plan(
     channels = problem.in_channels // problem.groups
     map_bytes = (math.prod(problem.in_size) + math.prod(problem.out_size)) * size
     fields = (
-        finish_fields(binding, direct=True)
+        epilogue_fields(binding, direct=True)
         | tasks
         | parts
         | {
@@ -168,7 +168,7 @@ def plan(
             "in_d": dilation[0] * x[0],
             "in_h": x[1],
             "unit": dilation[1] if (1, *problem.kernel_size)[-2] > 1 else 1,
-            "share": way.share,
+            "row_interleave": way.row_interleave,
             "tap_bytes": pattern,
             "period": period,
             "channels": interleaved,

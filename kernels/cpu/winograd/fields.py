@@ -6,7 +6,7 @@ from typing import Any
 
 import numba
 
-from ..common.epilogue import FINISH_FIELDS
+from ..common.epilogue import EPILOGUE_FIELDS
 from ..common.toom_cook_lines import call_lines
 from ..runtime.record import as_record
 
@@ -27,7 +27,7 @@ TRANSFORMS = (
 )
 
 FIELDS = (
-    *FINISH_FIELDS,
+    *EPILOGUE_FIELDS,
     "region",  # address of the region of all tiles
     "image_panels",  # panels of one image
     "block_panels",  # panels of one task

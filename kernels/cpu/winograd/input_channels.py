@@ -27,7 +27,7 @@ from ..common.segments import SEGMENT_WORDS, make_list_segments
 from ..common.toom_cook_lines import call_lines
 from ..simd.intrinsics import get_word, load_masked, range_mask, store
 from ..simd.ir import ITEMSIZE
-from ..simd.register_tiles import Tile
+from ..simd.register_tiles import RegisterTile
 from .fields import first_of, transform_lines
 
 __all__ = ["make_transform_channels"]
@@ -81,7 +81,7 @@ def _make_transform_tile(lanes: int, storage: int, compute: int) -> Any:
 
 
 @functools.cache
-def make_transform_channels(panel: Tile, storage: int, compute: int) -> Any:
+def make_transform_channels(panel: RegisterTile, storage: int, compute: int) -> Any:
     """Return a function that transforms one panel of tiles for some channels."""
     lanes, nr = panel.lanes, panel.nr
     line = lanes * ITEMSIZE[compute]

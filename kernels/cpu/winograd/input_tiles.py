@@ -29,7 +29,7 @@ from ..common.segments import SEGMENT_WORDS, make_list_segments
 from ..common.toom_cook_lines import MORE, PIECE_WORDS, call_gather
 from ..simd.intrinsics import get_word, range_mask, set_word
 from ..simd.ir import ITEMSIZE
-from ..simd.register_tiles import Tile
+from ..simd.register_tiles import RegisterTile
 from .fields import first_of, transform_lines, view
 from .input_channels import make_transform_channels
 
@@ -93,7 +93,7 @@ def _make_list_pieces(lanes: int) -> Any:
 
 
 @functools.cache
-def _make_transform_tiles(tile: Tile, compute: int) -> Any:
+def _make_transform_tiles(tile: RegisterTile, compute: int) -> Any:
     """Return a function that transforms one panel of tiles for some channels."""
     lanes, nr, size = tile.lanes, tile.nr, ITEMSIZE[compute]
     line = lanes * size
@@ -119,7 +119,7 @@ def _make_transform_tiles(tile: Tile, compute: int) -> Any:
     return transform_panel
 
 
-def make_transform(panel: Tile, across: int, storage: int, compute: int) -> Any:
+def make_transform(panel: RegisterTile, across: int, storage: int, compute: int) -> Any:
     """Return a function that transforms one panel of tiles, with channels or tiles in the lanes."""
     if across:
         return make_transform_channels(panel, storage, compute)
@@ -137,7 +137,7 @@ STAGE_CHANNELS = 16
 
 
 @functools.cache
-def make_stage(panel: Tile, across: int, storage: int, compute: int) -> Any:
+def make_stage(panel: RegisterTile, across: int, storage: int, compute: int) -> Any:
     """Return the first stage's task: one panel of tiles, some channels, into shared memory."""
     nr = panel.nr
     transform_panel = make_transform(panel, across, storage, compute)

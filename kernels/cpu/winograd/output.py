@@ -20,7 +20,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from ..common.epilogue import make_finish_run
+from ..common.epilogue import make_epilogue_run
 from ..common.segments import SEGMENT_WORDS
 from ..common.toom_cook_lines import call_lines
 from ..simd.intrinsics import (
@@ -35,11 +35,11 @@ from ..simd.intrinsics import (
     store_masked,
 )
 from ..simd.ir import F64, ITEMSIZE
-from ..simd.register_tiles import Tile
+from ..simd.register_tiles import RegisterTile
 from ..simd.transposes import store_columns
 from .fields import first_of
 
-__all__ = ["make_finish_panel"]
+__all__ = ["make_epilogue_panel"]
 
 
 @functools.cache
@@ -72,7 +72,7 @@ def _make_inverse(lanes: int, compute: int) -> Any:
 def _make_store_row(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that stores one row of joined pixels for up to `lanes` channels."""
     item, line, full = ITEMSIZE[storage], lanes * ITEMSIZE[compute], (1 << lanes) - 1
-    finish_run = make_finish_run(lanes, storage, compute)
+    end_run = make_epilogue_run(lanes, storage, compute)
     as_compute = np.float64 if compute == F64 else np.float32
 
     @numba.njit
@@ -99,7 +99,7 @@ def _make_store_row(lanes: int, storage: int, compute: int) -> Any:
         for pixel in range(width):
             at = joined + pixel * line
             store(at, add(load(at, compute, lanes), shift), compute)
-            finish_run(
+            end_run(
                 g, at, 0.0, out + pixel * g.yw, g.yc, residual + pixel * g.rw, g.rc, channels,
                 scratch,
             )  # fmt: skip
@@ -126,7 +126,7 @@ def _make_store_row(lanes: int, storage: int, compute: int) -> Any:
                     channels, full, compute, compute, lanes,
                 )  # fmt: skip
                 for c in range(channels):
-                    finish_run(
+                    end_run(
                         g, scratch + line + c * line, 0.0, out + c * g.yc + start * g.yw, g.yw,
                         residual + c * g.rc + start * g.rw, g.rw, min(lanes, width - start),
                         scratch,
@@ -136,7 +136,7 @@ def _make_store_row(lanes: int, storage: int, compute: int) -> Any:
 
 
 @functools.cache
-def make_finish_panel(tile: Tile, storage: int, compute: int) -> Any:
+def make_epilogue_panel(tile: RegisterTile, storage: int, compute: int) -> Any:
     """Return a function that brings the products of one panel of tiles to `out`."""
     lanes, size = tile.lanes, ITEMSIZE[compute]
     line = lanes * size

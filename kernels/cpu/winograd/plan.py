@@ -52,7 +52,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
 from ...axes import ACTIVATION_CODES
-from ..common.epilogue import finish_fields
+from ..common.epilogue import epilogue_fields
 from ..common.segments import SEGMENT_WORDS
 from ..common.toom_cook_lines import (
     INPUT,
@@ -68,7 +68,7 @@ from ..gemm.tile import tile_address
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import LAST_CLAMP, make_record
 from ..simd.ir import ITEMSIZE, compute_code, storage_code
-from ..simd.register_tiles import Tile, gemm_tile
+from ..simd.register_tiles import RegisterTile, gemm_tile
 from .copy import copy_tasks, make_copy, source_fields
 from .costs import CHANNEL_BLOCK
 from .fields import FIELDS, TRANSFORMS
@@ -109,15 +109,15 @@ class FoldedPlan(CpuPlan):
         return CpuPlan.pack(self, filled)
 
 
-def _panel_of(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> Tile:
+def _panel_of(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> RegisterTile:
     """Return the shape of a panel of tiles: of one vector where V and M of two outgrow L2."""
     tile = gemm_tile(device, storage_code(problem.dtype))
     c = problem.in_channels // problem.groups
     both = sizes.elements * tile.nr * (c + tile.nr) * problem.compute_itemsize
-    return tile if both <= device.l2 else Tile(tile.mr, 1, tile.lanes)
+    return tile if both <= device.l2 else RegisterTile(tile.mr, 1, tile.lanes)
 
 
-def _v_sizes(channels: int, panel: Tile, size: int, across: int) -> tuple[int, int]:
+def _v_sizes(channels: int, panel: RegisterTile, size: int, across: int) -> tuple[int, int]:
     """Return the bytes of V of a panel's channel (or block of channels), and of its element.
 
     An odd number of cache lines keeps what is read together apart in L1: with a power of two
@@ -165,7 +165,7 @@ def _odd_lines(size: int) -> int:
     return (-(-size // 64) | 1) * 64
 
 
-def _joined_tiles(sizes: Sizes, tile: Tile) -> int:
+def _joined_tiles(sizes: Sizes, tile: RegisterTile) -> int:
     """Return how many tiles are joined at once: whole groups, if they fit, that fill vectors."""
     group, m = sizes.width.grids, sizes.width.m
     wanted = group * (tile.lanes // math.gcd(tile.lanes, group * m))
@@ -281,7 +281,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
     fields = source | _layout(problem, device, sizes, source)
     region = np.array([0, 0, 0, *sizes.counts], np.int64)
     zeros = np.zeros(tile.mr, compute_dtype(problem.dtype))
-    fields |= finish_fields(binding, direct=False, clamped=False)
+    fields |= epilogue_fields(binding, direct=False, clamped=False)
     fields |= {"region": region.ctypes.data, "zeros": zeros.ctypes.data}
     fields |= {
         "tile": tile_address(tile, compute, run=tile.lanes if fields["across"] else 1),
@@ -321,7 +321,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
 
 
 def _stages(
-    problem: ConvProblem, fields: dict[str, int], tile: Tile, panel: Tile
+    problem: ConvProblem, fields: dict[str, int], tile: RegisterTile, panel: RegisterTile
 ) -> tuple[Stage, ...]:
     """Return the stages of a call."""
     storage = storage_code(problem.dtype)

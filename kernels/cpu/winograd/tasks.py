@@ -16,16 +16,16 @@ import numba
 from ..common.segments import make_list_segments
 from ..gemm.tile import call_tile
 from ..simd.ir import ITEMSIZE
-from ..simd.register_tiles import Tile
+from ..simd.register_tiles import RegisterTile
 from .fields import view
 from .input_tiles import make_transform, panel_width
-from .output import make_finish_panel
+from .output import make_epilogue_panel
 
 __all__ = ["make_kernel"]
 
 
 @functools.cache
-def _make_multiply(tile: Tile, panel_tiles: int, run: int, compute: int) -> Any:
+def _make_multiply(tile: RegisterTile, panel_tiles: int, run: int, compute: int) -> Any:
     """Return a function that multiplies one block of panels by one part of K: M[tile, e, K].
 
     `run` channels of a tile lie side by side in V.
@@ -66,7 +66,7 @@ def _make_multiply(tile: Tile, panel_tiles: int, run: int, compute: int) -> Any:
 
 @functools.cache
 def make_kernel(
-    tile: Tile, panel: Tile, across: int, storages: tuple[int, int], compute: int
+    tile: RegisterTile, panel: RegisterTile, across: int, storages: tuple[int, int], compute: int
 ) -> Any:
     """Return the main task, for register tiles and panels of tiles of these shapes.
 
@@ -74,7 +74,7 @@ def make_kernel(
     """
     nr, panel_tiles, size = tile.nr, panel.nr, ITEMSIZE[compute]
     transform_panel = make_transform(panel, across, storages[0], compute)
-    finish_panel = make_finish_panel(tile, storages[1], compute)
+    finish_panel = make_epilogue_panel(tile, storages[1], compute)
     list_segments = make_list_segments(panel_tiles)
     multiply = _make_multiply(tile, panel_tiles, tile.lanes if across else 1, compute)
 

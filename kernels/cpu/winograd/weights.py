@@ -20,7 +20,7 @@ from fastconv.contract.spec import Binding
 from ..common.toom_cook_lines import call_lines
 from ..simd.intrinsics import load_gather, range_mask, store
 from ..simd.ir import ITEMSIZE, storage_code
-from ..simd.register_tiles import Tile
+from ..simd.register_tiles import RegisterTile
 from ..simd.transposes import store_transposed, transpose_block
 from .fields import view
 
@@ -73,7 +73,7 @@ def make_read_taps(lanes: int, storage: int, compute: int) -> Any:
 
 
 @functools.cache
-def make_pack_kernel(tile: Tile, storage: int, compute: int) -> Any:
+def make_pack_kernel(tile: RegisterTile, storage: int, compute: int) -> Any:
     """Return the task that transforms the weights of one panel for `lanes` input channels."""
     nr, lanes, size = tile.nr, tile.lanes, ITEMSIZE[compute]
     line = lanes * size

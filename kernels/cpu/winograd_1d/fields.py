@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ..common.epilogue import FINISH_FIELDS
+from ..common.epilogue import EPILOGUE_FIELDS
 from ..common.padded_rows import BAND_FIELDS
 from ..runtime.record import as_record
 
 __all__ = ["FIELDS", "view"]
 
 FIELDS = (
-    *FINISH_FIELDS,
+    *EPILOGUE_FIELDS,
     *BAND_FIELDS,  # of V: its channels, planes and rows
     "piece_step",  # bytes of V from a piece of the taps to the next
     "block_bytes",  # of V, and of U: one step

@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
-from ..common.epilogue import finish_fields, make_finish_run
+from ..common.epilogue import epilogue_fields, make_epilogue_run
 from ..common.toom_cook_lines import WEIGHT, lines_address
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
@@ -59,7 +59,7 @@ __all__ = ["plan", "workspace"]
 def _make_multiply_row(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that computes one output row for one panel of output channels."""
     line = lanes * ITEMSIZE[compute]
-    finish_run = make_finish_run(lanes, storage, compute)
+    end_run = make_epilogue_run(lanes, storage, compute)
 
     @numba.njit
     def finished_row(
@@ -77,7 +77,7 @@ def _make_multiply_row(lanes: int, storage: int, compute: int) -> Any:
             if g.turned:
                 rows, width = width, rows
             for row in range(rows):
-                finish_run(
+                end_run(
                     g, sums + row * line, 0.0, out + first * g.yw + row * g.row_step, g.lane_step,
                     residual + first * g.rw + row * g.row_residual, g.lane_residual, width,
                     worker + g.scratch_at,
@@ -189,7 +189,7 @@ def _output_fields(problem: ConvProblem, binding: Binding, storage: int) -> dict
     channel, pixel = (binding.out_strides[1], residual[1]), (binding.out_strides[-1], residual[-1])
     turned = channel[0] != item
     row, lane = (channel, pixel) if turned else (pixel, channel)
-    fields = finish_fields(binding, direct=storage in (F32, F64) and lane[0] == item)
+    fields = epilogue_fields(binding, direct=storage in (F32, F64) and lane[0] == item)
     fields["direct"] = int(not fields["needs_finish"])
     return fields | {
         "turned": int(turned), "row_step": row[0], "lane_step": lane[0], "row_residual": row[1],

@@ -1,8 +1,9 @@
 """What a launch cannot be faster than: the one model of time, of dispatch and of the forecast.
 
-A launch is counted, not measured: no machine of the project has a GPU. `Work` holds what it moves
-and multiplies, and how its blocks share the multiprocessors; `bounds` turns that into seconds on a
-GPU model. The greatest of these decides how long it runs, and the start of the launch is added:
+A launch is counted, not measured: no machine of the project has a GPU. `LaunchCost` holds what it
+moves and multiplies, and how its blocks share the multiprocessors; `bounds` turns that into seconds
+on a GPU model. The greatest of these decides how long it runs, and the start of the launch is
+added:
 
     arithmetic + waves    multiply-adds over the rate that the main loop's instructions allow, and
                           what is lost while the last blocks leave units idle
@@ -27,8 +28,8 @@ from fastconv.contract.spec import CudaInfo
 
 __all__ = [
     "BOUNDS",
-    "SHARES",
-    "Work",
+    "FMA_FRACTIONS",
+    "LaunchCost",
     "bounds",
     "breakdown",
     "copy_seconds",
@@ -41,7 +42,7 @@ BOUNDS = ("arithmetic", "shared", "waves", "memory", "l2", "launch")
 #: Part of a main loop's instructions that multiplies and adds, by tile or by the sums of a thread
 #: of direct and depthwise, for sums of 4 and 8 bytes: ``python -m fastconv audit --sm sm_80``, the
 #: loader "single".
-SHARES = {
+FMA_FRACTIONS = {
     ("128x128x8", 4): 0.858,
     ("128x64x8", 4): 0.855,
     ("64x64x8", 4): 0.809,
@@ -79,7 +80,7 @@ _LAUNCH = 4e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class LaunchCost:
     """One launch, as counted.
 
     Parameters
@@ -144,7 +145,7 @@ def touched(problem: ConvProblem, pixels: int) -> int:
     return samples * pixels
 
 
-def bounds(work: Work, device: CudaInfo) -> dict[str, float]:
+def bounds(work: LaunchCost, device: CudaInfo) -> dict[str, float]:
     """Return the seconds of each of `BOUNDS` for one launch, whichever of them decides."""
     clock, units = device.clock, device.multiprocessors
     peak = device.flops(work.itemsize) / (2 * units * clock)
@@ -167,10 +168,10 @@ def bounds(work: Work, device: CudaInfo) -> dict[str, float]:
     }
 
 
-def breakdown(works: Iterable[Work], device: CudaInfo) -> dict[str, float]:
+def breakdown(launches: Iterable[LaunchCost], device: CudaInfo) -> dict[str, float]:
     """Return what the time of launches in a row is made of: each adds its deciding bound."""
     total = dict.fromkeys(BOUNDS, 0.0)
-    for work in works:
+    for work in launches:
         found = bounds(work, device)
         decides = max(
             (("arithmetic", "waves"), ("shared", "waves"), ("memory",), ("l2",)),
@@ -181,9 +182,9 @@ def breakdown(works: Iterable[Work], device: CudaInfo) -> dict[str, float]:
     return total
 
 
-def seconds(works: Iterable[Work], device: CudaInfo) -> float:
+def seconds(launches: Iterable[LaunchCost], device: CudaInfo) -> float:
     """Return the counted time of launches in a row."""
-    return sum(breakdown(works, device).values())
+    return sum(breakdown(launches, device).values())
 
 
 def copy_seconds(problem: ConvProblem, device: CudaInfo) -> float:

@@ -26,7 +26,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, CudaInfo
 
 from ..common.launch import emulation
-from ..common.roofline import Work
+from ..common.roofline import LaunchCost
 from ..emulator import Checks, Report
 from ..specs import SPECS
 
@@ -47,13 +47,13 @@ class CountedCall:
         Sectors a request of global memory; turns of the banks for each that was needed.
     """
 
-    works: tuple[Work, ...]
+    launches: tuple[LaunchCost, ...]
     sectors: float
     conflicts: float
 
 
 def count_call(
-    kernel: str, problem: ConvProblem, device: CudaInfo, works: Sequence[Work]
+    kernel: str, problem: ConvProblem, device: CudaInfo, launches: Sequence[LaunchCost]
 ) -> CountedCall:
     """Run a call in the emulator and count its accesses.
 
@@ -67,7 +67,7 @@ def count_call(
     reports = _run(kernel, problem, device)
     if any(report.uncounted for report in reports):
         raise DeviceError(f"{kernel}: too many accesses between two barriers to count them all")
-    pairs = zip(works, reports, strict=True)
+    pairs = zip(launches, reports, strict=True)
     counted = tuple(_with_counts(work, report) for work, report in pairs)
     shared = _total(reports, "shared", "cost"), _total(reports, "shared", "least")
     requests = max(1, _total(reports, "global", "requests"))
@@ -106,7 +106,7 @@ def _total(reports: Iterable[Report], space: str, what: str, kind: str | None = 
     )
 
 
-def _with_counts(work: Work, report: Report) -> Work:
+def _with_counts(work: LaunchCost, report: Report) -> LaunchCost:
     """Return a launch with its accesses as counted; one that only moves bytes has no blocks."""
     turns, sectors = _total([report], "shared", "cost"), _total([report], "global", "cost")
     moved = turns * _TURN + sectors * _SECTOR

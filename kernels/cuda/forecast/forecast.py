@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import CudaInfo
 
-from ..common.roofline import BOUNDS, Work, bounds, breakdown
-from ..specs import WORKS
+from ..common.roofline import BOUNDS, LaunchCost, bounds, breakdown
+from ..specs import LAUNCHES
 
 __all__ = ["COUNTED", "EMULATED", "NOT_COUNTED", "Forecast", "forecast"]
 
@@ -111,22 +111,22 @@ def forecast(kernel: str, problem: ConvProblem, device: CudaInfo, count: bool = 
     >>> found.decides, found.launches
     ('arithmetic', 1)
     """
-    works = WORKS[kernel](problem, device)
+    launches = LAUNCHES[kernel](problem, device)
     if not count:
-        return _forecast(kernel, problem, device, works)
+        return _forecast(kernel, problem, device, launches)
     from .emulated_works import count_call
 
-    counted = count_call(kernel, problem, device, works)
-    found = _forecast(kernel, problem, device, counted.works)
+    counted = count_call(kernel, problem, device, launches)
+    found = _forecast(kernel, problem, device, counted.launches)
     return replace(found, sectors=counted.sectors, conflicts=counted.conflicts)
 
 
 def _forecast(
-    kernel: str, problem: ConvProblem, device: CudaInfo, works: tuple[Work, ...]
+    kernel: str, problem: ConvProblem, device: CudaInfo, launches: tuple[LaunchCost, ...]
 ) -> Forecast:
-    each = [bounds(work, device) for work in works]
-    parts = breakdown(works, device)
-    main = max(works, key=lambda work: work.blocks * work.macs)
+    each = [bounds(work, device) for work in launches]
+    parts = breakdown(launches, device)
+    main = max(launches, key=lambda work: work.blocks * work.macs)
     return Forecast(
         kernel=kernel,
         gpu=device.name,
@@ -134,9 +134,9 @@ def _forecast(
         forecast_ms=1e3 * sum(parts.values()),
         bounds_ms={name: 1e3 * sum(found[name] for found in each) for name in BOUNDS},
         decides=max(parts, key=lambda name: parts[name]),
-        launches=len(works),
+        launches=len(launches),
         blocks=main.blocks,
         rounds=main.blocks / (device.multiprocessors * main.resident),
-        memory_bytes=sum(work.read + work.written for work in works),
-        l2_bytes=sum(work.requested for work in works),
+        memory_bytes=sum(work.read + work.written for work in launches),
+        l2_bytes=sum(work.requested for work in launches),
     )

@@ -16,8 +16,8 @@ from fastconv.contract.spec import CudaInfo
 
 from ..common import roofline
 from ..common.params import MOST_BLOCKS
-from ..common.roofline import SHARES, Work, touched
-from .tile import Tile, tiles_for
+from ..common.roofline import FMA_FRACTIONS, LaunchCost, touched
+from .tile import BlockTile, tiles_for
 
 __all__ = [
     "LONGEST_SUM",
@@ -25,10 +25,10 @@ __all__ = [
     "Split",
     "choose_split",
     "depthwise_lanes",
-    "depthwise_works",
+    "depthwise_launches",
+    "direct_launches",
     "direct_width",
-    "direct_works",
-    "gemm_works",
+    "gemm_launches",
     "mask_words",
     "split_works",
 ]
@@ -66,7 +66,7 @@ class Split:
         Parts of the reduction, none of them empty.
     """
 
-    tile: Tile
+    tile: BlockTile
     pixel_blocks: int
     channel_blocks: int
     panels: int
@@ -84,7 +84,7 @@ def mask_words(problem: ConvProblem) -> int | None:
     return next((words for words in _WORDS if bits <= 32 * words), None)
 
 
-def _splits(problem: ConvProblem, tile: Tile, device: CudaInfo) -> Iterator[Split]:
+def _splits(problem: ConvProblem, tile: BlockTile, device: CudaInfo) -> Iterator[Split]:
     """Return the cuts of one tile: as few parts as sums allow, and parts that fill the device."""
     pixels = problem.batch * math.prod(problem.out_size)
     steps = math.prod(problem.weight_shape[1:])
@@ -113,7 +113,7 @@ def _input_bytes(problem: ConvProblem) -> int:
     return problem.in_channels * touched(problem, pixels) * problem.itemsize
 
 
-def split_works(problem: ConvProblem, split: Split, device: CudaInfo) -> tuple[Work, ...]:
+def split_works(problem: ConvProblem, split: Split, device: CudaInfo) -> tuple[LaunchCost, ...]:
     """Return the launches of the implicit GEMM with given blocks."""
     tile, itemsize = split.tile, problem.compute_itemsize
     across = split.channel_blocks * problem.groups
@@ -123,7 +123,7 @@ def split_works(problem: ConvProblem, split: Split, device: CudaInfo) -> tuple[W
     partial = math.prod(problem.out_shape) * itemsize * split.splits
     # A thread stores its part of both panels, and reads all rows and columns of its own sums.
     words = tile.threads * (tile.tm + tile.tn) + tile.bm + tile.bn
-    product = Work(
+    product = LaunchCost(
         "product",
         read=_input_bytes(problem) + packed,
         written=partial if split.splits > 1 else _output_bytes(problem),
@@ -136,12 +136,12 @@ def split_works(problem: ConvProblem, split: Split, device: CudaInfo) -> tuple[W
             tile.blocks,
             device.shared_multiprocessor // (tile.shared_bytes(itemsize) + _RESERVED),
         ),
-        share=SHARES[tile.name, itemsize],
+        share=FMA_FRACTIONS[tile.name, itemsize],
         itemsize=itemsize,
     )
     if split.splits == 1:
         return (product,)
-    return product, Work("sum of parts", partial, _output_bytes(problem), partial)
+    return product, LaunchCost("sum of parts", partial, _output_bytes(problem), partial)
 
 
 @functools.lru_cache(4096)
@@ -151,7 +151,7 @@ def choose_split(problem: ConvProblem, device: CudaInfo) -> Split:
     return min(cuts, key=lambda cut: roofline.seconds(split_works(problem, cut, device), device))
 
 
-def gemm_works(problem: ConvProblem, device: CudaInfo) -> tuple[Work, ...]:
+def gemm_launches(problem: ConvProblem, device: CudaInfo) -> tuple[LaunchCost, ...]:
     """Return the launches of the implicit GEMM."""
     return split_works(problem, choose_split(problem, device), device)
 
@@ -173,7 +173,7 @@ def depthwise_lanes(problem: ConvProblem) -> int:
     return max(1, WINDOW_THREADS >> max(5, (pixels - 1).bit_length()))
 
 
-def _window_works(problem: ConvProblem, width: int, lanes: int) -> tuple[Work, ...]:
+def _window_works(problem: ConvProblem, width: int, lanes: int) -> tuple[LaunchCost, ...]:
     """Return the launch of a kernel with a pixel a thread, for `width` channels at once."""
     steps, itemsize = math.prod(problem.weight_shape[1:]), problem.compute_itemsize
     pixels, columns = problem.batch * math.prod(problem.out_size), WINDOW_THREADS // lanes
@@ -182,7 +182,7 @@ def _window_works(problem: ConvProblem, width: int, lanes: int) -> tuple[Work, .
     channels = problem.in_channels // problem.groups
     samples = channels * touched(problem, min(columns, pixels)) * problem.itemsize
     return (
-        Work(
+        LaunchCost(
             "window",
             read=_input_bytes(problem) + rows * width * steps * itemsize,
             written=_output_bytes(problem),
@@ -192,17 +192,17 @@ def _window_works(problem: ConvProblem, width: int, lanes: int) -> tuple[Work, .
             macs=WINDOW_THREADS * width * steps,
             shared=WINDOW_THREADS * width * steps * itemsize,
             resident=_WINDOW_BLOCKS,
-            share=SHARES[f"window {width}", itemsize],
+            share=FMA_FRACTIONS[f"window {width}", itemsize],
             itemsize=itemsize,
         ),
     )
 
 
-def direct_works(problem: ConvProblem, device: CudaInfo) -> tuple[Work, ...]:
+def direct_launches(problem: ConvProblem, device: CudaInfo) -> tuple[LaunchCost, ...]:
     """Return the launch of `direct`."""
     return _window_works(problem, direct_width(problem), 1)
 
 
-def depthwise_works(problem: ConvProblem, device: CudaInfo) -> tuple[Work, ...]:
+def depthwise_launches(problem: ConvProblem, device: CudaInfo) -> tuple[LaunchCost, ...]:
     """Return the launch of `depthwise`."""
     return _window_works(problem, 1, depthwise_lanes(problem))

@@ -28,20 +28,20 @@ from fastconv.contract.spec import CudaInfo
 
 from ...taps import dilated_reasons, regions
 from ..common import roofline
-from ..common.roofline import Work
+from ..common.roofline import LaunchCost
 from . import blocking
 from .blocking import Split
-from .tile import Tile, tiles_for
+from .tile import BlockTile, tiles_for
 
 __all__ = [
     "choose_tile",
+    "launches",
     "panels_of",
     "pixel_order",
     "reasons",
     "schedule",
     "tile_taps",
     "whole_split",
-    "works",
 ]
 
 #: What stands behind the last panel of a list.
@@ -151,7 +151,7 @@ def panels_of(problem: ConvProblem, taps: frozenset[int], bk: int) -> list[int]:
     return list(itertools.chain.from_iterable(_panel_ranges(problem, taps, bk)))
 
 
-def schedule(problem: ConvProblem, tile: Tile) -> NDArray[np.uint32]:
+def schedule(problem: ConvProblem, tile: BlockTile) -> NDArray[np.uint32]:
     """Return where each tile's list of panels begins, and the lists."""
     runs = tile_taps(problem, tile.bn)
     words = sum(tiles for tiles, _ in runs)
@@ -167,7 +167,7 @@ def schedule(problem: ConvProblem, tile: Tile) -> NDArray[np.uint32]:
     return np.concatenate([each, np.array(lists, np.uint32)])
 
 
-def whole_split(problem: ConvProblem, tile: Tile) -> Split:
+def whole_split(problem: ConvProblem, tile: BlockTile) -> Split:
     """Return the blocks of a tile; what is left of the reduction is not split."""
     return Split(
         tile,
@@ -178,7 +178,7 @@ def whole_split(problem: ConvProblem, tile: Tile) -> Split:
     )
 
 
-def _tile_work(problem: ConvProblem, tile: Tile, device: CudaInfo) -> Work:
+def _tile_work(problem: ConvProblem, tile: BlockTile, device: CudaInfo) -> LaunchCost:
     """Return the launch with one tile: that of the dense product, by the part of its panels."""
     split = whole_split(problem, tile)
     (dense,) = blocking.split_works(problem, split, device)
@@ -196,15 +196,15 @@ def _tile_work(problem: ConvProblem, tile: Tile, device: CudaInfo) -> Work:
 
 
 @functools.lru_cache(4096)
-def choose_tile(problem: ConvProblem, device: CudaInfo) -> Tile:
+def choose_tile(problem: ConvProblem, device: CudaInfo) -> BlockTile:
     """Return the tile of the lowest counted time."""
 
-    def seconds(tile: Tile) -> float:
+    def seconds(tile: BlockTile) -> float:
         return roofline.seconds((_tile_work(problem, tile, device),), device)
 
     return min(tiles_for(problem.dtype), key=seconds)
 
 
-def works(problem: ConvProblem, device: CudaInfo) -> tuple[Work, ...]:
+def launches(problem: ConvProblem, device: CudaInfo) -> tuple[LaunchCost, ...]:
     """Return the launch of a call."""
     return (_tile_work(problem, choose_tile(problem, device), device),)

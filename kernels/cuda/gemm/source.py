@@ -37,7 +37,7 @@ from ..common.source import FINISH, compile_text, namespace_of
 from ..common.steps import decode, is_inside, pixel_state, read_step, row_length
 from .tile import (
     COUNT_DOWN,
-    Tile,
+    BlockTile,
     fill,
     indent,
     load_weights,
@@ -78,7 +78,7 @@ class Config:
         What is contiguous in the output.
     """
 
-    tile: Tile
+    tile: BlockTile
     storage: str
     loader: str
     words: int

@@ -40,7 +40,7 @@ import numpy as np
 __all__ = [
     "COUNT_DOWN",
     "TILES",
-    "Tile",
+    "BlockTile",
     "fill",
     "indent",
     "load_weights",
@@ -55,7 +55,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
+class BlockTile:
     """A block's share of the output, and how its threads share that.
 
     Parameters
@@ -107,15 +107,15 @@ class Tile:
 
 #: From large to small; what is not float64 computes in float32.
 TILES = (
-    Tile(128, 128, 8, 8, 8, 2),
-    Tile(128, 64, 8, 8, 8, 4),
-    Tile(64, 64, 8, 8, 8, 8),
-    Tile(32, 32, 16, 4, 4, 12),
+    BlockTile(128, 128, 8, 8, 8, 2),
+    BlockTile(128, 64, 8, 8, 8, 4),
+    BlockTile(64, 64, 8, 8, 8, 8),
+    BlockTile(32, 32, 16, 4, 4, 12),
 )
-_DOUBLE_TILES = (Tile(64, 64, 16, 4, 4, 2), Tile(32, 32, 16, 4, 4, 8))
+_DOUBLE_TILES = (BlockTile(64, 64, 16, 4, 4, 2), BlockTile(32, 32, 16, 4, 4, 8))
 
 
-def tiles_for(dtype: str) -> tuple[Tile, ...]:
+def tiles_for(dtype: str) -> tuple[BlockTile, ...]:
     """Return the tiles of an element type, from large to small."""
     return _DOUBLE_TILES if dtype == "float64" else TILES
 
@@ -136,7 +136,7 @@ def fill(template: str, **parts: str) -> str:
     return "\n".join(lines)
 
 
-def names(tile: Tile) -> dict[str, Any]:
+def names(tile: BlockTile) -> dict[str, Any]:
     """Return the constants that the generated text uses, as uint32 where they are computed with.
 
     An ordinary Python integer would turn the index arithmetic around it into 64-bit signed.
@@ -164,7 +164,7 @@ def names(tile: Tile) -> dict[str, Any]:
     return shapes | {name: np.uint32(value) for name, value in sizes.items()}
 
 
-def _main_loop_steps(tile: Tile) -> str:
+def _main_loop_steps(tile: BlockTile) -> str:
     """Return the arithmetic of one panel: `bk` steps written out.
 
     Unrolled as text and not by the compiler, because then every shared address is a register plus
@@ -198,7 +198,7 @@ def start_sums() -> str:
     """
 
 
-def load_weights(tile: Tile) -> str:
+def load_weights(tile: BlockTile) -> str:
     """Return code that fetches the A panel at `weight_at`, 128 bits at a time."""
     return "\n".join(
         f"a_next{j} = load4s(weight, weight_at + u({4 * j * tile.threads}))"
@@ -206,7 +206,7 @@ def load_weights(tile: Tile) -> str:
     )
 
 
-def store_weights(tile: Tile) -> str:
+def store_weights(tile: BlockTile) -> str:
     """Return code that puts the A panel that was fetched into shared memory."""
     return "a_store = u(half + a_place)\n" + "\n".join(
         f"store4s(panels, a_store + u({4 * j * tile.threads}), *a_next{j})"
@@ -214,7 +214,7 @@ def store_weights(tile: Tile) -> str:
     )
 
 
-def store_channels(tile: Tile) -> str:
+def store_channels(tile: BlockTile) -> str:
     """Return code that puts a B panel into shared memory, fetched as four steps of a column."""
     text = ["b_store = u(half + b_place)"]
     for j in range(tile.bk * tile.bn // 4 // tile.threads):
@@ -247,7 +247,7 @@ while True:
 COUNT_DOWN = "left = u(left - u(1))\nmore = left != u(0)"
 
 
-def main_loop(tile: Tile, start_loads: str, store_panels: str, more: str = COUNT_DOWN) -> str:
+def main_loop(tile: BlockTile, start_loads: str, store_panels: str, more: str = COUNT_DOWN) -> str:
     """Return the loop over panels, one of them at least.
 
     Parameters
@@ -263,7 +263,7 @@ def main_loop(tile: Tile, start_loads: str, store_panels: str, more: str = COUNT
     return fill(_MAIN_LOOP, **parts, steps=_main_loop_steps(tile))
 
 
-def store_rounds(tile: Tile, order: str, finish: str) -> str:
+def store_rounds(tile: BlockTile, order: str, finish: str) -> str:
     """Return the way of the sums out of the registers, through shared memory.
 
     A thread's sums belong to places far apart in memory. In each round every thread puts one row

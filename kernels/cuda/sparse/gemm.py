@@ -38,7 +38,7 @@ from fastconv.contract.spec import CudaInfo, SparseBinding
 
 from ..common.launch import Kernel, empty, flat, is_aligned, launch
 from ..common.plan import blocks_of
-from ..gemm.tile import Tile
+from ..gemm.tile import BlockTile
 from . import gemm_costs
 from .gemm_source import LIST_END, SIZES, Config, kernel_function, tile_offsets
 from .plan import OffsetPanels, SparseConvPlan, argument_types
@@ -94,7 +94,7 @@ class SparseGemmPlan(SparseConvPlan):
         A block's share of the output; its columns are output rows.
     """
 
-    tile: Tile
+    tile: BlockTile
 
     def run(self, rulebook: Any, x: Any, packed: Any, bias: Any | None, out: Any) -> None:
         """Compute into `out`."""
@@ -121,7 +121,7 @@ class SparseGemmPlan(SparseConvPlan):
         launch(gemm_kernel(config), grid, out, arguments)
 
 
-def plan_tile(problem: SparseProblem, binding: SparseBinding, tile: Tile) -> SparseGemmPlan:
+def plan_tile(problem: SparseProblem, binding: SparseBinding, tile: BlockTile) -> SparseGemmPlan:
     """Return the plan of a problem for a given tile."""
     depth, channels = (
         problem.in_channels // problem.groups,

@@ -14,8 +14,8 @@ from fastconv.contract.sparse_problem import SparseProblem
 from fastconv.contract.spec import CudaInfo
 
 from ..common import roofline
-from ..common.roofline import SHARES, Work
-from ..gemm.tile import Tile
+from ..common.roofline import FMA_FRACTIONS, LaunchCost
+from ..gemm.tile import BlockTile
 
 __all__ = [
     "DEPTHWISE_THREADS",
@@ -23,8 +23,8 @@ __all__ = [
     "TILES",
     "choose_tile",
     "depthwise_lanes",
-    "depthwise_works",
-    "gemm_works",
+    "depthwise_launches",
+    "gemm_launches",
     "lists_bytes",
     "met_offsets",
     "packed_elements",
@@ -36,8 +36,12 @@ __all__ = [
 #: From large to small, as output rows x channels x steps 128x64x8, 64x64x8, 32x32x16. Columns of
 #: a tile ("pixels") are output rows. Four blocks of the largest would hold it to 128 registers,
 #: with which it spills on sm_90.
-TILES = (Tile(64, 128, 8, 8, 8, 3), Tile(64, 64, 8, 8, 8, 8), Tile(32, 32, 16, 4, 4, 12))
-_DOUBLE_TILES = (Tile(64, 64, 16, 4, 4, 2), Tile(32, 32, 16, 4, 4, 8))
+TILES = (
+    BlockTile(64, 128, 8, 8, 8, 3),
+    BlockTile(64, 64, 8, 8, 8, 8),
+    BlockTile(32, 32, 16, 4, 4, 12),
+)
+_DOUBLE_TILES = (BlockTile(64, 64, 16, 4, 4, 2), BlockTile(32, 32, 16, 4, 4, 8))
 #: Threads of a block of depthwise, and blocks of them on a multiprocessor.
 DEPTHWISE_THREADS = 128
 _DEPTHWISE_BLOCKS = 8
@@ -47,22 +51,22 @@ OFFSETS_AT_ONCE = 4
 _RESERVED = 1024
 
 
-def tiles_for(dtype: str) -> tuple[Tile, ...]:
+def tiles_for(dtype: str) -> tuple[BlockTile, ...]:
     """Return the tiles of an element type, from large to small."""
     return _DOUBLE_TILES if dtype == "float64" else TILES
 
 
-def shared_bytes(tile: Tile, dtype: str) -> int:
+def shared_bytes(tile: BlockTile, dtype: str) -> int:
     """Return a block's bytes of shared memory: panels, and a tile's output and input rows."""
     return tile.shared_elements * (8 if dtype == "float64" else 4) + 12 * tile.bn
 
 
-def lists_bytes(problem: SparseProblem, tile: Tile) -> int:
+def lists_bytes(problem: SparseProblem, tile: BlockTile) -> int:
     """Return the bytes of the tiles' lists of offsets, which stay with the rulebook."""
     return -(-problem.out_rows // tile.bn) * (problem.volume + 3) * 4
 
 
-def packed_elements(problem: SparseProblem, tile: Tile) -> int:
+def packed_elements(problem: SparseProblem, tile: BlockTile) -> int:
     """Return the elements of the packed weight, whole panels at every offset."""
     depth = -(-(problem.in_channels // problem.groups) // tile.bk) * tile.bk
     channels = -(-(problem.out_channels // problem.groups) // tile.bm) * tile.bm
@@ -98,7 +102,7 @@ def _gathered_bytes(problem: SparseProblem, device: CudaInfo, gathered: float) -
     return once if once <= device.l2 else max(once, int(gathered))
 
 
-def tile_works(problem: SparseProblem, tile: Tile, device: CudaInfo) -> tuple[Work, ...]:
+def tile_works(problem: SparseProblem, tile: BlockTile, device: CudaInfo) -> tuple[LaunchCost, ...]:
     """Return the launch of the product with a given tile."""
     itemsize = problem.compute_itemsize
     channels, depth = (
@@ -113,7 +117,7 @@ def tile_works(problem: SparseProblem, tile: Tile, device: CudaInfo) -> tuple[Wo
     table = problem.out_rows * problem.volume * 4
     words = tile.threads * (tile.tm + tile.tn) + tile.bm + tile.bn
     return (
-        Work(
+        LaunchCost(
             "product",
             read=_gathered_bytes(problem, device, gathered) + packed + table,
             written=problem.out_rows * problem.out_channels * problem.itemsize,
@@ -128,14 +132,14 @@ def tile_works(problem: SparseProblem, tile: Tile, device: CudaInfo) -> tuple[Wo
                 tile.blocks,
                 device.shared_multiprocessor // (shared_bytes(tile, problem.dtype) + _RESERVED),
             ),
-            share=SHARES[f"sparse {tile.bn}x{tile.bm}x{tile.bk}", itemsize],
+            share=FMA_FRACTIONS[f"sparse {tile.bn}x{tile.bm}x{tile.bk}", itemsize],
             itemsize=itemsize,
         ),
     )
 
 
 @functools.lru_cache(4096)
-def choose_tile(problem: SparseProblem, device: CudaInfo) -> Tile:
+def choose_tile(problem: SparseProblem, device: CudaInfo) -> BlockTile:
     """Return the tile of the lowest counted time."""
     return min(
         tiles_for(problem.dtype),
@@ -143,7 +147,7 @@ def choose_tile(problem: SparseProblem, device: CudaInfo) -> Tile:
     )
 
 
-def gemm_works(problem: SparseProblem, device: CudaInfo) -> tuple[Work, ...]:
+def gemm_launches(problem: SparseProblem, device: CudaInfo) -> tuple[LaunchCost, ...]:
     """Return the launch of the product."""
     return tile_works(problem, choose_tile(problem, device), device)
 
@@ -159,7 +163,7 @@ def depthwise_lanes(channels: int, width: int) -> int:
     return min(DEPTHWISE_THREADS, 1 << (-(-channels // width) - 1).bit_length())
 
 
-def depthwise_works(problem: SparseProblem, device: CudaInfo) -> tuple[Work, ...]:
+def depthwise_launches(problem: SparseProblem, device: CudaInfo) -> tuple[LaunchCost, ...]:
     """Return the launch of depthwise."""
     channels, itemsize = problem.out_channels, problem.compute_itemsize
     width = 4 if channels % 4 == 0 else 1
@@ -170,7 +174,7 @@ def depthwise_works(problem: SparseProblem, device: CudaInfo) -> tuple[Work, ...
     weight = problem.volume * channels * itemsize
     table = problem.out_rows * problem.volume * 4
     return (
-        Work(
+        LaunchCost(
             "depthwise",
             read=_gathered_bytes(problem, device, gathered) + weight + table,
             written=problem.out_rows * channels * problem.itemsize,
@@ -179,7 +183,7 @@ def depthwise_works(problem: SparseProblem, device: CudaInfo) -> tuple[Work, ...
             warps=DEPTHWISE_THREADS // 32,
             macs=DEPTHWISE_THREADS * width * problem.volume,
             resident=_DEPTHWISE_BLOCKS,
-            share=SHARES[f"sparse depthwise {width}", itemsize],
+            share=FMA_FRACTIONS[f"sparse depthwise {width}", itemsize],
             itemsize=itemsize,
             shared=0,
         ),

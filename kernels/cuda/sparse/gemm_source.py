@@ -29,7 +29,7 @@ from numba import cuda, uint32
 
 from ..common.source import compile_text, namespace_of
 from ..gemm.tile import (
-    Tile,
+    BlockTile,
     fill,
     indent,
     load_weights,
@@ -72,7 +72,7 @@ class Config:
         Channels that one load fetches.
     """
 
-    tile: Tile
+    tile: BlockTile
     storage: str
     width: int
 
@@ -87,7 +87,7 @@ class Config:
         return self.tile.bk * self.tile.bn // 4 // self.tile.threads
 
 
-def tile_name(tile: Tile) -> str:
+def tile_name(tile: BlockTile) -> str:
     """Return output rows, output channels and steps of a tile."""
     return f"{tile.bn}x{tile.bm}x{tile.bk}"
 

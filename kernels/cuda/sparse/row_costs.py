@@ -11,23 +11,23 @@ from dataclasses import dataclass
 from fastconv.contract.sparse_problem import SparseProblem
 from fastconv.contract.spec import CudaInfo
 
-from ..common.roofline import SHARES, Work
+from ..common.roofline import FMA_FRACTIONS, LaunchCost
 
 __all__ = [
     "DEPTHWISE_LANES",
     "GLOBAL_LANES",
     "GradSplit",
     "GradTile",
+    "depthwise_launches",
     "depthwise_parts",
-    "depthwise_works",
     "depthwise_workspace",
     "global_chunks",
-    "global_works",
+    "global_launches",
     "global_workspace",
+    "grad_launches",
     "grad_split",
-    "grad_works",
     "grad_workspace",
-    "pool_works",
+    "pool_launches",
     "tiles_for",
 ]
 
@@ -57,25 +57,25 @@ def global_chunks(rows: int) -> tuple[int, int]:
     return chunk, -(-rows // chunk)
 
 
-def pool_works(problem: SparseProblem, operands: int) -> tuple[Work, ...]:
+def pool_launches(problem: SparseProblem, operands: int) -> tuple[LaunchCost, ...]:
     """Return the launch of a pool or its gradient that reads `operands` values a pair."""
     size, channels = problem.itemsize, problem.in_channels
     rows = max(problem.in_rows, problem.out_rows)
     features = (problem.in_rows + problem.out_rows) * channels * size
     table = 4 * problem.volume * rows
     asked = problem.pairs * channels * size * operands + table * -(-channels // 32)
-    return (Work("pool", features * operands + table, rows * channels * size, asked),)
+    return (LaunchCost("pool", features * operands + table, rows * channels * size, asked),)
 
 
-def global_works(problem: SparseProblem, device: CudaInfo) -> tuple[Work, ...]:
+def global_launches(problem: SparseProblem, device: CudaInfo) -> tuple[LaunchCost, ...]:
     """Return the launches of a pool over everything."""
     size, channels, grids = problem.itemsize, problem.in_channels, problem.out_rows
     features = problem.in_rows * channels * size
     numbers = 4 * problem.in_rows * -(-channels // GLOBAL_LANES) * grids
     parts = global_workspace(problem, device)
     return (
-        Work("parts", features + 4 * problem.in_rows, parts, features + numbers),
-        Work("sum of parts", parts, grids * channels * size, parts),
+        LaunchCost("parts", features + 4 * problem.in_rows, parts, features + numbers),
+        LaunchCost("sum of parts", parts, grids * channels * size, parts),
     )
 
 
@@ -188,7 +188,7 @@ def depthwise_workspace(problem: SparseProblem, device: CudaInfo) -> int:
     return depthwise_parts(problem, device)[1] * _weights(problem) * problem.compute_itemsize
 
 
-def depthwise_works(problem: SparseProblem, device: CudaInfo) -> tuple[Work, ...]:
+def depthwise_launches(problem: SparseProblem, device: CudaInfo) -> tuple[LaunchCost, ...]:
     """Return the launches of a depthwise gradient for the weight."""
     size, channels = problem.itemsize, problem.in_channels
     table = 4 * problem.volume * problem.out_rows
@@ -196,8 +196,8 @@ def depthwise_works(problem: SparseProblem, device: CudaInfo) -> tuple[Work, ...
     asked = 2 * problem.pairs * channels * size + table * -(-channels // DEPTHWISE_LANES)
     parts = depthwise_workspace(problem, device)
     return (
-        Work("product", features + table, parts, asked),
-        Work("sum of parts", parts, _weights(problem) * size, parts),
+        LaunchCost("product", features + table, parts, asked),
+        LaunchCost("sum of parts", parts, _weights(problem) * size, parts),
     )
 
 
@@ -210,7 +210,7 @@ def grad_workspace(problem: SparseProblem, device: CudaInfo) -> int:
     return grad_split(problem, device).parts * _weights(problem) * problem.compute_itemsize
 
 
-def grad_works(problem: SparseProblem, device: CudaInfo) -> tuple[Work, ...]:
+def grad_launches(problem: SparseProblem, device: CudaInfo) -> tuple[LaunchCost, ...]:
     """Return the launches of a gradient for the weight."""
     split, size = grad_split(problem, device), problem.compute_itemsize
     tile = split.tile
@@ -220,7 +220,7 @@ def grad_works(problem: SparseProblem, device: CudaInfo) -> tuple[Work, ...]:
     panels = -(-pairs // tile.panel) * tile.panel
     parts = split.parts * _weights(problem) * size
     words = tile.threads * 2 * tile.t + tile.bm + tile.bn
-    product = Work(
+    product = LaunchCost(
         "product",
         read=features * problem.itemsize + 4 * problem.volume * problem.out_rows,
         written=parts,
@@ -230,7 +230,7 @@ def grad_works(problem: SparseProblem, device: CudaInfo) -> tuple[Work, ...]:
         macs=panels * tile.bm * tile.bn,
         shared=panels * words * size,
         resident=tile.blocks,
-        share=SHARES[f"weight grad {tile.name}", size],
+        share=FMA_FRACTIONS[f"weight grad {tile.name}", size],
         itemsize=size,
     )
-    return product, Work("sum of parts", parts, _weights(problem) * problem.itemsize, parts)
+    return product, LaunchCost("sum of parts", parts, _weights(problem) * problem.itemsize, parts)

@@ -13,7 +13,7 @@ from fastconv.contract.spec import CudaInfo, KernelSpec
 from ...tolerance import TOLERANCE
 from ..common import roofline
 from ..common.params import MOST_BLOCKS, MOST_ELEMENTS
-from ..common.roofline import Work
+from ..common.roofline import LaunchCost
 from . import gemm_costs, row_costs
 
 __all__ = ["SPECS"]
@@ -100,7 +100,7 @@ def _depthwise_grad_reasons(problem: SparseProblem, device: CudaInfo) -> list[st
 def _spec(
     op: str,
     target: str,
-    works: Callable[[SparseProblem, CudaInfo], tuple[Work, ...]],
+    launches: Callable[[SparseProblem, CudaInfo], tuple[LaunchCost, ...]],
     reasons: Callable[[SparseProblem, CudaInfo], list[str]] = _table_reasons,
     workspace: Callable[[SparseProblem, CudaInfo], int] = lambda problem, device: 0,
     name: str = "",
@@ -111,7 +111,7 @@ def _spec(
         op=op,
         device="cuda",
         reasons=reasons,
-        cost=lambda problem, device: roofline.seconds(works(problem, device), device),
+        cost=lambda problem, device: roofline.seconds(launches(problem, device), device),
         target=f"fastconv.kernels.cuda.sparse.{target}",
         workspace=workspace,
         tolerance=TOLERANCE,
@@ -119,36 +119,36 @@ def _spec(
     )
 
 
-def _pool_works(operands: int) -> Callable[[SparseProblem, CudaInfo], tuple[Work, ...]]:
-    return lambda problem, device: row_costs.pool_works(problem, operands)
+def _pool_launches(operands: int) -> Callable[[SparseProblem, CudaInfo], tuple[LaunchCost, ...]]:
+    return lambda problem, device: row_costs.pool_launches(problem, operands)
 
 
 SPECS = (
-    _spec("sparse_max_pool", "pool:plan_max", _pool_works(1)),
-    _spec("sparse_max_pool_grad", "pool:plan_max_grad", _pool_works(3)),
-    _spec("sparse_avg_pool", "pool:plan_avg", _pool_works(1)),
-    _spec("sparse_avg_pool_grad", "pool:plan_avg_grad", _pool_works(1)),
+    _spec("sparse_max_pool", "pool:plan_max", _pool_launches(1)),
+    _spec("sparse_max_pool_grad", "pool:plan_max_grad", _pool_launches(3)),
+    _spec("sparse_avg_pool", "pool:plan_avg", _pool_launches(1)),
+    _spec("sparse_avg_pool_grad", "pool:plan_avg_grad", _pool_launches(1)),
     *(
         _spec(
             f"sparse_global_{kind}_pool", f"global_pool:plan_{kind}",
-            row_costs.global_works, _global_reasons, row_costs.global_workspace,
+            row_costs.global_launches, _global_reasons, row_costs.global_workspace,
         )
         for kind in ("max", "avg")
     ),
     _spec(
-        "sparse_weight_grad", "weight_grad:plan", row_costs.grad_works, _grad_reasons,
+        "sparse_weight_grad", "weight_grad:plan", row_costs.grad_launches, _grad_reasons,
         row_costs.grad_workspace,
     ),
     _spec(
-        "sparse_weight_grad", "depthwise_grad:plan", row_costs.depthwise_works,
+        "sparse_weight_grad", "depthwise_grad:plan", row_costs.depthwise_launches,
         _depthwise_grad_reasons, row_costs.depthwise_workspace, "sparse_depthwise_weight_grad",
     ),
     _spec(
-        "sparse_conv", "gemm:plan", gemm_costs.gemm_works, _gemm_reasons,
+        "sparse_conv", "gemm:plan", gemm_costs.gemm_launches, _gemm_reasons,
         _gemm_workspace, "sparse_gemm",
     ),
     _spec(
-        "sparse_conv", "depthwise:plan", gemm_costs.depthwise_works,
+        "sparse_conv", "depthwise:plan", gemm_costs.depthwise_launches,
         _depthwise_reasons, name="sparse_depthwise",
     ),
 )  # fmt: skip

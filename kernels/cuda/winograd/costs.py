@@ -9,10 +9,10 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import CudaInfo, Tolerance
 
 from ..common.params import MOST_BLOCKS, MOST_ELEMENTS, reach_reasons
-from ..common.roofline import Work
+from ..common.roofline import LaunchCost
 from ..gemm import blocking
 
-__all__ = ["TOLERANCE", "Tiles", "product_problem", "reasons", "tiles_of", "works", "workspace"]
+__all__ = ["TOLERANCE", "Tiles", "launches", "product_problem", "reasons", "tiles_of", "workspace"]
 
 _LIMIT = 2e-5
 #: As the CPU's kernels, which multiply by the same matrices.
@@ -101,7 +101,7 @@ def workspace(m: int, problem: ConvProblem, device: CudaInfo) -> int:
     return inner.itemsize * (math.prod(inner.x_shape) + outputs)
 
 
-def works(m: int, problem: ConvProblem, device: CudaInfo) -> tuple[Work, ...]:
+def launches(m: int, problem: ConvProblem, device: CudaInfo) -> tuple[LaunchCost, ...]:
     """Return the launches of a call: transforms move bytes, products are the implicit GEMM's."""
     inner = product_problem(problem, tiles_of(problem, m))
     x, out = (math.prod(shape) * problem.itemsize for shape in (problem.x_shape, problem.out_shape))
@@ -111,7 +111,7 @@ def works(m: int, problem: ConvProblem, device: CudaInfo) -> tuple[Work, ...]:
     # A tile of the input overlaps its neighbours: it is read by elements of the storage type.
     overlapping = tiles // inner.itemsize * problem.itemsize
     return (
-        Work("input transform", x, tiles, overlapping),
-        *blocking.gemm_works(inner, device),
-        Work("output transform", products, out, products),
+        LaunchCost("input transform", x, tiles, overlapping),
+        *blocking.gemm_launches(inner, device),
+        LaunchCost("output transform", products, out, products),
     )
