@@ -36,16 +36,28 @@ NEEDS = {"cuda": "numba_cuda"}
 
 
 def has_groups(path: Path) -> bool:
-    """Whether a test of a module takes a kernel as a parameter."""
+    """Whether a test of a module is generated with a kernel as a parameter."""
     functions = (
         node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)
     )
     return any(
-        isinstance(argument.annotation, ast.Name) and argument.annotation.id == KernelSpec.__name__
+        isinstance(argument.annotation, ast.Name)
+        and argument.annotation.id == KernelSpec.__name__
+        and argument.arg in generated(function)
         for function in functions
-        if function.name.startswith("test_")
         for argument in function.args.args
     )
+
+
+def generated(function: ast.FunctionDef) -> set[str]:
+    """The parameters that the decorators of a test name."""
+    return {
+        node.value
+        for decorator in function.decorator_list
+        if isinstance(decorator, ast.Call) and decorator.args
+        for node in ast.walk(decorator.args[0])
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
 
 
 MODULES = sorted(

@@ -147,6 +147,7 @@ def test_the_guide_lists_what_a_new_folder_needs() -> None:
         ("tests/api/test_imports.py", "SHARED"),
         ("tests/support/problem_matrix.py", "def matrix"),
         ("tests/cpu/test_kernels.py", "SMALL_PROBLEMS"),
+        ("tests/cpu/test_choices.py", "KEPT"),
         ("tests/support/cuda_helpers.py", "SMALL_PROBLEMS"),
         ("tests/cuda/test_forecast.py", "LINES"),
     ):
