@@ -21,6 +21,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
 from ..gemm.split import REDUCTION
+from ..machine.lines import LINE, whole_lines
 from ..simd.ir import ITEMSIZE, compute_code, storage_code
 from .costs import PIXEL_LANES, PIXEL_ROWS, Blocks, band_extent, choose_blocks
 
@@ -28,11 +29,6 @@ __all__ = ["layout"]
 
 #: Pixels that lie a multiple of this apart share so few sets of L1 that they evict each other.
 _L1_STRIDE = 1024
-
-
-def up(size: int) -> int:
-    """Return `size` rounded up to a cache line."""
-    return -(-size // 64) * 64
 
 
 def _is_inside(problem: ConvProblem) -> bool:
@@ -60,7 +56,7 @@ def _band(
     inner = blocks.side == PIXEL_ROWS and channels > 1 and abs(xc) < abs(xw)
     if inner:
         if pitch * problem.stride[-1] % _L1_STRIDE == 0:
-            pitch += 64
+            pitch += LINE
         dense = xc == item and xw == channels * item and pitch == channels * size
         fields = {"band_c": size, "band_w": pitch, "band_h": cols * pitch, "phases": 1, "lines": 1}
         fields |= {"unit": channels, "by_column": int(not dense), "copy_step": xc}
@@ -69,7 +65,7 @@ def _band(
     phases = problem.stride[-1] if blocks.side == PIXEL_LANES else 1
     # A tile reads whole vectors, also where it stores fewer.
     room = blocks.nv * blocks.lanes if blocks.side == PIXEL_LANES else 0
-    phase = up((-(-cols // phases) + room) * size)
+    phase = whole_lines((-(-cols // phases) + room) * size)
     fields = {"band_w": size, "band_p": phase, "band_h": phases * phase, "phases": phases}
     fields |= {"lines": channels, "unit": 1, "by_column": 0, "copy_step": phases * xw}
     fields["band_d"] = rows * fields["band_h"]
@@ -148,9 +144,9 @@ def layout(
     )
     fields = band | runs | {"copied": int(copied), "x_h": sh * row_step, "x_w": column_step}
     vector = blocks.lanes * size
-    fields["partial_at"] = up(band_bytes + vector)
-    fields["sums_at"] = fields["partial_at"] + up(blocks.rows * blocks.nv * vector)
+    fields["partial_at"] = whole_lines(band_bytes + vector)
+    fields["sums_at"] = fields["partial_at"] + whole_lines(blocks.rows * blocks.nv * vector)
     whole_rows = -(-blocks.rows // blocks.lanes) * blocks.lanes  # transposed in square blocks
-    fields["scratch_at"] = fields["sums_at"] + up(whole_rows * blocks.nv * vector)
-    fields["worker_bytes"] = fields["scratch_at"] + up((1 + blocks.lanes) * vector)
+    fields["scratch_at"] = fields["sums_at"] + whole_lines(whole_rows * blocks.nv * vector)
+    fields["worker_bytes"] = fields["scratch_at"] + whole_lines((1 + blocks.lanes) * vector)
     return blocks, fields, table, tap_major

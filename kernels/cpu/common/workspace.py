@@ -5,14 +5,15 @@ No compiler is imported here, so that the table of kernels can ask for sizes.
 
 from __future__ import annotations
 
-__all__ = ["LINE", "Workspace"]
+from ..machine.lines import whole_lines
 
-#: Bytes of a cache line, at which every part begins: no two parts share one, nor do two workers.
-LINE = 64
+__all__ = ["Workspace"]
 
 
 class Workspace:
     """Parts of a worker's memory, one behind the other in the order in which they are added.
+
+    Every part begins at a cache line: no two parts share one, nor do two workers.
 
     Examples
     --------
@@ -30,7 +31,7 @@ class Workspace:
     def add(self, name: str, size: int) -> None:
         """Add a part of so many bytes."""
         self._starts[f"{name}_at"] = self._end
-        self._end += -(-size // LINE) * LINE
+        self._end += whole_lines(size)
 
     @property
     def fields(self) -> dict[str, int]:

@@ -39,6 +39,7 @@ from fastconv.contract.spec import Binding, DeviceInfo
 from ..common.epilogue import EPILOGUE_FIELDS, epilogue_fields, is_dense, make_epilogue_tile
 from ..common.segments import SEGMENT_WORDS, make_list_segments
 from ..common.workspace import Workspace
+from ..machine.lines import LINE
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import as_record, make_record
 from ..simd.intrinsics import expect_write, load_masked, range_mask, store
@@ -75,8 +76,6 @@ _FIELDS = (
     "scratch_at",
 )
 _view = as_record(_FIELDS)
-
-_LINE = 64
 
 
 @functools.cache
@@ -262,7 +261,7 @@ def _layout(
     block_pixels = split.panels * tile.mr
     part_columns = -(-rows // (tile.nr * split.parts)) * tile.nr
     # A line more than a power of two, or the rows of a tile would fall into one set of L1.
-    sums_pitch, map_pitch = part_columns * size + _LINE, block_pixels * size + _LINE
+    sums_pitch, map_pitch = part_columns * size + LINE, block_pixels * size + LINE
     block = channel_block(problem, tile.depth)
     panels = 0 if in_place else split.panels * block // tile.depth * taps * tile.mr
     memory = Workspace()

@@ -31,6 +31,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from ..machine.lines import LINE
 from ..runtime import jit
 from ..simd.ir import (
     I1,
@@ -54,9 +55,6 @@ from ..simd.ir import (
 from ..simd.register_tiles import RegisterTile
 
 __all__ = ["call_tile", "multiply_tile", "tile_address"]
-
-#: Bytes of a cache line.
-_LINE = 64
 
 #: Rows, vectors and lanes of a tile.
 Shape = tuple[int, ...]
@@ -91,7 +89,7 @@ def _reduction_loop(
              for j in range(nv)]  # fmt: skip
     if ahead:
         following = builder.gep(b_now, [builder.mul(b_step, I64(ahead))])
-        for line in range(0, nv * lanes * size, _LINE):
+        for line in range(0, nv * lanes * size, LINE):
             prefetch(builder, builder.gep(following, [I64(line)]))
     after = []
     for i in range(mr):

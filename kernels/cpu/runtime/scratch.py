@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from fastconv.contract import recycling
 from fastconv.contract.settings import config
 
+from ..machine.lines import LINE, whole_lines
+
 __all__ = ["aligned", "borrow", "borrow_arrays", "give_back"]
 
 Bytes = NDArray[np.uint8]
@@ -25,7 +27,6 @@ Bytes = NDArray[np.uint8]
 _LARGEST_KEPT = recycling.LARGE
 #: A call holds at most two pieces at a time: one of a plan, and one of a plan that it runs.
 _MOST_KEPT = 2
-_LINE = 64  # bytes of a cache line
 
 
 class _Store(threading.local):
@@ -43,9 +44,9 @@ def aligned(size: int) -> Bytes:
 
     A packed weight of 38 MB takes 7 ms longer on pages that the system has to clear first.
     """
-    size += _LINE
+    size += LINE
     raw = recycling.take(size) if size >= recycling.LARGE else np.empty(size, np.uint8)
-    return np.ndarray(size - _LINE, np.uint8, raw, -raw.ctypes.data % _LINE)
+    return np.ndarray(size - LINE, np.uint8, raw, -raw.ctypes.data % LINE)
 
 
 def borrow(size: int) -> Bytes | None:
@@ -81,7 +82,7 @@ def borrow_arrays(
     sizes = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in shapes]
     starts = [0]
     for size in sizes:
-        starts.append(starts[-1] + -(-size // _LINE) * _LINE)
+        starts.append(starts[-1] + whole_lines(size))
     memory = borrow(starts[-1])
     run = np.empty(0, np.uint8) if memory is None else memory
     return memory, [

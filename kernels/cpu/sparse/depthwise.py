@@ -28,6 +28,7 @@ from fastconv.contract.spec import DeviceInfo, SparseBinding
 
 from ...axes import ACTIVATION_CODES
 from ..common.activations import activate
+from ..machine.lines import whole_lines
 from ..runtime.plan import compile_kernel, compute_dtype, worth_helpers
 from ..simd.intrinsics import load_masked, range_mask, store_masked
 from ..simd.ir import ITEMSIZE, compute_code, storage_code
@@ -35,8 +36,6 @@ from .row_plan import RowPlan, RowStage, row_blocks, row_lists
 from .row_walk import FIELDS, MULTIPLY, make_row, view
 
 __all__ = ["plan", "workspace"]
-
-_LINE = 64
 
 
 @functools.cache
@@ -72,7 +71,7 @@ def _sums_pitch(problem: SparseProblem) -> int:
     """Return the bytes of a row of sums, of which each worker has its own where halves are kept."""
     if problem.itemsize == problem.compute_itemsize:
         return 0
-    return -(-problem.out_channels * problem.compute_itemsize // _LINE) * _LINE
+    return whole_lines(problem.out_channels * problem.compute_itemsize)
 
 
 def workspace(problem: SparseProblem, device: DeviceInfo) -> int:

@@ -41,6 +41,7 @@ from fastconv.contract.spec import DeviceInfo, SparseBinding
 
 from ...axes import ACTIVATION_CODES
 from ..common.activations import activate
+from ..machine.lines import LINE, whole_lines
 from ..rulebook.stage import get_int
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import as_record, record_type
@@ -113,7 +114,7 @@ def _make_panel(lanes: int, storage: int, compute: int) -> Any:
         for row in range(rows):
             if order:  # each row is somewhere else
                 later = get_int(order, first + min(row + _AHEAD, rows - 1))
-                for line in range(0, width * item, 64):
+                for line in range(0, width * item, LINE):
                     expect_write(out + later * g.y_pitch + line)
             place = get_int(order, first + row) if order else first + row
             target = out + place * g.y_pitch
@@ -281,8 +282,8 @@ def _layout(problem: SparseProblem, blocks: Blocks, storage: int) -> dict[str, i
         "word": size,
         "x_pitch": problem.in_channels // blocks.depth * size,
         "y_pitch": problem.out_channels * problem.itemsize,
-        "sums_at": -(-elements * size // 64) * 64 if copied else 0,
-        "worker_bytes": sums + 64,  # panels of two workers do not share sets of L1
+        "sums_at": whole_lines(elements * size) if copied else 0,
+        "worker_bytes": sums + LINE,  # panels of two workers do not share sets of L1
     }
 
 

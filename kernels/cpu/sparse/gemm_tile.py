@@ -39,6 +39,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from ..machine.lines import LINE
 from ..runtime import jit
 from ..simd.intrinsics import expect_write
 from ..simd.ir import (
@@ -59,12 +60,11 @@ from ..simd.ir import (
 
 __all__ = ["MOST_AHEAD", "call_gather_tiles", "gather_tiles_address"]
 
-_LINE = 64
 #: Vectors of multiply-adds after which a row has come from memory, and the most pairs behind a run
 #: whose rows are prefetched.
 _AHEAD, MOST_AHEAD = 1024, 64
 #: Most passes over a cache line of channels; each asks for at least one row.
-_TURNS = _LINE // 4
+_TURNS = LINE // 4
 #: Bytes of a pair: row of the input, row of the panel's sums, 32 bits each.
 _PAIR = 8
 
@@ -116,8 +116,8 @@ class _Emitter:
     def expect(self, rows: int, at: Any) -> None:
         """Ask for this pass's share of the rows that come `ahead` pairs later."""
         builder, step = self.builder, self.unroll * ITEMSIZE[self.code]
-        share = -(-rows * step // _LINE)
-        turn = builder.udiv(builder.and_(at, I64(_LINE - 1)), I64(step))
+        share = -(-rows * step // LINE)
+        turn = builder.udiv(builder.and_(at, I64(LINE - 1)), I64(step))
         first = builder.add(self.ahead, builder.mul(turn, I64(share)))
         for i in range(share):
             half = builder.mul(builder.add(first, I64(i)), I64(_PAIR))
@@ -234,7 +234,7 @@ def gather_tiles_address(most: int, nv: int, lanes: int, code: int, unroll: int)
         ahead = min(max(_AHEAD // (steps * nv), most), MOST_AHEAD - _TURNS)
         for tile in range(tiles):
             rows = small + int(tile < larger)
-            for line in range(0, row_bytes, _LINE):
+            for line in range(0, row_bytes, LINE):
                 expect_write(min(ask, ask_last) + line)
             ask += ask_step
             _gather_tile(

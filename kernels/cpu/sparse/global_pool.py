@@ -28,6 +28,7 @@ from numba.extending import intrinsic
 from fastconv.contract.sparse_problem import SparseProblem
 from fastconv.contract.spec import DeviceInfo, SparseBinding
 
+from ..machine.lines import LINE, whole_lines
 from ..rulebook.stage import get_int
 from ..runtime.plan import compile_kernel, worth_helpers
 from ..runtime.record import as_record
@@ -60,9 +61,6 @@ FIELDS = (
     "task_bytes",
 )
 view = as_record(FIELDS)
-
-#: Bytes of a cache line, of which no two tasks own parts.
-_LINE = 64
 
 
 @intrinsic(prefer_literal=True)
@@ -172,8 +170,8 @@ def _make_kernel(largest: int, lanes: int, storage: int) -> Any:
 
 
 def _split(problem: SparseProblem, device: DeviceInfo) -> tuple[int, int]:
-    """Return the channels of a task, and the number of tasks."""
-    line = _LINE // problem.itemsize
+    """Return the channels of a task, and the number of tasks; no two own parts of a line."""
+    line = LINE // problem.itemsize
     lines = -(-problem.in_channels // line)
     chunk = -(-lines // device.threads) * line
     return chunk, -(-problem.in_channels // chunk)
@@ -182,7 +180,7 @@ def _split(problem: SparseProblem, device: DeviceInfo) -> tuple[int, int]:
 def _task_bytes(problem: SparseProblem, chunk: int) -> tuple[int, int]:
     """Return the bytes of a task's sums, and of these and its numbers of rows."""
     sums, counts = problem.out_rows * chunk * 8, problem.out_rows * 8
-    return sums, sums + -(-counts // _LINE) * _LINE
+    return sums, sums + whole_lines(counts)
 
 
 def workspace(problem: SparseProblem, device: DeviceInfo) -> int:

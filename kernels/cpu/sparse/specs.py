@@ -13,6 +13,7 @@ from fastconv.contract.spec import DeviceInfo, KernelSpec
 
 from ...tolerance import TOLERANCE
 from ..common.specs import ask_workspace
+from ..machine.lines import LINE
 from ..machine.seconds import call_seconds, copy_seconds, peak_flops, profile
 from . import gemm_costs
 
@@ -70,7 +71,7 @@ def _max_grad_cost(problem: SparseProblem, device: DeviceInfo) -> float:
 
 def _global_cost(problem: SparseProblem, device: DeviceInfo) -> float:
     # Tasks own lines of channels; the sums of a row are read and written in L1.
-    lines = -(-problem.in_channels * problem.itemsize // 64)
+    lines = -(-problem.in_channels * problem.itemsize // LINE)
     busy = replace(device, threads=min(device.threads, lines))
     return _row_seconds(problem, busy, problem.in_rows, problem.in_rows)
 

@@ -45,6 +45,7 @@ from fastconv.contract.sparse_problem import SparseProblem
 from fastconv.contract.spec import DeviceInfo, SparseBinding
 
 from ..gemm.tile import call_tile, tile_address
+from ..machine.lines import LINE, whole_lines
 from ..rulebook.stage import get_int, set_int
 from ..runtime.plan import compile_kernel, worth_helpers
 from ..runtime.record import as_record
@@ -95,18 +96,13 @@ view = as_record(FIELDS)
 _LEAST_ROWS, _MOST_ROWS = 512, 8192
 #: Pairs that are summed apart, and copied at once.
 _CHUNK = 256
-_LINE = 64
 #: Output channels that are turned at once: as many places are written in turn, line by line.
 _TRANSPOSED_ROWS = 16
 
 
-def _rounded(size: int) -> int:
-    return -(-size // _LINE) * _LINE
-
-
 def _pitch(size: int) -> int:
     """Return the bytes between rows of a copy: lines, but no power of two, which share L1 sets."""
-    return _rounded(size) + (_LINE if size % 1024 == 0 else 0)
+    return whole_lines(size) + (LINE if size % 1024 == 0 else 0)
 
 
 @functools.cache
@@ -310,11 +306,11 @@ def _layout(problem: SparseProblem, device: DeviceInfo) -> _Layout:
         -(-2 * device.threads * rows // max(1, problem.pairs)),
         -(-2 * device.threads // problem.volume),
     )
-    panel = max(_LINE // size, sized_tile(device, size).nr)
+    panel = max(LINE // size, sized_tile(device, size).nr)
     units = groups if groups > 1 else -(-out_channels // panel)
     share = -(-units // min(units, wanted))
     group_block, k_block = (share, out_channels) if groups > 1 else (1, share * panel)
-    sums_pitch = _rounded(out_channels * size)
+    sums_pitch = whole_lines(out_channels * size)
     a_pitch = b_pitch = 0
     if not problem.is_depthwise:
         a_pitch = _pitch(group_block * in_channels * size)
@@ -330,7 +326,7 @@ def _layout(problem: SparseProblem, device: DeviceInfo) -> _Layout:
         b_pitch=b_pitch,
         sums_pitch=sums_pitch,
         sums_offset=groups * in_channels * sums_pitch,
-        worker_bytes=_rounded(8 * _CHUNK + _CHUNK * (a_pitch + b_pitch)),
+        worker_bytes=whole_lines(8 * _CHUNK + _CHUNK * (a_pitch + b_pitch)),
     )
 
 

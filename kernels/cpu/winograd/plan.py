@@ -65,6 +65,7 @@ from ..common.toom_cook_lines import (
 from ..common.workspace import Workspace
 from ..gemm.split import REDUCTION
 from ..gemm.tile import tile_address
+from ..machine.lines import LINE
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import LAST_CLAMP, make_record
 from ..simd.ir import ITEMSIZE, compute_code, storage_code
@@ -126,7 +127,7 @@ def _v_sizes(channels: int, panel: RegisterTile, size: int, across: int) -> tupl
     if across:
         step = _odd_lines(panel.nr * panel.lanes * size)
         return step, _odd_lines(-(-channels // panel.lanes) * step)
-    return panel.nr * size, channels * panel.nr * size + 64
+    return panel.nr * size, channels * panel.nr * size + LINE
 
 
 def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes, across: int) -> dict[str, int]:
@@ -138,7 +139,7 @@ def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes, across: int)
     k, c = problem.out_channels // problem.groups, problem.in_channels // problem.groups
     image_panels = -(-sizes.tiles // panel_tiles)
     panels, k_panels = max(1, image_panels * problem.batch), -(-k // tile.nr)
-    u_step = k_panels * c * tile.nr * size + 64
+    u_step = k_panels * c * tile.nr * size + LINE
     v_step, element_bytes = _v_sizes(c, panel, size, across)
     panel_bytes = sizes.elements * element_bytes
     product_bytes = sizes.elements * panel_tiles * tile.nr * size
@@ -162,7 +163,7 @@ def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes, across: int)
 
 def _odd_lines(size: int) -> int:
     """Return a size of an odd number of cache lines, so that pitches of it spread over all sets."""
-    return (-(-size // 64) | 1) * 64
+    return (-(-size // LINE) | 1) * LINE
 
 
 def _joined_tiles(sizes: Sizes, tile: RegisterTile) -> int:

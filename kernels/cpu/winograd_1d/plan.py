@@ -43,6 +43,7 @@ from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..common.epilogue import epilogue_fields, make_epilogue_run
 from ..common.toom_cook_lines import WEIGHT, lines_address
+from ..machine.lines import LINE, whole_lines
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
 from ..simd.ir import F32, F64, ITEMSIZE, compute_code, storage_code
@@ -142,11 +143,6 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
     return task
 
 
-def _up(size: int) -> int:
-    """Return `size` rounded up to a cache line."""
-    return -(-size // 64) * 64
-
-
 def _layout(
     problem: ConvProblem, blocks: Blocks, compute: int
 ) -> tuple[dict[str, int], NDArray[np.int64]]:
@@ -155,7 +151,7 @@ def _layout(
     planes, rows = band_extent(problem, blocks.band_rows)
     block, samples = blocks.n * line, blocks.pixels * blocks.stride
     piece = blocks.band_blocks * block
-    row = blocks.pieces * piece + 64  # a line more than a power of two: see the traps
+    row = blocks.pieces * piece + LINE  # a line more than a power of two: see the traps
     band = {"band_h": row, "band_d": rows * row, "band_c": planes * rows * row}
     reach = blocks.reads - blocks.m * blocks.stride
     parts = {
@@ -166,7 +162,7 @@ def _layout(
     }
     fields, end = band | {"piece_step": piece, "block_bytes": block}, 0
     for name, before in parts.items():
-        end += _up(before)
+        end += whole_lines(before)
         fields[name] = end
     fields |= {"block_samples": samples, "reach": reach}
     kd, kh = ((1, 1, *problem.kernel_size)[-3:])[:2]
