@@ -219,13 +219,14 @@ def _target(operands: Sequence[str]) -> str:
 
 def _access(name: str, operands: Sequence[str]) -> str:
     """Return whether an instruction loads, stores or ("") does not touch memory."""
-    places = [number for number, each in enumerate(operands) if "(" in each or "[" in each]
-    if not places or _NO_ACCESS.fullmatch(name):
+    if _NO_ACCESS.fullmatch(name):
         return ""
-    if "[" in operands[places[0]]:
+    if any(each.startswith("[") for each in operands):  # Arm's
         return "store" if name.startswith("st") else "load"
-    writes = places[-1] == len(operands) - 1 and not _READS_LAST.fullmatch(name)
-    return "store" if writes else "load"
+    places = ["(" in each for each in operands]
+    if not any(places):
+        return ""
+    return "store" if places[-1] and not _READS_LAST.fullmatch(name) else "load"
 
 
 def _bits(name: str, operands: Sequence[str]) -> int:
