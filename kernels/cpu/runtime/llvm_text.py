@@ -79,8 +79,8 @@ def find_ir_loops(text: str) -> list[IrLoop]:
             inside = [line for number in loop for line in blocks[number].lines]
             if count := _multiply_adds(inside):
                 sums = sum(bool(_SUM.search(line)) for line in inside)
-                text = tuple(_NOISE.sub("", line) for line in inside)
-                found.append(IrLoop(name, text, count, sums))
+                shown = tuple(_NOISE.sub("", line) for line in inside)
+                found.append(IrLoop(name, shown, count, sums))
     return sorted(found, key=lambda loop: (loop.sums, loop.multiply_adds), reverse=True)
 
 
