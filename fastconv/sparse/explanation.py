@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise FastconvError(
             f"--channels: got {arguments.channels!r}, want input channels, output channels"
         )
-    if arguments.form and (channels is None or arguments.gpu):
+    if arguments.form and (not channels or arguments.gpu):
         raise FastconvError(
             f"--{arguments.form}: the code of a sparse kernel is that of the CPU, for --channels "
             "IN,OUT; want these and no --gpu"
