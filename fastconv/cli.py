@@ -97,6 +97,12 @@ def _configure_explain(parser: argparse.ArgumentParser) -> None:
         "the word sparse: a layer over the voxels of a scan",
     )
     parser.add_argument("--gpu", metavar="MODEL", help="on a GPU of this model, say A100")
+    form = parser.add_mutually_exclusive_group()
+    for name, text in (
+        ("code", "print what the kernel's code is generated from, in place of the table"),
+        ("asm", "print the assembly of the kernel's main loop, in place of the table"),
+    ):
+        form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=text)
     importlib.import_module("fastconv.sparse.explanation").add_arguments(parser)
 
 
@@ -105,6 +111,11 @@ def _explain(arguments: argparse.Namespace) -> int:
         return int(importlib.import_module("fastconv.sparse.explanation").run(arguments))
     if arguments.scan is not None:
         raise FastconvError(f"explain: got {arguments.scan!r} behind a problem line, want one line")
+    if arguments.form is not None:
+        from .code_listing import list_code
+
+        print(list_code(arguments.line, arguments.form, arguments.gpu))
+        return 0
     from .explanation import explain
 
     print(explain(arguments.line, gpu=arguments.gpu))

@@ -10,7 +10,7 @@ from .arrays import dtype_of
 from .contract.errors import NoKernelError
 from .contract.geometry import KINDS, Geometry
 from .contract.problem import DTYPES, ConvProblem, parse_line
-from .contract.spec import Binding
+from .contract.spec import dense_binding
 from .dispatch import kernels, make_plan, use_kernel
 from .kernels.cpu.rulebook import build as rulebook
 from .kernels.cpu.rulebook.join import join_rows
@@ -39,16 +39,6 @@ def _problems(dtypes: Iterable[str]) -> Iterator[ConvProblem]:
     for dtype in dtypes:
         for line in _LINES:
             yield parse_line(f"--dt={DTYPES[dtype]} {line}")[0]
-
-
-def _binding(problem: ConvProblem) -> Binding:
-    """Return the binding of contiguous arrays."""
-    dtype = dtype_of(problem.dtype)
-    return Binding(
-        np.empty(problem.x_shape, dtype).strides,
-        np.empty(problem.weight_shape, dtype).strides,
-        np.empty(problem.out_shape, dtype).strides,
-    )
 
 
 def _build_rulebooks(dtypes: tuple[str, ...]) -> None:
@@ -95,7 +85,7 @@ def warmup(
                 progress(f"{spec.name} {problem.line()}")
             try:
                 with use_kernel(spec.name):
-                    make_plan(problem, _binding(problem))
+                    make_plan(problem, dense_binding(problem))
             except NoKernelError:
                 continue  # this kernel does not run this problem: nothing to compile
     return jit.statistics.compiled - before

@@ -21,6 +21,8 @@ __all__ = [
     "SparseBinding",
     "SparsePlan",
     "Tolerance",
+    "dense_binding",
+    "dense_strides",
 ]
 
 #: Activations that a kernel's epilogue applies, with the default of their parameter (alpha).
@@ -169,6 +171,48 @@ class Binding:
     activation: str | None = None
     alpha: float = 0.0
     flush: bool = True
+
+
+def dense_strides(
+    shape: tuple[int, ...], step: int, channels_last: bool = False
+) -> tuple[int, ...]:
+    """Return the strides of elements that lie `step` bytes apart, in row-major order.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Sizes of the axes.
+    step : int
+        Bytes from one element to the next.
+    channels_last : bool
+        Whether axis 1 is the innermost one.
+
+    Examples
+    --------
+    >>> dense_strides((1, 2, 8, 8), 4), dense_strides((1, 2, 8, 8), 4, channels_last=True)
+    ((512, 256, 32, 4), (512, 4, 64, 8))
+    """
+    axes = list(range(len(shape)))
+    order = [0, *axes[2:], 1] if channels_last else axes
+    strides = [0] * len(shape)
+    for axis in reversed(order):
+        strides[axis] = step
+        step *= shape[axis]
+    return tuple(strides)
+
+
+def dense_binding(problem: ConvProblem) -> Binding:
+    """Return the binding of arrays that lie in a problem's memory order without gaps.
+
+    A "strided" input, which is any other order, has room for one more behind each element.
+    """
+    last, size = problem.layout == "channels_last", problem.itemsize
+    apart = 2 if problem.layout == "strided" else 1
+    return Binding(
+        dense_strides(problem.x_shape, apart * size, last),
+        dense_strides(problem.weight_shape, size),
+        dense_strides(problem.out_shape, size, last),
+    )
 
 
 class ConvPlan(Protocol):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..contract.errors import FastconvError
 from ..contract.geometry import KINDS
 from ..contract.rulebook import HASH_FACTOR, HashTable
+from ..contract.sparse_problem import SparseProblem
 from .rulebook import Rulebook
 
 __all__ = ["add_arguments", "describe_rulebook", "run"]
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what the rulebook of a scan holds."""
+    """Print what the rulebook of a scan holds, or the code of the kernel for given channels."""
     from .functional import make_rulebook
     from .tensor import SparseTensor
 
@@ -70,9 +71,19 @@ def run(arguments: argparse.Namespace) -> int:
         raise FastconvError(
             f"--channels: got {arguments.channels!r}, want input channels, output channels"
         )
+    if arguments.form and (not channels or arguments.gpu):
+        raise FastconvError(
+            f"--{arguments.form}: the code of a sparse kernel is that of the CPU, for --channels "
+            "IN,OUT; want these and no --gpu"
+        )
     x = SparseTensor.from_points(points, voxel, bounds)
     geometry = (sizes["kernel"], sizes["stride"], padding, sizes["dilation"])
     book = make_rulebook(x, *geometry, kind=kind)
+    if arguments.form:
+        from ..code_listing import list_code
+
+        print(list_code(_problem(book, *channels), arguments.form))
+        return 0
     start = time.perf_counter()
     book = make_rulebook(x, *geometry, kind=kind)
     milliseconds = 1e3 * (time.perf_counter() - start)
@@ -241,11 +252,14 @@ def _memory_lines(book: Rulebook) -> Iterator[str]:
 
 def _kernels(book: Rulebook, in_channels: int, out_channels: int) -> str:
     """Return the table of kernels for a convolution with given channels."""
-    from ..contract.sparse_problem import SparseProblem
     from ..explanation import explain
 
-    problem = SparseProblem(
+    return str(explain(_problem(book, in_channels, out_channels)))
+
+
+def _problem(book: Rulebook, in_channels: int, out_channels: int) -> SparseProblem:
+    """Return a convolution with given channels."""
+    return SparseProblem(
         "sparse_conv", book.in_rows, book.out_rows, book.pairs, book.geometry.kernel_size,
         in_channels, out_channels,
     )  # fmt: skip
-    return str(explain(problem))

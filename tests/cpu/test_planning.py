@@ -28,7 +28,7 @@ from extreme_problems import extreme_problems, operand_bytes
 from fastconv import dispatch
 from fastconv.contract.cpu import cpu_info
 from fastconv.contract.problem import ConvProblem, parse_line
-from fastconv.contract.spec import Binding, CudaInfo, DeviceInfo, KernelSpec
+from fastconv.contract.spec import CudaInfo, DeviceInfo, KernelSpec, dense_binding
 from fastconv.cuda_device import EMULATED, MODELS, use_device
 from fastconv.kernels import taps
 from fastconv.kernels.cpu.fft import costs as fft_sizes
@@ -120,23 +120,6 @@ def test_every_extreme_problem_is_explained(device: str) -> None:
             )
             if device == "cpu":
                 assert explained.chosen, str(explained)
-
-
-def dense_binding(of: ConvProblem) -> Binding:
-    """Strides of dense arrays in the problem's memory order."""
-
-    def strides(shape: tuple[int, ...], last: bool) -> tuple[int, ...]:
-        order = [0, *range(2, len(shape)), 1] if last else list(range(len(shape)))
-        step, found = of.itemsize, [0] * len(shape)
-        for axis in reversed(order):
-            found[axis] = step
-            step *= shape[axis]
-        return tuple(found)
-
-    last = of.layout == "channels_last"
-    return Binding(
-        strides(of.x_shape, last), strides(of.weight_shape, False), strides(of.out_shape, last)
-    )
 
 
 #: Many times what strips, vectors and tiles are cut by: a signal that is so much longer has more of

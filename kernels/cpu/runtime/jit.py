@@ -15,6 +15,8 @@ import itertools
 import pickle
 import warnings
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,14 @@ from fastconv.contract import first_use, private_files, sources
 from fastconv.contract.cache import cache_dir
 from fastconv.contract.errors import FastconvError
 
-__all__ = ["Statistics", "compile_callback", "compile_function", "statistics"]
+__all__ = [
+    "Statistics",
+    "Variant",
+    "compile_callback",
+    "compile_function",
+    "recorded_variants",
+    "statistics",
+]
 
 # Other threads' own functions are compiled under it, and a child may have something to compile.
 first_use.guard(global_compiler_lock)
@@ -185,6 +194,60 @@ def _names_of(key: tuple[Any, ...]) -> Iterator[None]:
 _callbacks: dict[tuple[Any, ...], CFunc] = {}
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A function that was compiled in this process, so that its texts are at hand.
+
+    Parameters
+    ----------
+    key : tuple
+        Its name, then every value that it closes over.
+    function : callable
+        What was compiled.
+    library : Numba code library
+        What became of it and of all that it calls, but for functions called by their address.
+    """
+
+    key: tuple[Any, ...]
+    function: Callable[..., Any]
+    library: Any
+
+    @property
+    def llvm(self) -> str:
+        """LLVM IR after all optimisations."""
+        return str(self.library.get_llvm_str())
+
+    @property
+    def assembly(self) -> str:
+        """Assembly for this CPU."""
+        return str(self.library.get_asm_str())
+
+
+_recorded: ContextVar[dict[tuple[Any, ...], Variant] | None] = ContextVar(
+    "fastconv_recorded", default=None
+)
+
+
+@contextlib.contextmanager
+def recorded_variants() -> Iterator[dict[tuple[Any, ...], Variant]]:
+    """Compile anew, past memory and disk, what is asked for inside the block, and list it.
+
+    Code that was loaded from disk is machine code alone, which has no text. Files are neither read
+    nor written; the code can be run like any other.
+
+    Returns
+    -------
+    dict of tuple to Variant
+        By key, in the order in which they are compiled.
+    """
+    variants: dict[tuple[Any, ...], Variant] = {}
+    token = _recorded.set(variants)
+    try:
+        yield variants
+    finally:
+        _recorded.reset(token)
+
+
 def compile_callback(function: Callable[..., Any], signature: Any, key: tuple[Any, ...]) -> CFunc:
     """Compile a function that machine code calls by address.
 
@@ -203,19 +266,40 @@ def compile_callback(function: Callable[..., Any], signature: Any, key: tuple[An
         Its ``address`` is the entry point. It must be kept alive; this module does.
     """
     _require_compiler()
+    variants = _recorded.get()
+    if variants is not None and key not in variants:
+        first_use.run(_record, function, signature, key, variants)
     return _callbacks.get(key) or first_use.run(_compile_callback, function, signature, key)
 
 
 def _compile_callback(function: Callable[..., Any], signature: Any, key: tuple[Any, ...]) -> CFunc:
     if key not in _callbacks:
-        options = {"error_model": "numpy", "nogil": True}
-        args = (signature.args, signature.return_type)
-        callback = CFunc(function, args, locals={}, options=options)
+        callback = _callback(function, signature)
         callback._cache = KernelCache(key, function.__module__)
         with _names_of(key):
             callback.compile()
         _callbacks[key] = callback
     return _callbacks[key]
+
+
+def _callback(function: Callable[..., Any], signature: Any) -> CFunc:
+    options = {"error_model": "numpy", "nogil": True}
+    args = (signature.args, signature.return_type)
+    return CFunc(function, args, locals={}, options=options)
+
+
+def _record(
+    function: Callable[..., Any],
+    signature: Any,
+    key: tuple[Any, ...],
+    variants: dict[tuple[Any, ...], Variant],
+) -> None:
+    """Compile a function past the cache; later calls run it where they have none yet."""
+    callback = _callback(function, signature)
+    with _names_of(key):
+        callback.compile()
+    variants[key] = Variant(key, function, callback._library)
+    _callbacks.setdefault(key, callback)
 
 
 def compile_function(function: Callable[..., Any], signature: Any, key: tuple[Any, ...]) -> Any:

@@ -39,7 +39,15 @@ from ..winograd.plan import transform_kernels
 from .compile import Cubin, assemble, compile_ptx, disassemble
 from .sass import Listing, parse, share
 
-__all__ = ["Audited", "Bars", "audit_everywhere", "audit_kernel", "kernels_to_audit"]
+__all__ = [
+    "Audited",
+    "Bars",
+    "audit_everywhere",
+    "audit_kernel",
+    "kernels_to_audit",
+    "multiply_add_of",
+    "resident_blocks",
+]
 
 #: Registers, shared memory and threads of a multiprocessor (CUDA C++ Programming Guide, table of
 #: technical specifications per compute capability).
@@ -208,12 +216,16 @@ def resident_blocks(cubin: Cubin, threads: int, arch: str) -> int:
     )
 
 
+def multiply_add_of(kernel: Kernel) -> str:
+    """Return the instruction that a kernel multiplies and adds by."""
+    return "DFMA" if "float64" in kernel.name else "FFMA"
+
+
 def audit_kernel(kernel: Kernel, bars: Bars, arch: str) -> Audited:
     """Compile one kernel for one architecture and count its instructions."""
     cubin = assemble(compile_ptx(kernel, arch), arch)
     listing = parse(disassemble(cubin))
-    in_double = "float64" in kernel.name
-    multiply_add = "DFMA" if in_double else "FFMA"
+    multiply_add = multiply_add_of(kernel)
     loop = listing.main_loop(multiply_add)
     part = share(loop, multiply_add)
     return Audited(
@@ -223,7 +235,7 @@ def audit_kernel(kernel: Kernel, bars: Bars, arch: str) -> Audited:
         resident_blocks(cubin, kernel.threads, arch),
         part,
         {name: count for name, count in loop.items() if name.startswith(("LDG", "LDS"))},
-        0 if in_double else listing.doubles,
+        0 if multiply_add == "DFMA" else listing.doubles,
         listing.count("LDL") + listing.count("STL"),
         tuple(_faults(kernel, bars, cubin, listing, loop, part)),
     )

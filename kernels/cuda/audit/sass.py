@@ -24,11 +24,14 @@ class Listing:
     ----------
     operations : tuple of str
         Each instruction's name with its modifiers, ``"LDS.128"``, in order.
+    lines : tuple of str
+        Each instruction's whole text, behind the label that it has.
     loops : tuple of (int, int)
         First and last instruction of every backward branch.
     """
 
     operations: tuple[str, ...]
+    lines: tuple[str, ...]
     loops: tuple[tuple[int, int], ...]
 
     def count(self, prefix: str) -> int:
@@ -50,11 +53,21 @@ class Listing:
         multiply_add : {"FFMA", "DFMA"}
             What counts as one.
         """
-        found = (
-            Counter(self.operations[first : last + 1]) for first, last in self._innermost_loops()
-        )
-        counts = [each for each in found if not any(name.startswith("STG") for name in each)]
-        return max(counts, key=lambda each: _total(each, multiply_add), default=Counter())
+        return Counter(self.operations[self._main_range(multiply_add)])
+
+    def main_text(self, multiply_add: str) -> tuple[str, ...]:
+        """Return the text of the loop that `main_loop` counts."""
+        return self.lines[self._main_range(multiply_add)]
+
+    def _main_range(self, multiply_add: str) -> slice:
+        ranges = [slice(first, last + 1) for first, last in self._innermost_loops()]
+        counts = [Counter(self.operations[each]) for each in ranges]
+        able = [
+            (_total(count, multiply_add), each)
+            for count, each in zip(counts, ranges, strict=True)
+            if not any(name.startswith("STG") for name in count)
+        ]
+        return max(able, key=lambda pair: pair[0], default=(0, slice(0)))[1]
 
     def _innermost_loops(self) -> list[tuple[int, int]]:
         return [
@@ -82,16 +95,19 @@ def parse(text: str) -> Listing:
 
     Examples
     --------
-    >>> text = ".L_x_1:\\n /*0000*/ FFMA R0, R1, R2, R0 ;\\n /*0010*/ @P0 BRA `(.L_x_1) ;"
+    >>> text = ".L_x_1:\n /*0000*/ FFMA R0, R1, R2, R0 ;\n /*0010*/ @P0 BRA `(.L_x_1) ;"
     >>> parse(text).loops
     ((0, 1),)
     """
     operations: list[str] = []
+    texts: list[str] = []
+    label_before = ""
     labels: dict[str, int] = {}
     loops = []
     for line in text.splitlines():
         if label := _LABEL.match(line.strip()):
             labels[label[1]] = len(operations)
+            label_before += f"{label[0]}\n"
             continue
         if not (found := _INSTRUCTION.match(line)):
             continue
@@ -101,4 +117,6 @@ def parse(text: str) -> Listing:
             if start is not None:
                 loops.append((start, len(operations)))
         operations.append(words.split()[0])
-    return Listing(tuple(operations), tuple(loops))
+        texts.append(f"{label_before}        {found[1].rstrip()}")
+        label_before = ""
+    return Listing(tuple(operations), tuple(texts), tuple(loops))

@@ -37,6 +37,7 @@ __all__ = [
     "is_aligned",
     "launch",
     "read_back",
+    "recorded_launches",
     "upload",
 ]
 
@@ -203,6 +204,24 @@ def emulation(**how: Any) -> Iterator[list[Report]]:
         _emulation.reset(token)
 
 
+#: The kernels of launches that are listed in place of being run.
+_recorded: ContextVar[list[Kernel] | None] = ContextVar("fastconv_launches", default=None)
+
+
+@contextlib.contextmanager
+def recorded_launches() -> Iterator[list[Kernel]]:
+    """List the kernels of what is launched inside the block, which does not run.
+
+    Arrays are asked for their place alone, so they need no memory.
+    """
+    kernels: list[Kernel] = []
+    token = _recorded.set(kernels)
+    try:
+        yield kernels
+    finally:
+        _recorded.reset(token)
+
+
 def _emulate(kernel: Kernel, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
     run, block, chosen = emulated(kernel), (kernel.threads, 1, 1), _emulation.get()
     if chosen is None:
@@ -259,6 +278,10 @@ def launch(
     DeviceError
         Where the device cannot take the launch; nothing has been written then.
     """
+    recorded = _recorded.get()
+    if recorded is not None:
+        recorded.append(kernel)
+        return
     if not isinstance(like, np.ndarray):
         _check_launch(kernel, grid, like, arguments)
     if _is_host(like):
