@@ -67,18 +67,19 @@ def list_code(what: Problem | str, form: Form, gpu: str | None = None) -> str:
 
 
 def _list_cpu(problem: Problem, form: Form) -> str:
-    from .kernels.cpu.runtime import jit, listing
+    from .kernels.cpu.listing import variants
+    from .kernels.cpu.runtime import jit
 
-    with jit.recorded_variants() as variants:
+    with jit.recorded_variants() as compiled:
         if isinstance(problem, ConvProblem):
             spec, _ = make_plan(problem, dense_binding(problem))
         else:
             has_weight = problem.op == "sparse_conv"
             strides = dense_strides(problem.weight_shape, problem.itemsize) if has_weight else ()
             spec, _ = make_plan(problem, SparseBinding(strides))
-    write = listing.code_listing if form == "code" else listing.assembly_listing
-    head = f"{problem.line()}: {spec.name}, {len(variants)} variants compiled"
-    return f"{head}\n\n{write(variants.values())}"
+    write = variants.code_listing if form == "code" else variants.assembly_listing
+    head = f"{problem.line()}: {spec.name}, {len(compiled)} variants compiled"
+    return f"{head}\n\n{write(compiled.values())}"
 
 
 def _list_cuda(problem: ConvProblem, form: Form, model: CudaInfo) -> str:

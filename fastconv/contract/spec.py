@@ -11,6 +11,8 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from .problem import ConvProblem
+
 __all__ = [
     "ACTIVATIONS",
     "Binding",

@@ -164,6 +164,11 @@ BESIDE_THE_REGISTRY = {
     "fastconv.cli": {"cpu.runtime.jit", "cuda.audit.report"},
     "fastconv.cuda_emulator": {"cuda.emulator"},
     "fastconv.demo.engines": {"reference"},
+    "fastconv.code_listing": {
+        "cpu.listing.variants",
+        "cpu.runtime.jit",
+        "cuda.audit.listing",
+    },
     "fastconv.forecast": {"cuda.forecast.forecast"},
     "fastconv.fuzz": {"reference", "reference_sparse"},
     "fastconv.information": {"cpu.gemm.peak"},

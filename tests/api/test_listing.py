@@ -16,10 +16,10 @@ from fastconv.contract.problem import parse_line
 from fastconv.contract.sparse_problem import SparseProblem
 from fastconv.contract.spec import dense_binding
 from fastconv.dispatch import make_plan
+from fastconv.kernels.cpu.listing.assembly import find_loops
+from fastconv.kernels.cpu.listing.control_flow import Block, innermost_loops
+from fastconv.kernels.cpu.listing.llvm_text import find_ir_loops
 from fastconv.kernels.cpu.runtime import jit
-from fastconv.kernels.cpu.runtime.assembly import find_loops
-from fastconv.kernels.cpu.runtime.control_flow import Block, innermost_loops
-from fastconv.kernels.cpu.runtime.llvm_text import find_ir_loops
 from fastconv.kernels.cpu.simd.ir import F32
 from fastconv.kernels.cpu.simd.register_tiles import gemm_tile
 from fastconv.kernels.reference import conv

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from ..runtime.jit import Variant
 from .assembly import Loop, find_loops
-from .jit import Variant
 from .llvm_text import find_ir_loops
 
 __all__ = ["assembly_listing", "code_listing"]
