@@ -38,6 +38,10 @@ LEAVES_A_BLOCK = (
 )
 
 
+#: A context variable is set in C: a handler runs when that has been done, in no frame before it.
+SETS_A_VARIABLE = {("LOAD_METHOD", "set"), ("LOAD_ATTR", "set")}
+
+
 class Interruption(Exception):
     """What is raised."""
 
@@ -63,7 +67,7 @@ def places(code: CodeType) -> frozenset[int]:
         before = None
         if each.opname.startswith("CALL") or "JUMP_BACKWARD" in each.opname:
             before = each.offset
-            if tuple(seen[-3:]) not in LEAVES_A_BLOCK:
+            if tuple(seen[-3:]) not in LEAVES_A_BLOCK and SETS_A_VARIABLE.isdisjoint(seen[-3:]):
                 found.add(each.offset)
         if each.opname != "PRECALL":
             seen.append((each.opname, each.argval))
