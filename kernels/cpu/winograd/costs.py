@@ -43,6 +43,8 @@ _L1_STRIDE = 16
 _FEW_PANELS = 8
 #: Most bytes of a panel's transformed input, of all channels.
 _MOST_PANEL = 64 << 20
+#: Most pieces of samples under a vector of tiles, which are listed; strides decide their number.
+_MOST_PIECES = 1 << 16
 
 
 def _reasons(m: int, problem: ConvProblem, device: DeviceInfo) -> list[str]:
@@ -72,6 +74,12 @@ def _reasons(m: int, problem: ConvProblem, device: DeviceInfo) -> list[str]:
         sentences.append(
             f"transforms {panel >> 20} MiB of a panel of tiles at once, more than "
             f"{_MOST_PANEL >> 20}"
+        )
+    pieces = sizes.rows * sizes.width.pieces(lanes)
+    if pieces > _MOST_PIECES and not sentences:
+        sentences.append(
+            f"lists the pieces of samples under a vector of tiles, at most {_MOST_PIECES}; here "
+            f"{pieces}"
         )
     return sentences
 
