@@ -276,7 +276,7 @@ def test_explain_without_a_gpu_says_how_to_do_without() -> None:
 @pytest.mark.parametrize("line", ["mb2ic24ih14oc40kh3ph1", "--tag=axb ic32ih12oc32kh3ph6dh5"])
 @pytest.mark.parametrize("gpu", ["T4", "RTX 4090"])
 def test_accesses_counted_in_the_emulator_replace_those_assumed(line: str, gpu: str) -> None:
-    from fastconv.kernels.cuda.forecast.emulated_works import count_call
+    from fastconv.kernels.cuda.forecast.emulated_launches import count_call
 
     problem = on_gpu(line)
     for name in able(problem):
@@ -298,7 +298,7 @@ def test_accesses_counted_in_the_emulator_replace_those_assumed(line: str, gpu: 
 
 @needs_numba_cuda
 def test_counts_by_hand() -> None:
-    from fastconv.kernels.cuda.forecast.emulated_works import count_call
+    from fastconv.kernels.cuda.forecast.emulated_launches import count_call
 
     # Two channels of 8 x 16 pixels: a warp has 32 pixels side by side, 4 sectors a request.
     problem = on_gpu("ic1ih8iw16oc2kh1")

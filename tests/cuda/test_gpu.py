@@ -1,6 +1,6 @@
 """The matrix of problems on a real GPU: ``pytest -m gpu``; skipped where there is none.
 
-Everywhere else the same kernels run in the emulator (`test_cuda_kernels`). Here a GPU runs them,
+Everywhere else the same kernels run in the emulator (`test_kernels.py`). Here a GPU runs them,
 through the public functions, on arrays of CuPy and PyTorch.
 """
 

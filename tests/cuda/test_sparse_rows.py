@@ -1,6 +1,6 @@
 """Sparse pools and gradients for the weight on CUDA, over the matrix, in the emulator.
 
-The tests are generated from the registry, as in `test_sparse_kernels`; rulebooks are the
+The tests are generated from the registry, as in `sparse/test_kernels.py`; rulebooks are the
 reference's.
 """
 

@@ -59,7 +59,7 @@ class FftPlan:
     blocks : Blocks
         How the output is cut.
     record : ndarray
-        Geometry, see `geometry`.
+        Geometry, see `runtime.record`.
     kernels : tuple of int
         Addresses of the tasks that read, multiply and finish.
     compute : type

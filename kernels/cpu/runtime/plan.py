@@ -91,7 +91,7 @@ class CpuPlan:
     Parameters
     ----------
     record : ndarray
-        Geometry, see `geometry`.
+        Geometry, see `record`.
     stages : tuple of Stage
         What a call runs, one after the other.
     workers : int

@@ -1,7 +1,7 @@
 """The one door to a launch: NumPy arrays run in the emulator, arrays of a device on that device.
 
 A kernel sees every array as a flat run of elements from the lowest address that it spans; where its
-first element lies and how far apart others are is told by scalars (see `geometry`). Halves are seen
+first element lies and how far apart others are is told by scalars (see `params`). Halves are seen
 as uint16.
 
 An array of a device has a pointer, shape, strides in bytes and dtype, says the stream to launch on

@@ -95,7 +95,7 @@ def forecast(kernel: str, problem: ConvProblem, device: CudaInfo, count: bool = 
     device : CudaInfo
         The GPU model, say one of `fastconv.cuda_device.MODELS`.
     count : bool
-        Whether to run the call in the emulator and take what it counted (see `emulated_works`).
+        Whether to run the call in the emulator and take what it counted (see `emulated_launches`).
 
     Returns
     -------
@@ -114,7 +114,7 @@ def forecast(kernel: str, problem: ConvProblem, device: CudaInfo, count: bool = 
     launches = LAUNCHES[kernel](problem, device)
     if not count:
         return _forecast(kernel, problem, device, launches)
-    from .emulated_works import count_call
+    from .emulated_launches import count_call
 
     counted = count_call(kernel, problem, device, launches)
     found = _forecast(kernel, problem, device, counted.launches)

@@ -30,7 +30,7 @@ __all__ = [
     "direct_width",
     "gemm_launches",
     "mask_words",
-    "split_works",
+    "split_launches",
 ]
 
 #: Words of bits that kernels are compiled for.
@@ -113,7 +113,7 @@ def _input_bytes(problem: ConvProblem) -> int:
     return problem.in_channels * touched(problem, pixels) * problem.itemsize
 
 
-def split_works(problem: ConvProblem, split: Split, device: CudaInfo) -> tuple[LaunchCost, ...]:
+def split_launches(problem: ConvProblem, split: Split, device: CudaInfo) -> tuple[LaunchCost, ...]:
     """Return the launches of the implicit GEMM with given blocks."""
     tile, itemsize = split.tile, problem.compute_itemsize
     across = split.channel_blocks * problem.groups
@@ -148,12 +148,12 @@ def split_works(problem: ConvProblem, split: Split, device: CudaInfo) -> tuple[L
 def choose_split(problem: ConvProblem, device: CudaInfo) -> Split:
     """Return the tile and the parts of the lowest counted time."""
     cuts = (cut for tile in tiles_for(problem.dtype) for cut in _splits(problem, tile, device))
-    return min(cuts, key=lambda cut: roofline.seconds(split_works(problem, cut, device), device))
+    return min(cuts, key=lambda cut: roofline.seconds(split_launches(problem, cut, device), device))
 
 
 def gemm_launches(problem: ConvProblem, device: CudaInfo) -> tuple[LaunchCost, ...]:
     """Return the launches of the implicit GEMM."""
-    return split_works(problem, choose_split(problem, device), device)
+    return split_launches(problem, choose_split(problem, device), device)
 
 
 def direct_width(problem: ConvProblem) -> int:
@@ -173,7 +173,7 @@ def depthwise_lanes(problem: ConvProblem) -> int:
     return max(1, WINDOW_THREADS >> max(5, (pixels - 1).bit_length()))
 
 
-def _window_works(problem: ConvProblem, width: int, lanes: int) -> tuple[LaunchCost, ...]:
+def _window_launches(problem: ConvProblem, width: int, lanes: int) -> tuple[LaunchCost, ...]:
     """Return the launch of a kernel with a pixel a thread, for `width` channels at once."""
     steps, itemsize = math.prod(problem.weight_shape[1:]), problem.compute_itemsize
     pixels, columns = problem.batch * math.prod(problem.out_size), WINDOW_THREADS // lanes
@@ -200,9 +200,9 @@ def _window_works(problem: ConvProblem, width: int, lanes: int) -> tuple[LaunchC
 
 def direct_launches(problem: ConvProblem, device: CudaInfo) -> tuple[LaunchCost, ...]:
     """Return the launch of `direct`."""
-    return _window_works(problem, direct_width(problem), 1)
+    return _window_launches(problem, direct_width(problem), 1)
 
 
 def depthwise_launches(problem: ConvProblem, device: CudaInfo) -> tuple[LaunchCost, ...]:
     """Return the launch of `depthwise`."""
-    return _window_works(problem, 1, depthwise_lanes(problem))
+    return _window_launches(problem, 1, depthwise_lanes(problem))

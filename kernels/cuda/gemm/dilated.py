@@ -2,7 +2,7 @@
 
 Wins where the dilation is a good part of the map: a 3x3 kernel with dilation 12 on a 33x33 map has
 43% of its products in the padding. It is the implicit GEMM with two tables in front (see
-`dilated_tiles`): pixels are taken region by region, and a tile multiplies only the panels in which
+`dilated_costs`): pixels are taken region by region, and a tile multiplies only the panels in which
 a tap of its pixels has a step. Steps run tap by tap in either memory order, since only then a tap
 fills whole panels::
 

@@ -181,7 +181,7 @@ def whole_split(problem: ConvProblem, tile: BlockTile) -> Split:
 def _tile_work(problem: ConvProblem, tile: BlockTile, device: CudaInfo) -> LaunchCost:
     """Return the launch with one tile: that of the dense product, by the part of its panels."""
     split = whole_split(problem, tile)
-    (dense,) = blocking.split_works(problem, split, device)
+    (dense,) = blocking.split_launches(problem, split, device)
     runs = tile_taps(problem, tile.bn)
     panels = sum(
         tiles * sum(map(len, _panel_ranges(problem, taps, tile.bk))) for tiles, taps in runs

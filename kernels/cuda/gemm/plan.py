@@ -11,7 +11,7 @@ where a step is an input channel and a tap, and a pixel an image and a position.
     grid x: pixels / bn    grid y: output channels / bm    grid z: groups * splits
       panel of bk steps in this split:         double-buffered, see `tile`
         A: weights, packed to panels           128-bit loads, stored as they come
-        B: samples through a table of steps    see `implicit_gemm_source`
+        B: samples through a table of steps    see `source`
         acc += A x B                           8 x 8 FFMA a step and thread
       through shared memory: bias, residual, activation, one coalesced store
 

@@ -1,7 +1,7 @@
 """The text of the implicit GEMM kernels, one function for each configuration.
 
 The text is put together from three choices, each of which changes what the machine code is made of;
-all else is a parameter of the kernel (see `geometry`).
+all else is a parameter of the kernel (see `common.params`).
 
 - `loader`: how a thread fetches its part of a B panel, the input samples that a panel's steps need
   for the block's pixels.

@@ -9,7 +9,7 @@ emulator): the same functions with the same results.
 
 Nothing waits for the device but the read-back of two numbers in `build` (one for a submanifold
 kernel, after all is launched) and of one in `pair_lists`: arrays cannot be made without their
-sizes. `rulebook_hash` says why the table is the same for any order of threads, and `rulebook_sort`
+sizes. `hash` says why the table is the same for any order of threads, and `sort`
 puts unique keys in order, so every result is the same bits in every run.
 
 What it moves, for n sites of a 3^3 submanifold kernel: 12 bytes a slot and 2 to 4 slots a site to

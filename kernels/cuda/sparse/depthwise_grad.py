@@ -6,7 +6,7 @@
       block = 8 runs of rows x 32 channels
         for row in this run of the part:  sum += grad_out[row, c] * x[neighbour, c]
         through shared memory: the eight runs, one after another
-    second pass (`sparse_parts`): the parts, one after another
+    second pass (`parts`): the parts, one after another
 
 It wins wherever each group holds one channel: there is no product of matrices to speak of, and a
 tile of `sparse_weight_grad` would use one of its 1024 sums. Only bytes count here, 8 for a

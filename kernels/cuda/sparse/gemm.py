@@ -11,7 +11,7 @@ to multiply: the arithmetic is the dense product's (see `tile`), and nothing is 
       for each offset that any row of the tile meets:    a list made once a rulebook
         for each panel of bk channels:                   double-buffered, see `tile`
           A: weights, packed to panels                   128-bit loads, stored as they come
-          B: rows of x by the table of neighbours        see `sparse_gemm_source`
+          B: rows of x by the table of neighbours        see `gemm_source`
           acc += A x B                                   8 x 8 FFMA a step and thread
       through shared memory: bias, activation, one store a row, coalesced along its channels
 

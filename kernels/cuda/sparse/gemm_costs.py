@@ -29,7 +29,7 @@ __all__ = [
     "met_offsets",
     "packed_elements",
     "shared_bytes",
-    "tile_works",
+    "tile_launches",
     "tiles_for",
 ]
 
@@ -102,7 +102,9 @@ def _gathered_bytes(problem: SparseProblem, device: CudaInfo, gathered: float) -
     return once if once <= device.l2 else max(once, int(gathered))
 
 
-def tile_works(problem: SparseProblem, tile: BlockTile, device: CudaInfo) -> tuple[LaunchCost, ...]:
+def tile_launches(
+    problem: SparseProblem, tile: BlockTile, device: CudaInfo
+) -> tuple[LaunchCost, ...]:
     """Return the launch of the product with a given tile."""
     itemsize = problem.compute_itemsize
     channels, depth = (
@@ -143,13 +145,13 @@ def choose_tile(problem: SparseProblem, device: CudaInfo) -> BlockTile:
     """Return the tile of the lowest counted time."""
     return min(
         tiles_for(problem.dtype),
-        key=lambda tile: roofline.seconds(tile_works(problem, tile, device), device),
+        key=lambda tile: roofline.seconds(tile_launches(problem, tile, device), device),
     )
 
 
 def gemm_launches(problem: SparseProblem, device: CudaInfo) -> tuple[LaunchCost, ...]:
     """Return the launch of the product."""
-    return tile_works(problem, choose_tile(problem, device), device)
+    return tile_launches(problem, choose_tile(problem, device), device)
 
 
 def depthwise_lanes(channels: int, width: int) -> int:

@@ -1,6 +1,6 @@
 """How pools and weight gradients of sparse operators are cut, and what their launches move.
 
-Like `blocking` it imports no compiler. What a call needs of its rulebook (the reversed table, the
+Like `gemm_costs` it imports no compiler. What a call needs of its rulebook (the reversed table, the
 counts of pairs) is made once a rulebook and not counted here.
 """
 

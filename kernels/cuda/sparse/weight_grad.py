@@ -9,7 +9,7 @@
           their rows of grad_out and x                 -> two panels, channels side by side
           for pair in panel:  acc += a x b             t x t FFMA a thread, t = 8 or 4
       the last panel: what is left, filled up with zeros
-    second pass (`sparse_parts`): the parts, one after another, rounded to the element type
+    second pass (`parts`): the parts, one after another, rounded to the element type
 
 It wins over multiplying with gathered copies because nothing but the sums is ever written: pairs
 are found in the table of neighbours by the block that needs them. A block owns its part of the
