@@ -213,19 +213,21 @@ def run_function(module: str, call: str, timeout: float = 900) -> subprocess.Com
         f"import sys; sys.path[:0] = {[str(path.parent), str(HERE)]!r}\n"
         f"import {path.stem} as module; module.{call}"
     )
-    return subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", code],
-        capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+    return _run_python("-c", code, timeout=timeout)
 
 
 def run_child(
     script: str, *arguments: str, timeout: float = 120, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a script of this folder in a fresh interpreter; a hang is an error of its own."""
-    command = [sys.executable, "-X", "faulthandler", str(HERE / script), *arguments]
+    return _run_python(str(HERE / script), *arguments, timeout=timeout, **environment)
+
+
+def _run_python(
+    *words: str, timeout: float, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command,
+        [sys.executable, "-X", "faulthandler", *words],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
