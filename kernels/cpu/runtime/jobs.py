@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 _OPERANDS = 7  # geometry, x, weight, bias, extra, out, workspace
-LINE = _LINE = 8  # words in a cache line: flags written by different threads do not share one
+LINE = 8  # words in a cache line: flags written by different threads do not share one
 _SPINS = 40_000  # pauses before a helper parks: about a millisecond
 _SPINS_BEFORE_YIELD = 4_000  # pauses before a waiting caller offers its processor to others
 
@@ -239,7 +239,7 @@ def submit(state: int, job: int, operands: int, wakened: int) -> int:
     shared = workers > 1 and tasks > 1
     if shared and not wakened:
         for worker in range(1, workers):
-            if load_word(state + 8 * (_PARKED + worker * _LINE)):
+            if load_word(state + 8 * (_PARKED + worker * LINE)):
                 return 1
     none = read_word(state + 8 * _NONE)
     x, w, b = _data(operands, 0, none), _data(operands, 1, none), _data(operands, 2, none)
@@ -262,7 +262,7 @@ def submit(state: int, job: int, operands: int, wakened: int) -> int:
 
 def serve(state: int, worker: int, seen: int) -> int:
     """Help with jobs until none came for a while; return the last generation seen."""
-    store_word(state + 8 * (_PARKED + worker * _LINE), 0)
+    store_word(state + 8 * (_PARKED + worker * LINE), 0)
     mode = float_mode()
     idle = 0
     while idle < _SPINS:
@@ -282,7 +282,7 @@ def serve(state: int, worker: int, seen: int) -> int:
 
 def park(state: int, worker: int, seen: int) -> int:
     """Announce that a helper goes to sleep; 0 when a job has come meanwhile."""
-    store_word(state + 8 * (_PARKED + worker * _LINE), 1)
+    store_word(state + 8 * (_PARKED + worker * LINE), 1)
     return int(load_word(state + 8 * _TICKET) >> 32 == seen)
 
 
