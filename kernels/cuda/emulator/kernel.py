@@ -119,7 +119,8 @@ class EmulatedKernel:
             What to look for. `FAST` runs at full speed and trusts the kernel: an index out of
             bounds may end the process, as in C.
         threads : int
-            Host threads, which take whole blocks.
+            Host threads, which take whole blocks; one where `checks` look at orders, as blocks
+            that run at the same time are in no order.
 
         Returns
         -------
@@ -150,7 +151,7 @@ class EmulatedKernel:
             self.__name__, grid, block, image.sites, arguments.arrays, image.shared, names, shared,
             image.raised,
         )  # fmt: skip
-        run = _Run(scene, image, arguments, checks, threads)
+        run = _Run(scene, image, arguments, checks, 1 if checks & Checks.ORDERS else threads)
         report = run.all_orders(order) if checks & Checks.ORDERS else run.once(order)
         arguments.copy_back()
         for _, text in sorted(run.lines, key=lambda line: line[0]):
