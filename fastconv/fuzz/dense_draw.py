@@ -58,6 +58,17 @@ def _far_axis(draw: Draw, size: int, taps: int) -> tuple[int, tuple[int, int], i
 def _near_axis(draw: Draw, size: int, taps: int) -> tuple[int, tuple[int, int], int]:
     stride = draw(st.sampled_from((1, 1, 1, 2, 3, 4, 7)))
     dilation = draw(st.sampled_from((1, 1, 1, 2, 3, 5, 12)))
+    return _padded_axis(draw, size, taps, stride, dilation)
+
+
+def _unit_axis(draw: Draw, size: int, taps: int) -> tuple[int, tuple[int, int], int]:
+    """Draw the pads of an axis as transforms take it."""
+    return _padded_axis(draw, size, taps, 1, 1)
+
+
+def _padded_axis(
+    draw: Draw, size: int, taps: int, stride: int, dilation: int
+) -> tuple[int, tuple[int, int], int]:
     reach = dilation * (taps - 1)
     low = draw(st.sampled_from((0, reach // 2, reach, 1, 3)))
     high = draw(st.sampled_from((low, 0, reach - reach // 2, low + 2)))
@@ -93,10 +104,16 @@ def draw_case(ndim: int, draw: Draw, name: str, options: Options) -> Case:
     sizes = [draw(_LONG if n == long_axis else near) for n in range(ndim)]
     if flavour == "long":
         sizes = [size if n == long_axis else 1 for n, size in enumerate(sizes)]
+    # Any axis may be far; but only where all of them are plain is a transform able.
+    plainly = flavour == "wide" and draw(st.booleans())
     axes = [
-        (_far_axis if flavour == "far" and draw(st.booleans()) else _near_axis)(draw, size, taps)
+        (
+            _unit_axis if plainly
+            else _far_axis if flavour == "far" and draw(st.booleans())
+            else _near_axis
+        )(draw, size, taps)
         for size, taps in zip(sizes, kernel, strict=True)
-    ]
+    ]  # fmt: skip
     _keep_small(params, sizes, kernel, axes, flavour)
     params |= {
         "size": plain(sizes),
