@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastconv import cli
+import fastconv
+from fastconv import cli, dispatch
 from fastconv.fuzz import client, dense, memory, operators, truth
 from fastconv.fuzz import hunt as hunt_module
 from fastconv.fuzz.case import Case, Step
@@ -88,6 +89,27 @@ def test_memory_around_an_output_is_watched() -> None:
     finding = found("outside")
     assert finding.failure.kind == "wrote outside"
     assert len(finding.case.steps) == 1
+
+
+@pytest.mark.parametrize(
+    ("chosen", "kind"),
+    [
+        (("cpu.direct", "cpu.direct"), "threads differ"),
+        (("cpu.im2col_gemm", "cpu.direct"), None),  # the threads may decide which one is chosen
+    ],
+)
+def test_bits_of_one_kernel_may_not_depend_on_the_threads(
+    chosen: tuple[str, str], kind: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_name = {spec.name: spec for spec in dispatch.kernels("conv", "cpu")}
+    monkeypatch.setattr(
+        dispatch, "choose", lambda *_: by_name[chosen[fastconv.get_num_threads() - 1]]
+    )
+    steps = [Step(threads=(1, 2))]
+    case = Case("fuzz_planted:threaded", {"size": 5}, values="gaussian", steps=steps)
+    report = run_case(case)
+    assert (report.failure and report.failure.kind) == kind
+    assert set(report.calls) == set(chosen)
 
 
 def test_what_depends_on_earlier_cases_is_kept_with_them() -> None:

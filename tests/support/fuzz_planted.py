@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+import fastconv
 from fastconv.contract.errors import ShapeError
 from fastconv.fuzz.operators import Operator, operators
 from fastconv.kernels import reference
@@ -72,6 +73,15 @@ def later(arrays: dict[str, Any], params: dict[str, Any]) -> Any:
     return result if calls < 40 else result + 1
 
 
+def threaded(arrays: dict[str, Any], params: dict[str, Any]) -> Any:
+    """One element is rounded otherwise with two threads than with one."""
+    result = right(arrays, params)
+    if fastconv.get_num_threads() == 2 and result.size:
+        first = (0,) * result.ndim
+        result[first] = np.nextafter(result[first], result.dtype.type(np.inf))
+    return result
+
+
 def careless(arrays: dict[str, Any], params: dict[str, Any]) -> Any:
     """Nothing is checked, and what NumPy raises comes through."""
     return right(arrays, params)
@@ -89,5 +99,6 @@ def planted(function: Any, **changes: Any) -> Operator:
 
 OPERATORS = (
     *map(planted, (right, wrong, crash, outside, later, hang)),
+    planted(threaded, problem=CONV.problem),
     planted(careless, bad={"input": "array", "out": "output"}),
 )
