@@ -8,18 +8,25 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastconv.contract.errors import DeviceError
 from fastconv.cuda_device import cuda_info
 
+from .baseline import compare, print_comparison, read
 from .cases import Case, load, select, suite_names
 from .registry import PEERS, TRUTHS, devices, installed_peers, missing_modules, other_peers
-from .report import BEST, FUNCTIONAL, PACKED, build, print_report
+from .report import BEST, FUNCTIONAL, PACKED, build, print_overview, print_report
 from .runner import BenchError, Options, Result
 from .runner import run as measure
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 __all__ = ["add_arguments", "run"]
+
+#: The suite that is every suite.
+ALL = "all"
 
 _TABLE_WIDTH = 200
 
@@ -32,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "suite",
         metavar="SUITE",
-        help=f"{', '.join(suite_names())}; or a text file of problem lines, or one problem line",
+        help=f"{', '.join(suite_names())}; {ALL} of them, with one table at the end; a text file "
+        "of problem lines; or one problem line",
     )
     parser.add_argument(
         "--peers",
@@ -51,7 +59,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="threads of every library (default: the processors that this process may use)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help=f"write the report there too (of {ALL}: into that folder, SUITE.json)",
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help=f"say which rows got slower or faster than noise since a report that --json wrote "
+        f"(of {ALL}: a folder of them)",
+    )
     parser.add_argument(
         "--rows", metavar="REGEX", help="only the rows whose name or problem line matches"
     )
@@ -72,6 +92,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class _Run(NamedTuple):
+    """One suite's run, checked: what to measure and where its report goes."""
+
+    suite: str
+    cases: list[Case]
+    libraries: list[str]
+    options: Options
+    notes: list[str]
+    json: Path | None
+    baseline: dict[str, Any] | None
+
+    @property
+    def own(self) -> list[str]:
+        """Return the columns that are fastconv's."""
+        return [name for name in self.libraries if name.startswith(PACKED)]
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the ``bench`` command.
 
@@ -88,44 +125,96 @@ def run(args: argparse.Namespace) -> int:
     """
     _require_device(args.device)
     try:
-        cases = _cases(args)
-        kind = _kind(cases, args)
-        own = [PACKED, FUNCTIONAL, *([BEST] if args.best else [])]
-        libraries = [*own, *_peers(args.peers, args.device, kind)]
-        options = _options(args, kind)
-        _check_json(args.json)
-        setting = TRUTHS[kind].setting()  # before minutes of measuring on data that is not there
-        result = _with_progress(cases, libraries, options)
+        runs = _runs(args)  # all are checked before minutes of measuring
+        reports = [_measure(one, args) for one in runs]
     except ModuleNotFoundError as error:
         print(f"bench: {error}; pip install 'fastconv[bench]' brings it", file=sys.stderr)
         return 2
     except (ValueError, BenchError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    notes = [PEERS[kind][args.device][name].note for name in libraries]
-    report = build(args.suite, result, [note for note in [setting, *notes] if note])
-    _print(report, libraries)
-    if args.json is not None:
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    failed = any(name in row["refused"] for row in report["rows"] for name in own)
+    if len(reports) > 1:
+        print_overview(reports, _console())
+    failed = any(
+        name in row["refused"]
+        for one, report in zip(runs, reports, strict=True)
+        for row in report["rows"]
+        for name in one.own
+    )
     return 1 if failed else 0
 
 
-def _cases(args: argparse.Namespace) -> list[Case]:
-    cases = load(args.suite)
-    if args.rows is None:
+def _runs(args: argparse.Namespace) -> list[_Run]:
+    """Return what to measure: one suite, or every one."""
+    if args.suite != ALL:
+        _check_json(args.json)
+        return [_planned(args, args.suite, args.json, args.against)]
+    for option, path in (("--json", args.json), ("--against", args.against)):
+        if path is not None and not path.is_dir():
+            raise ValueError(
+                f"{option}: got {path}, want a folder that exists: {ALL} is many files"
+            )
+    runs = []
+    for suite in suite_names():
+        files = [path and path / f"{suite}.json" for path in (args.json, args.against)]
+        try:
+            runs.append(_planned(args, suite, *files))
+        except NoRowsError:
+            continue
+    if not runs:
+        raise ValueError(f"--rows: got {args.rows!r}, which matches no row of any suite")
+    return runs
+
+
+def _planned(
+    args: argparse.Namespace, suite: str, json_path: Path | None, against: Path | None
+) -> _Run:
+    """Check one suite's arguments."""
+    cases = _cases(suite, args.rows)
+    kind = _kind(suite, cases, args)
+    own = [PACKED, FUNCTIONAL, *([BEST] if args.best else [])]
+    libraries = [*own, *_peers(args, kind)]
+    # Asked for first: a scan that is not there is told before anything is measured.
+    notes = [TRUTHS[kind].setting(), *(PEERS[kind][args.device][name].note for name in libraries)]
+    options = _options(args, kind)
+    baseline = None if against is None else read(against)
+    return _Run(
+        suite, cases, libraries, options, [note for note in notes if note], json_path, baseline
+    )
+
+
+def _measure(one: _Run, args: argparse.Namespace) -> dict[str, Any]:
+    """Measure a suite, print its report and write it."""
+    result = _with_progress(one.cases, one.libraries, one.options)
+    report = build(one.suite, result, one.notes)
+    console = _console()
+    print_report(report, one.libraries, console)
+    if one.json is not None:
+        one.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if one.baseline is not None:
+        print_comparison(compare(report, one.baseline), str(args.against), console)
+    return report
+
+
+class NoRowsError(ValueError):
+    """``--rows`` leaves nothing of a suite."""
+
+
+def _cases(suite: str, rows: str | None) -> list[Case]:
+    cases = load(suite)
+    if rows is None:
         return cases
-    chosen = select(cases, args.rows)
+    chosen = select(cases, rows)
     if not chosen:
-        raise ValueError(f"--rows: got {args.rows!r}, which matches no row of {args.suite}")
+        raise NoRowsError(f"--rows: got {rows!r}, which matches no row of {suite}")
     return chosen
 
 
-def _kind(cases: Sequence[Case], args: argparse.Namespace) -> str:
+def _kind(suite: str, cases: Sequence[Case], args: argparse.Namespace) -> str:
     """Return the one kind that all rows are of."""
     kinds = {case.kind for case in cases}
     if len(kinds) > 1:
-        raise ValueError(f"suite: {args.suite} holds {' and '.join(sorted(kinds))} rows, want one")
+        raise ValueError(f"suite: {suite} holds {' and '.join(sorted(kinds))} rows, want one")
     (kind,) = kinds
     if args.device not in PEERS[kind]:
         raise ValueError(
@@ -146,21 +235,25 @@ def _require_device(device: str) -> None:
         )
 
 
-def _peers(text: str | None, device: str, kind: str) -> list[str]:
+def _peers(args: argparse.Namespace, kind: str) -> list[str]:
     """Return the peers to run, checked: known, and installed."""
-    installed = installed_peers(device, kind)
-    if text is None:
+    installed = installed_peers(args.device, kind)
+    if args.peers is None:
         return installed
-    others = other_peers(device, kind)
-    names = [name.strip() for name in text.split(",") if name.strip() and name != "none"]
+    others = other_peers(args.device, kind)
+    words = [name.strip() for name in args.peers.split(",")]
+    names = [name for name in words if name not in ("", "none")]
+    if args.suite == ALL:  # each suite takes those that know its kind of rows
+        known = {name for each in PEERS for name in other_peers(args.device, each)}
+        names = [name for name in names if name in others or name not in known]
     for name in names:
         if name not in others:
             raise ValueError(
-                f"--peers: got {name!r}, want some of {', '.join(others)} on the device {device}"
-                f" for {kind} rows"
+                f"--peers: got {name!r}, want some of {', '.join(others)} on the device "
+                f"{args.device} for {kind} rows"
             )
         if name not in installed:
-            need = ", ".join(PEERS[kind][device][name].modules)
+            need = ", ".join(PEERS[kind][args.device][name].modules)
             raise ValueError(f"--peers: {name} needs the module {need}, which is not installed")
     return list(dict.fromkeys(names))
 
@@ -203,10 +296,9 @@ def _with_progress(cases: list[Case], libraries: Sequence[str], options: Options
         )
 
 
-def _print(report: dict[str, Any], libraries: Sequence[str]) -> None:
+def _console() -> Console:
     from rich.console import Console
 
     console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width of its own
-        console = Console(width=_TABLE_WIDTH)
-    print_report(report, libraries, console)
+    # A file or a pipe has no width of its own.
+    return console if console.is_terminal else Console(width=_TABLE_WIDTH)

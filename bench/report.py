@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["build", "print_report"]
+__all__ = ["build", "geometric_mean", "print_overview", "print_report"]
 
 PACKED = "fastconv"
 FUNCTIONAL = "fastconv_functional"
@@ -226,3 +226,28 @@ def _summary(report: dict[str, Any]) -> list[str]:
         totals = ", ".join(f"{name} {ms:.2f}" for name, ms in report["total_ms"].items())
         lines.append(f"milliseconds for all rows, counts included: {totals}")
     return lines
+
+
+def print_overview(reports: Sequence[dict[str, Any]], console: Console) -> None:
+    """Print one table of many suites: a row each."""
+    from rich.table import Table
+
+    table = Table(title="all suites: speed-up over the best peer of each row", header_style="bold")
+    table.add_column("suite", no_wrap=True)
+    for name in ("rows", "packed", "worst", "functional", "worst", "good\nchoices"):
+        table.add_column(name, justify="right")
+    table.add_column("worst row, packed", no_wrap=True)
+    for report in reports:
+        worst = report["min_speedup_problem"]
+        table.add_row(
+            report["suite"],
+            str(len(report["rows"])),
+            _number(report["geomean_speedup"], ".2f"),
+            _number(report["min_speedup"], ".2f"),
+            _number(report["functional_geomean_speedup"], ".2f"),
+            _number(report["functional_min_speedup"], ".2f"),
+            _number(report["good_choices"], ".0%"),
+            next((row["name"] for row in report["rows"] if row["problem"] == worst), ""),
+        )
+    console.print(table)
+    console.print(_machine_line(reports[0]["machine"]), markup=False, highlight=False)

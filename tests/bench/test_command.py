@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from fastconv.bench import command, peers, report, truth
+from fastconv.bench import baseline, command, peers, report, truth
 from fastconv.bench.cases import Case, load, parse_case, select, suite_names
 from fastconv.bench.runner import Measurement, Options, Result
 from fastconv.contract.errors import ShapeError
@@ -298,6 +299,10 @@ def test_command_writes_json_and_table(
         (["core", "--peers", "none", "--limit", "0"], "--limit"),
         (["core", "--peers", "none", "--json", "/no/such/folder/x.json"], "--json"),
         (["core", "--peers", "none", "--rows", "("], "--rows"),
+        (["core", "--peers", "none", "--against", "/no/such/file.json"], "--against"),
+        (["all", "--peers", "none", "--json", "/no/such/folder"], "--json"),
+        (["all", "--peers", "torhc"], "torhc"),
+        (["all", "--peers", "none", "--rows", "nothing"], "no row of any suite"),
     ],
 )
 def test_command_names_the_bad_argument(
@@ -313,3 +318,86 @@ def test_command_says_which_package_is_missing(
     monkeypatch.setattr(command, "installed_peers", lambda device, kind: [])
     assert command.run(arguments("core", "--peers", "openvino")) == 2
     assert "openvino, onnx" in capsys.readouterr().err
+
+
+def with_times(made: dict[str, Any], name: str, *milliseconds: float) -> dict[str, Any]:
+    """A report whose first row has other figures for one library."""
+    again: dict[str, Any] = json.loads(json.dumps(made))
+    row = again["rows"][0]
+    low, row["times_ms"][name], high = milliseconds
+    row["quartiles_ms"][name] = [low, high]
+    return again
+
+
+def test_what_is_slower_than_noise_is_told() -> None:
+    before = with_times(report.build("made_up", made_up()), "fastconv", 1.9, 2.0, 2.1)
+    same = baseline.compare(before, before)
+    assert (same.slower, same.faster, same.mean, same.drift) == ([], [], pytest.approx(1.0), 1.0)
+    slower = baseline.compare(with_times(before, "fastconv", 2.2, 2.4, 2.6), before)
+    (change,) = slower.slower
+    assert change == ("first", "packed", 2.0, 2.4, pytest.approx(1.2))
+    assert slower.faster == [] and slower.mean == pytest.approx(1.2**0.5)
+    (change,) = baseline.compare(with_times(before, "fastconv", 1.0, 1.2, 1.4), before).faster
+    assert change.ratio == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        (1.95, 2.4, 2.6),  # its quartiles reach into those of then
+        (2.11, 2.12, 2.13),  # less than fresh processes differ by
+    ],
+)
+def test_noise_is_not_told(now: tuple[float, float, float]) -> None:
+    before = with_times(report.build("made_up", made_up()), "fastconv", 1.9, 2.0, 2.1)
+    assert baseline.compare(with_times(before, "fastconv", *now), before).slower == []
+
+
+def test_a_drift_of_the_machine_is_taken_out() -> None:
+    before = with_times(report.build("made_up", made_up()), "fastconv", 1.9, 2.0, 2.1)
+    after: dict[str, Any] = json.loads(json.dumps(before))
+    for row in after["rows"]:
+        row["times_ms"] = {name: 1.5 * ms for name, ms in row["times_ms"].items()}
+        row["quartiles_ms"] = {
+            name: [1.5 * low, 1.5 * high] for name, (low, high) in row["quartiles_ms"].items()
+        }
+    compared = baseline.compare(after, before)
+    assert (compared.slower, compared.faster) == ([], [])
+    assert compared.drift == pytest.approx(1.5) and compared.mean == pytest.approx(1.0)
+
+
+def test_another_machine_kernel_or_suite_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    before = report.build("made_up", made_up())
+    after: dict[str, Any] = json.loads(json.dumps(before))
+    after["machine"]["threads"] = 4
+    after["rows"][0]["kernel"] = "cpu.direct"
+    console = Console(width=200)
+    baseline.print_comparison(baseline.compare(after, before), "old.json", console)
+    shown = capsys.readouterr().out
+    assert "another threads: 2 then, 4 now" in shown
+    assert "first: cpu.im2col_gemm then, cpu.direct now" in shown
+    after["rows"] = []
+    baseline.print_comparison(baseline.compare(after, before), "old.json", console)
+    assert "no row in common" in capsys.readouterr().out
+
+
+def test_all_suites_in_one_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[tuple[int, list[str]]] = []
+
+    def measure(cases: Any, libraries: Any, options: Options, progress: Any) -> Result:
+        seen.append((len(cases), list(libraries)))
+        return made_up()
+
+    monkeypatch.setattr(command, "measure", measure)
+    words = ["all", "--peers", "none", "--threads", "2", "--json", str(tmp_path)]
+    assert command.run(arguments(*words)) == 1  # as of one suite: a result is wrong
+    assert len(seen) == len(suite_names())
+    assert {file.stem for file in tmp_path.iterdir()} == set(suite_names())
+    overview = capsys.readouterr().out.split("all suites:")[1]
+    assert all(name in overview for name in suite_names())
+    command.run(arguments(*words, "--against", str(tmp_path), "--rows", "3x3 64@56"))
+    shown = capsys.readouterr().out
+    assert "0 slower and 0 faster beyond noise" in shown
+    assert len(seen) - len(suite_names()) < 4
