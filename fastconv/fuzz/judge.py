@@ -76,11 +76,11 @@ def differs(
     # An activation may make values less and not their error, or, as a sigmoid, more.
     held = sums[np.isfinite(sums)]
     scale = float(max(np.abs(held).max(initial=0.0), np.abs(truth[finite]).max(initial=0.0)))
-    bound = gain * tolerance.relative * scale + _LEAST[dtype]
+    bound = gain * (tolerance.relative * scale + _LEAST[dtype])
     if largest <= bound:
         return ""
     scale = max(scale, typical())
-    bound = gain * tolerance.relative * scale + _LEAST[dtype]
+    bound = gain * (tolerance.relative * scale + _LEAST[dtype])
     if largest <= bound:
         return ""
     what = f"relative error {largest / scale if scale else np.inf:.3g} > {tolerance.relative:.3g}"
