@@ -23,7 +23,7 @@ __all__ = ["Comparison", "compare", "print_comparison", "read"]
 #: How far apart the medians of fresh processes lie that run the same code.
 _NOISE = 1.07
 #: What makes figures incomparable where it differs.
-_MACHINE = ("cpu", "isa", "l1", "l2", "l3", "threads", "gpu")
+_MACHINE = ("cpu", "model", "isa", "l1", "l2", "l3", "threads", "gpu")
 _FORMS = {PACKED: "packed", FUNCTIONAL: "functional"}
 
 

@@ -73,6 +73,7 @@ class Peer:
         info = cpu_info()
         return {
             "cpu": info.name,
+            "model": info.model,
             "isa": info.isa,
             "l1": info.l1,
             "l2": info.l2,

@@ -170,7 +170,8 @@ def memory() -> Memory:
     """Return the choices made on this machine by this version."""
     if _memory is None:
         folder, cpu = first_use.run(cache_dir), cpu_info()
-        machine = hashlib.sha256(f"{cpu.name} {cpu.isa}".encode()).hexdigest()[:8]
+        facts = f"{cpu.model} {cpu.isa} {cpu.l1} {cpu.l2} {cpu.l3}"
+        machine = hashlib.sha256(facts.encode()).hexdigest()[:8]
         return _first(Memory(None if folder is None else folder / f"tuned-{machine}.json"))
     return _memory
 

@@ -8,12 +8,12 @@ every kernel's tiles with it.
 from __future__ import annotations
 
 import functools
-import platform
 import re
 from dataclasses import replace
 from pathlib import Path
 
 from . import first_use
+from .cpu_model import cpu_model, cpu_name
 from .settings import config
 from .spec import DeviceInfo
 
@@ -72,16 +72,6 @@ def _cache_sizes() -> dict[int, int]:
     return sizes
 
 
-def _cpu_name() -> str:
-    """Return the processor's name as the system tells it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        text = ""
-    match = re.search(r"model name\s*:\s*(.+)", text)
-    return match.group(1) if match else platform.processor() or platform.machine()
-
-
 @functools.cache
 def _machine() -> DeviceInfo:
     isa, fused, bf16_dot = first_use.run(_probe_isa)
@@ -89,7 +79,8 @@ def _machine() -> DeviceInfo:
     caches = _cache_sizes()
     return DeviceInfo(
         kind="cpu",
-        name=_cpu_name(),
+        name=cpu_name(),
+        model=cpu_model(),
         isa=isa,
         vector_bytes=vector_bytes,
         registers=registers,

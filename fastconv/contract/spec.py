@@ -51,6 +51,8 @@ class DeviceInfo:
         Device type.
     name : str
         Marketing name, for people.
+    model : str
+        Vendor, family, model and stepping, which tell one kind of core from another.
     isa : str
         Widest usable instruction set, a key of the tile table ("avx512", "avx2", "sse2", "neon").
     vector_bytes : int
@@ -70,6 +72,7 @@ class DeviceInfo:
 
     kind: str
     name: str
+    model: str
     isa: str
     vector_bytes: int
     registers: int

@@ -28,6 +28,7 @@ __all__ = ["ZEN4"]
 _DEVICE = DeviceInfo(
     kind="cpu",
     name="Zen 4",
+    model="AuthenticAMD 25.17.1",
     isa="avx512",
     vector_bytes=64,
     registers=32,
