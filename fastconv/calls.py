@@ -1,4 +1,4 @@
-"""What functions and modules share: arguments are checked once, then remembered.
+"""What functions and layers share: arguments are checked once, then remembered.
 
 A call's arguments become a `ConvProblem` and a `Binding`, and those a plan. All of it is kept under
 a key of shapes, strides and settings, so a second call with equal ones computes at once.

@@ -177,12 +177,12 @@ def _problem_of(
         return what, True, ""
     if getattr(what, "__module__", "").startswith("fastconv.sparse."):
         return _sparse_problem_of(stack, what, *args, **kwargs)
-    functional, modules = (first_use.load(f"fastconv.{name}") for name in ("functional", "modules"))
+    functional, nn = (first_use.load(f"fastconv.{name}") for name in ("functional", "nn"))
     given = kwargs.get("input", args[0] if args else None)
     view = None if given is None else view_array("input", given)
     if view is not None:
         stack.enter_context(view.on_device())
-    if isinstance(what, (modules.Conv1d, modules.Conv2d, modules.Conv3d)):
+    if isinstance(what, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         return what.problem(*args, **kwargs), True, ""
     return functional.problem_of_call(what, *args, **kwargs), False, ""
 
