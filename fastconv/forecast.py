@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _table(suite: str, gpu: str, rows: Sequence[tuple[str, Sequence[Forecast]]]) -> str:
     """Return the forecasts of one model as text, milliseconds but for blocks and MiB.
 
-    Where accesses were counted: sectors a request, and turns of the banks for each needed.
+    Where accesses were counted: sectors a request, and wavefronts of the banks for each needed.
     """
     counted = any(each.sectors is not None for _, found in rows for each in found)
     lines = [

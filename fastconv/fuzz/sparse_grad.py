@@ -27,10 +27,10 @@ def _conv_input(arrays: dict[str, Any], params: Params) -> Any:
 def _conv_input_truth(arrays: dict[str, Any], params: Params) -> Any:
     weight, groups = arrays["weight"], params["groups"]
     filters, channels, *kernel = weight.shape
-    turned = weight.reshape(groups, filters // groups, channels, *kernel).swapaxes(1, 2)
-    turned = turned.reshape(groups * channels, filters // groups, *kernel)
+    transposed = weight.reshape(groups, filters // groups, channels, *kernel).swapaxes(1, 2)
+    transposed = transposed.reshape(groups * channels, filters // groups, *kernel)
     back = reference.reverse(table_of(params, "regular")[1], len(sites_of(params)))
-    return reference.conv(arrays["grad"], turned, back, None, groups)
+    return reference.conv(arrays["grad"], transposed, back, None, groups)
 
 
 def _conv_weight(arrays: dict[str, Any], params: Params) -> Any:

@@ -1,8 +1,8 @@
 """Innermost loops of code that is given as blocks and the blocks that may follow each.
 
 It reads assembly and LLVM IR alike (`assembly`, `llvm_text`). A loop is found by what can be
-reached, not by where it stands: compilers turn loops so that their condition comes last, enter them
-in the middle and put rare blocks behind the function's end.
+reached, not by where it stands: compilers rotate loops so that their condition comes last, enter
+them in the middle and put rare blocks behind the function's end.
 """
 
 from __future__ import annotations

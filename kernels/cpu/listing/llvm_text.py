@@ -38,7 +38,7 @@ class IrLoop:
     multiply_adds : int
         Operations that multiply and add, and pairs of a multiplication and an addition.
     sums : int
-        Values that are handed from one turn to the next, or join where ways meet in it.
+        Values that are handed from one iteration to the next, or join where ways meet in it.
     """
 
     function: str

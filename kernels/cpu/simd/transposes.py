@@ -100,8 +100,8 @@ def transpose_masked(
         for i, mask in enumerate(masks(columns, rows)):
             address = builder.add(source, builder.mul(pitch, I64(i)))
             vectors.append(load_vector(builder, pointer(builder, address, I8), count, code, mask))
-        turned = zip(transposed(builder, vectors), masks(rows, columns), strict=True)
-        for i, (column, mask) in enumerate(turned):
+        outputs = zip(transposed(builder, vectors), masks(rows, columns), strict=True)
+        for i, (column, mask) in enumerate(outputs):
             address = builder.add(target, builder.mul(target_pitch, I64(i)))
             store_vector(builder, pointer(builder, address, I8), column, made, mask)
         return context.get_dummy_value()

@@ -64,7 +64,7 @@ __all__ = ["MOST_AHEAD", "call_gather_tiles", "gather_tiles_address"]
 #: whose rows are prefetched.
 _AHEAD, MOST_AHEAD = 1024, 64
 #: Most passes over a cache line of channels; each asks for at least one row.
-_TURNS = LINE // 4
+_MOST_PASSES = LINE // 4
 #: Bytes of a pair: row of the input, row of the panel's sums, 32 bits each.
 _PAIR = 8
 
@@ -117,8 +117,8 @@ class _Emitter:
         """Ask for this pass's share of the rows that come `ahead` pairs later."""
         builder, step = self.builder, self.unroll * ITEMSIZE[self.code]
         share = -(-rows * step // LINE)
-        turn = builder.udiv(builder.and_(at, I64(LINE - 1)), I64(step))
-        first = builder.add(self.ahead, builder.mul(turn, I64(share)))
+        pass_number = builder.udiv(builder.and_(at, I64(LINE - 1)), I64(step))
+        first = builder.add(self.ahead, builder.mul(pass_number, I64(share)))
         for i in range(share):
             half = builder.mul(builder.add(first, I64(i)), I64(_PAIR))
             word = builder.bitcast(builder.gep(self.pairs, [half]), I32.as_pointer())
@@ -231,7 +231,7 @@ def gather_tiles_address(most: int, nv: int, lanes: int, code: int, unroll: int)
             return
         small = count // tiles
         larger = count - small * tiles
-        ahead = min(max(_AHEAD // (steps * nv), most), MOST_AHEAD - _TURNS)
+        ahead = min(max(_AHEAD // (steps * nv), most), MOST_AHEAD - _MOST_PASSES)
         for tile in range(tiles):
             rows = small + int(tile < larger)
             for line in range(0, row_bytes, LINE):

@@ -2,7 +2,7 @@
 
 A dilated convolution is ``distance`` independent dense ones along each axis, of outputs that lie so
 far apart on samples that lie ``dilation`` apart: two *sub-grids* for dilation 2. Along the width,
-tiles of all sub-grids are numbered by turns, so that a *group*, one tile of each, has outputs side
+tiles of all sub-grids are numbered in turn, so that a *group*, one tile of each, has outputs side
 by side and vectors of tiles are full where one sub-grid is small::
 
     dilation 2, F(2, 3)      output  0 1 2 3 4 5 6 7        tile  0: 0 2   1: 1 3   (a group)

@@ -26,7 +26,7 @@ FIELDS = (
     "split",  # address of the transform of the input
     "weight_row",  # address of the transform of the weight
     "weight_is_run",  # 1: a filter's channels and taps are one run of memory
-    "turned",  # 1: the rows of a tile are output channels, else pixels
+    "rows_are_channels",  # 1: the rows of a tile are output channels, else pixels
     "row_step",  # bytes of the output from a row of a tile to the next, and from a lane
     "lane_step",
     "row_residual",

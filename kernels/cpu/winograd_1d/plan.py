@@ -75,7 +75,7 @@ def _make_multiply_row(lanes: int, storage: int, compute: int) -> Any:
                 g.tiles, v, g.table, g.steps, u, sums, line, 0, first, rows, bias, channels, low,
                 high,
             )  # fmt: skip
-            if g.turned:
+            if g.rows_are_channels:
                 rows, width = width, rows
             for row in range(rows):
                 end_run(
@@ -183,13 +183,13 @@ def _output_fields(problem: ConvProblem, binding: Binding, storage: int) -> dict
     """Return the fields that say where outputs go."""
     item, residual = ITEMSIZE[storage], binding.residual_strides or binding.out_strides
     channel, pixel = (binding.out_strides[1], residual[1]), (binding.out_strides[-1], residual[-1])
-    turned = channel[0] != item
-    row, lane = (channel, pixel) if turned else (pixel, channel)
+    rows_are_channels = channel[0] != item
+    row, lane = (channel, pixel) if rows_are_channels else (pixel, channel)
     fields = epilogue_fields(binding, direct=storage in (F32, F64) and lane[0] == item)
     fields["direct"] = int(not fields["needs_finish"])
     return fields | {
-        "turned": int(turned), "row_step": row[0], "lane_step": lane[0], "row_residual": row[1],
-        "lane_residual": lane[1],
+        "rows_are_channels": int(rows_are_channels), "row_step": row[0], "lane_step": lane[0],
+        "row_residual": row[1], "lane_residual": lane[1],
     }  # fmt: skip
 
 
@@ -213,7 +213,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         "band_pixels": band_pixels, "columns": -(-ow // band_pixels),
         "panels": -(-(problem.out_channels // problem.groups) // lanes),
         "table": table.ctypes.data, "steps": table.size,
-        "tiles": row_tiles_address(blocks.m, blocks.r, lanes, fields["turned"], compute),
+        "tiles": row_tiles_address(blocks.m, blocks.r, lanes, fields["rows_are_channels"], compute),
         "split": split_address(blocks, compute),
         "weight_row": lines_address(WEIGHT, blocks.m, blocks.r, 1, 0, lanes, compute),
         "weight_is_run": int(is_run(problem, binding)),

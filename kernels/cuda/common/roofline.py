@@ -157,11 +157,11 @@ def bounds(work: LaunchCost, device: CudaInfo) -> dict[str, float]:
     # there are schedulers takes as long as if all had work.
     least = _SCHEDULERS / work.warps
     rounds, rest = divmod(-(-work.blocks // units), work.resident)
-    turns = rounds * max(work.resident, least) + (max(rest, least) if rest else 0)
+    busiest = rounds * max(work.resident, least) + (max(rest, least) if rest else 0)
     spread = work.blocks / units
     return {
         **{name: spread * count / clock for name, count in cycles.items()},
-        "waves": (turns - spread) * max(cycles.values()) / clock,
+        "waves": (busiest - spread) * max(cycles.values()) / clock,
         "memory": (work.read + work.written) / device.bandwidth,
         "l2": work.requested / (_PORT * units * clock),
         "launch": _LAUNCH,

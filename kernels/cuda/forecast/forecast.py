@@ -25,9 +25,9 @@ COUNTED = (
     "block, over the ports to L2; 4 microseconds a launch"
 )
 EMULATED = (
-    "in the emulator, access by access: turns of the banks, and sectors read and written, over the "
-    "128 bytes a cycle of L1 and shared memory (the bound shared); sectors written over the ports "
-    "to L2 (the bound l2)"
+    "in the emulator, access by access: wavefronts of the banks, and sectors read and written, "
+    "over the 128 bytes a cycle of L1 and shared memory (the bound shared); sectors written over "
+    "the ports to L2 (the bound l2)"
 )
 NOT_COUNTED = (
     "latency that too few warps leave open, bank conflicts, the slices of L2, what stays in L2 "
@@ -65,7 +65,7 @@ class Forecast:
         Sectors of 32 bytes that a warp's request of global memory touches on average; None unless
         the call was run in the emulator.
     conflicts : float or None
-        Turns of the banks of shared memory for each that was needed, as counted there.
+        Wavefronts of the banks of shared memory for each that was needed, as counted there.
     """
 
     kernel: str
