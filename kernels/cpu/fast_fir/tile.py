@@ -198,10 +198,10 @@ def _split_line(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         base, goal = pointer(builder, args[0], I8), pointer(builder, args[3], I8)
         line: list[Any] = []
-        for run in range(0, 2 * phases - 1, phases):
+        for start in range(0, 2 * phases - 1, phases):
             vectors = []
             for v in range(phases):
-                first = run + v * count
+                first = start + v * count
                 flags = None
                 if border:
                     flags = lanes_between(builder, args[1], args[2], count, first)

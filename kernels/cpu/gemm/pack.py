@@ -258,7 +258,7 @@ def _make_pack_any(mr: int, storage: int, panel: int) -> Any:
 def make_pack_weights(mr: int, lanes: int, storage: int, panel: int) -> Any:
     """Return the packer of one A panel: A[channel block, tap, channel, row] of mr rows.
 
-    Where taps and channels of the weight are one run of memory, blocks of mr rows by `lanes`
+    Where taps and channels of the weight are contiguous, blocks of mr rows by `lanes`
     elements are transposed in registers; any other weight is read element by element.
     """
     item, size, depth = ITEMSIZE[storage], ITEMSIZE[panel], DEPTH[panel]
@@ -266,7 +266,7 @@ def make_pack_weights(mr: int, lanes: int, storage: int, panel: int) -> Any:
     pack_any = _make_pack_any(mr, storage, panel)
 
     @numba.njit
-    def is_run(g: Any) -> bool:
+    def is_contiguous(g: Any) -> bool:
         """Tell whether a row of the weight is contiguous."""
         return (
             (g.ww == item or g.kw == 1)
@@ -276,7 +276,9 @@ def make_pack_weights(mr: int, lanes: int, storage: int, panel: int) -> Any:
         )
 
     @numba.njit
-    def pack_run(g: Any, weight: int, rows: int, channel_block: int, scratch: int, a: int) -> None:
+    def pack_contiguous(
+        g: Any, weight: int, rows: int, channel_block: int, scratch: int, a: int
+    ) -> None:
         taps = g.kd * g.kh * g.kw
         row_mask = range_mask(0, rows)
         c0, c, tap = 0, 0, 0
@@ -301,8 +303,8 @@ def make_pack_weights(mr: int, lanes: int, storage: int, panel: int) -> Any:
 
     @numba.njit
     def pack(g: Any, weight: int, rows: int, channel_block: int, scratch: int, a: int) -> None:
-        if rows <= lanes and is_run(g):
-            pack_run(g, weight, rows, channel_block, scratch, a)
+        if rows <= lanes and is_contiguous(g):
+            pack_contiguous(g, weight, rows, channel_block, scratch, a)
         else:
             pack_any(g, weight, rows, channel_block, a)
 

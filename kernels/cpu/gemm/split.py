@@ -135,7 +135,7 @@ def _cut(length: int, piece: int) -> list[tuple[int, int]]:
 
 
 def spread(blocks: int, threads: int) -> int:
-    """Return how many runs of blocks, far apart, are worked on side by side.
+    """Return how many stretches of blocks, far apart, are worked on side by side.
 
     Threads that write to neighbouring blocks share cache lines and pages; few blocks are taken in
     order, so that the short one comes last.

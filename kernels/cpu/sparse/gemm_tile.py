@@ -1,15 +1,15 @@
 """A register tile whose rows lie anywhere: one offset's weights times the rows that meet there.
 
-``sums[out_i, lanes] += x[in_i, channels] @ W[channels, lanes]`` for a run of pairs (in_i, out_i)::
+``sums[out_i, lanes] += x[in_i, channels] @ W[channels, lanes]`` for a list of pairs (in_i, out_i)::
 
-    for tile of at most `most` pairs, all tiles of a run equally large or one pair less
+    for tile of at most `most` pairs, all tiles of a list equally large or one pair less
       R x nv accumulators = 0
       for channel: nv vectors of W, R broadcasts straight from the features, R * nv multiply-adds
       sums[out_i] += accumulators
 
 A pair costs its useful products and nothing else: there is code for every number of rows up to
 `most`, and a tile of one row and 4 vectors is as quick as its multiply-adds' latency lets it be.
-Output rows of a run are all different, so the old sums may be loaded when the new ones are ready,
+Output rows of a list are all different, so the old sums may be loaded when the new ones are ready,
 and no tile waits for the one before it.
 
 Budget (AVX-512, float32), for 64 channels of input:
@@ -207,7 +207,7 @@ _SIGNATURE = types.void(*([types.intp] * 10))
 
 
 def gather_tiles_address(most: int, nv: int, lanes: int, code: int, unroll: int) -> int:
-    """Return the address of a function that multiplies a run of pairs with one offset's weights.
+    """Return the address of a function that multiplies a list of pairs with one offset's weights.
 
     Parameters
     ----------

@@ -25,10 +25,10 @@ __all__ = ["make_kernel"]
 
 
 @functools.cache
-def _make_multiply(tile: RegisterTile, panel_tiles: int, run: int, compute: int) -> Any:
+def _make_multiply(tile: RegisterTile, panel_tiles: int, adjacent: int, compute: int) -> Any:
     """Return a function that multiplies one block of panels by one part of K: M[tile, e, K].
 
-    `run` channels of a tile lie side by side in V.
+    `adjacent` channels of a tile lie side by side in V.
     """
     mr, nr, lanes, size = tile.mr, tile.nr, tile.lanes, ITEMSIZE[compute]
 
@@ -38,7 +38,7 @@ def _make_multiply(tile: RegisterTile, panel_tiles: int, run: int, compute: int)
         for row in range(0, width, mr):
             for c in range(0, g.c, g.channel_block):
                 call_tile(
-                    g.tile, v + c // run * g.v_step + row * run * size, g.v_step,
+                    g.tile, v + c // adjacent * g.v_step + row * adjacent * size, g.v_step,
                     u + c * nr * size, nr * size, min(g.channel_block, g.c - c),
                     products + row * g.tile_pitch, g.tile_pitch, g.zeros, int(c > 0), -math.inf,
                     math.inf, channels, min(mr, width - row),

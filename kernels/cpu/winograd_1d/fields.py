@@ -25,7 +25,7 @@ FIELDS = (
     "tiles",  # address of the register tile
     "split",  # address of the transform of the input
     "weight_row",  # address of the transform of the weight
-    "weight_is_run",  # 1: a filter's channels and taps are one run of memory
+    "weight_is_contiguous",  # 1: a filter's channels and taps are contiguous
     "rows_are_channels",  # 1: the rows of a tile are output channels, else pixels
     "row_step",  # bytes of the output from a row of a tile to the next, and from a lane
     "lane_step",

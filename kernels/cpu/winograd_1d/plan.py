@@ -41,13 +41,13 @@ from numpy.typing import NDArray
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
-from ..common.epilogue import epilogue_fields, make_epilogue_run
+from ..common.epilogue import epilogue_fields, make_epilogue_strided
 from ..common.toom_cook_lines import WEIGHT, lines_address
 from ..machine.lines import LINE, whole_lines
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
 from ..simd.ir import F32, F64, ITEMSIZE, compute_code, storage_code
-from ..winograd.weights import is_run
+from ..winograd.weights import is_contiguous
 from .costs import Blocks, band_extent, choose_blocks
 from .fields import FIELDS, view
 from .input import make_pack_kernel, make_transform_band, split_address
@@ -60,7 +60,7 @@ __all__ = ["plan", "workspace"]
 def _make_multiply_row(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that computes one output row for one panel of output channels."""
     line = lanes * ITEMSIZE[compute]
-    end_run = make_epilogue_run(lanes, storage, compute)
+    end_strided = make_epilogue_strided(lanes, storage, compute)
 
     @numba.njit
     def finished_row(
@@ -78,7 +78,7 @@ def _make_multiply_row(lanes: int, storage: int, compute: int) -> Any:
             if g.rows_are_channels:
                 rows, width = width, rows
             for row in range(rows):
-                end_run(
+                end_strided(
                     g, sums + row * line, 0.0, out + first * g.yw + row * g.row_step, g.lane_step,
                     residual + first * g.rw + row * g.row_residual, g.lane_residual, width,
                     worker + g.scratch_at,
@@ -216,7 +216,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         "tiles": row_tiles_address(blocks.m, blocks.r, lanes, fields["rows_are_channels"], compute),
         "split": split_address(blocks, compute),
         "weight_row": lines_address(WEIGHT, blocks.m, blocks.r, 1, 0, lanes, compute),
-        "weight_is_run": int(is_run(problem, binding)),
+        "weight_is_contiguous": int(is_contiguous(problem, binding)),
         "band_w": 0, "band_p": 0, "phases": 1, "unit": 1, "by_column": 0,
         "lines": problem.in_channels // problem.groups, "copy_step": binding.x_strides[-1],
         "pack_worker_bytes": (

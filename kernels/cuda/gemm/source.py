@@ -205,8 +205,8 @@ def _load_places(config: Config) -> str:
             for j in range(config.load_columns)
         ]
         return "\n".join([f"row = u((tid % u({quads})) * u(4))", *columns])
-    runs = tile.bn // config.width
-    return f"row = tid // u({runs})\ncolumn0 = u((tid % u({runs})) * u({config.width}))"
+    row_loads = tile.bn // config.width
+    return f"row = tid // u({row_loads})\ncolumn0 = u((tid % u({row_loads})) * u({config.width}))"
 
 
 def _row_step(config: Config) -> int:

@@ -165,7 +165,7 @@ def pool_kernels(storage: str) -> dict[str, Kernel]:
     }
 
 
-Run = Callable[..., None]
+Compute = Callable[..., None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +181,7 @@ class PoolPlan:
     """
 
     problem: SparseProblem
-    compute: Run
+    compute: Compute
 
     @property
     def packing(self) -> None:
