@@ -116,9 +116,9 @@ class Memory:
     def all(self) -> dict[str, Choice]:
         """Return every choice; the file is read when they are first asked for."""
         if self._choices is None:
-            found, damage = self._read()
+            choices, damage = self._read()
             if self._choices is None:  # or another thread was quicker, and may have added to them
-                self._choices = found
+                self._choices = choices
             if damage is not None:  # told after the file counts as empty: a warning may be an error
                 warnings.warn(f"fastconv: tuned choices are lost: {damage}", stacklevel=2)
         return self._choices

@@ -263,7 +263,7 @@ def gather_line(
                 vectors.append(vector)
             line += split_phases(builder, vectors)
         lines = [line[start : start + len(matrix)] for start in starts]
-        values = [value for each in lines for value in apply_matrix(builder, matrix, each)]
+        values = [value for part in lines for value in apply_matrix(builder, matrix, part)]
         for i, value in enumerate(values):
             store_vector(builder, builder.gep(goal, [builder.mul(args[3], I64(i))]), value, made)
         return builder.ptrtoint(now, I64)

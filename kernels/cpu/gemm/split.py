@@ -158,7 +158,7 @@ def _makespan(
             for rows, times in parts
             for pixels, taps, many in blocks
         ]
-        total = sum(each * many for each, many in cycles)
+        total = sum(duration * many for duration, many in cycles)
         longest, many = max(cycles)
         return float(max(total / threads, -(-many // threads) * longest))
     free = [0.0] * threads
@@ -175,10 +175,10 @@ def _parts(rows: int, kept: int, device: DeviceInfo) -> list[int]:
 
     More than a few only where the sums of a part, `kept` bytes a row, would outgrow L2.
     """
-    found = list(range(1, min(_MOST_PARTS, rows) + 1))
-    while -(-rows // found[-1]) > 1 and -(-rows // found[-1]) * kept > device.l2 // 2:
-        found.append(min(2 * found[-1], rows))
-    return found
+    counts = list(range(1, min(_MOST_PARTS, rows) + 1))
+    while -(-rows // counts[-1]) > 1 and -(-rows // counts[-1]) * kept > device.l2 // 2:
+        counts.append(min(2 * counts[-1], rows))
+    return counts
 
 
 @functools.lru_cache(4096)
@@ -206,7 +206,7 @@ def choose_split(
     most_taps = max(taps for _, taps in pixels) or 1
     most_panels = max(1, device.l2 // _BLOCK_SHARE // (block * most_taps * width * size))
     machine, speed = profile(device), vectors_a_cycle(device)
-    costs, total = machine.gemm, sum(each for each, _ in pixels)
+    costs, total = machine.gemm, sum(pixel_count for pixel_count, _ in pixels)
 
     @functools.cache
     def task(block_pixels: int, taps: int, part_rows: int) -> float:
@@ -242,7 +242,7 @@ def choose_split(
 
 def halvings(number: int) -> list[int]:
     """Return `number`, half of it, and so on down to 1."""
-    found = [number]
-    while found[-1] > 1:
-        found.append(-(-found[-1] // 2))
-    return found
+    halves = [number]
+    while halves[-1] > 1:
+        halves.append(-(-halves[-1] // 2))
+    return halves

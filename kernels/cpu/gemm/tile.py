@@ -134,7 +134,7 @@ def _rows(builder: Any, tile: _TileArguments, shape: Shape, result: int) -> list
     return [[builder.gep(row, [step]) for step in steps] for row in pitches]
 
 
-def _each(tile: list[list[Any]], others: list[list[Any]], change: Any) -> list[list[Any]]:
+def _map_vectors(tile: list[list[Any]], others: list[list[Any]], change: Any) -> list[list[Any]]:
     """Return ``change(value, other, column)`` of each pair of vectors."""
     return [
         [change(value, other, j) for j, (value, other) in enumerate(zip(row, more, strict=True))]
@@ -155,7 +155,7 @@ def _where(builder: Any, condition: Any, tile: list[list[Any]], change: Any) -> 
         phi.add_incoming(other, inside)
         return phi
 
-    return _each(tile, changed, merged)
+    return _map_vectors(tile, changed, merged)
 
 
 @dataclass(slots=True)
@@ -196,7 +196,7 @@ def _finished(
     lanes, kind = sums[0][0].type.count, sums[0][0].type.element
 
     def add_c() -> list[list[Any]]:
-        return _each(sums, c, lambda value, address, j: builder.fadd(
+        return _map_vectors(sums, c, lambda value, address, j: builder.fadd(
             value, load_vector(builder, address, lanes, result, masks[j])))  # fmt: skip
 
     total = _where(builder, builder.trunc(tile.accumulate, I1), sums, add_c)
@@ -207,7 +207,7 @@ def _finished(
 
     def clamp() -> list[list[Any]]:
         floor, ceiling = (broadcast(builder, bound, lanes) for bound in (tile.low, tile.high))
-        return _each(total, total, lambda value, _, j: clamp_high(
+        return _map_vectors(total, total, lambda value, _, j: clamp_high(
             builder, clamp_low(builder, value, floor), ceiling))  # fmt: skip
 
     return _where(builder, bounded, total, clamp)

@@ -206,6 +206,6 @@ def find_neighbours(
         volume=geometry.volume, mirrored=int(mirrored), transposed=int(transposed), table=table,
         rows=out_rows, pairs=pairs, chunk=chunk,
     )  # fmt: skip
-    found = int(pairs.sum())
+    entries = int(pairs.sum())
     # A site and itself are one entry of a mirrored table, any other pair is two.
-    return table, 2 * found - out_rows if mirrored else found
+    return table, 2 * entries - out_rows if mirrored else entries

@@ -209,16 +209,16 @@ def _layout(
 def _transforms(sizes: Sizes, lanes: int, across: int, codes: tuple[int, int]) -> dict[str, int]:
     """Return the addresses of `TRANSFORMS`, compiled; `codes` are of storage and computation."""
     width, rows, compute = sizes.axes[-1], sizes.n[1] if sizes.folded else 1, codes[1]
-    found = dict.fromkeys(TRANSFORMS, 0)
+    addresses = dict.fromkeys(TRANSFORMS, 0)
     if not across:
         form = (width.m, width.r, width.stride, rows, sizes.width.step)
-        found["gather"] = gather_address(*form, lanes, *codes)
+        addresses["gather"] = gather_address(*form, lanes, *codes)
     for letter, axis in zip("dhw", sizes.axes, strict=True):
         for name, kind in (("input", INPUT), ("output", OUTPUT), ("weight", WEIGHT)):
             # Along the width a size of 1 is a copy, which ends or begins each transform.
-            if f"{name}_{letter}" in found and (axis.r > 1 or letter == "w"):
-                found[f"{name}_{letter}"] = lines_address(kind, *axis.form, lanes, compute)
-    return found
+            if f"{name}_{letter}" in addresses and (axis.r > 1 or letter == "w"):
+                addresses[f"{name}_{letter}"] = lines_address(kind, *axis.form, lanes, compute)
+    return addresses
 
 
 def _is_plain(problem: ConvProblem, binding: Binding) -> bool:

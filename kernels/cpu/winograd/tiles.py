@@ -178,15 +178,15 @@ def reads_rows(problem: ConvProblem) -> bool:
 def _fold(problem: ConvProblem, m: int) -> Sizes:
     """Return the tile of a long kernel, `m` rows of it, that takes the fewest products."""
     r, dilation = problem.kernel_size[0], problem.dilation[0]
-    found = []
+    ranked = []
     for p in _ROWS:
         taps = -(-r // p)
         axes = (_axis(1, 1, 1, 1, 1), _axis(m, taps, 1, 1, m), _axis(p, p, 1, 1, p))
         folded = _axis(m * p, taps * p, 1, dilation, problem.out_size[0])
         sizes = Sizes(axes, folded)
         points = max(axis.points for axis in axes)
-        found.append((points > _MOST_POINTS, sizes.elements / (m * p), p, sizes))
-    return min(found, key=lambda each: each[:3])[-1]
+        ranked.append((points > _MOST_POINTS, sizes.elements / (m * p), p, sizes))
+    return min(ranked, key=lambda candidate: candidate[:3])[-1]
 
 
 def _without_padding(axis: Axis, size: int, padding: int) -> Axis:

@@ -134,7 +134,7 @@ class StepPlan:
     ) -> tuple[Any, ...]:
         """Return a kernel's first arguments: x, weight, steps, bias, residual, out."""
         samples = flat(x)  # stands for arrays that are absent, which are never read
-        others = (samples if each is None else flat(each) for each in (bias, residual))
+        others = (samples if array is None else flat(array) for array in (bias, residual))
         steps = self.kept(x, "steps", self._make_steps)
         return samples, flat(packed), steps, *others, flat(out)
 

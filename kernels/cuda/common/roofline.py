@@ -172,13 +172,13 @@ def breakdown(launches: Iterable[LaunchCost], device: CudaInfo) -> dict[str, flo
     """Return what the time of launches in a row is made of: each adds its deciding bound."""
     total = dict.fromkeys(BOUNDS, 0.0)
     for work in launches:
-        found = bounds(work, device)
+        seconds = bounds(work, device)
         decides = max(
             (("arithmetic", "waves"), ("shared", "waves"), ("memory",), ("l2",)),
-            key=lambda names: sum(found[name] for name in names),
+            key=lambda names: sum(seconds[name] for name in names),
         )
         for name in (*decides, "launch"):
-            total[name] += found[name]
+            total[name] += seconds[name]
     return total
 
 

@@ -77,7 +77,7 @@ def count_call(
 
 def _run(kernel: str, problem: ConvProblem, device: CudaInfo) -> list[Report]:
     """Return what each launch of a call showed; the weight is packed before."""
-    (spec,) = (each for each in SPECS if each.name == kernel)
+    (spec,) = (candidate for candidate in SPECS if candidate.name == kernel)
     module, _, function = spec.target.partition(":")
     x, out = (_zeros(problem, shape) for shape in (problem.x_shape, problem.out_shape))
     weight = np.zeros(problem.weight_shape, x.dtype)

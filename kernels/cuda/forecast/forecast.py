@@ -117,14 +117,14 @@ def forecast(kernel: str, problem: ConvProblem, device: CudaInfo, count: bool = 
     from .emulated_launches import count_call
 
     counted = count_call(kernel, problem, device, launches)
-    found = _forecast(kernel, problem, device, counted.launches)
-    return replace(found, sectors=counted.sectors, conflicts=counted.conflicts)
+    forecast = _forecast(kernel, problem, device, counted.launches)
+    return replace(forecast, sectors=counted.sectors, conflicts=counted.conflicts)
 
 
 def _forecast(
     kernel: str, problem: ConvProblem, device: CudaInfo, launches: tuple[LaunchCost, ...]
 ) -> Forecast:
-    each = [bounds(work, device) for work in launches]
+    by_launch = [bounds(work, device) for work in launches]
     parts = breakdown(launches, device)
     main = max(launches, key=lambda work: work.blocks * work.macs)
     return Forecast(
@@ -132,7 +132,7 @@ def _forecast(
         gpu=device.name,
         problem=problem.line(),
         forecast_ms=1e3 * sum(parts.values()),
-        bounds_ms={name: 1e3 * sum(found[name] for found in each) for name in BOUNDS},
+        bounds_ms={name: 1e3 * sum(seconds[name] for seconds in by_launch) for name in BOUNDS},
         decides=max(parts, key=lambda name: parts[name]),
         launches=len(launches),
         blocks=main.blocks,

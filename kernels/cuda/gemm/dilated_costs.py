@@ -76,8 +76,8 @@ def _taps(problem: ConvProblem, box: Box) -> frozenset[int]:
 
 def _ordered_regions(problem: ConvProblem) -> list[tuple[Box, frozenset[int]]]:
     """Return the regions and their taps, most taps first."""
-    found = [(box, _taps(problem, box)) for box in regions(problem)]
-    return sorted(found, key=lambda each: -len(each[1]))
+    regions_and_taps = [(box, _taps(problem, box)) for box in regions(problem)]
+    return sorted(regions_and_taps, key=lambda region_and_taps: -len(region_and_taps[1]))
 
 
 def pixel_order(problem: ConvProblem, bn: int) -> NDArray[np.uint32]:
@@ -98,9 +98,9 @@ def pixel_order(problem: ConvProblem, bn: int) -> NDArray[np.uint32]:
     at = 0
     for (starts, sizes, _, _), _ in _ordered_regions(problem):
         part = (slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
-        found = numbers[(slice(None), *part)].ravel()
-        order[at : at + found.size] = found
-        at += found.size
+        region_pixels = numbers[(slice(None), *part)].ravel()
+        order[at : at + region_pixels.size] = region_pixels
+        at += region_pixels.size
     return order
 
 
@@ -136,14 +136,14 @@ def tile_taps(problem: ConvProblem, bn: int) -> Sequence[tuple[int, frozenset[in
 def _panel_ranges(problem: ConvProblem, taps: frozenset[int], bk: int) -> list[range]:
     """Return the panels that hold a step of some taps, in order; at least one."""
     channels = problem.in_channels // problem.groups
-    found: list[range] = []
+    ranges: list[range] = []
     for tap in sorted(taps):
         first, end = tap * channels // bk, ((tap + 1) * channels - 1) // bk + 1
-        if found and first <= found[-1].stop:
-            found[-1] = range(found[-1].start, end)
+        if ranges and first <= ranges[-1].stop:
+            ranges[-1] = range(ranges[-1].start, end)
         else:
-            found.append(range(first, end))
-    return found or [range(1)]
+            ranges.append(range(first, end))
+    return ranges or [range(1)]
 
 
 def panels_of(problem: ConvProblem, taps: frozenset[int], bk: int) -> list[int]:

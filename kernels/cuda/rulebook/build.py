@@ -159,11 +159,11 @@ def order(masks: Any) -> Any:
     words, rows = masks.shape
     if rows == 0:
         return empty(masks, 0, "int32")
-    found, keys = number_rows(masks, rows), empty(masks, rows, "int64")
+    sorted_rows, keys = number_rows(masks, rows), empty(masks, rows, "int64")
     for word in range(0, words, 2):
-        run("mask_keys", rows, (masks, found, keys), (rows, word, words))
-        keys, found = sort_rows(keys, found, WORD_BITS * min(2, words - word))
-    return found
+        run("mask_keys", rows, (masks, sorted_rows, keys), (rows, word, words))
+        keys, sorted_rows = sort_rows(keys, sorted_rows, WORD_BITS * min(2, words - word))
+    return sorted_rows
 
 
 def pair_lists(neighbours: Any) -> PairLists:

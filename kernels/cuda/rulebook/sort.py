@@ -43,16 +43,16 @@ def _digit(key: Any, shift: Any) -> Any:
 
 def count_digits(keys: Any, counts: Any, count: Any, shift: Any, tiles: Any) -> None:
     """Count how often each digit occurs in each tile."""
-    found = cuda.shared.array(_DIGITS, types.int32)
+    digit_counts = cuda.shared.array(_DIGITS, types.int32)
     tid, tile = uint32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
-    found[tid] = int32(0)
+    digit_counts[tid] = int32(0)
     cuda.syncthreads()
     for round_index in range(uint32(_ROUNDS)):
         at = uint32(tile * uint32(TILE) + uint32(round_index) * uint32(THREADS) + tid)
         if at < count:
-            cuda.atomic.add(found, uint32(_digit(keys[at], shift)), int32(1))
+            cuda.atomic.add(digit_counts, uint32(_digit(keys[at], shift)), int32(1))
     cuda.syncthreads()
-    counts[uint32(tid * tiles + tile)] = found[tid]
+    counts[uint32(tid * tiles + tile)] = digit_counts[tid]
 
 
 def move_by_digit(
