@@ -98,7 +98,7 @@ def _make_epilogue_rows(lanes: int, storage: int, compute: int) -> Any:
     end_strided = make_epilogue_strided(lanes, storage, compute)
 
     @numba.njit
-    def finish_across(
+    def epilogue_across(
         g: Any, sums: int, pitch: int, out: int, residual: int, rows: int, width: int, scratch: int
     ) -> None:
         """Finish blocks of rows by lanes with the rows' axis contiguous."""
@@ -126,11 +126,11 @@ def _make_epilogue_rows(lanes: int, storage: int, compute: int) -> Any:
                     )  # fmt: skip
 
     @numba.njit
-    def finish_rows(
+    def epilogue_rows(
         g: Any, sums: int, pitch: int, out: int, residual: int, rows: int, width: int, scratch: int
     ) -> None:
         if g.row_step == item and g.lane_step != item:
-            finish_across(g, sums, pitch, out, residual, rows, width, scratch)
+            epilogue_across(g, sums, pitch, out, residual, rows, width, scratch)
             return
         for row in range(rows):
             for start in range(0, width, lanes):
@@ -141,17 +141,17 @@ def _make_epilogue_rows(lanes: int, storage: int, compute: int) -> Any:
                     min(lanes, width - start), scratch,
                 )  # fmt: skip
 
-    return finish_rows
+    return epilogue_rows
 
 
 @functools.cache
 def _make_multiply_panel(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that computes a band for one panel of output channels."""
     size = ITEMSIZE[compute]
-    finish_rows = _make_epilogue_rows(lanes, storage, compute)
+    epilogue_rows = _make_epilogue_rows(lanes, storage, compute)
 
     @numba.njit
-    def finished_row(
+    def row_through_l1(
         g: Any, tiles: int, x: int, weight: int, table: int, tap_runs: int, bias: int, out: int,
         residual: int, pixels: int, channels: int, low: float, high: float, worker: int,
     ) -> None:  # fmt: skip
@@ -169,7 +169,7 @@ def _make_multiply_panel(lanes: int, storage: int, compute: int) -> Any:
                 g.chunk, sums, pitch, 0, bias, g.zeros, worker + g.partial_at, count, low, high,
                 channels,
             )  # fmt: skip
-            finish_rows(
+            epilogue_rows(
                 g, sums, pitch, out + at * g.yw, residual + at * g.rw, rows, width, scratch
             )  # fmt: skip
 
@@ -198,7 +198,7 @@ def _make_multiply_panel(lanes: int, storage: int, compute: int) -> Any:
                     high, channels,
                 )  # fmt: skip
             else:
-                finished_row(
+                row_through_l1(
                     g, tiles, source, w, table, tap_runs, bias, c, extra, pixels, channels, low,
                     high, worker,
                 )  # fmt: skip

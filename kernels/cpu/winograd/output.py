@@ -183,7 +183,7 @@ def make_epilogue_panel(tile: RegisterTile, storage: int, compute: int) -> Any:
             )  # fmt: skip
 
     @numba.njit
-    def finish_panel(
+    def epilogue_panel(
         g: Any, products: int, channels: int, segments: int, count: int, bias: int, out: int,
         residual: int, worker: int,
     ) -> None:  # fmt: skip
@@ -208,4 +208,4 @@ def make_epilogue_panel(tile: RegisterTile, storage: int, compute: int) -> Any:
                     )  # fmt: skip
                 lane, tile = lane + tiles, tile + tiles
 
-    return finish_panel
+    return epilogue_panel

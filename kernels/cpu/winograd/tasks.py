@@ -74,7 +74,7 @@ def make_kernel(
     """
     nr, panel_tiles, size = tile.nr, panel.nr, ITEMSIZE[compute]
     transform_panel = make_transform(panel, across, storages[0], compute)
-    finish_panel = make_epilogue_panel(tile, storages[1], compute)
+    epilogue_panel = make_epilogue_panel(tile, storages[1], compute)
     list_segments = make_list_segments(panel_tiles)
     multiply = _make_multiply(tile, panel_tiles, tile.lanes if across else 1, compute)
 
@@ -88,7 +88,7 @@ def make_kernel(
             )  # fmt: skip
 
     @numba.njit
-    def finish(
+    def epilogue(
         g: Any, products: int, channels: int, first_panel: int, panels: int, bias: int, out: int,
         residual: int, worker: int,
     ) -> None:  # fmt: skip
@@ -96,7 +96,7 @@ def make_kernel(
         for p in range(panels):
             image, at = (first_panel + p) // g.image_panels, (first_panel + p) % g.image_panels
             count = list_segments(g.region, at * panel_tiles, segments)
-            finish_panel(
+            epilogue_panel(
                 g, products + p * panel_tiles * g.tile_pitch, channels, segments, count, bias,
                 out + image * g.yn, residual + image * g.rn, worker,
             )  # fmt: skip
@@ -129,7 +129,7 @@ def make_kernel(
                 mine + g.products_at,
             )  # fmt: skip
             k_out = group * g.k + k
-            finish(
+            epilogue(
                 g, mine + g.products_at, stop - k, first_panel, panels, bias + k_out * size,
                 out + k_out * g.yc, residual + k_out * g.rc, mine,
             )  # fmt: skip

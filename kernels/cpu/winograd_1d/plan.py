@@ -63,7 +63,7 @@ def _make_multiply_row(lanes: int, storage: int, compute: int) -> Any:
     end_strided = make_epilogue_strided(lanes, storage, compute)
 
     @numba.njit
-    def finished_row(
+    def row_through_l1(
         g: Any, v: int, u: int, bias: int, out: int, residual: int, pixels: int, channels: int,
         low: float, high: float, worker: int,
     ) -> None:  # fmt: skip
@@ -96,7 +96,7 @@ def _make_multiply_row(lanes: int, storage: int, compute: int) -> Any:
                 channels, low, high,
             )  # fmt: skip
         else:
-            finished_row(g, v, u, bias, out, residual, pixels, channels, low, high, worker)
+            row_through_l1(g, v, u, bias, out, residual, pixels, channels, low, high, worker)
 
     return multiply_row
 

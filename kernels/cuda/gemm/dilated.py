@@ -56,7 +56,7 @@ panel = u(schedule[list_at])
     "steps_at = u(steps_from + panel * BK * ROW)",
     after="list_at = u(list_at + u(1))\npanel = u(schedule[list_at])",
     more=f"more = panel != u({dilated_costs.END})",
-    finish="{finish}",
+    epilogue="{epilogue}",
 )
 
 

@@ -263,18 +263,18 @@ def main_loop(tile: BlockTile, start_loads: str, store_panels: str, more: str = 
     return fill(_MAIN_LOOP, **parts, steps=_main_loop_steps(tile))
 
 
-def store_rounds(tile: BlockTile, order: str, finish: str) -> str:
+def store_rounds(tile: BlockTile, order: str, epilogue: str) -> str:
     """Return the way of the sums out of the registers, through shared memory.
 
     A thread's sums belong to places far apart in memory. In each round every thread puts one row
     (or column) of its sums into shared memory, and then takes others, such that neighbouring
-    threads store to neighbouring addresses and that the code of `finish` stands there once.
+    threads store to neighbouring addresses and that the code of `epilogue` stands there once.
 
     Parameters
     ----------
     order : {"pixels", "channels"}
         What is contiguous in the output.
-    finish : str
+    epilogue : str
         Code that stores `value`, the sum of the output channel `row` and pixel `column` of the
         tile.
     """
@@ -302,5 +302,5 @@ def store_rounds(tile: BlockTile, order: str, finish: str) -> str:
         "        e = u(tid + chunk * THREADS)\n"
         f"        line, place = e // {width}, e % {width}\n"
         f"        {across} = u(line * u(4) + shift), place\n"
-        "        value = panels[u(line * STAGE_PITCH + place)]\n" + indent(finish, 2)
+        "        value = panels[u(line * STAGE_PITCH + place)]\n" + indent(epilogue, 2)
     )

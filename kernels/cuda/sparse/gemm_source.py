@@ -41,7 +41,7 @@ from ..gemm.tile import (
     store_weights,
 )
 
-__all__ = ["FINISH_SPARSE", "LIST_END", "SIZES", "Config", "kernel_function", "tile_offsets"]
+__all__ = ["EPILOGUE_SPARSE", "LIST_END", "SIZES", "Config", "kernel_function", "tile_offsets"]
 
 #: Whole numbers that the kernel is given: output rows, input channels and those of a group, output
 #: channels of a group and all, offsets, panels of an offset, and what follows the sum.
@@ -51,7 +51,7 @@ SIZES = "rows in_channels depth channels out_channels volume panel_count has_bia
 LIST_END = 2
 
 #: What happens to `value`, the sum of output channel `channel`.
-FINISH_SPARSE = """
+EPILOGUE_SPARSE = """
 if has_bias != u(0):
     value += load1(bias, channel)
 store1(out, u({out} + channel), activate(value, activation, alpha))
@@ -195,11 +195,11 @@ def source(config: Config) -> str:
     """Return the kernel's text; see `tile` for the arithmetic and the way of the sums."""
     tile = config.tile
     loop = main_loop(tile, _start_loads(config), f"{store_weights(tile)}\n{store_channels(tile)}")
-    finish = (
+    epilogue = (
         "row = u(first_channel + row)\n"
         "if row < channels and first_row + column < rows:\n"
         "    channel = u(group * channels + row)\n"
-        + indent(FINISH_SPARSE.format(out="out_rows[column] * out_channels"))
+        + indent(EPILOGUE_SPARSE.format(out="out_rows[column] * out_channels"))
     )
     return (
         f"def sparse_gemm(x, weight, neighbours, order, counts, offsets, bias, out, "
@@ -211,7 +211,7 @@ def source(config: Config) -> str:
         + "    if left != u(0):\n"
         + indent(_first_rows(config), 2)
         + indent(loop, 2)
-        + indent(store_rounds(tile, "channels", finish))
+        + indent(store_rounds(tile, "channels", epilogue))
     )
 
 
