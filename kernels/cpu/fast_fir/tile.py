@@ -284,13 +284,13 @@ def correlate_address(rh: int, nv: int, lanes: int, single: int, code: int) -> i
 def split_address(m: int, lanes: int, code: int) -> int:
     """Return the address of a function that splits `count` vectors of tiles of one row."""
     size = ITEMSIZE[code]
-    reach = (m + m * lanes) if m > 1 else lanes
+    samples_read = (m + m * lanes) if m > 1 else lanes
 
     def split(source: int, low: int, high: int, target: int, target_step: int, count: int) -> None:
         for i in range(count):
             start = i * m * lanes
             at, to = source + start * size, target + i * lanes * size
-            if low <= start and start + reach <= high:
+            if low <= start and start + samples_read <= high:
                 _split_line(at, 0, 0, to, target_step, m, lanes, 0, code)
             else:
                 _split_line(at, low - start, high - start, to, target_step, m, lanes, 1, code)

@@ -132,7 +132,7 @@ def _make_copy_step(lanes: int, storage: int, panel: int) -> Any:
         return pick_even(low, load_masked(address + lanes * item, pair >> lanes, storage, lanes))
 
     @numba.njit
-    def copy_apart(
+    def copy_strided(
         address: int, xc: int, following: int, step: int, mask: int, pair: int, target: int
     ) -> None:
         if following and xc == item:  # a pair is one word of the input
@@ -147,17 +147,17 @@ def _make_copy_step(lanes: int, storage: int, panel: int) -> Any:
     def copy_pair(
         address: int, xc: int, following: int, step: int, mask: int, pair: int, target: int
     ) -> None:
-        there = min(following, 1)  # else the empty load stays where no other thread writes
+        has_second = min(following, 1)  # else the empty load stays where no other thread writes
         if step == item:
             first = load_masked(address, mask, storage, lanes)
-            second = load_masked(address + xc * there, mask * there, storage, lanes)
+            second = load_masked(address + xc * has_second, mask * has_second, storage, lanes)
             store(target, merge_bits(low_half(first), second), F32)
         elif step == 2 * item:
             first = read_second(address, pair)
-            second = read_second(address + xc * there, pair * there)
+            second = read_second(address + xc * has_second, pair * has_second)
             store(target, merge_bits(low_half(first), second), F32)
         else:
-            copy_apart(address, xc, following, step, mask, pair, target)
+            copy_strided(address, xc, following, step, mask, pair, target)
 
     return copy_pair
 

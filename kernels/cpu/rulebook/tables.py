@@ -91,8 +91,8 @@ def _write_pairs(g: Any, task: int) -> None:
 def _find_slots(g: Any, task: int) -> None:
     """Write the slots that a chunk of keys would like."""
     for i in range(task * g.chunk, min((task + 1) * g.chunk, g.rows)):
-        mixed = get_word(g.keys, i) * _FACTOR
-        set_word(g.slots, i, (mixed >> g.shift) & (g.capacity - 1))
+        hashed = get_word(g.keys, i) * _FACTOR
+        set_word(g.slots, i, (hashed >> g.shift) & (g.capacity - 1))
 
 
 def _place_keys(g: Any, task: int) -> None:

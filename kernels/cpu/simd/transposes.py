@@ -93,8 +93,8 @@ def transpose_masked(
             """Return flags of the first `length` lanes, for each of the first `number` vectors."""
             first = first_lanes(builder, length, count)
             none = ir.Constant(first.type, None)
-            there = [builder.icmp_signed("<", I64(i), number) for i in range(count)]
-            return [builder.select(flag, first, none) for flag in there]
+            within = [builder.icmp_signed("<", I64(i), number) for i in range(count)]
+            return [builder.select(flag, first, none) for flag in within]
 
         vectors = []
         for i, mask in enumerate(masks(columns, rows)):

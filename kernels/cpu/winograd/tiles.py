@@ -53,14 +53,14 @@ class Axis(NamedTuple):
         return self.m, self.r, self.stride, self.samples
 
     @property
-    def reach(self) -> int:
+    def samples_read(self) -> int:
         """Samples that a tile reads."""
         return self.samples or self.stride * (self.m - 1) + self.r
 
     @property
     def n(self) -> int:
         """Elements of a tile."""
-        return self.r if self.samples else self.reach
+        return self.r if self.samples else self.samples_read
 
     @property
     def points(self) -> int:
@@ -75,7 +75,7 @@ class Axis(NamedTuple):
     @property
     def shifts(self) -> int:
         """Tiles whose first `step` samples a tile reaches, itself among them."""
-        return -(-self.reach // self.step)
+        return -(-self.samples_read // self.step)
 
     def pieces(self, lanes: int) -> int:
         """Most pieces of which the samples of one row of `lanes` tiles are made."""
@@ -223,7 +223,8 @@ def tile_fields(sizes: Sizes) -> dict[str, int]:
     fields = {"folded": int(sizes.folded is not None), "width_outputs": sizes.width.m}
     fields |= {"rows_in": sizes.rows_in, "rows_out": sizes.rows_out}
     placed = (*sizes.axes[:2], sizes.width)
-    for letter, axis, there, tiles in zip("dhw", sizes.axes, placed, sizes.counts, strict=True):
-        values = (axis.m, axis.n, tiles, there.grids, there.distance, there.step, there.reach)
+    for letter, axis, along, tiles in zip("dhw", sizes.axes, placed, sizes.counts, strict=True):
+        place = (along.grids, along.distance, along.step, along.samples_read)
+        values = (axis.m, axis.n, tiles, *place)
         fields |= {f"{n}{letter}": value for n, value in zip("mntuqae", values, strict=True)}
     return fields

@@ -14,7 +14,7 @@ FIELDS = (
     "piece_step",  # bytes of V from a piece of the taps to the next
     "block_bytes",  # of V, and of U: one step
     "block_samples",  # samples from one block of tiles to the next
-    "reach",  # samples of a row beyond those of its blocks
+    "overhang",  # samples of a row beyond those of its blocks
     "band_rows",  # output rows of one task
     "bands",  # tasks along the output height
     "band_pixels",  # output pixels of a row in one task, whole blocks

@@ -153,10 +153,10 @@ def _layout(
     piece = blocks.band_blocks * block
     row = blocks.pieces * piece + LINE  # a line more than a power of two: see the traps
     band = {"band_h": row, "band_d": rows * row, "band_c": planes * rows * row}
-    reach = blocks.reads - blocks.m * blocks.stride
+    overhang = blocks.reads - blocks.m * blocks.stride
     parts = {
         "row_at": channels * band["band_c"],
-        "sums_at": (blocks.band_blocks * samples + reach + blocks.lanes) * ITEMSIZE[compute],
+        "sums_at": (blocks.band_blocks * samples + overhang + blocks.lanes) * ITEMSIZE[compute],
         "scratch_at": blocks.lanes * line,
         "worker_bytes": line,
     }
@@ -164,7 +164,7 @@ def _layout(
     for name, before in parts.items():
         end += whole_lines(before)
         fields[name] = end
-    fields |= {"block_samples": samples, "reach": reach}
+    fields |= {"block_samples": samples, "overhang": overhang}
     kd, kh = ((1, 1, *problem.kernel_size)[-3:])[:2]
     at_c, at_d, at_h, at_piece = (
         np.arange(count, dtype=np.int64) * step

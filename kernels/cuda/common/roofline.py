@@ -138,10 +138,10 @@ def touched(problem: ConvProblem, pixels: int) -> int:
         span = min(problem.out_size[axis], pixels)
         pixels = -(-pixels // problem.out_size[axis])
         taps = problem.kernel_size[axis]
-        reach = (span - 1) * problem.stride[axis] + (taps - 1) * problem.dilation[axis] + 1
+        samples_read = (span - 1) * problem.stride[axis] + (taps - 1) * problem.dilation[axis] + 1
         if axis < problem.ndim - 1 or problem.layout == "channels_last":
-            reach = min(reach, span * taps)
-        samples *= min(reach, problem.in_size[axis])
+            samples_read = min(samples_read, span * taps)
+        samples *= min(samples_read, problem.in_size[axis])
     return samples * pixels
 
 
