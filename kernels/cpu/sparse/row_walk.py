@@ -83,7 +83,6 @@ FIELDS = (
     "other_pitch",  # between offsets or input rows, whichever the rule reads it by,
     "own_pitch",  # and between output rows
     "sums_pitch",  # between the rows of sums of two workers
-    "activation",  # its code
 )
 view = as_record(FIELDS)
 
