@@ -68,11 +68,11 @@ def parse_case(line: str) -> Case:
     ('dw 96@56', 2, 96)
     """
     text = line.strip()
-    found = _NAME.search(text)
+    quoted = _NAME.search(text)
     # The quoted name is taken off first: it may hold spaces, and means nothing to the problem.
-    sizes = text[: found.start()] if found else text
+    sizes = text[: quoted.start()] if quoted else text
     problem = parse_layer(sizes) if is_sparse_line(sizes) else parse_line(sizes)[0]
-    label = found.group(1) if found else ""
+    label = quoted.group(1) if quoted else ""
     counted = _COUNT.search(label)
     count = int(counted.group(1)) if counted else 1
     name = label[: counted.start()] if counted else label

@@ -39,7 +39,7 @@ def other_peers(device: str, kind: str = "dense") -> list[str]:
 def missing_modules(name: str, device: str, kind: str = "dense") -> list[str]:
     """Return the modules that a column wants and this environment does not hold."""
     modules = PEERS[kind][device][name].modules
-    return [each for each in modules if not importlib.util.find_spec(each)]
+    return [module for module in modules if not importlib.util.find_spec(module)]
 
 
 def installed_peers(device: str = "cpu", kind: str = "dense") -> list[str]:

@@ -112,24 +112,24 @@ def parse_layer(text: str) -> SparseLayer:
     >>> parse_layer("sparse_max_pool k2x2x2 s2x2x2 ic32oc32").line()
     'sparse_max_pool k2x2x2 s2x2x2 p0x0x0 ic32oc32'
     """
-    found = _LINE.fullmatch(text.strip())
-    if not found:
+    match = _LINE.fullmatch(text.strip())
+    if not match:
         raise ValueError(
             f"{text.strip()}: want 'OP k3x3x3 [s2x2x2] [p1x1x1] [g16]ic16oc16 [fresh]'"
         )
-    kernel = _numbers(found["k"])
-    submanifold = found["op"] in ("rulebook", "subm_conv")
+    kernel = _numbers(match["k"])
+    submanifold = match["op"] in ("rulebook", "subm_conv")
     padding = tuple((size - 1) // 2 for size in kernel) if submanifold else (0, 0, 0)
     try:
         return SparseLayer(
-            found["op"],
+            match["op"],
             kernel,
-            _numbers(found["s"]) if found["s"] else (1, 1, 1),
-            _numbers(found["p"]) if found["p"] else padding,
-            int(found["ic"]),
-            int(found["oc"]),
-            int(found["g"] or 1),
-            bool(found["fresh"]),
+            _numbers(match["s"]) if match["s"] else (1, 1, 1),
+            _numbers(match["p"]) if match["p"] else padding,
+            int(match["ic"]),
+            int(match["oc"]),
+            int(match["g"] or 1),
+            bool(match["fresh"]),
         )
     except ValueError as error:
         raise ValueError(f"{text.strip()}: {error}") from None

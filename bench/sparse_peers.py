@@ -78,7 +78,7 @@ class Spconv(Peer):
     def to_numpy(self, layer: SparseLayer, result: Any) -> np.ndarray:
         """Return features sorted by site, or the pairs as a table of neighbours."""
         if layer.op == "rulebook":
-            return _table(*(each.numpy() for each in result))
+            return _table(*(part.numpy() for part in result))
         features: np.ndarray = result.numpy()
         if layer.op in ("sparse_conv", "sparse_max_pool"):
             features = features[self._sorting(layer)[0]]
@@ -102,6 +102,6 @@ def _table(out: np.ndarray, pairs: np.ndarray, counts: np.ndarray) -> np.ndarray
 
 
 SPARSE_PEERS: dict[str, type[Peer]] = {
-    each.name: each
-    for each in (SparseFastconv, SparseFastconvFunctional, SparseFastconvBest, Spconv)
+    peer.name: peer
+    for peer in (SparseFastconv, SparseFastconvFunctional, SparseFastconvBest, Spconv)
 }

@@ -77,6 +77,6 @@ def sites() -> Sites:
         raise fastconv.FastconvError(
             f"{VARIABLE}: {file} has no point from {_LOW[::-1]} to {_HIGH[::-1]} m (x, y, z)"
         )
-    found = np.unravel_index(np.unique(np.ravel_multi_index(tuple(cells.T), shape)), shape)
-    indices = np.stack([np.zeros_like(found[0]), *found], 1).astype(np.int32)
+    cells_met = np.unravel_index(np.unique(np.ravel_multi_index(tuple(cells.T), shape)), shape)
+    indices = np.stack([np.zeros_like(cells_met[0]), *cells_met], 1).astype(np.int32)
     return Sites(indices, shape)

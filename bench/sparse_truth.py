@@ -111,8 +111,8 @@ def _tables(
     table = np.full((len(met), len(after)), -1, np.int32)
     for k, (rows, keys) in enumerate(met):
         at = np.minimum(np.searchsorted(after, keys), len(after) - 1)
-        found = after[at] == keys
-        table[k, at[found]] = rows[found]
+        is_site = after[at] == keys
+        table[k, at[is_site]] = rows[is_site]
     return after, table
 
 

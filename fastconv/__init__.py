@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .dispatch import precision, use_kernel
     from .explanation import explain
     from .functional import conv1d, conv2d, conv3d
-    from .modules import Conv1d, Conv2d, Conv3d, fold_batch_norm
+    from .nn import Conv1d, Conv2d, Conv3d, fold_batch_norm
 
 __version__ = "0.1.0"
 
@@ -53,7 +53,7 @@ _MODULES = {
     ),
     "explanation": ("explain",),
     "functional": ("conv1d", "conv2d", "conv3d"),
-    "modules": ("Conv1d", "Conv2d", "Conv3d", "fold_batch_norm"),
+    "nn": ("Conv1d", "Conv2d", "Conv3d", "fold_batch_norm"),
     "contract.problem": ("ConvProblem",),
 }
 _SUBMODULES = ("cuda_emulator", "sparse")

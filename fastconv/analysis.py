@@ -25,9 +25,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from .analysis_layers import (
+    Conv,
+    Layer,
+    Linear,
+    Padding,
+    Pool,
+    Size,
+    Window,
+    by,
+    describe,
+    window_of,
+)
 from .contract.errors import DTypeError, ShapeError
 from .contract.problem import ConvProblem
-from .layers import Conv, Layer, Linear, Padding, Pool, Size, Window, by, describe, window_of
 
 __all__ = [
     "Conv",

@@ -105,14 +105,14 @@ def is_masked(value: Any) -> bool:
 
 def dtype_name(argument: str, dtype: np.dtype[Any]) -> str:
     """Return the name of a supported dtype, else raise `DTypeError`."""
-    found = _NAMES.get(dtype)
-    if found is None:
+    known = _NAMES.get(dtype)
+    if known is None:
         # ml_dtypes.bfloat16 is known by its name, so that ml_dtypes need not be installed.
         if dtype.name != "bfloat16" or dtype.itemsize != 2 or not dtype.isnative:
             order = " in this machine's byte order" if dtype.name in DTYPES else ""
             raise DTypeError(f"{argument}: got {dtype}, want one of {', '.join(DTYPES)}{order}")
-        found = _NAMES.setdefault(dtype, "bfloat16")
-    return found
+        known = _NAMES.setdefault(dtype, "bfloat16")
+    return known
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
@@ -322,9 +322,8 @@ def shares_memory(out: Array, others: Sequence[Array | None]) -> bool:
     """Return whether writing `out` could change one of the operands."""
     if isinstance(out, DeviceArray):
         low, high = out.extent
-        return any(
-            each is not None and each.extent[0] < high and low < each.extent[1] for each in others
-        )
+        extents = (other.extent for other in others if other is not None)
+        return any(start < high and low < end for start, end in extents)
     owner = out.flags.owndata
     for other in others:
         if other is None or type(other.base) is bytes:

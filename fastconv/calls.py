@@ -1,4 +1,4 @@
-"""What functions and modules share: arguments are checked once, then remembered.
+"""What functions and layers share: arguments are checked once, then remembered.
 
 A call's arguments become a `ConvProblem` and a `Binding`, and those a plan. All of it is kept under
 a key of shapes, strides and settings, so a second call with equal ones computes at once.
@@ -164,17 +164,19 @@ def prepare(
             None if out is None else (type(out), *_signature(out), is_writable(out)),
             packed, tune, settings(),
         )  # fmt: skip
-        found = _prepared.get(key)
+        prepared = _prepared.get(key)
     except (AttributeError, TypeError):  # not arrays: the checks say so
-        key, found = None, None
-    if found is None:
-        found = _prepare(ndim, x, weight, bias, geometry, activation, residual, out, packed, tune)
+        key, prepared = None, None
+    if prepared is None:
+        prepared = _prepare(
+            ndim, x, weight, bias, geometry, activation, residual, out, packed, tune
+        )
         # A call that may have wanted to measure and could not is free to do so the next time.
         if key is not None and not tuning.must_not_race():
             if len(_prepared) >= _MOST_PREPARED:
                 _prepared.clear()
-            _prepared[key] = found
-    return found
+            _prepared[key] = prepared
+    return prepared
 
 
 def _prepare(
@@ -188,8 +190,8 @@ def _prepare(
     if math.prod(shape) == 0:
         return PreparedCall(None, "", shape, layout)
     problem, taps = trim(problem)
-    arrays = (each for each in (x, weight, bias, residual, out) if each is not None)
-    plain = all(type(each) in (np.ndarray, DeviceArray) for each in arrays)
+    arrays = (array for array in (x, weight, bias, residual, out) if array is not None)
+    plain = all(type(array) in (np.ndarray, DeviceArray) for array in arrays)
     weight = _tapped(_plain(weight), taps)
     target = empty_output(x, shape, layout) if out is None else out
     binding = Binding(

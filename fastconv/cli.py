@@ -302,9 +302,9 @@ def _cache(arguments: argparse.Namespace) -> int:
     from .information import cache_facts, titled
 
     if arguments.clear:
-        for each in cache.clear():
-            left = "; what fastconv did not write is left in it" if each.left else ""
-            print(f"removed {each.files} files from {each.folder}{left}")
+        for cleared in cache.clear():
+            left = "; what fastconv did not write is left in it" if cleared.left else ""
+            print(f"removed {cleared.files} files from {cleared.folder}{left}")
     print(titled("kernel cache", cache_facts(cache.place(warn=False))))
     choices = tuning.memory()
     facts = {"path": str(choices.path or "none"), "problems": str(len(choices.all()))}

@@ -46,8 +46,8 @@ def check_groups(groups: Any, weight: Array) -> int:
 
 def check_companion(name: str, array: Any, shape: tuple[int, ...], like: Array, whose: str) -> None:
     """Raise where an array has not the type of `like`, which is `whose`, or not the shape."""
-    found = require_array(name, array)
-    if found.dtype != like.dtype:
-        raise DTypeError(f"{name}: got {found.dtype}, want {like.dtype} as the {whose} has")
-    if found.shape != shape:
-        raise ShapeError(f"{name}: got shape {found.shape}, want {shape}")
+    checked = require_array(name, array)
+    if checked.dtype != like.dtype:
+        raise DTypeError(f"{name}: got {checked.dtype}, want {like.dtype} as the {whose} has")
+    if checked.shape != shape:
+        raise ShapeError(f"{name}: got shape {checked.shape}, want {shape}")

@@ -259,16 +259,16 @@ def describe_device(ordinal: int) -> CudaInfo:
     ...     describe_device(EMULATED).name
     'T4'
     """
-    found = _device.get()
-    if found is not None and found[0] == ordinal:
-        return found[1]
+    chosen = _device.get()
+    if chosen is not None and chosen[0] == ordinal:
+        return chosen[1]
     return MODELS["A100"] if ordinal == EMULATED else cuda_info(ordinal)
 
 
 def device_now() -> tuple[int, str] | None:
     """Return number and name of the GPU that `use_device` chose, None outside."""
-    found = _device.get()
-    return found and (found[0], found[1].name)
+    chosen = _device.get()
+    return chosen and (chosen[0], chosen[1].name)
 
 
 def current_device() -> tuple[int, CudaInfo]:

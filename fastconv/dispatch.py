@@ -165,10 +165,10 @@ def precision(mode: str) -> Iterator[None]:
 
 
 def _named(name: str) -> KernelSpec:
-    found = {spec.name: spec for spec in kernels()}
-    if name not in found:
-        raise NoKernelError(f"kernel: got {name!r}, want one of {', '.join(found)}")
-    return found[name]
+    specs = {spec.name: spec for spec in kernels()}
+    if name not in specs:
+        raise NoKernelError(f"kernel: got {name!r}, want one of {', '.join(specs)}")
+    return specs[name]
 
 
 def device_info(problem: Problem) -> DeviceInfo | CudaInfo:
@@ -213,15 +213,15 @@ class Candidate:
 
 def list_candidates(problem: Problem, packed: bool) -> list[Candidate]:
     """Return every kernel of the problem's operator, with its reasons or its cost."""
-    device, found = device_info(problem), []
+    device, candidates = device_info(problem), []
     for spec in kernels(problem.op, problem.device):
         reasons = _reasons(spec, problem, device)
         if reasons:
-            found.append(Candidate(spec, reasons))
+            candidates.append(Candidate(spec, reasons))
             continue
         packing = 0.0 if packed else spec.pack_cost(problem, device)
-        found.append(Candidate(spec, [], spec.cost(problem, device) + packing, packing))
-    return found
+        candidates.append(Candidate(spec, [], spec.cost(problem, device) + packing, packing))
+    return candidates
 
 
 @functools.cache
@@ -251,13 +251,13 @@ def pick_winner(
 
     The rule is "forced", "tuned" or "cost".
     """
-    able = {each.spec.name: each for each in candidates if not each.reasons}
+    able = {candidate.spec.name: candidate for candidate in candidates if not candidate.reasons}
     if forced := _forced.get():
         return able.get(_named(forced).name), "forced"
     tuned = tuned_choice(problem, packed)
     if tuned is not None and tuned.kernel in able:
         return able[tuned.kernel], "tuned"
-    return min(able.values(), key=lambda each: each.seconds, default=None), "cost"
+    return min(able.values(), key=lambda candidate: candidate.seconds, default=None), "cost"
 
 
 def choose(problem: Problem, packed: bool = True) -> KernelSpec:
@@ -292,7 +292,7 @@ def choose(problem: Problem, packed: bool = True) -> KernelSpec:
 
 
 def _no_kernel(problem: Problem, candidates: list[Candidate]) -> NoKernelError:
-    refusals = {each.spec.name: each.reasons for each in candidates}
+    refusals = {candidate.spec.name: candidate.reasons for candidate in candidates}
     if forced := _forced.get():
         refusals = {forced: _reasons(_named(forced), problem, device_info(problem))}
     text = ". ".join(f"{name} {'; '.join(reasons)}" for name, reasons in refusals.items())
@@ -357,14 +357,15 @@ def measure_choice(
     with tuning.lock:
         if _forced.get() or tuned_choice(problem, packed) is not None:
             return False
-        able = [each for each in list_candidates(problem, packed) if not each.reasons]
-        able.sort(key=lambda each: each.seconds)
+        candidates = list_candidates(problem, packed)
+        able = [candidate for candidate in candidates if not candidate.reasons]
+        able.sort(key=lambda candidate: candidate.seconds)
         if len(able) < 2:
             return False
         choice = tuning.race(
             {
-                each.spec.name: _trial(_plan(each.spec, problem, binding), operands, packed)
-                for each in able[:_MEASURED]
+                spec.name: _trial(_plan(spec, problem, binding), operands, packed)
+                for spec in (candidate.spec for candidate in able[:_MEASURED])
             }
         )
         tuning.memory().add(_choice_key(problem, packed), choice)

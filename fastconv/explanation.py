@@ -177,12 +177,12 @@ def _problem_of(
         return what, True, ""
     if getattr(what, "__module__", "").startswith("fastconv.sparse."):
         return _sparse_problem_of(stack, what, *args, **kwargs)
-    functional, modules = (first_use.load(f"fastconv.{name}") for name in ("functional", "modules"))
+    functional, nn = (first_use.load(f"fastconv.{name}") for name in ("functional", "nn"))
     given = kwargs.get("input", args[0] if args else None)
     view = None if given is None else view_array("input", given)
     if view is not None:
         stack.enter_context(view.on_device())
-    if isinstance(what, (modules.Conv1d, modules.Conv2d, modules.Conv3d)):
+    if isinstance(what, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         return what.problem(*args, **kwargs), True, ""
     return functional.problem_of_call(what, *args, **kwargs), False, ""
 
@@ -210,27 +210,27 @@ def _explain(problem: Problem, packed: bool, note: str = "") -> Explanation:
     tuned = tuned_choice(problem, packed)
     measured = {} if tuned is None else tuned.milliseconds
     rows = []
-    for each in candidates:
-        name = each.spec.name
-        if each.reasons:
-            rows.append(Row(name, False, None, None, None, each.reasons))
+    for candidate in candidates:
+        name = candidate.spec.name
+        if candidate.reasons:
+            rows.append(Row(name, False, None, None, None, candidate.reasons))
             continue
-        why = _why(each, winner, rule, measured.get(name))
-        space = each.spec.workspace(problem, device_info(problem))
-        packing = 1e3 * each.pack_seconds
-        rows.append(Row(name, each is winner, 1e3 * each.seconds, packing, space, [why]))
+        why = _why(candidate, winner, rule, measured.get(name))
+        space = candidate.spec.workspace(problem, device_info(problem))
+        packing = 1e3 * candidate.pack_seconds
+        rows.append(Row(name, candidate is winner, 1e3 * candidate.seconds, packing, space, [why]))
     gpu = device_info(problem).name if problem.device == "cuda" else None
     return Explanation(given, packed, rows, note, gpu)
 
 
-def _why(each: Candidate, winner: Candidate | None, rule: str, measured: float | None) -> str:
+def _why(candidate: Candidate, winner: Candidate | None, rule: str, measured: float | None) -> str:
     """Say why a kernel that can run the problem would or would not."""
-    if each is winner and rule == "cost":
+    if candidate is winner and rule == "cost":
         return "lowest predicted time"
     if rule == "forced":
         name = f"use_kernel({settings()[0]!r})"
-        return f"forced by {name}" if each is winner else f"{name} is in force"
+        return f"forced by {name}" if candidate is winner else f"{name} is in force"
     if measured is not None:
-        return f"{'tuned: ' if each is winner else ''}measured {measured:.3g} ms"
+        return f"{'tuned: ' if candidate is winner else ''}measured {measured:.3g} ms"
     assert winner is not None
-    return f"{each.seconds / winner.seconds:.1f} times the predicted time"
+    return f"{candidate.seconds / winner.seconds:.1f} times the predicted time"

@@ -66,10 +66,11 @@ def forecast(
     problem = parse_line(what)[0] if isinstance(what, str) else what
     problem = problem.with_(device="cuda")
     with use_device(EMULATED, model):
-        able = [each for each in list_candidates(problem, packed=True) if not each.reasons]
-    able.sort(key=lambda each: each.seconds)
+        candidates = list_candidates(problem, packed=True)
+    able = [candidate for candidate in candidates if not candidate.reasons]
+    able.sort(key=lambda candidate: candidate.seconds)
     chosen = able[:1] if best else able
-    return [forecast_kernel(each.spec.name, problem, model, count) for each in chosen]
+    return [forecast_kernel(candidate.spec.name, problem, model, count) for candidate in chosen]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,17 +120,20 @@ def run(arguments: argparse.Namespace) -> int:
         )
     written = []
     for gpu in _models(arguments.gpu) if arguments.gpu else MODELS:
-        found = [
+        by_case = [
             (case, forecast(case.problem, gpu, best=not arguments.all, count=arguments.count))
             for case in rows
         ]
-        print(_table(arguments.suite, gpu, [(case.name, each) for case, each in found]))
-        total = sum(each[0].forecast_ms * case.count for case, each in found if each)
+        named = [(case.name, forecasts) for case, forecasts in by_case]
+        print(_table(arguments.suite, gpu, named))
+        total = sum(
+            forecasts[0].forecast_ms * case.count for case, forecasts in by_case if forecasts
+        )
         print(f"forecast of all rows, each as often as it runs: {total:.3f} ms\n")
         written += [
-            {"name": case.name, "count": case.count, **asdict(one)}
-            for case, each in found
-            for one in each
+            {"name": case.name, "count": case.count, **asdict(prediction)}
+            for case, forecasts in by_case
+            for prediction in forecasts
         ]
     print(f"A forecast, not a measurement.\nCounted: {told.COUNTED}.")
     if arguments.count:
@@ -145,9 +149,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _table(suite: str, gpu: str, rows: Sequence[tuple[str, Sequence[Forecast]]]) -> str:
     """Return the forecasts of one model as text, milliseconds but for blocks and MiB.
 
-    Where accesses were counted: sectors a request, and turns of the banks for each needed.
+    Where accesses were counted: sectors a request, and wavefronts of the banks for each needed.
     """
-    counted = any(each.sectors is not None for _, found in rows for each in found)
+    counted = any(
+        prediction.sectors is not None for _, forecasts in rows for prediction in forecasts
+    )
     lines = [
         f"Forecast of {suite} on {gpu}, ms (bounds in full; the one that decides is named)",
         f"{'row':<30} {'kernel':<20} "
@@ -155,17 +161,17 @@ def _table(suite: str, gpu: str, rows: Sequence[tuple[str, Sequence[Forecast]]])
         + f"  {'decides':<10} {'blocks':>7} {'rounds':>7} {'MiB':>8} {'L2 MiB':>8}"
         + (f" {'sectors':>8} {'banks':>6}" if counted else ""),
     ]
-    for name, found in rows:
-        if not found:
+    for name, forecasts in rows:
+        if not forecasts:
             lines.append(f"{name:<30} no CUDA kernel can run it: see explain")
-        for each in found:
-            times = (each.forecast_ms, *each.bounds_ms.values())
-            sizes = (each.memory_bytes / 2**20, each.l2_bytes / 2**20)
+        for prediction in forecasts:
+            times = (prediction.forecast_ms, *prediction.bounds_ms.values())
+            sizes = (prediction.memory_bytes / 2**20, prediction.l2_bytes / 2**20)
             lines.append(
-                f"{name:<30} {each.kernel:<20} "
+                f"{name:<30} {prediction.kernel:<20} "
                 + " ".join(f"{time:>11.4f}" for time in times)
-                + f"  {each.decides:<10} {each.blocks:>7} {each.rounds:>7.2f} "
+                + f"  {prediction.decides:<10} {prediction.blocks:>7} {prediction.rounds:>7.2f} "
                 + " ".join(f"{size:>8.2f}" for size in sizes)
-                + (f" {each.sectors:>8.2f} {each.conflicts:>6.2f}" if counted else "")
+                + (f" {prediction.sectors:>8.2f} {prediction.conflicts:>6.2f}" if counted else "")
             )
     return "\n".join(lines)

@@ -90,14 +90,14 @@ def _peak(dtype: str, threads: int) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in _REQUIRED + _OPTIONAL:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             if name in _REQUIRED:
-                found[name] = "not installed"
-    return found
+                versions[name] = "not installed"
+    return versions
 
 
 def usable_kernels() -> dict[str, str]:
@@ -124,7 +124,9 @@ def _sample_problems(spec: KernelSpec) -> dict[str, Problem]:
     """Return one problem of each kind, of a kernel's operator and device."""
     if spec.op not in OPERANDS:
         samples = {name: parse_line(line)[0] for name, line in _SAMPLES.items()}
-        return {name: each.with_(op=spec.op, device=spec.device) for name, each in samples.items()}
+        return {
+            name: sample.with_(op=spec.op, device=spec.device) for name, sample in samples.items()
+        }
     rows, pairs, kernel = 100_000, 700_000, (3, 3, 3)
     return {
         name: SparseProblem(

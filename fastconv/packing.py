@@ -56,17 +56,17 @@ class PackedWeights:
 
     def find(self, order: Hashable, pack: Callable[[], Any]) -> Any:
         """Return the weight in an order, packed now if it is not kept."""
-        last, found = self.last
-        if last == order and found is not None:
-            return found
-        found = self._kept.get(order)
-        if found is None:
-            found = pack()
+        last, packed = self.last
+        if last == order and packed is not None:
+            return packed
+        packed = self._kept.get(order)
+        if packed is None:
+            packed = pack()
         self._kept.pop(order, None)
         self._make_room()
-        self._kept[order] = found
-        self.last = order, found
-        return found
+        self._kept[order] = packed
+        self.last = order, packed
+        return packed
 
     def _make_room(self) -> None:
         """Forget the orders used longest ago, until one more may be kept."""

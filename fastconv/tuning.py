@@ -82,20 +82,20 @@ def race(calls: Mapping[str, Callable[[], object]]) -> Choice:
         call()
     times: dict[str, list[float]] = {name: [] for name in calls}
 
-    def take_turns(names: Iterable[str]) -> None:
+    def time_once(names: Iterable[str]) -> None:
         for name in names:
             start = _clock()
             calls[name]()
             times[name].append(_clock() - start)
 
     for _ in range(_TRIALS):
-        take_turns(calls)
+        time_once(calls)
     best = {name: min(taken) for name, taken in times.items()}
     contenders = [name for name in calls if best[name] <= _HOPELESS * min(best.values())]
     round_seconds = sum(best[name] for name in contenders)
     least, most = _ROUNDS
     for _ in range(min(max(least, int(_BUDGET / max(round_seconds, 1e-9))), most)):
-        take_turns(contenders)
+        time_once(contenders)
     medians = {name: 1e3 * statistics.median(taken) for name, taken in times.items()}
     return Choice(min(contenders, key=lambda name: medians[name]), medians)
 
@@ -116,9 +116,9 @@ class Memory:
     def all(self) -> dict[str, Choice]:
         """Return every choice; the file is read when they are first asked for."""
         if self._choices is None:
-            found, damage = self._read()
+            choices, damage = self._read()
             if self._choices is None:  # or another thread was quicker, and may have added to them
-                self._choices = found
+                self._choices = choices
             if damage is not None:  # told after the file counts as empty: a warning may be an error
                 warnings.warn(f"fastconv: tuned choices are lost: {damage}", stacklevel=2)
         return self._choices

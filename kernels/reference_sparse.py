@@ -34,7 +34,7 @@ Indices = NDArray[np.int32]
 
 def _meets(geometry: Geometry, site: tuple[int, ...], offset: tuple[int, ...]) -> Any:
     """Return the output site that an input site meets at an offset, None where there is none."""
-    found = [site[0]]
+    site_met = [site[0]]
     for axis, (i, k) in enumerate(zip(site[1:], offset, strict=True)):
         step, hole = geometry.stride[axis], geometry.dilation[axis]
         low = geometry.padding[axis][0]
@@ -46,8 +46,8 @@ def _meets(geometry: Geometry, site: tuple[int, ...], offset: tuple[int, ...]) -
                 return None
         if not 0 <= o < geometry.out_shape[axis]:
             return None
-        found.append(o)
-    return tuple(found)
+        site_met.append(o)
+    return tuple(site_met)
 
 
 def build(geometry: Geometry, indices: ArrayLike) -> tuple[Indices, NDArray[np.int32]]:
@@ -72,10 +72,10 @@ def build(geometry: Geometry, indices: ArrayLike) -> tuple[Indices, NDArray[np.i
 def reverse(neighbours: ArrayLike, in_rows: int) -> NDArray[np.int32]:
     """Return the table whose inputs are the outputs of another."""
     table = np.asarray(neighbours)
-    found = np.full((len(table), in_rows), -1, np.int32)
+    back = np.full((len(table), in_rows), -1, np.int32)
     for k, out in zip(*np.nonzero(table >= 0), strict=True):
-        found[k, table[k, out]] = out
-    return found
+        back[k, table[k, out]] = out
+    return back
 
 
 def conv(
@@ -102,10 +102,10 @@ def weight_grad(x: ArrayLike, grad_out: ArrayLike, neighbours: ArrayLike, groups
     samples, grads = np.asarray(x, np.float64), np.asarray(grad_out, np.float64)
     table = np.asarray(neighbours)
     split = samples.reshape(len(samples), groups, samples.shape[1] // groups)
-    found = grads.reshape(len(grads), groups, grads.shape[1] // groups)
-    total = np.zeros((len(table), groups, found.shape[2], split.shape[2]))
+    by_group = grads.reshape(len(grads), groups, grads.shape[1] // groups)
+    total = np.zeros((len(table), groups, by_group.shape[2], split.shape[2]))
     for k, out_row in zip(*np.nonzero(table >= 0), strict=True):
-        total[k] += np.einsum("gk,gc->gkc", found[out_row], split[table[k, out_row]])
+        total[k] += np.einsum("gk,gc->gkc", by_group[out_row], split[table[k, out_row]])
     return np.moveaxis(total, 0, -1).reshape(grads.shape[1], split.shape[2], len(table))
 
 

@@ -187,14 +187,14 @@ def clear() -> list[Cleared]:
             if _FOLDER.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
         ]
     cleared = [_clear(folder) for folder in sorted(folders)]
-    return [each for each in cleared if each.files or each.left]
+    return [folder for folder in cleared if folder.files or folder.left]
 
 
 def _clear(folder: Path) -> Cleared:
     """Remove fastconv's files in a folder, and the folder if it is empty then."""
     removed = 0
     with os.scandir(folder) as entries:
-        files = [each.path for each in entries if each.is_file(follow_symlinks=False)]
+        files = [entry.path for entry in entries if entry.is_file(follow_symlinks=False)]
     for path in map(Path, files):
         if _FILE.fullmatch(path.name):
             with contextlib.suppress(OSError):

@@ -106,7 +106,7 @@ def _must_stay() -> bool:
 
     That is so in the midst of an import, whose module it may need, or of a compilation.
     """
-    if is_amid() or any(each.is_locked() for each in _locks[1:]):
+    if is_amid() or any(other.is_locked() for other in _locks[1:]):
         return True
     frame: FrameType | None = sys._getframe()
     while frame is not None:
@@ -120,9 +120,9 @@ def _before_fork() -> None:
     if not lock.acquire(blocking=False):
         _wait_without_logging()
     _held.append(lock)
-    for each in _locks[1:]:
-        each.acquire()
-        _held.append(each)
+    for other in _locks[1:]:
+        other.acquire()
+        _held.append(other)
 
 
 def _wait_without_logging() -> None:

@@ -168,10 +168,10 @@ class Geometry:
         """Raise where outputs are not at the inputs' sites, or a kernel is off its centre."""
         if max(self.stride) > 1:
             raise ShapeError(f"stride: got {self.stride}, want 1: the sites stay as they are")
-        reach = [
+        extents = [
             hole * (taps - 1) for hole, taps in zip(self.dilation, self.kernel_size, strict=True)
         ]
-        wanted = tuple((each // 2, each - each // 2) for each in reach)
+        wanted = tuple((extent // 2, extent - extent // 2) for extent in extents)
         if self.padding != wanted:
             raise ShapeError(
                 f"padding: got {self.padding}, want {wanted} for a submanifold kernel of "

@@ -333,14 +333,14 @@ def _from_values(values: dict[str, int], dtype: str, layout: str, text: str) -> 
         raise ShapeError(f"problem line: got {text!r}, want at least ic, oc and iw, ih or id")
 
     def sizes(letter: str, default: int | None) -> tuple[int, ...] | None:
-        found: list[int] = []
+        along_axes: list[int] = []
         for axis in axes:
-            copied = found[-1] if found else default
+            copied = along_axes[-1] if along_axes else default
             value = values.get(f"{letter}{axis}", copied)
             if value is None:
                 return None
-            found.append(value)
-        return tuple(found)
+            along_axes.append(value)
+        return tuple(along_axes)
 
     in_size, kernel, out = sizes("i", None), sizes("k", None), sizes("o", None)
     stride, low, holes = sizes("s", 1), sizes("p", 0), sizes("d", 0)

@@ -286,20 +286,20 @@ def _run_spconv_here(
                 known[layer.key], taken = _median_ms(
                     find_pairs, sites, spatial_shape, *geometry, layer.is_submanifold
                 )
-            found = known[layer.key]
+            pairs = known[layer.key]
             weight = torch.from_numpy(np.ascontiguousarray(np.moveaxis(given.weight, 1, -1)))
             bias = torch.from_numpy(given.bias)
-            x, each = _median_ms(_spconv_layer, x, weight, bias, found, layer.is_submanifold)
-            milliseconds.append(each)
+            x, layer_ms = _median_ms(_spconv_layer, x, weight, bias, pairs, layer.is_submanifold)
+            milliseconds.append(layer_ms)
             rulebook_ms.append(taken)
             if not layer.is_submanifold:
-                sites, spatial_shape = found[0].contiguous(), layer.shape_after(spatial_shape)
+                sites, spatial_shape = pairs[0].contiguous(), layer.shape_after(spatial_shape)
     order = np.lexsort(sites.numpy()[:, ::-1].T)
     return SpconvRun(milliseconds, rulebook_ms, x.numpy()[order])
 
 
-def _spconv_layer(x: Any, weight: Any, bias: Any, found: Any, submanifold: bool) -> Any:
+def _spconv_layer(x: Any, weight: Any, bias: Any, pairs: Any, submanifold: bool) -> Any:
     """Return the layer's output; on a CPU spconv itself adds no bias."""
     from .spconv_calls import convolve
 
-    return convolve(x, weight, found, submanifold).add_(bias).relu_()
+    return convolve(x, weight, pairs, submanifold).add_(bias).relu_()

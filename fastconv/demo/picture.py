@@ -175,7 +175,7 @@ def _hues(angle: npt.NDArray[np.floating], value: npt.NDArray[np.floating]) -> A
 def _directions(stem: Array) -> Array:
     """Return an image (3, H, W) of the stem's output: hue is direction, brightness strength."""
     energy = (stem.reshape(8, 8, *stem.shape[1:]) ** 2).sum(0)
-    turning = np.tensordot(np.exp(2j * ANGLES), energy, 1)
-    strength = np.sqrt(np.abs(turning))
+    orientation = np.tensordot(np.exp(2j * ANGLES), energy, 1)
+    strength = np.sqrt(np.abs(orientation))
     value = np.clip(_grey(strength), 0, 1)
-    return _hues(np.angle(turning) / 2 % np.pi, value).transpose(2, 0, 1)
+    return _hues(np.angle(orientation) / 2 % np.pi, value).transpose(2, 0, 1)

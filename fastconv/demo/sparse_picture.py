@@ -66,8 +66,8 @@ def draw(out: Path, scan: Scan, voxels: SparseTensor, low: tuple[float, ...], ru
         _show(axes, counts, _extent(counts, low, 1), "viridis", "voxels above each other")
         step = 1
         for number, tensor in enumerate(run.stages, 1):
-            layers = [each for each in run.layers if each.layer.stage == number]
-            step *= math.prod(each.layer.stride[-1] for each in layers)
+            layers = [layer_run for layer_run in run.layers if layer_run.layer.stage == number]
+            step *= math.prod(layer_run.layer.stride[-1] for layer_run in layers)
             axes = _panel(figure, number, view, *_stage_titles(layers, step))
             plane = from_above(tensor, np.linalg.norm(tensor.features, axis=1), np.maximum)
             _show(axes, plane, _extent(plane, low, step), "inferno", "length of the feature vector")
@@ -121,10 +121,13 @@ def _extent(plane: npt.NDArray[np.float32], low: tuple[float, ...], step: int) -
 
 
 def _stage_titles(layers: list[LayerRun], step: int) -> tuple[str, str]:
-    channels = [layers[0].layer.in_channels, *(each.layer.out_channels for each in layers)]
+    channels = [
+        layers[0].layer.in_channels,
+        *(layer_run.layer.out_channels for layer_run in layers),
+    ]
     title = f"Stage {layers[0].layer.stage}: {' > '.join(map(str, channels))} channels"
-    taken = sum(each.milliseconds for each in layers)
-    kernels = ", ".join(dict.fromkeys(each.kernel for each in layers))
+    taken = sum(layer_run.milliseconds for layer_run in layers)
+    kernels = ", ".join(dict.fromkeys(layer_run.kernel for layer_run in layers))
     cell = f"{step * VOXEL[-1]:.2g} m"
     return title, f"{layers[-1].out_rows:,} sites, cells of {cell}, {kernels}, {taken:.1f} ms"
 

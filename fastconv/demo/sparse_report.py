@@ -46,7 +46,7 @@ def table(scan: Scan, voxels: SparseTensor, run: Run, spconv: SpconvRun | str) -
         head += ["spconv ms", "its rulebook ms"]
         theirs = [*map(_cells, spconv.milliseconds, spconv.rulebook_ms)]
         theirs.append(
-            _cells(sum(spconv.milliseconds), sum(each or 0 for each in spconv.rulebook_ms))
+            _cells(sum(spconv.milliseconds), sum(built or 0 for built in spconv.rulebook_ms))
         )
         rows = [[*row, *cells] for row, cells in zip(rows, theirs, strict=True)]
         notes.append(_spconv_note(run, spconv))

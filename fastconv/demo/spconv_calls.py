@@ -34,35 +34,35 @@ def find_pairs(
     from spconv.core import ConvAlgo
     from spconv.pytorch import ops
 
-    sizes = [list(each) for each in (kernel_size, stride, padding)]
-    found: tuple[Any, Any, Any] = ops.get_indice_pairs(
+    sizes = [list(size) for size in (kernel_size, stride, padding)]
+    pairs: tuple[Any, Any, Any] = ops.get_indice_pairs(
         indices, 1, list(spatial_shape), ConvAlgo.Native, *sizes, [1, 1, 1], [0, 0, 0], submanifold
     )
-    return found
+    return pairs
 
 
-def convolve(x: Any, weight: Any, found: tuple[Any, Any, Any], submanifold: bool) -> Any:
+def convolve(x: Any, weight: Any, indice_pairs: tuple[Any, Any, Any], submanifold: bool) -> Any:
     """Return the features at the sites after; `weight` is ``(K, *kernel_size, C)``."""
     from spconv.core import ConvAlgo
     from spconv.pytorch import functional
 
-    out, pairs, counts = found
+    out, pairs, counts = indice_pairs
     conv = functional.indice_subm_conv if submanifold else functional.indice_conv
     return conv(x, weight, pairs, counts, len(out), ConvAlgo.Native)
 
 
-def invert(x: Any, weight: Any, found: tuple[Any, Any, Any], rows: int) -> Any:
+def invert(x: Any, weight: Any, indice_pairs: tuple[Any, Any, Any], rows: int) -> Any:
     """Return the features at the `rows` sites before, by the pairs that led from them."""
     from spconv.core import ConvAlgo
     from spconv.pytorch import functional
 
-    _, pairs, counts = found
+    _, pairs, counts = indice_pairs
     return functional.indice_inverse_conv(x, weight, pairs, counts, rows, ConvAlgo.Native)
 
 
-def max_pool(x: Any, found: tuple[Any, Any, Any]) -> Any:
+def max_pool(x: Any, indice_pairs: tuple[Any, Any, Any]) -> Any:
     """Return the largest features of each window; those below 0 count as 0."""
     from spconv.pytorch import functional
 
-    out, pairs, counts = found
+    out, pairs, counts = indice_pairs
     return functional.indice_maxpool(x, pairs, counts, len(out))

@@ -140,7 +140,7 @@ def _short(value: Case | Step) -> dict[str, Any]:
     plain = type(value)(value.op) if isinstance(value, Case) else Step()
     told = asdict(value)
     return {
-        each.name: told[each.name]
-        for each in fields(value)
-        if each.name == "op" or told[each.name] != asdict(plain)[each.name]
+        field.name: told[field.name]
+        for field in fields(value)
+        if field.name == "op" or told[field.name] != asdict(plain)[field.name]
     }

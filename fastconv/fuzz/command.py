@@ -72,17 +72,17 @@ def _named(words: list[str] | None) -> list[str]:
     known = operators()
     if not words:
         return list(known)
-    found = []
+    chosen = []
     for word in words:
         if ":" in word:
-            found.append(word)
+            chosen.append(word)
             continue
         named = [n for n, operator in known.items() if word in (n, operator.group)]
         if not named:
             groups = sorted({operator.group for operator in known.values()})
             raise FastconvError(f"ops: got {word!r}, want one of {', '.join([*groups, *known])}")
-        found += named
-    return list(dict.fromkeys(found))
+        chosen += named
+    return list(dict.fromkeys(chosen))
 
 
 def _repeat(text: str) -> int:

@@ -49,7 +49,7 @@ def pads_of(params: Params, ndim: int) -> tuple[tuple[int, int], ...]:
     if padding == "valid":
         return ((0, 0),) * ndim
     axes: tuple[Any, ...] = axes_of(padding, ndim)
-    return tuple((each, each) if isinstance(each, int) else (each[0], each[1]) for each in axes)
+    return tuple((pads, pads) if isinstance(pads, int) else (pads[0], pads[1]) for pads in axes)
 
 
 def geometry(params: Params, ndim: int) -> dict[str, Any]:

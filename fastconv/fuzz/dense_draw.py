@@ -141,7 +141,7 @@ def _keep_small(
     """Cut channels and then sizes until a case takes little work; pads follow."""
     most = _MOST_WORK * {"long": 16, "wide": 8}.get(flavour, 1)
     while True:
-        outputs = [_outputs(*each) for each in zip(axes, sizes, kernel, strict=True)]
+        outputs = [_outputs(*axis) for axis in zip(axes, sizes, kernel, strict=True)]
         if _work(params, [max(pair) for pair in zip(outputs, sizes, strict=True)], kernel) <= most:
             return
         largest = max(("channels", "filters", "groups"), key=lambda key: params.get(key, 1))

@@ -81,13 +81,13 @@ def draw_dtype(draw: Draw) -> str:
 
 def draw_activation(draw: Draw) -> Any:
     """Draw an activation, or none."""
-    found = draw(st.one_of(st.none(), st.sampled_from(_ACTIVATIONS)))
-    return list(found) if isinstance(found, tuple) else found
+    activation = draw(st.one_of(st.none(), st.sampled_from(_ACTIVATIONS)))
+    return list(activation) if isinstance(activation, tuple) else activation
 
 
 def draw_layout(draw: Draw, ndim: int, output: bool = False) -> str:
     """Draw a layout's words."""
-    words = [draw(st.sampled_from(each)) for each in (_ORDERS, _STEPS, _ONES, _WAYS)]
+    words = [draw(st.sampled_from(choices)) for choices in (_ORDERS, _STEPS, _ONES, _WAYS)]
     if output:
         words.append(draw(st.sampled_from(("", "", "nan", "nan", "overlap"))))
     else:
@@ -176,9 +176,9 @@ def draw_calls(
     words = draw_layout(draw, weight_ndim) if operator.weights else ""
     if words:
         layouts["weight"] = words
-    for each in optional_weights:
+    for name in optional_weights:
         if draw(st.booleans()):
-            layouts[each] = draw(st.sampled_from(("", "", "sliced", "negative", "unaligned")))
+            layouts[name] = draw(st.sampled_from(("", "", "sliced", "negative", "unaligned")))
 
     @st.composite
     def steps_of(draw: Draw) -> Step:  # one strategy, so that a step is left out as a whole

@@ -198,10 +198,10 @@ class Hunt:
         assert self._target is not None
         kernel = self._target[1]
         tried = [case.with_kernel(kernel), case] if kernel else [case]
-        for each in dict.fromkeys(one.dumps() for one in tried):
-            failure = self._run(Case.loads(each)).failure
+        for dumped in dict.fromkeys(one.dumps() for one in tried):
+            failure = self._run(Case.loads(dumped)).failure
             if failure is not None and failure.key == self._target:
-                self._failing[text] = Case.loads(each)
+                self._failing[text] = Case.loads(dumped)
                 return True
         return False
 

@@ -100,8 +100,8 @@ class Operator:
 @functools.cache
 def operators() -> dict[str, Operator]:
     """Return every operator of the library by name."""
-    found = [op for table in _TABLES for op in importlib.import_module(table).OPERATORS]
-    return {op.name: op for op in found}
+    listed = [op for table in _TABLES for op in importlib.import_module(table).OPERATORS]
+    return {op.name: op for op in listed}
 
 
 def find_operator(name: str) -> Operator:

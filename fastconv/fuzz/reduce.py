@@ -62,10 +62,11 @@ def _smaller(case: Case) -> Iterator[Case]:
 
 def _less_step(step: Step) -> Iterator[Step]:
     plain = Step()
-    for each in fields(step):
-        value = getattr(step, each.name)
-        if each.name not in ("params", "layouts", "kernel") and value != getattr(plain, each.name):
-            yield replace(step, **{each.name: getattr(plain, each.name)})
+    for field in fields(step):
+        value = getattr(step, field.name)
+        default = getattr(plain, field.name)
+        if field.name not in ("params", "layouts", "kernel") and value != default:
+            yield replace(step, **{field.name: default})
     if step.threads not in ([1], plain.threads):
         yield replace(step, threads=[1])
     for params in _less_params(step.params):

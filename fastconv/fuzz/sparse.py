@@ -107,7 +107,7 @@ def _shapes(name: str, params: Params) -> Shapes:
 
 
 def _keywords(name: str, params: Params) -> dict[str, Any]:
-    return {each: fixed(params[each]) for each in _ARGUMENTS[name]}
+    return {argument: fixed(params[argument]) for argument in _ARGUMENTS[name]}
 
 
 def window_book(params: Params, features: Any = None) -> Any:
@@ -245,7 +245,7 @@ def _operator(name: str) -> Operator:
         return lambda *arguments: function(name, *arguments)
 
     has_weight = "pool" not in name
-    bad = {each: _BAD_KINDS[each] for each in _BAD[name]}
+    bad = {argument: _BAD_KINDS[argument] for argument in _BAD[name]}
     return Operator(
         name=name,
         group="sparse",

@@ -42,12 +42,12 @@ def _window(draw: Draw, name: str, size: list[int]) -> dict[str, Any]:
         "stride": plain([draw(st.sampled_from((1, 2, 1, 2, 3))) for _ in range(ndim)]),
         "dilation": dilation,
     }
-    reaches = [dilation * (each - 1) for each in kernel]
+    reaches = [dilation * (taps - 1) for taps in kernel]
     lows = [draw(st.sampled_from((reach // 2, 0, reach))) for reach in reaches]
     shorts = [max(0, r + 1 - n - 2 * low) for r, n, low in zip(reaches, size, lows, strict=True)]
     pads = [low + (short + 1) // 2 for low, short in zip(lows, shorts, strict=True)]
     if "transpose" in name:
-        pads = [min(each, 1) for each in pads]
+        pads = [min(pad, 1) for pad in pads]
         window["output_padding"] = draw(st.sampled_from((0, 0, 1)))
     window["padding"] = plain(pads)
     if draw(st.integers(0, 15)) == 15:

@@ -27,10 +27,10 @@ def _conv_input(arrays: dict[str, Any], params: Params) -> Any:
 def _conv_input_truth(arrays: dict[str, Any], params: Params) -> Any:
     weight, groups = arrays["weight"], params["groups"]
     filters, channels, *kernel = weight.shape
-    turned = weight.reshape(groups, filters // groups, channels, *kernel).swapaxes(1, 2)
-    turned = turned.reshape(groups * channels, filters // groups, *kernel)
+    transposed = weight.reshape(groups, filters // groups, channels, *kernel).swapaxes(1, 2)
+    transposed = transposed.reshape(groups * channels, filters // groups, *kernel)
     back = reference.reverse(table_of(params, "regular")[1], len(sites_of(params)))
-    return reference.conv(arrays["grad"], turned, back, None, groups)
+    return reference.conv(arrays["grad"], transposed, back, None, groups)
 
 
 def _conv_weight(arrays: dict[str, Any], params: Params) -> Any:
@@ -40,8 +40,8 @@ def _conv_weight(arrays: dict[str, Any], params: Params) -> Any:
 
 def _conv_weight_truth(arrays: dict[str, Any], params: Params) -> Any:
     table = table_of(params, "regular")[1]
-    found = reference.weight_grad(arrays["input"], arrays["grad"], table, params["groups"])
-    return found.reshape(*found.shape[:2], *axes_of(params["kernel"], ndim_of(params)))
+    gradient = reference.weight_grad(arrays["input"], arrays["grad"], table, params["groups"])
+    return gradient.reshape(*gradient.shape[:2], *axes_of(params["kernel"], ndim_of(params)))
 
 
 def _conv_bias(arrays: dict[str, Any], params: Params) -> Any:
@@ -163,7 +163,7 @@ def _operator(name: str) -> Operator:
         truth=truth,
         problem=lambda arrays, params: None,
         work=_work,
-        required=tuple(each for each in given if each != "weight"),
+        required=tuple(operand for operand in given if operand != "weight"),
         weights=("weight",) if "weight" in given else (),
         rounds="avg" in name,
         bad={"grad": "lone"},

@@ -36,10 +36,10 @@ def sites_of(params: Params) -> NDArray[np.int64]:
     cells = batch * math.prod(extent)
     rng = np.random.default_rng(params["place"])
     picked = rng.choice(cells, min(params["sites"], cells), replace=False)
-    found = np.stack(np.unravel_index(picked, (batch, *extent)), axis=1).astype(np.int64)
+    sites = np.stack(np.unravel_index(picked, (batch, *extent)), axis=1).astype(np.int64)
     if params["corner"] == "high":
-        found[:, 1:] += [length - near for length, near in zip(size, extent, strict=True)]
-    return found
+        sites[:, 1:] += [length - near for length, near in zip(size, extent, strict=True)]
+    return sites
 
 
 def geometry_of(params: Params, kind: str) -> Geometry:

@@ -28,12 +28,12 @@ def check_expansion(wanted: int, size: int) -> None:
         )
 
 
-def check_room(what: str, count: int, each: int, room: int) -> None:
+def check_room(what: str, count: int, size: int, room: int) -> None:
     """Raise where a file has no room for what it says that it holds."""
-    if count * each > room:
+    if count * size > room:
         raise ValueError(
-            f"it says that it holds {count} {what} of {each} bytes and has room for "
-            f"{room // max(each, 1)}: it is cut, or its header is wrong"
+            f"it says that it holds {count} {what} of {size} bytes and has room for "
+            f"{room // max(size, 1)}: it is cut, or its header is wrong"
         )
 
 

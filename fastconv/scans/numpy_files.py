@@ -48,8 +48,8 @@ def _array_header(stream: IO[bytes]) -> _ArrayHeader:
         raise ValueError(f"its .npy header is said to take {length} bytes, want at most 10000")
     text = stream.read(length).decode("latin-1")
     try:
-        found = ast.literal_eval(text.strip())
-        shape, order, descr = found["shape"], found["fortran_order"], found["descr"]
+        header = ast.literal_eval(text.strip())
+        shape, order, descr = header["shape"], header["fortran_order"], header["descr"]
         if not all(type(size) is int and size >= 0 for size in shape) or len(shape) > 32:
             raise ValueError
         # Fields of a structure are no numbers; what they are need not be known.
@@ -123,7 +123,7 @@ def read_floats(file: Path, columns: int) -> Table:
     """Return float32 numbers as rows of so many."""
     size = file.stat().st_size
     if size % (4 * columns):
-        fitting = [str(each) for each in range(3, 9) if size % (4 * each) == 0]
+        fitting = [str(count) for count in range(3, 9) if size % (4 * count) == 0]
         hint = f"; points of {' or '.join(fitting)} numbers would fit" if fitting else ""
         raise ValueError(
             f"it has {size} bytes; want a multiple of {4 * columns}, {columns} float32 a "

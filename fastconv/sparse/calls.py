@@ -130,8 +130,8 @@ def _beside(name: str, array: Any, like: Array | None) -> Array | None:
     view = view_array(name, array)
     if view is not None and like is not None:
         raise DeviceError(f"{name}: got an array on a GPU, want a NumPy array as the features are")
-    found = require_array(name, view or array)
-    return found if view is not None else np.asarray(found)
+    checked = require_array(name, view or array)
+    return checked if view is not None else np.asarray(checked)
 
 
 def _whole_steps(weight: Array) -> Array:
@@ -337,22 +337,22 @@ def _plan(
 ) -> tuple[SparsePlan, tuple[tuple[int, ...], ...]]:
     """Return a problem's plan, and the shapes that its operands must have."""
     key = (problem, binding, packed, settings())
-    found = _plans.get(key)
-    if found is None:
-        found = make_plan(problem, binding, packed)[1], problem.operand_shapes
+    planned = _plans.get(key)
+    if planned is None:
+        planned = make_plan(problem, binding, packed)[1], problem.operand_shapes
         if len(_plans) >= _MOST_PLANS:
             _plans.clear()
-        _plans[key] = found
-    return found
+        _plans[key] = planned
+    return planned
 
 
 def _packed(plan: SparsePlan, filters: Filters) -> Array:
     if filters.packed is None:
         return plan.pack(filters.weight)
-    found = filters.packed.get(plan.packing)
-    if found is None:
-        found = plan.pack(filters.weight)
-        if isinstance(found, DeviceArray):
-            found.synchronize()  # later calls may come on any stream
-        filters.packed[plan.packing] = found
-    return found
+    packed = filters.packed.get(plan.packing)
+    if packed is None:
+        packed = plan.pack(filters.weight)
+        if isinstance(packed, DeviceArray):
+            packed.synchronize()  # later calls may come on any stream
+        filters.packed[plan.packing] = packed
+    return packed

@@ -102,8 +102,8 @@ def _points(scan: str | None, columns: int | None) -> tuple[str, Any]:
         return "simulated LiDAR sweep", sweep()
     from ..scans.read import read_scan
 
-    found = read_scan(scan, columns)
-    return found.name, found.points
+    cloud = read_scan(scan, columns)
+    return cloud.name, cloud.points
 
 
 def _numbers(option: str, text: str, kind: type) -> tuple[Any, ...]:

@@ -345,7 +345,7 @@ _CALLS: dict[Callable[..., Any], Callable[..., Call]] = {
 def call_of(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Call:
     """Return what a call of one of this module's operators would compute, without computing it."""
     if function not in _CALLS:
-        names = ", ".join(each.__name__ for each in _CALLS)
+        names = ", ".join(operator.__name__ for operator in _CALLS)
         raise TypeError(f"what: got {function!r}, want one of fastconv.sparse's {names}")
     bound = inspect.signature(function).bind(*args, **kwargs)
     bound.apply_defaults()

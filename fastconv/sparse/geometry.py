@@ -48,13 +48,13 @@ def make_geometry(
     words = (key[2], kernel_size, stride, dilation, output_padding)
     if not is_plain(words if type(padding) is str else (*words, padding)):
         return _make_geometry(*key)
-    found = _geometries.get(key)
-    if found is None:
-        found = _make_geometry(*key)
+    geometry = _geometries.get(key)
+    if geometry is None:
+        geometry = _make_geometry(*key)
         if len(_geometries) >= _MOST_GEOMETRIES:
             _geometries.clear()
-        _geometries[key] = found
-    return found
+        _geometries[key] = geometry
+    return geometry
 
 
 def _make_geometry(
@@ -126,10 +126,10 @@ def _check_match(name: str, rulebook: Rulebook, geometry: Geometry, x: SparseTen
     """Raise where a rulebook is not what a call over `x` needs."""
     differences = ["sites before and after changed"] if rulebook.is_reversed else []
     if rulebook.geometry is not geometry:
-        for each in fields(Geometry):
-            had, needed = getattr(rulebook.geometry, each.name), getattr(geometry, each.name)
+        for field in fields(Geometry):
+            had, needed = getattr(rulebook.geometry, field.name), getattr(geometry, field.name)
             if had != needed:
-                differences.append(f"{each.name} {had}, not {needed}")
+                differences.append(f"{field.name} {had}, not {needed}")
     if not differences and not rulebook.starts_at(x._indices):
         differences.append("other sites before than those of x")
     _refuse(name, differences)

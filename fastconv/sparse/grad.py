@@ -256,18 +256,18 @@ def global_max_pool_input(x: SparseTensor, output: Array, grad_output: Array) ->
     array([0., 1.], dtype=float32)
     """
     largest, grads = (
-        _grids(x, *each) for each in (("output", output), ("grad_output", grad_output))
+        _grids(x, *named) for named in (("output", output), ("grad_output", grad_output))
     )
     rows, batches = on_host(x.feature_array), on_host(x._indices)[:, 0]
-    found = np.zeros(rows.shape, rows.dtype)
+    gradient = np.zeros(rows.shape, rows.dtype)
     for batch in np.unique(batches):
         own = np.flatnonzero(batches == batch)
         values, wanted = rows[own], largest[batch]
         equal = (values == wanted) | (
             (values != values) & (wanted != wanted)
         )  # a NaN is the largest
-        found[own[equal.argmax(0)], np.arange(rows.shape[1])] = grads[batch]
-    return unwrap(beside(x.feature_array, found))
+        gradient[own[equal.argmax(0)], np.arange(rows.shape[1])] = grads[batch]
+    return unwrap(beside(x.feature_array, gradient))
 
 
 def global_avg_pool_input(x: SparseTensor, grad_output: Array) -> Any:
@@ -300,10 +300,10 @@ def global_avg_pool_input(x: SparseTensor, grad_output: Array) -> Any:
 def _grids(x: SparseTensor, name: str, value: Any) -> Any:
     """Return rows of features, one a grid of `x`, in the host's memory."""
     rows = require_tensor(x).feature_array
-    found = _rows(name, value, like=rows)
-    if found.shape != (x.batch_size, x.channels):
-        raise ShapeError(f"{name}: got {found.shape}, want {(x.batch_size, x.channels)} as x has")
-    return on_host(found)
+    checked = _rows(name, value, like=rows)
+    if checked.shape != (x.batch_size, x.channels):
+        raise ShapeError(f"{name}: got {checked.shape}, want {(x.batch_size, x.channels)} as x has")
+    return on_host(checked)
 
 
 def _rows(name: str, value: Any, count: int | None = None, like: Array | None = None) -> Array:

@@ -20,7 +20,7 @@ from ..contract.arguments import (
 from ..contract.errors import ShapeError
 from ..contract.padding import canonical_padding
 from ..device_arrays import DeviceArray
-from ..modules import fold_batch_norm
+from ..nn import fold_batch_norm
 from .calls import Call, Filters, conv_call, in_krsc, pool_call
 from .geometry import find_rulebook, make_geometry, named_rulebook, require_tensor
 from .rulebook import Rulebook

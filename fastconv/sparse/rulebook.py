@@ -234,8 +234,8 @@ class Rulebook:
         key = (build, *arguments)
         if key not in self._derived:
             self._derived.setdefault(key, build(self, *arguments))
-        found: Built = self._derived[key]
-        return found
+        built: Built = self._derived[key]
+        return built
 
     def reverse(self) -> Rulebook:
         """Return the rulebook that leads back: its inputs are this one's outputs."""

@@ -121,11 +121,11 @@ def voxelize(
             f"batch of {len(clouds)}; want no axis above {LONGEST_AXIS} and at most 2**63 - 1 "
             "cells"
         )
-    found = [_cells(values, number, grid) for number, values in enumerate(coordinates)]
-    sites = np.concatenate([sites for sites, _ in found])
+    cells_of_clouds = [_cells(values, number, grid) for number, values in enumerate(coordinates)]
+    sites = np.concatenate([sites for sites, _ in cells_of_clouds])
     kept = np.concatenate(
         [cloud if inside.all() else cloud[inside]
-         for cloud, (_, inside) in zip(clouds, found, strict=True)]
+         for cloud, (_, inside) in zip(clouds, cells_of_clouds, strict=True)]
     )  # fmt: skip
     order, starts = group_sites(sites, grid.shape, len(clouds))
     return join_groups(kept, order, starts, reduce), sites[order[starts[:-1]]], grid.shape

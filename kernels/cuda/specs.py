@@ -18,7 +18,7 @@ from .common import roofline
 from .common.params import MOST_BLOCKS, MOST_ELEMENTS, reach_reasons
 from .common.roofline import LaunchCost
 from .gemm import blocking, dilated_costs
-from .winograd import costs as winograd_tiles
+from .winograd import costs as winograd_costs
 
 __all__ = ["LAUNCHES", "SPECS"]
 
@@ -125,8 +125,8 @@ LAUNCHES: dict[str, Callable[[ConvProblem, CudaInfo], tuple[LaunchCost, ...]]] =
     "cuda.direct": blocking.direct_launches,
     "cuda.depthwise": blocking.depthwise_launches,
     "cuda.dilated": dilated_costs.launches,
-    "cuda.winograd_f2": functools.partial(winograd_tiles.launches, 2),
-    "cuda.winograd_f4": functools.partial(winograd_tiles.launches, 4),
+    "cuda.winograd_f2": functools.partial(winograd_costs.launches, 2),
+    "cuda.winograd_f4": functools.partial(winograd_costs.launches, 4),
 }
 
 
@@ -140,11 +140,11 @@ def _winograd_spec(m: int) -> KernelSpec:
         name=f"cuda.winograd_f{m}",
         op="conv",
         device="cuda",
-        reasons=lambda problem, device: winograd_tiles.reasons(m, problem),
+        reasons=lambda problem, device: winograd_costs.reasons(m, problem),
         cost=_cost_of(f"cuda.winograd_f{m}"),
         target=f"fastconv.kernels.cuda.winograd.plan:plan_f{m}",
-        workspace=lambda problem, device: winograd_tiles.workspace(m, problem, device),
-        tolerance=winograd_tiles.TOLERANCE,
+        workspace=lambda problem, device: winograd_costs.workspace(m, problem, device),
+        tolerance=winograd_costs.TOLERANCE,
         pack_cost=roofline.copy_seconds,
         exact=False,
     )

@@ -29,7 +29,7 @@ DEPTHWISE = "g16ic16ih28oc16kh3ph1"
 X86 = cpu_info().isa in ("avx512", "avx2", "sse2")
 
 #: A function whose first loop is unrolled and has four sums, and whose second one has six; the
-#: latter is turned, so that it is entered in its middle, and has a rare block behind the end.
+#: latter is rotated, so that it is entered in its middle, and has a rare block behind the end.
 PLANTED = """
 	.globl	_ZN4tile4makeB2v1Exx
 _ZN4tile4makeB2v1Exx:

@@ -27,7 +27,7 @@ from fastconv.kernels.cuda.gemm import plan as implicit_gemm
 from fastconv.kernels.cuda.gemm import source as implicit_gemm_source
 from helpers import assert_exact, expected, small_integers
 
-#: Most turns of the banks that a store may take beyond the fewest possible.
+#: Most wavefronts of the banks that a store may take beyond the fewest possible.
 MOST_CONFLICTS = 2
 
 

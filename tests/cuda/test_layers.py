@@ -29,7 +29,7 @@ LAYERS = list(
         for case in (*(case for suite in SUITES for case in cases.load(suite)), *DILATED)
     )
 )
-#: Most turns of the banks that a store may take beyond the fewest possible.
+#: Most wavefronts of the banks that a store may take beyond the fewest possible.
 MOST_CONFLICTS = 2
 
 

@@ -104,21 +104,21 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def turned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def reordered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run threads and blocks in another order from case to case."""
     order, plain = ORDERS[len(request.node.name) % len(ORDERS)], launch.emulated
 
     @dataclasses.dataclass
-    class Turned:
+    class Reordered:
         kernel: Any
 
         def launch(self, *arguments: Any) -> None:
             plain(self.kernel).launch(*arguments, order=order)
 
-    monkeypatch.setattr(launch, "emulated", Turned)
+    monkeypatch.setattr(launch, "emulated", Reordered)
 
 
-@pytest.mark.usefixtures("turned")
+@pytest.mark.usefixtures("reordered")
 @pytest.mark.parametrize(("spec", "case"), supported(CASES))
 def test_whole_numbers_are_exact(spec: KernelSpec, case: Case, rng: np.random.Generator) -> None:
     t = operands(case, rng, whole=True)
@@ -204,8 +204,8 @@ def test_weight_in_any_memory_order(order: str, rng: np.random.Generator) -> Non
     for spec, case in zip(KERNELS, (Case(SCAN, 50, 16, 20), Case(SCAN, 50, 8, 8, 8)), strict=True):
         t = operands(case, rng, whole=True)
         if order == "reversed":
-            turn = (slice(None, None, -1),) * t["weight"].ndim
-            t["weight"] = np.ascontiguousarray(t["weight"][turn])[turn]
+            backwards = (slice(None, None, -1),) * t["weight"].ndim
+            t["weight"] = np.ascontiguousarray(t["weight"][backwards])[backwards]
         else:
             t["weight"] = np.asfortranarray(t["weight"])
         assert_exact(convolve(planner(spec), case, t), sums(case, t), spec.name)

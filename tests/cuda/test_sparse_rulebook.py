@@ -307,7 +307,7 @@ def test_a_table_whose_keys_stay_where_they_came_depends_on_the_order(
     monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
     """What ordered hashing is for: without it the same sites make different tables."""
-    module = altered(rulebook_hash, "if found < key:", "if found < int64(0):")
+    module = altered(rulebook_hash, "if stored < key:", "if stored < int64(0):")
     monkeypatch.setattr(rulebook_sites, "insert", module.insert)
     monkeypatch.setattr(rulebook_sites, "site_kernel", rulebook_sites.site_kernel.__wrapped__)
     indices = sites(geometry("submanifold", (30, 30)), 700, rng)

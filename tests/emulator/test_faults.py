@@ -26,7 +26,7 @@ def launch(kernel: Callable[..., Any], *args: Any, **options: Any) -> cuda_emula
     )
 
 
-def turn(out, x):
+def reverse(out, x):
     tile = cuda.shared.array(64, float32)
     t = cuda.threadIdx.x
     i = cuda.grid(1)
@@ -35,7 +35,7 @@ def turn(out, x):
     out[i] = tile[63 - t]
 
 
-def turn_without_barrier(out, x):
+def reverse_without_barrier(out, x):
     tile = cuda.shared.array(64, float32)
     t = cuda.threadIdx.x
     i = cuda.grid(1)
@@ -43,7 +43,7 @@ def turn_without_barrier(out, x):
     out[i] = tile[63 - t]
 
 
-def turn_twice(out, x):
+def reverse_twice(out, x):
     tile = cuda.shared.array(64, float32)
     t = cuda.threadIdx.x
     i = cuda.grid(1)
@@ -54,7 +54,7 @@ def turn_twice(out, x):
         cuda.syncthreads()
 
 
-def turn_twice_with_one_barrier(out, x):
+def reverse_twice_with_one_barrier(out, x):
     tile = cuda.shared.array(64, float32)
     t = cuda.threadIdx.x
     i = cuda.grid(1)
@@ -124,7 +124,7 @@ def out() -> np.ndarray:
 
 
 @pytest.mark.parametrize("order", ["forward", "reverse", 7])
-@pytest.mark.parametrize("kernel", [turn, turn_twice, warps_own_cells, atomics_on_one_cell])
+@pytest.mark.parametrize("kernel", [reverse, reverse_twice, warps_own_cells, atomics_on_one_cell])
 def test_clean_kernels_are_clean(kernel, order, x, out):
     report = launch(kernel, out, x, order=order)
     assert [str(fault) for fault in report.faults] == []
@@ -134,8 +134,8 @@ def test_clean_kernels_are_clean(kernel, order, x, out):
 @pytest.mark.parametrize(
     ("kernel", "lines"),
     [
-        (turn_without_barrier, ("tile[t] = x[i]", "tile[63 - t]")),
-        (turn_twice_with_one_barrier, ("# store", "# load")),
+        (reverse_without_barrier, ("tile[t] = x[i]", "tile[63 - t]")),
+        (reverse_twice_with_one_barrier, ("# store", "# load")),
         (one_cell, ("tile[0] = x", "tile[0] = x")),
         (warps_own_cells_unsynced, ("tile[t] = x", "tile[t ^ 1]")),
         (warps_foreign_cells, ("tile[t] = x", "tile[t ^ 32]")),
@@ -331,25 +331,25 @@ def test_sectors_a_request(stride, sectors):
     assert (load.kind, load.space, load.requests, load.cost) == ("load", "global", 1, sectors)
 
 
-@pytest.mark.parametrize(("pitch", "turns"), [(1, 1), (2, 2), (32, 32), (33, 1)])
-def test_bank_conflicts(pitch, turns):
+@pytest.mark.parametrize(("pitch", "wavefronts"), [(1, 1), (2, 2), (32, 32), (33, 1)])
+def test_bank_conflicts(pitch, wavefronts):
     report = launch(columns, np.zeros(32, np.float32), pitch, grid=1, block=32)
     shared = [access for access in report.accesses if access.space == "shared"]
     assert [access.kind for access in shared] == ["store", "load"]
-    assert [access.cost for access in shared] == [turns, turns]
-    assert report.bank_conflicts == 2 * (turns - 1)
+    assert [access.cost for access in shared] == [wavefronts, wavefronts]
+    assert report.bank_conflicts == 2 * (wavefronts - 1)
 
 
 def test_launching_as_numba_does_raises(x, out):
-    kernel = cuda_emulator.EmulatedKernel(cuda.jit(turn))
+    kernel = cuda_emulator.EmulatedKernel(cuda.jit(reverse))
     kernel[2, THREADS](out, x)
     np.testing.assert_array_equal(out.reshape(2, -1), x.reshape(2, -1)[:, ::-1])
-    with pytest.raises(cuda_emulator.RaceError, match="turn_without_barrier: race"):
-        cuda_emulator.EmulatedKernel(cuda.jit(turn_without_barrier))[2, THREADS](out, x)
+    with pytest.raises(cuda_emulator.RaceError, match="reverse_without_barrier: race"):
+        cuda_emulator.EmulatedKernel(cuda.jit(reverse_without_barrier))[2, THREADS](out, x)
 
 
 def test_launches_that_no_gpu_takes(x, out):
-    kernel = cuda_emulator.EmulatedKernel(turn)
+    kernel = cuda_emulator.EmulatedKernel(reverse)
     with pytest.raises(ValueError, match="at most 1024"):
         kernel.launch(1, (64, 32), (out, x))
     with pytest.raises(ValueError, match="every axis"):

@@ -1,9 +1,9 @@
-"""Where `cpu.brgemm` reads its input: in place or in a padded copy, and the table of its runs.
+"""Where `cpu.brgemm` reads its input: in place or in a padded copy, and the table of its tap runs.
 
 The reduction goes over channels and taps in the order in which most of them are equally far apart:
 
 =================  =============================  ==================================
-input              runs                           steps of a run
+input              tap runs                       steps of a run
 =================  =============================  ==================================
 channels inside    kernel depth and rows          taps of a row and channels
 with a skew        kernel depth, rows, columns    channels
@@ -73,20 +73,20 @@ def _band(
     return fields, channels * fields["band_c"]
 
 
-def _split_runs(
+def _split_tap_runs(
     table: NDArray[np.int64], steps: int, step: int
 ) -> tuple[NDArray[np.int64], int, int]:
-    """Cut long runs into equal parts; return the table, the steps of a run, and parts of each."""
+    """Cut long tap runs into equal parts; return the table, steps of a run, and parts of each."""
     most = next(n for n in range(min(steps, REDUCTION), 0, -1) if steps % n == 0)
     parts = steps // most
     inner = np.arange(parts, dtype=np.int64) * (steps // parts) * step
     return (table.ravel()[:, None] + inner).ravel(), steps // parts, parts
 
 
-def _runs(
+def _tap_runs(
     problem: ConvProblem, steps_of: tuple[int, int, int, int], phases: int, phase: int
 ) -> tuple[NDArray[np.int64], dict[str, int], int]:
-    """Return the table of runs, its fields, and whether taps come before channels in it.
+    """Return the table of tap runs, its fields, and whether taps come before channels in it.
 
     `steps_of` are the byte distances of channels and of taps along the three axes; with phases,
     which lie `phase` bytes apart, the last is that of a column.
@@ -100,21 +100,21 @@ def _runs(
     depth = at_d[:, None, None] + at_h[:, None]
     tap_major = kd * kh * kw == 1 or (abs(steps_of[0]) < abs(steps_of[3]) and channels > 1)
     if tap_major:
-        step, row_runs = steps_of[0], 1
+        step, row_tap_runs = steps_of[0], 1
         if steps_of[3] == channels * step:  # the taps of a row continue one another
             table, steps = depth, channels * kw
         else:
-            table, steps, row_runs = depth + at_w, channels, kw
+            table, steps, row_tap_runs = depth + at_w, channels, kw
     else:
-        table, steps, step, row_runs = at_c[:, None, None, None] + depth, kw, steps_of[3], 0
+        table, steps, step, row_tap_runs = at_c[:, None, None, None] + depth, kw, steps_of[3], 0
         if phases > 1:
             column = np.arange(kw) * problem.dilation[-1]
             table = table + column % phases * phase + column // phases * step
             steps = 1
-    table, steps, parts = _split_runs(table, steps, step)
+    table, steps, parts = _split_tap_runs(table, steps, step)
     fields = {
-        "x_step": step, "steps": steps, "runs": table.size, "chunk": max(1, REDUCTION // steps),
-        "row_runs": row_runs * parts if kd == 1 else 0,
+        "x_step": step, "steps": steps, "tap_runs": table.size, "chunk": max(1, REDUCTION // steps),
+        "row_tap_runs": row_tap_runs * parts if kd == 1 else 0,
     }  # fmt: skip
     return table, fields, int(tap_major)
 
@@ -122,7 +122,7 @@ def _runs(
 def layout(
     problem: ConvProblem, x_strides: tuple[int, ...], device: DeviceInfo
 ) -> tuple[Blocks, dict[str, int], NDArray[np.int64], int]:
-    """Return the blocks, the fields that say how the input is read, the runs, and their order."""
+    """Return the blocks, the fields by which the input is read, its tap runs, and their order."""
     storage = storage_code(problem.dtype)
     compute = compute_code(storage)
     size, blocks = ITEMSIZE[compute], choose_blocks(problem, device)
@@ -139,10 +139,10 @@ def layout(
     row_step, column_step = h, w * (sw if blocks.side == PIXEL_ROWS else 1)
     phases = band["phases"]
     dh, dw = (1, *problem.dilation)[-2:]
-    table, runs, tap_major = _runs(
+    table, tap_runs, tap_major = _tap_runs(
         problem, (c, d, h * dh, w * dw if phases == 1 else w), phases, band["band_p"]
     )
-    fields = band | runs | {"copied": int(copied), "x_h": sh * row_step, "x_w": column_step}
+    fields = band | tap_runs | {"copied": int(copied), "x_h": sh * row_step, "x_w": column_step}
     vector = blocks.lanes * size
     fields["partial_at"] = whole_lines(band_bytes + vector)
     fields["sums_at"] = fields["partial_at"] + whole_lines(blocks.rows * blocks.nv * vector)

@@ -6,7 +6,7 @@ would have to be transposed as well::
 
     task = image x group x output depth x band of rows x part of a row x part of K
       copy_band: the input under the band, padded     only for padding or a dtype to widen
-      for panel of output channels                    weights: one run of memory, from L2
+      for panel of output channels                    weights: contiguous, from L2
         for output row, for tile of pixels            input: found by offsets from the table, in L1
           register tile (tile.py)
           residual, other activations, transposition  from L1 (common/epilogue.py), if there are any
@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
-from ..common.epilogue import EPILOGUE_FIELDS, epilogue_fields, make_epilogue_run
+from ..common.epilogue import EPILOGUE_FIELDS, epilogue_fields, make_epilogue_strided
 from ..common.padded_rows import BAND_FIELDS, make_copy_band
 from ..gemm.pack import make_pack_weights
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
@@ -46,7 +46,7 @@ from ..simd.register_tiles import RegisterTile
 from ..simd.transposes import store_transposed, transpose_block
 from .costs import PIXEL_ROWS, Blocks, as_row
 from .layout import layout
-from .tile import call_run_tiles, run_tiles_address
+from .tile import brgemm_tiles_address, call_brgemm_tiles
 
 __all__ = ["plan", "workspace"]
 
@@ -69,11 +69,11 @@ _FIELDS = (
     "x_w",  # likewise for pixels
     "x_step",
     "table",
-    "runs",
+    "tap_runs",  # of the reduction, each of `steps` steps that are equally far apart
     "steps",
-    "chunk",  # runs that are summed before the sum is set aside
+    "chunk",  # tap runs that are summed before the sum is set aside
     "zeros",  # address of as many zeros as a tile has output channels
-    "row_runs",  # runs of one kernel row, 0 where rows in the padding are not left out
+    "row_tap_runs",  # of one kernel row, 0 where rows in the padding are not left out
     "w_step",
     "tile_table",  # addresses of the tiles of a panel of output channels, and of the last panel
     "row_step",  # bytes of the output from a row of the tile to the next, and from a lane
@@ -95,10 +95,10 @@ _PACK_BYTES = 16 * 16 * 4
 def _make_epilogue_rows(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that brings a tile of sums from L1 to the output."""
     size, item = ITEMSIZE[compute], ITEMSIZE[storage]
-    end_run = make_epilogue_run(lanes, storage, compute)
+    end_strided = make_epilogue_strided(lanes, storage, compute)
 
     @numba.njit
-    def finish_across(
+    def epilogue_across(
         g: Any, sums: int, pitch: int, out: int, residual: int, rows: int, width: int, scratch: int
     ) -> None:
         """Finish blocks of rows by lanes with the rows' axis contiguous."""
@@ -118,7 +118,7 @@ def _make_epilogue_rows(lanes: int, storage: int, compute: int) -> Any:
                     scratch + lanes * size, compute, compute, lanes,
                 )  # fmt: skip
                 for lane in range(min(lanes, width - start)):
-                    end_run(
+                    end_strided(
                         g, scratch + (1 + lane) * lanes * size, 0.0,
                         out + row * g.row_step + (start + lane) * g.lane_step, g.row_step,
                         residual + row * g.row_residual + (start + lane) * g.lane_residual,
@@ -126,33 +126,33 @@ def _make_epilogue_rows(lanes: int, storage: int, compute: int) -> Any:
                     )  # fmt: skip
 
     @numba.njit
-    def finish_rows(
+    def epilogue_rows(
         g: Any, sums: int, pitch: int, out: int, residual: int, rows: int, width: int, scratch: int
     ) -> None:
         if g.row_step == item and g.lane_step != item:
-            finish_across(g, sums, pitch, out, residual, rows, width, scratch)
+            epilogue_across(g, sums, pitch, out, residual, rows, width, scratch)
             return
         for row in range(rows):
             for start in range(0, width, lanes):
-                end_run(
+                end_strided(
                     g, sums + row * pitch + start * size, 0.0,
                     out + row * g.row_step + start * g.lane_step, g.lane_step,
                     residual + row * g.row_residual + start * g.lane_residual, g.lane_residual,
                     min(lanes, width - start), scratch,
                 )  # fmt: skip
 
-    return finish_rows
+    return epilogue_rows
 
 
 @functools.cache
 def _make_multiply_panel(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that computes a band for one panel of output channels."""
     size = ITEMSIZE[compute]
-    finish_rows = _make_epilogue_rows(lanes, storage, compute)
+    epilogue_rows = _make_epilogue_rows(lanes, storage, compute)
 
     @numba.njit
-    def finished_row(
-        g: Any, tiles: int, x: int, weight: int, table: int, runs: int, bias: int, out: int,
+    def row_through_l1(
+        g: Any, tiles: int, x: int, weight: int, table: int, tap_runs: int, bias: int, out: int,
         residual: int, pixels: int, channels: int, low: float, high: float, worker: int,
     ) -> None:  # fmt: skip
         """Compute a row tile by tile through L1."""
@@ -164,12 +164,12 @@ def _make_multiply_panel(lanes: int, storage: int, compute: int) -> Any:
             if g.side == PIXEL_ROWS:
                 at, count = min(start, pixels - g.pixels), g.pixels
                 rows, width = count, channels
-            call_run_tiles(
-                tiles, x + at * g.x_w, g.x_w, g.x_step, weight, g.w_step, table, runs, g.steps,
+            call_brgemm_tiles(
+                tiles, x + at * g.x_w, g.x_w, g.x_step, weight, g.w_step, table, tap_runs, g.steps,
                 g.chunk, sums, pitch, 0, bias, g.zeros, worker + g.partial_at, count, low, high,
                 channels,
             )  # fmt: skip
-            finish_rows(
+            epilogue_rows(
                 g, sums, pitch, out + at * g.yw, residual + at * g.rw, rows, width, scratch
             )  # fmt: skip
 
@@ -183,24 +183,24 @@ def _make_multiply_panel(lanes: int, storage: int, compute: int) -> Any:
         tiles = get_word(g.tile_table, int(panel == g.panels - 1))
         channels = min(g.channels, g.k - panel * g.channels)
         for r in range(rows):
-            first, runs = 0, g.runs
-            if g.row_runs:
+            first, tap_runs = 0, g.tap_runs
+            if g.row_tap_runs:
                 h = h0 + r * g.sh
                 first = max((-h + g.dh - 1) // g.dh, 0)
-                runs = max(min((g.ih - 1 - h) // g.dh + 1, g.kh) - first, 0) * g.row_runs
-                first *= g.row_runs
+                tap_runs = max(min((g.ih - 1 - h) // g.dh + 1, g.kh) - first, 0) * g.row_tap_runs
+                first *= g.row_tap_runs
             source, w = x + r * g.x_h, weight + first * g.steps * g.w_step
             table, c, extra = g.table + 8 * first, out + r * g.yh, residual + r * g.rh
             if g.direct:
-                call_run_tiles(
-                    tiles, source, g.x_w, g.x_step, w, g.w_step, table, runs, g.steps,
+                call_brgemm_tiles(
+                    tiles, source, g.x_w, g.x_step, w, g.w_step, table, tap_runs, g.steps,
                     g.chunk, c, g.row_step, g.yw, bias, g.zeros, worker + g.partial_at, pixels, low,
                     high, channels,
                 )  # fmt: skip
             else:
-                finished_row(
-                    g, tiles, source, w, table, runs, bias, c, extra, pixels, channels, low, high,
-                    worker,
+                row_through_l1(
+                    g, tiles, source, w, table, tap_runs, bias, c, extra, pixels, channels, low,
+                    high, worker,
                 )  # fmt: skip
 
     return multiply_panel
@@ -285,7 +285,7 @@ def _tile_table(blocks: Blocks, compute: int) -> NDArray[np.int64]:
     else:
         shapes = [(rows, nv, blocks.vector_tail), (blocks.row_tail, nv, blocks.vector_tail)]
     return np.array(
-        [run_tiles_address(RegisterTile(r, n, lanes), narrow, compute, blocks.side)
+        [brgemm_tiles_address(RegisterTile(r, n, lanes), narrow, compute, blocks.side)
          for r, n, narrow in shapes]
     )  # fmt: skip
 

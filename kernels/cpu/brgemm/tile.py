@@ -1,8 +1,8 @@
-"""A register tile that reads the input where it lies: the operand is found through a table of runs.
+"""A register tile that reads the input where it lies: it is found by a table of tap runs.
 
-``C[rows, lanes] = bias + sum over runs and steps of rows x lanes``::
+``C[rows, lanes] = bias + sum over tap runs and steps of rows x lanes``::
 
-    for run:                      an offset in bytes from the table         (a tap, or a kernel row)
+    for tap run:                  an offset in bytes from the table         (a tap, or a kernel row)
       for step:                   a constant distance in bytes              (channels, or taps)
         rows x nv accumulators += broadcast * vector
 
@@ -51,7 +51,7 @@ from ..simd.ir import (
 from ..simd.register_tiles import RegisterTile
 from .costs import PIXEL_ROWS
 
-__all__ = ["call_run_tiles", "run_tiles_address"]
+__all__ = ["brgemm_tiles_address", "call_brgemm_tiles"]
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class _Emitter:
     w: Any
     w_step: Any
     table: Any
-    runs: Any
+    tap_runs: Any
     steps: Any
     c: Any
     c_pitch: Any
@@ -125,17 +125,18 @@ class _Emitter:
         return after
 
     def reduce(self, start: list[Any]) -> list[Any]:
-        """Emit the two loops; there is at least one step a run."""
+        """Emit the two loops; there is at least one step a tap run."""
         builder = self.builder
         entry = builder.block
-        run_loop, step_loop, run_end, end = (
-            builder.append_basic_block(name) for name in ("run", "step", "run_end", "reduced")
+        tap_run_loop, step_loop, tap_run_end, end = (
+            builder.append_basic_block(name)
+            for name in ("tap_run", "step", "tap_run_end", "reduced")
         )
-        builder.cbranch(builder.icmp_signed(">", self.runs, I64(0)), run_loop, end)
-        builder.position_at_end(run_loop)
-        run, w_run = builder.phi(I64), builder.phi(self.w.type)
-        run_sums = [builder.phi(value.type) for value in start]
-        x_run = self.at(self.x, builder.load(builder.gep(self.table, [run])))
+        builder.cbranch(builder.icmp_signed(">", self.tap_runs, I64(0)), tap_run_loop, end)
+        builder.position_at_end(tap_run_loop)
+        tap_run, w_first = builder.phi(I64), builder.phi(self.w.type)
+        first_sums = [builder.phi(value.type) for value in start]
+        x_first = self.at(self.x, builder.load(builder.gep(self.table, [tap_run])))
         builder.branch(step_loop)
         builder.position_at_end(step_loop)
         left, x, w = builder.phi(I64), builder.phi(self.x.type), builder.phi(self.w.type)
@@ -144,27 +145,27 @@ class _Emitter:
         x_next = self.at(x, self.x_step)
         w_next = self.at(w, self.w_step)
         left_next = builder.sub(left, I64(1))
-        builder.cbranch(builder.icmp_signed(">", left_next, I64(0)), step_loop, run_end)
-        builder.position_at_end(run_end)
-        run_next = builder.add(run, I64(1))
-        builder.cbranch(builder.icmp_signed("<", run_next, self.runs), run_loop, end)
+        builder.cbranch(builder.icmp_signed(">", left_next, I64(0)), step_loop, tap_run_end)
+        builder.position_at_end(tap_run_end)
+        tap_run_next = builder.add(tap_run, I64(1))
+        builder.cbranch(builder.icmp_signed("<", tap_run_next, self.tap_runs), tap_run_loop, end)
         for phi, first, following in (
-            (left, self.steps, left_next), (x, x_run, x_next), (w, w_run, w_next),
-            *zip(sums, run_sums, after, strict=True),
+            (left, self.steps, left_next), (x, x_first, x_next), (w, w_first, w_next),
+            *zip(sums, first_sums, after, strict=True),
         ):  # fmt: skip
-            phi.add_incoming(first, run_loop)
+            phi.add_incoming(first, tap_run_loop)
             phi.add_incoming(following, step_loop)
         for phi, first, following in (
-            (run, I64(0), run_next), (w_run, self.w, w_next),
-            *zip(run_sums, start, after, strict=True),
+            (tap_run, I64(0), tap_run_next), (w_first, self.w, w_next),
+            *zip(first_sums, start, after, strict=True),
         ):  # fmt: skip
             phi.add_incoming(first, entry)
-            phi.add_incoming(following, run_end)
+            phi.add_incoming(following, tap_run_end)
         builder.position_at_end(end)
         totals = [builder.phi(value.type) for value in start]
         for total, first, last in zip(totals, start, after, strict=True):
             total.add_incoming(first, entry)
-            total.add_incoming(last, run_end)
+            total.add_incoming(last, tap_run_end)
         return totals
 
     def clamp(self, sums: list[Any]) -> list[Any]:
@@ -187,7 +188,7 @@ class _Emitter:
         return self.joined(sums, before, clamped, inside)
 
     def add_partial(self, sums: list[Any]) -> list[Any]:
-        """Emit the addition of what earlier runs left, where there are any."""
+        """Emit the addition of what earlier tap runs left, where there are any."""
         builder, step = self.builder, self.lanes * ITEMSIZE[self.code]
         before = builder.block
         with builder.if_then(builder.icmp_signed("==", self.first, I64(0))):
@@ -237,12 +238,12 @@ class _Emitter:
 
 
 @intrinsic(prefer_literal=True)
-def _run_tile(
-    typingctx: Any, x: Any, x_pitch: Any, x_step: Any, w: Any, w_step: Any, table: Any, runs: Any,
-    steps: Any, c: Any, c_pitch: Any, bias: Any, low: Any, high: Any, width: Any, partial: Any,
-    first: Any, last: Any, rows: Any, nv: Any, lanes: Any, code: Any, side: Any,
+def _brgemm_tile(
+    typingctx: Any, x: Any, x_pitch: Any, x_step: Any, w: Any, w_step: Any, table: Any,
+    tap_runs: Any, steps: Any, c: Any, c_pitch: Any, bias: Any, low: Any, high: Any, width: Any,
+    partial: Any, first: Any, last: Any, rows: Any, nv: Any, lanes: Any, code: Any, side: Any,
 ) -> Any:  # fmt: skip
-    """Compute one tile, see `call_run_tiles`; the last five arguments are literal.
+    """Compute one tile, see `call_brgemm_tiles`; the last five arguments are literal.
 
     `x_pitch` is the distance of the rows' pixels, `width` the number of lanes to store. Runs that
     are not the `last` leave their sums at `partial`, and those that are not the `first` add them.
@@ -270,20 +271,20 @@ def _run_tile(
 
 
 def _make_tile(rows: int, nv: int, lanes: int, code: int, side: int) -> Any:
-    """Return a function that computes one tile, a chunk of runs at a time."""
+    """Return a function that computes one tile, a chunk of tap runs at a time."""
 
     @numba.njit(forceinline=True)
     def tile(
-        x: int, x_pitch: int, x_step: int, w: int, w_step: int, table: int, runs: int, steps: int,
-        chunk: int, c: int, c_pitch: int, bias: int, zeros: int, low: float, high: float,
-        width: int, partial: int,
+        x: int, x_pitch: int, x_step: int, w: int, w_step: int, table: int, tap_runs: int,
+        steps: int, chunk: int, c: int, c_pitch: int, bias: int, zeros: int, low: float,
+        high: float, width: int, partial: int,
     ) -> None:  # fmt: skip
-        for first in range(0, max(runs, 1), chunk):  # without runs the sum is the bias
-            count = min(chunk, runs - first)
-            _run_tile(
+        for first in range(0, max(tap_runs, 1), chunk):  # without any the sum is the bias
+            count = min(chunk, tap_runs - first)
+            _brgemm_tile(
                 x, x_pitch, x_step, w + first * steps * w_step, w_step, table + 8 * first, count,
                 steps, c, c_pitch, zeros if first else bias, low, high, width, partial,
-                int(first == 0), int(first + count >= runs), rows, nv, lanes, code, side,
+                int(first == 0), int(first + count >= tap_runs), rows, nv, lanes, code, side,
             )  # fmt: skip
 
     return tile
@@ -292,10 +293,10 @@ def _make_tile(rows: int, nv: int, lanes: int, code: int, side: int) -> Any:
 _SIGNATURE = types.void(*([types.intp] * 16), types.float64, types.float64, types.intp)
 
 
-def run_tiles_address(tile: RegisterTile, narrow: int, code: int, side: int) -> int:
+def brgemm_tiles_address(tile: RegisterTile, narrow: int, code: int, side: int) -> int:
     """Return the address of a function that computes tiles along one output row.
 
-    `call_run_tiles` calls it. With `PIXEL_LANES` what fits in `narrow` vectors takes a narrower
+    `call_brgemm_tiles` calls it. With `PIXEL_LANES` what fits in `narrow` vectors takes a narrower
     tile. The loop over the tiles is in here because a call's arguments and saved registers fill
     the store queue (64 entries, a 512-bit store takes two) behind a tile's stores, so that the
     next tile could not begin under them: 60 of 700 cycles on a first layer.
@@ -305,10 +306,10 @@ def run_tiles_address(tile: RegisterTile, narrow: int, code: int, side: int) -> 
     wide_tile = _make_tile(rows, nv, lanes, code, side)
     narrow_tile = wide_tile if narrow == nv else _make_tile(rows, narrow, lanes, code, side)
 
-    def run_tiles(
-        x: int, x_move: int, x_step: int, w: int, w_step: int, table: int, runs: int, steps: int,
-        chunk: int, c: int, c_pitch: int, c_move: int, bias: int, zeros: int, partial: int,
-        count: int, low: float, high: float, channels: int,
+    def brgemm_tiles(
+        x: int, x_move: int, x_step: int, w: int, w_step: int, table: int, tap_runs: int,
+        steps: int, chunk: int, c: int, c_pitch: int, c_move: int, bias: int, zeros: int,
+        partial: int, count: int, low: float, high: float, channels: int,
     ) -> None:  # fmt: skip
         for start in range(0, count, pixels):
             at, width = start, count - start
@@ -316,26 +317,26 @@ def run_tiles_address(tile: RegisterTile, narrow: int, code: int, side: int) -> 
                 at, width = min(start, count - pixels), channels
             if side == PIXEL_ROWS or width > narrow * lanes:
                 wide_tile(
-                    x + at * x_move, x_move, x_step, w, w_step, table, runs, steps, chunk,
+                    x + at * x_move, x_move, x_step, w, w_step, table, tap_runs, steps, chunk,
                     c + at * c_move, c_pitch, bias, zeros, low, high, width, partial,
                 )  # fmt: skip
             else:
                 narrow_tile(
-                    x + at * x_move, x_move, x_step, w, w_step, table, runs, steps, chunk,
+                    x + at * x_move, x_move, x_step, w, w_step, table, tap_runs, steps, chunk,
                     c + at * c_move, c_pitch, bias, zeros, low, high, width, partial,
                 )  # fmt: skip
 
-    key = ("run_tiles", rows, nv, narrow, lanes, code, side)
-    return int(jit.compile_callback(run_tiles, _SIGNATURE, key).address)
+    key = ("brgemm_tiles", rows, nv, narrow, lanes, code, side)
+    return int(jit.compile_callback(brgemm_tiles, _SIGNATURE, key).address)
 
 
 @intrinsic
-def call_run_tiles(
+def call_brgemm_tiles(
     typingctx: Any, function: Any, x: Any, x_move: Any, x_step: Any, w: Any, w_step: Any,
-    table: Any, runs: Any, steps: Any, chunk: Any, c: Any, c_pitch: Any, c_move: Any, bias: Any,
+    table: Any, tap_runs: Any, steps: Any, chunk: Any, c: Any, c_pitch: Any, c_move: Any, bias: Any,
     zeros: Any, partial: Any, count: Any, low: Any, high: Any, channels: Any,
 ) -> Any:  # fmt: skip
-    """Call the function at a `run_tiles_address`.
+    """Call the function at a `brgemm_tiles_address`.
 
     Parameters
     ----------
@@ -344,9 +345,9 @@ def call_run_tiles(
     w, w_step : intp
         Address of the packed weights, for each step the tile's rows or lanes, and bytes from one
         step to the next.
-    table, runs, steps, chunk : intp
-        Address of the runs' offsets, their number, the steps of each, and how many are summed
-        before the sum is set aside: adding up short sums rounds less than one long one.
+    table, tap_runs, steps, chunk : intp
+        Address of the offsets of the tap runs, their number, the steps of each, and how many are
+        summed before the sum is set aside: adding up short sums rounds less than one long one.
     c, c_pitch, c_move : intp
         Address of the output, bytes between the rows of a tile, and from a pixel to the next.
     bias, zeros : intp

@@ -38,7 +38,7 @@ __all__ = [
     "EPILOGUE_FIELDS",
     "epilogue_fields",
     "is_dense",
-    "make_epilogue_run",
+    "make_epilogue_strided",
     "make_epilogue_tile",
     "make_epilogue_vector",
 ]
@@ -48,7 +48,7 @@ EPILOGUE_FIELDS = ("direct", "needs_finish", "finish_code")
 
 
 def is_dense(problem: ConvProblem, binding: Binding, itemsize: int) -> bool:
-    """Return whether each output map is one run of memory in the order of its pixels."""
+    """Return whether each output map is contiguous in the order of its pixels."""
     expected = itemsize
     for size, stride in zip(
         reversed(problem.out_size), reversed(binding.out_strides[2:]), strict=True
@@ -77,7 +77,7 @@ def epilogue_fields(binding: Binding, direct: bool, clamped: bool = True) -> dic
 
 
 @functools.cache
-def make_epilogue_run(lanes: int, storage: int, compute: int) -> Any:
+def make_epilogue_strided(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that finishes one vector of sums: bias, residual, activation, store.
 
     Its elements lie `out_step` and `residual_step` bytes apart: neighbours along any axis.
@@ -86,7 +86,7 @@ def make_epilogue_run(lanes: int, storage: int, compute: int) -> Any:
     as_compute = np.float64 if compute == F64 else np.float32
 
     @numba.njit
-    def end_run(
+    def end_strided(
         g: Any, source: int, bias: float, out: int, out_step: int, residual: int,
         residual_step: int, count: int, scratch: int,
     ) -> None:  # fmt: skip
@@ -107,19 +107,19 @@ def make_epilogue_run(lanes: int, storage: int, compute: int) -> Any:
                 element = load_scalar(scratch + lane * size, compute)
                 store_scalar(out + lane * out_step, element, storage)
 
-    return end_run
+    return end_strided
 
 
 @functools.cache
 def make_epilogue_vector(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that finishes one vector of sums of neighbouring pixels."""
-    end_run = make_epilogue_run(lanes, storage, compute)
+    end_strided = make_epilogue_strided(lanes, storage, compute)
 
     @numba.njit
     def end_vector(
         g: Any, source: int, bias: float, out: int, residual: int, count: int, scratch: int
     ) -> None:
-        end_run(g, source, bias, out, g.yw, residual, g.rw, count, scratch)
+        end_strided(g, source, bias, out, g.yw, residual, g.rw, count, scratch)
 
     return end_vector
 

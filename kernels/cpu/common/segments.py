@@ -1,4 +1,4 @@
-"""Segments: the runs of a panel's pixels within one output row.
+"""Segments: the stretches of a panel's pixels within one output row.
 
 Pixels are numbered through the rows of a region of the output; a panel of some of them is cut
 where a row ends, so that what lies side by side in memory is read and stored by vectors.

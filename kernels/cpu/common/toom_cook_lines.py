@@ -87,16 +87,18 @@ def _fold_pairs(builder: Any, matrix: Matrix, x: list[Any]) -> tuple[Matrix, lis
     folded: list[Any] = []
     j = 0
     while j < len(x):
-        here = tuple(row[j] for row in matrix)
-        there = tuple(row[j + 1] for row in matrix) if j + 1 < len(x) else ()
-        opposite = [abs(a) == abs(b) for a, b in zip(here, there, strict=False)]
-        if there and all(opposite) and here != there:
-            even = tuple(a if a == b else Fraction(0) for a, b in zip(here, there, strict=True))
-            columns += [even, tuple(a - e for a, e in zip(here, even, strict=True))]
+        column = tuple(row[j] for row in matrix)
+        following = tuple(row[j + 1] for row in matrix) if j + 1 < len(x) else ()
+        opposite = [abs(a) == abs(b) for a, b in zip(column, following, strict=False)]
+        if following and all(opposite) and column != following:
+            even = tuple(
+                a if a == b else Fraction(0) for a, b in zip(column, following, strict=True)
+            )
+            columns += [even, tuple(a - e for a, e in zip(column, even, strict=True))]
             folded += [builder.fadd(x[j], x[j + 1]), builder.fsub(x[j], x[j + 1])]
             j += 2
         else:
-            columns.append(here)
+            columns.append(column)
             folded.append(x[j])
             j += 1
     return tuple(zip(*columns, strict=True)), folded
@@ -263,7 +265,7 @@ def gather_line(
                 vectors.append(vector)
             line += split_phases(builder, vectors)
         lines = [line[start : start + len(matrix)] for start in starts]
-        values = [value for each in lines for value in apply_matrix(builder, matrix, each)]
+        values = [value for part in lines for value in apply_matrix(builder, matrix, part)]
         for i, value in enumerate(values):
             store_vector(builder, builder.gep(goal, [builder.mul(args[3], I64(i))]), value, made)
         return builder.ptrtoint(now, I64)

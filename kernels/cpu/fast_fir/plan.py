@@ -126,13 +126,13 @@ def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
 
 def _addresses(s: Sizes, lanes: int, code: int) -> dict[str, int]:
     """Return the addresses of compiled parts."""
-    found = {f"{name}_{axis}": lines_address(kind, m, m, 1, 0, lanes, code)
+    addresses = {f"{name}_{axis}": lines_address(kind, m, m, 1, 0, lanes, code)
              for name, kind in (("input", INPUT), ("output", OUTPUT))
              for axis, m in ((1, s.m1), (2, s.m2))}  # fmt: skip
-    found["split"] = split_address(s.m1, lanes, code)
-    found["join"] = join_address(s.m1, lanes, code)
-    found["tile"] = correlate_address(s.rh, s.nv, lanes, int(s.taps_w == 1), code)
-    return found
+    addresses["split"] = split_address(s.m1, lanes, code)
+    addresses["join"] = join_address(s.m1, lanes, code)
+    addresses["tile"] = correlate_address(s.rh, s.nv, lanes, int(s.taps_w == 1), code)
+    return addresses
 
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan:

@@ -198,10 +198,10 @@ def _split_line(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         base, goal = pointer(builder, args[0], I8), pointer(builder, args[3], I8)
         line: list[Any] = []
-        for run in range(0, 2 * phases - 1, phases):
+        for start in range(0, 2 * phases - 1, phases):
             vectors = []
             for v in range(phases):
-                first = run + v * count
+                first = start + v * count
                 flags = None
                 if border:
                     flags = lanes_between(builder, args[1], args[2], count, first)
@@ -284,13 +284,13 @@ def correlate_address(rh: int, nv: int, lanes: int, single: int, code: int) -> i
 def split_address(m: int, lanes: int, code: int) -> int:
     """Return the address of a function that splits `count` vectors of tiles of one row."""
     size = ITEMSIZE[code]
-    reach = (m + m * lanes) if m > 1 else lanes
+    samples_read = (m + m * lanes) if m > 1 else lanes
 
     def split(source: int, low: int, high: int, target: int, target_step: int, count: int) -> None:
         for i in range(count):
             start = i * m * lanes
             at, to = source + start * size, target + i * lanes * size
-            if low <= start and start + reach <= high:
+            if low <= start and start + samples_read <= high:
                 _split_line(at, 0, 0, to, target_step, m, lanes, 0, code)
             else:
                 _split_line(at, low - start, high - start, to, target_step, m, lanes, 1, code)

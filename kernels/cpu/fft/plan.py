@@ -61,7 +61,7 @@ class FftPlan:
     record : ndarray
         Geometry, see `runtime.record`.
     kernels : tuple of int
-        Addresses of the tasks that read, multiply and finish.
+        Addresses of the tasks: reading, products and epilogue.
     compute : type
         NumPy type of the transforms' real side.
     threads : int
@@ -129,7 +129,7 @@ class FftPlan:
         blocks: NDArray[Any],
     ) -> None:  # fmt: skip
         """Compute some blocks: their samples go to `blocks`, sums of products to `sums`."""
-        read, multiply, finish = self.kernels
+        read, multiply, epilogue = self.kernels
         lengths = self.blocks.lengths
         inputs, outputs = blocks.shape[0], sums.shape[0]
         scratch = np.zeros(64, np.int64)  # first block, then room for a vector
@@ -141,7 +141,7 @@ class FftPlan:
         # Most of a spectrum is far below its largest, and counts: nothing is taken for zero.
         self._run_tasks(multiply, outputs, (spectra, packed, None, None, sums, scratch), flush=0)
         blocks = self.inverse(sums, s=lengths, overwrite_x=True, **settings)
-        self._run_tasks(finish, outputs, (blocks, packed, bias, residual, out, scratch))
+        self._run_tasks(epilogue, outputs, (blocks, packed, bias, residual, out, scratch))
 
     def _run_tasks(self, kernel: int, tasks: int, operands: pool.Operands, flush: int = 1) -> None:
         """Run machine code in the calling thread, beside whose memory SciPy's threads work."""
@@ -175,7 +175,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan
         kernels=(
             compile_kernel(make_read(*key), "fft_read", *key),
             compile_kernel(make_multiply(lanes, code), "fft_multiply", lanes, code),
-            compile_kernel(make_epilogue(*key), "fft_finish", *key),
+            compile_kernel(make_epilogue(*key), "fft_epilogue", *key),
         ),
         compute=compute_dtype(problem.dtype),
         threads=device.threads,

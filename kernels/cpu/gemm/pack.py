@@ -138,7 +138,7 @@ def _make_copy_step(lanes: int, storage: int, panel: int) -> Any:
         return pick_even(low, load_masked(address + lanes * item, pair >> lanes, storage, lanes))
 
     @numba.njit
-    def copy_apart(
+    def copy_strided(
         address: int, xc: int, following: int, step: int, mask: int, pair: int, target: int
     ) -> None:
         if following and xc == item:  # a pair is one word of the input
@@ -153,17 +153,17 @@ def _make_copy_step(lanes: int, storage: int, panel: int) -> Any:
     def copy_pair(
         address: int, xc: int, following: int, step: int, mask: int, pair: int, target: int
     ) -> None:
-        there = min(following, 1)  # else the empty load stays where no other thread writes
+        has_second = min(following, 1)  # else the empty load stays where no other thread writes
         if step == item:
             first = load_masked(address, mask, storage, lanes)
-            second = load_masked(address + xc * there, mask * there, storage, lanes)
+            second = load_masked(address + xc * has_second, mask * has_second, storage, lanes)
             store(target, merge_bits(low_half(first), second), F32)
         elif step == 2 * item:
             first = read_second(address, pair)
-            second = read_second(address + xc * there, pair * there)
+            second = read_second(address + xc * has_second, pair * has_second)
             store(target, merge_bits(low_half(first), second), F32)
         else:
-            copy_apart(address, xc, following, step, mask, pair, target)
+            copy_strided(address, xc, following, step, mask, pair, target)
 
     return copy_pair
 
@@ -264,7 +264,7 @@ def _make_pack_any(mr: int, storage: int, panel: int) -> Any:
 def make_pack_weights(mr: int, lanes: int, storage: int, panel: int) -> Any:
     """Return the packer of one A panel: A[channel block, tap, channel, row] of mr rows.
 
-    Where taps and channels of the weight are one run of memory, blocks of mr rows by `lanes`
+    Where taps and channels of the weight are contiguous, blocks of mr rows by `lanes`
     elements are transposed in registers; any other weight is read element by element.
     """
     item, size, depth = ITEMSIZE[storage], ITEMSIZE[panel], DEPTH[panel]
@@ -272,7 +272,7 @@ def make_pack_weights(mr: int, lanes: int, storage: int, panel: int) -> Any:
     pack_any = _make_pack_any(mr, storage, panel)
 
     @numba.njit
-    def is_run(g: Any) -> bool:
+    def is_contiguous(g: Any) -> bool:
         """Tell whether a row of the weight is contiguous."""
         return (
             (g.ww == item or g.kw == 1)
@@ -282,7 +282,9 @@ def make_pack_weights(mr: int, lanes: int, storage: int, panel: int) -> Any:
         )
 
     @numba.njit
-    def pack_run(g: Any, weight: int, rows: int, channel_block: int, scratch: int, a: int) -> None:
+    def pack_contiguous(
+        g: Any, weight: int, rows: int, channel_block: int, scratch: int, a: int
+    ) -> None:
         taps = g.kd * g.kh * g.kw
         row_mask = range_mask(0, rows)
         c0, c, tap = 0, 0, 0
@@ -307,8 +309,8 @@ def make_pack_weights(mr: int, lanes: int, storage: int, panel: int) -> Any:
 
     @numba.njit
     def pack(g: Any, weight: int, rows: int, channel_block: int, scratch: int, a: int) -> None:
-        if rows <= lanes and is_run(g):
-            pack_run(g, weight, rows, channel_block, scratch, a)
+        if rows <= lanes and is_contiguous(g):
+            pack_contiguous(g, weight, rows, channel_block, scratch, a)
         else:
             pack_any(g, weight, rows, channel_block, a)
 

@@ -18,7 +18,7 @@ from .tile import call_tile, tile_address
 
 __all__ = ["measure"]
 
-_STEPS, _CALLS, _RUNS = 128, 4000, 7
+_STEPS, _CALLS, _REPEATS = 128, 4000, 7
 
 
 def _task(
@@ -36,7 +36,7 @@ def _task(
 
 
 def measure(dtype: str, device: DeviceInfo) -> float:
-    """Return the best FLOP/s of several short runs on all of the device's threads together."""
+    """Return the best FLOP/s of several short repeats on all of the device's threads together."""
     code = storage_code(dtype)
     tile, size = gemm_tile(device, code), ITEMSIZE[code]
     table = np.array(
@@ -49,7 +49,7 @@ def measure(dtype: str, device: DeviceInfo) -> float:
     kernel = compile_kernel(_task, "peak")
     job = pool.make_job(kernel, table.ctypes.data, device.threads, device.threads)
     best = np.inf
-    for _ in range(_RUNS):
+    for _ in range(_REPEATS):
         start = time.perf_counter()
         pool.run(job.ctypes.data, device.threads, (x, weight, bias, None, out, None))
         best = min(best, time.perf_counter() - start)

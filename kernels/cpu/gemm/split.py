@@ -44,7 +44,7 @@ LONGEST_SUM = 1024
 #: Bytes of pixels that one task works on, as a part of L2.
 _BLOCK_SHARE = 2
 #: Part of L2 that weights and pixels share, and stay in from task to task, if they fit.
-_KEPT_SHARE = 0.75
+_RESIDENT_SHARE = 0.75
 #: Split among so many tasks exactly, beyond by an estimate.
 _FEW_TASKS = 64
 #: Blocks a thread from which on threads work far apart.
@@ -135,7 +135,7 @@ def _cut(length: int, piece: int) -> list[tuple[int, int]]:
 
 
 def spread(blocks: int, threads: int) -> int:
-    """Return how many runs of blocks, far apart, are worked on side by side.
+    """Return how many stretches of blocks, far apart, are worked on side by side.
 
     Threads that write to neighbouring blocks share cache lines and pages; few blocks are taken in
     order, so that the short one comes last.
@@ -158,7 +158,7 @@ def _makespan(
             for rows, times in parts
             for pixels, taps, many in blocks
         ]
-        total = sum(each * many for each, many in cycles)
+        total = sum(duration * many for duration, many in cycles)
         longest, many = max(cycles)
         return float(max(total / threads, -(-many // threads) * longest))
     free = [0.0] * threads
@@ -170,15 +170,15 @@ def _makespan(
     return max(free)
 
 
-def _parts(rows: int, kept: int, device: DeviceInfo) -> list[int]:
+def _parts(rows: int, row_bytes: int, device: DeviceInfo) -> list[int]:
     """Return the numbers of parts to try of channels in so many tiles' rows.
 
-    More than a few only where the sums of a part, `kept` bytes a row, would outgrow L2.
+    More than a few only where the sums of a part, `row_bytes` a row, would outgrow L2.
     """
-    found = list(range(1, min(_MOST_PARTS, rows) + 1))
-    while -(-rows // found[-1]) > 1 and -(-rows // found[-1]) * kept > device.l2 // 2:
-        found.append(min(2 * found[-1], rows))
-    return found
+    counts = list(range(1, min(_MOST_PARTS, rows) + 1))
+    while -(-rows // counts[-1]) > 1 and -(-rows // counts[-1]) * row_bytes > device.l2 // 2:
+        counts.append(min(2 * counts[-1], rows))
+    return counts
 
 
 @functools.lru_cache(4096)
@@ -206,7 +206,7 @@ def choose_split(
     most_taps = max(taps for _, taps in pixels) or 1
     most_panels = max(1, device.l2 // _BLOCK_SHARE // (block * most_taps * width * size))
     machine, speed = profile(device), vectors_a_cycle(device)
-    costs, total = machine.gemm, sum(each for each, _ in pixels)
+    costs, total = machine.gemm, sum(pixel_count for pixel_count, _ in pixels)
 
     @functools.cache
     def task(block_pixels: int, taps: int, part_rows: int) -> float:
@@ -215,13 +215,13 @@ def choose_split(
         steps = words * taps
         weights = part_rows * steps * size
         panels = block_pixels * min(steps, block * taps) * size
-        kept = weights + panels <= device.l2 * _KEPT_SHARE
+        resident = weights + panels <= device.l2 * _RESIDENT_SHARE
         return (
             steps * (step + block_pixels * count.pack)
             + tiles * costs.tile * -(-words // block)
             + block_pixels * part_rows * count.finish
             + (part_rows * costs.row if block_pixels < total and device.threads > 1 else 0.0)
-            + (0.0 if kept else weights / costs.weights)
+            + (0.0 if resident else weights / costs.weights)
             + machine.calls.task
         )
 
@@ -229,8 +229,8 @@ def choose_split(
     for panels in sorted({*(p for p in _PANELS if p < most_panels), most_panels}):
         blocks = [(n, taps, many) for total, taps in pixels
                   for n, many in _cut(total, panels * width)]  # fmt: skip
-        kept = height * width * count.kept if panels == 1 else 0
-        for parts in _parts(-(-rows // height), kept, device):
+        row_bytes = height * width * count.kept if panels == 1 else 0
+        for parts in _parts(-(-rows // height), row_bytes, device):
             part = -(-rows // (height * parts)) * height
             if part * panels * width * count.kept > device.l2 // 2 and panels > 1:
                 continue
@@ -242,7 +242,7 @@ def choose_split(
 
 def halvings(number: int) -> list[int]:
     """Return `number`, half of it, and so on down to 1."""
-    found = [number]
-    while found[-1] > 1:
-        found.append(-(-found[-1] // 2))
-    return found
+    halves = [number]
+    while halves[-1] > 1:
+        halves.append(-(-halves[-1] // 2))
+    return halves

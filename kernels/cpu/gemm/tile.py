@@ -73,9 +73,12 @@ def _reduction_loop(
     steps: tuple[Any, Any, Any],
     code: int,
     ahead: int,
-    run: int,
+    adjacent: int,
 ) -> list[list[Any]]:
-    """Emit the loop over kc; `steps` is (bytes of A a run, bytes of B a step, kc)."""
+    """Emit the loop over kc.
+
+    `steps` is (bytes of A in `adjacent` steps, bytes of B a step, kc).
+    """
     mr, nv, lanes = len(start), len(start[0]), start[0][0].type.count
     kind, size = compute_ir(code), ITEMSIZE[code]
     a_step, b_step, kc = steps
@@ -93,15 +96,15 @@ def _reduction_loop(
             prefetch(builder, builder.gep(following, [I64(line)]))
     after = []
     for i in range(mr):
-        scalar = builder.load(_at(builder, a_now, I64(i * run * size), kind), align=size)
+        scalar = builder.load(_at(builder, a_now, I64(i * adjacent * size), kind), align=size)
         weight = broadcast(builder, scalar, lanes)
         after.append([multiply_add(builder, weight, panel[j], sums[i][j], code)
                       for j in range(nv)])  # fmt: skip
     k_next = builder.add(k, I64(1))
     a_next, b_next = builder.gep(a_now, [a_step]), builder.gep(b_now, [b_step])
-    if run > 1:
-        a_next = builder.gep(a_next, [I64(-(run - 1) * size)])
-        ends = builder.icmp_signed("==", builder.and_(k_next, I64(run - 1)), I64(0))
+    if adjacent > 1:
+        a_next = builder.gep(a_next, [I64(-(adjacent - 1) * size)])
+        ends = builder.icmp_signed("==", builder.and_(k_next, I64(adjacent - 1)), I64(0))
         a_next = builder.select(ends, a_next, builder.gep(a_now, [I64(size)]))
     for phi, first, following in (
         (k, I64(0), k_next), (a_now, a, a_next), (b_now, b, b_next),
@@ -131,7 +134,7 @@ def _rows(builder: Any, tile: _TileArguments, shape: Shape, result: int) -> list
     return [[builder.gep(row, [step]) for step in steps] for row in pitches]
 
 
-def _each(tile: list[list[Any]], others: list[list[Any]], change: Any) -> list[list[Any]]:
+def _map_vectors(tile: list[list[Any]], others: list[list[Any]], change: Any) -> list[list[Any]]:
     """Return ``change(value, other, column)`` of each pair of vectors."""
     return [
         [change(value, other, j) for j, (value, other) in enumerate(zip(row, more, strict=True))]
@@ -152,7 +155,7 @@ def _where(builder: Any, condition: Any, tile: list[list[Any]], change: Any) -> 
         phi.add_incoming(other, inside)
         return phi
 
-    return _each(tile, changed, merged)
+    return _map_vectors(tile, changed, merged)
 
 
 @dataclass(slots=True)
@@ -193,7 +196,7 @@ def _finished(
     lanes, kind = sums[0][0].type.count, sums[0][0].type.element
 
     def add_c() -> list[list[Any]]:
-        return _each(sums, c, lambda value, address, j: builder.fadd(
+        return _map_vectors(sums, c, lambda value, address, j: builder.fadd(
             value, load_vector(builder, address, lanes, result, masks[j])))  # fmt: skip
 
     total = _where(builder, builder.trunc(tile.accumulate, I1), sums, add_c)
@@ -204,7 +207,7 @@ def _finished(
 
     def clamp() -> list[list[Any]]:
         floor, ceiling = (broadcast(builder, bound, lanes) for bound in (tile.low, tile.high))
-        return _each(total, total, lambda value, _, j: clamp_high(
+        return _map_vectors(total, total, lambda value, _, j: clamp_high(
             builder, clamp_low(builder, value, floor), ceiling))  # fmt: skip
 
     return _where(builder, bounded, total, clamp)
@@ -217,7 +220,7 @@ def _emit_tile(
     codes: Sequence[int],
     whole: bool,
     ahead: int,
-    run: int,
+    adjacent: int,
 ) -> None:
     """Emit one tile: start, loop, finish, store; without masks where it is `whole`."""
     (_, nv, lanes), (code, result) = shape, codes
@@ -230,7 +233,7 @@ def _emit_tile(
             prefetch(builder, address, write=True)
     start = _first_sums(builder, tile, shape, code)
     steps = (tile.a_step, tile.b_step, tile.kc)
-    sums = _reduction_loop(builder, start, tile.a, tile.b, steps, code, ahead, run)
+    sums = _reduction_loop(builder, start, tile.a, tile.b, steps, code, ahead, adjacent)
     for values, addresses in zip(_finished(builder, tile, sums, c, masks, result), c, strict=True):
         for value, address, mask in zip(values, addresses, masks, strict=True):
             store_vector(builder, address, value, result, mask)
@@ -240,14 +243,14 @@ def _emit_tile(
 def multiply_tile(
     typingctx: Any, a: Any, a_step: Any, b: Any, b_step: Any, kc: Any, c: Any, c_pitch: Any,
     bias: Any, accumulate: Any, low: Any, high: Any, width: Any,
-    mr: Any, nv: Any, lanes: Any, code: Any, result: Any, whole: Any, ahead: Any, run: Any,
+    mr: Any, nv: Any, lanes: Any, code: Any, result: Any, whole: Any, ahead: Any, adjacent: Any,
 ) -> Any:  # fmt: skip
     """Compute one tile; the last eight arguments are literal.
 
     Parameters
     ----------
     a, a_step : intp
-        Address of the first row's weights, and bytes from one run's to the next.
+        Address of the first row's weights, and bytes to those of `adjacent` steps later.
     b, b_step : intp
         Likewise for the panel of pixels.
     kc : intp
@@ -270,11 +273,11 @@ def multiply_tile(
         1 where `width` is the tile's own: no masks.
     ahead : literal int
         Steps by which the loop asks for B ahead of its use; 0 where B is near.
-    run : literal int
+    adjacent : literal int
         Steps of which a row's weights lie side by side, a power of two; rows lie that far apart.
     """
     shape = literals((mr, nv, lanes))
-    codes, flags = literals((code, result)), literals((whole, ahead, run))
+    codes, flags = literals((code, result)), literals((whole, ahead, adjacent))
     if shape is None or codes is None or flags is None:
         return None
 
@@ -289,12 +292,12 @@ def multiply_tile(
         return context.get_dummy_value()
 
     word, real = types.intp, types.float64
-    literal_types = (mr, nv, lanes, code, result, whole, ahead, run)
+    literal_types = (mr, nv, lanes, code, result, whole, ahead, adjacent)
     signature = types.void(*([word] * 9), real, real, word, *literal_types)
     return signature, codegen
 
 
-def _make_rows(tile: RegisterTile, codes: tuple[int, int], mr: int, run: int) -> Any:
+def _make_rows(tile: RegisterTile, codes: tuple[int, int], mr: int, adjacent: int) -> Any:
     """Return a function that computes `mr` rows, on one vector where the width fits in it."""
     nv, lanes, nr, ahead = tile.nv, tile.lanes, tile.nr, tile.ahead
     code, result = codes
@@ -304,13 +307,13 @@ def _make_rows(tile: RegisterTile, codes: tuple[int, int], mr: int, run: int) ->
              bias: int, accumulate: int, low: float, high: float, width: int) -> None:  # fmt: skip
         if width == nr:
             multiply_tile(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width,
-                          mr, nv, lanes, code, result, 1, ahead, run)  # fmt: skip
+                          mr, nv, lanes, code, result, 1, ahead, adjacent)  # fmt: skip
         elif width > lanes:
             multiply_tile(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width,
-                          mr, nv, lanes, code, result, 0, ahead, run)  # fmt: skip
+                          mr, nv, lanes, code, result, 0, ahead, adjacent)  # fmt: skip
         else:
             multiply_tile(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width,
-                          mr, 1, lanes, code, result, 0, ahead, run)  # fmt: skip
+                          mr, 1, lanes, code, result, 0, ahead, adjacent)  # fmt: skip
 
     return rows
 
@@ -320,7 +323,9 @@ _TILE_SIGNATURE = types.void(
 )
 
 
-def tile_address(tile: RegisterTile, code: int, result: int | None = None, run: int = 1) -> int:
+def tile_address(
+    tile: RegisterTile, code: int, result: int | None = None, adjacent: int = 1
+) -> int:
     """Return the address of a function that computes any part of a tile; `call_tile` calls it.
 
     `code` tells what A and B hold, `result` what C does: sums, where it is None. Rows that do not
@@ -328,10 +333,13 @@ def tile_address(tile: RegisterTile, code: int, result: int | None = None, run: 
     tile, so an edge costs what it holds. It is compiled once for all kernels.
     """
     mr, nv, lanes, nr, ahead = tile.mr, tile.nv, tile.lanes, tile.nr, tile.ahead
-    size, row = ITEMSIZE[code], run * ITEMSIZE[code]
+    size, row = ITEMSIZE[code], adjacent * ITEMSIZE[code]
     codes = (code, compute_code(code) if result is None else result)
-    rows_full, rows_4, rows_2, rows_1 = (_make_rows(tile, codes, n, run) for n in (mr, 4, 2, 1))
-    rows_8 = _make_rows(tile, codes, 8, run) if mr > 8 else rows_4  # never asked for where mr <= 8
+    rows_full, rows_4, rows_2, rows_1 = (
+        _make_rows(tile, codes, n, adjacent) for n in (mr, 4, 2, 1)
+    )
+    # Never asked for where mr <= 8.
+    rows_8 = _make_rows(tile, codes, 8, adjacent) if mr > 8 else rows_4
     result = codes[1]
 
     def any_rows(a: int, a_step: int, b: int, b_step: int, kc: int, c: int, c_pitch: int,
@@ -339,7 +347,7 @@ def tile_address(tile: RegisterTile, code: int, result: int | None = None, run: 
                  rows: int) -> None:  # fmt: skip
         if rows == mr and width == nr:
             multiply_tile(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width,
-                          mr, nv, lanes, code, result, 1, ahead, run)  # fmt: skip
+                          mr, nv, lanes, code, result, 1, ahead, adjacent)  # fmt: skip
             return
         if rows == mr:
             rows_full(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width)
@@ -356,7 +364,7 @@ def tile_address(tile: RegisterTile, code: int, result: int | None = None, run: 
         if rows & 1:
             rows_1(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width)
 
-    key = ("gemm_tile", tile.mr, tile.nv, tile.lanes, tile.ahead, code, result, run)
+    key = ("gemm_tile", tile.mr, tile.nv, tile.lanes, tile.ahead, code, result, adjacent)
     return int(jit.compile_callback(any_rows, _TILE_SIGNATURE, key).address)
 
 

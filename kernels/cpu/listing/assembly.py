@@ -116,14 +116,14 @@ def find_loops(text: str) -> list[Loop]:
     >>> loop.function, loop.instructions, loop.multiply_adds, loop.sums, loop.bits, loop.loads
     ('sum', 5, 2, 2, 256, 3)
     """
-    found = []
+    described = []
     for name, lines in _functions(text):
         stack = _STACK_OR_FRAME if any(map(_FRAME.search, lines)) else _STACK
         blocks = _blocks(lines)
         loops = innermost_loops(blocks)
-        found += [_loop(name, [blocks[number] for number in loop], stack) for loop in loops]
-    found = [loop for loop in found if loop.multiply_adds]
-    return sorted(found, key=lambda loop: loop.rank, reverse=True)
+        described += [_loop(name, [blocks[number] for number in loop], stack) for loop in loops]
+    described = [loop for loop in described if loop.multiply_adds]
+    return sorted(described, key=lambda loop: loop.rank, reverse=True)
 
 
 def plain_name(symbol: str) -> str:
@@ -135,8 +135,8 @@ def plain_name(symbol: str) -> str:
     'tile_address.any_rows'
     """
     rest, parts = symbol.partition("_ZN")[2], []
-    while found := re.match(r"\d+", rest):
-        start, length = found.end(), int(found[0])
+    while digits := re.match(r"\d+", rest):
+        start, length = digits.end(), int(digits[0])
         parts.append(rest[start : start + length])
         rest = rest[start + length :]
     named = [part for part in parts if "_3c" not in part]
@@ -172,7 +172,7 @@ def _blocks(lines: Sequence[str]) -> list[Block]:
         pieces[-1][1].append(line)
         if _BRANCH.fullmatch(_split(line)[0]):
             pieces.append(("", []))
-    pieces = [each for each in pieces if each[1]]
+    pieces = [piece for piece in pieces if piece[1]]
     numbers = {label: number for number, (label, _) in enumerate(pieces) if label}
     return [
         Block(label, tuple(text), tuple(_successors(text, number, numbers, len(pieces))))
@@ -195,17 +195,19 @@ def _loop(function: str, blocks: Sequence[Block], stack: re.Pattern[str]) -> Loo
     """Count what a loop is made of."""
     lines = [line for block in blocks for line in block.lines]
     code = [_split(line) for line in lines if not _LABEL.match(line)]
-    fused = [each for each in code if _FUSED.fullmatch(each[0])]
-    multiplied = [each for each in code if _MULTIPLY.fullmatch(each[0])]
-    added = [each for each in code if _ADD.fullmatch(each[0])]
-    accesses = [(_access(*each), bool(stack.search(" ".join(each[1])))) for each in code]
+    fused = [instruction for instruction in code if _FUSED.fullmatch(instruction[0])]
+    multiplied = [instruction for instruction in code if _MULTIPLY.fullmatch(instruction[0])]
+    added = [instruction for instruction in code if _ADD.fullmatch(instruction[0])]
+    accesses = [
+        (_access(name, operands), bool(stack.search(" ".join(operands)))) for name, operands in code
+    ]
     return Loop(
         function,
         tuple(lines),
         len(code),
         len(fused) + min(len(multiplied), len(added)),
         len({_target(operands) for _, operands in fused or added}),
-        max((_bits(*each) for each in (*fused, *multiplied)), default=0),
+        max((_bits(*instruction) for instruction in (*fused, *multiplied)), default=0),
         *(sum(kind == want for kind, _ in accesses) for want in ("load", "store")),
         *(accesses.count((want, True)) for want in ("load", "store")),
     )
@@ -213,7 +215,7 @@ def _loop(function: str, blocks: Sequence[Block], stack: re.Pattern[str]) -> Loo
 
 def _target(operands: Sequence[str]) -> str:
     """Return the register that an instruction writes: AT&T's last operand, Arm's first."""
-    x86 = any("%" in each for each in operands)
+    x86 = any("%" in operand for operand in operands)
     return operands[-1 if x86 else 0].partition(" ")[0]
 
 
@@ -221,9 +223,9 @@ def _access(name: str, operands: Sequence[str]) -> str:
     """Return whether an instruction loads, stores or ("") does not touch memory."""
     if _NO_ACCESS.fullmatch(name):
         return ""
-    if any(each.startswith("[") for each in operands):  # Arm's
+    if any(operand.startswith("[") for operand in operands):  # Arm's
         return "store" if name.startswith("st") else "load"
-    places = ["(" in each for each in operands]
+    places = ["(" in operand for operand in operands]
     if not any(places):
         return ""
     return "store" if places[-1] and not _READS_LAST.fullmatch(name) else "load"

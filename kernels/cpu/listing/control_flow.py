@@ -1,8 +1,8 @@
 """Innermost loops of code that is given as blocks and the blocks that may follow each.
 
 It reads assembly and LLVM IR alike (`assembly`, `llvm_text`). A loop is found by what can be
-reached, not by where it stands: compilers turn loops so that their condition comes last, enter them
-in the middle and put rare blocks behind the function's end.
+reached, not by where it stands: compilers rotate loops so that their condition comes last, enter
+them in the middle and put rare blocks behind the function's end.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def innermost_loops(blocks: Sequence[Block]) -> list[list[int]]:
     [[2]]
     """
     after = [block.successors for block in blocks]
-    found: list[list[int]] = []
+    innermost: list[list[int]] = []
     pending: list[Collection[int]] = [range(len(blocks))]
     while pending:
         for loop in _cycles(after, pending.pop()):
@@ -61,8 +61,8 @@ def innermost_loops(blocks: Sequence[Block]) -> list[list[int]]:
             if any(_cycles(after, inside)):
                 pending.append(inside)
             else:
-                found.append(sorted(loop))
-    return sorted(found)
+                innermost.append(sorted(loop))
+    return sorted(innermost)
 
 
 def _head(after: Sequence[Sequence[int]], loop: set[int]) -> int:
@@ -84,23 +84,25 @@ def _cycles(after: Sequence[Sequence[int]], part: Collection[int]) -> list[set[i
     what a walk against the edges reaches from one of them, and no earlier one has, is its set.
     """
     inside = set(part)
-    forward: Edges = {block: [each for each in after[block] if each in inside] for block in part}
+    forward: Edges = {
+        block: [successor for successor in after[block] if successor in inside] for block in part
+    }
     backward: Edges = {block: [] for block in part}
     for block, following in forward.items():
-        for each in following:
-            backward[each].append(block)
+        for successor in following:
+            backward[successor].append(block)
     left: list[int] = []
     seen: set[int] = set()
     for start in part:
         _leave(start, forward, seen, left)
     taken: set[int] = set()
-    found = []
+    cycles = []
     for start in reversed(left):
         group: list[int] = []
         _leave(start, backward, taken, group)
         if len(group) > 1 or (group and start in forward[start]):
-            found.append(set(group))
-    return found
+            cycles.append(set(group))
+    return cycles
 
 
 def _leave(start: int, edges: Edges, seen: set[int], left: list[int]) -> None:
@@ -111,7 +113,7 @@ def _leave(start: int, edges: Edges, seen: set[int], left: list[int]) -> None:
     path = [(start, iter(edges[start]))]
     while path:
         block, rest = path[-1]
-        following = next((each for each in rest if each not in seen), None)
+        following = next((successor for successor in rest if successor not in seen), None)
         if following is None:
             left.append(block)
             path.pop()

@@ -38,7 +38,7 @@ class IrLoop:
     multiply_adds : int
         Operations that multiply and add, and pairs of a multiplication and an addition.
     sums : int
-        Values that are handed from one turn to the next, or join where ways meet in it.
+        Values that are handed from one iteration to the next, or join where ways meet in it.
     """
 
     function: str
@@ -72,7 +72,7 @@ def find_ir_loops(text: str) -> list[IrLoop]:
     >>> loop.function, loop.multiply_adds, loop.lines[0], loop.lines[-1]
     ('power', 1, 'more:', '  br i1 %again, label %more, label %end')
     """
-    found = []
+    described = []
     for name, lines in _functions(text):
         blocks = _blocks(lines)
         for loop in innermost_loops(blocks):
@@ -80,16 +80,16 @@ def find_ir_loops(text: str) -> list[IrLoop]:
             if count := _multiply_adds(inside):
                 sums = sum(bool(_SUM.search(line)) for line in inside)
                 shown = tuple(_NOISE.sub("", line) for line in inside)
-                found.append(IrLoop(name, shown, count, sums))
-    return sorted(found, key=lambda loop: (loop.sums, loop.multiply_adds), reverse=True)
+                described.append(IrLoop(name, shown, count, sums))
+    return sorted(described, key=lambda loop: (loop.sums, loop.multiply_adds), reverse=True)
 
 
 def _functions(text: str) -> Iterator[tuple[str, list[str]]]:
     """Yield the name and lines of each function, wrappers for callers in C left out."""
     name, lines = "", list[str]()
     for line in text.splitlines():
-        if found := _FUNCTION.match(line):
-            name, lines = "" if "cfunc." in found[1] else plain_name(found[1]), []
+        if head := _FUNCTION.match(line):
+            name, lines = "" if "cfunc." in head[1] else plain_name(head[1]), []
         elif line == "}" and name:
             yield name, lines
             name = ""
@@ -107,7 +107,9 @@ def _blocks(lines: Sequence[str]) -> list[Block]:
     numbers = {label: number for number, (label, _) in enumerate(pieces)}
     return [
         Block(
-            label, tuple(text), tuple(numbers[each] for each in _SUCCESSOR.findall("".join(text)))
+            label,
+            tuple(text),
+            tuple(numbers[target] for target in _SUCCESSOR.findall("".join(text))),
         )
         for label, text in pieces
     ]

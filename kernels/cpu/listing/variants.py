@@ -74,11 +74,11 @@ def assembly_listing(variants: Iterable[Variant]) -> str:
     variants : iterable of Variant
         In the order in which they were compiled.
     """
-    loops = [(variant_name(variant), find_loops(variant.assembly)) for variant in variants]
-    able = [(name, found) for name, found in loops if found]
-    able.sort(key=lambda each: each[1][0].rank, reverse=True)
-    parts = ["\n".join(_loops_of(name, found)) for name, found in able]
-    others = [name for name, found in loops if not found]
+    by_variant = [(variant_name(variant), find_loops(variant.assembly)) for variant in variants]
+    able = [(name, loops) for name, loops in by_variant if loops]
+    able.sort(key=lambda named: named[1][0].rank, reverse=True)
+    parts = ["\n".join(_loops_of(name, loops)) for name, loops in able]
+    others = [name for name, loops in by_variant if not loops]
     if others:
         parts.append(f"# no loop multiplies and adds in {', '.join(others)}")
     return "\n\n".join(parts)

@@ -294,15 +294,15 @@ class SparseGemm(Fields):
         Of a tile beside its products.
     sum : float
         Of a vector of its sums.
-    run : float
-        Of a run of pairs.
+    pair_list : float
+        Of the pairs of an offset in a panel, beside their tiles.
     finished : float
         Of a vector of output.
     """
 
     tile: float
     sum: float
-    run: float
+    pair_list: float
     finished: float
 
 

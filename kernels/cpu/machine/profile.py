@@ -61,7 +61,7 @@ class Memory(Fields):
     Parameters
     ----------
     operands : float
-        Of a call's operands, each moved once in long runs.
+        Of a call's operands, each moved once in long stretches.
     turns : float
         Of the same where tiles write to a dozen places in turn.
     far_rows : float

@@ -58,7 +58,7 @@ _CORE = Core(
 
 _MEMORY = Memory(
     operands=20e9,
-    # Tiles of a dozen channels write in as many places in turn: a tenth slower than one run.
+    # Tiles of a dozen channels write in as many places in turn: a tenth slower than one stretch.
     turns=18e9,
     far_rows=14e9,
     repacked=20e9,
@@ -202,7 +202,7 @@ _SPARSE = Sparse(
     pair=4,
     pair_vector=2.5,
     start=4e-6,
-    gemm=SparseGemm(tile=20.0, sum=0.5, run=60.0, finished=6.0),
+    gemm=SparseGemm(tile=20.0, sum=0.5, pair_list=60.0, finished=6.0),
     weight_grad=SparseWeightGrad(
         pair=10,
         vector=4,

@@ -63,7 +63,7 @@ def build(geometry: Geometry, indices: Indices) -> tuple[Indices, NDArray[np.int
     keys_after = sites_after(geometry, keys)
     lines_after = make_lines(after, batch, keys_after)
     if geometry.kind == "regular":
-        found = find_neighbours(geometry, lines_after, None, lines, rows, len(keys_after))
+        table_and_pairs = find_neighbours(geometry, lines_after, None, lines, rows, len(keys_after))
     else:
-        found = find_neighbours(geometry, lines, rows, lines_after, None, len(keys_after))
-    return line_sites(lines_after), *found
+        table_and_pairs = find_neighbours(geometry, lines, rows, lines_after, None, len(keys_after))
+    return line_sites(lines_after), *table_and_pairs

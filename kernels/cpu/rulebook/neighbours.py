@@ -74,7 +74,7 @@ def _find_line(g: Any, key: int) -> int:
 
 
 @numba.njit
-def _meet(g: Any, table: int, mirror: int, line: int, fine: int, reach: int) -> int:
+def _meet(g: Any, table: int, mirror: int, line: int, fine: int, farthest: int) -> int:
     """Write the pairs of two lines, return how many.
 
     `table` is the row of the table for the first offset of the last axis, `mirror` that of the
@@ -89,7 +89,7 @@ def _meet(g: Any, table: int, mirror: int, line: int, fine: int, reach: int) -> 
         coarse_row = _row(g.coarse_rows, c)
         for f in range(place, end):
             distance = get_int(g.fine_x, f) - first
-            if distance > reach:
+            if distance > farthest:
                 break
             offset = distance // g.dilation_x if g.dilation_x > 1 else distance
             if offset * g.dilation_x != distance:
@@ -114,7 +114,7 @@ def _walk_lines(g: Any, task: int) -> None:
         mirror = g.table + 4 * (g.volume - 1 - group * g.taps) * g.rows
         # The middle of a mirrored kernel is its own opposite: its later half is written already.
         middle = g.mirrored and group == g.groups - 1
-        reach = (g.taps // 2 if middle else g.taps - 1) * g.dilation_x
+        farthest = (g.taps // 2 if middle else g.taps - 1) * g.dilation_x
         fine = -1
         for line in range(first, last):
             sought = _line_sought(g, line, group)
@@ -127,7 +127,7 @@ def _walk_lines(g: Any, task: int) -> None:
             if fine == g.fine_lines:
                 break
             if get_word(g.fine_keys, fine) == sought:
-                pairs += _meet(g, table, mirror, line, fine, reach)
+                pairs += _meet(g, table, mirror, line, fine, farthest)
     set_word(g.pairs, task, pairs)
 
 
@@ -206,6 +206,6 @@ def find_neighbours(
         volume=geometry.volume, mirrored=int(mirrored), transposed=int(transposed), table=table,
         rows=out_rows, pairs=pairs, chunk=chunk,
     )  # fmt: skip
-    found = int(pairs.sum())
+    entries = int(pairs.sum())
     # A site and itself are one entry of a mirrored table, any other pair is two.
-    return table, 2 * found - out_rows if mirrored else found
+    return table, 2 * entries - out_rows if mirrored else entries

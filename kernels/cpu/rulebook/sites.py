@@ -38,10 +38,10 @@ Keys = NDArray[np.int64]
 _MOST_STEPS = 1 << 34
 #: Stands for the key of a sequence that has ended; no site has it.
 _END = (1 << 63) - 1
-#: Words of a sequence: where it is, where it ends, its key; the ends of the run of keys that share
-#: all coordinates up to the axis, and of the run that share those before it; by how much the offset
-#: moves the former, and where the latter begins before and after.
-_PLACE, _STOP, _KEY, _RUN_STOP, _OUTER_STOP, _SHIFT, _OUTER, _OUTER_AFTER, _WORDS = range(9)
+#: Words of a sequence: where it is, where it ends, its key; the ends of the block of keys that
+#: share all coordinates up to the axis, and of the outer one that share those before it; by how
+#: much the offset moves the former, and where the latter begins before and after.
+_PLACE, _STOP, _KEY, _BLOCK_STOP, _OUTER_STOP, _SHIFT, _OUTER, _OUTER_AFTER, _WORDS = range(9)
 
 
 @numba.njit
@@ -77,8 +77,8 @@ def _find(keys: int, count: int, key: int) -> int:
 
 
 @numba.njit
-def _enter_run(g: Any, sequence: int, offset: int, key: int) -> None:
-    """Work out how the offset moves the run of keys that `key` begins: `_END` where it does not."""
+def _enter_block(g: Any, sequence: int, offset: int, key: int) -> None:
+    """Work out how the offset moves the keys of the block of `key`: `_END` where it does not."""
     if key >= get_word(sequence, _OUTER_STOP):
         number = key // (g.size * g.inner)
         set_word(sequence, _OUTER, number * g.size * g.inner)
@@ -89,7 +89,7 @@ def _enter_run(g: Any, sequence: int, offset: int, key: int) -> None:
     if g.inner > 1:
         i //= g.inner
     begin = outer + i * g.inner
-    set_word(sequence, _RUN_STOP, begin + g.inner)
+    set_word(sequence, _BLOCK_STOP, begin + g.inner)
     shift = _END
     if g.transposed:
         after = i * g.stride - g.low + offset * g.dilation
@@ -111,8 +111,8 @@ def _step(g: Any, sequence: int, offset: int) -> None:
     while place < stop:
         before = get_word(g.keys, place)
         place += 1
-        if before >= get_word(sequence, _RUN_STOP):
-            _enter_run(g, sequence, offset, before)
+        if before >= get_word(sequence, _BLOCK_STOP):
+            _enter_block(g, sequence, offset, before)
         shift = get_word(sequence, _SHIFT)
         if shift != _END:
             key = before + shift
@@ -132,7 +132,7 @@ def _merge_sequences(g: Any, task: int) -> None:
         end = g.rows if last == _END else _find(g.keys, g.rows, _key_before(g, last, offset))
         set_word(sequence, _PLACE, start)
         set_word(sequence, _STOP, end)
-        set_word(sequence, _RUN_STOP, 0)
+        set_word(sequence, _BLOCK_STOP, 0)
         set_word(sequence, _OUTER_STOP, 0)
         room += start
         _step(g, sequence, offset)

@@ -91,8 +91,8 @@ def _write_pairs(g: Any, task: int) -> None:
 def _find_slots(g: Any, task: int) -> None:
     """Write the slots that a chunk of keys would like."""
     for i in range(task * g.chunk, min((task + 1) * g.chunk, g.rows)):
-        mixed = get_word(g.keys, i) * _FACTOR
-        set_word(g.slots, i, (mixed >> g.shift) & (g.capacity - 1))
+        hashed = get_word(g.keys, i) * _FACTOR
+        set_word(g.slots, i, (hashed >> g.shift) & (g.capacity - 1))
 
 
 def _place_keys(g: Any, task: int) -> None:
@@ -145,13 +145,13 @@ def masks(neighbours: Table) -> NDArray[np.uint32]:
 
 def order(masks: NDArray[np.uint32]) -> NDArray[np.int32]:
     """Return the rows sorted by mask, the last word first; equal ones keep their order."""
-    found = None
+    rows = None
     for word in masks:
         keys = word.astype(np.int64)
-        if found is not None:
-            keys = keys[found]
-        _, found = sort_rows(keys, 0, int(keys.max(initial=0)), found)
-    return np.arange(masks.shape[1], dtype=np.int32) if found is None else found
+        if rows is not None:
+            keys = keys[rows]
+        _, rows = sort_rows(keys, 0, int(keys.max(initial=0)), rows)
+    return np.arange(masks.shape[1], dtype=np.int32) if rows is None else rows
 
 
 def pair_lists(neighbours: Table) -> PairLists:

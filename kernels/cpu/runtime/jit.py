@@ -135,12 +135,12 @@ class KernelCache(_Cache):
             return None
         rtsys.initialize(target_context)
         try:
-            found = CompileResult._rebuild(target_context, *pickle.loads(data))
+            loaded = CompileResult._rebuild(target_context, *pickle.loads(data))
         except Exception as error:  # noqa: BLE001 - whatever it is, the variant can be compiled
             self._refuse(f"{self._path} cannot be loaded: {error!r}")
             return None
         statistics.loaded += 1
-        return found
+        return loaded
 
     def _refuse(self, reason: str) -> None:
         """Remove a file that is of no use; the variant is then compiled again and kept anew."""

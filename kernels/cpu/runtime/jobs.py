@@ -54,14 +54,14 @@ __all__ = [
     "DATA_OFFSET",
     "FUNCTIONS",
     "ITEM_OFFSET",
-    "LINE",
+    "LINE_WORDS",
     "SIZE",
     "WORDS",
     "take_tasks",
 ]
 
 _OPERANDS = 7  # geometry, x, weight, bias, extra, out, workspace
-LINE = 8  # words in a cache line: flags written by different threads do not share one
+LINE_WORDS = 8  # words in a cache line: flags written by different threads do not share one
 _SPINS = 40_000  # pauses before a helper parks: about a millisecond
 _SPINS_BEFORE_YIELD = 4_000  # pauses before a waiting caller offers its processor to others
 
@@ -84,7 +84,7 @@ WORDS = {
     "PyErr_CheckSignals": _CHECK,
 }
 #: Words of the state.
-SIZE = _PARKED + MOST_THREADS * LINE
+SIZE = _PARKED + MOST_THREADS * LINE_WORDS
 
 # In CPython every object starts with its header. A tuple's items stand behind it, and NumPy's array
 # struct continues with the data pointer. Reading both in machine code takes nanoseconds;
@@ -239,7 +239,7 @@ def submit(state: int, job: int, operands: int, wakened: int) -> int:
     shared = workers > 1 and tasks > 1
     if shared and not wakened:
         for worker in range(1, workers):
-            if load_word(state + 8 * (_PARKED + worker * LINE)):
+            if load_word(state + 8 * (_PARKED + worker * LINE_WORDS)):
                 return 1
     none = read_word(state + 8 * _NONE)
     x, w, b = _data(operands, 0, none), _data(operands, 1, none), _data(operands, 2, none)
@@ -262,7 +262,7 @@ def submit(state: int, job: int, operands: int, wakened: int) -> int:
 
 def serve(state: int, worker: int, seen: int) -> int:
     """Help with jobs until none came for a while; return the last generation seen."""
-    store_word(state + 8 * (_PARKED + worker * LINE), 0)
+    store_word(state + 8 * (_PARKED + worker * LINE_WORDS), 0)
     mode = float_mode()
     idle = 0
     while idle < _SPINS:
@@ -282,7 +282,7 @@ def serve(state: int, worker: int, seen: int) -> int:
 
 def park(state: int, worker: int, seen: int) -> int:
     """Announce that a helper goes to sleep; 0 when a job has come meanwhile."""
-    store_word(state + 8 * (_PARKED + worker * LINE), 1)
+    store_word(state + 8 * (_PARKED + worker * LINE_WORDS), 1)
     return int(load_word(state + 8 * _TICKET) >> 32 == seen)
 
 

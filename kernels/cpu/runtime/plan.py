@@ -50,7 +50,7 @@ def compute_dtype(dtype: str) -> type[np.floating[Any]]:
 
 
 def as_bias(bias: NDArray[Any] | None, zeros: NDArray[Any]) -> NDArray[Any]:
-    """Return the bias as one run of memory of the zeros' type, the zeros where there is none."""
+    """Return the bias, contiguous, of the zeros' type, the zeros where there is none."""
     if bias is None:
         return zeros
     if bias.dtype != zeros.dtype or not bias.flags.c_contiguous:

@@ -83,8 +83,8 @@ class Pool:
         """Start from a fresh state with no helper: in a new process, and after a fork."""
         if self._states:
             self._write("forked", 1)
-        self._states.append(np.zeros(jobs.SIZE + jobs.LINE, np.int64))
-        line = 8 * jobs.LINE
+        self._states.append(np.zeros(jobs.SIZE + jobs.LINE_WORDS, np.int64))
+        line = 8 * jobs.LINE_WORDS
         self.state = (self._states[-1].ctypes.data + line - 1) // line * line
         self._write("yield", _yield_address())
         self._write("none", id(None))

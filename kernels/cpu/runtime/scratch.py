@@ -84,8 +84,8 @@ def borrow_arrays(
     for size in sizes:
         starts.append(starts[-1] + whole_lines(size))
     memory = borrow(starts[-1])
-    run = np.empty(0, np.uint8) if memory is None else memory
+    room = np.empty(0, np.uint8) if memory is None else memory
     return memory, [
-        run[start : start + size].view(dtype).reshape(shape)
+        room[start : start + size].view(dtype).reshape(shape)
         for (shape, dtype), size, start in zip(shapes, sizes, starts, strict=False)
     ]

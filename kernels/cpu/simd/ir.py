@@ -79,8 +79,8 @@ def literal(value: Any) -> int | None:
 
 def literals(values: Sequence[Any]) -> tuple[int, ...] | None:
     """Return the values of literal integers' types, None where one is no literal."""
-    found = tuple(value.literal_value for value in values if literal(value) is not None)
-    return found if len(found) == len(values) else None
+    numbers = tuple(value.literal_value for value in values if literal(value) is not None)
+    return numbers if len(numbers) == len(values) else None
 
 
 def compute_type(storage: int) -> types.Float:

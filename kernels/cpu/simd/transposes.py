@@ -93,15 +93,15 @@ def transpose_masked(
             """Return flags of the first `length` lanes, for each of the first `number` vectors."""
             first = first_lanes(builder, length, count)
             none = ir.Constant(first.type, None)
-            there = [builder.icmp_signed("<", I64(i), number) for i in range(count)]
-            return [builder.select(flag, first, none) for flag in there]
+            within = [builder.icmp_signed("<", I64(i), number) for i in range(count)]
+            return [builder.select(flag, first, none) for flag in within]
 
         vectors = []
         for i, mask in enumerate(masks(columns, rows)):
             address = builder.add(source, builder.mul(pitch, I64(i)))
             vectors.append(load_vector(builder, pointer(builder, address, I8), count, code, mask))
-        turned = zip(transposed(builder, vectors), masks(rows, columns), strict=True)
-        for i, (column, mask) in enumerate(turned):
+        outputs = zip(transposed(builder, vectors), masks(rows, columns), strict=True)
+        for i, (column, mask) in enumerate(outputs):
             address = builder.add(target, builder.mul(target_pitch, I64(i)))
             store_vector(builder, pointer(builder, address, I8), column, made, mask)
         return context.get_dummy_value()

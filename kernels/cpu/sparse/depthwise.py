@@ -46,11 +46,11 @@ def _make_kernel(lanes: int, storage: int) -> Any:
     compute_row = make_row(MULTIPLY, lanes, storage, compute)
 
     @numba.njit
-    def finish_row(g: Any, sums: int, out: int) -> None:
+    def epilogue_row(g: Any, sums: int, out: int) -> None:
         for c in range(0, g.channels, lanes):
             mask = range_mask(0, min(lanes, g.channels - c))
             value = load_masked(sums + c * size, mask, compute, lanes)
-            store_masked(out + c * item, activate(value, g.finish_code, g.alpha), mask, storage)
+            store_masked(out + c * item, activate(value, g.activation, g.alpha), mask, storage)
 
     def task(
         geometry: int, x: int, weight: int, bias: int, unused: int, out: int,
@@ -61,8 +61,8 @@ def _make_kernel(lanes: int, storage: int) -> Any:
             target = out + row * g.out_pitch
             sums = target if direct else workspace + worker * g.sums_pitch
             compute_row(g, x, weight, bias, sums, row)
-            if g.finish_code or not direct:
-                finish_row(g, sums, target)
+            if g.activation or not direct:
+                epilogue_row(g, sums, target)
 
     return task
 
@@ -101,7 +101,7 @@ def plan(problem: SparseProblem, binding: SparseBinding, device: DeviceInfo) -> 
         "other_size": problem.compute_itemsize,
         "other_pitch": problem.out_channels * problem.compute_itemsize,
         "sums_pitch": _sums_pitch(problem),
-        "finish_code": ACTIVATION_CODES[binding.activation],
+        "activation": ACTIVATION_CODES[binding.activation],
         "alpha": binding.alpha,
     }
     kernel = compile_kernel(_make_kernel(lanes, storage), "sparse_depthwise", lanes, storage)

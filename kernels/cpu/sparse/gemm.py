@@ -108,7 +108,7 @@ def _make_panel(lanes: int, storage: int, compute: int) -> Any:
                 store(sums + (row * vectors + j) * lanes * size, value, compute)
 
     @numba.njit
-    def finish(
+    def epilogue(
         g: Any, sums: int, order: int, out: int, first: int, rows: int, vectors: int, width: int
     ) -> None:
         for row in range(rows):
@@ -129,14 +129,14 @@ def _make_panel(lanes: int, storage: int, compute: int) -> Any:
                     mask = range_mask(0, left)
                     store_masked(target + j * lanes * item, value, mask, storage)
 
-    return start, finish
+    return start, epilogue
 
 
 @functools.cache
 def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
     """Return the task: see the loop nest above."""
     item, size = ITEMSIZE[storage], ITEMSIZE[compute]
-    start, finish = _make_panel(lanes, storage, compute)
+    start, epilogue = _make_panel(lanes, storage, compute)
 
     def task(
         geometry: int, x: int, weight: int, bias: int, schedule: int, out: int,
@@ -176,7 +176,7 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
                     sums, pairs + 8 * at, count, ask, ask_step, ask_last,
                 )  # fmt: skip
             ask += -(-count // (g.last_rows if last else g.tile_rows)) * ask_step
-        finish(g, sums, order, out, first, rows, vectors, width)
+        epilogue(g, sums, order, out, first, rows, vectors, width)
 
     return task
 

@@ -104,14 +104,14 @@ def cost(problem: SparseProblem, device: DeviceInfo) -> float:
     costs, latency = machine.sparse.gemm, machine.core.latency
     slots = 1 / vectors_a_cycle(device) / (1.0 if device.fma else 0.5)
     panels = -(-problem.out_rows // blocks.panel_rows)
-    runs, cycles = panels * problem.volume, 0.0
+    pair_lists, cycles = panels * problem.volume, 0.0
     for nv, count in ((blocks.nv, blocks.parts - 1), (blocks.tail, 1)):
         most = tile_rows(nv, device)
-        tiles = max(problem.pairs / most, min(problem.pairs, runs))
+        tiles = max(problem.pairs / most, min(problem.pairs, pair_lists))
         rows = problem.pairs / max(tiles, 1)
         step = max(rows * nv * slots, (rows + nv) * min(slots, 1.0), latency)
         part = tiles * (blocks.steps * step + costs.tile) + problem.pairs * nv * costs.sum
-        part += runs * costs.run + problem.out_rows * nv * costs.finished
+        part += pair_lists * costs.pair_list + problem.out_rows * nv * costs.finished
         cycles += count * problem.groups * part
     features, written = (
         problem.in_rows * problem.in_channels,

@@ -52,26 +52,26 @@ class Schedule(NamedTuple):
     order: NDArray[np.int32] | None
 
 
-def _count_runs(g: Any, task: int) -> None:
+def _count_pairs(g: Any, task: int) -> None:
     """Count the pairs of one offset in some panels."""
     k, part = task // g.parts, task % g.parts
     table = g.table + 4 * k * g.rows
     for panel in range(part * g.share, min((part + 1) * g.share, g.panels)):
         first, stop = panel * g.panel_rows, min((panel + 1) * g.panel_rows, g.rows)
-        found = stop - first
+        pairs = stop - first
         if g.order:
             for i in range(first, stop):
-                found += get_int(table, get_int(g.order, i)) >> 31
+                pairs += get_int(table, get_int(g.order, i)) >> 31
         else:
             for i in range(first, stop):
-                found += get_int(table, i) >> 31
-        set_word(g.counts, panel * g.volume + k, found)
+                pairs += get_int(table, i) >> 31
+        set_word(g.counts, panel * g.volume + k, pairs)
 
 
-def _fill_runs(g: Any, task: int) -> None:
+def _fill_pairs(g: Any, task: int) -> None:
     """Write the pairs of one offset in some panels.
 
-    What is no pair is written too, and over it the next; a run ends with its last pair.
+    What is no pair is written too, and over it the next; the list ends with its last pair.
     """
     k, part = task // g.parts, task % g.parts
     table = g.table + 4 * k * g.rows
@@ -87,8 +87,8 @@ def _fill_runs(g: Any, task: int) -> None:
 
 
 _SIZES = "volume rows panels panel_rows parts share"
-_COUNT = IntegerStage(_count_runs, f"table order counts {_SIZES}")
-_FILL = IntegerStage(_fill_runs, f"table order starts pairs {_SIZES}")
+_COUNT = IntegerStage(_count_pairs, f"table order counts {_SIZES}")
+_FILL = IntegerStage(_fill_pairs, f"table order starts pairs {_SIZES}")
 
 
 def _key_order(rulebook: Rulebook) -> NDArray[np.int32] | None:
@@ -113,7 +113,7 @@ def _build(rulebook: Rulebook, panel_rows: int) -> Schedule:
     pairs = empty((rulebook.pairs + MOST_AHEAD, 2), np.int32)
     pairs[rulebook.pairs :] = 0
     _FILL.run(volume * parts, table=table, order=order, starts=starts, pairs=pairs, **sizes)
-    addresses = [0 if each is None else each.ctypes.data for each in (starts, pairs, order)]
+    addresses = [0 if array is None else array.ctypes.data for array in (starts, pairs, order)]
     return Schedule(np.array(addresses, np.int64), starts, pairs, order)
 
 

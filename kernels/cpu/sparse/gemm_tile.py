@@ -1,15 +1,15 @@
 """A register tile whose rows lie anywhere: one offset's weights times the rows that meet there.
 
-``sums[out_i, lanes] += x[in_i, channels] @ W[channels, lanes]`` for a run of pairs (in_i, out_i)::
+``sums[out_i, lanes] += x[in_i, channels] @ W[channels, lanes]`` for a list of pairs (in_i, out_i)::
 
-    for tile of at most `most` pairs, all tiles of a run equally large or one pair less
+    for tile of at most `most` pairs, all tiles of a list equally large or one pair less
       R x nv accumulators = 0
       for channel: nv vectors of W, R broadcasts straight from the features, R * nv multiply-adds
       sums[out_i] += accumulators
 
 A pair costs its useful products and nothing else: there is code for every number of rows up to
 `most`, and a tile of one row and 4 vectors is as quick as its multiply-adds' latency lets it be.
-Output rows of a run are all different, so the old sums may be loaded when the new ones are ready,
+Output rows of a list are all different, so the old sums may be loaded when the new ones are ready,
 and no tile waits for the one before it.
 
 Budget (AVX-512, float32), for 64 channels of input:
@@ -64,7 +64,7 @@ __all__ = ["MOST_AHEAD", "call_gather_tiles", "gather_tiles_address"]
 #: whose rows are prefetched.
 _AHEAD, MOST_AHEAD = 1024, 64
 #: Most passes over a cache line of channels; each asks for at least one row.
-_TURNS = LINE // 4
+_MOST_PASSES = LINE // 4
 #: Bytes of a pair: row of the input, row of the panel's sums, 32 bits each.
 _PAIR = 8
 
@@ -117,8 +117,8 @@ class _Emitter:
         """Ask for this pass's share of the rows that come `ahead` pairs later."""
         builder, step = self.builder, self.unroll * ITEMSIZE[self.code]
         share = -(-rows * step // LINE)
-        turn = builder.udiv(builder.and_(at, I64(LINE - 1)), I64(step))
-        first = builder.add(self.ahead, builder.mul(turn, I64(share)))
+        pass_number = builder.udiv(builder.and_(at, I64(LINE - 1)), I64(step))
+        first = builder.add(self.ahead, builder.mul(pass_number, I64(share)))
         for i in range(share):
             half = builder.mul(builder.add(first, I64(i)), I64(_PAIR))
             word = builder.bitcast(builder.gep(self.pairs, [half]), I32.as_pointer())
@@ -207,7 +207,7 @@ _SIGNATURE = types.void(*([types.intp] * 10))
 
 
 def gather_tiles_address(most: int, nv: int, lanes: int, code: int, unroll: int) -> int:
-    """Return the address of a function that multiplies a run of pairs with one offset's weights.
+    """Return the address of a function that multiplies a list of pairs with one offset's weights.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ def gather_tiles_address(most: int, nv: int, lanes: int, code: int, unroll: int)
             return
         small = count // tiles
         larger = count - small * tiles
-        ahead = min(max(_AHEAD // (steps * nv), most), MOST_AHEAD - _TURNS)
+        ahead = min(max(_AHEAD // (steps * nv), most), MOST_AHEAD - _MOST_PASSES)
         for tile in range(tiles):
             rows = small + int(tile < larger)
             for line in range(0, row_bytes, LINE):

@@ -141,7 +141,7 @@ def _make_kernel(largest: int, lanes: int, storage: int) -> Any:
                 store(total + c * 8, after, F64)
 
     @numba.njit
-    def finish(g: Any, sums: int, counts: int, out: int, channels: int) -> None:
+    def store_grids(g: Any, sums: int, counts: int, out: int, channels: int) -> None:
         for batch in range(g.batches):
             count = get_word(counts, batch)
             for c in range(0, channels, lanes):
@@ -164,7 +164,7 @@ def _make_kernel(largest: int, lanes: int, storage: int) -> Any:
         counts = sums + g.counts_at
         clear(g, sums, counts)
         collect(g, x + first * item, batches, sums, counts, channels)
-        finish(g, sums, counts, out + first * item, channels)
+        store_grids(g, sums, counts, out + first * item, channels)
 
     return task
 

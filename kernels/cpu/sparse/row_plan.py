@@ -73,7 +73,7 @@ class _Schedule(NamedTuple):
     """A plan's jobs for one rulebook, and what must live as long as their addresses are used."""
 
     addresses: tuple[int, ...]
-    kept: tuple[NDArray[Any], ...]
+    referenced: tuple[NDArray[Any], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +115,7 @@ class RowPlan:
 
     def _schedule(self, rulebook: Rulebook | None) -> _Schedule:
         jobs: list[NDArray[Any]] = []
-        kept: list[NDArray[Any]] = []
+        referenced: list[NDArray[Any]] = []
         for stage in self.stages:
             lists = stage.lists(rulebook)
             record = np.zeros(1, record_type(self.fields))
@@ -125,8 +125,8 @@ class RowPlan:
                 record[name] = array.ctypes.data
             job = (stage.kernel, record.ctypes.data, stage.tasks, self.workers, int(self.flush))
             jobs.append(pool.make_job(*job))
-            kept += [record, *lists.values()]
-        return _Schedule(tuple(job.ctypes.data for job in jobs), (*jobs, *kept))
+            referenced += [record, *lists.values()]
+        return _Schedule(tuple(job.ctypes.data for job in jobs), (*jobs, *referenced))
 
     def run(self, rulebook: Any, *arrays: Any) -> None:
         """Compute; the operands are those that `OPERANDS` names, the last one is written."""

@@ -83,7 +83,6 @@ FIELDS = (
     "other_pitch",  # between offsets or input rows, whichever the rule reads it by,
     "own_pitch",  # and between output rows
     "sums_pitch",  # between the rows of sums of two workers
-    "finish_code",  # activation
 )
 view = as_record(FIELDS)
 
@@ -266,8 +265,8 @@ class _First(_Walk):
             builder.fcmp_unordered("uno", wanted, wanted),
         )
         none_yet = builder.fcmp_ordered("<", total, constant(self.kind, 0.0))
-        found = builder.and_(none_yet, builder.or_(equal, both_nan))
-        return builder.select(found, self.number, total)
+        is_first = builder.and_(none_yet, builder.or_(equal, both_nan))
+        return builder.select(is_first, self.number, total)
 
 
 class _Chosen(_Walk):

@@ -78,8 +78,8 @@ def make_copy(lanes: int, storage: int, compute: int) -> Any:
     item, line, full = ITEMSIZE[storage], lanes * ITEMSIZE[compute], (1 << lanes) - 1
 
     @numba.njit
-    def copy_run(g: Any, source: int, channels: int, width: int, target: int) -> None:
-        """Copy a run of samples; lanes behind the last channel may be left as they are."""
+    def copy_samples(g: Any, source: int, channels: int, width: int, target: int) -> None:
+        """Copy neighbouring samples; lanes behind the last channel may be left as they are."""
         if g.xw == item and channels == lanes and width >= lanes:
             for begin in range(0, width, lanes):
                 # The last square overlaps the one before: masks would cost more than samples.
@@ -109,9 +109,9 @@ def make_copy(lanes: int, storage: int, compute: int) -> Any:
         target += d * g.source_d
         channels, first = min(lanes, g.c - block * lanes), band * COPY_ROWS
         rows = min(COPY_ROWS, g.ih - first)
-        # Rows that follow each other are one run.
+        # Rows that follow each other are copied as one.
         together = rows if g.xh == g.iw * g.xw else 1
         for h in range(first, first + rows, together):
-            copy_run(g, source + h * g.xh, channels, together * g.iw, target + h * g.source_h)
+            copy_samples(g, source + h * g.xh, channels, together * g.iw, target + h * g.source_h)
 
     return task

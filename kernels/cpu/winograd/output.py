@@ -20,7 +20,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from ..common.epilogue import make_epilogue_run
+from ..common.epilogue import make_epilogue_strided
 from ..common.segments import SEGMENT_WORDS
 from ..common.toom_cook_lines import call_lines
 from ..simd.intrinsics import (
@@ -72,7 +72,7 @@ def _make_inverse(lanes: int, compute: int) -> Any:
 def _make_store_row(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that stores one row of joined pixels for up to `lanes` channels."""
     item, line, full = ITEMSIZE[storage], lanes * ITEMSIZE[compute], (1 << lanes) - 1
-    end_run = make_epilogue_run(lanes, storage, compute)
+    end_strided = make_epilogue_strided(lanes, storage, compute)
     as_compute = np.float64 if compute == F64 else np.float32
 
     @numba.njit
@@ -99,7 +99,7 @@ def _make_store_row(lanes: int, storage: int, compute: int) -> Any:
         for pixel in range(width):
             at = joined + pixel * line
             store(at, add(load(at, compute, lanes), shift), compute)
-            end_run(
+            end_strided(
                 g, at, 0.0, out + pixel * g.yw, g.yc, residual + pixel * g.rw, g.rc, channels,
                 scratch,
             )  # fmt: skip
@@ -126,7 +126,7 @@ def _make_store_row(lanes: int, storage: int, compute: int) -> Any:
                     channels, full, compute, compute, lanes,
                 )  # fmt: skip
                 for c in range(channels):
-                    end_run(
+                    end_strided(
                         g, scratch + line + c * line, 0.0, out + c * g.yc + start * g.yw, g.yw,
                         residual + c * g.rc + start * g.rw, g.rw, min(lanes, width - start),
                         scratch,
@@ -144,7 +144,7 @@ def make_epilogue_panel(tile: RegisterTile, storage: int, compute: int) -> Any:
     store_row = _make_store_row(lanes, storage, compute)
 
     @numba.njit
-    def store_run(
+    def store_rows(
         g: Any, joined: int, d0: int, h0: int, w: int, width: int, channels: int, bias: int,
         out: int, residual: int, scratch: int,
     ) -> None:  # fmt: skip
@@ -160,11 +160,11 @@ def make_epilogue_panel(tile: RegisterTile, storage: int, compute: int) -> Any:
                     )  # fmt: skip
 
     @numba.njit
-    def join_run(
+    def join_tiles(
         g: Any, products: int, d: int, h: int, tile: int, tiles: int, channels: int, bias: int,
         out: int, residual: int, worker: int,
     ) -> None:  # fmt: skip
-        """Join and store a run of whole groups, or of tiles of one group."""
+        """Join and store some whole groups, or tiles of one group."""
         joined, group = worker + g.joined_at, min(tiles, g.uw)
         for t in range(tiles):
             at = joined + (t // group * group * g.width_outputs + t % group) * line
@@ -177,13 +177,13 @@ def make_epilogue_panel(tile: RegisterTile, storage: int, compute: int) -> Any:
         width = tiles * g.width_outputs // pieces
         w = first_of(tile, g.uw, 1, g.width_outputs * g.qw)
         for piece in range(pieces):
-            store_run(
+            store_rows(
                 g, joined + piece * width * line, d, h, w + piece * g.qw, width, channels, bias,
                 out, residual, worker + g.scratch_at,
             )  # fmt: skip
 
     @numba.njit
-    def finish_panel(
+    def epilogue_panel(
         g: Any, products: int, channels: int, segments: int, count: int, bias: int, out: int,
         residual: int, worker: int,
     ) -> None:  # fmt: skip
@@ -201,11 +201,11 @@ def make_epilogue_panel(tile: RegisterTile, storage: int, compute: int) -> Any:
                 else:
                     tiles -= tiles % g.uw
                 for k in range(0, channels, lanes):
-                    join_run(
+                    join_tiles(
                         g, products + lane * g.tile_pitch + k * size, d, h, tile, tiles,
                         min(lanes, channels - k), bias + k * size, out + k * g.yc,
                         residual + k * g.rc, worker,
                     )  # fmt: skip
                 lane, tile = lane + tiles, tile + tiles
 
-    return finish_panel
+    return epilogue_panel

@@ -76,7 +76,7 @@ from .fields import FIELDS, TRANSFORMS
 from .input_tiles import STAGE_CHANNELS, make_stage
 from .tasks import make_kernel
 from .tiles import Sizes, tile_fields, tile_sizes
-from .weights import is_run, make_pack_kernel
+from .weights import is_contiguous, make_pack_kernel
 
 __all__ = ["plan", "plan_f2", "plan_f3", "plan_f4", "plan_f6", "workspace"]
 
@@ -209,20 +209,20 @@ def _layout(
 def _transforms(sizes: Sizes, lanes: int, across: int, codes: tuple[int, int]) -> dict[str, int]:
     """Return the addresses of `TRANSFORMS`, compiled; `codes` are of storage and computation."""
     width, rows, compute = sizes.axes[-1], sizes.n[1] if sizes.folded else 1, codes[1]
-    found = dict.fromkeys(TRANSFORMS, 0)
+    addresses = dict.fromkeys(TRANSFORMS, 0)
     if not across:
         form = (width.m, width.r, width.stride, rows, sizes.width.step)
-        found["gather"] = gather_address(*form, lanes, *codes)
+        addresses["gather"] = gather_address(*form, lanes, *codes)
     for letter, axis in zip("dhw", sizes.axes, strict=True):
         for name, kind in (("input", INPUT), ("output", OUTPUT), ("weight", WEIGHT)):
             # Along the width a size of 1 is a copy, which ends or begins each transform.
-            if f"{name}_{letter}" in found and (axis.r > 1 or letter == "w"):
-                found[f"{name}_{letter}"] = lines_address(kind, *axis.form, lanes, compute)
-    return found
+            if f"{name}_{letter}" in addresses and (axis.r > 1 or letter == "w"):
+                addresses[f"{name}_{letter}"] = lines_address(kind, *axis.form, lanes, compute)
+    return addresses
 
 
 def _is_plain(problem: ConvProblem, binding: Binding) -> bool:
-    """Return whether outputs need only a bias and a clamp, and pixels or channels are runs."""
+    """Return whether outputs need but a bias and a clamp, and pixels or channels are contiguous."""
     clamp = ACTIVATION_CODES[binding.activation] <= LAST_CLAMP
     item = ITEMSIZE[storage_code(problem.dtype)]
     packed = item in (binding.out_strides[1], binding.out_strides[-1])
@@ -285,10 +285,11 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
     fields |= epilogue_fields(binding, direct=False, clamped=False)
     fields |= {"region": region.ctypes.data, "zeros": zeros.ctypes.data}
     fields |= {
-        "tile": tile_address(tile, compute, run=tile.lanes if fields["across"] else 1),
+        "tile": tile_address(tile, compute, adjacent=tile.lanes if fields["across"] else 1),
         "plain": int(_is_plain(problem, binding)),
     }
-    fields["weight_is_run"] = int(sizes.folded is not None or is_run(problem, binding))
+    contiguous = sizes.folded is not None or is_contiguous(problem, binding)
+    fields["weight_is_contiguous"] = int(contiguous)
     fields |= tile_fields(sizes) | {"shifts": sizes.width.shifts}
     fields |= _transforms(sizes, tile.lanes, fields["across"], (storage, compute))
     workers = worth_helpers(problem.macs, device.threads)

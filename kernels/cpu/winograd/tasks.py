@@ -25,10 +25,10 @@ __all__ = ["make_kernel"]
 
 
 @functools.cache
-def _make_multiply(tile: RegisterTile, panel_tiles: int, run: int, compute: int) -> Any:
+def _make_multiply(tile: RegisterTile, panel_tiles: int, adjacent: int, compute: int) -> Any:
     """Return a function that multiplies one block of panels by one part of K: M[tile, e, K].
 
-    `run` channels of a tile lie side by side in V.
+    `adjacent` channels of a tile lie side by side in V.
     """
     mr, nr, lanes, size = tile.mr, tile.nr, tile.lanes, ITEMSIZE[compute]
 
@@ -38,7 +38,7 @@ def _make_multiply(tile: RegisterTile, panel_tiles: int, run: int, compute: int)
         for row in range(0, width, mr):
             for c in range(0, g.c, g.channel_block):
                 call_tile(
-                    g.tile, v + c // run * g.v_step + row * run * size, g.v_step,
+                    g.tile, v + c // adjacent * g.v_step + row * adjacent * size, g.v_step,
                     u + c * nr * size, nr * size, min(g.channel_block, g.c - c),
                     products + row * g.tile_pitch, g.tile_pitch, g.zeros, int(c > 0), -math.inf,
                     math.inf, channels, min(mr, width - row),
@@ -74,7 +74,7 @@ def make_kernel(
     """
     nr, panel_tiles, size = tile.nr, panel.nr, ITEMSIZE[compute]
     transform_panel = make_transform(panel, across, storages[0], compute)
-    finish_panel = make_epilogue_panel(tile, storages[1], compute)
+    epilogue_panel = make_epilogue_panel(tile, storages[1], compute)
     list_segments = make_list_segments(panel_tiles)
     multiply = _make_multiply(tile, panel_tiles, tile.lanes if across else 1, compute)
 
@@ -88,7 +88,7 @@ def make_kernel(
             )  # fmt: skip
 
     @numba.njit
-    def finish(
+    def epilogue(
         g: Any, products: int, channels: int, first_panel: int, panels: int, bias: int, out: int,
         residual: int, worker: int,
     ) -> None:  # fmt: skip
@@ -96,7 +96,7 @@ def make_kernel(
         for p in range(panels):
             image, at = (first_panel + p) // g.image_panels, (first_panel + p) % g.image_panels
             count = list_segments(g.region, at * panel_tiles, segments)
-            finish_panel(
+            epilogue_panel(
                 g, products + p * panel_tiles * g.tile_pitch, channels, segments, count, bias,
                 out + image * g.yn, residual + image * g.rn, worker,
             )  # fmt: skip
@@ -129,7 +129,7 @@ def make_kernel(
                 mine + g.products_at,
             )  # fmt: skip
             k_out = group * g.k + k
-            finish(
+            epilogue(
                 g, mine + g.products_at, stop - k, first_panel, panels, bias + k_out * size,
                 out + k_out * g.yc, residual + k_out * g.rc, mine,
             )  # fmt: skip

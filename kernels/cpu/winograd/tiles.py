@@ -2,7 +2,7 @@
 
 A dilated convolution is ``distance`` independent dense ones along each axis, of outputs that lie so
 far apart on samples that lie ``dilation`` apart: two *sub-grids* for dilation 2. Along the width,
-tiles of all sub-grids are numbered by turns, so that a *group*, one tile of each, has outputs side
+tiles of all sub-grids are numbered in turn, so that a *group*, one tile of each, has outputs side
 by side and vectors of tiles are full where one sub-grid is small::
 
     dilation 2, F(2, 3)      output  0 1 2 3 4 5 6 7        tile  0: 0 2   1: 1 3   (a group)
@@ -53,14 +53,14 @@ class Axis(NamedTuple):
         return self.m, self.r, self.stride, self.samples
 
     @property
-    def reach(self) -> int:
+    def samples_read(self) -> int:
         """Samples that a tile reads."""
         return self.samples or self.stride * (self.m - 1) + self.r
 
     @property
     def n(self) -> int:
         """Elements of a tile."""
-        return self.r if self.samples else self.reach
+        return self.r if self.samples else self.samples_read
 
     @property
     def points(self) -> int:
@@ -75,7 +75,7 @@ class Axis(NamedTuple):
     @property
     def shifts(self) -> int:
         """Tiles whose first `step` samples a tile reaches, itself among them."""
-        return -(-self.reach // self.step)
+        return -(-self.samples_read // self.step)
 
     def pieces(self, lanes: int) -> int:
         """Most pieces of which the samples of one row of `lanes` tiles are made."""
@@ -178,15 +178,15 @@ def reads_rows(problem: ConvProblem) -> bool:
 def _fold(problem: ConvProblem, m: int) -> Sizes:
     """Return the tile of a long kernel, `m` rows of it, that takes the fewest products."""
     r, dilation = problem.kernel_size[0], problem.dilation[0]
-    found = []
+    ranked = []
     for p in _ROWS:
         taps = -(-r // p)
         axes = (_axis(1, 1, 1, 1, 1), _axis(m, taps, 1, 1, m), _axis(p, p, 1, 1, p))
         folded = _axis(m * p, taps * p, 1, dilation, problem.out_size[0])
         sizes = Sizes(axes, folded)
         points = max(axis.points for axis in axes)
-        found.append((points > _MOST_POINTS, sizes.elements / (m * p), p, sizes))
-    return min(found, key=lambda each: each[:3])[-1]
+        ranked.append((points > _MOST_POINTS, sizes.elements / (m * p), p, sizes))
+    return min(ranked, key=lambda candidate: candidate[:3])[-1]
 
 
 def _without_padding(axis: Axis, size: int, padding: int) -> Axis:
@@ -223,7 +223,8 @@ def tile_fields(sizes: Sizes) -> dict[str, int]:
     fields = {"folded": int(sizes.folded is not None), "width_outputs": sizes.width.m}
     fields |= {"rows_in": sizes.rows_in, "rows_out": sizes.rows_out}
     placed = (*sizes.axes[:2], sizes.width)
-    for letter, axis, there, tiles in zip("dhw", sizes.axes, placed, sizes.counts, strict=True):
-        values = (axis.m, axis.n, tiles, there.grids, there.distance, there.step, there.reach)
+    for letter, axis, along, tiles in zip("dhw", sizes.axes, placed, sizes.counts, strict=True):
+        place = (along.grids, along.distance, along.step, along.samples_read)
+        values = (axis.m, axis.n, tiles, *place)
         fields |= {f"{n}{letter}": value for n, value in zip("mntuqae", values, strict=True)}
     return fields

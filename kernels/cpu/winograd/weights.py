@@ -1,6 +1,6 @@
 """The weights of plan.py: transformed once into panels, ``U[e, panel, C, K of the panel]``.
 
-Lanes are output channels. Where taps and channels of a weight are one run of memory, blocks of
+Lanes are output channels. Where taps and channels of a weight are contiguous, blocks of
 lanes x lanes are transposed in registers; any other weight is gathered. A task is one panel and
 `lanes` input channels, and every element of the panel is written: zeros where K ends. Elements lie
 one cache line more than their size apart: with a power of two between them, all that a channel
@@ -24,11 +24,11 @@ from ..simd.register_tiles import RegisterTile
 from ..simd.transposes import store_transposed, transpose_block
 from .fields import view
 
-__all__ = ["is_run", "make_pack_kernel", "make_read_taps"]
+__all__ = ["is_contiguous", "make_pack_kernel", "make_read_taps"]
 
 
-def is_run(problem: ConvProblem, binding: Binding) -> bool:
-    """Return whether a filter's channels and taps are one run of memory."""
+def is_contiguous(problem: ConvProblem, binding: Binding) -> bool:
+    """Return whether a filter's channels and taps are contiguous."""
     expected = ITEMSIZE[storage_code(problem.dtype)]
     sizes = (problem.in_channels // problem.groups, *problem.kernel_size)
     for size, stride in zip(reversed(sizes), reversed(binding.weight_strides[1:]), strict=True):
@@ -46,7 +46,7 @@ def make_read_taps(lanes: int, storage: int, compute: int) -> Any:
     @numba.njit
     def read_taps(g: Any, weight: int, rows: int, channels: int, taps: int) -> None:
         count = g.kd * g.kh * g.kw
-        if g.weight_is_run:
+        if g.weight_is_contiguous:
             for first in range(0, channels * count, lanes):
                 columns = min(lanes, channels * count - first)
                 if rows >= lanes and columns == lanes:

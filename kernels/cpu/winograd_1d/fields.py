@@ -14,7 +14,7 @@ FIELDS = (
     "piece_step",  # bytes of V from a piece of the taps to the next
     "block_bytes",  # of V, and of U: one step
     "block_samples",  # samples from one block of tiles to the next
-    "reach",  # samples of a row beyond those of its blocks
+    "overhang",  # samples of a row beyond those of its blocks
     "band_rows",  # output rows of one task
     "bands",  # tasks along the output height
     "band_pixels",  # output pixels of a row in one task, whole blocks
@@ -25,8 +25,8 @@ FIELDS = (
     "tiles",  # address of the register tile
     "split",  # address of the transform of the input
     "weight_row",  # address of the transform of the weight
-    "weight_is_run",  # 1: a filter's channels and taps are one run of memory
-    "turned",  # 1: the rows of a tile are output channels, else pixels
+    "weight_is_contiguous",  # 1: a filter's channels and taps are contiguous
+    "rows_are_channels",  # 1: the rows of a tile are output channels, else pixels
     "row_step",  # bytes of the output from a row of a tile to the next, and from a lane
     "lane_step",
     "row_residual",

@@ -128,7 +128,7 @@ def make_transform_band(lanes: int, storage: int, compute: int) -> Any:
     def transform_band(
         g: Any, x: int, d0: int, h0: int, w0: int, rows: int, blocks: int, v: int, row: int
     ) -> None:
-        cols = blocks * g.block_samples + g.reach
+        cols = blocks * g.block_samples + g.overhang
         for c in range(g.c):
             for kd in range(g.kd):
                 d = d0 + kd * g.dd

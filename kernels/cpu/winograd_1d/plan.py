@@ -41,13 +41,13 @@ from numpy.typing import NDArray
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
-from ..common.epilogue import epilogue_fields, make_epilogue_run
+from ..common.epilogue import epilogue_fields, make_epilogue_strided
 from ..common.toom_cook_lines import WEIGHT, lines_address
 from ..machine.lines import LINE, whole_lines
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
 from ..simd.ir import F32, F64, ITEMSIZE, compute_code, storage_code
-from ..winograd.weights import is_run
+from ..winograd.weights import is_contiguous
 from .costs import Blocks, band_extent, choose_blocks
 from .fields import FIELDS, view
 from .input import make_pack_kernel, make_transform_band, split_address
@@ -60,10 +60,10 @@ __all__ = ["plan", "workspace"]
 def _make_multiply_row(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that computes one output row for one panel of output channels."""
     line = lanes * ITEMSIZE[compute]
-    end_run = make_epilogue_run(lanes, storage, compute)
+    end_strided = make_epilogue_strided(lanes, storage, compute)
 
     @numba.njit
-    def finished_row(
+    def row_through_l1(
         g: Any, v: int, u: int, bias: int, out: int, residual: int, pixels: int, channels: int,
         low: float, high: float, worker: int,
     ) -> None:  # fmt: skip
@@ -75,10 +75,10 @@ def _make_multiply_row(lanes: int, storage: int, compute: int) -> Any:
                 g.tiles, v, g.table, g.steps, u, sums, line, 0, first, rows, bias, channels, low,
                 high,
             )  # fmt: skip
-            if g.turned:
+            if g.rows_are_channels:
                 rows, width = width, rows
             for row in range(rows):
-                end_run(
+                end_strided(
                     g, sums + row * line, 0.0, out + first * g.yw + row * g.row_step, g.lane_step,
                     residual + first * g.rw + row * g.row_residual, g.lane_residual, width,
                     worker + g.scratch_at,
@@ -96,7 +96,7 @@ def _make_multiply_row(lanes: int, storage: int, compute: int) -> Any:
                 channels, low, high,
             )  # fmt: skip
         else:
-            finished_row(g, v, u, bias, out, residual, pixels, channels, low, high, worker)
+            row_through_l1(g, v, u, bias, out, residual, pixels, channels, low, high, worker)
 
     return multiply_row
 
@@ -153,10 +153,10 @@ def _layout(
     piece = blocks.band_blocks * block
     row = blocks.pieces * piece + LINE  # a line more than a power of two: see the traps
     band = {"band_h": row, "band_d": rows * row, "band_c": planes * rows * row}
-    reach = blocks.reads - blocks.m * blocks.stride
+    overhang = blocks.reads - blocks.m * blocks.stride
     parts = {
         "row_at": channels * band["band_c"],
-        "sums_at": (blocks.band_blocks * samples + reach + blocks.lanes) * ITEMSIZE[compute],
+        "sums_at": (blocks.band_blocks * samples + overhang + blocks.lanes) * ITEMSIZE[compute],
         "scratch_at": blocks.lanes * line,
         "worker_bytes": line,
     }
@@ -164,7 +164,7 @@ def _layout(
     for name, before in parts.items():
         end += whole_lines(before)
         fields[name] = end
-    fields |= {"block_samples": samples, "reach": reach}
+    fields |= {"block_samples": samples, "overhang": overhang}
     kd, kh = ((1, 1, *problem.kernel_size)[-3:])[:2]
     at_c, at_d, at_h, at_piece = (
         np.arange(count, dtype=np.int64) * step
@@ -183,13 +183,13 @@ def _output_fields(problem: ConvProblem, binding: Binding, storage: int) -> dict
     """Return the fields that say where outputs go."""
     item, residual = ITEMSIZE[storage], binding.residual_strides or binding.out_strides
     channel, pixel = (binding.out_strides[1], residual[1]), (binding.out_strides[-1], residual[-1])
-    turned = channel[0] != item
-    row, lane = (channel, pixel) if turned else (pixel, channel)
+    rows_are_channels = channel[0] != item
+    row, lane = (channel, pixel) if rows_are_channels else (pixel, channel)
     fields = epilogue_fields(binding, direct=storage in (F32, F64) and lane[0] == item)
     fields["direct"] = int(not fields["needs_finish"])
     return fields | {
-        "turned": int(turned), "row_step": row[0], "lane_step": lane[0], "row_residual": row[1],
-        "lane_residual": lane[1],
+        "rows_are_channels": int(rows_are_channels), "row_step": row[0], "lane_step": lane[0],
+        "row_residual": row[1], "lane_residual": lane[1],
     }  # fmt: skip
 
 
@@ -213,10 +213,10 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         "band_pixels": band_pixels, "columns": -(-ow // band_pixels),
         "panels": -(-(problem.out_channels // problem.groups) // lanes),
         "table": table.ctypes.data, "steps": table.size,
-        "tiles": row_tiles_address(blocks.m, blocks.r, lanes, fields["turned"], compute),
+        "tiles": row_tiles_address(blocks.m, blocks.r, lanes, fields["rows_are_channels"], compute),
         "split": split_address(blocks, compute),
         "weight_row": lines_address(WEIGHT, blocks.m, blocks.r, 1, 0, lanes, compute),
-        "weight_is_run": int(is_run(problem, binding)),
+        "weight_is_contiguous": int(is_contiguous(problem, binding)),
         "band_w": 0, "band_p": 0, "phases": 1, "unit": 1, "by_column": 0,
         "lines": problem.in_channels // problem.groups, "copy_step": binding.x_strides[-1],
         "pack_worker_bytes": (

@@ -77,7 +77,7 @@ class _Emitter:
     m: int
     r: int
     lanes: int
-    turned: int
+    rows_are_channels: int
     code: int
 
     @property
@@ -191,17 +191,17 @@ class _Emitter:
     def emit(self) -> None:
         """Emit the tile."""
         values = self.clamp(self.outputs(self.reduce()))
-        self.store(transposed(self.builder, values) if self.turned else values)
+        self.store(transposed(self.builder, values) if self.rows_are_channels else values)
 
 
 @intrinsic(prefer_literal=True)
 def _row_tile(
     typingctx: Any, v: Any, table: Any, steps: Any, u: Any, c: Any, row_step: Any, rows: Any,
     width: Any, bias: Any, channels: Any, low: Any, high: Any, m: Any, r: Any, lanes: Any,
-    turned: Any, code: Any,
+    rows_are_channels: Any, code: Any,
 ) -> Any:  # fmt: skip
     """Compute one tile, see `call_row_tiles`; the last five arguments are literal."""
-    shape = literals((m, r, lanes, turned, code))
+    shape = literals((m, r, lanes, rows_are_channels, code))
     if shape is None:
         return None
 
@@ -217,14 +217,14 @@ def _row_tile(
         return context.get_dummy_value()
 
     word, real = types.intp, types.float64
-    signature = types.void(*([word] * 10), real, real, m, r, lanes, turned, code)
+    signature = types.void(*([word] * 10), real, real, m, r, lanes, rows_are_channels, code)
     return signature, codegen
 
 
 _SIGNATURE = types.void(*([types.intp] * 11), types.float64, types.float64)
 
 
-def row_tiles_address(m: int, r: int, lanes: int, turned: int, code: int) -> int:
+def row_tiles_address(m: int, r: int, lanes: int, rows_are_channels: int, code: int) -> int:
     """Return the address of a function that computes tiles along one output row.
 
     `call_row_tiles` calls it. The loop over the tiles is in here, so that the stores of one tile
@@ -238,15 +238,15 @@ def row_tiles_address(m: int, r: int, lanes: int, turned: int, code: int) -> int
     ) -> None:  # fmt: skip
         for pixel in range(0, pixels, lanes):
             rows, width = min(lanes, pixels - pixel), channels
-            if turned:
+            if rows_are_channels:
                 rows, width = width, rows
             _row_tile(
                 v + (first + pixel) // lanes * samples, table, steps, u,
                 c + pixel // lanes * tile_step, row_step, rows, width, bias, channels, low, high,
-                m, r, lanes, turned, code,
+                m, r, lanes, rows_are_channels, code,
             )  # fmt: skip
 
-    key = ("row_tiles", m, r, lanes, turned, code)
+    key = ("row_tiles", m, r, lanes, rows_are_channels, code)
     return int(jit.compile_callback(row_tiles, _SIGNATURE, key).address)
 
 
@@ -265,8 +265,8 @@ def call_row_tiles(
     u : intp
         Transformed weights, ``U[step, a, lanes channels]``.
     c, row_step, tile_step : intp
-        Output of the first pixel, bytes from one row of a tile (a channel where the tile is
-        turned, else a pixel) to the next, and from one tile to the next.
+        Output of the first pixel, bytes from one row of a tile (a channel where
+        `rows_are_channels`, else a pixel) to the next, and from one tile to the next.
     first, pixels : intp
         First pixel, a multiple of the lanes, and their number.
     bias, channels : intp

@@ -157,7 +157,7 @@ def _rulebook_kernels() -> Iterator[Kernel]:
     yield from rulebook_sort.KERNELS
     yield from rulebook_tables.KERNELS.values()
     for ndim in (1, 3, 4):
-        yield from (rulebook_sites.site_kernel(each, ndim) for each in rulebook_sites.ENDINGS)
+        yield from (rulebook_sites.site_kernel(ending, ndim) for ending in rulebook_sites.ENDINGS)
         yield rulebook_sites.decode_kernel(ndim)
 
 

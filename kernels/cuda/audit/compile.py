@@ -84,8 +84,8 @@ def find_tool(name: str) -> str:
     DeviceError
         Where neither has it.
     """
-    found = importlib.util.find_spec("nvidia")
-    for folder in () if found is None else found.submodule_search_locations or ():
+    package = importlib.util.find_spec("nvidia")
+    for folder in () if package is None else package.submodule_search_locations or ():
         for path in sorted(Path(folder).glob(f"*/bin/{name}")):
             return str(path)
     on_path = shutil.which(name)
@@ -160,10 +160,10 @@ def assemble(ptx: str, arch: str) -> Cubin:
         source, target = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
         source.write_text(ptx)
         report = _run("ptxas", f"-arch={arch}", "-v", str(source), "-o", str(target)).stderr
-        found = {name: re.search(pattern, report) for name, pattern in _RESOURCES.items()}
+        resources = {name: re.search(pattern, report) for name, pattern in _RESOURCES.items()}
         return Cubin(
             target.read_bytes(),
-            **{name: int(match[1]) if match else 0 for name, match in found.items()},
+            **{name: int(match[1]) if match else 0 for name, match in resources.items()},
         )
 
 

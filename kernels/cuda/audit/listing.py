@@ -102,9 +102,9 @@ def assembly_listing(kernels: Iterable[Kernel], arch: str) -> str:
     DeviceError
         Where a tool of NVIDIA's that compiles or prints the code is missing.
     """
-    found = [_assembly_of(kernel, arch) for kernel in kernels]
-    found.sort(key=lambda each: -each[0])
-    return "\n\n".join(text for _, text in found)
+    listings = [_assembly_of(kernel, arch) for kernel in kernels]
+    listings.sort(key=lambda ranked_listing: -ranked_listing[0])
+    return "\n\n".join(text for _, text in listings)
 
 
 def _assembly_of(kernel: Kernel, arch: str) -> tuple[float, str]:

@@ -24,19 +24,19 @@ _COLUMNS = ("sm", "registers", "spills", "shared", "blocks", "FMA share", "loads
 _TABLE_WIDTH = 140
 
 
-def _row(found: Audited) -> tuple[str, ...]:
-    cubin = found.cubin
+def _row(audited: Audited) -> tuple[str, ...]:
+    cubin = audited.cubin
     return (
-        found.arch.removeprefix("sm_"),
+        audited.arch.removeprefix("sm_"),
         str(cubin.registers),
         str(cubin.spill_stores + cubin.spill_loads),
         str(cubin.shared),
-        str(found.blocks),
-        f"{found.share:.1%}" if found.share else "-",
-        ", ".join(f"{count} {name}" for name, count in sorted(found.loads.items())) or "-",
-        str(found.doubles),
-        str(found.local),
-        "; ".join(found.faults) or "ok",
+        str(audited.blocks),
+        f"{audited.share:.1%}" if audited.share else "-",
+        ", ".join(f"{count} {name}" for name, count in sorted(audited.loads.items())) or "-",
+        str(audited.doubles),
+        str(audited.local),
+        "; ".join(audited.faults) or "ok",
     )
 
 
@@ -46,24 +46,24 @@ def _range(values: Iterable[int]) -> str:
     >>> _range([3, 5, 4]), _range([2, 2])
     ('3 to 5', '2')
     """
-    found = sorted(values)
-    least, most = found[0], found[-1]
+    ordered = sorted(values)
+    least, most = ordered[0], ordered[-1]
     return str(least) if least == most else f"{least} to {most}"
 
 
-def markdown_row(found: Sequence[Audited]) -> str:
+def markdown_row(audits: Sequence[Audited]) -> str:
     """Return a row of the table in `markdown`: one kernel on all architectures."""
-    cubins = [each.cubin for each in found]
-    misses = [f"sm_{each.arch[3:]} {fault}" for each in found for fault in each.faults]
+    cubins = [audit.cubin for audit in audits]
+    misses = [f"sm_{audit.arch[3:]} {fault}" for audit in audits for fault in audit.faults]
     cells = (
-        found[0].kernel,
+        audits[0].kernel,
         _range(cubin.registers for cubin in cubins),
         _range(cubin.spill_stores + cubin.spill_loads for cubin in cubins),
         _range(cubin.shared for cubin in cubins),
-        _range(each.blocks for each in found),
-        *(f"{each.share:.1%}" if each.share else "-" for each in found),
-        _range(each.doubles for each in found),
-        _range(each.local for each in found),
+        _range(audit.blocks for audit in audits),
+        *(f"{audit.share:.1%}" if audit.share else "-" for audit in audits),
+        _range(audit.doubles for audit in audits),
+        _range(audit.local for audit in audits),
         "; ".join(misses) or "ok",
     )
     return f"| {' | '.join(cells)} |"
@@ -114,7 +114,9 @@ def run(arguments: argparse.Namespace) -> int:
     for arch in archs:
         if arch not in ARCHITECTURES:
             raise DeviceError(f"--sm: got {arch!r}, want some of {', '.join(ARCHITECTURES)}")
-    chosen = [each for each in kernels_to_audit() if arguments.kernel in each[0].name]
+    chosen = [
+        (kernel, bars) for kernel, bars in kernels_to_audit() if arguments.kernel in kernel.name
+    ]
     if not chosen:
         raise DeviceError(f"KERNEL: got {arguments.kernel!r}, which is in no kernel's name")
     console, faults, rows = Console(), 0, []
@@ -122,11 +124,11 @@ def run(arguments: argparse.Namespace) -> int:
         console = Console(width=_TABLE_WIDTH)
     for kernel, bars in chosen:
         table = Table(*_COLUMNS, title=kernel.name, title_justify="left")
-        found = audit_everywhere(kernel, bars, archs)
-        for each in found:
-            table.add_row(*_row(each))
-            faults += bool(each.faults)
-        rows.append(markdown_row(found))
+        audits = audit_everywhere(kernel, bars, archs)
+        for audit in audits:
+            table.add_row(*_row(audit))
+            faults += bool(audit.faults)
+        rows.append(markdown_row(audits))
         console.print(table)
     if arguments.markdown is not None:
         arguments.markdown.write_text(markdown(rows, archs), encoding="utf-8")

@@ -61,10 +61,10 @@ class Listing:
 
     def _main_range(self, multiply_add: str) -> slice:
         ranges = [slice(first, last + 1) for first, last in self._innermost_loops()]
-        counts = [Counter(self.operations[each]) for each in ranges]
+        counts = [Counter(self.operations[lines]) for lines in ranges]
         able = [
-            (_total(count, multiply_add), each)
-            for count, each in zip(counts, ranges, strict=True)
+            (_total(count, multiply_add), lines)
+            for count, lines in zip(counts, ranges, strict=True)
             if not any(name.startswith("STG") for name in count)
         ]
         return max(able, key=lambda pair: pair[0], default=(0, slice(0)))[1]
@@ -82,7 +82,7 @@ class Listing:
 
 def _total(counts: Counter[str], name: str) -> int:
     """Return the count of an instruction with any modifiers."""
-    return sum(count for each, count in counts.items() if each.split(".")[0] == name)
+    return sum(count for operation, count in counts.items() if operation.split(".")[0] == name)
 
 
 def share(counts: Counter[str], name: str) -> float:
@@ -109,14 +109,14 @@ def parse(text: str) -> Listing:
             labels[label[1]] = len(operations)
             label_before += f"{label[0]}\n"
             continue
-        if not (found := _INSTRUCTION.match(line)):
+        if not (instruction := _INSTRUCTION.match(line)):
             continue
-        words = _PREDICATE.sub("", found[1])
+        words = _PREDICATE.sub("", instruction[1])
         if words.startswith("BRA") and (target := _TARGET.search(words)):
             start = labels.get(target[0])
             if start is not None:
                 loops.append((start, len(operations)))
         operations.append(words.split()[0])
-        texts.append(f"{label_before}        {found[1].rstrip()}")
+        texts.append(f"{label_before}        {instruction[1].rstrip()}")
         label_before = ""
     return Listing(tuple(operations), tuple(texts), tuple(loops))

@@ -85,7 +85,7 @@ class Kernel:
 
 
 @dataclass(frozen=True, slots=True)
-class _DeviceRun:
+class _DeviceSpan:
     """Some elements of a device's memory, as the interface that Numba reads."""
 
     __cuda_array_interface__: dict[str, Any]
@@ -98,7 +98,7 @@ def _is_host(array: Any) -> bool:
 
 
 def flat(array: Any) -> Any:
-    """Return the elements that an array spans as one contiguous run.
+    """Return the elements that an array spans as one contiguous piece.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def flat(array: Any) -> Any:
     pointer = array.ctypes.data if isinstance(array, np.ndarray) else array.pointer
     kind = np.dtype(np.uint16) if array.dtype.itemsize == 2 else np.dtype(array.dtype)
     if 0 in array.shape:
-        return np.empty(0, kind) if _is_host(array) else _run(array, 0, pointer, kind)
+        return np.empty(0, kind) if _is_host(array) else _device_span(array, 0, pointer, kind)
     start = pointer - start_offset(array.shape, array.strides)
     count = (span(array.shape, array.strides) - 1) // kind.itemsize + 1
     if _is_host(array):
@@ -116,19 +116,19 @@ def flat(array: Any) -> Any:
         memory: Any = (ctypes.c_uint8 * (count * kind.itemsize)).from_address(start)
         memory.owner = array  # an address keeps nothing alive
         return np.frombuffer(memory, kind)
-    return _run(array, count, start, kind)
+    return _device_span(array, count, start, kind)
 
 
-def _run(owner: Any, count: int, start: int, kind: np.dtype[Any]) -> _DeviceRun:
+def _device_span(owner: Any, count: int, start: int, kind: np.dtype[Any]) -> _DeviceSpan:
     """Return elements of a device's memory by their address."""
     interface = {"shape": (count,), "typestr": kind.str, "data": (start, False), "version": 3}
-    return _DeviceRun(interface, owner)
+    return _DeviceSpan(interface, owner)
 
 
-def is_aligned(run: Any, size: int) -> bool:
-    """Tell whether a flat run begins at a multiple of `size` bytes, as wide loads want it."""
-    host = isinstance(run, np.ndarray)
-    address = run.ctypes.data if host else run.__cuda_array_interface__["data"][0]
+def is_aligned(elements: Any, size: int) -> bool:
+    """Tell whether flat elements begin at a multiple of `size` bytes, as wide loads want it."""
+    host = isinstance(elements, np.ndarray)
+    address = elements.ctypes.data if host else elements.__cuda_array_interface__["data"][0]
     return bool(address % size == 0)
 
 
@@ -223,12 +223,12 @@ def recorded_launches() -> Iterator[list[Kernel]]:
 
 
 def _emulate(kernel: Kernel, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
-    run, block, chosen = emulated(kernel), (kernel.threads, 1, 1), _emulation.get()
+    emulator, block, chosen = emulated(kernel), (kernel.threads, 1, 1), _emulation.get()
     if chosen is None:
-        run.launch(grid, block, arguments)
+        emulator.launch(grid, block, arguments)
         return
     how, reports = chosen
-    report = run.launch(grid, block, arguments, **how)
+    report = emulator.launch(grid, block, arguments, **how)
     reports.append(report)
     report.raise_faults()
 
@@ -249,10 +249,10 @@ def _check_launch(
             f"{like.info.name} has {like.info.shared_block}; want another kernel: explain() lists "
             "them, use_kernel() takes one"
         )
-    for run in arguments:
-        if isinstance(run, _DeviceRun) and run.owner.device != like.device:
+    for argument in arguments:
+        if isinstance(argument, _DeviceSpan) and argument.owner.device != like.device:
             raise DeviceError(
-                f"{kernel.name}: got an array on cuda:{run.owner.device}, want all on "
+                f"{kernel.name}: got an array on cuda:{argument.owner.device}, want all on "
                 f"cuda:{like.device}; copy it there first"
             )
 

@@ -134,15 +134,15 @@ class StepPlan:
     ) -> tuple[Any, ...]:
         """Return a kernel's first arguments: x, weight, steps, bias, residual, out."""
         samples = flat(x)  # stands for arrays that are absent, which are never read
-        others = (samples if each is None else flat(each) for each in (bias, residual))
-        steps = self.kept(x, "steps", self._make_steps)
+        others = (samples if array is None else flat(array) for array in (bias, residual))
+        steps = self.table_at(x, "steps", self._make_steps)
         return samples, flat(packed), steps, *others, flat(out)
 
     def geometry(self, bias: Any | None) -> tuple[Any, ...]:
         """Return the scalars that describe the problem."""
         return make_geometry(self.problem, self.binding, bias is not None)
 
-    def kept(self, like: Any, name: str, make: Callable[[], NDArray[np.uint32]]) -> Any:
+    def table_at(self, like: Any, name: str, make: Callable[[], NDArray[np.uint32]]) -> Any:
         """Return a table where an array lives; it is made once a device."""
         place = name, getattr(like, "device", None)
         if place not in self.tables:

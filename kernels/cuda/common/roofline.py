@@ -138,10 +138,10 @@ def touched(problem: ConvProblem, pixels: int) -> int:
         span = min(problem.out_size[axis], pixels)
         pixels = -(-pixels // problem.out_size[axis])
         taps = problem.kernel_size[axis]
-        reach = (span - 1) * problem.stride[axis] + (taps - 1) * problem.dilation[axis] + 1
+        samples_read = (span - 1) * problem.stride[axis] + (taps - 1) * problem.dilation[axis] + 1
         if axis < problem.ndim - 1 or problem.layout == "channels_last":
-            reach = min(reach, span * taps)
-        samples *= min(reach, problem.in_size[axis])
+            samples_read = min(samples_read, span * taps)
+        samples *= min(samples_read, problem.in_size[axis])
     return samples * pixels
 
 
@@ -157,11 +157,11 @@ def bounds(work: LaunchCost, device: CudaInfo) -> dict[str, float]:
     # there are schedulers takes as long as if all had work.
     least = _SCHEDULERS / work.warps
     rounds, rest = divmod(-(-work.blocks // units), work.resident)
-    turns = rounds * max(work.resident, least) + (max(rest, least) if rest else 0)
+    busiest = rounds * max(work.resident, least) + (max(rest, least) if rest else 0)
     spread = work.blocks / units
     return {
         **{name: spread * count / clock for name, count in cycles.items()},
-        "waves": (turns - spread) * max(cycles.values()) / clock,
+        "waves": (busiest - spread) * max(cycles.values()) / clock,
         "memory": (work.read + work.written) / device.bandwidth,
         "l2": work.requested / (_PORT * units * clock),
         "launch": _LAUNCH,
@@ -172,13 +172,13 @@ def breakdown(launches: Iterable[LaunchCost], device: CudaInfo) -> dict[str, flo
     """Return what the time of launches in a row is made of: each adds its deciding bound."""
     total = dict.fromkeys(BOUNDS, 0.0)
     for work in launches:
-        found = bounds(work, device)
+        seconds = bounds(work, device)
         decides = max(
             (("arithmetic", "waves"), ("shared", "waves"), ("memory",), ("l2",)),
-            key=lambda names: sum(found[name] for name in names),
+            key=lambda names: sum(seconds[name] for name in names),
         )
         for name in (*decides, "launch"):
-            total[name] += found[name]
+            total[name] += seconds[name]
     return total
 
 

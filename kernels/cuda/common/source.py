@@ -13,10 +13,10 @@ from .epilogue import activate
 from .steps import axis_bits
 from .vector import access, compute_type, load_words
 
-__all__ = ["FINISH", "compile_text", "namespace_of"]
+__all__ = ["EPILOGUE", "compile_text", "namespace_of"]
 
 #: What happens to `value`, the sum of output channel `row` of a group.
-FINISH = """
+EPILOGUE = """
 if has_bias != u(0):
     value += load1(bias, u(group * channels + row))
 if has_residual != u(0):

@@ -37,14 +37,14 @@ class ArrayArgument:
             place = f"{self.name}[{offset // item}] (counted from the first element"
             return f"{place}; shape {self.array.shape})"
         order = sorted(range(self.array.ndim), key=lambda axis: -self.array.strides[axis])
-        found = dict.fromkeys(range(self.array.ndim), 0)
+        index = dict.fromkeys(range(self.array.ndim), 0)
         for axis in order:
             stride = self.array.strides[axis]
             if stride > 0:
-                found[axis] = min(offset // stride, self.array.shape[axis] - 1)
-                offset -= found[axis] * stride
-        index = [str(found[axis]) for axis in range(self.array.ndim)]
-        return f"{self.name}[{', '.join(index)}]"
+                index[axis] = min(offset // stride, self.array.shape[axis] - 1)
+                offset -= index[axis] * stride
+        places = [str(index[axis]) for axis in range(self.array.ndim)]
+        return f"{self.name}[{', '.join(places)}]"
 
 
 class Arguments:

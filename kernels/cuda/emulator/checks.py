@@ -62,8 +62,8 @@ def instrument(module: Module, body: list[str | Suspend], sites: list[Site]) -> 
     for line in body:
         if isinstance(line, str) and "!invariant.load" not in line and _ACCESS.match(line):
             out += _checked(module, line, roots, sites)
-        elif isinstance(line, str) and (found := _GROUPS.match(line)):
-            out += _groups(found.group(1), len(out))
+        elif isinstance(line, str) and (match := _GROUPS.match(line)):
+            out += _groups(match.group(1), len(out))
         elif isinstance(line, str) and _COPY.search(line):
             out += _checked_copy(module, line, roots, sites)
         else:
@@ -78,12 +78,12 @@ class _Roots:
         self.base: dict[str, str] = {}
         self.size: dict[str, int] = {}
         for line in module.head:
-            found = _GLOBAL.match(line)
-            if found:
-                self.size[found.group(1)] = size_of(leading_type(found.group(2)))
+            variable = _GLOBAL.match(line)
+            if variable:
+                self.size[variable.group(1)] = size_of(leading_type(variable.group(2)))
         definitions = (_DEFINITION.match(line) for line in body if isinstance(line, str))
-        for found in filter(None, definitions):
-            name, how, rest = found.groups()
+        for definition in filter(None, definitions):
+            name, how, rest = definition.groups()
             if how == "alloca":
                 parts = split_commas(rest)
                 count = re.match(r"i\d+ (\d+)$", parts[1]) if len(parts) > 1 else None
@@ -104,10 +104,10 @@ class _Roots:
 
 def _access_parts(line: str) -> tuple[str, str, str]:
     """Kind, type of the value and address of a memory instruction."""
-    found = _ACCESS.match(line)
-    assert found is not None
-    kind = found.group(1)
-    parts = split_commas(re.sub(r"\b(?:volatile|atomic|weak) ", "", line[found.end() :]))
+    match = _ACCESS.match(line)
+    assert match is not None
+    kind = match.group(1)
+    parts = split_commas(re.sub(r"\b(?:volatile|atomic|weak) ", "", line[match.end() :]))
     if kind == "load":
         return kind, leading_type(parts[0]), parts[1].removeprefix("ptr ")
     if kind == "store":

@@ -124,7 +124,7 @@ def host_module(
     text = re.sub(r"(?m)^(define .*?) !dbg !\d+", r"\1", text)
     text = re.sub(r"\) #\d+", ")", text)
     text = _UNALIGNED.sub(r"\1, align 1", text)
-    text = _COPY.sub(lambda found: re.sub(r"align \d+ ", "", found.group(0)), text)
+    text = _COPY.sub(lambda match: re.sub(r"align \d+ ", "", match.group(0)), text)
     text = re.sub(
         r" = (f(?:mul|add|sub)) (?!fast|contract)((?:\w+ )*?)(?=float|double|<)",
         r" = \1 contract \2",
@@ -162,8 +162,8 @@ def _define(module: Module, body: list[str | Suspend]) -> str:
 def _rename(phi: str, renamed: dict[str, str]) -> str:
     """Name the blocks that a phi comes from by their last part."""
 
-    def new(found: re.Match[str]) -> str:
-        return f"{found.group(1)}%{renamed.get(found.group(2), found.group(2))} ]"
+    def new(match: re.Match[str]) -> str:
+        return f"{match.group(1)}%{renamed.get(match.group(2), match.group(2))} ]"
 
     return re.sub(r'(, )%("[^"]*"|[-\w.$]+) \]', new, phi)
 
@@ -213,11 +213,11 @@ def _maker(module: Module) -> str:
 
 def _shared_memory(module: Module, gap: int) -> tuple[str, list[SharedArray]]:
     """Definitions of the shared arrays as parts of one buffer, and the table of them."""
-    found = [match for line in module.head if (match := _SHARED.match(line))]
+    matches = [match for line in module.head if (match := _SHARED.match(line))]
     # Dynamic arrays have no size; they all begin behind the last static one.
-    found.sort(key=lambda match: match.group(2).startswith("[0 x"))
+    matches.sort(key=lambda match: match.group(2).startswith("[0 x"))
     layout, lines, end = [], [], 0
-    for match in found:
+    for match in matches:
         symbol, type_, align = match.group(1), match.group(2), int(match.group(3) or 1)
         size = size_of(type_)
         align = max(align, 1 if size else 16)

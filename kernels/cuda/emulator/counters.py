@@ -7,7 +7,7 @@ last meeting: for a warp in lockstep that is exact. Requests are collected in a 
 
 A global request costs as many sectors as it touches blocks of 32 bytes. A shared one passes in
 parts of 128 bytes (4-byte accesses: the whole warp; 8: halves; 16: quarters), and a part takes as
-many turns as the busiest of the 32 banks has different words.
+many wavefronts as the busiest of the 32 banks has different words.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ CAPACITY = 1 << 13
 _ROW = 35  # key + 1, size, mask, 32 addresses
 #: Words of the head: sites, current thread, rows used, requests that found no room.
 HEAD = 4
-#: Per site: requests, sectors or turns, the fewest possible, lanes, whether shared, and an address
-#: (of shared memory a byte).
+#: Per site: requests, sectors or wavefronts, the fewest possible, lanes, whether shared, and an
+#: address (of shared memory a byte).
 TOTALS = 6
 
 
@@ -107,8 +107,8 @@ def _sectors(row: int) -> int:
 
 
 @njit(nogil=True, error_model="numpy")
-def _turns(row: int, first: int, last: int) -> int:
-    """Turns that the banks need for the lanes from `first` to before `last`."""
+def _wavefronts(row: int, first: int, last: int) -> int:
+    """Passes over the banks for the lanes from `first` to before `last`."""
     words = np.empty(64, np.int64)
     banks = np.zeros(32, np.int64)
     for i in range(_touched(row, first, last, 2, words)):
@@ -137,9 +137,9 @@ def flush_counts(base: int, shared_begin: int, shared_end: int) -> None:
             width = 32 if size <= 4 else max(1, 128 // size)
             cost = least = 0
             for first in range(0, 32, width):
-                turns = _turns(row, first, first + width)
-                cost += turns
-                least += turns > 0
+                wavefronts = _wavefronts(row, first, first + width)
+                cost += wavefronts
+                least += wavefronts > 0
         else:
             cost, least = _sectors(row), (lanes * size + 31) // 32
         total = totals + 8 * TOTALS * site

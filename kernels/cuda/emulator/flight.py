@@ -82,13 +82,13 @@ def change_groups(table: int, thread: int, what: int) -> None:
         poke(record + 8, group + 1)
         return
     oldest = group + 1 if what == WAIT_ALL else group - what
-    kept = 0
+    remaining = 0
     for at in range(number):
-        entry, place = record + 24 + 24 * at, record + 24 + 24 * kept
+        entry, place = record + 24 + 24 * at, record + 24 + 24 * remaining
         if peek(entry + 16) < oldest:
             _land(table, peek(entry), peek(entry + 8))
         else:
             for word in range(0, 24, 8):
                 poke(place + word, peek(entry + word))
-            kept += 1
-    poke(record + 16, kept)
+            remaining += 1
+    poke(record + 16, remaining)

@@ -33,12 +33,12 @@ _FREE = {"__hadd": "fadd", "__hsub": "fsub", "__hmul": "fmul", "__hdiv": "fdiv",
 
 def half_library(wanted: set[str]) -> str:
     """Return IR that defines the functions of `wanted` that have a twin here."""
-    found = {
+    definitions = {
         name: f"define i32 @{name}({arguments}) {{\n{body}\nret i32 0\n}}"
         for name, arguments, body in _definitions()
         if name in wanted
     }
-    text = "\n".join(found.values())
+    text = "\n".join(definitions.values())
     used = [line for line in _INTRINSICS if line.split("@")[1].split("(")[0] + "(" in text]
     return "\n".join([*used, text, ""])
 

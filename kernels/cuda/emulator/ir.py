@@ -63,10 +63,10 @@ class Module:
 
     def source(self, line: str) -> tuple[str, int]:
         """File and line of the Python source that an instruction stems from."""
-        found = _LOCATION.search(line)
-        if not found:
+        match = _LOCATION.search(line)
+        if not match:
             return "", 0
-        location = self.metadata[int(found.group(1))]
+        location = self.metadata[int(match.group(1))]
         row = re.search(r"line: (\d+)", location)
         return self._file_of(location), int(row.group(1)) if row else 0
 
@@ -211,14 +211,14 @@ def _internalise(module: Any, kernel: str) -> None:
 
 def _split(title: str, text: str, name: str, parameters: list[str]) -> Module:
     """Take LLVM's text apart around the kernel."""
-    found = re.search(rf'^define [^\n]*?@("?{re.escape(name)}"?)\((.*)\)[^\n()]*\{{\n', text, re.M)
-    assert found is not None, name
-    end = text.index("\n}\n", found.end())
-    around = text[: found.start()] + text[end + 3 :]
+    define = re.search(rf'^define [^\n]*?@("?{re.escape(name)}"?)\((.*)\)[^\n()]*\{{\n', text, re.M)
+    assert define is not None, name
+    end = text.index("\n}\n", define.end())
+    around = text[: define.start()] + text[end + 3 :]
     metadata = {int(number): node for number, node in _METADATA.findall(text)}
     head = [line for line in around.split("\n") if not line.startswith(("!", "attributes "))]
-    lines = text[found.end() : end].split("\n")
+    lines = text[define.end() : end].split("\n")
     body = [line for line in lines if line.strip() and not line.lstrip().startswith(("#dbg_", ";"))]
     if not re.match(r'("[^"]*"|[-\w.$]+):', body[0]):
         body.insert(0, "fc.body:")
-    return Module(title, found.group(1), head, body, parameters, found.group(2), metadata)
+    return Module(title, define.group(1), head, body, parameters, define.group(2), metadata)

@@ -289,12 +289,12 @@ class _Run:
 
     def _report(self, workers: list[Worker]) -> Report:
         report = Report(self.scene.kernel)
-        found: dict[tuple[Any, ...], Fault] = {}
+        faults: dict[tuple[Any, ...], Fault] = {}
         totals = np.zeros((len(self.image.sites), TOTALS), np.int64)
         for worker in workers:
             for row in worker.log[1 : 1 + ROW * worker.log[0]].reshape(-1, ROW):
                 fault = fault_of(self.scene, row, worker.shared, worker.shared_end)
-                found.setdefault((int(row[0]), self.image.sites[row[1]].kind, *fault.lines), fault)
+                faults.setdefault((int(row[0]), self.image.sites[row[1]].kind, *fault.lines), fault)
             if self.checks & Checks.COUNTS:
                 begin = HEAD + len(self.image.sites)
                 part = worker.counters[begin : begin + totals.size].reshape(totals.shape)
@@ -303,7 +303,7 @@ class _Run:
                 totals[used, 4:] = part[used, 4:]
                 report.uncounted += int(worker.counters[3])
         # By kind: a race explains the uninitialised memory that is read because of it.
-        report.faults = [found[key] for key in sorted(found)]
+        report.faults = [faults[key] for key in sorted(faults)]
         report.accesses = self._accesses(totals)
         return report
 

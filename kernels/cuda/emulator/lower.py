@@ -113,13 +113,13 @@ _HOST = re.compile(r"llvm\.(?!nvvm)[\w.]+")
 
 def _value(argument: str) -> tuple[str, str]:
     """Type and value of an argument: attributes may stand between them."""
-    found = re.match(
+    match = re.match(
         r"^(\w+|<[^>]*>|\{[^}]*\}|\[[^\]]*\]) .*?"
         r"((?:getelementptr|inttoptr|ptrtoint|bitcast) .*|[%@]\"[^\"]*\"|\S+)$",
         argument,
     )
-    assert found is not None, argument
-    return found.group(1), found.group(2)
+    assert match is not None, argument
+    return match.group(1), match.group(2)
 
 
 def lower(module: Module, known: set[str]) -> list[str | Suspend]:
@@ -134,21 +134,21 @@ def lower(module: Module, known: set[str]) -> list[str | Suspend]:
     """
     body: list[str | Suspend] = []
     for number, line in enumerate(module.body):
-        found = _CALL.match(line)
-        if found is None:
+        match = _CALL.match(line)
+        if match is None:
             body.append(line)
             continue
-        arguments = [_value(argument) for argument in split_commas(found["rest"])]
+        arguments = [_value(argument) for argument in split_commas(match["rest"])]
         dbg = re.search(r", !dbg !\d+", line)
         location = dbg.group(0) if dbg else ""
-        result = found["result"] or ""
-        if found["name"] is not None:
-            new = _lower_call(found["name"], result, arguments, location, known)
+        result = match["result"] or ""
+        if match["name"] is not None:
+            new = _lower_call(match["name"], result, arguments, location, known)
         else:
-            new = _lower_ptx(_unescape(found["ptx"]), found["before"], result, arguments, location)
+            new = _lower_ptx(_unescape(match["ptx"]), match["before"], result, arguments, location)
         if new is None:
             file, row = module.source(line)
-            what = f"inline PTX `{_unescape(found['ptx'])}`" if found["ptx"] else found["name"]
+            what = f"inline PTX `{_unescape(match['ptx'])}`" if match["ptx"] else match["name"]
             raise UnsupportedInstructionError(
                 f"{module.title}: no twin on the host for {what} ({file}:{row})"
             )
@@ -187,18 +187,18 @@ def _lower_call(
 def _lower_ptx(
     text: str, before: str, result: str, arguments: list[tuple[str, str]], location: str
 ) -> str | Suspend | None:
-    found = meeting(text)
-    if found:
-        opcode, mask = found
+    meets = meeting(text)
+    if meets:
+        opcode, mask = meets
         return _meeting(opcode, _type_of(before), mask, result, arguments, location)
     return template(text, [type_ for type_, _ in arguments])
 
 
 def _type_of(before: str) -> str:
     """Result type of a call: attributes may precede it."""
-    found = re.search(r"(\{.*\}|<[^>]*>|\[[^\]]*\]|[\w.]+)\s*$", before)
-    assert found is not None, before
-    return found.group(1)
+    match = re.search(r"(\{.*\}|<[^>]*>|\[[^\]]*\]|[\w.]+)\s*$", before)
+    assert match is not None, before
+    return match.group(1)
 
 
 def _meeting(

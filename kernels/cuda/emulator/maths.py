@@ -78,11 +78,11 @@ def library(wanted: set[str]) -> str:
 def _declarations(text: str) -> str:
     """Declare every function that the definitions call, with the types of the call."""
     defined = set(re.findall(r"^define [^@]*@([\w.]+)\(", text, re.M))
-    found = {}
+    declarations = {}
     for result, name, arguments in re.findall(r"call ([\w.]+) @([\w.]+)\(([^)]*)\)", text):
         types = [argument.split()[0] for argument in arguments.split(",")]
-        found[name] = f"declare {result} @{name}({', '.join(types)})"
-    return "\n".join(found[name] for name in sorted(found.keys() - defined))
+        declarations[name] = f"declare {result} @{name}({', '.join(types)})"
+    return "\n".join(declarations[name] for name in sorted(declarations.keys() - defined))
 
 
 _Definition = tuple[str, str, str, str]

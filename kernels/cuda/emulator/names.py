@@ -34,13 +34,13 @@ def shared_names(function: Callable[..., Any], arrays: list[SharedArray]) -> dic
 
 
 def _number(symbol: str) -> int:
-    found = re.search(r"_(\d+)\"?$", symbol)
-    return int(found.group(1)) if found else 0
+    match = re.search(r"_(\d+)\"?$", symbol)
+    return int(match.group(1)) if match else 0
 
 
 def _assigned(tree: ast.AST) -> list[str]:
     """Targets of ``name = cuda.shared.array(...)`` in the order of the source."""
-    found = [
+    targets = [
         (node.lineno, node.col_offset, node.targets[0].id)
         for node in ast.walk(tree)
         if isinstance(node, ast.Assign)
@@ -48,4 +48,4 @@ def _assigned(tree: ast.AST) -> list[str]:
         and isinstance(node.value, ast.Call)
         and ast.unparse(node.value.func).endswith("shared.array")
     ]
-    return [name for _, _, name in sorted(found)]
+    return [name for _, _, name in sorted(targets)]

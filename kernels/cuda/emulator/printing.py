@@ -40,11 +40,11 @@ def _text(format_: int, values: int) -> str:
     """Return what ``vprintf`` would write."""
     at = values
 
-    def written(found: re.Match[str]) -> str:
+    def written(match: re.Match[str]) -> str:
         nonlocal at
-        if found.group(1) == "%":
+        if match.group(1) == "%":
             return "%"
-        kind = _KINDS[found.group(1)]
+        kind = _KINDS[match.group(1)]
         size = ctypes.sizeof(kind)
         at = -(-at // size) * size
         value = kind.from_address(at).value

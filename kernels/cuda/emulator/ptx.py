@@ -95,19 +95,19 @@ _ACCESS = re.compile(
 
 def _access(text: str, types: list[str]) -> str | None:
     """``ld`` and ``st``: of one number or a vector, with any cache hint."""
-    found = _ACCESS.fullmatch(text)
-    if not found or found["type"] not in _TYPES:
+    match = _ACCESS.fullmatch(text)
+    if not match or match["type"] not in _TYPES:
         return None
-    type_, lanes = _TYPES[found["type"]], int(found["lanes"] or 1)
-    size = int(found["type"][1:]) // 8 * lanes
+    type_, lanes = _TYPES[match["type"]], int(match["lanes"] or 1)
+    size = int(match["type"][1:]) // 8 * lanes
     make, address = _pointer(0, types[0])
     if lanes == 1:
-        if found[1] == "ld":
+        if match[1] == "ld":
             return f"{make}{{r}} = load {type_}, ptr {address}, align {size}"
         return f"{make}store {type_} {{1}}, ptr {address}, align {size}"
     vector = f"<{lanes} x {type_}>"
     struct = f"{{{{ {', '.join([type_] * lanes)} }}}}"
-    if found[1] == "ld":
+    if match[1] == "ld":
         lines = [f"{make}%fc.{{n}}.v = load {vector}, ptr {address}, align {size}"]
         name = "poison"
         for i in range(lanes):
@@ -208,7 +208,7 @@ def meeting(text: str) -> tuple[int, int | None] | None:
 def template(text: str, types: list[str]) -> str | None:
     """Template of an instruction that a thread carries out alone."""
     for pattern, write in _INSTRUCTIONS:
-        found = re.fullmatch(pattern, text)
-        if found:
-            return write(found, types)
+        match = re.fullmatch(pattern, text)
+        if match:
+            return write(match, types)
     return None

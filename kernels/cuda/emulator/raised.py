@@ -56,8 +56,8 @@ def number_exceptions(compiled: Any, texts: list[str]) -> tuple[list[str], dict[
     for text in texts:
         parts = re.split(r"(?m)^(?=define )", text)
         for at, part in enumerate(parts):
-            found = re.match(r'define [^\n]*?@"?([^"\n(]+)"?\(', part)
-            name = found.group(1) if found else ""
+            match = re.match(r'define [^\n]*?@"?([^"\n(]+)"?\(', part)
+            name = match.group(1) if match else ""
             if name == f"{kernel}__exc_helper__":
                 rest = part[part.index("\n}") + 2 :]
                 parts[at] = f'declare void @"{RAISE}"(i32)\n{rest}'
@@ -77,7 +77,7 @@ def _renumber(part: str, kernel: str, base: int) -> str:
     part = re.sub(rf"(?m)^.*call void {helper}\(i32 0\).*\n", "", part)
     part = re.sub(
         rf"(call void {helper}\(i32 |^  ret i32 )([1-9]\d*)\b",
-        lambda found: f"{found.group(1)}{base + int(found.group(2))}",
+        lambda match: f"{match.group(1)}{base + int(match.group(2))}",
         part,
         flags=re.M,
     )

@@ -69,7 +69,7 @@ class AccessCount:
     requests : int
         How often a warp executed it.
     cost : int
-        Sectors of 32 bytes (global), or turns of the banks (shared), of all requests.
+        Sectors of 32 bytes (global), or wavefronts of the banks (shared), of all requests.
     least : int
         The fewest that these lanes and bytes could have had.
     """
@@ -86,12 +86,12 @@ class AccessCount:
 
     @property
     def conflicts(self) -> int:
-        """Turns beyond the fewest."""
+        """Wavefronts beyond the fewest."""
         return self.cost - self.least if self.space == "shared" else 0
 
     @property
     def per_request(self) -> float:
-        """Sectors, or turns, a request."""
+        """Sectors, or wavefronts, a request."""
         return self.cost / self.requests
 
 
@@ -197,7 +197,7 @@ class Report:
 
     @property
     def bank_conflicts(self) -> int:
-        """Turns of the shared memory's banks beyond the fewest possible."""
+        """Wavefronts of shared memory beyond the fewest possible."""
         return sum(access.conflicts for access in self.accesses)
 
     def raise_faults(self) -> None:

@@ -185,7 +185,7 @@ def run(
     monitor = geometry[_MONITOR]
     _fill_contexts(words, longs, geometry)
     finished = 0
-    turn = 0
+    step = 0
     for at in range(geometry[_WORKER], blocks.size, geometry[_WORKERS]):
         log[BLOCK] = blocks[at]
         if monitor != 0:
@@ -194,8 +194,8 @@ def run(
         left = states.size
         stuck = False
         while left > 0 and not stuck:
-            order = orders[turn % orders.shape[0]]
-            turn += 1
+            order = orders[step % orders.shape[0]]
+            step += 1
             left -= _step_all(words, states, handles, order, geometry, log)
             stuck = not _meet(words, longs, reals, states, log, monitor)
         if stuck:

@@ -2,7 +2,7 @@
 
 The call is run once, on zeros. What is counted of each launch (see `emulator.counters`):
 
-    shared      turns of the banks, conflicts among them      128 bytes each
+    shared      wavefronts of the banks, conflicts among them 128 bytes each
                 sectors of global memory, read and written     32 bytes each, through the same L1
     requested   sectors that requests write, 32 bytes each, beside what blocks are assumed to read:
                 L1 passes every store on to L2, a sector in two parts twice
@@ -32,7 +32,7 @@ from ..specs import SPECS
 
 __all__ = ["CountedCall", "count_call"]
 
-_SECTOR, _TURN = 32, 128
+_SECTOR, _WAVEFRONT = 32, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class CountedCall:
     works : tuple of Work
         The launches.
     sectors, conflicts : float
-        Sectors a request of global memory; turns of the banks for each that was needed.
+        Sectors a request of global memory; wavefronts of the banks for each that was needed.
     """
 
     launches: tuple[LaunchCost, ...]
@@ -77,7 +77,7 @@ def count_call(
 
 def _run(kernel: str, problem: ConvProblem, device: CudaInfo) -> list[Report]:
     """Return what each launch of a call showed; the weight is packed before."""
-    (spec,) = (each for each in SPECS if each.name == kernel)
+    (spec,) = (candidate for candidate in SPECS if candidate.name == kernel)
     module, _, function = spec.target.partition(":")
     x, out = (_zeros(problem, shape) for shape in (problem.x_shape, problem.out_shape))
     weight = np.zeros(problem.weight_shape, x.dtype)
@@ -108,8 +108,8 @@ def _total(reports: Iterable[Report], space: str, what: str, kind: str | None = 
 
 def _with_counts(work: LaunchCost, report: Report) -> LaunchCost:
     """Return a launch with its accesses as counted; one that only moves bytes has no blocks."""
-    turns, sectors = _total([report], "shared", "cost"), _total([report], "global", "cost")
-    moved = turns * _TURN + sectors * _SECTOR
+    wavefronts, sectors = _total([report], "shared", "cost"), _total([report], "global", "cost")
+    moved = wavefronts * _WAVEFRONT + sectors * _SECTOR
     stored = _total([report], "global", "cost", "store") * _SECTOR
     shared = moved // work.blocks if work.blocks else 0
     return replace(work, shared=shared, requested=work.requested + stored)

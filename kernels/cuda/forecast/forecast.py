@@ -25,9 +25,9 @@ COUNTED = (
     "block, over the ports to L2; 4 microseconds a launch"
 )
 EMULATED = (
-    "in the emulator, access by access: turns of the banks, and sectors read and written, over the "
-    "128 bytes a cycle of L1 and shared memory (the bound shared); sectors written over the ports "
-    "to L2 (the bound l2)"
+    "in the emulator, access by access: wavefronts of the banks, and sectors read and written, "
+    "over the 128 bytes a cycle of L1 and shared memory (the bound shared); sectors written over "
+    "the ports to L2 (the bound l2)"
 )
 NOT_COUNTED = (
     "latency that too few warps leave open, bank conflicts, the slices of L2, what stays in L2 "
@@ -65,7 +65,7 @@ class Forecast:
         Sectors of 32 bytes that a warp's request of global memory touches on average; None unless
         the call was run in the emulator.
     conflicts : float or None
-        Turns of the banks of shared memory for each that was needed, as counted there.
+        Wavefronts of the banks of shared memory for each that was needed, as counted there.
     """
 
     kernel: str
@@ -117,14 +117,14 @@ def forecast(kernel: str, problem: ConvProblem, device: CudaInfo, count: bool = 
     from .emulated_launches import count_call
 
     counted = count_call(kernel, problem, device, launches)
-    found = _forecast(kernel, problem, device, counted.launches)
-    return replace(found, sectors=counted.sectors, conflicts=counted.conflicts)
+    forecast = _forecast(kernel, problem, device, counted.launches)
+    return replace(forecast, sectors=counted.sectors, conflicts=counted.conflicts)
 
 
 def _forecast(
     kernel: str, problem: ConvProblem, device: CudaInfo, launches: tuple[LaunchCost, ...]
 ) -> Forecast:
-    each = [bounds(work, device) for work in launches]
+    by_launch = [bounds(work, device) for work in launches]
     parts = breakdown(launches, device)
     main = max(launches, key=lambda work: work.blocks * work.macs)
     return Forecast(
@@ -132,7 +132,7 @@ def _forecast(
         gpu=device.name,
         problem=problem.line(),
         forecast_ms=1e3 * sum(parts.values()),
-        bounds_ms={name: 1e3 * sum(found[name] for found in each) for name in BOUNDS},
+        bounds_ms={name: 1e3 * sum(seconds[name] for seconds in by_launch) for name in BOUNDS},
         decides=max(parts, key=lambda name: parts[name]),
         launches=len(launches),
         blocks=main.blocks,

@@ -99,8 +99,8 @@ def _splits(problem: ConvProblem, tile: BlockTile, device: CudaInfo) -> Iterator
     )
     least = -(-panels // (LONGEST_SUM // tile.bk))
     for parts in sorted({least, *(2**i for i in range(1, 7) if least < 2**i <= most)}):
-        each = -(-panels // parts)
-        yield Split(tile, pixel_blocks, channel_blocks, panels, -(-panels // each))
+        panels_a_part = -(-panels // parts)
+        yield Split(tile, pixel_blocks, channel_blocks, panels, -(-panels // panels_a_part))
 
 
 def _output_bytes(problem: ConvProblem) -> int:

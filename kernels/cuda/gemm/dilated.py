@@ -56,7 +56,7 @@ panel = u(schedule[list_at])
     "steps_at = u(steps_from + panel * BK * ROW)",
     after="list_at = u(list_at + u(1))\npanel = u(schedule[list_at])",
     more=f"more = panel != u({dilated_costs.END})",
-    finish="{finish}",
+    epilogue="{epilogue}",
 )
 
 
@@ -97,8 +97,8 @@ class DilatedPlan(StepPlan):
         """Compute into `out`."""
         problem, split, tile = self.problem, self.split, self.config.tile
         operands, geometry = self.operands(x, packed, bias, residual, out), self.geometry(bias)
-        order = self.kept(x, "order", lambda: dilated_costs.pixel_order(problem, tile.bn))
-        lists = self.kept(x, "schedule", lambda: dilated_costs.schedule(problem, tile))
+        order = self.table_at(x, "order", lambda: dilated_costs.pixel_order(problem, tile.bn))
+        lists = self.table_at(x, "schedule", lambda: dilated_costs.schedule(problem, tile))
         grid = (split.pixel_blocks, split.channel_blocks, problem.groups)
         config = fit_alignment(self.config, operands[0], problem.itemsize)
         arguments = (*operands, order, lists, *geometry, np.uint32(split.panels))

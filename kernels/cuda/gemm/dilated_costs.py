@@ -76,8 +76,8 @@ def _taps(problem: ConvProblem, box: Box) -> frozenset[int]:
 
 def _ordered_regions(problem: ConvProblem) -> list[tuple[Box, frozenset[int]]]:
     """Return the regions and their taps, most taps first."""
-    found = [(box, _taps(problem, box)) for box in regions(problem)]
-    return sorted(found, key=lambda each: -len(each[1]))
+    regions_and_taps = [(box, _taps(problem, box)) for box in regions(problem)]
+    return sorted(regions_and_taps, key=lambda region_and_taps: -len(region_and_taps[1]))
 
 
 def pixel_order(problem: ConvProblem, bn: int) -> NDArray[np.uint32]:
@@ -98,9 +98,9 @@ def pixel_order(problem: ConvProblem, bn: int) -> NDArray[np.uint32]:
     at = 0
     for (starts, sizes, _, _), _ in _ordered_regions(problem):
         part = (slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
-        found = numbers[(slice(None), *part)].ravel()
-        order[at : at + found.size] = found
-        at += found.size
+        region_pixels = numbers[(slice(None), *part)].ravel()
+        order[at : at + region_pixels.size] = region_pixels
+        at += region_pixels.size
     return order
 
 
@@ -114,7 +114,7 @@ def tile_taps(problem: ConvProblem, bn: int) -> Sequence[tuple[int, frozenset[in
     >>> [(n, sorted(taps)) for n, taps in tile_taps(parse_line("ic8iw5oc8kw3pw2dw1")[0], 2)]
     [(1, [0, 1, 2]), (1, [0, 1, 2]), (1, [0, 1])]
     """
-    runs: list[tuple[int, frozenset[int]]] = []
+    tiles_and_taps: list[tuple[int, frozenset[int]]] = []
     filled, seen = 0, frozenset[int]()  # of the tile that is not full yet
     for (_, sizes, _, _), taps in _ordered_regions(problem):
         pixels = problem.batch * math.prod(sizes)
@@ -123,27 +123,27 @@ def tile_taps(problem: ConvProblem, bn: int) -> Sequence[tuple[int, frozenset[in
             filled, pixels, seen = filled + taken, pixels - taken, seen | taps
             if filled < bn:
                 continue
-            runs.append((1, seen))
+            tiles_and_taps.append((1, seen))
         whole, filled = divmod(pixels, bn)
         seen = taps
         if whole:
-            runs.append((whole, taps))
+            tiles_and_taps.append((whole, taps))
     if filled:
-        runs.append((1, seen))
-    return runs
+        tiles_and_taps.append((1, seen))
+    return tiles_and_taps
 
 
 def _panel_ranges(problem: ConvProblem, taps: frozenset[int], bk: int) -> list[range]:
     """Return the panels that hold a step of some taps, in order; at least one."""
     channels = problem.in_channels // problem.groups
-    found: list[range] = []
+    ranges: list[range] = []
     for tap in sorted(taps):
         first, end = tap * channels // bk, ((tap + 1) * channels - 1) // bk + 1
-        if found and first <= found[-1].stop:
-            found[-1] = range(found[-1].start, end)
+        if ranges and first <= ranges[-1].stop:
+            ranges[-1] = range(ranges[-1].start, end)
         else:
-            found.append(range(first, end))
-    return found or [range(1)]
+            ranges.append(range(first, end))
+    return ranges or [range(1)]
 
 
 def panels_of(problem: ConvProblem, taps: frozenset[int], bk: int) -> list[int]:
@@ -153,18 +153,18 @@ def panels_of(problem: ConvProblem, taps: frozenset[int], bk: int) -> list[int]:
 
 def schedule(problem: ConvProblem, tile: BlockTile) -> NDArray[np.uint32]:
     """Return where each tile's list of panels begins, and the lists."""
-    runs = tile_taps(problem, tile.bn)
-    words = sum(tiles for tiles, _ in runs)
+    tiles_and_taps = tile_taps(problem, tile.bn)
+    words = sum(tiles for tiles, _ in tiles_and_taps)
     starts: list[int] = []
     lists: list[int] = []
     places: dict[frozenset[int], int] = {}
-    for _, taps in runs:
+    for _, taps in tiles_and_taps:
         if taps not in places:
             places[taps] = words + len(lists)
             lists += [*panels_of(problem, taps, tile.bk), END]
         starts.append(places[taps])
-    each = np.repeat(np.array(starts, np.uint32), [tiles for tiles, _ in runs])
-    return np.concatenate([each, np.array(lists, np.uint32)])
+    starts_of_tiles = np.repeat(np.array(starts, np.uint32), [tiles for tiles, _ in tiles_and_taps])
+    return np.concatenate([starts_of_tiles, np.array(lists, np.uint32)])
 
 
 def whole_split(problem: ConvProblem, tile: BlockTile) -> Split:
@@ -182,9 +182,9 @@ def _tile_work(problem: ConvProblem, tile: BlockTile, device: CudaInfo) -> Launc
     """Return the launch with one tile: that of the dense product, by the part of its panels."""
     split = whole_split(problem, tile)
     (dense,) = blocking.split_launches(problem, split, device)
-    runs = tile_taps(problem, tile.bn)
     panels = sum(
-        tiles * sum(map(len, _panel_ranges(problem, taps, tile.bk))) for tiles, taps in runs
+        tiles * sum(map(len, _panel_ranges(problem, taps, tile.bk)))
+        for tiles, taps in tile_taps(problem, tile.bn)
     )
     part = panels / (split.panels * split.pixel_blocks)
     return replace(

@@ -105,8 +105,8 @@ class ImplicitGemmPlan(StepPlan):
         channels = problem.out_channels // problem.groups
         # The parts lie as the output does, so that neighbouring threads store side by side.
         pixels = elements // problem.out_channels
-        apart = (1, channels) if channels_inner(problem) else (pixels, 1)
-        parts = tuple(map(np.uint32, (split.splits, *apart)))
+        part_strides = (1, channels) if channels_inner(problem) else (pixels, 1)
+        parts = tuple(map(np.uint32, (split.splits, *part_strides)))
         numbers = (np.uint32(split.panels), np.uint32(split.split_panels))
         grid = (split.pixel_blocks, split.channel_blocks, problem.groups * split.splits)
         kernel = gemm_kernel(fit_alignment(self.config, operands[0], problem.itemsize))

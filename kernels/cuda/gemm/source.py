@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..common.params import GEOMETRY
-from ..common.source import FINISH, compile_text, namespace_of
+from ..common.source import EPILOGUE, compile_text, namespace_of
 from ..common.steps import decode, is_inside, pixel_state, read_step, row_length
 from .tile import (
     COUNT_DOWN,
@@ -135,8 +135,8 @@ class Walk:
         Code before and behind the loads of a panel, which read at `weight_at` and `steps_at`.
     more : str
         Code that sets `more`: whether a panel is left behind the one that was loaded last.
-    finish : str
-        Where a sum goes; `{finish}` adds bias and residual, activates and stores.
+    epilogue : str
+        Where a sum goes; `{epilogue}` adds bias and residual, activates and stores.
     """
 
     name: str
@@ -148,7 +148,7 @@ class Walk:
     before: str
     after: str
     more: str
-    finish: str
+    epilogue: str
 
 
 IN_ORDER = Walk(
@@ -167,12 +167,12 @@ steps_at = u((panel * BK + row) * ROW)
     before="",
     after="weight_at = u(weight_at + A_PANEL)\nsteps_at = u(steps_at + BK * ROW)",
     more=COUNT_DOWN,
-    finish="""
+    epilogue="""
 if splits > u(1):
     place = part * channels * pixels + row * part_row + (first_pixel + column) * part_pixel
     partial[u(place)] = value
 else:
-    {finish}
+    {epilogue}
 """,
 )
 
@@ -205,8 +205,8 @@ def _load_places(config: Config) -> str:
             for j in range(config.load_columns)
         ]
         return "\n".join([f"row = u((tid % u({quads})) * u(4))", *columns])
-    runs = tile.bn // config.width
-    return f"row = tid // u({runs})\ncolumn0 = u((tid % u({runs})) * u({config.width}))"
+    row_loads = tile.bn // config.width
+    return f"row = tid // u({row_loads})\ncolumn0 = u((tid % u({row_loads})) * u({config.width}))"
 
 
 def _row_step(config: Config) -> int:
@@ -253,7 +253,7 @@ b_column = u(A_PANEL + tx)
 
 
 #: What becomes of a sum that comes out of shared memory (see `tile.store_rounds`).
-_FINISH_TILE = """
+_EPILOGUE_TILE = """
 row = u(first_channel + row)
 if row < channels and first_pixel + column < pixels:
     {sum}
@@ -264,8 +264,8 @@ def source(config: Config, walk: Walk = IN_ORDER) -> str:
     """Return the kernel's text; see `tile` for the arithmetic and the way of the sums."""
     loads = "\n".join((walk.before, _start_loads(config), walk.after))
     loop = main_loop(config.tile, loads, _store_panels(config), walk.more)
-    store = FINISH.format(residual="residual_at[column]", out="out_at[column]")
-    finish = fill(_FINISH_TILE, sum=fill(walk.finish, finish=store))
+    store = EPILOGUE.format(residual="residual_at[column]", out="out_at[column]")
+    epilogue = fill(_EPILOGUE_TILE, sum=fill(walk.epilogue, epilogue=store))
     own_pixel = decode(walk.pixel.format(at="first_pixel + tid"))
     states = (pixel_state(j, config.words, walk.pixel) for j in range(config.load_columns))
     return (
@@ -278,7 +278,7 @@ def source(config: Config, walk: Walk = IN_ORDER) -> str:
         + indent(_PLACES)
         + indent(start_sums())
         + indent(loop)
-        + indent(store_rounds(config.tile, config.store, finish))
+        + indent(store_rounds(config.tile, config.store, epilogue))
     )
 
 
@@ -309,6 +309,6 @@ def reduce_function(storage: str) -> Callable[..., None]:
                 value += partial[u(place)]
                 place += channels * pixels
         """)
-        + indent(FINISH.format(residual="residual_at", out="out_at"), 2)
+        + indent(EPILOGUE.format(residual="residual_at", out="out_at"), 2)
     )
     return compile_text(text, "reduce_splits", f"reduce_splits {storage}", namespace_of(storage))

@@ -173,12 +173,12 @@ def _main_loop_steps(tile: BlockTile) -> str:
     rows, columns = tile.bm // (tile.tm // 4), tile.bn // (tile.tn // 4)
     steps = []
     for step in range(tile.bk):
-        for run in range(tile.tm // 4):
-            place = ", ".join(f"a[{4 * run + i}]" for i in range(4))
-            steps.append(f"{place} = load4s(panels, a_read + u({step * tile.bm + run * rows}))")
-        for run in range(tile.tn // 4):
-            place = ", ".join(f"b[{4 * run + i}]" for i in range(4))
-            offset = step * tile.pitch + run * columns
+        for quad in range(tile.tm // 4):
+            place = ", ".join(f"a[{4 * quad + i}]" for i in range(4))
+            steps.append(f"{place} = load4s(panels, a_read + u({step * tile.bm + quad * rows}))")
+        for quad in range(tile.tn // 4):
+            place = ", ".join(f"b[{4 * quad + i}]" for i in range(4))
+            offset = step * tile.pitch + quad * columns
             steps.append(f"{place} = load4s(panels, b_read + u({offset}))")
         steps += ["for i in range(TM):", "    for j in range(TN):"]
         steps.append("        acc[i, j] += a[i] * b[j]")
@@ -263,42 +263,44 @@ def main_loop(tile: BlockTile, start_loads: str, store_panels: str, more: str = 
     return fill(_MAIN_LOOP, **parts, steps=_main_loop_steps(tile))
 
 
-def store_rounds(tile: BlockTile, order: str, finish: str) -> str:
+def store_rounds(tile: BlockTile, order: str, epilogue: str) -> str:
     """Return the way of the sums out of the registers, through shared memory.
 
     A thread's sums belong to places far apart in memory. In each round every thread puts one row
     (or column) of its sums into shared memory, and then takes others, such that neighbouring
-    threads store to neighbouring addresses and that the code of `finish` stands there once.
+    threads store to neighbouring addresses and that the code of `epilogue` stands there once.
 
     Parameters
     ----------
     order : {"pixels", "channels"}
         What is contiguous in the output.
-    finish : str
+    epilogue : str
         Code that stores `value`, the sum of the output channel `row` and pixel `column` of the
         tile.
     """
     along_pixels = order == "pixels"
-    turns, along, width = (tile.tm, tile.tn, "BN") if along_pixels else (tile.tn, tile.tm, "BM")
+    rounds, along, width = (tile.tm, tile.tn, "BN") if along_pixels else (tile.tn, tile.tm, "BM")
     lines, places = (tile.bm, tile.bn) if along_pixels else (tile.bn, tile.bm)
-    apart = places // (along // 4)
+    quad_pitch = places // (along // 4)
     line, place = ("ty", "tx") if along_pixels else ("tx", "ty")
     across = "row, column" if along_pixels else "column, row"
     choices = []
-    for turn in range(turns):
-        choices.append(f"{'elif' if turn else 'if'} turn == u({turn}):")
-        for run in range(along // 4):
-            each = [(turn, i) if along_pixels else (i, turn) for i in range(4 * run, 4 * run + 4)]
-            sums = ", ".join(f"acc[u({i}), u({j})]" for i, j in each)
-            choices.append(f"    store4s(panels, stage + u({run * apart}), {sums})")
+    for round_index in range(rounds):
+        choices.append(f"{'elif' if round_index else 'if'} round_index == u({round_index}):")
+        for quad in range(along // 4):
+            indices = [(round_index, i) for i in range(4 * quad, 4 * quad + 4)]
+            if not along_pixels:
+                indices = [(i, round_index) for _, i in indices]
+            sums = ", ".join(f"acc[u({i}), u({j})]" for i, j in indices)
+            choices.append(f"    store4s(panels, stage + u({quad * quad_pitch}), {sums})")
     return (
         f"stage = u({line} // u(4) * STAGE_PITCH + {place})\n"
-        f"for turn in range(u({turns})):\n"
-        f"    shift = u(turn % u(4) + turn // u(4) * u({4 * lines // turns}))\n"
+        f"for round_index in range(u({rounds})):\n"
+        f"    shift = u(round_index % u(4) + round_index // u(4) * u({4 * lines // rounds}))\n"
         "    cuda.syncthreads()\n" + indent("\n".join(choices)) + "    cuda.syncthreads()\n"
-        f"    for chunk in range(u({lines * places // turns // tile.threads})):\n"
+        f"    for chunk in range(u({lines * places // rounds // tile.threads})):\n"
         "        e = u(tid + chunk * THREADS)\n"
         f"        line, place = e // {width}, e % {width}\n"
         f"        {across} = u(line * u(4) + shift), place\n"
-        "        value = panels[u(line * STAGE_PITCH + place)]\n" + indent(finish, 2)
+        "        value = panels[u(line * STAGE_PITCH + place)]\n" + indent(epilogue, 2)
     )

@@ -159,11 +159,11 @@ def order(masks: Any) -> Any:
     words, rows = masks.shape
     if rows == 0:
         return empty(masks, 0, "int32")
-    found, keys = number_rows(masks, rows), empty(masks, rows, "int64")
+    sorted_rows, keys = number_rows(masks, rows), empty(masks, rows, "int64")
     for word in range(0, words, 2):
-        run("mask_keys", rows, (masks, found, keys), (rows, word, words))
-        keys, found = sort_rows(keys, found, WORD_BITS * min(2, words - word))
-    return found
+        run("mask_keys", rows, (masks, sorted_rows, keys), (rows, word, words))
+        keys, sorted_rows = sort_rows(keys, sorted_rows, WORD_BITS * min(2, words - word))
+    return sorted_rows
 
 
 def pair_lists(neighbours: Any) -> PairLists:
@@ -230,8 +230,8 @@ def _most_outputs(geometry: Geometry, rows: int) -> int:
     for taps, step, hole in zip(
         geometry.kernel_size, geometry.stride, geometry.dilation, strict=True
     ):
-        apart = 1 if geometry.kind == "transposed" else step // math.gcd(step, hole)
-        reached *= -(-taps // apart)
+        tap_step = 1 if geometry.kind == "transposed" else step // math.gcd(step, hole)
+        reached *= -(-taps // tap_step)
     return min(reached, geometry.batch_size * math.prod(geometry.out_shape))
 
 
@@ -256,8 +256,8 @@ def _check_reach(geometry: Geometry) -> None:
     )  # fmt: skip
     for axis, (size, taps, step, hole, (low, high)) in enumerate(axes):
         spread = size * step if geometry.kind == "transposed" else size
-        if (reach := spread + low + high + taps * hole) > _MOST:
+        if (extent := spread + low + high + taps * hole) > _MOST:
             raise ShapeError(
-                f"spatial axis {axis}: got a kernel that reaches {reach} positions with stride, "
+                f"spatial axis {axis}: got a kernel that reaches {extent} positions with stride, "
                 f"padding and dilation, want at most {_MOST}: kernels index in 32 bits"
             )

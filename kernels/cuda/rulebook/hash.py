@@ -52,23 +52,23 @@ def _home(key: Any, shift: Any) -> Any:
 def insert(slots: Any, key: Any, shift: Any, last: Any) -> None:
     """Put a key into the table, once however often it comes; `last` is the last slot."""
     at = _home(key, shift)
-    found = slots[at]
-    while found != key:
-        if found < key:
-            found = cuda.atomic.max(slots, at, key)
-            if found < int64(0) or found == key:
+    stored = slots[at]
+    while stored != key:
+        if stored < key:
+            stored = cuda.atomic.max(slots, at, key)
+            if stored < int64(0) or stored == key:
                 break
-            key = found if found < key else key
+            key = stored if stored < key else key
         at = uint32(at + uint32(1)) & last
-        found = slots[at]
+        stored = slots[at]
 
 
 @cuda.jit(device=True)
 def find(slots: Any, key: Any, shift: Any, last: Any) -> Any:
     """Return the slot of a key, or one behind the last where it is not in the table."""
     at = _home(key, shift)
-    found = slots[at]
-    while found > key:
+    stored = slots[at]
+    while stored > key:
         at = uint32(at + uint32(1)) & last
-        found = slots[at]
-    return at if found == key else uint32(last + uint32(1))
+        stored = slots[at]
+    return at if stored == key else uint32(last + uint32(1))

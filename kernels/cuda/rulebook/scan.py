@@ -75,8 +75,8 @@ def sum_tiles(values: Any, totals: Any, count: Any) -> None:
     sums = cuda.shared.array(_WARPS, types.int32)
     tid, tile = uint32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
     total = int32(0)
-    for turn in range(uint32(_ROUNDS)):
-        at = uint32(tile * uint32(TILE) + uint32(turn) * uint32(THREADS) + tid)
+    for round_index in range(uint32(_ROUNDS)):
+        at = uint32(tile * uint32(TILE) + uint32(round_index) * uint32(THREADS) + tid)
         if at < count:
             total = int32(total + values[at])
     total = _add_up(total, sums)[1]
@@ -105,8 +105,8 @@ def scan_tiles(values: Any, totals: Any, starts: Any, count: Any) -> None:
     sums = cuda.shared.array(_WARPS, types.int32)
     tid, tile = uint32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
     carry = totals[tile]
-    for turn in range(uint32(_ROUNDS)):
-        at = uint32(tile * uint32(TILE) + uint32(turn) * uint32(THREADS) + tid)
+    for round_index in range(uint32(_ROUNDS)):
+        at = uint32(tile * uint32(TILE) + uint32(round_index) * uint32(THREADS) + tid)
         value = values[at] if at < count else int32(0)
         before, total = _add_up(value, sums)
         if at < count:

@@ -244,8 +244,8 @@ def visit(
     rows = indices.shape[0]
     scalars = (rows, width, home_shift(capacity), capacity - 1, *meeting.scalars)
     grid = (blocks_of(rows, THREADS), offsets or meeting.volume, 1)
-    runs = (flat(indices), *map(flat, arrays))
-    launch(site_kernel(ending, meeting.ndim), grid, indices, (*runs, *map(np.uint32, scalars)))
+    elements = (flat(indices), *map(flat, arrays))
+    launch(site_kernel(ending, meeting.ndim), grid, indices, (*elements, *map(np.uint32, scalars)))
 
 
 def decode_sites(shape: Sequence[int], keys: Any, indices: Any) -> None:

@@ -43,16 +43,16 @@ def _digit(key: Any, shift: Any) -> Any:
 
 def count_digits(keys: Any, counts: Any, count: Any, shift: Any, tiles: Any) -> None:
     """Count how often each digit occurs in each tile."""
-    found = cuda.shared.array(_DIGITS, types.int32)
+    digit_counts = cuda.shared.array(_DIGITS, types.int32)
     tid, tile = uint32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
-    found[tid] = int32(0)
+    digit_counts[tid] = int32(0)
     cuda.syncthreads()
-    for turn in range(uint32(_ROUNDS)):
-        at = uint32(tile * uint32(TILE) + uint32(turn) * uint32(THREADS) + tid)
+    for round_index in range(uint32(_ROUNDS)):
+        at = uint32(tile * uint32(TILE) + uint32(round_index) * uint32(THREADS) + tid)
         if at < count:
-            cuda.atomic.add(found, uint32(_digit(keys[at], shift)), int32(1))
+            cuda.atomic.add(digit_counts, uint32(_digit(keys[at], shift)), int32(1))
     cuda.syncthreads()
-    counts[uint32(tid * tiles + tile)] = found[tid]
+    counts[uint32(tid * tiles + tile)] = digit_counts[tid]
 
 
 def move_by_digit(
@@ -68,8 +68,8 @@ def move_by_digit(
     for other in range(uint32(_WARPS)):
         places[uint32(other) * uint32(_DIGITS) + tid] = int32(0)
     cuda.syncthreads()
-    for turn in range(uint32(_ROUNDS)):
-        at = uint32(first + uint32(turn) * uint32(32))
+    for round_index in range(uint32(_ROUNDS)):
+        at = uint32(first + uint32(round_index) * uint32(32))
         if at < count:
             cuda.atomic.add(places, uint32(mine + uint32(_digit(keys[at], shift))), int32(1))
     cuda.syncthreads()
@@ -81,8 +81,8 @@ def move_by_digit(
         places[slot] = place
         place = int32(place + counted)
     cuda.syncthreads()
-    for turn in range(uint32(_ROUNDS)):
-        at = uint32(first + uint32(turn) * uint32(32))
+    for round_index in range(uint32(_ROUNDS)):
+        at = uint32(first + uint32(round_index) * uint32(32))
         key, digit = int64(0), int32(_DIGITS)
         if at < count:
             key = keys[at]

@@ -36,7 +36,7 @@ from ..common.plan import blocks_of
 from ..common.source import compile_text, namespace_of
 from ..gemm.tile import fill, indent
 from .gemm_costs import DEPTHWISE_THREADS, OFFSETS_AT_ONCE, depthwise_lanes
-from .gemm_source import FINISH_SPARSE
+from .gemm_source import EPILOGUE_SPARSE
 from .plan import OffsetPanels, SparseConvPlan, argument_types
 
 __all__ = ["SparseDepthwisePlan", "depthwise_kernel", "plan"]
@@ -51,7 +51,7 @@ if row < rows and first_channel < channels:
     while first < volume:
         {offsets}
         first = u(first + AT_ONCE)
-    {finish}
+    {epilogue}
 """
 
 
@@ -74,10 +74,10 @@ def _offsets(width: int) -> str:
     return "\n".join(rows + samples + sums)
 
 
-def _finish(width: int) -> str:
+def _epilogue(width: int) -> str:
     """Return code that stores the sums, one channel after another in a rolled loop."""
     pick = "\n".join(f"value = acc{i} if lane == u({i}) else value" for i in range(1, width))
-    store = FINISH_SPARSE.format(out="row * channels")
+    store = EPILOGUE_SPARSE.format(out="row * channels")
     return (
         f"for lane in range(u({width})):\n    value = acc0\n"
         + (indent(pick) if pick else "")
@@ -97,7 +97,7 @@ def _function(storage: str, width: int) -> Callable[..., None]:
             _TEXT,
             start="\n".join(f"acc{i} = ZERO" for i in range(width)),
             offsets=_offsets(width),
-            finish=_finish(width),
+            epilogue=_epilogue(width),
         )
     )
     namespace = namespace_of(storage)

@@ -3,9 +3,9 @@
     grad[offset, c] = sum over pairs (input i, output o) of the offset:  grad_out[o, c] * x[i, c]
 
     grid x: channels / 32    grid y: offsets    grid z: parts of the output rows
-      block = 8 runs of rows x 32 channels
-        for row in this run of the part:  sum += grad_out[row, c] * x[neighbour, c]
-        through shared memory: the eight runs, one after another
+      block = 8 threads along rows x 32 channels
+        for row of the part, every eighth:  sum += grad_out[row, c] * x[neighbour, c]
+        through shared memory: the eight threads, one after another
     second pass (`parts`): the parts, one after another
 
 It wins wherever each group holds one channel: there is no product of matrices to speak of, and a
@@ -38,8 +38,8 @@ from .row_costs import DEPTHWISE_LANES, depthwise_parts
 __all__ = ["DepthwiseGradPlan", "depthwise_grad_kernel", "plan"]
 
 _LANES = DEPTHWISE_LANES
-_RUNS = 8
-_THREADS = _LANES * _RUNS
+_ROW_THREADS = 8
+_THREADS = _LANES * _ROW_THREADS
 
 
 @functools.cache
@@ -52,22 +52,22 @@ def _function(storage: str) -> Callable[..., None]:
     ) -> None:
         sums = cuda.shared.array(_THREADS, real)
         tid = uint32(cuda.threadIdx.x)
-        lane, run = uint32(tid % uint32(_LANES)), uint32(tid // uint32(_LANES))
+        lane, row_thread = uint32(tid % uint32(_LANES)), uint32(tid // uint32(_LANES))
         channel = uint32(uint32(cuda.blockIdx.x) * uint32(_LANES) + lane)
         offset = uint32(cuda.blockIdx.y)
         first = uint32(uint32(cuda.blockIdx.z) * part_rows)
         last = min(uint32(first + part_rows), rows)
         total = zero
         if channel < channels:
-            for row in range(uint32(first + run), last, uint32(_RUNS)):
+            for row in range(uint32(first + row_thread), last, uint32(_ROW_THREADS)):
                 neighbour = table[uint32(offset * rows + uint32(row))]
                 if neighbour >= int32(0):
                     grad = load1(grad_out, uint32(uint32(row) * channels + channel))
                     total += grad * load1(x, uint32(uint32(neighbour) * channels + channel))
         sums[tid] = total
         cuda.syncthreads()
-        if run == uint32(0) and channel < channels:
-            for other in range(uint32(1), uint32(_RUNS)):
+        if row_thread == uint32(0) and channel < channels:
+            for other in range(uint32(1), uint32(_ROW_THREADS)):
                 total += sums[uint32(uint32(other) * uint32(_LANES) + lane)]
             part = uint32(uint32(cuda.blockIdx.z) * uint32(cuda.gridDim.y) + offset)
             partial[uint32(part * channels + channel)] = total

@@ -7,11 +7,11 @@ output rows and `bk` channels at one offset of the kernel:
     its samples              x[input row, group's channels], four neighbours a thread
 
 A load of samples waits for its input row, and that for the offset's number. Both are read ahead, by
-one thread a column, and handed on through shared memory in two halves: when the loop turns to an
+one thread a column, and handed on through shared memory in two halves: when the loop goes to an
 offset, the next one's input rows are stored and those of the one after it asked for. A barrier lies
-between two turns, since each panel ends with one.
+between two offsets, since each panel ends with one.
 
-    turn to offset     n - 1                n                    n + 1
+    go to offset       n - 1                n                    n + 1
     samples            by rows n - 1        by rows n            by rows n + 1
     stored for all     rows n               rows n + 1           rows n + 2
     asked for          rows n + 1           rows n + 2           rows n + 3
@@ -41,7 +41,7 @@ from ..gemm.tile import (
     store_weights,
 )
 
-__all__ = ["FINISH_SPARSE", "LIST_END", "SIZES", "Config", "kernel_function", "tile_offsets"]
+__all__ = ["EPILOGUE_SPARSE", "LIST_END", "SIZES", "Config", "kernel_function", "tile_offsets"]
 
 #: Whole numbers that the kernel is given: output rows, input channels and those of a group, output
 #: channels of a group and all, offsets, panels of an offset, and what follows the sum.
@@ -51,7 +51,7 @@ SIZES = "rows in_channels depth channels out_channels volume panel_count has_bia
 LIST_END = 2
 
 #: What happens to `value`, the sum of output channel `channel`.
-FINISH_SPARSE = """
+EPILOGUE_SPARSE = """
 if has_bias != u(0):
     value += load1(bias, channel)
 store1(out, u({out} + channel), activate(value, activation, alpha))
@@ -137,8 +137,8 @@ rows_at = u(column ^ BN)
 cuda.syncthreads()
 """
 
-#: Turns to `offset`; `rows_at` is where in `input_rows` a thread's first column is found.
-_TURN = """
+#: Goes to the next offset; `rows_at` is where in `input_rows` a thread's first column is found.
+_NEXT_OFFSET = """
 weight_at = u(block_at + offset * offset_size)
 channel = u(channel - span)
 rows_at = u(rows_at ^ BN)
@@ -161,18 +161,18 @@ def _first_rows(config: Config) -> str:
     return fill(_FIRST_ROWS, each_column=_each_column(config, indent(text, 0)))
 
 
-def _turn(config: Config) -> str:
+def _next_offset(config: Config) -> str:
     text = """
     input_rows[u((rows_at & BN) ^ (tid ^ BN))] = row_ahead
     row_ahead = u(neighbours[u(ahead * rows + out_rows[tid])])
     """
-    return fill(_TURN, each_column=_each_column(config, indent(text, 0)))
+    return fill(_NEXT_OFFSET, each_column=_each_column(config, indent(text, 0)))
 
 
 def _start_loads(config: Config) -> str:
     """Return code that fetches the next panels into registers."""
     quads = config.tile.bk // 4
-    text = ["if channel >= stop:", indent(_turn(config)), load_weights(config.tile)]
+    text = ["if channel >= stop:", indent(_next_offset(config)), load_weights(config.tile)]
     for j in range(config.columns):
         across = j * config.tile.threads // quads
         text.append(f"input{j} = input_rows[u(rows_at + u({across}))]")
@@ -195,11 +195,11 @@ def source(config: Config) -> str:
     """Return the kernel's text; see `tile` for the arithmetic and the way of the sums."""
     tile = config.tile
     loop = main_loop(tile, _start_loads(config), f"{store_weights(tile)}\n{store_channels(tile)}")
-    finish = (
+    epilogue = (
         "row = u(first_channel + row)\n"
         "if row < channels and first_row + column < rows:\n"
         "    channel = u(group * channels + row)\n"
-        + indent(FINISH_SPARSE.format(out="out_rows[column] * out_channels"))
+        + indent(EPILOGUE_SPARSE.format(out="out_rows[column] * out_channels"))
     )
     return (
         f"def sparse_gemm(x, weight, neighbours, order, counts, offsets, bias, out, "
@@ -211,7 +211,7 @@ def source(config: Config) -> str:
         + "    if left != u(0):\n"
         + indent(_first_rows(config), 2)
         + indent(loop, 2)
-        + indent(store_rounds(tile, "channels", finish))
+        + indent(store_rounds(tile, "channels", epilogue))
     )
 
 

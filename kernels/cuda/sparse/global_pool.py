@@ -1,9 +1,9 @@
 """Pools over all sites of each grid of the batch: two steps, each in a fixed order, no atomics.
 
     partial   grid: chunks of rows, channels / 32, batch
-      block = 4 runs of rows x 32 channels
-        for row in this run of the chunk:  if it is of this grid:  take x[row, channel]
-        through shared memory: the four runs, one after another
+      block = 4 threads along rows x 32 channels
+        for row of the chunk, every fourth:  if it is of this grid:  take x[row, channel]
+        through shared memory: the four threads, one after another
     finish    a thread an output: the chunks, one after another; 0 for a grid without sites
 
 Rows may come in any order of the batch: a block reads all numbers of its chunk, 4 bytes a row, and
@@ -36,8 +36,8 @@ from .row_costs import GLOBAL_LANES, global_chunks
 __all__ = ["global_kernels", "plan_avg", "plan_max"]
 
 _LANES = GLOBAL_LANES
-_RUNS = 4
-_THREADS = _LANES * _RUNS
+_ROW_THREADS = 4
+_THREADS = _LANES * _ROW_THREADS
 
 
 @functools.cache
@@ -67,21 +67,21 @@ def _partial_function(storage: str, largest: bool) -> Callable[..., None]:
         values = cuda.shared.array(_THREADS, real)
         numbers = cuda.shared.array(_THREADS, types.int32)
         tid = uint32(cuda.threadIdx.x)
-        lane, run = uint32(tid % uint32(_LANES)), uint32(tid // uint32(_LANES))
+        lane, row_thread = uint32(tid % uint32(_LANES)), uint32(tid // uint32(_LANES))
         channel = uint32(uint32(cuda.blockIdx.y) * uint32(_LANES) + lane)
         grid = int32(cuda.blockIdx.z)
         first = uint32(uint32(cuda.blockIdx.x) * chunk)
         last = min(uint32(first + chunk), rows)
         value, count = start, int32(0)
-        for row in range(uint32(first + run), last, uint32(_RUNS)):
+        for row in range(uint32(first + row_thread), last, uint32(_ROW_THREADS)):
             if batches[uint32(row)] == grid:
                 count = int32(count + int32(1))
                 if channel < channels:
                     value = combine(value, load1(x, uint32(uint32(row) * channels + channel)))
         values[tid], numbers[tid] = value, count
         cuda.syncthreads()
-        if run == uint32(0):
-            for other in range(uint32(1), uint32(_RUNS)):
+        if row_thread == uint32(0):
+            for other in range(uint32(1), uint32(_ROW_THREADS)):
                 place = uint32(uint32(other) * uint32(_LANES) + lane)
                 value = combine(value, values[place])
                 count = int32(count + numbers[place])
@@ -145,7 +145,7 @@ def global_kernels(storage: str, largest: bool) -> tuple[Kernel, Kernel]:
     )
 
 
-def _run(
+def _pool(
     largest: bool, problem: SparseProblem, rulebook: None, x: Any, batches: Any, out: Any
 ) -> None:
     (rows, channels), grids = x.shape, out.shape[0]
@@ -167,9 +167,9 @@ def _run(
 
 def plan_max(problem: SparseProblem, binding: SparseBinding, device: CudaInfo) -> PoolPlan:
     """Return the plan of "sparse_global_max_pool"."""
-    return PoolPlan(problem, functools.partial(_run, True))
+    return PoolPlan(problem, functools.partial(_pool, True))
 
 
 def plan_avg(problem: SparseProblem, binding: SparseBinding, device: CudaInfo) -> PoolPlan:
     """Return the plan of "sparse_global_avg_pool"."""
-    return PoolPlan(problem, functools.partial(_run, False))
+    return PoolPlan(problem, functools.partial(_pool, False))

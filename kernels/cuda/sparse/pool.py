@@ -86,14 +86,14 @@ def _max_grad_function(storage: str) -> Callable[..., None]:
         if row < rows:
             value, total = load1(x, at), zero
             for offset in range(volume):
-                found = back[uint32(uint32(offset) * rows + row)]
-                if found >= int32(0):
-                    place = uint32(uint32(found) * channels + channel)
+                out_row = back[uint32(uint32(offset) * rows + row)]
+                if out_row >= int32(0):
+                    place = uint32(uint32(out_row) * channels + channel)
                     wanted = load1(out, place)
                     is_first = value == wanted or (value != value and wanted != wanted)
                     earlier = uint32(0)
                     while is_first and earlier < uint32(offset):
-                        other_row = table[uint32(earlier * out_rows + uint32(found))]
+                        other_row = table[uint32(earlier * out_rows + uint32(out_row))]
                         if other_row >= int32(0):
                             other = load1(x, uint32(uint32(other_row) * channels + channel))
                             is_nan = other != other and wanted != wanted
@@ -139,10 +139,10 @@ def _avg_grad_function(storage: str) -> Callable[..., None]:
         if row < rows:
             total = zero
             for offset in range(volume):
-                found = back[uint32(uint32(offset) * rows + row)]
-                if found >= int32(0):
-                    share = load1(grad_out, uint32(uint32(found) * channels + channel))
-                    total += share / real(counts[uint32(found)])
+                out_row = back[uint32(uint32(offset) * rows + row)]
+                if out_row >= int32(0):
+                    share = load1(grad_out, uint32(uint32(out_row) * channels + channel))
+                    total += share / real(counts[uint32(out_row)])
             store1(grad_x, at, total)
 
     return avg_pool_grad
@@ -165,7 +165,7 @@ def pool_kernels(storage: str) -> dict[str, Kernel]:
     }
 
 
-Run = Callable[..., None]
+Compute = Callable[..., None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +181,7 @@ class PoolPlan:
     """
 
     problem: SparseProblem
-    compute: Run
+    compute: Compute
 
     @property
     def packing(self) -> None:

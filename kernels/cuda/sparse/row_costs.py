@@ -160,11 +160,11 @@ class GradSplit:
 
 def grad_split(problem: SparseProblem, device: CudaInfo) -> GradSplit:
     """Return the cut of a problem: few parts, but enough blocks to fill the device."""
-    out_each = problem.out_channels // problem.groups
-    in_each = problem.in_channels // problem.groups
+    out_per_group = problem.out_channels // problem.groups
+    in_per_group = problem.in_channels // problem.groups
     tiles = tiles_for(problem.dtype)
-    tile = tiles[0] if min(out_each, in_each) > tiles[-1].bm else tiles[-1]
-    k_tiles, c_tiles = -(-out_each // tile.bm), -(-in_each // tile.bn)
+    tile = tiles[0] if min(out_per_group, in_per_group) > tiles[-1].bm else tiles[-1]
+    k_tiles, c_tiles = -(-out_per_group // tile.bm), -(-in_per_group // tile.bn)
     blocks = k_tiles * c_tiles * problem.groups * problem.volume
     return GradSplit(tile, k_tiles, c_tiles, *_parts(problem, blocks, tile.blocks, device))
 

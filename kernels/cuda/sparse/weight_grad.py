@@ -46,8 +46,8 @@ from .row_costs import GradSplit, GradTile, grad_split
 __all__ = ["WeightGradPlan", "grad_kernel", "plan"]
 
 _ARGUMENTS = (
-    "x grad_out table partial rows in_channels out_channels in_each out_each k_tiles c_tiles "
-    "part_rows"
+    "x grad_out table partial rows in_channels out_channels in_per_group out_per_group "
+    "k_tiles c_tiles part_rows"
 ).split()
 
 _HEAD = """
@@ -62,7 +62,7 @@ tx, ty = u(tid % COLUMNS), u(tid // COLUMNS)
 c_tile, rest = u(u(cuda.blockIdx.x) % c_tiles), u(u(cuda.blockIdx.x) // c_tiles)
 k_tile, group = u(rest % k_tiles), u(rest // k_tiles)
 first_k, first_c = u(k_tile * BM), u(c_tile * BN)
-a_first, b_first = u(group * out_each + first_k), u(group * in_each + first_c)
+a_first, b_first = u(group * out_per_group + first_k), u(group * in_per_group + first_c)
 table_at = u(u(cuda.blockIdx.y) * rows)
 begin = u(u(cuda.blockIdx.z) * part_rows)
 end = min(u(begin + part_rows), rows)
@@ -120,20 +120,20 @@ if found{r} >= int32(0):
 #: channels, are zeros.
 _LOADS = {
     1: """
-for turn in range({turns}):
-    e = u(u(turn) * THREADS + tid)
+for round_index in range({rounds}):
+    e = u(u(round_index) * THREADS + tid)
     pair, channel = u(u(e // {size}) + taken), u(e % {size})
     value = ZERO
-    if pair < waiting and u(first_{letter} + channel) < {each}:
+    if pair < waiting and u(first_{letter} + channel) < {group_channels}:
         value = load1({array}, u(u({queue}[pair]) * {channels} + {side}_first + channel))
     panels[u({base} + e)] = value
 """,
     4: """
-for turn in range({turns}):
-    e = u(u(u(turn) * THREADS + tid) * u(4))
+for round_index in range({rounds}):
+    e = u(u(u(round_index) * THREADS + tid) * u(4))
     pair, channel = u(u(e // {size}) + taken), u(e % {size})
     values = (ZERO, ZERO, ZERO, ZERO)
-    if pair < waiting and u(first_{letter} + channel) < {each}:
+    if pair < waiting and u(first_{letter} + channel) < {group_channels}:
         values = load4({array}, u(u({queue}[pair]) * {channels} + {side}_first + channel))
     store4s(panels, u({base} + e), *values)
 """,
@@ -141,25 +141,25 @@ for turn in range({turns}):
 
 _STORE = """
 at = u(((u(cuda.blockIdx.z) * u(cuda.gridDim.y) + u(cuda.blockIdx.y)) * out_channels + a_first)
-       * in_each + first_c)
+       * in_per_group + first_c)
 for i in range(T):
-    k = u(ty * u(4) + u(i) % u(4) + u(i) // u(4) * RUN_M)
+    k = u(ty * u(4) + u(i) % u(4) + u(i) // u(4) * QUAD_STEP_M)
     for j in range(T):
-        c = u(tx * u(4) + u(j) % u(4) + u(j) // u(4) * RUN_N)
-        if u(first_k + k) < out_each and u(first_c + c) < in_each:
-            partial[u(at + k * in_each + c)] = acc[i, j]
+        c = u(tx * u(4) + u(j) % u(4) + u(j) // u(4) * QUAD_STEP_N)
+        if u(first_k + k) < out_per_group and u(first_c + c) < in_per_group:
+            partial[u(at + k * in_per_group + c)] = acc[i, j]
 """
 
 
 def _products(tile: GradTile) -> str:
     """Return the arithmetic of a panel, written out so that every address is a constant apart."""
-    runs = tile.t // 4
+    quads = tile.t // 4
     steps = ["a_read, b_read = u(ty * u(4)), u(B_PANEL + tx * u(4))"]
     for pair in range(tile.panel):
         for name, width in (("a", tile.bm), ("b", tile.bn)):
-            for run in range(runs):
-                place = ", ".join(f"{name}[{4 * run + i}]" for i in range(4))
-                offset = pair * width + run * (width // runs)
+            for quad in range(quads):
+                place = ", ".join(f"{name}[{4 * quad + i}]" for i in range(4))
+                offset = pair * width + quad * (width // quads)
                 steps.append(f"{place} = load4s(panels, {name}_read + u({offset}))")
         steps += ["for i in range(T):", "    for j in range(T):"]
         steps.append("        acc[i, j] += a[i] * b[j]")
@@ -168,14 +168,14 @@ def _products(tile: GradTile) -> str:
 
 def grad_text(tile: GradTile, width: int) -> str:
     """Return the text of a tile's kernel whose loads fetch `width` channels, 1 or 4."""
-    load, turns = _LOADS[width], tile.panel * tile.bm // tile.threads // width
+    load, rounds = _LOADS[width], tile.panel * tile.bm // tile.threads // width
     load_a = load.format(
-        side="a", size="BM", letter="k", each="out_each", queue="waiting_out", array="grad_out",
-        channels="out_channels", base="u(0)", turns=turns,
+        side="a", size="BM", letter="k", group_channels="out_per_group", queue="waiting_out",
+        array="grad_out", channels="out_channels", base="u(0)", rounds=rounds,
     )  # fmt: skip
     load_b = load.format(
-        side="b", size="BN", letter="c", each="in_each", queue="waiting_in", array="x",
-        channels="in_channels", base="B_PANEL", turns=turns,
+        side="b", size="BN", letter="c", group_channels="in_per_group", queue="waiting_in",
+        array="x", channels="in_channels", base="B_PANEL", rounds=rounds,
     )  # fmt: skip
     body = fill(
         _HEAD,
@@ -193,8 +193,8 @@ def grad_kernel(storage: str, tile: GradTile, width: int) -> Kernel:
     numbers = {
         "BM": tile.bm, "BN": tile.bn, "PANEL": tile.panel, "THREADS": tile.threads,
         "WARPS": tile.threads // 32, "COLUMNS": tile.bn // tile.t,
-        "B_PANEL": tile.panel * tile.bm, "RUN_M": tile.bm // (tile.t // 4),
-        "RUN_N": tile.bn // (tile.t // 4),
+        "B_PANEL": tile.panel * tile.bm, "QUAD_STEP_M": tile.bm // (tile.t // 4),
+        "QUAD_STEP_N": tile.bn // (tile.t // 4),
     }  # fmt: skip
     namespace = namespace_of(storage) | {key: np.uint32(value) for key, value in numbers.items()}
     namespace |= {
@@ -224,18 +224,19 @@ class WeightGradPlan(PartsPlan):
     def run(self, rulebook: Rulebook, x: Any, grad_out: Any, weight_grad: Any) -> None:
         """Compute into `weight_grad`."""
         problem, split = self.problem, self.split
-        in_each = problem.in_channels // problem.groups
-        out_each = problem.out_channels // problem.groups
+        in_per_group = problem.in_channels // problem.groups
+        out_per_group = problem.out_channels // problem.groups
         partial = self.new_parts(x, split.parts)
         numbers = (
-            rulebook.out_rows, problem.in_channels, problem.out_channels, in_each, out_each,
-            split.k_tiles, split.c_tiles, split.part_rows,
+            rulebook.out_rows, problem.in_channels, problem.out_channels, in_per_group,
+            out_per_group, split.k_tiles, split.c_tiles, split.part_rows,
         )  # fmt: skip
         grid = (split.k_tiles * split.c_tiles * problem.groups, problem.volume, split.parts)
         arrays = (flat(x), flat(grad_out), flat(rulebook.neighbours), partial)
         # Four channels at once where no load begins between two of them.
         size = 4 * problem.itemsize
-        wide = not (in_each % 4 or out_each % 4) and all(is_aligned(a, size) for a in arrays[:2])
+        fours = in_per_group % 4 == 0 and out_per_group % 4 == 0
+        wide = fours and all(is_aligned(a, size) for a in arrays[:2])
         kernel = grad_kernel(problem.dtype, split.tile, 4 if wide else 1)
         launch(kernel, grid, x, (*arrays, *map(uint32, numbers)))
         self.add_parts(partial, split.parts, weight_grad)

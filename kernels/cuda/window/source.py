@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..common.params import GEOMETRY
-from ..common.source import FINISH, compile_text, namespace_of
+from ..common.source import EPILOGUE, compile_text, namespace_of
 from ..common.steps import decode, is_inside, pixel_state, read_step, row_length
 from ..gemm.blocking import WINDOW_THREADS
 from ..gemm.tile import fill, indent
@@ -37,7 +37,7 @@ CHUNK = 1024
 _STORE = f"""
 residual_at = u(r_first + group * rg + n * rn + d * rd + h * rh + w * rw)
 out_at = u(y_first + group * yg + n * yn + d * yd + h * yh + w * yw)
-{FINISH.format(residual="residual_at", out="out_at")}
+{EPILOGUE.format(residual="residual_at", out="out_at")}
 """
 
 

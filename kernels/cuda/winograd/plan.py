@@ -119,7 +119,7 @@ class WinogradPlan:
         launch(kernels["input"], (across, problem.in_channels, 1), x, arguments)
         self.product.run(transformed, packed, None, None, products)
         numbers = tuple(map(np.uint32, (*counts, problem.out_channels * tiles.padded)))
-        others = (flat(x) if each is None else flat(each) for each in (bias, residual))
+        others = (flat(x) if array is None else flat(array) for array in (bias, residual))
         arguments = (flat(products), *others, flat(out), *geometry, *numbers)
         launch(kernels["output"], (across, problem.out_channels, 1), x, arguments)
 

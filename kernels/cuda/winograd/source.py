@@ -19,7 +19,7 @@ from fractions import Fraction
 from fastconv.kernels.cook_toom import Matrix, matrices
 
 from ..common.params import GEOMETRY
-from ..common.source import FINISH, compile_text, namespace_of
+from ..common.source import EPILOGUE, compile_text, namespace_of
 from ..gemm.tile import indent
 
 __all__ = ["input_function", "output_function", "weight_function"]
@@ -153,7 +153,7 @@ def _output_text(m: int) -> str:
         """,
             3,
         )
-        + indent(FINISH.format(residual="residual_at", out="out_at"), 4)
+        + indent(EPILOGUE.format(residual="residual_at", out="out_at"), 4)
     )
 
 

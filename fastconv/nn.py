@@ -159,8 +159,8 @@ class _Conv:
             return packed  # as most calls of an object find it
         if call.plan is None:
             return None
-        found: Array | None = self._packed.find(call.packing, lambda: self._make_packed(call))
-        return found
+        packed = self._packed.find(call.packing, lambda: self._make_packed(call))
+        return packed
 
     def _make_packed(self, call: PreparedCall) -> Array | None:
         packed = call.pack(self._weight)
