@@ -12,7 +12,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
 from ...taps import dilated_reasons, regions
-from ..common.specs import conv_spec, operand_bytes
+from ..common.specs import cpu_spec, operand_bytes
 from ..machine.seconds import call_seconds, profile
 from ..simd.register_tiles import operand_tile
 from .split import TaskCosts, choose_split, sums_at_once
@@ -145,9 +145,7 @@ def _dilated_cost(problem: ConvProblem, device: DeviceInfo) -> float:
 
 
 SPECS = (
-    conv_spec("im2col_gemm", "gemm.channel_rows", _no_reasons, _im2col_gemm_cost),
-    conv_spec("swapped_gemm", "gemm.pixel_rows", _no_reasons, _swapped_gemm_cost),
-    conv_spec(
-        "dilated", "gemm.dilated", lambda problem, _: dilated_reasons(problem), _dilated_cost
-    ),
+    cpu_spec("im2col_gemm", "gemm.channel_rows", _no_reasons, _im2col_gemm_cost),
+    cpu_spec("swapped_gemm", "gemm.pixel_rows", _no_reasons, _swapped_gemm_cost),
+    cpu_spec("dilated", "gemm.dilated", lambda problem, _: dilated_reasons(problem), _dilated_cost),
 )

@@ -11,7 +11,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
 from ...sums import sum_reasons
-from ..common.specs import MOST_PLANES, conv_spec, plain_pack_cost, reach_reasons
+from ..common.specs import MOST_PLANES, cpu_spec, plain_pack_cost, reach_reasons
 from ..gemm.split import LONGEST_SUM
 from ..machine.seconds import profile, vectors_a_cycle
 from . import pixel_costs, row_costs, rows_copied_layout
@@ -99,11 +99,11 @@ def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
 
 
 SPECS = (
-    conv_spec(
+    cpu_spec(
         "depthwise", "window.depthwise", _depthwise_reasons, _window_cost,
         pack_cost=plain_pack_cost,
     ),
-    conv_spec(
+    cpu_spec(
         "direct", "window.direct", _direct_reasons, _window_cost, pack_cost=plain_pack_cost
     ),
 )  # fmt: skip
