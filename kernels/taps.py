@@ -11,12 +11,14 @@ from collections.abc import Iterator
 
 from fastconv.contract.problem import ConvProblem
 
-__all__ = ["axis_intervals", "dilated_reasons", "regions", "share_in_reach"]
+__all__ = ["Region", "axis_intervals", "dilated_reasons", "regions", "share_in_reach", "whole"]
 
 #: Regions of the output with taps of their own; more would be too thin to fill vectors or tiles.
 _MOST_REGIONS = 125
 
 Interval = tuple[int, int, int, int]
+#: A box of the output and its box of taps: (start, size, first tap, tap end), each by axis.
+Region = tuple[tuple[int, ...], ...]
 
 
 def _intervals(problem: ConvProblem, axis: int) -> Iterator[Interval]:
@@ -48,10 +50,16 @@ def axis_intervals(problem: ConvProblem, axis: int) -> list[Interval]:
     return list(_intervals(problem, axis))
 
 
-def regions(problem: ConvProblem) -> list[tuple[tuple[int, ...], ...]]:
-    """Return the boxes of the output, each (start, size, first tap, tap end) by axis."""
+def regions(problem: ConvProblem) -> list[Region]:
+    """Return the boxes of the output within which the same taps are in reach."""
     axes = [axis_intervals(problem, axis) for axis in range(problem.ndim)]
     return [tuple(zip(*box, strict=True)) for box in itertools.product(*axes)]
+
+
+def whole(problem: ConvProblem) -> list[Region]:
+    """Return the one region that holds all outputs and all taps."""
+    zeros = (0,) * problem.ndim
+    return [(zeros, problem.out_size, zeros, problem.kernel_size)]
 
 
 def dilated_reasons(problem: ConvProblem) -> list[str]:

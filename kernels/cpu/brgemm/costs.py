@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
-from ..common.specs import conv_spec, operand_bytes, reach_reasons
+from ..common.specs import cpu_spec, operand_bytes, reach_reasons
 from ..gemm.split import halvings
 from ..machine.seconds import call_seconds, profile, vectors_a_cycle
 
@@ -238,4 +238,4 @@ def _cost(problem: ConvProblem, device: DeviceInfo) -> float:
     )
 
 
-SPECS = (conv_spec("brgemm", "brgemm.plan", _reasons, _cost),)
+SPECS = (cpu_spec("brgemm", "brgemm.plan", _reasons, _cost),)

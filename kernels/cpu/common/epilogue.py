@@ -13,11 +13,9 @@ from typing import Any
 import numba
 import numpy as np
 
-from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding
 
-from ...axes import ACTIVATION_CODES
-from ..runtime.record import LAST_CLAMP
+from ...axes import ACTIVATION_CODES, LAST_CLAMP
 from ..simd.intrinsics import (
     add,
     get_word,
@@ -37,7 +35,6 @@ from .segments import SEGMENT_WORDS
 __all__ = [
     "EPILOGUE_FIELDS",
     "epilogue_fields",
-    "is_dense",
     "make_epilogue_strided",
     "make_epilogue_tile",
     "make_epilogue_vector",
@@ -45,18 +42,6 @@ __all__ = [
 
 #: Fields of a geometry that decide what is finished where.
 EPILOGUE_FIELDS = ("direct", "needs_finish", "finish_code")
-
-
-def is_dense(problem: ConvProblem, binding: Binding, itemsize: int) -> bool:
-    """Return whether each output map is contiguous in the order of its pixels."""
-    expected = itemsize
-    for size, stride in zip(
-        reversed(problem.out_size), reversed(binding.out_strides[2:]), strict=True
-    ):
-        if stride != expected and size > 1:
-            return False
-        expected *= size
-    return True
 
 
 def epilogue_fields(binding: Binding, direct: bool, clamped: bool = True) -> dict[str, int]:

@@ -19,8 +19,7 @@ from ..machine.seconds import copy_seconds
 
 __all__ = [
     "MOST_PLANES",
-    "ask_workspace",
-    "conv_spec",
+    "cpu_spec",
     "operand_bytes",
     "plain_pack_cost",
     "reach_reasons",
@@ -32,16 +31,13 @@ MOST_PLANES = 64
 #: Bytes over which the taps of a kernel that copies its padded input may reach.
 _MOST_REACH = 256 << 20
 
-Cost = Callable[[ConvProblem, DeviceInfo], float]
-Reasons = Callable[[ConvProblem, DeviceInfo], list[str]]
 
-
-def ask_workspace(module: str) -> Callable[[Any, DeviceInfo], int]:
+def _ask_workspace(module: str, variant: tuple[int, ...]) -> Callable[[Any, DeviceInfo], int]:
     """Return a function that asks a kernel's module for its workspace."""
 
-    def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
-        found = first_use.load(f"fastconv.kernels.cpu.{module}")
-        return int(found.workspace(problem, device))
+    def workspace(problem: Any, device: DeviceInfo) -> int:
+        planner = first_use.load(f"fastconv.kernels.cpu.{module}")
+        return int(planner.workspace(problem, device, *variant))
 
     return workspace
 
@@ -67,16 +63,19 @@ def reach_reasons(problem: ConvProblem) -> list[str]:
     return []
 
 
-def conv_spec(
+def cpu_spec(
     name: str,
     module: str,
-    reasons: Reasons,
-    cost: Cost,
+    reasons: Callable[[Any, DeviceInfo], list[str]],
+    cost: Callable[[Any, DeviceInfo], float],
+    op: str = "conv",
+    plan: str = "plan",
+    variant: tuple[int, ...] = (),
     tolerance: Mapping[str, Tolerance] = TOLERANCE,
-    pack_cost: Callable[[Any, Any], float] = copy_seconds,
+    pack_cost: Callable[[Any, DeviceInfo], float] = copy_seconds,
     exact: bool = True,
 ) -> KernelSpec:
-    """Return the spec of a dense kernel whose module has `plan` and `workspace`.
+    """Return the spec of a kernel whose module has `plan` and `workspace`.
 
     Parameters
     ----------
@@ -84,17 +83,21 @@ def conv_spec(
         Without the device.
     module : str
         Below ``fastconv.kernels.cpu``.
-    reasons, cost, tolerance, pack_cost, exact
+    reasons, cost, op, tolerance, pack_cost, exact
         Of `KernelSpec`.
+    plan : str
+        Name of the function that plans, where a module has several.
+    variant : tuple of int
+        What `workspace` is given after problem and device, where a module's plans differ in it.
     """
     return KernelSpec(
         name=f"cpu.{name}",
-        op="conv",
+        op=op,
         device="cpu",
         reasons=reasons,
         cost=cost,
-        target=f"fastconv.kernels.cpu.{module}:plan",
-        workspace=ask_workspace(module),
+        target=f"fastconv.kernels.cpu.{module}:{plan}",
+        workspace=_ask_workspace(module, variant),
         tolerance=tolerance,
         exact=exact,
         pack_cost=pack_cost,

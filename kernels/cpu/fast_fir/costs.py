@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo, Tolerance
 
-from ..common.specs import MOST_PLANES, conv_spec
+from ..common.specs import MOST_PLANES, cpu_spec
 from ..gemm.split import LONGEST_SUM
 from ..machine.profile import Profile
 from ..machine.seconds import profile, vectors_a_cycle
@@ -317,7 +317,7 @@ def _reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
 
 
 SPECS = (
-    conv_spec(
+    cpu_spec(
         "fast_fir", "fast_fir.plan", _reasons, _seconds, tolerance=_TOLERANCE, exact=False
     ),
 )  # fmt: skip

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
-from ..common.specs import conv_spec
+from ..common.specs import cpu_spec
 from ..machine.mechanisms import Fft
 from ..machine.seconds import profile
 
@@ -193,4 +193,4 @@ def _cost(problem: ConvProblem, device: DeviceInfo) -> float:
     return choose(problem, device)[0]
 
 
-SPECS = (conv_spec("fft", "fft.plan", _reasons, _cost, exact=False),)
+SPECS = (cpu_spec("fft", "fft.plan", _reasons, _cost, exact=False),)

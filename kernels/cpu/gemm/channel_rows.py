@@ -44,9 +44,10 @@ import numba
 import numpy as np
 
 from fastconv.contract.problem import ConvProblem
-from fastconv.contract.spec import Binding, DeviceInfo
+from fastconv.contract.spec import Binding, DeviceInfo, dense_binding
 
-from ..common.epilogue import EPILOGUE_FIELDS, epilogue_fields, is_dense, make_epilogue_tile
+from ...taps import Region, whole
+from ..common.epilogue import EPILOGUE_FIELDS, epilogue_fields, make_epilogue_tile
 from ..common.segments import SEGMENT_WORDS, make_list_segments
 from ..common.workspace import Workspace
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
@@ -55,13 +56,13 @@ from ..simd.intrinsics import get_word
 from ..simd.ir import ITEMSIZE, compute_code, panel_code, storage_code
 from ..simd.register_tiles import RegisterTile, operand_tile
 from . import split as blocking
-from .costs import channel_row_costs, direct_likely, in_place_likely
+from .costs import channel_row_split
+from .in_place import InPlace, channel_rows_in_place
 from .pack import CHUNK_WORDS, make_pack_pixels, make_pack_weights
-from .regions import Region, active_taps, find_region, region_table, whole
-from .split import choose_split, sums_at_once
+from .regions import active_taps, find_region, region_table
 from .tile import call_tile, tile_address
 
-__all__ = ["is_pointwise", "plan", "plan_regions", "workspace", "workspace_bytes"]
+__all__ = ["plan", "plan_regions", "workspace", "workspace_regions"]
 
 _FIELDS = (
     *EPILOGUE_FIELDS,
@@ -241,34 +242,24 @@ def _make_pack_kernel(tile: RegisterTile, storage: int) -> Any:
 
 
 def _layout(
-    problem: ConvProblem,
-    device: DeviceInfo,
-    regions: Sequence[Region],
-    direct: bool,
-    in_place: bool,
+    problem: ConvProblem, device: DeviceInfo, regions: Sequence[Region], in_place: InPlace
 ) -> Any:
     """Return block sizes and where a worker's workspace holds what."""
     storage = storage_code(problem.dtype)
     tile, size = operand_tile(device, problem), ITEMSIZE[compute_code(storage)]
-    pixels = tuple(
-        (math.prod(size), math.prod(end - first for first, end in zip(firsts, ends, strict=True)))
-        for _, size, firsts, ends in regions
-    )
-    split = choose_split(
-        problem, device, channel_row_costs(problem, device, direct, in_place), pixels
-    )
+    split = channel_row_split(problem, device, regions, in_place)
     panels, parts = split.panels, split.parts
     part_rows = -(-(problem.out_channels // problem.groups) // (tile.mr * parts)) * tile.mr
     channel_block = blocking.channel_block(problem, tile.depth)
     taps = math.prod(problem.kernel_size)
-    packed = 1 if in_place else panels  # in place only the last panel is packed
+    packed = 1 if in_place.reads else panels  # in place only the last panel is packed
     memory = Workspace()
     memory.add(
         "patches", (packed * channel_block // tile.depth * taps * tile.nr + tile.lanes) * size
     )
     memory.add("segments", tile.nr * SEGMENT_WORDS * 8)
     memory.add("chunks", tile.nr * CHUNK_WORDS * 8)
-    memory.add("sums", 0 if direct else part_rows * panels * tile.nr * size)
+    memory.add("sums", 0 if in_place.stores else part_rows * panels * tile.nr * size)
     memory.add("scratch", tile.lanes * size)
     words = -(-(problem.in_channels // problem.groups) // tile.depth)
     fields = {
@@ -278,49 +269,16 @@ def _layout(
     return tile, storage, memory.fields | fields
 
 
-def workspace_bytes(
-    problem: ConvProblem, device: DeviceInfo, regions: Sequence[Region], direct: bool
-) -> int:
-    """Return the scratch bytes of a call, over all threads."""
-    in_place = in_place_likely(problem) and len(regions) == 1
-    fields = _layout(problem, device, regions, direct, in_place)[-1]
-    return int(fields["worker_bytes"]) * worth_helpers(problem.macs, device.threads)
-
-
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
-    """Return the scratch bytes of a call with a dense output, over all threads."""
-    direct = direct_likely(problem, device)
-    return workspace_bytes(problem, device, whole(problem), direct)
+    """Return the scratch bytes of a call with dense arrays, over all threads."""
+    return workspace_regions(problem, device, whole(problem))
 
 
-def _is_direct(
-    problem: ConvProblem, binding: Binding, device: DeviceInfo, regions: Sequence[Region]
-) -> bool:
-    """Return whether tiles store into the output: halves only where their sums are complete."""
-    if len(regions) > 1:
-        return False
-    storage = storage_code(problem.dtype)
-    if not is_dense(problem, binding, ITEMSIZE[storage]):
-        return False
-    if storage == compute_code(storage):
-        return True
-    finished = not epilogue_fields(binding, direct=True)["needs_finish"]
-    at_once = sums_at_once(problem, operand_tile(device, problem).depth)
-    return finished and at_once and list(regions) == whole(problem)
-
-
-def is_pointwise(problem: ConvProblem, binding: Binding) -> bool:
-    """Return whether a channel's pixels are the columns of the matrix, as they lie in memory."""
-    if math.prod(problem.kernel_size) > 1 or any(max(pair) for pair in problem.padding):
-        return False
-    if max(problem.stride) > 1 or problem.dtype not in ("float32", "float64"):
-        return False
-    expected = ITEMSIZE[storage_code(problem.dtype)]
-    for size, step in zip(reversed(problem.in_size), reversed(binding.x_strides[2:]), strict=True):
-        if step != expected and size > 1:
-            return False
-        expected *= size
-    return True
+def workspace_regions(problem: ConvProblem, device: DeviceInfo, regions: Sequence[Region]) -> int:
+    """Return the scratch bytes of a call with dense arrays whose output is cut into regions."""
+    in_place = channel_rows_in_place(problem, dense_binding(problem), device, regions)
+    fields = _layout(problem, device, regions, in_place)[-1]
+    return int(fields["worker_bytes"]) * worth_helpers(problem.macs, device.threads)
 
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
@@ -341,16 +299,15 @@ def plan_regions(
         Boxes of output positions, which together are the whole output, each with the box of taps
         that it needs.
     """
-    direct = _is_direct(problem, binding, device, regions)
-    in_place = len(regions) == 1 and is_pointwise(problem, binding)
-    tile, storage, fields = _layout(problem, device, regions, direct, in_place)
+    in_place = channel_rows_in_place(problem, binding, device, regions)
+    tile, storage, fields = _layout(problem, device, regions, in_place)
     table, blocks = region_table(problem, regions, fields["panels"] * tile.nr)
     workers = worth_helpers(problem.macs, device.threads)
     images = problem.batch * problem.groups
-    fields |= epilogue_fields(binding, direct)
-    result = storage if direct else compute_code(storage)
+    fields |= epilogue_fields(binding, in_place.stores)
+    result = storage if in_place.stores else compute_code(storage)
     fields["tile"] = tile_address(tile, panel_code(storage, tile.depth), result)
-    fields["in_place"] = int(in_place)
+    fields["in_place"] = int(in_place.reads)
     fields["spread"] = blocking.spread(blocks, workers)
     run_blocks = -(-blocks // fields["spread"])
     fields |= {"blocks": blocks, "regions": table.ctypes.data, "region_count": len(regions)}

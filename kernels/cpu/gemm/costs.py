@@ -6,36 +6,19 @@ No compiler is imported here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from fastconv.contract.problem import ConvProblem
-from fastconv.contract.spec import DeviceInfo
+from fastconv.contract.spec import DeviceInfo, dense_binding
 
-from ...taps import dilated_reasons, regions
-from ..common.specs import conv_spec, operand_bytes
+from ...taps import Region, dilated_reasons, regions, whole
+from ..common.specs import cpu_spec, operand_bytes
 from ..machine.seconds import call_seconds, profile
 from ..simd.register_tiles import operand_tile
-from .split import TaskCosts, choose_split, sums_at_once
+from .in_place import InPlace, channel_rows_in_place, pixel_rows_in_place
+from .split import Split, TaskCosts, choose_split
 
-__all__ = ["SPECS", "channel_row_costs", "direct_likely", "in_place_likely", "pixel_row_costs"]
-
-
-def in_place_likely(problem: ConvProblem) -> bool:
-    """Return whether pixels of a dense input are the columns of the matrix as they lie."""
-    pointwise = math.prod(problem.kernel_size) == 1 and max(problem.stride) == 1
-    padded = any(max(pair) for pair in problem.padding)
-    return (
-        pointwise and not padded and problem.layout == "channels_first"
-        and problem.dtype in ("float32", "float64")
-    )  # fmt: skip
-
-
-def direct_likely(problem: ConvProblem, device: DeviceInfo) -> bool:
-    """Return whether tiles store into a dense output: halves only where their sums are complete."""
-    if problem.layout != "channels_first":
-        return False
-    full = problem.dtype in ("float32", "float64")
-    return full or sums_at_once(problem, operand_tile(device, problem).depth)
+__all__ = ["SPECS", "channel_row_split", "pixel_row_split"]
 
 
 def _pack_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
@@ -64,52 +47,50 @@ def _finish_cycles(problem: ConvProblem, device: DeviceInfo, direct: bool) -> fl
     return costs.moved / lanes if problem.layout == "channels_first" else costs.scattered
 
 
-def channel_row_costs(
-    problem: ConvProblem, device: DeviceInfo, direct: bool, in_place: bool
-) -> TaskCosts:
-    """Return what a task of `im2col_gemm` takes."""
-    size = problem.compute_itemsize
-    return TaskCosts(
+def channel_row_split(
+    problem: ConvProblem, device: DeviceInfo, regions: Sequence[Region], in_place: InPlace
+) -> Split:
+    """Return the split of channel_rows.py, by what a task of it takes."""
+    count = TaskCosts(
         tile=operand_tile(device, problem),
         swapped=False,
-        pack=0.0 if in_place else _pack_cycles(problem, device),
-        finish=_finish_cycles(problem, device, direct),
-        kept=0 if direct else size,
+        pack=0.0 if in_place.reads else _pack_cycles(problem, device),
+        finish=_finish_cycles(problem, device, in_place.stores),
+        kept=0 if in_place.stores else problem.compute_itemsize,
     )
+    pixels = tuple(
+        (math.prod(sizes), math.prod(end - first for first, end in zip(firsts, ends, strict=True)))
+        for _, sizes, firsts, ends in regions
+    )
+    return choose_split(problem, device, count, pixels)
 
 
-def pixel_row_costs(
-    problem: ConvProblem, device: DeviceInfo, direct: bool, in_place: bool
-) -> TaskCosts:
-    """Return what a task of `swapped_gemm` takes."""
+def pixel_row_split(problem: ConvProblem, device: DeviceInfo, in_place: InPlace) -> Split:
+    """Return the split of pixel_rows.py, by what a task of it takes."""
     size = problem.compute_itemsize
     lanes = device.lanes(size)
     # Turning a block of lanes x lanes: log2(lanes) shuffles for each vector, and what is beside.
     turn = (math.log2(lanes) + profile(device).gemm.turned_vector) / lanes
-    return TaskCosts(
+    count = TaskCosts(
         tile=operand_tile(device, problem, swapped=True),
         swapped=True,
-        pack=0.0 if in_place else _pack_cycles(problem, device),
-        finish=turn + _finish_cycles(problem, device, direct),
+        pack=0.0 if in_place.reads else _pack_cycles(problem, device),
+        finish=turn + _finish_cycles(problem, device, in_place.stores),
         kept=size,
     )
+    pixels = (math.prod(problem.out_size), math.prod(problem.kernel_size))
+    return choose_split(problem, device, count, (pixels,))
 
 
 def _no_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     return []
 
 
-def _split_seconds(
-    problem: ConvProblem,
-    device: DeviceInfo,
-    count: TaskCosts,
-    pixels: tuple[tuple[int, int], ...],
-    bandwidth: float,
-) -> float:
-    """Return the time of the best split of a task's count."""
+def _seconds(problem: ConvProblem, device: DeviceInfo, split: Split, bandwidth: float) -> float:
+    """Return the time of tasks that are split so."""
     machine = profile(device)
     return call_seconds(
-        choose_split(problem, device, count, pixels).cycles,
+        split.cycles,
         operand_bytes(problem),
         clock=machine.core.sustained,
         bandwidth=bandwidth,
@@ -117,37 +98,29 @@ def _split_seconds(
     )
 
 
-def _gemm_seconds(
-    problem: ConvProblem, device: DeviceInfo, count: Callable[..., TaskCosts], direct: bool
+def _channel_row_cost(
+    problem: ConvProblem, device: DeviceInfo, cut: Sequence[Region], bandwidth: float
 ) -> float:
-    """Return the time of a kernel that multiplies every pixel by every tap."""
-    pixels = (math.prod(problem.out_size), math.prod(problem.kernel_size))
-    made = count(problem, device, direct, in_place_likely(problem))
-    return _split_seconds(problem, device, made, (pixels,), profile(device).memory.turns)
+    in_place = channel_rows_in_place(problem, dense_binding(problem), device, cut)
+    return _seconds(problem, device, channel_row_split(problem, device, cut, in_place), bandwidth)
 
 
 def _im2col_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
-    return _gemm_seconds(problem, device, channel_row_costs, direct_likely(problem, device))
-
-
-def _swapped_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
-    direct = problem.layout == "channels_first"
-    return profile(device).gemm.turned * _gemm_seconds(problem, device, pixel_row_costs, direct)
+    return _channel_row_cost(problem, device, whole(problem), profile(device).memory.turns)
 
 
 def _dilated_cost(problem: ConvProblem, device: DeviceInfo) -> float:
-    pixels = tuple(
-        (math.prod(sizes), math.prod(end - first for first, end in zip(firsts, ends, strict=True)))
-        for _, sizes, firsts, ends in regions(problem)
-    )
-    made = channel_row_costs(problem, device, direct=False, in_place=False)
-    return _split_seconds(problem, device, made, pixels, profile(device).memory.operands)
+    return _channel_row_cost(problem, device, regions(problem), profile(device).memory.operands)
+
+
+def _swapped_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    in_place = pixel_rows_in_place(problem, dense_binding(problem))
+    split, machine = pixel_row_split(problem, device, in_place), profile(device)
+    return machine.gemm.turned * _seconds(problem, device, split, machine.memory.turns)
 
 
 SPECS = (
-    conv_spec("im2col_gemm", "gemm.channel_rows", _no_reasons, _im2col_gemm_cost),
-    conv_spec("swapped_gemm", "gemm.pixel_rows", _no_reasons, _swapped_gemm_cost),
-    conv_spec(
-        "dilated", "gemm.dilated", lambda problem, _: dilated_reasons(problem), _dilated_cost
-    ),
+    cpu_spec("im2col_gemm", "gemm.channel_rows", _no_reasons, _im2col_gemm_cost),
+    cpu_spec("swapped_gemm", "gemm.pixel_rows", _no_reasons, _swapped_gemm_cost),
+    cpu_spec("dilated", "gemm.dilated", lambda problem, _: dilated_reasons(problem), _dilated_cost),
 )

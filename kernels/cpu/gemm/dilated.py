@@ -26,9 +26,9 @@ __all__ = ["plan", "workspace"]
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
     """Return the scratch bytes of a call, over all threads."""
-    from .channel_rows import workspace_bytes
+    from .channel_rows import workspace_regions
 
-    return workspace_bytes(problem, device, regions(problem), direct=False)
+    return workspace_regions(problem, device, regions(problem))
 
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan:

@@ -34,9 +34,10 @@ import numba
 import numpy as np
 
 from fastconv.contract.problem import ConvProblem
-from fastconv.contract.spec import Binding, DeviceInfo
+from fastconv.contract.spec import Binding, DeviceInfo, dense_binding
 
-from ..common.epilogue import EPILOGUE_FIELDS, epilogue_fields, is_dense, make_epilogue_tile
+from ...taps import whole
+from ..common.epilogue import EPILOGUE_FIELDS, epilogue_fields, make_epilogue_tile
 from ..common.segments import SEGMENT_WORDS, make_list_segments
 from ..common.workspace import Workspace
 from ..machine.lines import LINE
@@ -46,11 +47,11 @@ from ..simd.intrinsics import expect_write, load_masked, range_mask, store
 from ..simd.ir import ITEMSIZE, compute_code, panel_code, storage_code
 from ..simd.register_tiles import RegisterTile, operand_tile
 from ..simd.transposes import transpose_masked
-from .channel_rows import is_pointwise
-from .costs import pixel_row_costs
+from .costs import pixel_row_split
+from .in_place import InPlace, pixel_rows_in_place
 from .pack import CHUNK_WORDS, make_pack_pixels, make_pack_weights
-from .regions import region_table, whole
-from .split import REDUCTION, channel_block, choose_split
+from .regions import region_table
+from .split import REDUCTION, channel_block
 from .tile import call_tile, tile_address
 
 __all__ = ["plan", "workspace"]
@@ -249,31 +250,30 @@ def _make_pack_kernel(tile: RegisterTile, storage: int) -> Any:
 
 
 def _layout(
-    problem: ConvProblem, device: DeviceInfo, direct: bool, in_place: bool
+    problem: ConvProblem, device: DeviceInfo, in_place: InPlace
 ) -> tuple[RegisterTile, dict[str, int]]:
     """Return the tile, block sizes and where a worker's workspace holds what."""
     size = problem.compute_itemsize
     tile = operand_tile(device, problem, swapped=True)
     taps, total = math.prod(problem.kernel_size), math.prod(problem.out_size)
-    count = pixel_row_costs(problem, device, direct, in_place)
-    split = choose_split(problem, device, count, ((total, taps),))
+    split = pixel_row_split(problem, device, in_place)
     rows = problem.out_channels // problem.groups
     block_pixels = split.panels * tile.mr
     part_columns = -(-rows // (tile.nr * split.parts)) * tile.nr
     # A line more than a power of two, or the rows of a tile would fall into one set of L1.
     sums_pitch, map_pitch = part_columns * size + LINE, block_pixels * size + LINE
     block = channel_block(problem, tile.depth)
-    panels = 0 if in_place else split.panels * block // tile.depth * taps * tile.mr
+    panels = 0 if in_place.reads else split.panels * block // tile.depth * taps * tile.mr
     memory = Workspace()
     memory.add("patches", (panels + tile.lanes) * size)
     memory.add("segments", tile.mr * SEGMENT_WORDS * 8)
     memory.add("chunks", tile.mr * CHUNK_WORDS * 8)
     memory.add("sums", block_pixels * sums_pitch)
-    memory.add("turned", 0 if direct else part_columns * map_pitch)
+    memory.add("turned", 0 if in_place.stores else part_columns * map_pitch)
     memory.add("scratch", tile.lanes * size)
     words = -(-(problem.in_channels // problem.groups) // tile.depth)
     fields = {
-        "in_place": int(in_place), "channel_block": block, "steps": words * taps,
+        "in_place": int(in_place.reads), "channel_block": block, "steps": words * taps,
         "parts": -(-rows // part_columns), "part_columns": part_columns,
         "block_pixels": block_pixels, "blocks": -(-total // block_pixels),
         "sums_pitch": sums_pitch, "map_pitch": map_pitch,
@@ -283,8 +283,8 @@ def _layout(
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
     """Return the scratch bytes of a call with dense arrays, over all threads."""
-    direct = problem.layout == "channels_first"
-    fields = _layout(problem, device, direct, in_place=False)[1]
+    in_place = pixel_rows_in_place(problem, dense_binding(problem))
+    fields = _layout(problem, device, in_place)[1]
     return fields["worker_bytes"] * worth_helpers(problem.macs, device.threads)
 
 
@@ -292,14 +292,12 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding."""
     code = storage_code(problem.dtype)
     compute = compute_code(code)
-    direct = is_dense(problem, binding, ITEMSIZE[code])
-    if code != compute:  # a finish reads sums
-        direct = direct and not epilogue_fields(binding, direct=True)["needs_finish"]
-    result = code if direct else compute
-    tile, fields = _layout(problem, device, direct, is_pointwise(problem, binding))
+    in_place = pixel_rows_in_place(problem, binding)
+    result = code if in_place.stores else compute
+    tile, fields = _layout(problem, device, in_place)
     table, _ = region_table(problem, whole(problem), fields["block_pixels"])
     workers = worth_helpers(problem.macs, device.threads)
-    fields |= epilogue_fields(binding, direct)
+    fields |= epilogue_fields(binding, in_place.stores)
     fields |= {
         "tile": tile_address(tile, panel_code(code, tile.depth)),
         "region": table.ctypes.data,

@@ -21,12 +21,10 @@ import numpy as np
 
 from fastconv.contract.problem import ConvProblem
 
+from ...taps import Region
 from ..simd.intrinsics import get_word
 
-__all__ = ["REGION_WORDS", "Region", "active_taps", "find_region", "region_table", "whole"]
-
-#: (start, size, first tap, tap end), each by axis.
-Region = tuple[tuple[int, ...], ...]
+__all__ = ["REGION_WORDS", "active_taps", "find_region", "region_table"]
 
 REGION_WORDS = 13
 
@@ -63,9 +61,3 @@ def region_table(problem: ConvProblem, regions: Sequence[Region], block: int) ->
         words[12] = blocks
         blocks += -(-math.prod(sizes) // block)
     return table, blocks
-
-
-def whole(problem: ConvProblem) -> list[Region]:
-    """Return the one region that holds all outputs and all taps."""
-    zeros = (0,) * problem.ndim
-    return [(zeros, problem.out_size, zeros, problem.kernel_size)]

@@ -22,10 +22,8 @@ from fastconv.contract.spec import Binding
 
 from ...axes import ACTIVATION_CODES, name_axes, name_problem_axes
 
-__all__ = ["LAST_CLAMP", "as_record", "make_record", "record_type"]
+__all__ = ["as_record", "make_record", "record_type"]
 
-#: The codes up to this one are a clamp to [low, high].
-LAST_CLAMP = ACTIVATION_CODES["relu6"]
 _CLAMPS = {None: (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
 
 # n: images; groups; c, k: input and output channels of one group. Then by axis: input size,

@@ -11,10 +11,9 @@ from dataclasses import replace
 from fastconv.contract.sparse_problem import SparseProblem
 from fastconv.contract.spec import DeviceInfo, KernelSpec
 
-from ...tolerance import TOLERANCE
-from ..common.specs import ask_workspace
+from ..common.specs import cpu_spec
 from ..machine.lines import LINE
-from ..machine.seconds import call_seconds, copy_seconds, peak_flops, profile
+from ..machine.seconds import call_seconds, peak_flops, profile
 from . import gemm_costs
 
 __all__ = ["SPECS"]
@@ -95,40 +94,23 @@ def _weight_grad_cost(problem: SparseProblem, device: DeviceInfo) -> float:
 
 
 def _spec(
-    op: str,
-    target: str,
-    cost: Callable[[SparseProblem, DeviceInfo], float],
-    name: str = "",
-    reasons: Callable[[SparseProblem, DeviceInfo], list[str]] = _no_reasons,
+    op: str, module: str, cost: Callable[[SparseProblem, DeviceInfo], float], plan: str = "plan"
 ) -> KernelSpec:
-    """Return the spec of a kernel that is named after its operator, where no name is given."""
-    return KernelSpec(
-        name=f"cpu.{name or op}",
-        op=op,
-        device="cpu",
-        reasons=reasons,
-        cost=cost,
-        target=f"fastconv.kernels.cpu.{target}",
-        workspace=ask_workspace(target.partition(":")[0]),
-        tolerance=TOLERANCE,
-        pack_cost=copy_seconds,
-    )
+    """Return the spec of the one kernel of an operator, which is named after it."""
+    return cpu_spec(op, f"sparse.{module}", _no_reasons, cost, op=op, plan=plan)
 
 
 # A sum of sparse_gemm is a chain of at most 64 products, then one addition an offset.
 SPECS = (
-    _spec(
-        "sparse_conv", "sparse.gemm:plan", gemm_costs.cost, name="sparse_gemm"
+    cpu_spec("sparse_gemm", "sparse.gemm", _no_reasons, gemm_costs.cost, op="sparse_conv"),
+    cpu_spec(
+        "sparse_depthwise", "sparse.depthwise", _depthwise_reasons, _row_cost, op="sparse_conv"
     ),
-    _spec(
-        "sparse_conv", "sparse.depthwise:plan", _row_cost,
-        name="sparse_depthwise", reasons=_depthwise_reasons,
-    ),
-    _spec("sparse_weight_grad", "sparse.weight_grad:plan", _weight_grad_cost),
-    _spec("sparse_max_pool", "sparse.pool:plan_max", _row_cost),
-    _spec("sparse_max_pool_grad", "sparse.pool:plan_max_grad", _max_grad_cost),
-    _spec("sparse_avg_pool", "sparse.pool:plan_avg", _row_cost),
-    _spec("sparse_avg_pool_grad", "sparse.pool:plan_avg_grad", _row_cost),
-    _spec("sparse_global_max_pool", "sparse.global_pool:plan_max", _global_cost),
-    _spec("sparse_global_avg_pool", "sparse.global_pool:plan_avg", _global_cost),
+    _spec("sparse_weight_grad", "weight_grad", _weight_grad_cost),
+    _spec("sparse_max_pool", "pool", _row_cost, "plan_max"),
+    _spec("sparse_max_pool_grad", "pool", _max_grad_cost, "plan_max_grad"),
+    _spec("sparse_avg_pool", "pool", _row_cost, "plan_avg"),
+    _spec("sparse_avg_pool_grad", "pool", _row_cost, "plan_avg_grad"),
+    _spec("sparse_global_max_pool", "global_pool", _global_cost, "plan_max"),
+    _spec("sparse_global_avg_pool", "global_pool", _global_cost, "plan_avg"),
 )  # fmt: skip

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 
 from fastconv.contract.problem import ConvProblem
-from fastconv.contract.spec import DeviceInfo
+from fastconv.contract.spec import DeviceInfo, dense_binding
 
 from ...sums import sum_reasons
-from ..common.specs import MOST_PLANES, conv_spec, plain_pack_cost, reach_reasons
+from ..common.specs import MOST_PLANES, cpu_spec, plain_pack_cost, reach_reasons
 from ..gemm.split import LONGEST_SUM
 from ..machine.seconds import profile, vectors_a_cycle
-from . import pixel_costs, row_costs, rows_copied_layout
+from . import rows_copied_layout
+from .variants import Variant, depthwise_variant, row_variant
 
 __all__ = ["SPECS"]
 
@@ -38,28 +39,15 @@ def _vector_seconds(cycles: float, device: DeviceInfo) -> float:
     return cycles / (profile(device).core.sustained * vectors) / device.threads
 
 
-def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+def _seconds(problem: ConvProblem, device: DeviceInfo, variant: Variant) -> float:
     """Count the cycles of the cut, and bytes where operands do not fit the cores' L2."""
     size, machine = problem.itemsize, profile(device)
-    costs = machine.window
-    gathered = size < 4 or problem.layout != "channels_first"
-    cycles = row_costs.row_cycles(problem, device)
-    if gathered or problem.stride[-1] > 2 or row_costs.blocking(problem, device, max(size, 4)).rows:
-        cycles += row_costs.copied_padding(problem)  # of rows, which then are copied
-    if problem.out_channels == problem.groups == problem.in_channels:
-        in_place = problem.layout == "channels_last" and min(
-            pixel_costs.map_cycles(problem, device) or math.inf,
-            row_costs.interleaved_cycles(problem, device),
-        )
-        in_place = in_place if in_place < math.inf else 0.0
-        cycles = in_place or min(cycles, pixel_costs.block_cycles(problem, device))
-    else:
-        in_place = 0.0
+    costs, cycles = machine.window, variant.cycles
     channels = problem.in_channels // problem.groups
     if channels > costs.few_planes:
         cycles *= 1 + min(1.0, channels * math.prod(problem.in_size) * size / device.l2)
     inputs, outputs = math.prod(problem.x_shape), math.prod(problem.out_shape)
-    if gathered and (size < 4 or not in_place):
+    if size < 4 or (problem.layout != "channels_first" and not variant.keeps_channels_last):
         # Elements are gathered into a copy and scattered from one, one by one or converted.
         moved = costs.gathered * inputs + costs.scattered * outputs
         cycles += moved / max(problem.batch, 1) / (1 if size > 2 else costs.halves)
@@ -75,6 +63,14 @@ def _window_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     many = problem.out_channels // problem.groups > costs.few_outputs and problem.ndim < 3
     seconds *= costs.reread if many else 1.0
     return seconds + costs.start + min(costs.late_start, seconds)
+
+
+def _depthwise_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    return _seconds(problem, device, depthwise_variant(problem, dense_binding(problem), device))
+
+
+def _direct_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    return _seconds(problem, device, row_variant(problem, dense_binding(problem), device))
 
 
 def _depthwise_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
@@ -99,11 +95,11 @@ def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
 
 
 SPECS = (
-    conv_spec(
-        "depthwise", "window.depthwise", _depthwise_reasons, _window_cost,
+    cpu_spec(
+        "depthwise", "window.depthwise", _depthwise_reasons, _depthwise_cost,
         pack_cost=plain_pack_cost,
     ),
-    conv_spec(
-        "direct", "window.direct", _direct_reasons, _window_cost, pack_cost=plain_pack_cost
+    cpu_spec(
+        "direct", "window.direct", _direct_reasons, _direct_cost, pack_cost=plain_pack_cost
     ),
 )  # fmt: skip

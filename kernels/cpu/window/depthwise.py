@@ -22,36 +22,31 @@ output is read before it is written) over the bandwidth: 3x3 0.08 ns against 0.1
 from __future__ import annotations
 
 from fastconv.contract.problem import ConvProblem
-from fastconv.contract.spec import Binding, DeviceInfo
+from fastconv.contract.spec import Binding, DeviceInfo, dense_binding
 
 from ..runtime.plan import CpuPlan
 from . import pixels_in_place, pixels_transposed, rows_copied, rows_in_place, rows_interleaved
-from .pixel_costs import block_cycles, map_cycles
-from .row_costs import interleaved_cycles, row_cycles
+from .variants import depthwise_variant
 
 __all__ = ["plan", "workspace"]
 
-
-def _turns(problem: ConvProblem, device: DeviceInfo) -> bool:
-    """Return whether turning channels into lanes saves more cycles than it costs."""
-    return block_cycles(problem, device) < row_cycles(problem, device)
+_PLANS = {
+    "rows_in_place": rows_in_place.plan,
+    "rows_copied": rows_copied.plan,
+    "rows_interleaved": rows_interleaved.plan,
+    "pixels_in_place": pixels_in_place.plan,
+    "pixels_transposed": pixels_transposed.plan,
+}
 
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
-    """Return the scratch bytes of a call, over all threads."""
-    way = pixels_transposed if _turns(problem, device) else rows_copied
-    return way.workspace(problem, device)
+    """Return the scratch bytes of a call with dense arrays, over all threads, or somewhat more."""
+    variant = depthwise_variant(problem, dense_binding(problem), device)
+    turned = variant.name == "pixels_transposed"
+    return (pixels_transposed if turned else rows_copied).workspace(problem, device)
 
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding."""
-    if rows_interleaved.fits(problem, binding, device):
-        mixed, apart = interleaved_cycles(problem, device), map_cycles(problem, device)
-        if mixed < (apart or mixed + 1):
-            return rows_interleaved.plan(problem, binding, device)
-    if pixels_in_place.fits(problem, binding, device):
-        return pixels_in_place.plan(problem, binding, device)
-    if _turns(problem, device) and pixels_transposed.fits(problem, binding, device):
-        return pixels_transposed.plan(problem, binding, device)
-    way = rows_in_place if rows_in_place.fits(problem, binding, device) else rows_copied
-    return way.plan(problem, binding, device)
+    variant = depthwise_variant(problem, binding, device)
+    return _PLANS[variant.name](problem, binding, device)

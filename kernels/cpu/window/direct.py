@@ -22,11 +22,13 @@ from fastconv.contract.spec import Binding, DeviceInfo
 from ..runtime.plan import CpuPlan
 from . import rows_copied, rows_in_place
 from .rows_copied import workspace
+from .variants import row_variant
 
 __all__ = ["plan", "workspace"]
 
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding."""
-    way = rows_in_place if rows_in_place.fits(problem, binding, device) else rows_copied
+    variant = row_variant(problem, binding, device)
+    way = rows_in_place if variant.name == "rows_in_place" else rows_copied
     return way.plan(problem, binding, device)

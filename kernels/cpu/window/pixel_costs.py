@@ -217,7 +217,7 @@ def block_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
 
 
 def map_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
-    """Return the cycles of one channels-last image read in place, 0 where no strip fits."""
+    """Return the cycles of one channels-last image read in place, infinite if no strip fits."""
     way = pixel_blocking(problem, device, False)
     lanes = device.lanes(problem.compute_itemsize)
-    return 0.0 if way is None else way.cycles * -(-problem.groups // lanes)
+    return math.inf if way is None else way.cycles * -(-problem.groups // lanes)

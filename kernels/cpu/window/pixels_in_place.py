@@ -39,7 +39,7 @@ from .pixel_strip import FIELDS, make_pixel_weights, pixel_table, view
 from .row_calls import call_parts
 from .rows_copied_layout import TASKS
 
-__all__ = ["fits", "plan"]
+__all__ = ["plan"]
 
 
 @functools.cache
@@ -89,20 +89,6 @@ def _make_kernel(lanes: int, storage: int) -> Any:
     return task
 
 
-def fits(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> bool:
-    """Return whether a problem and a binding can be computed here."""
-    if problem.out_channels != problem.groups or problem.in_channels != problem.groups:
-        return False
-    item = ITEMSIZE[storage_code(problem.dtype)]
-    orders = [binding.x_strides[1], binding.out_strides[1]]
-    if binding.residual_strides is not None:
-        orders.append(binding.residual_strides[1])
-    if any(step != item for step in orders) or pixel_blocking(problem, device, False) is None:
-        return False
-    # Halves are rounded when they are stored, so nothing may be left to do afterwards.
-    return item >= 4 or not epilogue_fields(binding, direct=True)["needs_finish"]
-
-
 #: Fewest vectors of channels in a task. Neighbouring tasks write to a common cache line of each
 #: pixel, which the cores then hand to and fro.
 _CHUNK = 3
@@ -128,7 +114,7 @@ def _tasks(problem: ConvProblem, device: DeviceInfo, lanes: int) -> dict[str, in
 
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
-    """Prepare the kernel for one problem and one binding that `fits`."""
+    """Prepare the kernel for a problem and a binding for which variants.py chose this."""
     storage = storage_code(problem.dtype)
     size = ITEMSIZE[compute_code(storage)]
     lanes = device.lanes(size)

@@ -32,7 +32,7 @@ from numba.extending import intrinsic
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
-from ..common.epilogue import epilogue_fields, is_dense, make_epilogue_vector
+from ..common.epilogue import epilogue_fields, make_epilogue_vector
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
 from ..simd.intrinsics import range_mask, splat, store
@@ -51,11 +51,11 @@ from ..simd.ir import (
     transposed,
 )
 from ..simd.transposes import transpose_block
-from .pixel_costs import block_cycles, block_shape, pixel_blocking
+from .pixel_costs import block_shape, pixel_blocking
 from .pixel_strip import FIELDS, make_pixel_weights, pixel_table, view
 from .row_calls import call_parts
 
-__all__ = ["fits", "plan", "workspace"]
+__all__ = ["plan", "workspace"]
 
 
 @intrinsic(prefer_literal=True)
@@ -165,36 +165,10 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
     return task
 
 
-def _is_run(sizes: tuple[int, ...], strides: tuple[int, ...], item: int) -> bool:
-    """Return whether a map of those sizes is one run of memory."""
-    for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
-        if stride != item and size > 1:
-            return False
-        item *= size
-    return True
-
-
-def fits(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> bool:
-    """Return whether a problem and a binding can be computed here."""
-    if problem.out_channels != problem.groups or problem.in_channels != problem.groups:
-        return False
-    item = ITEMSIZE[storage_code(problem.dtype)]
-    strides, needs_finish = binding.residual_strides, epilogue_fields(binding, True)["needs_finish"]
-    if not _is_run(problem.in_size, binding.x_strides[2:], item):
-        return False
-    if not is_dense(problem, binding, item):
-        return False
-    if strides is not None and not _is_run(problem.out_size, strides[2:], item):
-        return False
-    if needs_finish and item < 4:
-        return False  # halves are rounded when they are stored: nothing may be left to do
-    return block_cycles(problem, device) < math.inf
-
-
 def _layout(problem: ConvProblem, device: DeviceInfo) -> dict[str, int]:
     """Return how a block lies in memory."""
     way, shape = pixel_blocking(problem, device, True), block_shape(problem, device)
-    assert way is not None and shape is not None  # else `fits` has said so
+    assert way is not None and shape is not None  # else variants.py chose another
     vector, lanes = device.vector_bytes, device.lanes(problem.compute_itemsize)
     depth, height, width = (1, 1, *problem.in_size)[-3:]
     return {
@@ -225,7 +199,7 @@ def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
 
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
-    """Prepare the kernel for one problem and one binding that `fits`."""
+    """Prepare the kernel for a problem and a binding for which variants.py chose this."""
     storage = storage_code(problem.dtype)
     compute = compute_code(storage)
     lanes = device.lanes(ITEMSIZE[compute])

@@ -29,13 +29,13 @@ from ..common.epilogue import epilogue_fields, make_epilogue_vector
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
 from ..simd.intrinsics import load_scalar, store_scalar
-from ..simd.ir import F32, F64, ITEMSIZE, storage_code
+from ..simd.ir import F32, F64, ITEMSIZE
 from .row_calls import call_parts
 from .row_costs import blocking, pattern_period, pattern_vectors
 from .row_loops import FIELDS, pack_stage, pattern_kernel, strip_table, view
 from .rows_copied_layout import TASKS
 
-__all__ = ["fits", "plan"]
+__all__ = ["plan"]
 
 
 @functools.cache
@@ -110,17 +110,6 @@ def _make_kernel(lanes: int, code: int) -> Any:
     return task
 
 
-def fits(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> bool:
-    """Return whether the input can be read, and the output written, where it lies."""
-    if problem.dtype not in ("float32", "float64") or problem.stride[-1] > 2:
-        return False
-    size = ITEMSIZE[storage_code(problem.dtype)]
-    contiguous = problem.in_size[-1] == 1 or binding.x_strides[-1] == size
-    if not contiguous or binding.out_strides[-1] != size:
-        return False
-    return blocking(problem, device, size).rows == 0
-
-
 def _tasks(problem: ConvProblem, threads: int) -> dict[str, int]:
     """Divide images and groups, then depths, then rows, until there are enough tasks."""
     height = (1, *problem.out_size)[-2]
@@ -143,7 +132,7 @@ def _tasks(problem: ConvProblem, threads: int) -> dict[str, int]:
 def plan(
     problem: ConvProblem, binding: Binding, device: DeviceInfo, interleaved: int = 1
 ) -> CpuPlan:
-    """Prepare the kernel for one problem and one binding that `fits`.
+    """Prepare the kernel for a problem and a binding for which variants.py chose this.
 
     Rows of one channel may be those of some that are `interleaved` (rows_interleaved.py).
     """

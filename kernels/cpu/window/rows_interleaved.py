@@ -18,44 +18,18 @@ the row, most of which cross a cache line. One vector of pixels in 5.3 times few
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..runtime.plan import CpuPlan
-from . import row_costs, rows_in_place
+from . import rows_in_place
+from .variants import as_row
 
-__all__ = ["fits", "plan"]
-
-
-def _as_row(
-    problem: ConvProblem, binding: Binding, device: DeviceInfo
-) -> tuple[ConvProblem, Binding] | None:
-    """Return the problem and the binding of one channel, None where memory lies otherwise."""
-    row, item = row_costs.interleaved(problem, device), problem.itemsize
-    if row is None:
-        return None
-    bound: dict[str, Any] = {}
-    for name in ("x_strides", "out_strides", "residual_strides"):
-        strides = getattr(binding, name)
-        if strides is None:
-            continue
-        if strides[1] != item or strides[-1] != problem.groups * item:
-            return None
-        bound[name] = (*strides[:-1], item)
-    return row, replace(binding, **bound)
-
-
-def fits(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> bool:
-    """Return whether a problem and a binding can be computed here."""
-    found = _as_row(problem, binding, device)
-    return found is not None and rows_in_place.fits(*found, device)
+__all__ = ["plan"]
 
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
-    """Prepare the kernel for one problem and one binding that `fits`."""
-    found = _as_row(problem, binding, device)
-    assert found is not None
-    return rows_in_place.plan(*found, device, problem.groups)
+    """Prepare the kernel for one problem and one binding of interleaved channels."""
+    row = as_row(problem, binding, device)
+    assert row is not None
+    return rows_in_place.plan(*row, device, problem.groups)

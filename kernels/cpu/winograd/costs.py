@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 
-from fastconv.contract import first_use
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo, KernelSpec, Tolerance
 
+from ..common.specs import cpu_spec
 from ..machine.seconds import profile, vectors_a_cycle
 from . import tiles as winograd_tiles
 
@@ -156,23 +156,17 @@ def _pack_seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
     return seconds + machine.packing.transform_start
 
 
-def _workspace(m: int, problem: ConvProblem, device: DeviceInfo) -> int:
-    plan = first_use.load("fastconv.kernels.cpu.winograd.plan")
-    return int(plan.workspace(problem, device, m))
-
-
 def _spec(m: int) -> KernelSpec:
-    return KernelSpec(
-        name=f"cpu.winograd_f{m}",
-        op="conv",
-        device="cpu",
-        reasons=lambda problem, device: _reasons(m, problem, device),
-        cost=lambda problem, device: _seconds(m, problem, device),
-        target=f"fastconv.kernels.cpu.winograd.plan:plan_f{m}",
-        workspace=lambda problem, device: _workspace(m, problem, device),
+    return cpu_spec(
+        f"winograd_f{m}",
+        "winograd.plan",
+        lambda problem, device: _reasons(m, problem, device),
+        lambda problem, device: _seconds(m, problem, device),
+        plan=f"plan_f{m}",
+        variant=(m,),
         tolerance=TOLERANCE,
-        exact=False,
         pack_cost=lambda problem, device: _pack_seconds(m, problem, device),
+        exact=False,
     )
 
 

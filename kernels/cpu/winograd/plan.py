@@ -51,8 +51,8 @@ from numpy.typing import NDArray
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
-from ...axes import ACTIVATION_CODES
 from ..common.epilogue import epilogue_fields
+from ..common.memory_order import clamps_only
 from ..common.segments import SEGMENT_WORDS
 from ..common.toom_cook_lines import (
     INPUT,
@@ -67,7 +67,7 @@ from ..gemm.split import REDUCTION
 from ..gemm.tile import tile_address
 from ..machine.lines import LINE
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from ..runtime.record import LAST_CLAMP, make_record
+from ..runtime.record import make_record
 from ..simd.ir import ITEMSIZE, compute_code, storage_code
 from ..simd.register_tiles import RegisterTile, gemm_tile
 from .copy import copy_tasks, make_copy, source_fields
@@ -76,7 +76,7 @@ from .fields import FIELDS, TRANSFORMS
 from .input_tiles import STAGE_CHANNELS, make_stage
 from .tasks import make_kernel
 from .tiles import Sizes, tile_fields, tile_sizes
-from .weights import is_contiguous, make_pack_kernel
+from .weights import filters_are_contiguous, make_pack_kernel
 
 __all__ = ["plan", "plan_f2", "plan_f3", "plan_f4", "plan_f6", "workspace"]
 
@@ -222,11 +222,9 @@ def _transforms(sizes: Sizes, lanes: int, across: int, codes: tuple[int, int]) -
 
 
 def _is_plain(problem: ConvProblem, binding: Binding) -> bool:
-    """Return whether outputs need but a bias and a clamp, and pixels or channels are contiguous."""
-    clamp = ACTIVATION_CODES[binding.activation] <= LAST_CLAMP
-    item = ITEMSIZE[storage_code(problem.dtype)]
-    packed = item in (binding.out_strides[1], binding.out_strides[-1])
-    return clamp and packed and binding.residual_strides is None
+    """Return whether a bias and a clamp are all, and pixels or channels are contiguous."""
+    packed = problem.itemsize in (binding.out_strides[1], binding.out_strides[-1])
+    return packed and clamps_only(binding)
 
 
 def _fold_kernel(record: NDArray[Any], sizes: Sizes, item: int) -> int:
@@ -288,7 +286,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
         "tile": tile_address(tile, compute, adjacent=tile.lanes if fields["across"] else 1),
         "plain": int(_is_plain(problem, binding)),
     }
-    contiguous = sizes.folded is not None or is_contiguous(problem, binding)
+    contiguous = sizes.folded is not None or filters_are_contiguous(problem, binding)
     fields["weight_is_contiguous"] = int(contiguous)
     fields |= tile_fields(sizes) | {"shifts": sizes.width.shifts}
     fields |= _transforms(sizes, tile.lanes, fields["across"], (storage, compute))

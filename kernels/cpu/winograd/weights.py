@@ -17,25 +17,20 @@ import numba
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding
 
+from ..common.memory_order import is_contiguous
 from ..common.toom_cook_lines import call_lines
 from ..simd.intrinsics import load_gather, range_mask, store
-from ..simd.ir import ITEMSIZE, storage_code
+from ..simd.ir import ITEMSIZE
 from ..simd.register_tiles import RegisterTile
 from ..simd.transposes import store_transposed, transpose_block
 from .fields import view
 
-__all__ = ["is_contiguous", "make_pack_kernel", "make_read_taps"]
+__all__ = ["filters_are_contiguous", "make_pack_kernel", "make_read_taps"]
 
 
-def is_contiguous(problem: ConvProblem, binding: Binding) -> bool:
+def filters_are_contiguous(problem: ConvProblem, binding: Binding) -> bool:
     """Return whether a filter's channels and taps are contiguous."""
-    expected = ITEMSIZE[storage_code(problem.dtype)]
-    sizes = (problem.in_channels // problem.groups, *problem.kernel_size)
-    for size, stride in zip(reversed(sizes), reversed(binding.weight_strides[1:]), strict=True):
-        if stride != expected and size > 1:
-            return False
-        expected *= size
-    return True
+    return is_contiguous(problem.weight_shape[1:], binding.weight_strides[1:], problem.itemsize)
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
-from ..common.specs import conv_spec, operand_bytes
+from ..common.specs import cpu_spec, operand_bytes
 from ..gemm.split import halvings
 from ..machine.seconds import call_seconds, profile, vectors_a_cycle
 from ..winograd.costs import TOLERANCE
@@ -269,7 +269,7 @@ def _pack_seconds(problem: ConvProblem, device: DeviceInfo) -> float:
 
 
 SPECS = (
-    conv_spec(
+    cpu_spec(
         "winograd_1d", "winograd_1d.plan", _reasons, _seconds,
         tolerance=TOLERANCE, pack_cost=_pack_seconds, exact=False,
     ),

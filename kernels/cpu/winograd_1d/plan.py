@@ -47,7 +47,7 @@ from ..machine.lines import LINE, whole_lines
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
 from ..simd.ir import F32, F64, ITEMSIZE, compute_code, storage_code
-from ..winograd.weights import is_contiguous
+from ..winograd.weights import filters_are_contiguous
 from .costs import Blocks, band_extent, choose_blocks
 from .fields import FIELDS, view
 from .input import make_pack_kernel, make_transform_band, split_address
@@ -216,7 +216,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         "tiles": row_tiles_address(blocks.m, blocks.r, lanes, fields["rows_are_channels"], compute),
         "split": split_address(blocks, compute),
         "weight_row": lines_address(WEIGHT, blocks.m, blocks.r, 1, 0, lanes, compute),
-        "weight_is_contiguous": int(is_contiguous(problem, binding)),
+        "weight_is_contiguous": int(filters_are_contiguous(problem, binding)),
         "band_w": 0, "band_p": 0, "phases": 1, "unit": 1, "by_column": 0,
         "lines": problem.in_channels // problem.groups, "copy_step": binding.x_strides[-1],
         "pack_worker_bytes": (

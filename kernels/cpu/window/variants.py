@@ -1,0 +1,124 @@
+"""Which of its variants a kernel of windows runs as, by how arrays lie and by counted cycles.
+
+Cost and plan ask the same functions, the one with the binding of dense arrays. No compiler is
+imported here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import Binding, DeviceInfo
+
+from ..common.memory_order import clamps_only, has_dense_maps, is_contiguous
+from .pixel_costs import block_cycles, map_cycles
+from .row_costs import blocking, copied_padding, interleaved, interleaved_cycles, row_cycles
+
+__all__ = ["Variant", "as_row", "depthwise_variant", "row_variant"]
+
+
+class Variant(NamedTuple):
+    """One way to compute a problem.
+
+    Parameters
+    ----------
+    name : str
+        That of its module in this folder.
+    cycles : float
+        Of one image.
+    """
+
+    name: str
+    cycles: float
+
+    @property
+    def keeps_channels_last(self) -> bool:
+        """Whether it reads and writes channels-last arrays where they lie."""
+        return self.name in ("pixels_in_place", "rows_interleaved")
+
+
+def _rows_in_place(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> bool:
+    """Return whether rows can be read, and outputs written, where they lie."""
+    size = problem.itemsize
+    if size < 4 or problem.stride[-1] > 2:
+        return False
+    contiguous = problem.in_size[-1] == 1 or binding.x_strides[-1] == size
+    if not contiguous or binding.out_strides[-1] != size:
+        return False
+    return blocking(problem, device, size).rows == 0
+
+
+def as_row(
+    problem: ConvProblem, binding: Binding, device: DeviceInfo
+) -> tuple[ConvProblem, Binding] | None:
+    """Return problem and binding of interleaved channels as one, None where memory lies otherwise.
+
+    Parameters
+    ----------
+    problem, binding, device
+        As for every kernel.
+    """
+    row, item = interleaved(problem, device), problem.itemsize
+    if row is None:
+        return None
+    bound: dict[str, Any] = {}
+    for name in ("x_strides", "out_strides", "residual_strides"):
+        strides = getattr(binding, name)
+        if strides is None:
+            continue
+        if strides[1] != item or strides[-1] != problem.groups * item:
+            return None
+        bound[name] = (*strides[:-1], item)
+    return row, replace(binding, **bound)
+
+
+def _channels_last(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> Iterator[Variant]:
+    """Yield the variants whose lanes are channels as they lie; the first of equals is better."""
+    orders = (binding.x_strides, binding.out_strides, binding.residual_strides)
+    lie_so = all(strides is None or strides[1] == problem.itemsize for strides in orders)
+    # Halves are rounded when they are stored, so nothing may be left to do afterwards.
+    if lie_so and (problem.itemsize >= 4 or clamps_only(binding)):
+        yield Variant("pixels_in_place", map_cycles(problem, device))
+    row = as_row(problem, binding, device)
+    if row is not None and _rows_in_place(*row, device):
+        yield Variant("rows_interleaved", interleaved_cycles(problem, device))
+
+
+def _transposed_cycles(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> float:
+    """Return the cycles of one image whose channels are turned into lanes, infinite if not."""
+    item, residual = problem.itemsize, binding.residual_strides
+    if not is_contiguous(problem.in_size, binding.x_strides[2:], item):
+        return math.inf
+    if not has_dense_maps(problem, binding):
+        return math.inf
+    if residual is not None and not is_contiguous(problem.out_size, residual[2:], item):
+        return math.inf
+    if item < 4 and not clamps_only(binding):
+        return math.inf  # halves are rounded when they are stored: nothing may be left to do
+    return block_cycles(problem, device)
+
+
+def row_variant(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> Variant:
+    """Return how rows are read: where they lie, or else from a padded copy."""
+    cycles = row_cycles(problem, device)
+    if _rows_in_place(problem, binding, device):
+        return Variant("rows_in_place", cycles)
+    return Variant("rows_copied", cycles + copied_padding(problem))
+
+
+def depthwise_variant(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> Variant:
+    """Return how a depthwise problem is computed: by channels that lie in the lanes if possible."""
+    rows = row_variant(problem, binding, device)
+    if problem.out_channels != problem.groups or problem.in_channels != problem.groups:
+        return rows
+    as_they_lie = min(
+        _channels_last(problem, binding, device), key=lambda way: way.cycles, default=None
+    )
+    if as_they_lie is not None and as_they_lie.cycles < math.inf:
+        return as_they_lie
+    turned = Variant("pixels_transposed", _transposed_cycles(problem, binding, device))
+    return turned if turned.cycles < rows.cycles else rows
