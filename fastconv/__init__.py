@@ -23,6 +23,7 @@ from .contract import first_use
 
 if TYPE_CHECKING:
     from . import sparse
+    from .batch_norm import fold_batch_norm
     from .contract.errors import (
         ArgumentError,
         DeviceError,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from .dispatch import precision, use_kernel
     from .explanation import explain
     from .functional import conv1d, conv2d, conv3d
-    from .nn import Conv1d, Conv2d, Conv3d, fold_batch_norm
+    from .nn import Conv1d, Conv2d, Conv3d
 
 __version__ = "0.1.0"
 
@@ -53,7 +54,8 @@ _MODULES = {
     ),
     "explanation": ("explain",),
     "functional": ("conv1d", "conv2d", "conv3d"),
-    "nn": ("Conv1d", "Conv2d", "Conv3d", "fold_batch_norm"),
+    "batch_norm": ("fold_batch_norm",),
+    "nn": ("Conv1d", "Conv2d", "Conv3d"),
     "contract.problem": ("ConvProblem",),
 }
 _SUBMODULES = ("cuda_emulator", "sparse")

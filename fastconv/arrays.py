@@ -36,11 +36,13 @@ __all__ = [
     "normal_strides",
     "on_host",
     "permute",
+    "plain",
     "private_copy",
     "require_array",
     "reshape",
     "row_major",
     "shares_memory",
+    "shown",
     "unwrap",
 ]
 
@@ -54,14 +56,18 @@ Array = Any
 #: A cache line; outputs of several of them begin at one.
 _LINE = 64
 _ALIGNED_BYTES = 16 * _LINE
+#: Differences between elements that are made to tell whether an output's axes share memory.
+_MOST_DIFFERENCES = 1 << 20
 
 _GPU_LIBRARIES = {"cupy": "CuPy", "torch": "PyTorch", "jax": "JAX", "jaxlib": "JAX"}
 
 
 def require_array(name: str, value: Any) -> Array:
-    """Return `value` if it is an array to compute on, of a supported dtype, else raise.
+    """Return an array to compute on, of a supported dtype, else raise.
 
-    That is a NumPy array, or a `DeviceArray`, which has all the attributes that are used of one.
+    That is a NumPy array, or a `DeviceArray`, which has all the attributes that are used of one. A
+    subclass of NumPy's type may say anything of its shape and strides: what comes back is the
+    memory as NumPy knows it.
 
     Raises
     ------
@@ -75,8 +81,13 @@ def require_array(name: str, value: Any) -> Array:
             f"{name}: got a masked array, want a plain one: {name}.filled(0) counts what is masked "
             "as zero"
         )
-    if not isinstance(value, (np.ndarray, DeviceArray)):
+    if not issubclass(type(value), (np.ndarray, DeviceArray)):
         library = type(value).__module__.partition(".")[0]
+        if library == "torch" and str(getattr(value, "device", "")) == "cpu":
+            raise DeviceError(
+                f"{name}: got a PyTorch tensor on the CPU, want a NumPy array: "
+                f"{name}.detach().numpy() is one over the same memory"
+            )
         if library in _GPU_LIBRARIES:
             raise DeviceError(
                 f"{name}: got a {_GPU_LIBRARIES[library]} array, want a NumPy array as its "
@@ -90,8 +101,16 @@ def require_array(name: str, value: Any) -> Array:
         nested = isinstance(value, (list, tuple))
         hint = f": numpy.asarray({name}, numpy.float32)" if nested else ""
         raise DTypeError(f"{name}: got {type(value).__name__}, want a NumPy array{hint}")
-    dtype_name(name, value.dtype)
-    return value
+    array = plain(value)
+    dtype_name(name, array.dtype)
+    return array
+
+
+def plain(array: Array) -> Array:
+    """Return the same memory as an array of NumPy's own type, whatever a subclass says of it."""
+    if type(array) is np.ndarray or isinstance(array, DeviceArray):
+        return array
+    return np.ndarray.view(array, np.ndarray)
 
 
 def is_masked(value: Any) -> bool:
@@ -226,32 +245,57 @@ def check_writable(name: str, array: Array) -> None:
     steps = zip(array.shape, array.strides, strict=True)
     if array.size and any(stride == 0 and size > 1 for size, stride in steps):
         raise ShapeError(f"{name}: got a broadcast array, want one whose elements are its own")
-    if array.size and _overlaps_itself(array):
+    if array.size and _overlaps_itself(name, array):
         raise ShapeError(
             f"{name}: got strides {array.strides} with shape {array.shape}, by which elements "
             "share memory, want one whose elements are its own"
         )
 
 
-def _overlaps_itself(array: Array) -> bool:
+def _overlaps_itself(name: str, array: Array) -> bool:
     """Return whether two elements of an array share memory."""
-    axes = [
+    axes = sorted(
         (abs(stride), size)
         for size, stride in zip(array.shape, array.strides, strict=True)
         if size > 1
-    ]
+    )
     extent = array.itemsize
-    for stride, size in sorted(axes):
+    within = 0  # axes that the last one which is reached over lies within
+    for number, (stride, size) in enumerate(axes, 1):
         if stride < extent:
-            break
+            within = number
         extent = stride * (size - 1) + extent
-    else:
+    if within == 0:
         return False
-    # Axes that reach over each other may still share nothing, as steps of 2 and 3 elements do.
-    starts = np.zeros(1, np.int64)
-    for stride, size in axes:
-        starts = np.add.outer(starts, np.arange(size) * stride).reshape(-1)
-    return bool(np.any(np.diff(np.sort(starts)) < array.itemsize))
+    axes = axes[:within]
+    reach = sum(stride * (size - 1) for stride, size in axes) + array.itemsize
+    if math.prod(size for _, size in axes) * array.itemsize > reach:
+        return True  # more elements than have room
+    return _meet(name, axes, array.itemsize)
+
+
+def _meet(name: str, axes: list[tuple[int, int]], itemsize: int) -> bool:
+    """Return whether two places of axes of (stride, size) are closer than an element.
+
+    Axes that reach over each other may still share nothing, as steps of 2 and 3 elements do. Two
+    places differ by a number of steps along each axis: all differences along the shorter axes are
+    made, and for each the steps of the longest axis that come nearest to taking it back.
+    """
+    (stride, size), *others = sorted(axes, key=lambda axis: -axis[1])
+    if min(step for step, _ in axes) < itemsize:
+        return True
+    if math.prod(2 * count - 1 for _, count in others) > _MOST_DIFFERENCES:
+        raise ShapeError(
+            f"{name}: got {len(axes)} axes whose strides reach over each other in too many ways "
+            "to tell whether elements share memory, want axes behind one another"
+        )
+    differences = np.zeros(1, np.int64)
+    for step, count in others:
+        steps = np.arange(1 - count, count, dtype=np.int64) * step
+        differences = np.add.outer(differences, steps).reshape(-1)
+    nearest = np.clip((differences + stride // 2) // stride, 1 - size, size - 1)
+    near = np.abs(differences - nearest * stride) < itemsize
+    return int(np.count_nonzero(near)) > 1  # an element and itself
 
 
 def is_writable(array: Array) -> bool:
@@ -276,6 +320,16 @@ def private_copy(array: Array) -> Array:
         return array.copy()
     made: Array = np.ndarray(array.shape, array.dtype, array.tobytes() or b"\0")
     return made
+
+
+def shown(array: Array) -> Any:
+    """Return what a caller may hold of a private copy: an array of its own over the same memory.
+
+    The shape and the type of an array can be set by whoever holds it; a kernel trusts the copy's.
+    """
+    if isinstance(array, DeviceArray):
+        return array.owner
+    return np.ndarray(array.shape, array.dtype, array.base)
 
 
 def unwrap(array: Array) -> Any:

@@ -24,6 +24,7 @@ from .arrays import (
     is_writable,
     memory_layout,
     normal_strides,
+    plain,
     require_array,
     shares_memory,
 )
@@ -32,6 +33,7 @@ from .contract.arguments import (
     Activation,
     canonical_activation,
     canonical_geometry,
+    flag,
     is_plain,
     parse_activation,
     per_axis,
@@ -67,7 +69,7 @@ class PreparedCall:
     packing : hashable
         Name of the packed weight: calls with equal `packing` share it.
     plain : bool
-        Whether no array is of a subclass of NumPy's, whose indexing may be its own.
+        Whether no array is of a subclass of NumPy's, whose shape and indexing may be its own.
     """
 
     plan: ConvPlan | None
@@ -82,7 +84,7 @@ class PreparedCall:
         """Return the weight in the kernel's order."""
         if self.plan is None:
             return None
-        return self.plan.pack(_tapped(weight if self.plain else _plain(weight), self.taps))
+        return self.plan.pack(_tapped(weight if self.plain else plain(weight), self.taps))
 
     def run(
         self,
@@ -100,17 +102,15 @@ class PreparedCall:
         return out
 
 
-def _plain(array: Array) -> Array:
-    """Return the same memory as an array of NumPy's own type."""
-    return array.view(np.ndarray) if isinstance(array, np.ndarray) else array
-
-
 def _tapped(weight: Array, taps: Taps | None) -> Array:
     """Return the part of a weight that a trimmed problem has."""
     if taps is None:
         return weight
     return weight[(slice(None), slice(None), *(slice(first, end) for first, end in taps))]
 
+
+#: Types of arrays whose shape and strides are what they say; others are looked at anew each time.
+_PLAIN = (np.ndarray, DeviceArray, type(None))
 
 _prepared: dict[tuple[Any, ...], PreparedCall] = {}
 _MOST_PREPARED = 4096
@@ -168,6 +168,14 @@ def prepare(
     except (AttributeError, TypeError):  # not arrays: the checks say so
         key, prepared = None, None
     if prepared is None:
+        named = {"input": x, "weight": weight, "bias": bias, "residual": residual, "out": out}
+        if any(type(array) not in _PLAIN for array in named.values()):
+            arrays = (None if a is None else require_array(name, a) for name, a in named.items())
+            x, weight, bias, residual, out = arrays
+            prepared = prepare(
+                ndim, x, weight, bias, geometry, activation, residual, out, packed, tune
+            )
+            return replace(prepared, plain=False)
         prepared = _prepare(
             ndim, x, weight, bias, geometry, activation, residual, out, packed, tune
         )
@@ -190,9 +198,7 @@ def _prepare(
     if math.prod(shape) == 0:
         return PreparedCall(None, "", shape, layout)
     problem, taps = trim(problem)
-    arrays = (array for array in (x, weight, bias, residual, out) if array is not None)
-    plain = all(type(array) in (np.ndarray, DeviceArray) for array in arrays)
-    weight = _tapped(_plain(weight), taps)
+    weight = _tapped(weight, taps)
     target = empty_output(x, shape, layout) if out is None else out
     binding = Binding(
         normal_strides(x),
@@ -202,13 +208,13 @@ def _prepare(
         name,
         alpha,
     )
-    if tune or config.tune:
+    if flag("tune", tune) or config.tune:
         scratch = target if out is None else empty_twin(out)
-        operands = Operands(*map(_plain, (x, weight, bias, residual, scratch)))
+        operands = Operands(x, weight, bias, residual, scratch)
         if measure_choice(problem, binding, operands, packed):
             _prepared.clear()  # which may hold another choice for this problem
     spec, plan = make_plan(problem, binding, packed)
-    return PreparedCall(plan, spec.name, shape, layout, taps, (taps, plan.packing), plain)
+    return PreparedCall(plan, spec.name, shape, layout, taps, (taps, plan.packing))
 
 
 def make_problem(
@@ -227,16 +233,17 @@ def make_problem(
         )
     check_weight(weight, ndim, f"output channels, input channels / groups, {axes}")
     if weight.dtype != x.dtype:
-        raise DTypeError(f"weight: got {weight.dtype}, want {x.dtype} as the input has")
+        raise DTypeError(f"input: got {x.dtype} with a weight of {weight.dtype}, want one type")
     stride, padding, dilation, groups = geometry
     stride, dilation = per_axis("stride", stride, ndim), per_axis("dilation", dilation, ndim)
     groups = check_groups(groups, weight)
     kernel = weight.shape[2:]
     if weight.shape[1] * groups != x.shape[1]:
+        channels = weight.shape[1] * groups
         raise ShapeError(
-            f"weight: got {weight.shape[1]} input channels a group with groups={groups}, want "
-            f"{x.shape[1]} / {groups} as the input has {x.shape[1]} channels"
-            + _channels_last_hint(x.shape, weight.shape[1] * groups)
+            f"input: got {x.shape[1]} channels (axis 1 of {x.shape}) with a weight of "
+            f"{weight.shape[1]} input channels a group and groups={groups}, want {channels}"
+            + _channels_last_hint(x.shape, channels)
         )
     for name, values in (("stride", stride), ("dilation", dilation)):
         if min(values) < 1:
@@ -262,10 +269,9 @@ def _channels_last_hint(shape: tuple[int, ...], channels: int) -> str:
     """Return how to call with an input whose channels stand last, where they seem to."""
     if shape[-1] != channels:
         return ""
-    axes = (0, len(shape) - 1, *range(1, len(shape) - 1))
     return (
-        f"; the last axis has {channels}: if it is the channels, give input.transpose{axes}, which "
-        "copies nothing"
+        f"; the last axis has {channels}: if it is the channels, give "
+        f"numpy.moveaxis(input, -1, {1 - len(shape)}), which copies nothing"
     )
 
 
@@ -291,7 +297,9 @@ def run_prepared(
 ) -> Array:  # fmt: skip
     """Run a prepared call; through a copy where `out` shares memory with an operand."""
     if not call.plain:
-        x, weight, bias, residual, target = map(_plain, (x, weight, bias, residual, out))
+        x, weight, bias, residual, target = (
+            None if array is None else plain(array) for array in (x, weight, bias, residual, out)
+        )
         made = run_prepared(replace(call, plain=True), x, weight, packed, bias, residual, target)
         return made if out is None else out
     if out is not None and shares_memory(out, (x, weight, bias, residual)):
@@ -318,4 +326,4 @@ def unbatch(
 
 def _one_image(array: Array) -> Array:
     """Return an array with a batch axis; no subclass of NumPy's array has a say in its form."""
-    return _plain(array)[None]
+    return plain(array)[None]

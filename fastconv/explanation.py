@@ -13,6 +13,7 @@ from typing import Any
 
 from .array_libraries import view_array
 from .contract import first_use
+from .contract.arguments import bind_call
 from .contract.errors import DeviceError
 from .contract.problem import ConvProblem, parse_line
 from .contract.sparse_problem import SparseProblem
@@ -183,7 +184,8 @@ def _problem_of(
     if view is not None:
         stack.enter_context(view.on_device())
     if isinstance(what, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        return what.problem(*args, **kwargs), True, ""
+        bound = bind_call(what.problem, args, kwargs)
+        return what.problem(*bound.args, **bound.kwargs), True, ""
     return functional.problem_of_call(what, *args, **kwargs), False, ""
 
 
@@ -194,7 +196,11 @@ def _sparse_problem_of(
         first_use.load(f"fastconv.sparse.{name}") for name in ("functional", "layers")
     )
     is_layer = isinstance(what, layers.Layer)
-    call = what.call(*args) if is_layer else functional.call_of(what, *args, **kwargs)
+    call = (
+        what.call(*bind_call(what.call, args, kwargs).args)
+        if is_layer
+        else functional.call_of(what, *args, **kwargs)
+    )
     stack.enter_context(call.on_device())
     return call.problem, call.keeps_weight, call.note()
 

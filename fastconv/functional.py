@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,8 @@ from .calls import (
     run_prepared,
     unbatch,
 )
-from .contract.arguments import Activation, Padding, Sizes
+from .contract.arguments import Activation, Padding, Sizes, bind_call
+from .contract.errors import ArgumentError
 from .contract.problem import ConvProblem
 
 __all__ = ["conv1d", "conv2d", "conv3d"]
@@ -23,17 +25,20 @@ __all__ = ["conv1d", "conv2d", "conv3d"]
 
 def problem_of_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> ConvProblem:
     """Return the problem that a call of ``conv1d``, ``conv2d`` or ``conv3d`` would compute."""
-    import inspect
-
     ranks = {conv1d: 1, conv2d: 2, conv3d: 3}
-    if function not in ranks:
-        raise TypeError(f"what: got {function!r}, want conv1d, conv2d or conv3d")
-    bound = inspect.signature(function).bind(*args, **kwargs)
+    ndim = next((rank for known, rank in ranks.items() if known is function), None)
+    if ndim is None:
+        shown = reprlib.repr(function)
+        raise ArgumentError(
+            f"what: got {shown}, want a problem or its line, conv1d, conv2d or conv3d with its "
+            "arguments, a Conv1d, Conv2d or Conv3d with its input, or one of fastconv.sparse's"
+        )
+    bound = bind_call(function, args, kwargs)
     bound.apply_defaults()
     given = bound.arguments
     geometry = tuple(given[name] for name in ("stride", "padding", "dilation", "groups"))
     x, weight = (view_array(name, given[name]) or given[name] for name in ("input", "weight"))
-    x, ndim = require_array("input", x), ranks[function]
+    x = require_array("input", x)
     return make_problem(ndim, x[None] if x.ndim == ndim + 1 else x, weight, geometry)
 
 

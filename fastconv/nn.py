@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .array_libraries import view_array, view_beside, view_operands
-from .arrays import Array, private_copy, require_array, unwrap
+from .arrays import Array, private_copy, require_array, shown, unwrap
 from .calls import (
     PreparedCall,
     make_problem,
@@ -20,13 +20,21 @@ from .calls import (
     run_prepared,
     unbatch,
 )
-from .contract.arguments import Activation, Padding, Sizes, parse_activation
+from .companions import check_groups
+from .contract.arguments import (
+    Activation,
+    Padding,
+    Sizes,
+    canonical_geometry,
+    flag,
+    parse_activation,
+)
 from .contract.errors import DTypeError, ShapeError
 from .contract.problem import ConvProblem
 from .device_arrays import DeviceArray
 from .packing import PackedWeights
 
-__all__ = ["Conv1d", "Conv2d", "Conv3d", "fold_batch_norm"]
+__all__ = ["Conv1d", "Conv2d", "Conv3d"]
 
 
 def _fixed(value: Any) -> Any:
@@ -71,18 +79,20 @@ class _Conv:
         if bias is not None:
             if isinstance(weight, DeviceArray):
                 bias = view_beside("bias", bias, "weight", weight)
-            require_array("bias", bias)
+            bias = require_array("bias", bias)
             if bias.shape != weight.shape[:1]:
                 raise ShapeError(f"bias: got shape {bias.shape}, want {weight.shape[:1]}")
             if bias.dtype != weight.dtype:
                 raise DTypeError(f"bias: got {bias.dtype}, want {weight.dtype} as the weight has")
         parse_activation(activation)
+        *_, number = canonical_geometry(self._ndim, (stride, padding, dilation, groups))
+        check_groups(number, weight)
         # Private copies: what is packed later must be what was given.
         self._weight = private_copy(weight)
         self._bias = None if bias is None else private_copy(bias)
         _finish(self._weight)
         self.activation = activation
-        self.tune = tune
+        self.tune = flag("tune", tune)
         self._geometry = (_fixed(stride), _fixed(padding), _fixed(dilation), _fixed(groups))
         self._packed = PackedWeights()
 
@@ -101,12 +111,12 @@ class _Conv:
     @property
     def weight(self) -> Array:
         """The filters, of the kind that was given."""
-        return unwrap(self._weight)
+        return shown(self._weight)
 
     @property
     def bias(self) -> Array | None:
         """The bias, of the kind that was given."""
-        return None if self._bias is None else unwrap(self._bias)
+        return None if self._bias is None else shown(self._bias)
 
     def __repr__(self) -> str:
         names = ("stride", "padding", "dilation", "groups")
@@ -247,60 +257,3 @@ class Conv3d(_Conv):
     """
 
     _ndim = 3
-
-
-def fold_batch_norm(
-    weight: Array,
-    bias: Array | None,
-    mean: Array,
-    var: Array,
-    gamma: Array | None = None,
-    beta: Array | None = None,
-    eps: float = 1e-5,
-) -> tuple[Array, Array]:
-    """Fold a batch normalisation that follows a convolution into its weight and bias.
-
-    ``gamma * (conv(x) + bias - mean) / sqrt(var + eps) + beta``, computed in float64.
-
-    Parameters
-    ----------
-    weight : ndarray, shape (K, ...)
-        The convolution's filters.
-    bias : ndarray, shape (K,), or None
-        Its bias.
-    mean, var : ndarray, shape (K,)
-        Running statistics of the normalisation.
-    gamma, beta : ndarray, shape (K,), optional
-        Its scale (1) and shift (0).
-    eps : float
-        Added to the variance.
-
-    Returns
-    -------
-    (ndarray, ndarray)
-        Weight and bias of the one convolution, in the weight's dtype.
-
-    Raises
-    ------
-    ShapeError
-        Where a vector does not have one entry for each filter.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> w, b = fold_batch_norm(np.ones((2, 1, 1, 1)), None, np.zeros(2), np.full(2, 4.0), eps=0.0)
-    >>> w[:, 0, 0, 0], b
-    (array([0.5, 0.5]), array([0., 0.]))
-    """
-    vectors = {"bias": bias, "mean": mean, "var": var, "gamma": gamma, "beta": beta}
-    for name, vector in vectors.items():
-        if vector is not None and vector.shape != weight.shape[:1]:
-            raise ShapeError(f"{name}: got shape {vector.shape}, want {weight.shape[:1]}")
-    scale = np.asarray(1.0 if gamma is None else gamma, np.float64) / np.sqrt(
-        np.asarray(var, np.float64) + eps
-    )
-    shift = -np.asarray(mean, np.float64) if bias is None else np.asarray(bias, np.float64) - mean
-    folded_bias = shift * scale + (0.0 if beta is None else np.asarray(beta, np.float64))
-    column = scale.reshape(-1, *(1,) * (weight.ndim - 1))
-    folded = np.asarray(weight, np.float64) * column
-    return folded.astype(weight.dtype), folded_bias.astype(weight.dtype)

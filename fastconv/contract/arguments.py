@@ -6,21 +6,26 @@ a cache: two of them are equal only where they mean the same, which 1, 1.0 and T
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import ArgumentError, ShapeError
-from .padding import canonical_padding
+from .padding import as_index, canonical_padding
 from .spec import ACTIVATIONS
+
+if TYPE_CHECKING:
+    import inspect
 
 __all__ = [
     "Activation",
     "Padding",
     "Sizes",
+    "bind_call",
     "canonical_activation",
     "canonical_geometry",
+    "flag",
     "is_plain",
     "parse_activation",
     "per_axis",
@@ -67,9 +72,17 @@ def canonical_geometry(ndim: int, geometry: tuple[Any, Any, Any, Any]) -> tuple[
 
 def whole_number(name: str, value: Any) -> int:
     """Return an integer of any type as Python's."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    number = as_index(value)
+    if number is None:
         raise ShapeError(f"{name}: got {value!r}, want a whole number")
-    return int(value.__index__())
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return what is true or false as Python's."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ArgumentError(f"{name}: got {value!r}, want True or False")
+    return bool(value)
 
 
 def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
@@ -80,6 +93,19 @@ def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
         entries = tuple(whole_number(name, entry) for entry in value)
         return entries if len(entries) == ndim else entries * ndim
     return (whole_number(name, value),) * ndim
+
+
+def bind_call(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> inspect.BoundArguments:
+    """Return the arguments of a call that is not made, by their names."""
+    import inspect
+
+    try:
+        return inspect.signature(function).bind(*args, **kwargs)
+    except TypeError as error:
+        name = getattr(function, "__qualname__", repr(function))
+        raise ArgumentError(f"arguments: {error}, want those of a call of {name}") from None
 
 
 def parse_activation(activation: Activation) -> tuple[str | None, float]:
@@ -97,15 +123,22 @@ def parse_activation(activation: Activation) -> tuple[str | None, float]:
             f"activation: got {name!r}, want None or one of {', '.join(ACTIVATIONS)}"
         )
     if alpha is None:
-        return name, ACTIVATIONS[name]
+        return name, ACTIVATIONS[name].default
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float, np.integer, np.floating)):
         raise ArgumentError(f"activation: got the parameter {alpha!r} for {name}, want a number")
     try:
-        return name, float(alpha)
+        number = float(alpha)
     except OverflowError:
         raise ArgumentError(
             f"activation: got a parameter beyond float64 for {name}, want a number within it"
         ) from None
+    if not ACTIVATIONS[name].parameter and number != ACTIVATIONS[name].default:
+        having = [known for known, kind in ACTIVATIONS.items() if kind.parameter]
+        raise ArgumentError(
+            f"activation: got the parameter {alpha!r} for {name}, which has none; "
+            f"{' and '.join(having)} have one"
+        )
+    return name, number
 
 
 def canonical_activation(activation: Activation) -> Activation:

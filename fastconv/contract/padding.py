@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from .errors import ShapeError
 
-__all__ = ["Pads", "canonical_padding", "normalise_padding", "output_size"]
+__all__ = ["Pads", "as_index", "canonical_padding", "normalise_padding", "output_size"]
 
 #: Zeros before and after each spatial axis.
 Pads = tuple[tuple[int, int], ...]
@@ -53,24 +54,32 @@ def canonical_padding(padding: Any, ndim: int) -> Pads | str:
         if padding not in ("same", "valid"):
             raise ShapeError(f"padding: got {padding!r}, want 'same', 'valid' or numbers")
         return padding
-    if _is_int(padding):
-        return ((int(padding), int(padding)),) * ndim
+    number = as_index(padding)
+    if number is not None:
+        return ((number, number),) * ndim
     if isinstance(padding, (tuple, list)) and len(padding) == 1:
         padding = [padding[0]] * ndim
     pairs = []
     for entry in _as_sequence("padding", padding, ndim):
-        if _is_int(entry):
-            pairs.append((int(entry), int(entry)))
+        number = as_index(entry)
+        if number is not None:
+            pairs.append((number, number))
             continue
-        low, high = _as_sequence("padding", entry, 2)
-        if not (_is_int(low) and _is_int(high)):
+        low, high = map(as_index, _as_sequence("padding", entry, 2))
+        if low is None or high is None:
             raise ShapeError(f"padding: got {padding!r}, want whole numbers")
-        pairs.append((int(low), int(high)))
+        pairs.append((low, high))
     return tuple(pairs)
 
 
-def _is_int(value: object) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool)
+def as_index(value: Any) -> int | None:
+    """Return an integer of any type as Python's, None for anything else; True is no integer."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def _as_sequence(name: str, value: Any, length: int) -> tuple[Any, ...]:

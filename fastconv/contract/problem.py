@@ -315,6 +315,8 @@ def _tokens(descriptor: str, text: str) -> tuple[dict[str, int], str]:
                 f"keys and numbers of at most {_MOST_DIGITS} digits, such as "
                 'ic64ih56oc64kh3ph1n"name"'
             )
+        if match.group(1) in values:
+            raise ShapeError(f"problem line: got {match.group(1)} twice in {_shorten(text)}")
         if match.group(1):
             values[match.group(1)] = int(match.group(2))
         name = match.group(3) or match.group(4) or name
@@ -347,6 +349,11 @@ def _from_values(values: dict[str, int], dtype: str, layout: str, text: str) -> 
     if in_size is None or kernel is None:
         raise ShapeError(f"problem line: got no kernel size in {text!r}, want kw, kh or kd")
     assert stride is not None and low is not None and holes is not None
+    if min(holes) < 0:
+        raise ShapeError(
+            f"problem line: got a dilation of {min(holes)} in {_shorten(text)}, want 0 for a dense "
+            "kernel, or more"
+        )
     dilation = tuple(hole + 1 for hole in holes)
     high = low
     if out is not None:

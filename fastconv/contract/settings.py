@@ -6,12 +6,12 @@ counts as not set.
 
 from __future__ import annotations
 
-import operator
 import os
 from dataclasses import dataclass
 
 from . import processors
 from .errors import ArgumentError, FastconvError
+from .padding import as_index
 
 __all__ = ["VARIABLES", "Config", "config", "get_num_threads", "set_num_threads"]
 
@@ -111,11 +111,8 @@ def set_num_threads(threads: int) -> None:
     1
     >>> fastconv.set_num_threads(before)
     """
-    try:
-        number = operator.index(threads)
-    except TypeError:
-        number = 0
-    if number < 1:
+    number = as_index(threads)
+    if number is None or number < 1:
         raise ArgumentError(f"threads: got {threads!r}, want a whole number of at least 1")
     config.num_threads = min(number, processors.MOST_THREADS)
 

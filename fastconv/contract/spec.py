@@ -15,6 +15,7 @@ from .problem import ConvProblem
 
 __all__ = [
     "ACTIVATIONS",
+    "ActivationKind",
     "Binding",
     "ConvPlan",
     "CudaInfo",
@@ -27,17 +28,25 @@ __all__ = [
     "dense_strides",
 ]
 
-#: Activations that a kernel's epilogue applies, with the default of their parameter (alpha).
-ACTIVATIONS: dict[str, float] = {
-    "relu": 0.0,
-    "leaky_relu": 0.01,
-    "elu": 1.0,
-    "silu": 0.0,
-    "sigmoid": 0.0,
-    "tanh": 0.0,
-    "relu6": 0.0,
-    "hardswish": 0.0,
-    "gelu": 0.0,
+
+class ActivationKind(NamedTuple):
+    """Whether an activation has a parameter (alpha), and what it is where none is given."""
+
+    parameter: bool = False
+    default: float = 0.0
+
+
+#: Activations that a kernel's epilogue applies.
+ACTIVATIONS: dict[str, ActivationKind] = {
+    "relu": ActivationKind(),
+    "leaky_relu": ActivationKind(parameter=True, default=0.01),
+    "elu": ActivationKind(parameter=True, default=1.0),
+    "silu": ActivationKind(),
+    "sigmoid": ActivationKind(),
+    "tanh": ActivationKind(),
+    "relu6": ActivationKind(),
+    "hardswish": ActivationKind(),
+    "gelu": ActivationKind(),
 }
 
 

@@ -23,10 +23,15 @@ from .report import print_finding, print_summary
 
 __all__ = ["add_arguments", "run"]
 
+#: A month.
+_MOST_MINUTES = 31 * 24 * 60
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the ``fuzz`` command."""
-    parser.add_argument("--minutes", type=float, default=5.0, help="how long to search (5)")
+    parser.add_argument(
+        "--minutes", type=_minutes, default=5.0, metavar="M", help="how long to search (5)"
+    )
     parser.add_argument("--seed", type=int, help="of what is drawn (default: a new one, printed)")
     parser.add_argument(
         "--ops",
@@ -41,9 +46,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="all",
         help="force every able kernel in turn, or run the dispatched one alone (all)",
     )
-    parser.add_argument("--jobs", type=int, metavar="J", help="processes (every processor)")
+    parser.add_argument("--jobs", type=_jobs, metavar="J", help="processes (every processor)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there too")
     parser.add_argument("--case", metavar="JSON", help="run this one case again, and nothing else")
+
+
+def _minutes(text: str) -> float:
+    """Return a time that the search can end after."""
+    minutes = float(text)
+    if not 0 < minutes <= _MOST_MINUTES:
+        raise argparse.ArgumentTypeError(f"got {text}, want above 0 and at most {_MOST_MINUTES}")
+    return minutes
+
+
+def _jobs(text: str) -> int:
+    jobs = int(text)
+    if jobs < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, want at least 1")
+    return jobs
 
 
 def run(arguments: argparse.Namespace) -> int:

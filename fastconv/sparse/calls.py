@@ -229,11 +229,11 @@ def conv_call(x: SparseTensor, rulebook: Rulebook, filters: Filters) -> Call:
     """Return the convolution of `x` by a rulebook over its sites."""
     weight, groups = filters.weight, filters.groups
     if weight.dtype != x.dtype:
-        raise DTypeError(f"weight: got {weight.dtype}, want {x.dtype} as the features have")
+        raise DTypeError(f"features: got {x.dtype} with a weight of {weight.dtype}, want one type")
     if weight.shape[1] * groups != x.channels:
         raise ShapeError(
-            f"weight: got {weight.shape[1]} input channels a group with groups={groups}, want "
-            f"{x.channels} / {groups} as the features have {x.channels} channels"
+            f"features: got {x.channels} channels with a weight of {weight.shape[1]} input "
+            f"channels a group and groups={groups}, want {weight.shape[1] * groups}"
         )
     if filters.kernel_size != rulebook.geometry.kernel_size:
         raise ShapeError(

@@ -6,13 +6,12 @@ channel: results are the same bits for any number of threads and any order of th
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 from ..arrays import Array
-from ..contract.arguments import Activation, Padding, Sizes
-from ..contract.errors import ShapeError
+from ..contract.arguments import Activation, Padding, Sizes, bind_call
+from ..contract.errors import ArgumentError, ShapeError
 from ..contract.geometry import KINDS, is_word
 from .calls import Call, Filters, conv_call
 from .geometry import find_rulebook, make_geometry, named_rulebook, require_tensor
@@ -346,7 +345,7 @@ def call_of(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Call:
     """Return what a call of one of this module's operators would compute, without computing it."""
     if function not in _CALLS:
         names = ", ".join(operator.__name__ for operator in _CALLS)
-        raise TypeError(f"what: got {function!r}, want one of fastconv.sparse's {names}")
-    bound = inspect.signature(function).bind(*args, **kwargs)
+        raise ArgumentError(f"what: got {function!r}, want one of fastconv.sparse's {names}")
+    bound = bind_call(function, args, kwargs)
     bound.apply_defaults()
     return _CALLS[function](**bound.arguments)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
-import numpy as np
-
 from ..array_libraries import view_array
-from ..arrays import Array, private_copy, unwrap
+from ..arrays import Array, private_copy, shown, unwrap
+from ..batch_norm import fold_batch_norm, host_values
 from ..contract.arguments import (
     Activation,
     Padding,
@@ -20,7 +19,6 @@ from ..contract.arguments import (
 from ..contract.errors import ShapeError
 from ..contract.padding import canonical_padding
 from ..device_arrays import DeviceArray
-from ..nn import fold_batch_norm
 from .calls import Call, Filters, conv_call, in_krsc, pool_call
 from .geometry import find_rulebook, make_geometry, named_rulebook, require_tensor
 from .rulebook import Rulebook
@@ -60,6 +58,13 @@ class Layer:
         return x
 
 
+def _positive(name: str, value: Any) -> int:
+    number = whole_number(name, value)
+    if number < 1:
+        raise ShapeError(f"{name}: got {number}, want at least 1")
+    return number
+
+
 class Convolution(Layer):
     """A layer with a weight, which is packed once for each order that kernels ask for.
 
@@ -95,8 +100,8 @@ class Convolution(Layer):
         *,
         activation: Activation = None,
     ) -> None:
-        self.in_channels = whole_number("in_channels", in_channels)
-        self.out_channels = whole_number("out_channels", out_channels)
+        self.in_channels = _positive("in_channels", in_channels)
+        self.out_channels = _positive("out_channels", out_channels)
         self.kernel_size = per_axis("kernel_size", kernel_size, self._ndim)
         self.stride = per_axis("stride", stride, self._ndim)
         self.padding = canonical_padding(padding, self._ndim)
@@ -124,8 +129,8 @@ class Convolution(Layer):
         """Return what a pickle or a copy keeps: weight and bias, not what kernels made of them."""
         state = dict(self.__dict__)
         if (filters := self._filters) is not None:
-            shift = None if filters.bias is None else unwrap(filters.bias)
-            state["_filters"] = unwrap(filters.weight), shift
+            shift = None if filters.bias is None else shown(filters.bias)
+            state["_filters"] = shown(filters.weight), shift
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -137,13 +142,14 @@ class Convolution(Layer):
     @property
     def weight(self) -> Any:
         """The filters, shape (K, *kernel_size, C / groups)."""
-        return unwrap(in_krsc(self._loaded().weight))
+        weight = self._loaded().weight
+        return unwrap(in_krsc(weight if isinstance(weight, DeviceArray) else shown(weight)))
 
     @property
     def bias(self) -> Any:
         """The bias, shape (K,), or None."""
         shift = self._loaded().bias
-        return None if shift is None else unwrap(shift)
+        return None if shift is None else shown(shift)
 
     def load(
         self, weight: Array, bias: Array | None = None, *, weight_layout: str = "KRSC"
@@ -218,7 +224,7 @@ class Convolution(Layer):
             if name not in state:
                 raise ShapeError(f"state: got no {name!r}, want it for {self!r}")
             value = state[name]
-            return value if view_array(name, value) is not None else np.asarray(value)
+            return value if view_array(name, value) is not None else host_values(name, value)
 
         bias = entry(f"{prefix}bias") if self.has_bias else None
         self.load(entry(f"{prefix}weight"), bias, weight_layout=weight_layout)

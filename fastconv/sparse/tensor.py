@@ -366,7 +366,7 @@ def require_features(name: str, value: Any) -> Array:
 
 
 def _spatial_shape(value: Any) -> tuple[int, ...]:
-    is_list = hasattr(value, "__len__") and getattr(value, "ndim", 1) == 1
+    is_list = isinstance(value, (Sequence, np.ndarray)) and getattr(value, "ndim", 1) == 1
     shape = tuple(value) if is_list else value
     if not isinstance(shape, tuple) or not 1 <= len(shape) <= _MOST_AXES:
         raise ShapeError(

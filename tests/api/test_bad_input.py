@@ -11,10 +11,11 @@ import ml_dtypes
 import numba
 import numpy as np
 import pytest
+import torch
 
 import fastconv
 from fastconv.array_libraries import EmulatedArray
-from fastconv.contract.errors import DeviceError, DTypeError, ShapeError
+from fastconv.contract.errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from fastconv.kernels.cpu.runtime import atomics
 
 SENTINEL = 12345.0
@@ -151,7 +152,7 @@ CASES = (
     Case(
         "input_channels_last",
         ShapeError,
-        ("weight", "last axis has 4", r"transpose\(0, 3, 1, 2\)"),
+        ("input", "last axis has 4", r"moveaxis\(input, -1, -3\)"),
         {"input": array(2, 8, 8, 4)},
     ),
     *(
@@ -185,6 +186,24 @@ CASES = (
     ),
     Case("bias_number", DTypeError, ("bias", "float"), {"bias": 1.0}),
     Case("activation_alone", ValueError, ("activation", "relu"), {"activation": ("relu",)}),
+    Case(
+        "activation_without_parameter",
+        ValueError,
+        ("activation", "0.1", "relu", "leaky_relu and elu"),
+        {"activation": ("relu", 0.1)},
+    ),
+    Case("tune_word", ValueError, ("tune", "'no'", "True or False"), {"tune": "no"}),
+    Case("tune_array", ValueError, ("tune", "True or False"), {"tune": np.array([1, 2])}),
+    *(
+        Case(f"{name}_array", ShapeError, (name, "array", "whole number"), {name: np.array([2, 2])})
+        for name in ("stride", "padding", "dilation", "groups")
+    ),
+    Case(
+        "input_torch",
+        DeviceError,
+        ("input", "PyTorch", r"detach\(\)\.numpy"),
+        {"input": torch.ones(1, 4, 8, 8)},
+    ),
     Case("activation_number", ValueError, ("activation", "3"), {"activation": 3}),
     Case("activation_truth", ValueError, ("activation", "True"), {"activation": ("elu", True)}),
     Case("activation_large", ValueError, ("activation", "elu"), {"activation": ("elu", 10**400)}),
@@ -213,6 +232,24 @@ CASES = (
         "activation_word", ValueError, ("activation", "'swish9'", "relu"), {"activation": "swish9"}
     ),
     Case("activation_alpha", ValueError, ("activation",), {"activation": ("elu", "big")}),
+    Case(
+        "activation_without_parameter",
+        ValueError,
+        ("activation", "0.1", "relu", "leaky_relu and elu"),
+        {"activation": ("relu", 0.1)},
+    ),
+    Case("tune_word", ValueError, ("tune", "'no'", "True or False"), {"tune": "no"}),
+    Case("tune_array", ValueError, ("tune", "True or False"), {"tune": np.array([1, 2])}),
+    *(
+        Case(f"{name}_array", ShapeError, (name, "array", "whole number"), {name: np.array([2, 2])})
+        for name in ("stride", "padding", "dilation", "groups")
+    ),
+    Case(
+        "input_torch",
+        DeviceError,
+        ("input", "PyTorch", r"detach\(\)\.numpy"),
+        {"input": torch.ones(1, 4, 8, 8)},
+    ),
     Case("activation_number", ValueError, ("activation", "3"), {"activation": 3}),
 )
 UNSUPPORTED = ("int8", "int64", "uint8", "bool", "complex64", "longdouble", "object", ">f4", "U3")
@@ -265,6 +302,66 @@ def test_unsupported_dtypes_name_the_supported_ones(argument: str, dtype: str) -
     if argument == "input":
         for supported in ("float64", "float16", "bfloat16"):
             assert supported in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ((array(2, 2),), ("what", "array", "problem or its line")),
+        ((max, array(2, 2)), ("what", "max", "conv2d")),
+        ((fastconv.conv2d,), ("missing a required argument: 'input'", "conv2d")),
+        ((fastconv.Conv2d(array(2, 2, 3, 3)),), ("missing a required argument: 'input'",)),
+    ],
+)
+def test_explain_says_what_it_takes(what: tuple[Any, ...], words: tuple[str, ...]) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        fastconv.explain(*what)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"weight": [[1.0]]}, DTypeError, ("weight", "list")),
+        ({"weight": np.ones((4, 2), int)}, DTypeError, ("weight", "int64", "float32")),
+        ({"mean": np.ma.zeros(4)}, DTypeError, ("mean", "masked")),
+        ({"mean": np.zeros(3)}, ShapeError, ("mean", "(3,)", "(4,)")),
+        ({"gamma": np.zeros(4, complex)}, DTypeError, ("gamma", "complex128")),
+        ({"beta": np.array(list("abcd"))}, DTypeError, ("beta", "<U1")),
+        ({"var": np.float64([1, 1, -4, 1])}, ArgumentError, ("var", "-4.0", "channel 2")),
+        ({"var": np.full(4, np.nan)}, ArgumentError, ("var", "nan")),
+        ({"bias": torch.ones(4, device="meta")}, DTypeError, ("bias", "meta")),
+    ],
+)
+def test_fold_batch_norm_refuses(
+    change: dict[str, Any], error: type[Exception], words: tuple[str, ...]
+) -> None:
+    good = {"weight": array(4, 2), "bias": None, "mean": np.zeros(4), "var": np.ones(4)}
+    with pytest.raises(error) as caught:
+        fastconv.fold_batch_norm(**{**good, **change})
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_fold_batch_norm_takes_tensors_as_modules_hold_them() -> None:
+    """They require gradients, and may be of a type that NumPy has not."""
+    layer, norm = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4).eval()
+    norm.running_var.fill_(0.25)  # type: ignore[union-attr, operator]
+    weight, bias = fastconv.fold_batch_norm(
+        layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias
+    )
+    x = torch.rand(1, 3, 8, 8)
+    wanted = norm(layer(x)).detach().numpy()
+    np.testing.assert_allclose(fastconv.conv2d(x.numpy(), weight, bias), wanted, atol=1e-5)
+    half = layer.weight.to(torch.bfloat16)
+    folded, _ = fastconv.fold_batch_norm(half, None, torch.zeros(4), torch.ones(4), eps=0.0)
+    assert folded.dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(folded.astype(np.float32), half.detach().float().numpy())
+
+
+@pytest.mark.parametrize("name", ["stride", "padding", "dilation", "groups"])
+def test_an_object_checks_its_arguments_when_it_is_made(name: str) -> None:
+    with pytest.raises(ShapeError, match=name):
+        fastconv.Conv2d(array(4, 2, 3, 3), **{name: "a"})
 
 
 def test_read_only_out_is_refused() -> None:

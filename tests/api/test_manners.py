@@ -12,7 +12,8 @@ import pytest
 
 import fastconv
 from fastconv.array_libraries import EmulatedArray
-from fastconv.contract.errors import NoKernelError
+from fastconv.arrays import check_writable
+from fastconv.contract.errors import NoKernelError, ShapeError
 from fastconv.contract.problem import ConvProblem
 
 
@@ -122,6 +123,45 @@ def test_subclasses_are_computed_on_as_plain_arrays(batched: bool) -> None:
     np.testing.assert_array_equal(made, truth)
 
 
+LIES = {
+    "shape": (1, 3, 4000, 4000),
+    "strides": (2**40, 2**38, 2**30, 4),
+    "dtype": np.dtype(np.float64),
+    "ndim": 4,
+    "itemsize": 8,
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("argument", ["input", "weight", "bias", "residual", "out"])
+def test_a_subclass_has_no_say_in_where_a_kernel_goes(argument: str, lie: str) -> None:
+    liar = type("Liar", (np.ndarray,), {lie: property(lambda _: LIES[lie])})
+    arrays = {
+        "input": X, "weight": WEIGHT, "bias": np.ones(4, np.float32),
+        "residual": np.ones((1, 4, 6, 6), np.float32), "out": np.empty((1, 4, 6, 6), np.float32),
+    }  # fmt: skip
+    truth = fastconv.conv2d(**{**arrays, "out": None})
+    given = arrays | {argument: arrays[argument].view(liar)}
+    made = fastconv.conv2d(**given)
+    assert made is given["out"]
+    np.testing.assert_array_equal(np.ndarray.view(made, np.ndarray), truth)
+    layer = fastconv.Conv2d(given["weight"], given["bias"])
+    made = layer(given["input"], residual=given["residual"])
+    np.testing.assert_array_equal(made, truth)
+
+
+def test_what_an_object_shows_of_its_weight_is_not_what_it_computes_with() -> None:
+    layer = fastconv.Conv2d(WEIGHT, np.ones(4, np.float32))
+    before = layer(X)
+    for shown in (layer.weight, layer.bias):
+        assert not isinstance(shown.base, np.ndarray)
+        shown.dtype = np.uint16
+        shown.shape = -1
+    np.testing.assert_array_equal(layer(X), before)
+    np.testing.assert_array_equal(layer.weight, WEIGHT)
+    np.testing.assert_array_equal(fastconv.Conv2d(layer.weight, layer.bias)(X), before)
+
+
 def test_a_matrix_is_a_signal_of_one_batch() -> None:
     with pytest.warns(PendingDeprecationWarning):
         matrix = np.matrix(np.ones((3, 9), np.float32))
@@ -152,6 +192,37 @@ def test_axes_that_reach_over_each_other_and_share_nothing_may_be_written_to() -
     out = np.lib.stride_tricks.as_strided(memory, (1, 1, 2, 2), (80, 80, 12, 8))
     fastconv.conv2d(np.ones((1, 1, 3, 3), np.float32), np.ones((1, 1, 2, 2), np.float32), out=out)
     np.testing.assert_array_equal(np.flatnonzero(memory), [0, 2, 3, 5])
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "share"),
+    [
+        ((1, 1, 2**20, 2**20), (4, 4, 4, 4), True),  # there is no room for so many
+        ((1, 1, 4096, 4096), (4, 4, 4 * 8191, 8), False),
+        ((1, 1, 4096, 4096), (4, 4, 4 * 8190, 8), True),
+        ((1, 64, 56, 56), (4, 8, 4 * 129, 4 * 129 * 111), False),
+        ((8, 64, 56, 56), (2**24, 4 * 3, 4 * 5, 4 * 7), True),
+        ((1, 1, 3, 4), (4, 4, 6, 24), False),
+        ((1, 1, 3, 4), (4, 4, 6, 2), True),
+    ],
+)
+def test_elements_that_share_memory_are_found_by_arithmetic(
+    shape: tuple[int, ...], strides: tuple[int, ...], share: bool
+) -> None:
+    """Not by their addresses, which for the largest would be terabytes."""
+    memory = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), shape, strides)
+    if share:
+        with pytest.raises(ShapeError, match="share memory"):
+            check_writable("out", memory)
+    else:
+        check_writable("out", memory)
+
+
+def test_axes_that_interleave_in_too_many_ways_are_refused() -> None:
+    sizes, strides = (500, 500, 500, 500), (4 * 7, 4 * 11, 4 * 13, 4 * 10**9)
+    memory = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), sizes, strides)
+    with pytest.raises(ShapeError, match=r"out: got .*(share memory|too many ways)"):
+        check_writable("out", memory)
 
 
 class TestTrim:

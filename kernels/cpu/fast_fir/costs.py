@@ -123,6 +123,11 @@ def _cuts(length: int) -> list[int]:
     return cuts
 
 
+def _rows(tiles_h: int, rh: int) -> set[int]:
+    """Return the rows of tiles of a block to try, multiples of a register tile's."""
+    return {_over(_over(tiles_h, cut), rh) * rh for cut in _cuts(tiles_h)}
+
+
 def _register_rows(device: DeviceInfo, taps_h: int) -> range:
     """Return rows of a register tile to try; a tile has at most one row more than taps."""
     most = min(6 if device.registers == 32 else 4, taps_h + 1)
@@ -163,17 +168,11 @@ def _shape(problem: ConvProblem, device: DeviceInfo, m1: int, m2: int, nv: int, 
 
 
 def smallest_bytes(problem: ConvProblem, device: DeviceInfo) -> int:
-    """Return the size of the smallest block's transformed input."""
+    """Return the size of the smallest transformed input of the blocks that are looked at."""
     channels, size = problem.in_channels // problem.groups, problem.compute_itemsize
-    shapes = (
-        _shape(
-            problem, device, m1, m2, *min(_widths(problem, device, m1), key=lambda each: each[1])
-        )
-        for m1, m2 in phase_counts(problem)
-    )
-    rows = {shape: min(_register_rows(device, shape.taps_h)) for shape in shapes}
     return min(
-        shape._replace(rows=least).input_bytes(channels, size) for shape, least in rows.items()
+        shape._replace(rows=min(_rows(tiles_h, shape.rh))).input_bytes(channels, size)
+        for shape, tiles_h in _shapes(problem, device)
     )
 
 
@@ -239,12 +238,11 @@ def _blocks(problem: ConvProblem, device: DeviceInfo) -> Iterator[_Block]:
         step = _cycles(shape._replace(rows=2 * rh), problem, device) - first
         plane = shape.n1 * shape.n2 * c * shape.in_cols * size
         across = problem.batch * problem.groups * shape.blocks_w
-        for units in {_over(_over(tiles_h, cut), rh) for cut in _cuts(tiles_h)}:
-            rows = units * rh
+        for rows in _rows(tiles_h, rh):
             held = plane * (rows + beside)
             if held > MOST_BYTES:
                 continue
-            cycles = first + (units - 1) * step
+            cycles = first + (rows // rh - 1) * step
             if held > held_most:
                 cycles *= outgrown
             blocks_h = _over(tiles_h, rows)
@@ -312,7 +310,7 @@ def _reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     if not reasons:
         size, most = smallest_bytes(problem, device), MOST_BYTES
         if size > most:
-            reasons.append(f"transforms blocks of {size >> 20} MiB, more than {most >> 20}")
+            reasons.append(f"transforms blocks of {-(-size // (1 << 20))} MiB, more than {most >> 20}")
     return reasons
 
 
