@@ -96,8 +96,8 @@ def _tensor(layer: SparseLayer, indices: np.ndarray, x: np.ndarray) -> Any:
     if layer.op != "sparse_inverse_conv":
         return SparseTensor(x, indices, sites().spatial_shape, 1)
     scan = SparseTensor(np.zeros((len(indices), 1), x.dtype), indices, sites().spatial_shape, 1)
-    geometry = (layer.kernel_size, layer.stride, layer.padding)
-    rulebook = scan.keep(_KEY, make_rulebook(scan, *geometry, kind="regular"))
+    window = (layer.kernel_size, layer.stride, layer.padding)
+    rulebook = scan.keep(_KEY, make_rulebook(scan, *window, kind="regular"))
     after = SparseTensor(x, rulebook.out_indices, rulebook.out_shape, 1)
     after.keep(_KEY, rulebook)
     return after

@@ -54,8 +54,8 @@ class Spconv(Peer):
         return lambda: run(pairs)
 
     def _pairs(self, layer: SparseLayer) -> tuple[Any, Any, Any]:
-        geometry = (layer.kernel_size, layer.stride, layer.padding)
-        return find_pairs(self._indices, sites().spatial_shape, *geometry, layer.is_submanifold)
+        window = (layer.kernel_size, layer.stride, layer.padding)
+        return find_pairs(self._indices, sites().spatial_shape, *window, layer.is_submanifold)
 
     def _layer(self, layer: SparseLayer, x: Any, weight: Any) -> Callable[[Any], Any]:
         """Return the layer as a function of what `_pairs` returned."""

@@ -81,8 +81,8 @@ def wrong(layer: SparseLayer, result: np.ndarray, true: np.ndarray) -> str | Non
 
 def _after(layer: SparseLayer) -> tuple[np.ndarray, np.ndarray]:
     """Return the keys of the sites after, and the table that leads to them."""
-    geometry = (layer.is_submanifold, layer.kernel_size, layer.stride, layer.padding)
-    return _tables(sites(), *geometry)
+    window = (layer.is_submanifold, layer.kernel_size, layer.stride, layer.padding)
+    return _tables(sites(), *window)
 
 
 @functools.cache

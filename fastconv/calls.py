@@ -32,7 +32,7 @@ from .companions import check_companion, check_groups, check_weight
 from .contract.arguments import (
     Activation,
     canonical_activation,
-    canonical_geometry,
+    canonical_arguments,
     flag,
     is_plain,
     parse_activation,
@@ -125,7 +125,7 @@ def prepare(
     x: Array,
     weight: Array,
     bias: Array | None,
-    geometry: tuple[Any, Any, Any, Any],
+    arguments: tuple[Any, Any, Any, Any],
     activation: Activation,
     residual: Array | None,
     out: Array | None,
@@ -140,7 +140,7 @@ def prepare(
         Spatial axes.
     x, weight, bias, residual, out : ndarray or None
         As for `conv2d`, with a batch axis.
-    geometry : tuple
+    arguments : tuple
         ``(stride, padding, dilation, groups)`` as the caller gave them.
     activation : str, (str, float) or None
         As for `conv2d`.
@@ -152,13 +152,13 @@ def prepare(
     # Every part of the key is checked when its entry is made, so a hit needs no check. Types are in
     # it because 1.0 equals 1, and because what looks like an array may be none.
     try:
-        if not is_plain(geometry):
-            geometry = canonical_geometry(ndim, geometry)
+        if not is_plain(arguments):
+            arguments = canonical_arguments(ndim, arguments)
         if activation is not None and type(activation) is not str:
             activation = canonical_activation(activation)
         key = (
             ndim, type(x), x.shape, x.strides, x.dtype,
-            type(weight), weight.shape, weight.strides, weight.dtype, geometry, activation,
+            type(weight), weight.shape, weight.strides, weight.dtype, arguments, activation,
             None if bias is None else (type(bias), bias.shape, bias.dtype),
             None if residual is None else (type(residual), *_signature(residual)),
             None if out is None else (type(out), *_signature(out), is_writable(out)),
@@ -173,11 +173,11 @@ def prepare(
             arrays = (None if a is None else require_array(name, a) for name, a in named.items())
             x, weight, bias, residual, out = arrays
             prepared = prepare(
-                ndim, x, weight, bias, geometry, activation, residual, out, packed, tune
+                ndim, x, weight, bias, arguments, activation, residual, out, packed, tune
             )
             return replace(prepared, plain=False)
         prepared = _prepare(
-            ndim, x, weight, bias, geometry, activation, residual, out, packed, tune
+            ndim, x, weight, bias, arguments, activation, residual, out, packed, tune
         )
         # A call that may have wanted to measure and could not is free to do so the next time.
         if key is not None and not tuning.must_not_race():
@@ -188,10 +188,10 @@ def prepare(
 
 
 def _prepare(
-    ndim: int, x: Any, weight: Any, bias: Any, geometry: tuple[Any, Any, Any, Any],
+    ndim: int, x: Any, weight: Any, bias: Any, arguments: tuple[Any, Any, Any, Any],
     activation: Activation, residual: Any, out: Any, packed: bool, tune: bool,
 ) -> PreparedCall:  # fmt: skip
-    problem = make_problem(ndim, x, weight, geometry)
+    problem = make_problem(ndim, x, weight, arguments)
     name, alpha = parse_activation(activation)
     _check_companions(problem, x, weight, bias, residual, out)
     shape, layout = problem.out_shape, problem.layout
@@ -218,9 +218,9 @@ def _prepare(
 
 
 def make_problem(
-    ndim: int, x: Any, weight: Any, geometry: tuple[Any, Any, Any, Any]
+    ndim: int, x: Any, weight: Any, arguments: tuple[Any, Any, Any, Any]
 ) -> ConvProblem:
-    """Check input, weight and geometry and return the problem that they describe."""
+    """Check input, weight and arguments and return the problem that they describe."""
     x, weight = require_array("input", x), require_array("weight", weight)
     if isinstance(weight, DeviceArray) and not isinstance(x, DeviceArray):
         raise DeviceError("input: got a NumPy array, want one on a GPU as the weight is")
@@ -234,7 +234,7 @@ def make_problem(
     check_weight(weight, ndim, f"output channels, input channels / groups, {axes}")
     if weight.dtype != x.dtype:
         raise DTypeError(f"input: got {x.dtype} with a weight of {weight.dtype}, want one type")
-    stride, padding, dilation, groups = geometry
+    stride, padding, dilation, groups = arguments
     stride, dilation = per_axis("stride", stride, ndim), per_axis("dilation", dilation, ndim)
     groups = check_groups(groups, weight)
     kernel = weight.shape[2:]

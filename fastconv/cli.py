@@ -174,8 +174,8 @@ def _tune_problem(problem: ConvProblem) -> tuple[str, dict[str, float]]:
 
     arrays = importlib.import_module("fastconv.bench.truth").arrays
     x, weight = arrays(problem)
-    geometry = (problem.stride, problem.padding, problem.dilation, problem.groups)
-    layer = getattr(fastconv, f"Conv{problem.ndim}d")(weight, None, *geometry, tune=True)
+    layer_arguments = (problem.stride, problem.padding, problem.dilation, problem.groups)
+    layer = getattr(fastconv, f"Conv{problem.ndim}d")(weight, None, *layer_arguments, tune=True)
     kernel = layer.prepare(x)
     tuned = tuned_choice(problem, packed=True)
     return kernel, {} if tuned is None else tuned.milliseconds

@@ -377,10 +377,12 @@ def measure_choice(
 def _trial(plan: ConvPlan, operands: Operands, packed: bool) -> Callable[[], None]:
     """Return a call of one kernel that packs its weight before or in it."""
     x, weight, bias, residual, out = operands
-    kept = plan.pack(weight) if packed else None
+    packed_before = plan.pack(weight) if packed else None
 
     def call() -> None:
-        plan.run(x, plan.pack(weight) if kept is None else kept, bias, residual, out)
+        plan.run(
+            x, plan.pack(weight) if packed_before is None else packed_before, bias, residual, out
+        )
         if isinstance(x, DeviceArray):
             x.synchronize()
 

@@ -36,34 +36,34 @@ def problem_of_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> 
     bound = bind_call(function, args, kwargs)
     bound.apply_defaults()
     given = bound.arguments
-    geometry = tuple(given[name] for name in ("stride", "padding", "dilation", "groups"))
+    arguments = tuple(given[name] for name in ("stride", "padding", "dilation", "groups"))
     x, weight = (view_array(name, given[name]) or given[name] for name in ("input", "weight"))
     x = require_array("input", x)
-    return make_problem(ndim, x[None] if x.ndim == ndim + 1 else x, weight, geometry)
+    return make_problem(ndim, x[None] if x.ndim == ndim + 1 else x, weight, arguments)
 
 
 def _convolve(
-    ndim: int, x: Array, weight: Array, bias: Array | None, geometry: tuple[Any, Any, Any, Any],
+    ndim: int, x: Array, weight: Array, bias: Array | None, arguments: tuple[Any, Any, Any, Any],
     activation: Activation, residual: Array | None, out: Array | None, tune: bool,
 ) -> Array:  # fmt: skip
     views = None if type(x) is np.ndarray else view_operands(x, weight, bias, residual, out)
     if views is None:
-        return _compute(ndim, x, weight, bias, geometry, activation, residual, out, tune)
+        return _compute(ndim, x, weight, bias, arguments, activation, residual, out, tune)
     x, weight, bias, residual, target = views
     with x.on_device():
-        result = _compute(ndim, x, weight, bias, geometry, activation, residual, target, tune)
+        result = _compute(ndim, x, weight, bias, arguments, activation, residual, target, tune)
     return result.owner if out is None else out
 
 
 def _compute(
-    ndim: int, x: Array, weight: Array, bias: Array | None, geometry: tuple[Any, Any, Any, Any],
+    ndim: int, x: Array, weight: Array, bias: Array | None, arguments: tuple[Any, Any, Any, Any],
     activation: Activation, residual: Array | None, out: Array | None, tune: bool,
 ) -> Array:  # fmt: skip
     if getattr(x, "ndim", 0) == ndim + 1:
         x, residual_n, out_n = unbatch(ndim, x, residual, out)
-        result = _compute(ndim, x, weight, bias, geometry, activation, residual_n, out_n, tune)
+        result = _compute(ndim, x, weight, bias, arguments, activation, residual_n, out_n, tune)
         return result[0] if out is None else out
-    call = prepare(ndim, x, weight, bias, geometry, activation, residual, out, False, tune)
+    call = prepare(ndim, x, weight, bias, arguments, activation, residual, out, False, tune)
     return run_prepared(call, x, weight, call.pack(weight), bias, residual, out)
 
 
@@ -103,8 +103,8 @@ def conv1d(
     >>> fastconv.conv1d(x, np.ones((1, 1, 3), np.float32), padding="same")
     array([[1., 3., 6., 9., 7.]], dtype=float32)
     """
-    geometry = (stride, padding, dilation, groups)
-    return _convolve(1, input, weight, bias, geometry, activation, residual, out, tune)
+    arguments = (stride, padding, dilation, groups)
+    return _convolve(1, input, weight, bias, arguments, activation, residual, out, tune)
 
 
 def conv2d(
@@ -198,8 +198,8 @@ def conv2d(
     >>> y.shape, float(y[0, 0, 1, 1])
     ((1, 16, 4, 4), 27.0)
     """
-    geometry = (stride, padding, dilation, groups)
-    return _convolve(2, input, weight, bias, geometry, activation, residual, out, tune)
+    arguments = (stride, padding, dilation, groups)
+    return _convolve(2, input, weight, bias, arguments, activation, residual, out, tune)
 
 
 def conv3d(
@@ -238,5 +238,5 @@ def conv3d(
     >>> fastconv.conv3d(x, np.ones((2, 1, 3, 3, 3), np.float32), padding=1).shape
     (2, 4, 4, 4)
     """
-    geometry = (stride, padding, dilation, groups)
-    return _convolve(3, input, weight, bias, geometry, activation, residual, out, tune)
+    arguments = (stride, padding, dilation, groups)
+    return _convolve(3, input, weight, bias, arguments, activation, residual, out, tune)

@@ -25,7 +25,7 @@ from .contract.arguments import (
     Activation,
     Padding,
     Sizes,
-    canonical_geometry,
+    canonical_arguments,
     flag,
     parse_activation,
 )
@@ -85,7 +85,7 @@ class _Conv:
             if bias.dtype != weight.dtype:
                 raise DTypeError(f"bias: got {bias.dtype}, want {weight.dtype} as the weight has")
         parse_activation(activation)
-        *_, number = canonical_geometry(self._ndim, (stride, padding, dilation, groups))
+        *_, number = canonical_arguments(self._ndim, (stride, padding, dilation, groups))
         check_groups(number, weight)
         # Private copies: what is packed later must be what was given.
         self._weight = private_copy(weight)
@@ -93,16 +93,16 @@ class _Conv:
         _finish(self._weight)
         self.activation = activation
         self.tune = flag("tune", tune)
-        self._geometry = (_fixed(stride), _fixed(padding), _fixed(dilation), _fixed(groups))
+        self._arguments = (_fixed(stride), _fixed(padding), _fixed(dilation), _fixed(groups))
         self._packed = PackedWeights()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle holds: what was given, and nothing that was packed."""
-        given = {"_weight": self.weight, "_bias": self.bias, "_geometry": self._geometry}
+        given = {"_weight": self.weight, "_bias": self.bias, "_arguments": self._arguments}
         return given | {"activation": self.activation, "tune": self.tune}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        stride, padding, dilation, groups = state["_geometry"]
+        stride, padding, dilation, groups = state["_arguments"]
         type(self).__init__(
             self, state["_weight"], state["_bias"], stride, padding, dilation, groups,
             activation=state["activation"], tune=state["tune"],
@@ -120,16 +120,16 @@ class _Conv:
 
     def __repr__(self) -> str:
         names = ("stride", "padding", "dilation", "groups")
-        geometry = ", ".join(
-            f"{name}={value}" for name, value in zip(names, self._geometry, strict=True)
+        described = ", ".join(
+            f"{name}={value}" for name, value in zip(names, self._arguments, strict=True)
         )
-        return f"{type(self).__name__}({self._weight.shape} {self._weight.dtype}, {geometry})"
+        return f"{type(self).__name__}({self._weight.shape} {self._weight.dtype}, {described})"
 
     def problem(self, input: Array) -> ConvProblem:
         """Return the problem that a call with this input computes."""
         x = require_array("input", view_array("input", input) or input)
         batched = x[None] if x.ndim == self._ndim + 1 else x
-        return make_problem(self._ndim, batched, self._weight, self._geometry)
+        return make_problem(self._ndim, batched, self._weight, self._arguments)
 
     def prepare(self, input: Array, residual: Array | None = None, out: Array | None = None) -> str:
         """Choose and compile the kernel for an input and pack the weight, without computing.
@@ -154,7 +154,7 @@ class _Conv:
             x,
             self._weight,
             self._bias,
-            self._geometry,
+            self._arguments,
             self.activation,
             residual,
             out,

@@ -24,7 +24,7 @@ __all__ = [
     "Sizes",
     "bind_call",
     "canonical_activation",
-    "canonical_geometry",
+    "canonical_arguments",
     "flag",
     "is_plain",
     "parse_activation",
@@ -37,13 +37,13 @@ Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 Activation = str | tuple[str, float] | None
 
 
-def is_plain(geometry: tuple[Any, ...]) -> bool:
-    """Tell whether a geometry holds nothing but integers and tuples of them, or of their pairs.
+def is_plain(arguments: tuple[Any, ...]) -> bool:
+    """Tell whether arguments are nothing but integers and tuples of them, or of their pairs.
 
-    Such geometries are equal only where they mean the same: 1.0 and True, equal to 1, are no
+    Such arguments are equal only where they mean the same: 1.0 and True, equal to 1, are no
     integers here.
     """
-    for value in geometry:
+    for value in arguments:
         if type(value) is int:
             continue
         if type(value) is not tuple:
@@ -59,9 +59,11 @@ def is_plain(geometry: tuple[Any, ...]) -> bool:
     return True
 
 
-def canonical_geometry(ndim: int, geometry: tuple[Any, Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
+def canonical_arguments(
+    ndim: int, arguments: tuple[Any, Any, Any, Any]
+) -> tuple[Any, Any, Any, Any]:
     """Check stride, padding, dilation and groups and return them as integers, tuples and words."""
-    stride, padding, dilation, groups = geometry
+    stride, padding, dilation, groups = arguments
     return (
         per_axis("stride", stride, ndim),
         canonical_padding(padding, ndim),

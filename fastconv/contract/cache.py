@@ -176,11 +176,11 @@ def clear() -> list[Cleared]:
         One entry for each folder that held anything.
     """
     global _place
-    kept = place(warn=False).folder
-    if kept is None:
+    current = place(warn=False).folder
+    if current is None:
         return []
     _place = None
-    with os.scandir(kept.parent) as entries:
+    with os.scandir(current.parent) as entries:
         folders = [
             Path(entry.path)
             for entry in entries

@@ -72,7 +72,7 @@ def _keep(block: NDArray[np.uint8]) -> None:
     _free.append(block)
     # Other calls may take blocks out between any two steps: `copy` is one step, and the oldest may
     # be gone when its turn comes.
-    while sum(kept.size for kept in _free.copy()) > _MOST_KEPT:
+    while sum(block.size for block in _free.copy()) > _MOST_KEPT:
         try:
             _free.popleft()
         except IndexError:

@@ -221,9 +221,9 @@ def dense_binding(problem: ConvProblem) -> Binding:
     A "strided" input, which is any other order, has room for one more behind each element.
     """
     last, size = problem.layout == "channels_last", problem.itemsize
-    apart = 2 if problem.layout == "strided" else 1
+    spacing = 2 if problem.layout == "strided" else 1
     return Binding(
-        dense_strides(problem.x_shape, apart * size, last),
+        dense_strides(problem.x_shape, spacing * size, last),
         dense_strides(problem.weight_shape, size),
         dense_strides(problem.out_shape, size, last),
     )

@@ -52,7 +52,7 @@ def pads_of(params: Params, ndim: int) -> tuple[tuple[int, int], ...]:
     return tuple((pads, pads) if isinstance(pads, int) else (pads[0], pads[1]) for pads in axes)
 
 
-def geometry(params: Params, ndim: int) -> dict[str, Any]:
+def window_arguments(params: Params, ndim: int) -> dict[str, Any]:
     """Return stride, padding and dilation with one entry an axis, and the groups."""
     return {
         "stride": axes_of(params["stride"], ndim),
@@ -63,7 +63,7 @@ def geometry(params: Params, ndim: int) -> dict[str, Any]:
 
 
 def _out_size(params: Params, ndim: int) -> tuple[int, ...]:
-    told = geometry(params, ndim)
+    told = window_arguments(params, ndim)
     sizes, kernel = axes_of(params["size"], ndim), axes_of(params["kernel"], ndim)
     return tuple(
         (n + low + high - d * (k - 1) - 1) // s + 1
@@ -74,7 +74,7 @@ def _out_size(params: Params, ndim: int) -> tuple[int, ...]:
 
 
 def _is_valid(ndim: int, params: Params) -> bool:
-    told = geometry(params, ndim)
+    told = window_arguments(params, ndim)
     pads = [zeros for pair in told["padding"] for zeros in pair]
     if min(told["stride"]) < 1 or min(told["dilation"]) < 1 or min(pads) < 0:
         return False
@@ -123,7 +123,7 @@ def _make(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
 
 
 def _truth(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
-    told = geometry(params, ndim)
+    told = window_arguments(params, ndim)
     x = arrays["input"]
     unbatched = x.ndim == ndim + 1
     if unbatched:

@@ -57,9 +57,9 @@ def conv(
             _reached(o, n, s, t * d - low)
             for o, t, (n, _, s, (low, _), d) in zip(out_size, tap, axes, strict=True)
         ]
-        here: Any = (..., *(outputs for outputs, _ in meets))
-        there: Any = (..., *(inputs for _, inputs in meets))
+        out_places: Any = (..., *(outputs for outputs, _ in meets))
+        in_places: Any = (..., *(inputs for _, inputs in meets))
         at_tap: Any = (..., *tap)
         with np.errstate(over="ignore", invalid="ignore"):
-            out[here] += np.einsum("gkc,ngc...->ngk...", taps[at_tap], split[there])
+            out[out_places] += np.einsum("gkc,ngc...->ngk...", taps[at_tap], split[in_places])
     return out.reshape(batch, filters, *out_size)

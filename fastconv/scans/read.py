@@ -128,8 +128,8 @@ def _scan(file: Path, table: Table) -> Scan:
     """Return the finite points of ``x, y, z`` and maybe intensity, about an origin among them."""
     with np.errstate(over="ignore"):
         place, intensity = table[:, :3].astype(np.float64), table[:, 3:4].astype(np.float64)
-    kept = (np.abs(place) < _FARTHEST).all(1) & np.isfinite(intensity).all(1)
-    place, intensity = place[kept], intensity[kept]
+    is_usable = (np.abs(place) < _FARTHEST).all(1) & np.isfinite(intensity).all(1)
+    place, intensity = place[is_usable], intensity[is_usable]
     if not len(place):
         raise ScanError(
             f"SCAN: {str(file)!r} holds no point with finite coordinates (of {len(table)})"

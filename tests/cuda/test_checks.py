@@ -23,7 +23,7 @@ from fastconv.kernels.cuda.emulator import (
     Report,
     UninitialisedSharedError,
 )
-from fastconv.kernels.cuda.gemm import plan as implicit_gemm
+from fastconv.kernels.cuda.gemm import plan as gemm_plan
 from fastconv.kernels.cuda.gemm import source as implicit_gemm_source
 from helpers import assert_exact, expected, small_integers
 
@@ -101,7 +101,7 @@ def test_planted_faults_are_found(
         assert right in text
         return text.replace(right, wrong, 1 if right.startswith("\n") else -1)
 
-    make = implicit_gemm.gemm_kernel
+    make = gemm_plan.gemm_kernel
 
     def planted_kernel(config: implicit_gemm_source.Config) -> launch.Kernel:
         kernel = make(config)
@@ -110,7 +110,7 @@ def test_planted_faults_are_found(
             function = implicit_gemm_source.kernel_function.__wrapped__(config)
         return dataclasses.replace(kernel, function=function)
 
-    monkeypatch.setattr(implicit_gemm, "gemm_kernel", planted_kernel)
+    monkeypatch.setattr(gemm_plan, "gemm_kernel", planted_kernel)
     each = SMALL_PROBLEMS[0]
     tensors = small_integers(each, rng)
     with pytest.raises(error):

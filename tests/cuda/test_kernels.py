@@ -30,7 +30,7 @@ from fastconv.contract.spec import ACTIVATIONS, Binding, KernelSpec
 from fastconv.kernels import reference
 from fastconv.kernels.cuda.common.launch import emulation
 from fastconv.kernels.cuda.gemm import blocking
-from fastconv.kernels.cuda.gemm import plan as implicit_gemm
+from fastconv.kernels.cuda.gemm import plan as gemm_plan
 from helpers import (
     assert_close,
     assert_exact,
@@ -170,9 +170,9 @@ def test_loaders_are_chosen_where_samples_lie_side_by_side() -> None:
     for loader, each in loaders.items():
         x = in_layout(np.zeros(each.x_shape, np.float32), each.layout)
         binding = Binding(x.strides, (), ())
-        assert implicit_gemm.choose_loader(each, binding) == loader
+        assert gemm_plan.choose_loader(each, binding) == loader
         shifted = Binding((x.strides[0] + 4, *x.strides[1:]), (), ())
-        assert implicit_gemm.choose_loader(each, shifted) == "single"
+        assert gemm_plan.choose_loader(each, shifted) == "single"
 
 
 def test_problems_beyond_32_bit_indices_and_the_grid_are_refused() -> None:

@@ -17,7 +17,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, KernelSpec
 from fastconv.kernels.cuda.common.launch import emulation
 from fastconv.kernels.cuda.emulator import Checks
-from fastconv.kernels.cuda.gemm import plan as implicit_gemm
+from fastconv.kernels.cuda.gemm import plan as gemm_plan
 from helpers import Tensors, assert_close, assert_exact, geometry, in_layout, small_integers
 
 SUITES = ("resnet50", "mobilenet_v1", "mobilenet_v2")
@@ -93,5 +93,5 @@ def test_the_counted_layers_load_samples_in_every_way() -> None:
     loaders = set()
     for layer in COUNTED:
         x = in_layout(np.zeros(layer.x_shape, np.float32), layer.layout)
-        loaders.add(implicit_gemm.choose_loader(layer, Binding(x.strides, (), ())))
+        loaders.add(gemm_plan.choose_loader(layer, Binding(x.strides, (), ())))
     assert loaders == {"single", "pixels", "channels"}

@@ -15,7 +15,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import ACTIVATIONS, Binding, CudaInfo, KernelSpec
 from fastconv.cuda_device import MODELS
 from fastconv.kernels.cuda.gemm import blocking
-from fastconv.kernels.cuda.gemm import plan as implicit_gemm
+from fastconv.kernels.cuda.gemm import plan as gemm_plan
 from fastconv.kernels.cuda.gemm.tile import tiles_for
 from helpers import Tensors, nan_output
 from problem_matrix import problem
@@ -84,6 +84,6 @@ def forced(tile: int, parts: int) -> MakePlan:
             panels,
             -(-panels // each),
         )
-        return implicit_gemm.plan_split(of, binding, split)
+        return gemm_plan.plan_split(of, binding, split)
 
     return make

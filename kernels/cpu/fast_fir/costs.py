@@ -310,7 +310,9 @@ def _reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     if not reasons:
         size, most = smallest_bytes(problem, device), MOST_BYTES
         if size > most:
-            reasons.append(f"transforms blocks of {-(-size // (1 << 20))} MiB, more than {most >> 20}")
+            reasons.append(
+                f"transforms blocks of {-(-size // (1 << 20))} MiB, more than {most >> 20}"
+            )
     return reasons
 
 

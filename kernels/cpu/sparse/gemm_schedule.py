@@ -52,7 +52,7 @@ class Schedule(NamedTuple):
     order: NDArray[np.int32] | None
 
 
-def _count_pairs(g: Any, task: int) -> None:
+def _count_panel_pairs(g: Any, task: int) -> None:
     """Count the pairs of one offset in some panels."""
     k, part = task // g.parts, task % g.parts
     table = g.table + 4 * k * g.rows
@@ -68,7 +68,7 @@ def _count_pairs(g: Any, task: int) -> None:
         set_word(g.counts, panel * g.volume + k, pairs)
 
 
-def _fill_pairs(g: Any, task: int) -> None:
+def _fill_panel_pairs(g: Any, task: int) -> None:
     """Write the pairs of one offset in some panels.
 
     What is no pair is written too, and over it the next; the list ends with its last pair.
@@ -87,8 +87,8 @@ def _fill_pairs(g: Any, task: int) -> None:
 
 
 _SIZES = "volume rows panels panel_rows parts share"
-_COUNT = IntegerStage(_count_pairs, f"table order counts {_SIZES}")
-_FILL = IntegerStage(_fill_pairs, f"table order starts pairs {_SIZES}")
+_COUNT = IntegerStage(_count_panel_pairs, f"table order counts {_SIZES}")
+_FILL = IntegerStage(_fill_panel_pairs, f"table order starts pairs {_SIZES}")
 
 
 def _key_order(rulebook: Rulebook) -> NDArray[np.int32] | None:

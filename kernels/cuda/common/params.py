@@ -21,12 +21,12 @@ from fastconv.contract.spec import Binding
 from ...axes import ACTIVATION_CODES, name_axes, name_problem_axes
 
 __all__ = [
-    "GEOMETRY",
     "MOST_BLOCKS",
     "MOST_ELEMENTS",
+    "SCALARS",
     "Scalar",
     "element_strides",
-    "make_geometry",
+    "make_scalars",
     "reach_reasons",
     "span",
     "start_offset",
@@ -43,7 +43,7 @@ MOST_BLOCKS = 65535
 #: output size, kernel, stride, padding at the low side, dilation. Then, of input (x), output (y)
 #: and residual (r), the offset of the first element and the strides of image, group, channel and
 #: the spatial axes.
-GEOMETRY = tuple(
+SCALARS = tuple(
     (
         "pixels channels id ih iw od oh ow kd kh kw sd sh sw pd ph pw dd dh dw "
         "x_first xn xg xc xd xh xw y_first yn yg yc yd yh yw r_first rn rg rc rd rh rw "
@@ -108,8 +108,8 @@ def reach_reasons(problem: ConvProblem) -> list[str]:
     return reasons
 
 
-def make_geometry(problem: ConvProblem, binding: Binding, has_bias: bool) -> tuple[Scalar, ...]:
-    """Return the scalars in the order of `GEOMETRY`."""
+def make_scalars(problem: ConvProblem, binding: Binding, has_bias: bool) -> tuple[Scalar, ...]:
+    """Return the scalars in the order of `SCALARS`."""
     size, groups = problem.itemsize, problem.groups
     values: dict[str, int] = {
         "pixels": problem.batch * math.prod(problem.out_size),
@@ -132,5 +132,5 @@ def make_geometry(problem: ConvProblem, binding: Binding, has_bias: bool) -> tup
         values[f"{letter}g"] = strides[1] * (shape[1] // groups)
         values |= name_axes(letter, strides[2:], 0)
     real = np.float64 if problem.dtype == "float64" else np.float32
-    scalars: list[Scalar] = [np.uint32(values[name] % 2**32) for name in GEOMETRY[:-1]]
+    scalars: list[Scalar] = [np.uint32(values[name] % 2**32) for name in SCALARS[:-1]]
     return (*scalars, real(binding.alpha))

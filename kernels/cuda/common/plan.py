@@ -17,7 +17,7 @@ from fastconv.contract.spec import Binding
 
 from .launch import Kernel, empty, flat, launch, upload
 from .pack import pack_function
-from .params import GEOMETRY, element_strides, make_geometry, start_offset
+from .params import SCALARS, element_strides, make_scalars, start_offset
 from .steps import channels_inner, step_table
 from .vector import compute_type, storage_type
 
@@ -33,13 +33,13 @@ def blocks_of(count: int, size: int) -> int:
 
 
 def signature(storage: str, arrays: str, whole: int) -> tuple[Any, ...]:
-    """Return argument types: arrays by letter, then the geometry, then more whole numbers.
+    """Return argument types: arrays by letter, then the scalars, then more whole numbers.
 
     "s" is an array of the storage type, "c" of the compute type, "t" a table.
     """
     kinds = {"s": storage_type(storage), "c": compute_type(storage), "t": types.uint32}
-    geometry = [types.uint32] * (len(GEOMETRY) - 1) + [compute_type(storage)]
-    return (*(kinds[letter][::1] for letter in arrays), *geometry, *[types.uint32] * whole)
+    scalars = [types.uint32] * (len(SCALARS) - 1) + [compute_type(storage)]
+    return (*(kinds[letter][::1] for letter in arrays), *scalars, *[types.uint32] * whole)
 
 
 @functools.cache
@@ -138,9 +138,9 @@ class StepPlan:
         steps = self.table_at(x, "steps", self._make_steps)
         return samples, flat(packed), steps, *others, flat(out)
 
-    def geometry(self, bias: Any | None) -> tuple[Any, ...]:
+    def scalars(self, bias: Any | None) -> tuple[Any, ...]:
         """Return the scalars that describe the problem."""
-        return make_geometry(self.problem, self.binding, bias is not None)
+        return make_scalars(self.problem, self.binding, bias is not None)
 
     def table_at(self, like: Any, name: str, make: Callable[[], NDArray[np.uint32]]) -> Any:
         """Return a table where an array lives; it is made once a device."""

@@ -96,12 +96,12 @@ class DilatedPlan(StepPlan):
     def run(self, x: Any, packed: Any, bias: Any | None, residual: Any | None, out: Any) -> None:
         """Compute into `out`."""
         problem, split, tile = self.problem, self.split, self.config.tile
-        operands, geometry = self.operands(x, packed, bias, residual, out), self.geometry(bias)
+        operands, scalars = self.operands(x, packed, bias, residual, out), self.scalars(bias)
         order = self.table_at(x, "order", lambda: dilated_costs.pixel_order(problem, tile.bn))
         lists = self.table_at(x, "schedule", lambda: dilated_costs.schedule(problem, tile))
         grid = (split.pixel_blocks, split.channel_blocks, problem.groups)
         config = fit_alignment(self.config, operands[0], problem.itemsize)
-        arguments = (*operands, order, lists, *geometry, np.uint32(split.panels))
+        arguments = (*operands, order, lists, *scalars, np.uint32(split.panels))
         launch(dilated_kernel(config), grid, x, arguments)
 
 

@@ -98,7 +98,7 @@ class ImplicitGemmPlan(StepPlan):
     def run(self, x: Any, packed: Any, bias: Any | None, residual: Any | None, out: Any) -> None:
         """Compute into `out`."""
         problem, split = self.problem, self.split
-        operands, geometry = self.operands(x, packed, bias, residual, out), self.geometry(bias)
+        operands, scalars = self.operands(x, packed, bias, residual, out), self.scalars(bias)
         elements = math.prod(problem.out_shape)
         size = split.splits * elements if split.splits > 1 else 1
         partial = flat(empty(x, size, self.compute_dtype))
@@ -110,10 +110,10 @@ class ImplicitGemmPlan(StepPlan):
         numbers = (np.uint32(split.panels), np.uint32(split.split_panels))
         grid = (split.pixel_blocks, split.channel_blocks, problem.groups * split.splits)
         kernel = gemm_kernel(fit_alignment(self.config, operands[0], problem.itemsize))
-        launch(kernel, grid, x, (*operands, partial, *geometry, *numbers, *parts))
+        launch(kernel, grid, x, (*operands, partial, *scalars, *numbers, *parts))
         if split.splits > 1:
             grid = (blocks_of(elements, ELEMENT_THREADS), 1, 1)
-            arguments = (partial, *operands[3:], *geometry, np.uint32(elements), *parts)
+            arguments = (partial, *operands[3:], *scalars, np.uint32(elements), *parts)
             launch(reduce_kernel(problem.dtype), grid, x, arguments)
 
 

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..common.params import GEOMETRY
+from ..common.params import SCALARS
 from ..common.source import EPILOGUE, compile_text, namespace_of
 from ..common.steps import decode, is_inside, pixel_state, read_step, row_length
 from .tile import (
@@ -124,7 +124,7 @@ class Walk:
     name : str
         The kernel's name.
     arrays, numbers : str
-        Parameters: arrays behind `out`, and whole numbers behind the geometry.
+        Parameters: arrays behind `out`, and whole numbers behind the scalars.
     group : str
         Code that sets `group`.
     pixel : str
@@ -270,7 +270,7 @@ def source(config: Config, walk: Walk = IN_ORDER) -> str:
     states = (pixel_state(j, config.words, walk.pixel) for j in range(config.load_columns))
     return (
         f"def {walk.name}(x, weight, steps, bias, residual, out, {walk.arrays}, "
-        f"{', '.join(GEOMETRY)}, {walk.numbers}):\n"
+        f"{', '.join(SCALARS)}, {walk.numbers}):\n"
         + indent(fill(_PROLOGUE, group=walk.group, decode=own_pixel))
         + indent(_load_places(config))
         + indent("".join(states))
@@ -294,7 +294,7 @@ def kernel_function(config: Config, walk: Walk = IN_ORDER) -> Callable[..., None
 def reduce_function(storage: str) -> Callable[..., None]:
     """Return the kernel that adds up the parts of a split reduction; a thread has one output."""
     text = (
-        f"def reduce_splits(partial, bias, residual, out, {', '.join(GEOMETRY)}, size, {PARTS}):\n"
+        f"def reduce_splits(partial, bias, residual, out, {', '.join(SCALARS)}, size, {PARTS}):\n"
         + indent(f"""
         at = u(cuda.grid(1))
         if at < size:

@@ -65,10 +65,10 @@ class DirectPlan(StepPlan):
         """Compute into `out`."""
         problem, panels = self.problem, self.panels
         pixels = problem.batch * math.prod(problem.out_size)
-        operands, geometry = self.operands(x, packed, bias, residual, out), self.geometry(bias)
+        operands, scalars = self.operands(x, packed, bias, residual, out), self.scalars(bias)
         kernel = direct_kernel(problem.dtype, panels.bm, self.words)
         grid = (blocks_of(pixels, WINDOW_THREADS), panels.blocks, problem.groups)
-        launch(kernel, grid, x, (*operands, *geometry, np.uint32(panels.count)))
+        launch(kernel, grid, x, (*operands, *scalars, np.uint32(panels.count)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class DepthwisePlan(StepPlan):
         problem = self.problem
         pixels = problem.batch * math.prod(problem.out_size)
         lanes, inner = blocking.depthwise_lanes(problem), channels_inner(problem)
-        operands, geometry = self.operands(x, packed, bias, residual, out), self.geometry(bias)
+        operands, scalars = self.operands(x, packed, bias, residual, out), self.scalars(bias)
         numbers = (self.panels.count, lanes, problem.out_channels, inner)
         grid = (
             blocks_of(pixels, WINDOW_THREADS // lanes),
@@ -88,7 +88,7 @@ class DepthwisePlan(StepPlan):
             1,
         )
         kernel = depthwise_kernel(problem.dtype, self.words)
-        launch(kernel, grid, x, (*operands, *geometry, *map(np.uint32, numbers)))
+        launch(kernel, grid, x, (*operands, *scalars, *map(np.uint32, numbers)))
 
 
 def plan_direct(problem: ConvProblem, binding: Binding, device: CudaInfo) -> DirectPlan:

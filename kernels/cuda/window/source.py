@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.params import GEOMETRY
+from ..common.params import SCALARS
 from ..common.source import EPILOGUE, compile_text, namespace_of
 from ..common.steps import decode, is_inside, pixel_state, read_step, row_length
 from ..gemm.blocking import WINDOW_THREADS
@@ -142,13 +142,13 @@ def _direct_text(width: int, words: int) -> str:
     # A number that is known at run time must not index registers: they would go to local memory.
     pick = "\n".join(f"value = acc[u({i})] if i == u({i}) else value" for i in range(1, width))
     return (
-        f"def direct(x, weight, steps, bias, residual, out, {', '.join(GEOMETRY)}, step_count):\n"
+        f"def direct(x, weight, steps, bias, residual, out, {', '.join(SCALARS)}, step_count):\n"
     ) + indent(fill(_DIRECT, pick=pick, **_parts(words, use)))
 
 
 def _depthwise_text(words: int) -> str:
     return (
-        f"def depthwise(x, weight, steps, bias, residual, out, {', '.join(GEOMETRY)}, "
+        f"def depthwise(x, weight, steps, bias, residual, out, {', '.join(SCALARS)}, "
         "taps, lanes, all_channels, channels_inner):\n"
     ) + indent(fill(_DEPTHWISE, **_parts(words, "value += sample * weights[weights_at + tap]")))
 

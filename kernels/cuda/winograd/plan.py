@@ -31,11 +31,11 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, CudaInfo
 
 from ..common.launch import Kernel, empty, flat, launch
-from ..common.params import GEOMETRY, element_strides, make_geometry, start_offset
+from ..common.params import SCALARS, element_strides, make_scalars, start_offset
 from ..common.plan import blocks_of
 from ..common.vector import compute_type, storage_type
 from ..gemm import blocking
-from ..gemm import plan as implicit_gemm
+from ..gemm import plan as gemm_plan
 from .costs import Tiles, product_problem, tiles_of
 from .source import input_function, output_function, weight_function
 
@@ -49,11 +49,11 @@ def transform_kernels(storage: str, m: int) -> dict[str, Kernel]:
     """Return the kernels that transform weight, input and output."""
     stored, summed = storage_type(storage)[::1], compute_type(storage)[::1]
     word = types.uint32
-    geometry = (*[word] * (len(GEOMETRY) - 1), compute_type(storage))
+    scalars = (*[word] * (len(SCALARS) - 1), compute_type(storage))
     signatures = {
         "weight": (weight_function, (stored, summed, *[word] * 13)),
-        "input": (input_function, (stored, summed, *geometry, *[word] * 5)),
-        "output": (output_function, (summed, stored, stored, stored, *geometry, *[word] * 5)),
+        "input": (input_function, (stored, summed, *scalars, *[word] * 5)),
+        "output": (output_function, (summed, stored, stored, stored, *scalars, *[word] * 5)),
     }
     return {
         name: Kernel(f"transform_{name} {storage} f{m}", make(storage, m), arguments, _THREADS, 4)
@@ -78,7 +78,7 @@ class WinogradPlan:
     problem: ConvProblem
     binding: Binding
     tiles: Tiles
-    product: implicit_gemm.ImplicitGemmPlan
+    product: gemm_plan.ImplicitGemmPlan
 
     @property
     def packing(self) -> tuple[Any, int]:
@@ -107,7 +107,7 @@ class WinogradPlan:
         """Compute into `out`."""
         problem, tiles = self.problem, self.tiles
         kernels = transform_kernels(problem.dtype, tiles.m)
-        geometry = make_geometry(problem, self.binding, bias is not None)
+        scalars = make_scalars(problem, self.binding, bias is not None)
         counts = (problem.batch, tiles.rows, tiles.columns, tiles.padded)
         shapes = (self.product.problem.x_shape, self.product.problem.out_shape)
         transformed, products = (
@@ -115,12 +115,12 @@ class WinogradPlan:
         )
         across = blocks_of(tiles.padded, _THREADS)
         numbers = tuple(map(np.uint32, (*counts, problem.in_channels * tiles.padded)))
-        arguments = (flat(x), flat(transformed), *geometry, *numbers)
+        arguments = (flat(x), flat(transformed), *scalars, *numbers)
         launch(kernels["input"], (across, problem.in_channels, 1), x, arguments)
         self.product.run(transformed, packed, None, None, products)
         numbers = tuple(map(np.uint32, (*counts, problem.out_channels * tiles.padded)))
         others = (flat(x) if array is None else flat(array) for array in (bias, residual))
-        arguments = (flat(products), *others, flat(out), *geometry, *numbers)
+        arguments = (flat(products), *others, flat(out), *scalars, *numbers)
         launch(kernels["output"], (across, problem.out_channels, 1), x, arguments)
 
 
@@ -132,7 +132,7 @@ def _plan(problem: ConvProblem, binding: Binding, device: CudaInfo, m: int) -> W
         for shape in (inner.x_shape, inner.out_shape)
     )
     x_strides, out_strides = strides
-    product = implicit_gemm.plan_split(
+    product = gemm_plan.plan_split(
         inner, Binding(x_strides, (), out_strides), blocking.choose_split(inner, device)
     )
     return WinogradPlan(problem, binding, tiles, product)

@@ -18,7 +18,7 @@ from fractions import Fraction
 
 from fastconv.kernels.cook_toom import Matrix, matrices
 
-from ..common.params import GEOMETRY
+from ..common.params import SCALARS
 from ..common.source import EPILOGUE, compile_text, namespace_of
 from ..gemm.tile import indent
 
@@ -104,7 +104,7 @@ def _input_text(m: int) -> str:
         f"transformed[place + u({i * n + j}) * apart] = v{i}_{j}" for i, j in _elements(n)
     )
     return (
-        f"def transform_input(x, transformed, {', '.join(GEOMETRY)}, "
+        f"def transform_input(x, transformed, {', '.join(SCALARS)}, "
         "images, tiles_h, tiles_w, all_tiles, apart):\n"
         + indent(_TILE_PLACE.format(m=m))
         + "    if tile < all_tiles:\n"
@@ -133,7 +133,7 @@ def _output_text(m: int) -> str:
         f"value = y{i}_{j} if e == u({i * m + j}) else value" for i, j in _elements(m)[1:]
     )
     return (
-        f"def transform_output(products, bias, residual, out, {', '.join(GEOMETRY)}, "
+        f"def transform_output(products, bias, residual, out, {', '.join(SCALARS)}, "
         "images, tiles_h, tiles_w, all_tiles, apart):\n"
         + indent(_TILE_PLACE.format(m=m))
         + "    group, row = channel // channels, channel % channels\n"
