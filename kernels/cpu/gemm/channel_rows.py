@@ -60,7 +60,7 @@ from .costs import channel_row_split
 from .in_place import InPlace, channel_rows_in_place
 from .pack import CHUNK_WORDS, make_pack_pixels, make_pack_weights
 from .regions import active_taps, find_region, region_table
-from .tile import call_tile, tile_address
+from .tile import TileArguments, call_tile, tile_address
 
 __all__ = ["plan", "plan_regions", "workspace", "workspace_regions"]
 
@@ -110,11 +110,12 @@ def _make_multiply_block(tile: RegisterTile, compute: int, result: int) -> Any:
                 panel, step = x + start * size, g.xc
                 if start >= there:
                     panel, step = b + (start - there) // nr * panel_bytes, nr * size
-                call_tile(
-                    g.tile, a + row // mr * a_pitch, mr * size, panel, step, kc,
-                    c + row * pitch + start * item, pitch, bias + row * size,
-                    accumulate, low, high, min(nr, width - start), min(mr, rows - row),
+                arguments = TileArguments(
+                    a=a + row // mr * a_pitch, a_step=mr * size, b=panel, b_step=step, kc=kc,
+                    c=c + row * pitch + start * item, c_pitch=pitch, bias=bias + row * size,
+                    accumulate=accumulate, low=low, high=high, width=min(nr, width - start),
                 )  # fmt: skip
+                call_tile(g.tile, arguments, min(mr, rows - row))
 
     @numba.njit
     def multiply_block(

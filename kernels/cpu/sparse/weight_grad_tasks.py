@@ -8,7 +8,7 @@ from typing import Any
 
 import numba
 
-from ..gemm.tile import call_tile
+from ..gemm.tile import TileArguments, call_tile
 from ..rulebook.stage import get_int, set_int
 from ..runtime.record import as_record
 from ..simd.intrinsics import (
@@ -140,12 +140,13 @@ def make_products(lanes: int, nr: int, mr: int, storage: int) -> Any:
             for k in range(0, width, nr):
                 for c in range(0, g.in_channels, mr):
                     row = group * g.in_channels + c
-                    call_tile(
-                        g.tile, a + row * size, g.a_pitch,
-                        b + (group * g.out_channels + k) * size, g.b_pitch, count,
-                        sums + row * g.sums_pitch + k * size, g.sums_pitch, 0, 1,
-                        -math.inf, math.inf, min(nr, width - k), min(mr, g.in_channels - c),
+                    arguments = TileArguments(
+                        a=a + row * size, a_step=g.a_pitch,
+                        b=b + (group * g.out_channels + k) * size, b_step=g.b_pitch, kc=count,
+                        c=sums + row * g.sums_pitch + k * size, c_pitch=g.sums_pitch, bias=0,
+                        accumulate=1, low=-math.inf, high=math.inf, width=min(nr, width - k),
                     )  # fmt: skip
+                    call_tile(g.tile, arguments, min(mr, g.in_channels - c))
 
     @numba.njit
     def sum_block(
