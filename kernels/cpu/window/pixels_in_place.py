@@ -80,7 +80,7 @@ def _make_kernel(lanes: int, storage: int) -> Any:
         rows_of_band = Band(
             x=source, weight=weight + (c * g.kd + skipped * lanes) * g.kh * g.kw * size,
             bias=bias + c * size, out=y, h0=first_row * g.sh - g.ph, h_end=g.ih, rows=rows,
-            depths=depths, count=channels,
+            depths=depths, groups=channels,
         )  # fmt: skip
         call_parts(g, geometry, 0, g.parts, rows_of_band)
         if g.needs_finish:

@@ -155,7 +155,7 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
             band = Band(
                 x=source, weight=weight + (c * g.kd + skipped * lanes) * g.kh * g.kw * size,
                 bias=bias + c * size, out=sums + od * g.to_d, h0=-g.ph, h_end=g.ih, rows=g.oh,
-                depths=depths, count=channels,
+                depths=depths, groups=channels,
             )  # fmt: skip
             call_parts(g, geometry, 0, g.parts, band)
         y = out + image * g.yn + c * g.yc

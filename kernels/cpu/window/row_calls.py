@@ -47,7 +47,7 @@ class Band(NamedTuple):
         a copy), its weights at that depth, bias, and its first output row.
     h0, h_end : int
         First input row of the first output row; the first one that is not there any more.
-    rows, depths, count : int
+    rows, depths, groups : int
         Output rows, kernel depths that meet the input, groups or channels.
     """
 
@@ -59,7 +59,7 @@ class Band(NamedTuple):
     h_end: int
     rows: int
     depths: int
-    count: int
+    groups: int
 
 
 @intrinsic

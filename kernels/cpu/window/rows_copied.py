@@ -130,7 +130,7 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
                 x=copy - low * g.in_h - column * size,
                 weight=weight + (k * g.c * g.kd + skipped) * taps, bias=bias + k * size,
                 out=y if g.direct else sums - column * size, h0=h0, h_end=high, rows=rows,
-                depths=depths, count=1,
+                depths=depths, groups=1,
             )  # fmt: skip
             call_parts(g, geometry, first, end, rows_of_band)
             if not g.direct:

@@ -67,7 +67,7 @@ def _make_kernel(lanes: int, code: int) -> Any:
         band = Band(
             x=x + (d0 + skipped * g.dd) * g.xd, weight=weight + skipped * g.kh * g.kw * g.tap_bytes,
             bias=bias, out=out + od * g.yd + first_row * g.yh, h0=first_row * g.sh - g.ph,
-            h_end=g.ih, rows=rows, depths=depths, count=groups,
+            h_end=g.ih, rows=rows, depths=depths, groups=groups,
         )  # fmt: skip
         call_parts(g, geometry, 0, g.parts, band)
 
