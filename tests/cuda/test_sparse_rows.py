@@ -25,7 +25,18 @@ from fastconv.kernels.cuda.emulator.errors import RaceError
 from fastconv.kernels.cuda.sparse import depthwise_grad, row_costs, weight_grad
 from fastconv.kernels.cuda.sparse.specs import SPECS as ALL_SPECS
 from helpers import assert_close, assert_exact, bits
-from sparse_matrix import DOWN, SCAN, SMALL, Case, matrix, operands, rulebook, sums
+from sparse_matrix import (
+    DOWN,
+    SCAN,
+    SMALL,
+    Case,
+    make_plan,
+    matrix,
+    operands,
+    run_plan,
+    sums,
+    supported_pairs,
+)
 
 DEVICE = MODELS["T4"]
 OPS = tuple(op for op in OPERANDS if op != "sparse_conv")
@@ -38,29 +49,11 @@ def problem_of(case: Case) -> Any:
 
 
 def supported(cases: list[Case]) -> list[Any]:
-    """Every pair of a kernel and a case that it runs, for parametrize."""
-    pairs = [
-        (spec, case) for spec in SPECS for case in cases
-        if spec.op == case.op and not spec.reasons(problem_of(case), DEVICE)
-    ]  # fmt: skip
-    return [pytest.param(*pair, id=f"{pair[0].name}-{pair[1].id}") for pair in pairs]
+    return supported_pairs(SPECS, cases, lambda spec, case: spec.reasons(problem_of(case), DEVICE))
 
 
 def plan_of(spec: KernelSpec, case: Case) -> Any:
-    module, _, function = spec.target.partition(":")
-    make = getattr(importlib.import_module(module), function)
-    return make(problem_of(case), SparseBinding(), DEVICE)
-
-
-def run(plan: Any, case: Case, t: dict[str, Any]) -> np.ndarray:
-    """The plan's answer, in an array that was full of NaN."""
-    book = None if case.op.startswith("sparse_global") else rulebook(case.geometry, case.rows)
-    arrays = [t[name] for name in OPERANDS[case.op]]
-    arrays[-1] = np.full_like(arrays[-1], np.nan)
-    before = [array.copy() for array in arrays[:-1]]
-    plan.run(book, *arrays)
-    assert all(bits(array) == bits(copy) for array, copy in zip(arrays, before, strict=False))
-    return arrays[-1]
+    return make_plan(spec, problem_of(case), SparseBinding(), DEVICE)
 
 
 def test_every_operator_has_a_kernel_for_every_case() -> None:
@@ -81,11 +74,11 @@ def test_small_integers_are_exact_and_random_numbers_within_tolerance(
 ) -> None:
     plan = plan_of(spec, case)
     t = operands(case, rng, whole=True)
-    assert_exact(run(plan, case, t), sums(case, t))
+    assert_exact(run_plan(plan, case, t), sums(case, t))
     t = operands(case, rng, whole=False)
-    truth, found = sums(case, t), run(plan, case, t)
+    truth, found = sums(case, t), run_plan(plan, case, t)
     assert_close(found, truth, spec.tolerance[case.dtype], case.id, truth)
-    assert bits(run(plan, case, t)) == bits(found)
+    assert bits(run_plan(plan, case, t)) == bits(found)
 
 
 SMALL_CASES = [
@@ -99,9 +92,9 @@ def test_no_order_of_threads_matters_and_no_check_fails(
     spec: KernelSpec, case: Case, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
     plan, t = plan_of(spec, case), operands(case, rng, whole=False)
-    found = run(plan, case, t)
+    found = run_plan(plan, case, t)
     monkeypatch.setattr(launch, "emulated", Checked)
-    assert bits(run(plan, case, t)) == bits(found)
+    assert bits(run_plan(plan, case, t)) == bits(found)
 
 
 class Checked:
@@ -130,7 +123,7 @@ def test_maxima_keep_nan_and_infinity(
         t["out"] = sums(pool, t).astype(t["out"].dtype)
     truth = sums(case, t)
     assert case.op.endswith("grad") or np.isnan(truth).any()
-    assert_exact(run(plan_of(spec, case), case, t), truth)
+    assert_exact(run_plan(plan_of(spec, case), case, t), truth)
 
 
 @pytest.mark.parametrize("rows", [0, 40, 5000])
@@ -166,7 +159,7 @@ def test_every_tile_and_number_of_parts(
     split = row_costs.GradSplit(tile, *tiles, -(-700 // parts), parts)
     t = operands(case, rng, whole=True)
     plan = weight_grad.WeightGradPlan(problem_of(case), split)
-    assert_exact(run(plan, case, t), sums(case, t))
+    assert_exact(run_plan(plan, case, t), sums(case, t))
 
 
 @pytest.mark.parametrize("parts", [1, 3])
@@ -174,7 +167,7 @@ def test_parts_of_a_depthwise_gradient(parts: int, rng: np.random.Generator) -> 
     case = Case(SCAN, 700, 40, 40, 40, op="sparse_weight_grad")
     t = operands(case, rng, whole=True)
     plan = depthwise_grad.DepthwiseGradPlan(problem_of(case), -(-700 // parts), parts)
-    assert_exact(run(plan, case, t), sums(case, t))
+    assert_exact(run_plan(plan, case, t), sums(case, t))
 
 
 def test_gradients_of_large_scans_are_cut_into_parts_that_cover_all_rows() -> None:
@@ -214,4 +207,4 @@ def test_a_product_that_does_not_wait_for_its_panel_is_found(
     monkeypatch.setattr(launch, "emulated", Checked)
     (spec,) = (each for each in SPECS if each.name == "cuda.sparse_weight_grad")
     with pytest.raises(RaceError):
-        run(plan_of(spec, case), case, operands(case, rng, whole=True))
+        run_plan(plan_of(spec, case), case, operands(case, rng, whole=True))

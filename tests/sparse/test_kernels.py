@@ -6,7 +6,6 @@ The tests are generated from the registry, so a new kernel is tested with no new
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import sys
 from typing import Any
 
@@ -27,11 +26,13 @@ from sparse_matrix import (
     SMALL,
     Case,
     activated,
+    make_plan,
     matrix,
     operands,
-    rulebook,
+    run_plan,
     split_activation,
     sums,
+    supported_pairs,
 )
 
 MATRIX = matrix()
@@ -52,34 +53,18 @@ def refusals(spec: KernelSpec, case: Case) -> list[str]:
 
 
 def supported(cases: list[Case]) -> list[Any]:
-    """Every pair of a kernel and a case that it runs, for parametrize."""
-    pairs = [
-        (spec, case) for spec in SPECS for case in cases
-        if spec.op == case.op and not refusals(spec, case)
-    ]  # fmt: skip
-    return [pytest.param(*pair, id=f"{pair[0].name}-{pair[1].id}") for pair in pairs]
+    return supported_pairs(SPECS, cases, refusals)
 
 
 def run(
     spec: KernelSpec, case: Case, t: dict[str, Any], activation: Any = None, threads: int = 1,
     flush: bool = True,
 ) -> np.ndarray:  # fmt: skip
-    """The kernel's answer, in an array that was full of NaN."""
-    problem, device = case.problem, dataclasses.replace(cpu_info(), threads=threads)
-    weight = t.get("weight")
+    """The kernel's answer."""
+    device, weight = dataclasses.replace(cpu_info(), threads=threads), t.get("weight")
     name, alpha = split_activation(activation)
     binding = SparseBinding(() if weight is None else weight.strides, name, alpha, flush)
-    module, _, function = spec.target.partition(":")
-    plan = getattr(importlib.import_module(module), function)(problem, binding, device)
-    book = rulebook(case.geometry, case.rows)
-    names = OPERANDS[case.op]
-    arrays = [plan.pack(weight) if name == "packed" else t[name] for name in names]
-    arrays[-1] = np.full_like(arrays[-1], np.nan)
-    before = [array if array is None else array.copy() for array in arrays[:-1]]
-    plan.run(None if case.op.startswith("sparse_global") else book, *arrays)
-    for name, array, copy in zip(names, arrays, before, strict=False):
-        assert copy is None or bits(array) == bits(copy), f"{name} was written"
-    return arrays[-1]
+    return run_plan(make_plan(spec, case.problem, binding, device), case, t)
 
 
 def activation_of(case: Case, choices: tuple[Any, ...]) -> Any:

@@ -9,19 +9,22 @@ and whoever tests another device copies it there.
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from fastconv.contract.geometry import Geometry
 from fastconv.contract.sparse_problem import OPERANDS, SparseProblem
+from fastconv.contract.spec import KernelSpec, SparseBinding
 from fastconv.kernels import reference, reference_sparse
 from fastconv.sparse.rulebook import Rulebook
-from helpers import DTYPES
+from helpers import DTYPES, bits
 
 CHANNELS = (1, 3, 4, 16, 17, 33, 64, 65, 130)
 ROWS = (0, 1, 2, 50, 700)
@@ -251,3 +254,35 @@ def activated(values: np.ndarray, activation: Any) -> np.ndarray:
     """The reference's activation."""
     name, alpha = split_activation(activation)
     return reference.activate(values, name, alpha or None)
+
+
+def supported_pairs(
+    specs: Sequence[KernelSpec],
+    cases: Sequence[Case],
+    refusals: Callable[[KernelSpec, Case], list[str]],
+) -> list[Any]:
+    """Every pair of a kernel and a case that it does not refuse, for parametrize."""
+    pairs = [
+        (spec, case) for spec in specs for case in cases
+        if spec.op == case.op and not refusals(spec, case)
+    ]  # fmt: skip
+    return [pytest.param(*pair, id=f"{pair[0].name}-{pair[1].id}") for pair in pairs]
+
+
+def make_plan(spec: KernelSpec, problem: SparseProblem, binding: SparseBinding, device: Any) -> Any:
+    """The plan that a kernel itself makes, past the dispatcher."""
+    module, _, function = spec.target.partition(":")
+    return getattr(importlib.import_module(module), function)(problem, binding, device)
+
+
+def run_plan(plan: Any, case: Case, t: dict[str, Any]) -> np.ndarray:
+    """A plan's answer, in an array that was full of NaN; all others must stay as they are."""
+    book = None if case.op.startswith("sparse_global") else rulebook(case.geometry, case.rows)
+    names = OPERANDS[case.op]
+    arrays = [plan.pack(t["weight"]) if name == "packed" else t[name] for name in names]
+    arrays[-1] = np.full_like(arrays[-1], np.nan)
+    before = [array if array is None else array.copy() for array in arrays[:-1]]
+    plan.run(book, *arrays)
+    for name, array, copy in zip(names, arrays, before, strict=False):
+        assert copy is None or bits(array) == bits(copy), f"{name} was written"
+    return arrays[-1]

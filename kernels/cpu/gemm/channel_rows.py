@@ -38,7 +38,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -60,7 +60,7 @@ from .costs import channel_row_split
 from .in_place import InPlace, channel_rows_in_place
 from .pack import CHUNK_WORDS, make_pack_pixels, make_pack_weights
 from .regions import active_taps, find_region, region_table
-from .tile import call_tile, tile_address
+from .tile import TileArguments, call_tile, tile_address
 
 __all__ = ["plan", "plan_regions", "workspace", "workspace_regions"]
 
@@ -89,6 +89,32 @@ _view = as_record(_FIELDS)
 _PACK_BYTES = 16 * 16 * 4
 
 
+class _Tiles(NamedTuple):
+    """The tiles of a task and of a block of its channels.
+
+    Parameters
+    ----------
+    x : int
+        Where the block's first pixel lies in the input, for panels that are read in place.
+    rows, width : int
+        Output channels and pixels.
+    panel_bytes : int
+        From one packed panel to the next.
+    c, pitch : int
+        Address of the sums, and bytes between their rows.
+    bias : int
+        Address of the first row's bias.
+    """
+
+    x: int
+    rows: int
+    width: int
+    panel_bytes: int
+    c: int
+    pitch: int
+    bias: int
+
+
 @functools.cache
 def _make_multiply_block(tile: RegisterTile, compute: int, result: int) -> Any:
     """Return a function that adds one channel block's products to all tiles of a task."""
@@ -97,30 +123,30 @@ def _make_multiply_block(tile: RegisterTile, compute: int, result: int) -> Any:
 
     @numba.njit
     def multiply_run(
-        g: Any, a: int, b: int, x: int, kc: int, rows: int, width: int, panel_bytes: int,
-        c: int, pitch: int, bias: int, accumulate: int, last: int,
-    ) -> None:  # fmt: skip
+        g: Any, tiles: _Tiles, a: int, b: int, kc: int, accumulate: int, last: int
+    ) -> None:
         low, high = -np.inf, np.inf
         if last and not g.has_residual:
             low, high = g.low, g.high
         a_pitch = g.steps * mr * size
-        there = width // nr * nr * g.in_place
-        for row in range(0, rows, mr):
-            for start in range(0, width, nr):
-                panel, step = x + start * size, g.xc
+        there = tiles.width // nr * nr * g.in_place
+        for row in range(0, tiles.rows, mr):
+            for start in range(0, tiles.width, nr):
+                panel, step = tiles.x + start * size, g.xc
                 if start >= there:
-                    panel, step = b + (start - there) // nr * panel_bytes, nr * size
-                call_tile(
-                    g.tile, a + row // mr * a_pitch, mr * size, panel, step, kc,
-                    c + row * pitch + start * item, pitch, bias + row * size,
-                    accumulate, low, high, min(nr, width - start), min(mr, rows - row),
+                    panel, step = b + (start - there) // nr * tiles.panel_bytes, nr * size
+                arguments = TileArguments(
+                    a=a + row // mr * a_pitch, a_step=mr * size, b=panel, b_step=step, kc=kc,
+                    c=tiles.c + row * tiles.pitch + start * item, c_pitch=tiles.pitch,
+                    bias=tiles.bias + row * size, accumulate=accumulate, low=low, high=high,
+                    width=min(nr, tiles.width - start),
                 )  # fmt: skip
+                call_tile(g.tile, arguments, min(mr, tiles.rows - row))
 
     @numba.njit
     def multiply_block(
-        g: Any, region: int, a: int, b: int, x: int, words: int, rows: int, width: int,
-        panel_bytes: int, c: int, pitch: int, bias: int, first: int, last: int,
-    ) -> None:  # fmt: skip
+        g: Any, region: int, tiles: _Tiles, a: int, b: int, words: int, first: int, last: int
+    ) -> None:
         """Split the region's taps into runs that are contiguous in A, and multiply each run.
 
         A tap is `words` steps. A run of more steps than a block is multiplied in parts.
@@ -140,9 +166,9 @@ def _make_multiply_block(tile: RegisterTile, compute: int, result: int) -> Any:
                 tap = ((d0 + i) * g.kh + h0 + j) * g.kw + w0
                 for part in range(0, max(step, 1), most):
                     multiply_run(
-                        g, a + (tap * words + part) * mr * size,
-                        b + (done * step + part) * nr * size, x, min(most, step - part), rows,
-                        width, panel_bytes, c, pitch, bias, int(done + part > 0 or not first),
+                        g, tiles, a + (tap * words + part) * mr * size,
+                        b + (done * step + part) * nr * size, min(most, step - part),
+                        int(done + part > 0 or not first),
                         int(last and done == outer * inner - 1 and part + most >= step),
                     )  # fmt: skip
                 done += 1
@@ -202,9 +228,13 @@ def _make_kernel(tile: RegisterTile, storage: int, result: int) -> Any:
                     b + (panel - there) // nr * panel_bytes,
                 )  # fmt: skip
             multiply_block(
-                g, region, weight + c0 // depth * g.kd * g.kh * g.kw * mr * size, b,
-                x + c0 * g.xc + start * size, words, rows, width, panel_bytes, sums, pitch,
-                bias + channel * size, int(c0 == 0), int(c0 + channels == g.c),
+                g, region,
+                _Tiles(
+                    x=x + c0 * g.xc + start * size, rows=rows, width=width, panel_bytes=panel_bytes,
+                    c=sums, pitch=pitch, bias=bias + channel * size,
+                ),
+                weight + c0 // depth * g.kd * g.kh * g.kw * mr * size, b, words,
+                int(c0 == 0), int(c0 + channels == g.c),
             )  # fmt: skip
 
         if g.needs_finish:

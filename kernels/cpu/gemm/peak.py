@@ -14,7 +14,7 @@ from ..runtime.plan import compile_kernel
 from ..simd.intrinsics import get_word
 from ..simd.ir import ITEMSIZE, storage_code
 from ..simd.register_tiles import gemm_tile
-from .tile import call_tile, tile_address
+from .tile import TileArguments, call_tile, tile_address
 
 __all__ = ["measure"]
 
@@ -28,11 +28,12 @@ def _task(
     """Multiply one tile again and again; the geometry is a short table of words."""
     pitch = get_word(geometry, 2)
     for _ in range(get_word(geometry, 4)):
-        call_tile(
-            get_word(geometry, 0), weight, get_word(geometry, 1), x, pitch, get_word(geometry, 3),
-            out + number * get_word(geometry, 5), pitch, bias, 0, -np.inf, np.inf,
-            get_word(geometry, 6), get_word(geometry, 7),
+        arguments = TileArguments(
+            a=weight, a_step=get_word(geometry, 1), b=x, b_step=pitch, kc=get_word(geometry, 3),
+            c=out + number * get_word(geometry, 5), c_pitch=pitch, bias=bias, accumulate=0,
+            low=-np.inf, high=np.inf, width=get_word(geometry, 6),
         )  # fmt: skip
+        call_tile(get_word(geometry, 0), arguments, get_word(geometry, 7))
 
 
 def measure(dtype: str, device: DeviceInfo) -> float:

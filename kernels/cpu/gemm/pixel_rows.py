@@ -52,7 +52,7 @@ from .in_place import InPlace, pixel_rows_in_place
 from .pack import CHUNK_WORDS, make_pack_pixels, make_pack_weights
 from .regions import region_table
 from .split import REDUCTION, channel_block
-from .tile import call_tile, tile_address
+from .tile import TileArguments, call_tile, tile_address
 
 __all__ = ["plan", "workspace"]
 
@@ -96,11 +96,12 @@ def _make_multiply(tile: RegisterTile, compute: int) -> Any:
         b_panel = g.steps * nr * size
         for column in range(0, columns, nr):
             for pixel in range(0, pixels, mr):
-                call_tile(
-                    g.tile, a + pixel // mr * a_panel, a_step, b + column // nr * b_panel,
-                    nr * size, kc, sums + pixel * pitch + column * size, pitch, sums, 1, low, high,
-                    min(nr, columns - column), min(mr, pixels - pixel),
+                arguments = TileArguments(
+                    a=a + pixel // mr * a_panel, a_step=a_step, b=b + column // nr * b_panel,
+                    b_step=nr * size, kc=kc, c=sums + pixel * pitch + column * size, c_pitch=pitch,
+                    bias=sums, accumulate=1, low=low, high=high, width=min(nr, columns - column),
                 )  # fmt: skip
+                call_tile(g.tile, arguments, min(mr, pixels - pixel))
 
     @numba.njit
     def multiply(

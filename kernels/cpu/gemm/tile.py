@@ -23,8 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 from llvmlite import ir
@@ -54,10 +53,47 @@ from ..simd.ir import (
 )
 from ..simd.register_tiles import RegisterTile
 
-__all__ = ["call_tile", "multiply_tile", "tile_address"]
+__all__ = ["TileArguments", "call_tile", "multiply_tile", "tile_address"]
 
 #: Rows, vectors and lanes of a tile.
 Shape = tuple[int, ...]
+
+
+class TileArguments(NamedTuple):
+    """What a tile is computed from: numbers in machine code, their LLVM values where it is emitted.
+
+    Parameters
+    ----------
+    a, a_step : intp
+        Address of the first row's weights, and bytes to those of `adjacent` steps later.
+    b, b_step : intp
+        Likewise for the panel of pixels.
+    kc : intp
+        Steps of the reduction.
+    c, c_pitch : intp
+        Address of the output and bytes between its rows.
+    bias : intp
+        Address of a number for each row to add where `accumulate` is 0.
+    accumulate : intp
+        1 to add what C holds.
+    low, high : float64
+        Clamp of the result; skipped where they are infinite.
+    width : intp
+        Lanes to store; less than the tile's own at an edge.
+    """
+
+    a: Any
+    a_step: Any
+    b: Any
+    b_step: Any
+    kc: Any
+    c: Any
+    c_pitch: Any
+    bias: Any
+    accumulate: Any
+    low: Any
+    high: Any
+    width: Any
 
 
 def _at(builder: Any, base: Any, offset: Any, kind: ir.Type) -> Any:
@@ -126,7 +162,7 @@ def _reduction_loop(
     return result
 
 
-def _rows(builder: Any, tile: _TileArguments, shape: Shape, result: int) -> list[list[Any]]:
+def _rows(builder: Any, tile: TileArguments, shape: Shape, result: int) -> list[list[Any]]:
     """Return the addresses of C's vectors."""
     mr, nv, lanes = shape
     pitches = [builder.gep(tile.c, [builder.mul(tile.c_pitch, I64(i))]) for i in range(mr)]
@@ -158,25 +194,7 @@ def _where(builder: Any, condition: Any, tile: list[list[Any]], change: Any) -> 
     return _map_vectors(tile, changed, merged)
 
 
-@dataclass(slots=True)
-class _TileArguments:
-    """LLVM values of the arguments of `multiply_tile`."""
-
-    a: Any
-    a_step: Any
-    b: Any
-    b_step: Any
-    kc: Any
-    c: Any
-    c_pitch: Any
-    bias: Any
-    accumulate: Any
-    low: Any
-    high: Any
-    width: Any
-
-
-def _first_sums(builder: Any, tile: _TileArguments, shape: Shape, code: int) -> list[list[Any]]:
+def _first_sums(builder: Any, tile: TileArguments, shape: Shape, code: int) -> list[list[Any]]:
     """Emit the sums' start: the bias, or zero where C is added in the end."""
     mr, nv, lanes = shape
     kind, size = compute_ir(code), ITEMSIZE[code]
@@ -190,7 +208,7 @@ def _first_sums(builder: Any, tile: _TileArguments, shape: Shape, code: int) -> 
 
 
 def _finished(
-    builder: Any, tile: _TileArguments, sums: list[list[Any]], c: Any, masks: Any, result: int
+    builder: Any, tile: TileArguments, sums: list[list[Any]], c: Any, masks: Any, result: int
 ) -> list[list[Any]]:
     """Emit what follows the loop: C is added, then the clamp, each only where it is wanted."""
     lanes, kind = sums[0][0].type.count, sums[0][0].type.element
@@ -215,7 +233,7 @@ def _finished(
 
 def _emit_tile(
     builder: Any,
-    tile: _TileArguments,
+    tile: TileArguments,
     shape: Shape,
     codes: Sequence[int],
     whole: bool,
@@ -241,30 +259,15 @@ def _emit_tile(
 
 @intrinsic(prefer_literal=True)
 def multiply_tile(
-    typingctx: Any, a: Any, a_step: Any, b: Any, b_step: Any, kc: Any, c: Any, c_pitch: Any,
-    bias: Any, accumulate: Any, low: Any, high: Any, width: Any,
+    typingctx: Any, arguments: Any,
     mr: Any, nv: Any, lanes: Any, code: Any, result: Any, whole: Any, ahead: Any, adjacent: Any,
 ) -> Any:  # fmt: skip
-    """Compute one tile; the last eight arguments are literal.
+    """Compute one tile.
 
     Parameters
     ----------
-    a, a_step : intp
-        Address of the first row's weights, and bytes to those of `adjacent` steps later.
-    b, b_step : intp
-        Likewise for the panel of pixels.
-    kc : intp
-        Steps of the reduction.
-    c, c_pitch : intp
-        Address of the output and bytes between its rows.
-    bias : intp
-        Address of `mr` numbers to add where `accumulate` is 0.
-    accumulate : intp
-        1 to add what C holds.
-    low, high : float64
-        Clamp of the result; skipped where they are infinite.
-    width : intp
-        Lanes to store; less than ``nv * lanes`` at an edge.
+    arguments : TileArguments
+        What it is computed from.
     mr, nv, lanes, code : literal int
         The tile, and the code of A and B (F32, F64 or BF16_PAIR).
     result : literal int
@@ -282,18 +285,18 @@ def multiply_tile(
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        tile = _TileArguments(*args[:12])
-        for name in ("a", "b", "c", "bias"):
-            setattr(tile, name, pointer(builder, getattr(tile, name), I8))
-        kind = compute_ir(codes[0])
+        tile = TileArguments(*cgutils.unpack_tuple(builder, args[0]))
+        places = {
+            name: pointer(builder, getattr(tile, name), I8) for name in ("a", "b", "c", "bias")
+        }
+        kind, bounds = compute_ir(codes[0]), {"low": tile.low, "high": tile.high}
         if kind != tile.low.type:
-            tile.low, tile.high = builder.fptrunc(tile.low, kind), builder.fptrunc(tile.high, kind)
+            bounds = {name: builder.fptrunc(bound, kind) for name, bound in bounds.items()}
+        tile = tile._replace(**places, **bounds)
         _emit_tile(builder, tile, shape, codes, bool(flags[0]), *flags[1:])
         return context.get_dummy_value()
 
-    word, real = types.intp, types.float64
-    literal_types = (mr, nv, lanes, code, result, whole, ahead, adjacent)
-    signature = types.void(*([word] * 9), real, real, word, *literal_types)
+    signature = types.void(arguments, mr, nv, lanes, code, result, whole, ahead, adjacent)
     return signature, codegen
 
 
@@ -303,19 +306,24 @@ def _make_rows(tile: RegisterTile, codes: tuple[int, int], mr: int, adjacent: in
     code, result = codes
 
     @numba.njit
-    def rows(a: int, a_step: int, b: int, b_step: int, kc: int, c: int, c_pitch: int,
-             bias: int, accumulate: int, low: float, high: float, width: int) -> None:  # fmt: skip
-        if width == nr:
-            multiply_tile(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width,
-                          mr, nv, lanes, code, result, 1, ahead, adjacent)  # fmt: skip
-        elif width > lanes:
-            multiply_tile(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width,
-                          mr, nv, lanes, code, result, 0, ahead, adjacent)  # fmt: skip
+    def rows(arguments: TileArguments) -> None:
+        if arguments.width == nr:
+            multiply_tile(arguments, mr, nv, lanes, code, result, 1, ahead, adjacent)
+        elif arguments.width > lanes:
+            multiply_tile(arguments, mr, nv, lanes, code, result, 0, ahead, adjacent)
         else:
-            multiply_tile(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width,
-                          mr, 1, lanes, code, result, 0, ahead, adjacent)  # fmt: skip
+            multiply_tile(arguments, mr, 1, lanes, code, result, 0, ahead, adjacent)
 
     return rows
+
+
+@numba.njit
+def _moved(tile: TileArguments, a: int, c: int, bias: int) -> TileArguments:
+    """Return the arguments of rows further down, by bytes of A, C and the bias."""
+    return TileArguments(
+        tile.a + a, tile.a_step, tile.b, tile.b_step, tile.kc, tile.c + c, tile.c_pitch,
+        tile.bias + bias, tile.accumulate, tile.low, tile.high, tile.width,
+    )  # fmt: skip
 
 
 _TILE_SIGNATURE = types.void(
@@ -345,33 +353,32 @@ def tile_address(
     def any_rows(a: int, a_step: int, b: int, b_step: int, kc: int, c: int, c_pitch: int,
                  bias: int, accumulate: int, low: float, high: float, width: int,
                  rows: int) -> None:  # fmt: skip
+        arguments = TileArguments(
+            a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width
+        )
         if rows == mr and width == nr:
-            multiply_tile(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width,
-                          mr, nv, lanes, code, result, 1, ahead, adjacent)  # fmt: skip
+            multiply_tile(arguments, mr, nv, lanes, code, result, 1, ahead, adjacent)
             return
         if rows == mr:
-            rows_full(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width)
+            rows_full(arguments)
             return
         if rows & 8:
-            rows_8(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width)
-            a, c, bias = a + 8 * row, c + 8 * c_pitch, bias + 8 * size
+            rows_8(arguments)
+            arguments = _moved(arguments, 8 * row, 8 * c_pitch, 8 * size)
         if rows & 4:
-            rows_4(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width)
-            a, c, bias = a + 4 * row, c + 4 * c_pitch, bias + 4 * size
+            rows_4(arguments)
+            arguments = _moved(arguments, 4 * row, 4 * c_pitch, 4 * size)
         if rows & 2:
-            rows_2(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width)
-            a, c, bias = a + 2 * row, c + 2 * c_pitch, bias + 2 * size
+            rows_2(arguments)
+            arguments = _moved(arguments, 2 * row, 2 * c_pitch, 2 * size)
         if rows & 1:
-            rows_1(a, a_step, b, b_step, kc, c, c_pitch, bias, accumulate, low, high, width)
+            rows_1(arguments)
 
     key = ("gemm_tile", tile.mr, tile.nv, tile.lanes, tile.ahead, code, result, adjacent)
     return int(jit.compile_callback(any_rows, _TILE_SIGNATURE, key).address)
 
 
 @intrinsic
-def call_tile(
-    typingctx: Any, function: Any, a: Any, a_step: Any, b: Any, b_step: Any, kc: Any, c: Any,
-    c_pitch: Any, bias: Any, accumulate: Any, low: Any, high: Any, width: Any, rows: Any,
-) -> Any:  # fmt: skip
-    """Call the function at a `tile_address` (arguments of `multiply_tile`, then the rows)."""
-    return types.void(types.intp, *_TILE_SIGNATURE.args), call_address
+def call_tile(typingctx: Any, function: Any, arguments: Any, rows: Any) -> Any:
+    """Call the function at a `tile_address`: `TileArguments`, then the rows that there are."""
+    return types.void(types.intp, arguments, types.intp), call_address

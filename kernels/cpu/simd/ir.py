@@ -106,9 +106,16 @@ def call(builder: Any, name: str, returns: ir.Type, *arguments: Any) -> Any:
 
 
 def call_address(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    """Lower an intrinsic that calls machine code: the first argument is its address."""
-    kind = ir.FunctionType(ir.VoidType(), [value.type for value in args[1:]])
-    builder.call(pointer(builder, args[0], kind), args[1:])
+    """Lower an intrinsic that calls machine code: the first argument is its address.
+
+    Of a record among the others every field is an argument.
+    """
+    words: list[Any] = []
+    for kind, value in zip(signature.args[1:], args[1:], strict=True):
+        is_record = isinstance(kind, types.BaseTuple)
+        words += cgutils.unpack_tuple(builder, value) if is_record else [value]
+    function = ir.FunctionType(ir.VoidType(), [word.type for word in words])
+    builder.call(pointer(builder, args[0], function), words)
     return context.get_dummy_value()
 
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from fastconv.contract.problem import ConvProblem
@@ -28,7 +27,7 @@ from .pixel_costs import PixelBlocking, met_columns, side_places, strips
 from .row_calls import PART_SIGNATURE, PARTS_FIELDS, parts_table
 from .row_costs import singleton_flags
 from .row_strip import Strip
-from .row_tile import Window, WindowTile, emit_window
+from .row_tile import Rows, TapColumns, Window, WindowTile, make_window
 
 __all__ = [
     "FIELDS",
@@ -67,6 +66,62 @@ FIELDS = (
 view = as_record(FIELDS)
 
 
+class PixelSteps(NamedTuple):
+    """What strips and tiles of pixels are given beside `Rows`, whose width counts channels.
+
+    Parameters
+    ----------
+    xw, yw : int
+        Bytes between pixels of input and output.
+    wt : int
+        Bytes between the weights of taps.
+    """
+
+    xw: int
+    yw: int
+    wt: int
+
+
+class PixelStripShape(NamedTuple):
+    """What a strip of pixels is compiled for, every entry a whole number.
+
+    Parameters
+    ----------
+    kh, kw : int
+        Taps.
+    row_step : int
+        Input rows, in units of the dilation, between successive output rows.
+    pixels, lanes : int
+        Vectors, and the channels in each.
+    sw, dw : int
+        Stride and dilation along the row.
+    low, high : int
+        The range of columns that meet the input, from the first tap's on.
+    singleton_flags : int
+        Of `row_costs.singleton_flags`.
+    in_registers : int
+        Whether all weights stay there.
+    masked : int
+        Whether some lanes have no channel.
+    storage : int
+        Element type.
+    """
+
+    kh: int
+    kw: int
+    row_step: int
+    pixels: int
+    lanes: int
+    sw: int
+    dw: int
+    low: int
+    high: int
+    singleton_flags: int
+    in_registers: int
+    masked: int
+    storage: int
+
+
 class _Pixels(Window):
     """What strips and tiles of pixels share: channels lie in the lanes of all vectors."""
 
@@ -95,18 +150,23 @@ class _Pixels(Window):
 class _PixelStrip(_Pixels, Strip):
     """A strip whose vectors are pixels, with channels in their lanes."""
 
-    words = (*Strip.words, "xw", "yw", "wt")
-
     def __init__(self, builder: Any, args: Any, shape: Sequence[int]) -> None:
-        (self.kh, self.kw, self.row_step, nv, self.lanes, self.sw, self.dilation, *rest) = shape
-        self.low, self.high, self.singleton_flags, self.in_registers, self.masked, storage = rest
+        strip = PixelStripShape(*shape)
+        self.kh, self.kw, self.row_step, self.lanes = (
+            strip.kh,
+            strip.kw,
+            strip.row_step,
+            strip.lanes,
+        )
+        self.sw, self.dilation, self.low, self.high = strip.sw, strip.dw, strip.low, strip.high
+        self.singleton_flags, self.in_registers = strip.singleton_flags, strip.in_registers
         self.height, self.block, self.shifted, self.period = -(-self.kh // self.row_step), 1, 0, 0
         self.weights: dict[tuple[int, int], list[Any]] = {}
-        code = compute_code(storage)
-        super(Strip, self).__init__(builder, args, code, [self.lanes] * nv)
-        self.storage = storage
+        code = compute_code(strip.storage)
+        super(Strip, self).__init__(builder, args, code, [self.lanes] * strip.pixels)
+        self.storage = strip.storage
         channels = first_lanes(builder, self.arg["width"], self.lanes)
-        self.channels = channels if self.masked else None
+        self.channels = channels if strip.masked else None
 
     def vector(self, row: Any, s: int, j: int) -> Any:
         """Return the pixel under tap column `s` for output pixel `j`, None outside the input."""
@@ -139,8 +199,6 @@ class _PixelTile(_Pixels, WindowTile):
 
     singleton_flags = 1
 
-    words = (*WindowTile.words, "xw", "yw", "wt")
-
     def __init__(self, builder: Any, args: Any, shape: Sequence[int]) -> None:
         self.rh, nv, self.lanes, self.sw, code = shape
         super(WindowTile, self).__init__(builder, args, code, [self.lanes] * nv)
@@ -155,40 +213,15 @@ class _PixelTile(_Pixels, WindowTile):
         return [load_vector(builder, at, self.lanes, self.code) for at in places]
 
 
-@intrinsic(prefer_literal=True)
-def _pixel_tile(
-    typingctx: Any, x: Any, channels: Any, xc: Any, depths: Any, xd: Any, h0: Any, dh: Any,
-    h_end: Any, xh: Any, col0: Any, dw: Any, iw: Any, columns: Any, w: Any, wk: Any, wc: Any,
-    wd: Any, out: Any, yh: Any, yc: Any, bias: Any, width: Any, rows: Any, kh: Any, kw: Any,
-    tap0: Any, tap_end: Any, xw: Any, yw: Any, wt: Any, low: Any, high: Any, shape: Any,
-) -> Any:  # fmt: skip
-    """Compute a tile of pixels; arguments are those of `window_tile` and `_pixel_strip`."""
-    return emit_window(_PixelTile, shape)
-
-
-@intrinsic(prefer_literal=True)
-def _pixel_strip(
-    typingctx: Any, x: Any, channels: Any, xc: Any, depths: Any, xd: Any, h0: Any, dh: Any,
-    h_end: Any, xh: Any, col0: Any, dw: Any, iw: Any, columns: Any, w: Any, wk: Any, wc: Any,
-    wd: Any, out: Any, yh: Any, yc: Any, bias: Any, width: Any, rows: Any, xw: Any, yw: Any,
-    wt: Any, low: Any, high: Any, shape: Any,
-) -> Any:  # fmt: skip
-    """Compute a strip of pixels; arguments are those of `rolling_strip`, except as follows.
-
-    width : channels; xw, yw : bytes between pixels; wt : bytes between the weights of taps.
-    shape : the attributes that `_PixelStrip` unpacks.
-    """
-    return emit_window(_PixelStrip, shape)
-
-
-def _strip_loop(shape: tuple[int, ...], rest: int) -> int:
+def _strip_loop(shape: PixelStripShape, rest: int) -> int:
     """Return the address of the loop over channels of one shape of strip.
 
     `rest` is the number of lanes for the last channels, 0 where there are only full vectors.
     """
-    kh, kw, row_step, nv, lanes, sw, dw, first, end, planes, in_registers, storage = shape
-    item, size = ITEMSIZE[storage], ITEMSIZE[compute_code(storage)]
-    tail = max(rest, 1)
+    item, size = ITEMSIZE[shape.storage], ITEMSIZE[compute_code(shape.storage)]
+    lanes = shape.lanes
+    full = make_window(_PixelStrip, shape)
+    last = make_window(_PixelStrip, shape._replace(lanes=max(rest, 1), masked=1))
 
     def strip_loop(geometry: int, start: int, x: int, weight: int, bias: int, out: int, h0: int,
                    h_end: int, rows: int, depths: int, channels: int) -> None:  # fmt: skip
@@ -204,31 +237,34 @@ def _strip_loop(shape: tuple[int, ...], rest: int) -> int:
             h, y = h0 + residue * g.sh, out + residue * g.to_h + start * g.to_w
             c = 0
             while c + lanes <= channels:
-                _pixel_strip(
-                    x + c * item, 1, 0, depths, g.in_d, h, g.unit, h_end, g.in_h, col0, 0, 0, 0,
-                    weight + c * taps, 0, 0, wd, y + c * item, apart, 0, bias + c * size,
-                    lanes, count, g.in_w, g.to_w, lanes * size, low, high,
-                    (kh, kw, row_step, nv, lanes, sw, dw, first, end, planes, in_registers, 0,
-                     storage),
+                strip = Rows(
+                    x=x + c * item, channels=1, xc=0, depths=depths, xd=g.in_d,
+                    h0=h, dh=g.unit, h_end=h_end, xh=g.in_h, col0=col0, dw=0, iw=0, columns=0,
+                    w=weight + c * taps, wk=0, wc=0, wd=wd, out=y + c * item, yh=apart, yc=0,
+                    bias=bias + c * size, width=lanes, rows=count,
                 )  # fmt: skip
+                steps = PixelSteps(xw=g.in_w, yw=g.to_w, wt=lanes * size)
+                full((strip, steps), low, high)
                 c += lanes
             if rest and c < channels:
-                _pixel_strip(
-                    x + c * item, 1, 0, depths, g.in_d, h, g.unit, h_end, g.in_h, col0, 0, 0, 0,
-                    weight + c * taps, 0, 0, wd, y + c * item, apart, 0, bias + c * size,
-                    channels - c, count, g.in_w, g.to_w, lanes * size, low, high,
-                    (kh, kw, row_step, nv, tail, sw, dw, first, end, planes, in_registers, 1,
-                     storage),
+                strip = Rows(
+                    x=x + c * item, channels=1, xc=0, depths=depths, xd=g.in_d,
+                    h0=h, dh=g.unit, h_end=h_end, xh=g.in_h, col0=col0, dw=0, iw=0, columns=0,
+                    w=weight + c * taps, wk=0, wc=0, wd=wd, out=y + c * item, yh=apart, yc=0,
+                    bias=bias + c * size, width=channels - c, rows=count,
                 )  # fmt: skip
+                steps = PixelSteps(xw=g.in_w, yw=g.to_w, wt=lanes * size)
+                last((strip, steps), low, high)
 
-    key = ("pixel_strip", *shape, rest)
-    return int(jit.compile_callback(strip_loop, PART_SIGNATURE, key).address)
+    key = ("pixel_strip", *(size for name, size in shape._asdict().items() if name != "masked"))
+    return int(jit.compile_callback(strip_loop, PART_SIGNATURE, (*key, rest)).address)
 
 
 def _tile_loop(shape: tuple[int, ...]) -> int:
     """Return the address of the loop over tiles of one shape, for one vector of channels."""
-    rh, nv, lanes, sw, code = shape
+    rh, nv, lanes, _, code = shape
     size = ITEMSIZE[code]
+    tile = make_window(_PixelTile, shape)
 
     def tile_loop(geometry: int, start: int, x: int, weight: int, bias: int, out: int, h0: int,
                   h_end: int, rows: int, depths: int, channels: int) -> None:  # fmt: skip
@@ -243,13 +279,17 @@ def _tile_loop(shape: tuple[int, ...]) -> int:
         for residue in range(min(g.row_interleave, rows)):
             apart = g.row_interleave * g.to_h
             for row in range(residue, rows, g.row_interleave * rh):
-                _pixel_tile(
-                    x, 1, 0, depths, g.in_d, h0 + row * g.sh, g.unit, h_end, g.in_h, col0, g.dw, 0,
-                    0, weight, 0, 0, wd, out + row * g.to_h + start * g.to_w, apart, 0,
-                    bias, channels, (rows - row + g.row_interleave - 1) // g.row_interleave,
-                    g.kh, g.kw, tap0, tap_end, g.in_w, g.to_w, lanes * size, low, high,
-                    (rh, nv, lanes, sw, code),
+                rows_of_tile = Rows(
+                    x=x, channels=1, xc=0, depths=depths, xd=g.in_d,
+                    h0=h0 + row * g.sh, dh=g.unit, h_end=h_end, xh=g.in_h,
+                    col0=col0, dw=g.dw, iw=0, columns=0, w=weight, wk=0, wc=0, wd=wd,
+                    out=out + row * g.to_h + start * g.to_w, yh=apart, yc=0,
+                    bias=bias, width=channels,
+                    rows=(rows - row + g.row_interleave - 1) // g.row_interleave,
                 )  # fmt: skip
+                taps = TapColumns(kh=g.kh, kw=g.kw, tap0=tap0, tap_end=tap_end)
+                steps = PixelSteps(xw=g.in_w, yw=g.to_w, wt=lanes * size)
+                tile((rows_of_tile, taps, steps), low, high)
 
     return int(jit.compile_callback(tile_loop, PART_SIGNATURE, ("pixel_tile", *shape)).address)
 
@@ -301,8 +341,11 @@ def pixel_table(
 
     def function(begin: int, pixels: int) -> int:
         low, high = met_columns(problem, begin, pixels)
-        shape = (kh, kw, way.row_step, pixels, lanes, sw, dw, low, high, singleton_flags(problem),
-                 int(way.in_registers), storage)  # fmt: skip
+        shape = PixelStripShape(
+            kh=kh, kw=kw, row_step=way.row_step, pixels=pixels, lanes=lanes, sw=sw, dw=dw,
+            low=low, high=high, singleton_flags=singleton_flags(problem),
+            in_registers=int(way.in_registers), masked=0, storage=storage,
+        )  # fmt: skip
         return _strip_loop(shape, rest)
 
     return parts_table(parts, parts.runs(side_places(problem, way.pixels)), function, 1)

@@ -36,7 +36,7 @@ from ..simd.intrinsics import add, load_masked, range_mask, store_masked
 from ..simd.ir import ITEMSIZE, compute_code, storage_code
 from .pixel_costs import pixel_blocking
 from .pixel_strip import FIELDS, make_pixel_weights, pixel_table, view
-from .row_calls import call_parts
+from .row_calls import Band, call_parts
 from .rows_copied_layout import TASKS
 
 __all__ = ["plan"]
@@ -77,11 +77,12 @@ def _make_kernel(lanes: int, storage: int) -> Any:
         depths = max(0, min(g.kd, (g.id - d0 + g.dd - 1) // g.dd) - skipped)
         source = x + image * g.xn + (d0 + skipped * g.dd) * g.xd + c * item
         y = out + image * g.yn + od * g.yd + first_row * g.yh + c * item
-        call_parts(
-            g, geometry, 0, g.parts, source,
-            weight + (c * g.kd + skipped * lanes) * g.kh * g.kw * size, bias + c * size, y,
-            first_row * g.sh - g.ph, g.ih, rows, depths, channels,
+        rows_of_band = Band(
+            x=source, weight=weight + (c * g.kd + skipped * lanes) * g.kh * g.kw * size,
+            bias=bias + c * size, out=y, h0=first_row * g.sh - g.ph, h_end=g.ih, rows=rows,
+            depths=depths, groups=channels,
         )  # fmt: skip
+        call_parts(g, geometry, 0, g.parts, rows_of_band)
         if g.needs_finish:
             extra = residual + image * g.rn + od * g.rd + first_row * g.rh + c * item
             finish_band(g, y, extra, rows, channels)

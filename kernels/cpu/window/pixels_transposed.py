@@ -53,7 +53,7 @@ from ..simd.ir import (
 from ..simd.transposes import transpose_block
 from .pixel_costs import block_shape, pixel_blocking
 from .pixel_strip import FIELDS, make_pixel_weights, pixel_table, view
-from .row_calls import call_parts
+from .row_calls import Band, call_parts
 
 __all__ = ["plan", "workspace"]
 
@@ -152,11 +152,12 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
             skipped = max(0, (g.dd - 1 - d0) // g.dd)
             depths = max(0, min(g.kd, (g.id - d0 + g.dd - 1) // g.dd) - skipped)
             source = block + g.first_at + (d0 + skipped * g.dd) * g.plane_bytes
-            call_parts(
-                g, geometry, 0, g.parts, source,
-                weight + (c * g.kd + skipped * lanes) * g.kh * g.kw * size, bias + c * size,
-                sums + od * g.to_d, -g.ph, g.ih, g.oh, depths, channels,
+            band = Band(
+                x=source, weight=weight + (c * g.kd + skipped * lanes) * g.kh * g.kw * size,
+                bias=bias + c * size, out=sums + od * g.to_d, h0=-g.ph, h_end=g.ih, rows=g.oh,
+                depths=depths, groups=channels,
             )  # fmt: skip
+            call_parts(g, geometry, 0, g.parts, band)
         y = out + image * g.yn + c * g.yc
         bring_back(g, sums, channels, y)
         if g.needs_finish:

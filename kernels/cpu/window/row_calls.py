@@ -8,7 +8,7 @@ table of a few runs, and nothing that is compiled depends on its length.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -21,7 +21,7 @@ from ..simd.intrinsics import get_word
 from ..simd.ir import call_address
 from .row_parts import Parts, Run
 
-__all__ = ["PARTS_FIELDS", "PART_SIGNATURE", "call_parts", "part_begin", "parts_table"]
+__all__ = ["PARTS_FIELDS", "PART_SIGNATURE", "Band", "call_parts", "part_begin", "parts_table"]
 
 #: Fields of a geometry that `call_parts` reads.
 PARTS_FIELDS = (
@@ -32,18 +32,40 @@ PARTS_FIELDS = (
     "table",  # address of the runs
 )
 
-#: The arguments of a part's function, see `call_parts`.
+#: The arguments of a part's function: geometry, first output column, then those of `Band`.
 PART_SIGNATURE = jit.void(11)
 _RUN_WORDS = 3
 
 
+class Band(NamedTuple):
+    """What the function of a part is given beside the geometry and its first output column.
+
+    Parameters
+    ----------
+    x, weight, bias, out : int
+        Where the first group's input row 0 at the first depth lies (also where that row is outside
+        a copy), its weights at that depth, bias, and its first output row.
+    h0, h_end : int
+        First input row of the first output row; the first one that is not there any more.
+    rows, depths, groups : int
+        Output rows, kernel depths that meet the input, groups or channels.
+    """
+
+    x: int
+    weight: int
+    bias: int
+    out: int
+    h0: int
+    h_end: int
+    rows: int
+    depths: int
+    groups: int
+
+
 @intrinsic
-def _call_part(
-    typingctx: Any, function: Any, geometry: Any, start: Any, x: Any, weight: Any, bias: Any,
-    out: Any, h0: Any, h_end: Any, rows: Any, depths: Any, count: Any,
-) -> Any:  # fmt: skip
+def _call_part(typingctx: Any, function: Any, geometry: Any, start: Any, band: Any) -> Any:
     """Call the function of one part."""
-    return types.void(types.intp, *PART_SIGNATURE.args), call_address
+    return types.void(types.intp, types.intp, types.intp, band), call_address
 
 
 @numba.njit
@@ -53,10 +75,7 @@ def part_begin(g: Any, part: int) -> int:
 
 
 @numba.njit
-def call_parts(
-    g: Any, geometry: int, first: int, end: int, x: int, weight: int, bias: int, out: int, h0: int,
-    h_end: int, rows: int, depths: int, count: int,
-) -> None:  # fmt: skip
+def call_parts(g: Any, geometry: int, first: int, end: int, band: Band) -> None:
     """Call the functions of parts `first` to `end` - 1 of a row, in order.
 
     Parameters
@@ -67,13 +86,8 @@ def call_parts(
         The geometry, which has `PARTS_FIELDS`. A function gets it with its first output column.
     first, end : intp
         The parts.
-    x, weight, bias, out : intp
-        Where the first group's input row 0 at the first depth lies (also where that row is outside
-        a copy), its weights at that depth, bias, and its first output row.
-    h0, h_end : intp
-        First input row of the first output row; the first one that is not there any more.
-    rows, depths, count : intp
-        Output rows, kernel depths that meet the input, groups or channels.
+    band : Band
+        The rows.
     """
     run, begin, rest = g.table, part_begin(g, first), first * g.part_rest % g.parts
     while first >= get_word(run, 0):
@@ -83,10 +97,7 @@ def call_parts(
             run += 8 * _RUN_WORDS
         rest += g.part_rest
         wide = int(rest >= g.parts)
-        _call_part(
-            get_word(run, 1 + wide), geometry, begin, x, weight, bias, out, h0, h_end, rows, depths,
-            count,
-        )  # fmt: skip
+        _call_part(get_word(run, 1 + wide), geometry, begin, band)
         begin += (g.part_width + wide) * g.part_unit
         rest -= wide * g.parts
 

@@ -29,8 +29,8 @@ from ..simd.intrinsics import load_scalar, store_scalar
 from ..simd.ir import ITEMSIZE
 from .row_calls import PART_SIGNATURE, PARTS_FIELDS, parts_table
 from .row_costs import RowBlocking, last_lanes, row_strips, singleton_flags
-from .row_strip import COPY, DENSE, PAIRS, StripShape, beyond_lanes, rolling_strip
-from .row_tile import window_tile
+from .row_strip import COPY, DENSE, PAIRS, Strip, StripShape, beyond_lanes
+from .row_tile import Rows, TapColumns, WindowTile, make_window
 
 __all__ = [
     "FIELDS",
@@ -144,10 +144,10 @@ def strip_table(
 
 
 def _strip_loop(shape: StripShape) -> int:
-    """Return the address of the loop over strips of one shape (that of `rolling_strip`)."""
-    (kh, kw, row_step, nv, lanes, tail, block, source, dense, shifted, planes, in_registers, masked,
-     period, code) = shape  # fmt: skip
-    size = ITEMSIZE[code]
+    """Return the address of the loop over strips of one shape."""
+    size, lanes, block = ITEMSIZE[shape.code], shape.lanes, shape.block
+    source, period = shape.source, shape.period
+    strip = make_window(Strip, shape)
 
     def strip_loop(geometry: int, start: int, x: int, weight: int, bias: int, out: int, h0: int,
                    h_end: int, rows: int, depths: int, groups: int) -> None:  # fmt: skip
@@ -164,24 +164,24 @@ def _strip_loop(shape: StripShape) -> int:
             image, first = x + group * g.in_g + copied, group * g.k
             for k in range(first, first + g.k, block):
                 for residue in range(min(g.row_interleave, rows)):
-                    rolling_strip(
-                        image, g.c, g.in_c, depths, g.in_d, h0 + residue * g.sh, g.unit, h_end,
-                        g.in_h, col0, g.dw, g.iw, g.columns, weight + k * g.c * g.kd * wd,
-                        g.c * g.kd * wd, g.kd * wd, wd,
-                        out + k * g.to_c + residue * g.to_h + start * size, apart,
-                        g.to_c, bias + k * size, g.ow - start,
-                        (rows - residue + g.row_interleave - 1) // g.row_interleave, low, high,
-                        (kh, kw, row_step, nv, lanes, tail, block, source, dense, shifted, planes,
-                         in_registers, masked, period, code),
+                    rows_of_strip = Rows(
+                        x=image, channels=g.c, xc=g.in_c, depths=depths, xd=g.in_d,
+                        h0=h0 + residue * g.sh, dh=g.unit, h_end=h_end, xh=g.in_h,
+                        col0=col0, dw=g.dw, iw=g.iw, columns=g.columns,
+                        w=weight + k * g.c * g.kd * wd, wk=g.c * g.kd * wd, wc=g.kd * wd, wd=wd,
+                        out=out + k * g.to_c + residue * g.to_h + start * size, yh=apart, yc=g.to_c,
+                        bias=bias + k * size, width=g.ow - start,
+                        rows=(rows - residue + g.row_interleave - 1) // g.row_interleave,
                     )  # fmt: skip
+                    strip((rows_of_strip,), low, high)
 
     return int(jit.compile_callback(strip_loop, PART_SIGNATURE, ("strip", *shape)).address)
 
 
 def _tile_loop(shape: tuple[int, ...]) -> int:
-    """Return the address of the loop over tiles of one shape (that of `window_tile`)."""
-    rh, nv, lanes, tail, code = shape
-    size = ITEMSIZE[code]
+    """Return the address of the loop over tiles of one shape: that of `WindowTile`."""
+    rh, size = shape[0], ITEMSIZE[shape[-1]]
+    tile = make_window(WindowTile, shape)
 
     def tile_loop(geometry: int, start: int, x: int, weight: int, bias: int, out: int, h0: int,
                   h_end: int, rows: int, depths: int, groups: int) -> None:  # fmt: skip
@@ -195,14 +195,17 @@ def _tile_loop(shape: tuple[int, ...]) -> int:
             for k in range(first, first + g.k):
                 for residue in range(min(g.row_interleave, rows)):
                     for row in range(residue, rows, g.row_interleave * rh):
-                        window_tile(
-                            image, g.c, g.in_c, depths, g.in_d, h0 + row * g.sh, g.unit, h_end,
-                            g.in_h, 0, g.dw, g.iw, g.columns, weight + k * g.c * g.kd * wd,
-                            0, g.kd * wd, wd, out + k * g.to_c + row * g.to_h + start * size,
-                            apart, g.to_c, bias + k * size, g.ow - start,
-                            (rows - row + g.row_interleave - 1) // g.row_interleave,
-                            g.kh, g.kw, 0, g.kw, low, high, (rh, nv, lanes, tail, code),
+                        rows_of_tile = Rows(
+                            x=image, channels=g.c, xc=g.in_c, depths=depths, xd=g.in_d,
+                            h0=h0 + row * g.sh, dh=g.unit, h_end=h_end, xh=g.in_h,
+                            col0=0, dw=g.dw, iw=g.iw, columns=g.columns,
+                            w=weight + k * g.c * g.kd * wd, wk=0, wc=g.kd * wd, wd=wd,
+                            out=out + k * g.to_c + row * g.to_h + start * size, yh=apart, yc=g.to_c,
+                            bias=bias + k * size, width=g.ow - start,
+                            rows=(rows - row + g.row_interleave - 1) // g.row_interleave,
                         )  # fmt: skip
+                        taps = TapColumns(kh=g.kh, kw=g.kw, tap0=0, tap_end=g.kw)
+                        tile((rows_of_tile, taps), low, high)
 
     return int(jit.compile_callback(tile_loop, PART_SIGNATURE, ("tile", *shape)).address)
 

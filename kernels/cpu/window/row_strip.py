@@ -27,13 +27,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from llvmlite import ir
-from numba.extending import intrinsic
 
 from ..simd.ir import I32, I64, call, fmuladd, lanes_between, load_vector
 from .row_costs import pattern_vectors
-from .row_tile import Sums, Window, emit_window
+from .row_tile import Sums, Window
 
-__all__ = ["COPY", "DENSE", "PAIRS", "Strip", "StripShape", "beyond_lanes", "rolling_strip"]
+__all__ = ["COPY", "DENSE", "PAIRS", "Strip", "StripShape", "beyond_lanes"]
 
 #: Where the vectors of a strip's row come from: a copy whose rows are split by the horizontal
 #: stride, or the input itself with that stride.
@@ -324,23 +323,3 @@ class Strip(Window):
 
         sums = [value for block in initial for value in block * self.height]
         self.loop(builder.add(self.arg["rows"], I64(self.height - 1)), sums, step)
-
-
-@intrinsic(prefer_literal=True)
-def rolling_strip(
-    typingctx: Any, x: Any, channels: Any, xc: Any, depths: Any, xd: Any, h0: Any, dh: Any,
-    h_end: Any, xh: Any, col0: Any, dw: Any, iw: Any, columns: Any, w: Any, wk: Any, wc: Any,
-    wd: Any, out: Any, yh: Any, yc: Any, bias: Any, width: Any, rows: Any, low: Any, high: Any,
-    shape: Any,
-) -> Any:  # fmt: skip
-    """Compute a strip; the arguments are those of `Window.words`, the clamp, and literal sizes.
-
-    shape : kh, kw; input rows (of the dilated kernel) between successive output rows; vectors,
-        lanes, lanes of the last vector; output channels computed at once; where rows come from
-        (`COPY`, `DENSE`, `PAIRS`); 1 for a horizontal dilation of 1; 1 to make most taps' vectors
-        by shuffles (of full vectors, `DENSE`); what there is one of (`Window.alone`); 1 to keep all
-        weights in registers; vectors that may reach over a side (bits: 1 the first, 2 the last,
-        4 all); vectors after which interleaved channels repeat, 0 where lanes are of one channel;
-        storage code.
-    """
-    return emit_window(Strip, shape)

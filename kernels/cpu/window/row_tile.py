@@ -12,9 +12,9 @@ No product is ever formed with a weight that is not there, so a NaN stays within
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from ..simd.ir import (
@@ -27,44 +27,105 @@ from ..simd.ir import (
     compute_ir,
     first_lanes,
     fmuladd,
-    literals,
     load_vector,
     pointer,
     store_vector,
 )
 
-__all__ = ["Sums", "Window", "WindowTile", "emit_window", "window_tile"]
+__all__ = ["Rows", "Sums", "TapColumns", "Window", "WindowTile", "make_window"]
 
 Sums = list[Any]
+
+
+class Rows(NamedTuple):
+    """What a strip or a tile reads, multiplies and writes: addresses, counts, steps in bytes.
+
+    Parameters
+    ----------
+    x : int
+        Where input row 0 of the first channel and depth lies.
+    channels, xc, depths, xd : int
+        Planes to sum over, and the bytes between them.
+    h0, dh, h_end, xh : int
+        First input row, rows between taps, end of the rows, bytes between them.
+    col0, dw, iw : int
+        First input column, columns between taps, number of columns.
+    columns : int
+        Address of the tap columns' offsets in a copy.
+    w, wk, wc, wd : int
+        Weights, and the bytes between output channels and planes.
+    out, yh, yc : int
+        Output, and the bytes between output rows of this strip and output channels.
+    bias : int
+        Address of the biases.
+    width, rows : int
+        Lanes and rows to store.
+    """
+
+    x: int
+    channels: int
+    xc: int
+    depths: int
+    xd: int
+    h0: int
+    dh: int
+    h_end: int
+    xh: int
+    col0: int
+    dw: int
+    iw: int
+    columns: int
+    w: int
+    wk: int
+    wc: int
+    wd: int
+    out: int
+    yh: int
+    yc: int
+    bias: int
+    width: int
+    rows: int
+
+
+class TapColumns(NamedTuple):
+    """The taps of a tile.
+
+    Parameters
+    ----------
+    kh, kw : int
+        Rows and columns of the kernel.
+    tap0, tap_end : int
+        The columns that meet the input.
+    """
+
+    kh: int
+    kw: int
+    tap0: int
+    tap_end: int
+
+
+class _Arguments(NamedTuple):
+    """The values of the records that a strip or a tile is given, by name, and its clamp."""
+
+    words: dict[str, Any]
+    bounds: Sequence[Any]
 
 
 class Window:
     """What strips and tiles share: loops, loads of weights, the store of a finished row."""
 
-    #: Names of the integer arguments of the intrinsics, in order; addresses and bytes.
-    words: tuple[str, ...] = (
-        "x",  # where input row 0 of the first channel and depth lies
-        "channels", "xc", "depths", "xd",  # planes to sum over, and the bytes between them
-        "h0", "dh", "h_end", "xh",  # first input row, rows between taps, end of rows, bytes
-        "col0", "dw", "iw",  # first input column, columns between taps, number of columns
-        "columns",  # offsets of the tap columns in a copy
-        "w", "wk", "wc", "wd",  # weights: bytes between output channels, planes
-        "out", "yh", "yc",  # bytes between output rows of this strip and output channels
-        "bias", "width", "rows",  # lanes and rows to store
-    )  # fmt: skip
     #: What is there once, so that no loop is needed: bits 1 the channel, 2 the depth.
     singleton_flags = 0
     addresses: tuple[str, ...] = ("x", "columns", "w", "out", "bias")
 
-    def __init__(self, builder: Any, args: Sequence[Any], code: int, widths: Sequence[int]) -> None:
+    def __init__(self, builder: Any, args: _Arguments, code: int, widths: Sequence[int]) -> None:
         self.builder, self.code, self.widths = builder, code, list(widths)
         self.kind, self.size = compute_ir(code), ITEMSIZE[code]
         self.storage = code  # of what is read and stored
         self.starts = [sum(widths[:j]) for j in range(len(widths))]
-        self.arg = dict(zip(self.words, args, strict=False))
+        self.arg, self.bounds = dict(args.words), list(args.bounds)
         for name in self.addresses:
             self.arg[name] = pointer(builder, self.arg[name], I8)
-        self.bounds = list(args[len(self.words) :])
         if self.kind != self.bounds[0].type:
             self.bounds = [builder.fptrunc(bound, self.kind) for bound in self.bounds]
 
@@ -177,9 +238,7 @@ class Window:
 class WindowTile(Window):
     """Emits one tile of a kernel with loops over its rows and columns; reads a padded copy."""
 
-    words = (*Window.words, "kh", "kw", "tap0", "tap_end")  # the columns that meet the input
-
-    def __init__(self, builder: Any, args: Any, shape: Sequence[int]) -> None:
+    def __init__(self, builder: Any, args: _Arguments, shape: Sequence[int]) -> None:
         self.rh, nv, lanes, tail, code = shape
         super().__init__(builder, args, code, [lanes] * (nv - 1) + [tail])
 
@@ -237,30 +296,30 @@ class WindowTile(Window):
                 self.store(I64(r), 0, sums[r * nv : (r + 1) * nv])
 
 
-def emit_window(made: Any, shape: Any) -> Any:
-    """Return what an intrinsic returns that emits a strip or a tile with literal sizes."""
-    sizes = literals(shape.types) if isinstance(shape, types.BaseTuple) else None
-    if sizes is None:
-        return None
-    count = len(made.words)
+def make_window(made: Callable[..., Any], shape: Sequence[int]) -> Any:
+    """Return a function for machine code that computes a strip or a tile of one shape.
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        made(builder, list(args[: count + 2]), sizes).emit()
-        return context.get_dummy_value()
+    It takes a tuple of records, `Rows` first, and the clamp: low and high.
 
-    words = [types.intp] * count
-    return types.void(*words, types.float64, types.float64, shape), codegen
-
-
-@intrinsic(prefer_literal=True)
-def window_tile(
-    typingctx: Any, x: Any, channels: Any, xc: Any, depths: Any, xd: Any, h0: Any, dh: Any,
-    h_end: Any, xh: Any, col0: Any, dw: Any, iw: Any, columns: Any, w: Any, wk: Any, wc: Any,
-    wd: Any, out: Any, yh: Any, yc: Any, bias: Any, width: Any, rows: Any, kh: Any, kw: Any,
-    tap0: Any, tap_end: Any, low: Any, high: Any, shape: Any,
-) -> Any:  # fmt: skip
-    """Compute a tile; the arguments are those of `Tile.words`, the clamp, and literal sizes.
-
-    shape : rows, vectors, lanes, lanes of the last vector, storage code.
+    Parameters
+    ----------
+    made : subclass of Window
+        What is computed.
+    shape : sequence of int
+        What `made` is compiled for, part of the key of what calls it.
     """
-    return emit_window(WindowTile, shape)
+
+    @intrinsic
+    def window(typingctx: Any, records: Any, low: Any, high: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            words: dict[str, Any] = {}
+            for kind, record in zip(
+                records.types, cgutils.unpack_tuple(builder, args[0]), strict=True
+            ):
+                words |= zip(kind.fields, cgutils.unpack_tuple(builder, record), strict=True)
+            made(builder, _Arguments(words, args[1:]), shape).emit()
+            return context.get_dummy_value()
+
+        return types.void(records, types.float64, types.float64), codegen
+
+    return window

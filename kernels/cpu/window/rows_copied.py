@@ -33,7 +33,7 @@ from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_
 from ..runtime.record import make_record
 from ..simd.intrinsics import range_mask
 from ..simd.ir import ITEMSIZE, compute_code, storage_code
-from .row_calls import call_parts, part_begin
+from .row_calls import Band, call_parts, part_begin
 from .row_loops import FIELDS, pack_stage, strip_table, view
 from .row_strip import COPY
 from .rows_copied_layout import layout
@@ -126,11 +126,13 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
             k = group * g.k
             y = out + image * g.yn + k * g.yc + od * g.yd + first_row * g.yh
             extra = residual + image * g.rn + k * g.rc + od * g.rd + first_row * g.rh
-            call_parts(
-                g, geometry, first, end, copy - low * g.in_h - column * size,
-                weight + (k * g.c * g.kd + skipped) * taps, bias + k * size,
-                y if g.direct else sums - column * size, h0, high, rows, depths, 1,
+            rows_of_band = Band(
+                x=copy - low * g.in_h - column * size,
+                weight=weight + (k * g.c * g.kd + skipped) * taps, bias=bias + k * size,
+                out=y if g.direct else sums - column * size, h0=h0, h_end=high, rows=rows,
+                depths=depths, groups=1,
             )  # fmt: skip
+            call_parts(g, geometry, first, end, rows_of_band)
             if not g.direct:
                 finish_maps(g, sums, y, extra, rows, column, column_end, scratch)
 

@@ -30,7 +30,7 @@ from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_
 from ..runtime.record import make_record
 from ..simd.intrinsics import load_scalar, store_scalar
 from ..simd.ir import F32, F64, ITEMSIZE
-from .row_calls import call_parts
+from .row_calls import Band, call_parts
 from .row_costs import blocking, pattern_period, pattern_vectors
 from .row_loops import FIELDS, pack_stage, pattern_kernel, strip_table, view
 from .rows_copied_layout import TASKS
@@ -64,11 +64,12 @@ def _make_kernel(lanes: int, code: int) -> Any:
         d0 = od * g.sd - g.pd
         skipped = max(0, (g.dd - 1 - d0) // g.dd)
         depths = max(0, min(g.kd, (g.id - d0 + g.dd - 1) // g.dd) - skipped)
-        call_parts(
-            g, geometry, 0, g.parts, x + (d0 + skipped * g.dd) * g.xd,
-            weight + skipped * g.kh * g.kw * g.tap_bytes, bias, out + od * g.yd + first_row * g.yh,
-            first_row * g.sh - g.ph, g.ih, rows, depths, groups,
+        band = Band(
+            x=x + (d0 + skipped * g.dd) * g.xd, weight=weight + skipped * g.kh * g.kw * g.tap_bytes,
+            bias=bias, out=out + od * g.yd + first_row * g.yh, h0=first_row * g.sh - g.ph,
+            h_end=g.ih, rows=rows, depths=depths, groups=groups,
         )  # fmt: skip
+        call_parts(g, geometry, 0, g.parts, band)
 
     @numba.njit
     def spread_bias(g: Any, bias: int, target: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import numba
 
 from ..common.segments import make_list_segments
-from ..gemm.tile import call_tile
+from ..gemm.tile import TileArguments, call_tile
 from ..simd.ir import ITEMSIZE
 from ..simd.register_tiles import RegisterTile
 from .fields import view
@@ -37,12 +37,13 @@ def _make_multiply(tile: RegisterTile, panel_tiles: int, adjacent: int, compute:
         """Multiply one element of one panel of tiles by one panel of K."""
         for row in range(0, width, mr):
             for c in range(0, g.c, g.channel_block):
-                call_tile(
-                    g.tile, v + c // adjacent * g.v_step + row * adjacent * size, g.v_step,
-                    u + c * nr * size, nr * size, min(g.channel_block, g.c - c),
-                    products + row * g.tile_pitch, g.tile_pitch, g.zeros, int(c > 0), -math.inf,
-                    math.inf, channels, min(mr, width - row),
+                arguments = TileArguments(
+                    a=v + c // adjacent * g.v_step + row * adjacent * size, a_step=g.v_step,
+                    b=u + c * nr * size, b_step=nr * size, kc=min(g.channel_block, g.c - c),
+                    c=products + row * g.tile_pitch, c_pitch=g.tile_pitch, bias=g.zeros,
+                    accumulate=int(c > 0), low=-math.inf, high=math.inf, width=channels,
                 )  # fmt: skip
+                call_tile(g.tile, arguments, min(mr, width - row))
 
     @numba.njit
     def multiply(
