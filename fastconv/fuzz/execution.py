@@ -284,8 +284,10 @@ class _Program:
             tolerance = spec.tolerance[self.case.dtype]
         _, alpha = _activation(call.params)
         gain = max(1.0, abs(alpha or 0.0))
+        terms = self.operator.work(call.shapes, call.params) / max(2, 2 * result.size)
+        dtype = self.case.dtype
         told = differs(
-            result, sums, truth, self.case.dtype, tolerance, lambda: self._typical(call), gain
+            result, sums, truth, dtype, tolerance, lambda: self._typical(call), gain, terms
         )
         if told:
             raise Failed("wrong result", told)

@@ -38,6 +38,7 @@ def differs(
     tolerance: Tolerance | None,
     typical: Callable[[], float],
     gain: float = 1.0,
+    terms: float = 1.0,
 ) -> str:
     """Return a sentence where a result is wrong, else "".
 
@@ -56,6 +57,9 @@ def differs(
         cancels is small and its error is not, so this is asked where the largest sum is less.
     gain : float
         By how much the activation may enlarge an error.
+    terms : float
+        How many products an output sums, each of which counts as zero where it is less than the
+        least normal number.
     """
     with np.errstate(all="ignore"):
         rounded = truth.astype(numpy_dtype(dtype)).astype(np.float64)
@@ -73,14 +77,16 @@ def differs(
         errors = np.where(finite, np.abs(values - truth), 0.0)
     errors[np.isnan(errors)] = np.inf
     largest = float(errors.max(initial=0.0))
+    # Products of float16 are float32's, far from where those end.
+    least = _LEAST[dtype] * (1.0 if dtype == "float16" else max(1.0, terms))
     # An activation may make values less and not their error, or, as a sigmoid, more.
     held = sums[np.isfinite(sums)]
     scale = float(max(np.abs(held).max(initial=0.0), np.abs(truth[finite]).max(initial=0.0)))
-    bound = gain * (tolerance.relative * scale + _LEAST[dtype])
+    bound = gain * (tolerance.relative * scale + least)
     if largest <= bound:
         return ""
     scale = max(scale, typical())
-    bound = gain * (tolerance.relative * scale + _LEAST[dtype])
+    bound = gain * (tolerance.relative * scale + least)
     if largest <= bound:
         return ""
     what = f"relative error {largest / scale if scale else np.inf:.3g} > {tolerance.relative:.3g}"

@@ -140,6 +140,26 @@ def test_module_exits_with_the_code_and_no_traceback() -> None:
     assert "Traceback" not in done.stderr and done.stderr.startswith("fastconv: problem line")
 
 
+@pytest.mark.parametrize("words", [["info"], ["explain", _LINE]])
+def test_who_reads_may_have_enough(words: list[str]) -> None:
+    """As in ``python -m fastconv info | head -1``."""
+    run = subprocess.Popen(
+        [sys.executable, "-u", "-m", "fastconv", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert run.stdout is not None and run.stderr is not None
+    run.stdout.close()
+    error = run.stderr.read()
+    assert run.wait(300) == 128 + 13 and error == ""
+
+
+@pytest.mark.parametrize("minutes", ["nan", "-1", "0", "1e400"])
+def test_a_search_ends(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["fuzz", "--minutes", minutes])
+    assert caught.value.code == 2 and minutes in capsys.readouterr().err
+
+
 def test_a_wrong_variable_is_one_sentence() -> None:
     code = "import sys; from fastconv.cli import main; sys.exit(main(['info']))"
     done = _python(code, FASTCONV_NUM_THREADS="many")

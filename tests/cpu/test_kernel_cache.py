@@ -300,7 +300,7 @@ def test_a_sound_file_that_can_not_be_read_now_stays(
      pickle.dumps(("name", "object", b"no object file", ()) + (None,) * 5), b"(" * 10_000],
 )  # fmt: skip
 def test_a_sealed_file_that_is_no_kernel_is_compiled_again(shelf: Shelf, payload: bytes) -> None:
-    seal = jit.KernelCache(("cache_test_add",), __name__)._seal(payload)
+    seal = jit.KernelCache(("cache_test_add",), __name__, "Shelf.result.<locals>.add")._seal(payload)
     shelf.path.write_bytes(seal + payload)
     shelf.path.chmod(0o600)
     with pytest.warns(UserWarning, match="cannot be loaded"):
@@ -334,14 +334,14 @@ def test_another_user_s_files_are_refused(shelf: Shelf, monkeypatch: pytest.Monk
 
 
 def test_numba_s_settings_and_the_cpu_decide_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = jit.KernelCache(("cache_test_add",), __name__)._identity
+    usual = jit.KernelCache(("cache_test_add",), __name__, "Shelf.result.<locals>.add")._identity
     for name in jit._OPTIONS:
         with monkeypatch.context() as patch:
             patch.setattr(jit.config, name, "other")
-            assert jit.KernelCache(("cache_test_add",), __name__)._identity != usual, name
+            assert jit.KernelCache(("cache_test_add",), __name__, "Shelf.result.<locals>.add")._identity != usual, name
     codegen = cpu_target.target_context.codegen()
     monkeypatch.setattr(codegen, "magic_tuple", lambda: ("other",), raising=False)
-    assert jit.KernelCache(("cache_test_add",), __name__)._identity != usual
+    assert jit.KernelCache(("cache_test_add",), __name__, "Shelf.result.<locals>.add")._identity != usual
 
 
 def test_the_folder_s_name_holds_what_code_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,10 @@ TENSORS = (
          lambda: tensor(spatial_shape=())),
     Case("five_axes", ShapeError, "spatial_shape: got .*want 1 to 4",
          lambda: tensor(spatial_shape=(2,) * 5, indices=np.zeros((3, 6), int))),
+    Case("set_of_sizes", ShapeError, "spatial_shape: got {8, 9}",
+         lambda: tensor(spatial_shape={8, 9})),
+    Case("array_of_batches", ShapeError, "batch_size: got array.*want a whole number",
+         lambda: tensor(batch_size=np.array([1, 2]))),
     Case("one_number", ShapeError, "spatial_shape: got 8", lambda: tensor(spatial_shape=8)),
     Case("float_shape", ShapeError, r"spatial_shape: got 8\.0",
          lambda: tensor(spatial_shape=(8.0, 8))),
@@ -112,6 +116,15 @@ TENSORS = (
 
 W = weight(6, 4, 3, 3)
 CALLS = (
+    Case("layer_without_channels", ShapeError, "out_channels: got 0, want at least 1",
+         lambda: sparse.nn.SubMConv2d(3, 0, 3)),
+    Case("layer_of_negative_channels", ShapeError, "in_channels: got -3, want at least 1",
+         lambda: sparse.nn.SubMConv2d(-3, 4, 3)),
+    Case("masked_state", DTypeError, "weight: got a masked array",
+         lambda: sparse.nn.SubMConv2d(4, 6, 3, bias=False).load_state_dict(
+             {"weight": np.ma.ones((6, 3, 3, 4), F4)})),
+    Case("array_of_groups", ShapeError, "groups: got array.*want a whole number",
+         lambda: sparse.subm_conv(tensor(), W, groups=np.array([1, 2]))),
     Case("not_a_tensor", DTypeError, "x: got ndarray, want a fastconv.sparse.SparseTensor",
          lambda: sparse.subm_conv(rows(), W)),
     Case("not_a_tensor_pool", DTypeError, "x: got ndarray",
@@ -122,9 +135,9 @@ CALLS = (
     Case("weight_none", ShapeError, "weight: got None", lambda: sparse.subm_conv(tensor(), None)),
     Case("weight_empty", ShapeError, "weight: got shape .*size 0",
          lambda: sparse.subm_conv(tensor(), weight(6, 4, 3, 0))),
-    Case("weight_channels", ShapeError, "weight: got 5 input channels.*want 4 / 1",
+    Case("weight_channels", ShapeError, "features: got 4 channels with a weight of 5 .*want 5",
          lambda: sparse.sparse_conv(tensor(), weight(6, 5, 3, 3))),
-    Case("weight_dtype", DTypeError, "weight: got float64, want float32",
+    Case("weight_dtype", DTypeError, "features: got float32 with a weight of float64",
          lambda: sparse.sparse_conv(tensor(), W.astype(float))),
     Case("weight_elsewhere", DeviceError, "weight: got an array on a GPU, want a NumPy",
          lambda: sparse.sparse_conv(tensor(), EmulatedArray(W))),

@@ -93,6 +93,27 @@ def test_a_layer_keeps_its_weights_when_the_arrays_change(
     assert_exact(layer.bias, b)
 
 
+def test_what_a_layer_shows_of_its_weights_is_not_what_it_computes_with(
+    rng: np.random.Generator,
+) -> None:
+    weight, bias = rng.standard_normal((4, 3, 3, 3), np.float32), np.ones(4, np.float32)
+    layer = sparse.nn.SubMConv2d(3, 4, 3, padding=1).load(weight, bias)
+    x = sparse.SparseTensor(np.ones((2, 3), np.float32), [[0, 1, 1], [0, 4, 7]], (8, 8))
+    before = layer(x).features
+    for shown in (layer.bias, layer.weight):
+        while isinstance(shown, np.ndarray):
+            shown.dtype, shown.shape = np.int32, (1, *shown.shape)
+            shown = shown.base
+    np.testing.assert_array_equal(layer(x).features, before)
+
+
+def test_tensors_load_as_modules_hold_them() -> None:
+    """They require gradients, and may be of a type that NumPy has not."""
+    weight = torch.nn.Parameter(torch.rand(4, 3, 3, 3).to(torch.bfloat16))
+    layer = sparse.nn.SubMConv2d(3, 4, 3, bias=False).load_state_dict({"weight": weight})
+    np.testing.assert_array_equal(layer.weight.astype(np.float32), weight.detach().float().numpy())
+
+
 def test_batch_normalisation_is_folded(rng: np.random.Generator) -> None:
     x = random_tensor(rng, (9, 9), 4, dtype="float64")
     norm = torch.nn.BatchNorm1d(6, eps=1e-3).double().eval()

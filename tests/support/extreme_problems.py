@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import cycle, product
+from itertools import chain, cycle, product
 from typing import Any
 
 from fastconv.contract.errors import ShapeError
@@ -73,6 +73,15 @@ def _arguments() -> Iterator[dict[str, Any]]:
             yield {**usual, **_changed(ndim, 0, {}), **changes}
 
 
+def _large_planes() -> Iterator[dict[str, Any]]:
+    """Two long axes, and kernels that are long along one of them."""
+    sizes, kernels = (30, 600, 34_000, 10**7), ((40, 5), (3, 163), (4, 260), (31, 31))
+    for in_size, kernel, channels in product(product(sizes, sizes), kernels, (1, 64)):
+        pads = tuple((taps - 1, 0) for taps in kernel)
+        yield {"batch": 1, "in_channels": channels, "out_channels": 1, "in_size": in_size,
+               "kernel_size": kernel, "padding": pads}  # fmt: skip
+
+
 def operand_bytes(problem: ConvProblem) -> int:
     """Bytes of input, weight and output."""
     shapes = (problem.x_shape, problem.weight_shape, problem.out_shape)
@@ -82,7 +91,7 @@ def operand_bytes(problem: ConvProblem) -> int:
 def extreme_problems(device: str, step: int = 1) -> Iterator[ConvProblem]:
     """The problems, element types and memory orders by turns; every `step`-th of them."""
     kinds = cycle(product(DTYPES, LAYOUTS))
-    for number, arguments in enumerate(_arguments()):
+    for number, arguments in enumerate(chain(_arguments(), _large_planes())):
         dtype, layout = next(kinds)
         if number % step:
             continue

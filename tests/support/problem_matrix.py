@@ -170,6 +170,9 @@ def dtypes_and_layouts() -> Iterator[ConvProblem]:
             continue  # the other families
         kind = {"dtype": dtype, "layout": layout}
         yield problem((13, 33), (7, 14), 1, batch=2, **kind)
+        yield problem((13, 33), (1, 1), 1, batch=2, **kind)  # any stride fits a map of one pixel
+        yield problem((5, 17), (9, 3), 3, **kind)  # and one of one column
+        yield problem((17, 8), (1,), 1, **kind)
         yield problem((17, 5), (7, 33), 3, padding=1, **kind)
         yield problem((3, 17), (15, 31), 5, stride=2, padding=2, **kind)
         yield problem((13, 13), (9, 50), 3, padding=1, groups=13, **kind)

@@ -299,8 +299,9 @@ def _output_fields(
     channel, pixel = (binding.out_strides[1], residual[1]), (binding.out_strides[-1], residual[-1])
     row, lane = (pixel, channel) if side == PIXEL_ROWS else (channel, pixel)
     lanes = problem.out_channels // problem.groups if side == PIXEL_ROWS else problem.out_size[-1]
+    # Tiles store what they compute in: sums of halves are rounded on their way through L1.
     fields = epilogue_fields(
-        binding, direct=(storage in (F32, F64) and lane[0] == item) or lanes == 1
+        binding, direct=storage in (F32, F64) and (lane[0] == item or lanes == 1)
     )
     fields["direct"] = int(not fields["needs_finish"])
     fields |= {"row_step": row[0], "lane_step": lane[0]}

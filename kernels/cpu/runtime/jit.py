@@ -91,9 +91,9 @@ def _require_compiler() -> None:
 class KernelCache(_Cache):
     """One file for one compiled variant."""
 
-    def __init__(self, key: tuple[Any, ...], module: str) -> None:
+    def __init__(self, key: tuple[Any, ...], module: str, function: str) -> None:
         self._key = key
-        self._identity = repr((key, sources.identity(module), _target())).encode()
+        self._identity = repr((key, function, sources.identity(module), _target())).encode()
         folder = cache_dir()
         self._path: Path | None = None
         if folder is not None:
@@ -269,13 +269,20 @@ def compile_callback(function: Callable[..., Any], signature: Any, key: tuple[An
     variants = _recorded.get()
     if variants is not None and key not in variants:
         first_use.run(_record, function, signature, key, variants)
-    return _callbacks.get(key) or first_use.run(_compile_callback, function, signature, key)
+    made = _callbacks.get(key) or first_use.run(_compile_callback, function, signature, key)
+    if _name(made._pyfunc) != _name(function):  # it would run the other's code
+        raise ValueError(f"{key} names {_name(made._pyfunc)} already, not {_name(function)}")
+    return made
+
+
+def _name(function: Callable[..., Any]) -> tuple[str, str]:
+    return function.__module__, function.__qualname__
 
 
 def _compile_callback(function: Callable[..., Any], signature: Any, key: tuple[Any, ...]) -> CFunc:
     if key not in _callbacks:
         callback = _callback(function, signature)
-        callback._cache = KernelCache(key, function.__module__)
+        callback._cache = KernelCache(key, function.__module__, function.__qualname__)
         with _names_of(key):
             callback.compile()
         _callbacks[key] = callback
@@ -320,7 +327,7 @@ def _compile_function(function: Callable[..., Any], signature: Any, key: tuple[A
 
     _require_compiler()
     dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
-    dispatcher._cache = KernelCache(key, function.__module__)
+    dispatcher._cache = KernelCache(key, function.__module__, function.__qualname__)
     with _names_of(key):
         dispatcher.compile(signature)
     dispatcher.disable_compile()
