@@ -45,6 +45,21 @@ def test_every_kernel_says_what_it_is_and_when_it_wins(kernel_tables: ModuleType
     assert silent == [], "the docstring of its plan needs a sentence: Wins where ..."
 
 
+def test_no_sentence_of_the_table_is_cut(kernel_tables: ModuleType) -> None:
+    for spec in dispatch.kernels():
+        what, when = kernel_tables.what_and_when(spec)
+        text = kernel_tables.prose(kernel_tables.docstring(spec))
+        assert f"{what[1:]}." in text or f"{what[1:]}, wins" in text, spec.name
+        assert not when or re.search(rf"\bwins {re.escape(when)}[.:;]", text, re.IGNORECASE)
+        assert re.match(r"where|for |on |from |$", when), f"{spec.name}: {when} is no occasion"
+
+
+def test_no_two_rows_of_the_table_are_described_alike(kernel_tables: ModuleType) -> None:
+    rows = kernel_tables.table(dispatch.kernels()).splitlines()[2:]
+    titles = [row.split(" | ")[1] for row in rows]
+    assert len(set(titles)) == len(titles), titles
+
+
 def test_the_sample_of_explain_lists_the_dense_cpu_kernels() -> None:
     sample = README[README.index("ic64ih56oc64oh56kh3ph1  float32") :]
     listed = re.findall(r"^[> ] (cpu\.\w+) ", sample[: sample.index("```")], re.MULTILINE)
