@@ -51,21 +51,20 @@ def canonical_padding(padding: Any, ndim: int) -> Pads | str:
     """Return padding as pairs of integers, or as 'same' or 'valid'."""
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
-            raise ShapeError(f"padding: got {padding!r}, want 'same', 'valid' or numbers")
+            raise _refusal(padding, ndim)
         return padding
     if _is_int(padding):
         return ((int(padding), int(padding)),) * ndim
     if isinstance(padding, (tuple, list)) and len(padding) == 1:
         padding = [padding[0]] * ndim
+    if not isinstance(padding, (tuple, list)) or len(padding) != ndim:
+        raise _refusal(padding, ndim)
     pairs = []
-    for entry in _as_sequence("padding", padding, ndim):
-        if _is_int(entry):
-            pairs.append((int(entry), int(entry)))
-            continue
-        low, high = _as_sequence("padding", entry, 2)
-        if not (_is_int(low) and _is_int(high)):
-            raise ShapeError(f"padding: got {padding!r}, want whole numbers")
-        pairs.append((int(low), int(high)))
+    for entry in padding:
+        pair = (entry, entry) if _is_int(entry) else entry
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(map(_is_int, pair)):
+            raise _refusal(padding, ndim)
+        pairs.append((int(pair[0]), int(pair[1])))
     return tuple(pairs)
 
 
@@ -73,9 +72,10 @@ def _is_int(value: object) -> bool:
     return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
-def _as_sequence(name: str, value: Any, length: int) -> tuple[Any, ...]:
-    if not isinstance(value, (tuple, list)):
-        raise ShapeError(f"{name}: got {value!r}, want a whole number or {length} of them")
-    if len(value) != length:
-        raise ShapeError(f"{name}: got {len(value)} entries {value!r}, want {length}")
-    return tuple(value)
+def _refusal(padding: Any, ndim: int) -> ShapeError:
+    """Return the error that names every spelling."""
+    pairs = ", ".join(["(low, high)"] * ndim) + ("," if ndim == 1 else "")
+    return ShapeError(
+        f"padding: got {padding!r}, want 'same', 'valid', a whole number, {ndim} of them, or pairs "
+        f"({pairs})"
+    )
