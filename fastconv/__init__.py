@@ -22,7 +22,7 @@ __path__ = extend_path(__path__, __name__)
 from .contract import first_use
 
 if TYPE_CHECKING:
-    from . import sparse
+    from . import analysis, sparse
     from .contract.errors import (
         ArgumentError,
         DeviceError,
@@ -56,7 +56,7 @@ _MODULES = {
     "nn": ("Conv1d", "Conv2d", "Conv3d", "fold_batch_norm"),
     "contract.problem": ("ConvProblem",),
 }
-_SUBMODULES = ("cuda_emulator", "sparse")
+_SUBMODULES = ("analysis", "cuda_emulator", "sparse")
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "FastconvError",
     "NoKernelError",
     "ShapeError",
+    "analysis",
     "conv1d",
     "conv2d",
     "conv3d",
