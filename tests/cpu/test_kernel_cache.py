@@ -17,7 +17,8 @@ import pytest
 from numba.core import types
 from numba.core.registry import cpu_target
 
-from fastconv.contract import cache, private_files
+from fastconv.contract import cache, private_files, sources
+from fastconv.kernels.cpu.rulebook import stage
 from fastconv.kernels.cpu.runtime import jit
 
 PROGRAM = """
@@ -362,3 +363,25 @@ def test_the_folder_s_name_holds_what_code_depends_on(monkeypatch: pytest.Monkey
         with monkeypatch.context() as patch:
             patch.setattr(cache, "_key_facts", lambda name=name: facts | {name: "other"})
             assert key() != usual, name
+
+
+@pytest.mark.parametrize("module", ["rulebook.tables", "sparse.gemm_schedule"])
+def test_a_stage_is_kept_by_the_module_of_its_body(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bodies of two modules that have one name are never taken for each other."""
+    kept: list[jit.KernelCache] = []
+
+    def compile_kernel(task: Callable[..., None], *key: Any) -> Any:
+        kept.append(jit.KernelCache(key, task.__module__))
+        raise NotImplementedError
+
+    def count(g: Any, task: int) -> None: ...
+
+    count.__module__ = f"fastconv.kernels.cpu.{module}"
+    monkeypatch.setattr(stage, "compile_kernel", compile_kernel)
+    made = stage.IntegerStage(count, "rows")
+    assert made.key == (f"{module.replace('.', '_')}_count",)
+    with pytest.raises(NotImplementedError):
+        made.run(1, rows=1)
+    assert sources.identity(count.__module__).encode() in kept[0]._identity
