@@ -7,7 +7,6 @@ once for each order that its inputs ask for.
 from __future__ import annotations
 
 import contextlib
-import functools
 from typing import Any
 
 import numpy as np
@@ -86,7 +85,6 @@ class _Conv:
         self._geometry = (_fixed(stride), _fixed(padding), _fixed(dilation), _fixed(groups))
         self._packed = PackedWeights()
 
-    @functools.wraps(__init__)
     def __new__(cls, *given: Any, **named: Any) -> Any:
         """Refuse sizes in the place of the weight, whichever names and places they are given."""
         weight = given[0] if given else named.get("weight")
@@ -98,6 +96,9 @@ class _Conv:
                 "(output channels, input channels / groups, kernel size): they hold all sizes"
             )
         return super().__new__(cls)
+
+    # What tools show as the signature: that of the arguments, not of this check.
+    __new__.__wrapped__ = __init__  # type: ignore[attr-defined]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle holds: what was given, and nothing that was packed."""
