@@ -1,4 +1,4 @@
-"""What README says of kernels is what the registry holds."""
+"""What README lists is what there is, its examples run, and its sample is what is printed."""
 
 from __future__ import annotations
 
@@ -71,3 +71,18 @@ def test_the_sample_of_explain_is_what_it_prints(monkeypatch: pytest.MonkeyPatch
     printed = str(fastconv.explain(fastconv.conv2d, x, w, padding=1))
     sample = README[README.index("ic64ih56oc64oh56kh3ph1  float32") :].partition("\n```")[0]
     assert sample == printed
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_examples_run(number: int) -> None:
+    examples = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert len(examples) == 2
+    exec(compile(examples[number], "README.md", "exec"), {})
+
+
+def test_every_key_of_a_problem_line_is_listed() -> None:
+    table = README[README.index("| keys | meaning") :].partition("\n\n")[0]
+    listed = set(re.findall(r"`([a-z]{1,2})`", table))
+    said = {f"{letter}{axis}" for letter in "oskpd" for axis in "hw"}  # "and so with h and w"
+    keys = ("g", "mb", "ic", "oc", *(f"{letter}{axis}" for letter in "ioskpd" for axis in "dhw"))
+    assert set(keys) <= listed | said
