@@ -87,6 +87,8 @@ class _Conv:
 
     def __new__(cls, *given: Any, **named: Any) -> Any:
         """Refuse sizes in the place of the weight, whichever names and places they are given."""
+        if cls.__init__ is not _Conv.__init__:  # a subclass may take sizes and make the weight
+            return super().__new__(cls)
         weight = given[0] if given else named.get("weight")
         sizes = [name for name in ("in_channels", "out_channels", "kernel_size") if name in named]
         if isinstance(weight, int) or sizes:

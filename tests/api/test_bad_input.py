@@ -400,3 +400,11 @@ def test_a_bias_that_is_a_word_for_none_is_told_what_none_is() -> None:
 def test_a_layers_signature_names_its_arguments() -> None:
     names = list(inspect.signature(fastconv.Conv2d).parameters)
     assert names[:3] == ["weight", "bias", "stride"] and "activation" in names
+
+
+def test_a_subclass_may_take_sizes_and_make_the_weight() -> None:
+    class Ones(fastconv.Conv2d):
+        def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+            super().__init__(array(out_channels, in_channels, kernel_size, kernel_size))
+
+    assert Ones(4, 6, kernel_size=3)(GOOD["input"]).shape == GOOD_OUT
