@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,27 +41,10 @@ def test_it_is_a_kernel_as_others_are(naive: KernelSpec) -> None:
 
 
 def test_it_passes_the_tests_that_the_guide_names(request: pytest.FixtureRequest) -> None:
-    """Those of step 6, in a process that has had the kernel from the start."""
-    option = request.config.option
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "pytest", "-p", "guide_plugin", "-p", "no:cacheprovider", "-v",
-            "tests/cpu/test_kernels.py", "tests/api/test_generated_groups.py",
-            "-k", "naive or not cpu. and not cuda", "--matrix", str(option.matrix),
-            "--matrix-seed", str(option.matrix_seed),
-        ],
-        cwd=guide.KERNELS.parent,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(guide.__file__).parent),
-                                                         os.environ.get("PYTHONPATH", "")])},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    for name in ("random_values_are_within_tolerance", "refused_problems_raise", "nan_survives"):
-        assert re.search(rf"test_\w*{name}\w*\[cpu\.naive.*PASSED", done.stdout), name
-    assert "test_every_kernel_has_a_case_in_every_group[cpu/test_kernels.py] PASSED" in done.stdout
+    told = guide.run_tests(request.config, "cpu", "tests/cpu/test_kernels.py")
+    for name in ("refused_problems_raise", "nan_survives", "every_memory_order"):
+        assert re.search(rf"test_\w*{name}\w*\[cpu\.naive.*PASSED", told), name
+    assert "test_every_kernel_has_a_case_in_every_group[cpu/test_kernels.py] PASSED" in told
 
 
 NAMES = re.compile(r"`([\w/.*-]+(?:\.py|\.md|/))`")
