@@ -2,7 +2,8 @@
 
 Names and their order are the registry's. What a kernel is and when it wins is said once, where its
 code is: in the docstring of the module that its spec names, whose first line is the title and one
-sentence of which reads "Wins where ...". A test compares README with this.
+sentence of which reads "Wins where ...". A kernel of several in a module has a sentence of its own:
+"`name`, what it is, wins where ...". A test compares README with this.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from fastconv.contract.spec import KernelSpec
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 START, END = "<!-- kernels: python .ci/kernel_tables.py -->", "<!-- end of kernels -->"
-#: The sentence, up to what explains it; a kernel of several in a module is named before it.
-_WINS = re.compile(r"(?:(?:`(\w+)`|It) wins|\bWins) (.+?)(?=::|[.:;](?:\s|$)|\s\()", re.DOTALL)
+#: The sentence, up to what explains it.
+_WINS = re.compile(r"(?:(?:`(\w+)`(?:, ([^`]+?),)?|It) wins|\bWins) (.+?)(?=[.:;](?:[\s:]|$))")
 
 
 def docstring(spec: KernelSpec) -> str:
@@ -30,10 +31,18 @@ def docstring(spec: KernelSpec) -> str:
     return ast.get_docstring(ast.parse(Path(module.origin).read_text(encoding="utf-8"))) or ""
 
 
-def wins(spec: KernelSpec) -> str:
-    """Return when a kernel wins; "" where its module does not say."""
-    found = {name: " ".join(when.split()) for name, when in _WINS.findall(docstring(spec))}
-    return found.get(spec.name.rpartition(".")[2], found.get("", "")).replace("``", "`")
+def prose(text: str) -> str:
+    """Return a docstring as one line, without what it says in parentheses."""
+    return re.sub(r" \([^()]*\)", "", " ".join(text.split())).replace("``", "`")
+
+
+def what_and_when(spec: KernelSpec) -> tuple[str, str]:
+    """Return what a kernel is and when it wins; "" where its module does not say."""
+    text = docstring(spec)
+    found = {name: (what, when) for name, what, when in _WINS.findall(prose(text))}
+    what, when = found.get(spec.name.rpartition(".")[2], found.get("", ("", "")))
+    title = " ".join(text.partition("\n\n")[0].split()).rstrip(".")
+    return what[:1].upper() + what[1:] or title, when
 
 
 def _row(specs: list[KernelSpec]) -> str:
@@ -43,18 +52,17 @@ def _row(specs: list[KernelSpec]) -> str:
     alike = itertools.takewhile(lambda each: len(set(each)) == 1, words)
     shared = "_".join(each[0] for each in alike)
     names = [first, *(name.removeprefix(shared) for name in others)]
-    title = (
-        " ".join(docstring(specs[0]).partition("\n\n")[0].split()).rstrip(".").replace("|", r"\|")
-    )
     alone = not any(s.op == specs[0].op and s.device == specs[0].device and s not in specs
                     for s in dispatch.kernels())  # fmt: skip
-    when = wins(specs[0]) or ("the only one of its operator" if alone else "")
-    return f"| {', '.join(f'`{name}`' for name in names)} | {title} | {when} |"
+    what, when = what_and_when(specs[0])
+    when = when or ("the only one of its operator" if alone else "")
+    cells = (", ".join(f"`{name}`" for name in names), what.replace("|", r"\|"), when)
+    return f"| {' | '.join(cells)} |"
 
 
 def table(specs: Iterable[KernelSpec]) -> str:
     """Return the table of kernels as Markdown; neighbours that are described alike share a row."""
-    groups = itertools.groupby(specs, key=lambda spec: (docstring(spec), wins(spec)))
+    groups = itertools.groupby(specs, key=lambda spec: (docstring(spec), what_and_when(spec)))
     rows = [_row(list(group)) for _, group in groups]
     return "\n".join(("| kernel | what it is | wins |", "|---|---|---|", *rows))
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastconv.contract.errors import DeviceError
+from fastconv.contract.errors import DeviceError, FastconvError
 from fastconv.cuda_device import cuda_info
 
 from .baseline import compare, print_comparison, read
@@ -115,11 +114,12 @@ def run(args: argparse.Namespace) -> int:
     Returns
     -------
     int
-        0; 1 where fastconv's own result was wrong or failed on some row; 2 where an argument is
-        wrong, a package is missing or the run could not be finished.
+        0; 1 where fastconv's own result was wrong or failed on some row.
 
     Raises
     ------
+    FastconvError
+        Where an argument is wrong, a package is missing or the run could not be finished.
     DeviceError
         Where a GPU is asked for and there is none, or CuPy is missing; no process was started.
     """
@@ -128,11 +128,9 @@ def run(args: argparse.Namespace) -> int:
         runs = _runs(args)  # all are checked before minutes of measuring
         reports = [_measure(one, args) for one in runs]
     except ModuleNotFoundError as error:
-        print(f"bench: {error}; pip install 'fastconv[bench]' brings it", file=sys.stderr)
-        return 2
+        raise FastconvError(f"{error}; pip install 'fastconv[bench]' brings it") from None
     except (ValueError, BenchError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
+        raise FastconvError(str(error)) from None
     if len(reports) > 1:
         print_overview(reports, _console())
     failed = any(
@@ -230,7 +228,7 @@ def _require_device(device: str) -> None:
     cuda_info()
     if missing := missing_modules(PACKED, device):
         raise DeviceError(
-            f"--device: {device} needs {', '.join(missing)}, which is not installed: "
+            f"--device: {device} needs the module {', '.join(missing)}, which is not installed: "
             "pip install 'fastconv[cuda13]' (or 'fastconv[cuda12]')"
         )
 

@@ -224,7 +224,12 @@ def _summary(report: dict[str, Any]) -> list[str]:
         )
     if report["total_ms"] and len(report["rows"]) > 1:
         totals = ", ".join(f"{name} {ms:.2f}" for name, ms in report["total_ms"].items())
-        lines.append(f"milliseconds for all rows, counts included: {totals}")
+        lines.append(f"milliseconds of all rows, each as often as its count says: {totals}")
+    if any((row["percent_of_peak"] or 0) > 100 for row in report["rows"]):
+        lines.append(
+            "GFLOP/s and % of peak count the definition's operations: a kernel that needs fewer, "
+            "as Winograd's do, passes 100%"
+        )
     return lines
 
 

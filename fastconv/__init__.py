@@ -22,7 +22,7 @@ __path__ = extend_path(__path__, __name__)
 from .contract import first_use
 
 if TYPE_CHECKING:
-    from . import sparse
+    from . import analysis, sparse
     from .batch_norm import fold_batch_norm
     from .contract.errors import (
         ArgumentError,
@@ -58,7 +58,7 @@ _MODULES = {
     "nn": ("Conv1d", "Conv2d", "Conv3d"),
     "contract.problem": ("ConvProblem",),
 }
-_SUBMODULES = ("cuda_emulator", "sparse")
+_SUBMODULES = ("analysis", "cuda_emulator", "sparse")
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
@@ -72,6 +72,7 @@ __all__ = [
     "FastconvError",
     "NoKernelError",
     "ShapeError",
+    "analysis",
     "conv1d",
     "conv2d",
     "conv3d",

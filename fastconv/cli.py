@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .contract.errors import FastconvError
-from .contract.problem import ConvProblem
+from .contract.problem import DTYPES, LAYOUTS, LINE_KEYS, ConvProblem
 
 __all__ = ["main"]
 
@@ -101,7 +101,8 @@ def _configure_explain(parser: argparse.ArgumentParser) -> None:
         "line",
         metavar="'PROBLEM LINE'",
         help="in benchdnn's grammar, say 'ic64ih56oc64kh3ph1' or '--dt=f64 g8ic8ih32oc8kh3'; or "
-        "the word sparse: a layer over the voxels of a scan",
+        f"the word sparse: a layer over the voxels of a scan. Keys: {LINE_KEYS}; first --dt= "
+        f'({", ".join(DTYPES.values())}) and --tag= ({", ".join(LAYOUTS.values())}), last n"name"',
     )
     parser.add_argument("--gpu", metavar="MODEL", help="on a GPU of this model, say A100")
     form = parser.add_mutually_exclusive_group()
@@ -190,12 +191,7 @@ def _configure_audit(parser: argparse.ArgumentParser) -> None:
 
 
 def _audit(arguments: argparse.Namespace) -> int:
-    missing = [name for name in ("numba_cuda", "rich") if find_spec(name) is None]
-    if missing:
-        raise FastconvError(
-            f"audit needs {' and '.join(missing)}, which is not installed: "
-            "pip install 'fastconv[cuda-audit]'"
-        )
+    _require("audit", {"numba_cuda": "numba-cuda", "rich": "rich"}, "cuda-audit")
     return int(importlib.import_module("fastconv.kernels.cuda.audit.report").run(arguments))
 
 
@@ -241,30 +237,29 @@ def _configure_demo(parser: argparse.ArgumentParser) -> None:
 
 def _demo(arguments: argparse.Namespace) -> int:
     if arguments.subject == "sparse":
-        _require_for_demo({"matplotlib": "matplotlib"})
+        _require("demo", {"matplotlib": "matplotlib"}, "demo")
         from .demo import sparse
 
         return sparse.run(
             arguments.scan, arguments.out or Path("demo_sparse.png"), arguments.columns
         )
-    _require_for_demo({"sklearn": "scikit-learn", "matplotlib": "matplotlib"})
+    _require("demo", {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}, "demo")
     from .demo import run
 
     return run(arguments.out or Path("demo.png"))
 
 
-def _require_for_demo(packages: dict[str, str]) -> None:
+def _require(command: str, packages: dict[str, str], extra: str) -> None:
+    """Raise where a command's packages, by the modules that they bring, are not installed."""
     missing = [name for module, name in packages.items() if find_spec(module) is None]
     if missing:
         raise FastconvError(
-            f"demo needs {' and '.join(missing)}, which is not installed: "
-            "pip install 'fastconv[demo]'"
+            f"{command} needs {' and '.join(missing)}, which is not installed: "
+            f"pip install 'fastconv[{extra}]'"
         )
 
 
 def _configure_warmup(parser: argparse.ArgumentParser) -> None:
-    from .contract.problem import DTYPES
-
     parser.add_argument(
         "--dtypes",
         nargs="+",

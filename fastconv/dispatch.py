@@ -8,6 +8,7 @@ have no reason against the problem; else an error that holds every reason.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import math
 import sys
@@ -165,11 +166,23 @@ def precision(mode: str) -> Iterator[None]:
         _precision.set(before)
 
 
-def _named(name: str) -> KernelSpec:
+def _named(name: object) -> KernelSpec:
     specs = {spec.name: spec for spec in kernels()}
-    if name not in specs:
-        raise NoKernelError(f"kernel: got {name!r}, want one of {', '.join(specs)}")
+    if not isinstance(name, str) or name not in specs:
+        raise _unknown(str(name), specs)
     return specs[name]
+
+
+def _unknown(name: str, specs: dict[str, KernelSpec]) -> NoKernelError:
+    """Return the error of a name that no kernel has: which are like it, and their neighbours."""
+    near = [each for each in specs if each.endswith(f".{name}")]
+    near = near or difflib.get_close_matches(name, specs)
+    kinds = {(specs[each].op, specs[each].device) for each in near}
+    listed = [each for each, spec in specs.items() if (spec.op, spec.device) in kinds] or list(
+        specs
+    )
+    meant = f" (do you mean {' or '.join(near)}?)" if near else ""
+    return NoKernelError(f"kernel: got {name!r}{meant}, want one of {', '.join(listed)}")
 
 
 def device_info(problem: Problem) -> DeviceInfo | CudaInfo:
@@ -293,12 +306,16 @@ def choose(problem: Problem, packed: bool = True) -> KernelSpec:
 
 
 def _no_kernel(problem: Problem, candidates: list[Candidate]) -> NoKernelError:
-    refusals = {candidate.spec.name: candidate.reasons for candidate in candidates}
+    refusals, who = (
+        {candidate.spec.name: candidate.reasons for candidate in candidates},
+        "no kernel runs",
+    )
     if forced := _forced.get():
+        who = "the kernel that is forced does not run"
         refusals = {forced: _reasons(_named(forced), problem, device_info(problem))}
     text = ". ".join(f"{name} {'; '.join(reasons)}" for name, reasons in refusals.items())
     text = text or f"there is none for {problem.op} on {problem.device}"
-    return NoKernelError(f"no kernel runs {problem.line()}: {text}")
+    return NoKernelError(f"{who} {problem.line()}: {text}")
 
 
 def _plan(spec: KernelSpec, problem: Problem, binding: Binding | SparseBinding) -> Any:

@@ -148,8 +148,9 @@ def explain(
 
     Examples
     --------
-    >>> print(explain("ic64ih56oc64kh3ph1").rows[0].kernel)
-    cpu.im2col_gemm
+    >>> told = explain("ic64ih56oc64kh3ph1")
+    >>> next(row.reasons for row in told.rows if row.kernel == told.chosen)
+    ['lowest predicted time']
     >>> explain("g64ic64ih56oc64kh3ph1", gpu="A100").chosen
     'cuda.depthwise'
     """
@@ -239,4 +240,6 @@ def _why(candidate: Candidate, winner: Candidate | None, rule: str, measured: fl
     if measured is not None:
         return f"{'tuned: ' if candidate is winner else ''}measured {measured:.3g} ms"
     assert winner is not None
-    return f"{candidate.seconds / winner.seconds:.1f} times the predicted time"
+    return (
+        f"{candidate.seconds / winner.seconds:.1f} times the predicted time of {winner.spec.name}"
+    )

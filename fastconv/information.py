@@ -77,7 +77,7 @@ def describe() -> str:
         "machine": machine | peaks,
         "kernel cache": cache_facts(cache.place(warn=False)),
         "variables": {name: os.environ.get(name) or "not set" for name in settings.VARIABLES},
-        "kernels": usable_kernels(),
+        "kernels": _said_once(usable_kernels()),
     }
     return "\n".join(titled(title, facts) for title, facts in blocks.items())
 
@@ -118,6 +118,20 @@ def usable_kernels() -> dict[str, str]:
                 usable.append(name)
         facts[spec.name] = ", ".join(usable) or "; ".join(["unusable", *dict.fromkeys(refusals)])
     return facts
+
+
+def _said_once(facts: dict[str, str]) -> dict[str, str]:
+    """Return facts with those that stood there before told by the first name that has them.
+
+    >>> _said_once({"a": "long", "b": "short", "c": "long"})
+    {'a': 'long', 'b': 'short', 'c': 'as a'}
+    """
+    first: dict[str, str] = {}
+    for name, fact in facts.items():
+        first.setdefault(fact, name)
+    return {
+        name: fact if first[fact] == name else f"as {first[fact]}" for name, fact in facts.items()
+    }
 
 
 def _sample_problems(spec: KernelSpec) -> dict[str, Problem]:

@@ -65,16 +65,15 @@ class _Conv:
         activation: Activation = None,
         tune: bool = False,
     ) -> None:
-        if isinstance(weight, int):
-            raise DTypeError(
-                f"weight: got the number {weight}, want the filters themselves, an array of shape "
-                "(output channels, input channels / groups, kernel size): they hold all sizes"
-            )
         weight = require_array("weight", view_array("weight", weight) or weight)
         if weight.ndim != self._ndim + 2:
             raise ShapeError(
                 f"weight: got {weight.ndim} axes {weight.shape}, want {self._ndim + 2} "
                 "(output channels, input channels / groups, kernel size)"
+            )
+        if isinstance(bias, bool):
+            raise DTypeError(
+                f"bias: got {bias}, want an array of shape {weight.shape[:1]}, or None"
             )
         if bias is not None:
             if isinstance(weight, DeviceArray):
@@ -95,6 +94,23 @@ class _Conv:
         self.tune = flag("tune", tune)
         self._arguments = (_fixed(stride), _fixed(padding), _fixed(dilation), _fixed(groups))
         self._packed = PackedWeights()
+
+    def __new__(cls, *given: Any, **named: Any) -> Any:
+        """Refuse sizes in the place of the weight, whichever names and places they are given."""
+        if cls.__init__ is not _Conv.__init__:  # a subclass may take sizes and make the weight
+            return super().__new__(cls)
+        weight = given[0] if given else named.get("weight")
+        sizes = [name for name in ("in_channels", "out_channels", "kernel_size") if name in named]
+        if isinstance(weight, int) or sizes:
+            got = f"the number {weight}" if isinstance(weight, int) else f"{', '.join(sizes)}"
+            raise DTypeError(
+                f"weight: got {got}, want the filters themselves, an array of shape "
+                "(output channels, input channels / groups, kernel size): they hold all sizes"
+            )
+        return super().__new__(cls)
+
+    # What tools show as the signature: that of the arguments, not of this check.
+    __new__.__wrapped__ = __init__  # type: ignore[attr-defined]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle holds: what was given, and nothing that was packed."""

@@ -52,22 +52,21 @@ def canonical_padding(padding: Any, ndim: int) -> Pads | str:
     """Return padding as pairs of integers, or as 'same' or 'valid'."""
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
-            raise ShapeError(f"padding: got {padding!r}, want 'same', 'valid' or numbers")
+            raise _refusal(padding, ndim)
         return padding
     number = as_index(padding)
     if number is not None:
         return ((number, number),) * ndim
     if isinstance(padding, (tuple, list)) and len(padding) == 1:
         padding = [padding[0]] * ndim
+    if not isinstance(padding, (tuple, list)) or len(padding) != ndim:
+        raise _refusal(padding, ndim)
     pairs = []
-    for entry in _as_sequence("padding", padding, ndim):
-        number = as_index(entry)
-        if number is not None:
-            pairs.append((number, number))
-            continue
-        low, high = map(as_index, _as_sequence("padding", entry, 2))
+    for entry in padding:
+        pair = entry if isinstance(entry, (tuple, list)) else (entry, entry)
+        low, high = map(as_index, pair if len(pair) == 2 else (None, None))
         if low is None or high is None:
-            raise ShapeError(f"padding: got {padding!r}, want whole numbers")
+            raise _refusal(padding, ndim)
         pairs.append((low, high))
     return tuple(pairs)
 
@@ -82,9 +81,10 @@ def as_index(value: Any) -> int | None:
         return None
 
 
-def _as_sequence(name: str, value: Any, length: int) -> tuple[Any, ...]:
-    if not isinstance(value, (tuple, list)):
-        raise ShapeError(f"{name}: got {value!r}, want a whole number or {length} of them")
-    if len(value) != length:
-        raise ShapeError(f"{name}: got {len(value)} entries {value!r}, want {length}")
-    return tuple(value)
+def _refusal(padding: Any, ndim: int) -> ShapeError:
+    """Return the error that names every spelling."""
+    pairs = ", ".join(["(low, high)"] * ndim) + ("," if ndim == 1 else "")
+    return ShapeError(
+        f"padding: got {padding!r}, want 'same', 'valid', a whole number, {ndim} of them, or pairs "
+        f"({pairs})"
+    )

@@ -15,7 +15,7 @@ from typing import Any
 from .errors import DeviceError, DTypeError, ShapeError
 from .padding import Pads, output_size
 
-__all__ = ["DTYPES", "LAYOUTS", "MOST", "ConvProblem", "ElementSizes", "parse_line"]
+__all__ = ["DTYPES", "LAYOUTS", "LINE_KEYS", "MOST", "ConvProblem", "ElementSizes", "parse_line"]
 
 #: Supported element types and their names in a problem line.
 DTYPES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16"}
@@ -215,6 +215,12 @@ class ConvProblem(ElementSizes):
 
 # The text form. A key is one or two letters: `kh3` is the kernel's height.
 _AXES = "dhw"
+#: The keys of a problem line, as help and errors tell them.
+LINE_KEYS = (
+    "g (groups), mb (batch), ic and oc (input and output channels), and with d, h or w for depth, "
+    "height or width: i (input), o (output), k (kernel), s (stride), p (padding), d (dilation: 0 "
+    "is dense)"
+)
 #: More digits than these are no size (`MOST` has 15), and would take long to read.
 _MOST_DIGITS = 19
 _TOKEN = re.compile(rf'([a-z]+)(-?[0-9]{{1,{_MOST_DIGITS}}})(?![0-9])|n"([^"]*)"|n([^\s"]\S*)$|_')
@@ -262,15 +268,32 @@ def parse_line(text: str) -> tuple[ConvProblem, str]:
     Parameters
     ----------
     text : str
-        Flags ``--dt=f32|f64|f16|bf16`` and ``--tag=abx|axb`` first, then a descriptor in
-        benchdnn's grammar. As there, dilation is counted from zero (``dh1`` leaves one hole), a
-        missing width copies the height, a missing height the depth, and a given output size
-        decides the padding at the high side.
+        Flags ``--dt=f32|f64|f16|bf16`` and ``--tag=abx|axb|any`` first, then keys and numbers in
+        benchdnn's grammar, as the notes list them.
 
     Returns
     -------
     (ConvProblem, str)
         The problem and its name ("" without one).
+
+    Notes
+    -----
+    =====================  ==================================================================
+    key                    meaning
+    =====================  ==================================================================
+    ``g``                  groups (1)
+    ``mb``                 batch (1)
+    ``ic``, ``oc``         input and output channels, over all groups
+    ``id``, ``ih``, ``iw`` input size: which of the three are there says how many axes there are
+    ``od``, ``oh``, ``ow`` output size; where it is told, it decides the padding at the high side
+    ``kd``, ``kh``, ``kw`` kernel size
+    ``sd``, ``sh``, ``sw`` stride (1)
+    ``pd``, ``ph``, ``pw`` padding at the low side, and at the high side unless output is told (0)
+    ``dd``, ``dh``, ``dw`` dilation, counted from zero (0): ``dh1`` leaves one hole
+    ``n"name"``            a name for people
+    =====================  ==================================================================
+
+    A missing width copies the height, a missing height the depth.
 
     Examples
     --------
@@ -328,7 +351,7 @@ def _from_values(values: dict[str, int], dtype: str, layout: str, text: str) -> 
     known = {"g", "mb", "ic", "oc"} | {f"{letter}{axis}" for letter in "ioskpd" for axis in _AXES}
     if unknown := sorted(set(values) - known):
         raise ShapeError(
-            f"problem line: got keys {', '.join(unknown)} in {text!r}, want benchdnn's"
+            f"problem line: got keys {', '.join(unknown)} in {text!r}, want {LINE_KEYS}"
         )
     axes = next((_AXES[i:] for i in range(3) if f"i{_AXES[i]}" in values), "")
     if not axes or "ic" not in values or "oc" not in values:

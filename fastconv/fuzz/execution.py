@@ -25,7 +25,7 @@ from . import bad
 from .case import Case, Failure, Report, Step
 from .compiling import compiler
 from .judge import differs, is_exact_activation
-from .memory import Placed, numpy_dtype, place
+from .memory import Placed, numpy_dtype, place, strides_of
 from .operators import Failed, Operator, Params, Shapes, find_operator
 from .values import EXACT, draw_values
 
@@ -35,6 +35,8 @@ __all__ = ["run_case"]
 _SLOW, _RATE = 2.0, 5e7
 #: Elements of an array above which a case is passed over.
 _MOST_ELEMENTS = 1 << 26
+#: And bytes from its first to its last.
+_MOST_BYTES = 1 << 30
 
 
 @dataclass(slots=True)
@@ -332,10 +334,16 @@ def run_case(case: Case, progress: Callable[[int, str], None] = lambda *_: None)
 def _is_vast(case: Case) -> bool:
     """Tell whether a case's arrays are so large that a lack of memory would be no fault."""
     operator = find_operator(case.op)
-    params = {**operator.defaults, **case.params}
-    every = [operator.shapes({**params, **step.params}) for step in case.steps]
-    sizes = [math.prod(shape) for shapes in every for shape in shapes.values()]
-    return max(sizes, default=0) > _MOST_ELEMENTS
+    params, item = {**operator.defaults, **case.params}, numpy_dtype(case.dtype).itemsize
+    for step in case.steps:
+        shapes = operator.shapes({**params, **step.params})
+        if any(math.prod(shape) > _MOST_ELEMENTS for shape in shapes.values()):
+            return True
+        for name, layout in {**case.layouts, **step.layouts}.items():
+            # What lies between the elements of a slice takes memory, too.
+            if name in shapes and strides_of(shapes[name], item, layout)[1] > _MOST_BYTES:
+                return True
+    return False
 
 
 def _ended(program: _Program | None, failure: Failure) -> Report:

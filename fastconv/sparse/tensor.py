@@ -177,7 +177,7 @@ class SparseTensor:
         cls,
         points: Array | Sequence[Array],
         voxel_size: float | Sequence[float],
-        range: Sequence[Sequence[float]] | None = None,
+        range: Sequence[float] | Sequence[Sequence[float]] | None = None,
         reduce: str = "mean",
     ) -> SparseTensor:
         """Return the voxels that points fall into; see `fastconv.sparse.voxels.voxelize`.
@@ -186,7 +186,9 @@ class SparseTensor:
         ----------
         points : ndarray, shape (P, ndim + extra), or a list of them
             Coordinates and further values of each point; a list is a batch.
-        voxel_size, range, reduce
+        voxel_size : sequence of float, or float beside a range
+            Size of a voxel on each axis; one number serves all axes of `range`.
+        range, reduce
             As for `fastconv.sparse.voxels.voxelize`.
 
         Examples

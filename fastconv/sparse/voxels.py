@@ -54,9 +54,9 @@ def voxelize(
     points : (P, ndim + extra) ndarray, or a list of them
         Coordinates, then any further values (intensity, time, colour), in a supported float type.
         A list is a batch, of arrays alike in type and columns.
-    voxel_size : float or sequence of float
+    voxel_size : sequence of float, or float beside a range
         Size of a cell, one for each of 1 to 4 axes, in the coordinates' unit. One number serves all
-        axes of `range`.
+        axes of `range`; without a range it would not say how many there are.
     range : sequence of float, optional
         Low corner, then high corner: 2 * ndim numbers, nested or not. A point is inside where
         ``low <= coordinate < high`` on every axis; others are left out. By default the grid is laid
@@ -171,7 +171,11 @@ def _check_sizes(voxel_size: Any, bounds: Any) -> tuple[Reals, Reals | None]:
     if sizes.ndim != 1 or not 1 <= sizes.size <= 4:
         raise ShapeError(
             f"voxel_size: got {voxel_size!r}, want one number for each of 1 to 4 axes"
-            + (" as there is no range" if bounds is None else "")
+            + (
+                ""
+                if sizes.ndim or bounds is not None
+                else ", or a range, whose axes one number serves"
+            )
         )
     if not (np.isfinite(sizes).all() and sizes.min() > 0):
         raise ShapeError(f"voxel_size: got {voxel_size!r}, want positive numbers")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import doctest
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -290,3 +292,14 @@ def test_other_wrong_arguments() -> None:
         receptive_field([Linear(3)])
     with pytest.raises(ShapeError, match="ndim"):
         receptive_field([Conv(8, 3)], ndim=4)
+
+
+def test_it_is_loaded_when_its_name_is_used() -> None:
+    code = (
+        "import sys, fastconv\n"
+        "assert not {'fastconv.analysis', 'fastconv.sparse'} & set(sys.modules)\n"
+        "assert fastconv.analysis.analyse and 'analysis' in dir(fastconv)\n"
+        "assert 'numba' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

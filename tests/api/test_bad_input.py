@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import platform
 import re
 from dataclasses import dataclass, field
@@ -87,10 +88,20 @@ CASES = (
     Case("output_of_an_exabyte", ShapeError, ("output", "2147483654"), {"padding": 2**30}),
     Case("padding_negative", ShapeError, ("padding", "-1"), {"padding": -1}),
     Case("padding_negative_side", ShapeError, ("padding", "-1"), {"padding": ((0, -1), (0, 0))}),
-    Case("padding_too_many", ShapeError, ("padding", "3", "2"), {"padding": (1, 1, 1)}),
-    Case("padding_three_sides", ShapeError, ("padding", "3"), {"padding": ((1, 1, 1), (0, 0))}),
-    Case("padding_flat_four", ShapeError, ("padding", "4", "2"), {"padding": (1, 1, 1, 1)}),
-    Case("padding_half", ShapeError, ("padding", "0.5"), {"padding": 0.5}),
+    Case("padding_too_many", ShapeError, ("padding", "1, 1, 1", "2 of"), {"padding": (1, 1, 1)}),
+    Case(
+        "padding_three_sides",
+        ShapeError,
+        ("padding", "1, 1, 1", "low"),
+        {"padding": ((1, 1, 1), (0, 0))},
+    ),
+    Case(
+        "padding_flat_four",
+        ShapeError,
+        ("padding", "1, 1, 1, 1", r"\(\(low, high\), \(low, high\)\)"),
+        {"padding": (1, 1, 1, 1)},
+    ),
+    Case("padding_half", ShapeError, ("padding", "0.5", r"\(low, high\)"), {"padding": 0.5}),
     Case("padding_word", ShapeError, ("padding", "'full'", "same"), {"padding": "full"}),
     Case("same_strided", ShapeError, ("padding", "same", "2"), {"padding": "same", "stride": 2}),
     Case(
@@ -461,3 +472,36 @@ def test_helpers_flush_denormals_too() -> None:
     for name in ("cpu.im2col_gemm", "cpu.winograd_f4"):
         with fastconv.use_kernel(name):
             assert not fastconv.conv2d(x, array(32, 32, 3, 3), padding=1).any()
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ((3, 32, 3), {}),
+        ((3, 32), {"kernel_size": 3}),
+        ((), {"in_channels": 3, "out_channels": 32, "kernel_size": 3}),
+    ],
+)
+def test_a_layer_of_sizes_is_told_that_it_wants_the_filters(given: Any, named: Any) -> None:
+    with pytest.raises(DTypeError, match=r"weight: got .*want the filters themselves"):
+        fastconv.Conv2d(*given, **named)
+
+
+def test_a_bias_that_is_a_word_for_none_is_told_what_none_is() -> None:
+    with pytest.raises(
+        DTypeError, match=r"bias: got False, want an array of shape \(6,\), or None"
+    ):
+        fastconv.Conv2d(array(6, 4, 3, 3), bias=False)  # type: ignore[arg-type]
+
+
+def test_a_layers_signature_names_its_arguments() -> None:
+    names = list(inspect.signature(fastconv.Conv2d).parameters)
+    assert names[:3] == ["weight", "bias", "stride"] and "activation" in names
+
+
+def test_a_subclass_may_take_sizes_and_make_the_weight() -> None:
+    class Ones(fastconv.Conv2d):
+        def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+            super().__init__(array(out_channels, in_channels, kernel_size, kernel_size))
+
+    assert Ones(4, 6, kernel_size=3)(GOOD["input"]).shape == GOOD_OUT

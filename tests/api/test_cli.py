@@ -14,6 +14,7 @@ import fastconv
 from fastconv import cli, dispatch, information
 from fastconv.cli import main
 from fastconv.contract.cpu import cpu_info
+from fastconv.contract.problem import LINE_KEYS
 
 _LINE = 'ic64ih56oc64kh3ph1n"res2"'
 _COMMANDS = (
@@ -90,6 +91,9 @@ def test_info_reports_machine_and_kernels(
     for spec in dispatch.kernels():
         assert spec.name in printed
     assert "FASTCONV_CACHE_DIR" in printed
+    facts = [line.split(None, 1)[1] for line in printed.split("\nkernels\n")[1].splitlines()]
+    told = [fact for fact in facts if not fact.startswith("as c")]
+    assert len(told) == len(set(told)) < len(facts)
 
 
 def test_info_says_why_a_kernel_is_unusable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,3 +231,18 @@ def test_demo_names_missing_packages(
     assert main(["demo"]) == 2
     expected = "demo needs scikit-learn and matplotlib, which is not installed"
     assert expected in capsys.readouterr().err
+
+
+def test_help_of_explain_lists_the_keys_of_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["explain", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert LINE_KEYS in shown and "bf16" in shown
+
+
+def test_audit_names_packages_as_they_are_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda _: None)
+    assert main(["audit"]) == 2
+    assert "audit needs numba-cuda and rich, which is not installed" in capsys.readouterr().err

@@ -147,6 +147,23 @@ def test_use_kernel_with_an_unknown_name_lists_the_known_ones() -> None:
     assert "cpu.im2col_gemm" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("winograd_f4", "cpu.winograd_f4 or cuda.winograd_f4"),
+        ("cpu.winograd_4", "cpu.winograd_f4 "),
+        ("sparse_weight_grad", "cpu.sparse_weight_grad or cuda.sparse_weight_grad"),
+    ],
+)
+def test_use_kernel_with_a_name_that_is_nearly_one_says_which(name: str, meant: str) -> None:
+    with pytest.raises(NoKernelError) as caught, fastconv.use_kernel(name):
+        pass
+    said = str(caught.value)
+    assert said.startswith(f"kernel: got {name!r} (do you mean {meant}")
+    assert ("sparse" in said) == ("sparse" in name)  # the others of that operator alone
+    assert ("cpu.im2col_gemm" in said) == ("winograd" in name)
+
+
 def test_use_kernel_on_what_it_cannot_run_gives_its_reasons_and_leaves_out_alone() -> None:
     x, weight = arrays()
     sentences = next(
@@ -157,6 +174,7 @@ def test_use_kernel_on_what_it_cannot_run_gives_its_reasons_and_leaves_out_alone
     with fastconv.use_kernel("cpu.depthwise"), pytest.raises(NoKernelError) as caught:
         fastconv.conv2d(x, weight, padding=1, out=out)
     assert all(sentence in str(caught.value) for sentence in sentences)
+    assert str(caught.value).startswith("the kernel that is forced does not run ")
     assert np.all(out == 5)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import sys
-from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from fastconv import dispatch
+from fastconv.contract.problem import parse_line
 from fastconv.contract.spec import KernelSpec
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -76,29 +77,49 @@ def module_of(path: str) -> ModuleType:
     return sys.modules[name]
 
 
-def kernels_in(parameters: list[Any]) -> Iterator[KernelSpec]:
-    """The kernels among the values of a test's parameters."""
-    for case in parameters:
-        values = getattr(case, "values", case if isinstance(case, tuple) else (case,))
-        yield from (value for value in values if isinstance(value, KernelSpec))
+@dataclass(frozen=True)
+class Group:
+    """The kernels of a generated test, and the element types of its problems (none: any)."""
+
+    specs: list[KernelSpec]
+    dtypes: set[str]
+
+    @classmethod
+    def of(cls, parameters: list[Any]) -> Group:
+        """What the parameters of a test hold."""
+        values = [
+            value
+            for case in parameters
+            for value in getattr(case, "values", case if isinstance(case, tuple) else (case,))
+        ]
+        dtypes = {getattr(value, "dtype", None) for value in values}
+        return cls([value for value in values if isinstance(value, KernelSpec)],
+                   {dtype for dtype in dtypes if isinstance(dtype, str)})  # fmt: skip
+
+    def left_out(self) -> set[str]:
+        """The registered kernels that the group is meant for and does not hold.
+
+        It is meant for those of its operators and devices that take some element type of it.
+        """
+        meant = {(spec.op, spec.device) for spec in self.specs}
+        every = {
+            spec.name
+            for spec in dispatch.kernels()
+            if (spec.op, spec.device) in meant
+            and (not self.dtypes or not self.dtypes.isdisjoint(spec.tolerance))
+        }
+        return every - {spec.name for spec in self.specs}
 
 
-def groups(module: ModuleType) -> dict[str, list[KernelSpec]]:
-    """The kernels of each group of a module."""
-    found: dict[str, list[KernelSpec]] = {}
+def groups(module: ModuleType) -> dict[str, Group]:
+    """The groups of a module, by the test's name."""
+    found: dict[str, Group] = {}
     for name, test in vars(module).items():
         if name.startswith("test_"):
             for mark in getattr(test, "pytestmark", ()):
-                if mark.name == "parametrize" and (specs := list(kernels_in(mark.args[1]))):
-                    found[name] = specs
+                if mark.name == "parametrize" and (group := Group.of(mark.args[1])).specs:
+                    found[name] = group
     return found
-
-
-def left_out(specs: list[KernelSpec]) -> set[str]:
-    """The registered kernels that a group is meant for and does not hold."""
-    meant = {(spec.op, spec.device) for spec in specs}
-    every = {spec.name for spec in dispatch.kernels() if (spec.op, spec.device) in meant}
-    return every - {spec.name for spec in specs}
 
 
 @pytest.mark.parametrize("path", MODULES)
@@ -107,15 +128,26 @@ def test_every_kernel_has_a_case_in_every_group(path: str) -> None:
         pytest.importorskip(package)
     found, only = groups(module_of(path)), ONLY.get(path, {})
     assert found and set(only) <= set(found)
-    missing = {
-        name: left_out(specs) & only.get(name, left_out(specs)) for name, specs in found.items()
-    }
+    missing = {name: group.left_out() for name, group in found.items()}
+    missing = {name: names & only.get(name, names) for name, names in missing.items()}
     assert {name: names for name, names in missing.items() if names} == {}
 
 
 def test_a_kernel_without_a_case_is_found() -> None:
     specs = dispatch.kernels(op="conv", device="cpu")
-    assert left_out(specs) == set()
-    assert left_out(specs[1:]) == {specs[0].name}
-    assert list(kernels_in([pytest.param(specs[0], 3), (specs[1],), specs[2]])) == specs[:3]
+    assert Group.of(specs).left_out() == set()
+    assert Group.of(specs[1:]).left_out() == {specs[0].name}
+    assert Group.of([pytest.param(specs[0], 3), (specs[1],), specs[2]]).specs == specs[:3]
     assert len(MODULES) >= 12
+
+
+def test_a_kernel_needs_no_case_of_an_element_type_that_it_does_not_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, *others = dispatch.kernels(op="conv", device="cpu")
+    narrow = replace(first, tolerance={"float32": first.tolerance["float32"]})
+    monkeypatch.setattr(dispatch, "kernels", lambda *_: [narrow, *others])
+    single = parse_line("ic3ih9oc3kh3")[0]
+    half = single.with_(dtype="float16")
+    assert Group.of([(spec, half) for spec in others]).left_out() == set()
+    assert Group.of([(others[0], half), (others[0], single)]).left_out() >= {narrow.name}

@@ -1,4 +1,4 @@
-"""What README says of kernels is what the registry holds."""
+"""What README lists is what there is, its examples run, and its sample is what is printed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
+import fastconv
 from fastconv import dispatch
+from fastconv.kernels.cpu.machine.zen4 import ZEN4
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,7 +48,41 @@ def test_every_kernel_says_what_it_is_and_when_it_wins(kernel_tables: ModuleType
     assert silent == [], "the docstring of its plan needs a sentence: Wins where ..."
 
 
-def test_the_sample_of_explain_lists_the_dense_cpu_kernels() -> None:
-    sample = README[README.index("ic64ih56oc64oh56kh3ph1  float32") :]
-    listed = re.findall(r"^[> ] (cpu\.\w+) ", sample[: sample.index("```")], re.MULTILINE)
-    assert listed == [spec.name for spec in dispatch.kernels("conv", "cpu")]
+def test_no_sentence_of_the_table_is_cut(kernel_tables: ModuleType) -> None:
+    for spec in dispatch.kernels():
+        what, when = kernel_tables.what_and_when(spec)
+        text = kernel_tables.prose(kernel_tables.docstring(spec))
+        assert f"{what[1:]}." in text or f"{what[1:]}, wins" in text, spec.name
+        assert not when or re.search(rf"\bwins {re.escape(when)}[.:;]", text, re.IGNORECASE)
+        assert re.match(r"where|for |on |from |$", when), f"{spec.name}: {when} is no occasion"
+
+
+def test_no_two_rows_of_the_table_are_described_alike(kernel_tables: ModuleType) -> None:
+    rows = kernel_tables.table(dispatch.kernels()).splitlines()[2:]
+    titles = [row.split(" | ")[1] for row in rows]
+    assert len(set(titles)) == len(titles), titles
+
+
+def test_the_sample_of_explain_is_what_it_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the machine of the profile: predictions are the same everywhere."""
+    pytest.importorskip("scipy", reason="cpu.fft, a row of the sample, needs it")
+    monkeypatch.setattr(dispatch, "cpu_info", lambda: ZEN4.device)
+    x, w = np.empty((1, 64, 56, 56), np.float32), np.empty((64, 64, 3, 3), np.float32)
+    printed = str(fastconv.explain(fastconv.conv2d, x, w, padding=1))
+    sample = README[README.index("ic64ih56oc64oh56kh3ph1  float32") :].partition("\n```")[0]
+    assert sample == printed
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_examples_run(number: int) -> None:
+    examples = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert len(examples) == 2
+    exec(compile(examples[number], "README.md", "exec"), {})
+
+
+def test_every_key_of_a_problem_line_is_listed() -> None:
+    table = README[README.index("| keys | meaning") :].partition("\n\n")[0]
+    listed = set(re.findall(r"`([a-z]{1,2})`", table))
+    said = {f"{letter}{axis}" for letter in "oskpd" for axis in "hw"}  # "and so with h and w"
+    keys = ("g", "mb", "ic", "oc", *(f"{letter}{axis}" for letter in "ioskpd" for axis in "dhw"))
+    assert set(keys) <= listed | said

@@ -14,6 +14,7 @@ from rich.console import Console
 from fastconv.bench import baseline, command, peers, report, truth
 from fastconv.bench.cases import Case, load, parse_case, select, suite_names
 from fastconv.bench.runner import Measurement, Options, Result
+from fastconv.cli import main
 from fastconv.contract.errors import ShapeError
 from fastconv.contract.problem import parse_line
 from fastconv.kernels import reference
@@ -286,6 +287,17 @@ def test_command_writes_json_and_table(
     shown = capsys.readouterr().out
     for part in ("first x3", "cpu.im2col_gemm", "2.000", "wrong result: planted", "worst 0.500"):
         assert part in shown
+    assert "milliseconds of all rows, each as often as its count says: " in shown
+    assert "passes 100%" not in shown
+
+
+def test_a_share_of_the_peak_above_all_of_it_is_explained(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = report.build("made_up", made_up())
+    made["rows"][0]["percent_of_peak"] = 241.0
+    report.print_report(made, ["fastconv"], Console(width=200))
+    assert "a kernel that needs fewer, as Winograd's do, passes 100%" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -308,15 +320,16 @@ def test_command_writes_json_and_table(
 def test_command_names_the_bad_argument(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.run(arguments(*words)) == 2
-    assert said in capsys.readouterr().err
+    assert main(["bench", *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("fastconv: ") and said in error
 
 
 def test_command_says_which_package_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "installed_peers", lambda device, kind: [])
-    assert command.run(arguments("core", "--peers", "openvino")) == 2
+    assert main(["bench", "core", "--peers", "openvino"]) == 2
     assert "openvino, onnx" in capsys.readouterr().err
 
 

@@ -6,32 +6,17 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import guide
 from fastconv import dispatch, information
-from fastconv.arrays import memory_layout
-from fastconv.contract.errors import NoKernelError
-from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import KernelSpec
 from fastconv.kernels.cpu import specs
-from helpers import (
-    CALLS,
-    assert_close,
-    assert_exact,
-    expected,
-    functional,
-    gaussians,
-    nan_output,
-    refusals,
-    small_integers,
-)
+from helpers import refusals
 from problem_matrix import matrix
 
 #: Every so many problems of the matrix; the guide's kernel takes a part of them.
 MATRIX = matrix()[::4]
-EPILOGUES = (None, "relu", ("leaky_relu", 0.25), "relu6")  # exact on small integers
 
 
 @pytest.fixture(scope="module")
@@ -55,42 +40,11 @@ def test_it_is_a_kernel_as_others_are(naive: KernelSpec) -> None:
     assert all(dispatch.choose(each).name != "cpu.naive" for each in able if each.macs > 10_000)
 
 
-def test_small_integers_are_exact(naive: KernelSpec, rng: np.random.Generator) -> None:
-    able = [each for each in MATRIX if not refusals(naive, each)]
-    for number, each in enumerate(able):
-        tensors, activation = small_integers(each, rng), EPILOGUES[number % len(EPILOGUES)]
-        truth = expected(each, tensors, epilogue=True, activation=activation)
-        for how, call in CALLS.items():
-            out = nan_output(each)
-            with dispatch.use_kernel(naive.name):
-                call(each, tensors, epilogue=True, activation=activation, out=out)
-            assert_exact(out, truth, f"{each.line()} {how} {activation}")
-
-
-def test_random_values_are_within_tolerance(naive: KernelSpec, rng: np.random.Generator) -> None:
-    for each in MATRIX[::3]:
-        if refusals(naive, each):
-            continue
-        tensors = gaussians(each, rng)
-        with dispatch.use_kernel(naive.name):
-            result = functional(each, tensors, out=None)
-        assert_close(result, expected(each, tensors), naive.tolerance[each.dtype], each.line())
-
-
-def test_refusals_are_sentences(naive: KernelSpec, rng: np.random.Generator) -> None:
-    refused: list[ConvProblem] = []
-    for each in MATRIX:
-        sentences, tensors = refusals(naive, each), small_integers(each, rng)
-        if not sentences or each.batch == 0 or memory_layout(tensors.x) != each.layout:
-            continue  # an empty batch runs no kernel; one channel or pixel has any layout
-        refused.append(each)
-        assert all(len(sentence.split()) > 2 for sentence in sentences), sentences
-        with dispatch.use_kernel(naive.name), pytest.raises(NoKernelError) as caught:
-            functional(each, tensors, out=None)
-        for sentence in ("cpu.naive", *sentences):
-            assert sentence in str(caught.value), each.line()
-    assert {each.dtype for each in refused} >= {"float16", "bfloat16"}
-    assert {each.layout for each in refused} >= {"channels_last", "strided"}
+def test_it_passes_the_tests_that_the_guide_names(request: pytest.FixtureRequest) -> None:
+    told = guide.run_tests(request.config, "cpu", "tests/cpu/test_kernels.py")
+    for name in ("refused_problems_raise", "nan_survives", "every_memory_order"):
+        assert re.search(rf"test_\w*{name}\w*\[cpu\.naive.*PASSED", told), name
+    assert "test_every_kernel_has_a_case_in_every_group[cpu/test_kernels.py] PASSED" in told
 
 
 NAMES = re.compile(r"`([\w/.*-]+(?:\.py|\.md|/))`")

@@ -17,7 +17,8 @@ import pytest
 from numba.core import types
 from numba.core.registry import cpu_target
 
-from fastconv.contract import cache, private_files
+from fastconv.contract import cache, private_files, sources
+from fastconv.kernels.cpu.rulebook import stage
 from fastconv.kernels.cpu.runtime import jit
 
 PROGRAM = """
@@ -196,6 +197,11 @@ class Shelf:
         signature = types.intp(types.intp)
         return int(jit.compile_function(add, signature, ("cache_test_add",))(20))
 
+    @staticmethod
+    def cache() -> jit.KernelCache:
+        """Return the file's cache."""
+        return jit.KernelCache(("cache_test_add",), __name__, "Shelf.result.<locals>.add")
+
     @property
     def path(self) -> Path:
         (path,) = self.folder.iterdir()
@@ -300,7 +306,7 @@ def test_a_sound_file_that_can_not_be_read_now_stays(
      pickle.dumps(("name", "object", b"no object file", ()) + (None,) * 5), b"(" * 10_000],
 )  # fmt: skip
 def test_a_sealed_file_that_is_no_kernel_is_compiled_again(shelf: Shelf, payload: bytes) -> None:
-    seal = jit.KernelCache(("cache_test_add",), __name__, "Shelf.result.<locals>.add")._seal(payload)
+    seal = Shelf.cache()._seal(payload)
     shelf.path.write_bytes(seal + payload)
     shelf.path.chmod(0o600)
     with pytest.warns(UserWarning, match="cannot be loaded"):
@@ -334,14 +340,19 @@ def test_another_user_s_files_are_refused(shelf: Shelf, monkeypatch: pytest.Monk
 
 
 def test_numba_s_settings_and_the_cpu_decide_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = jit.KernelCache(("cache_test_add",), __name__, "Shelf.result.<locals>.add")._identity
+    usual = Shelf.cache()._identity
     for name in jit._OPTIONS:
         with monkeypatch.context() as patch:
             patch.setattr(jit.config, name, "other")
-            assert jit.KernelCache(("cache_test_add",), __name__, "Shelf.result.<locals>.add")._identity != usual, name
+            assert (
+                jit.KernelCache(
+                    ("cache_test_add",), __name__, "Shelf.result.<locals>.add"
+                )._identity
+                != usual
+            ), name
     codegen = cpu_target.target_context.codegen()
     monkeypatch.setattr(codegen, "magic_tuple", lambda: ("other",), raising=False)
-    assert jit.KernelCache(("cache_test_add",), __name__, "Shelf.result.<locals>.add")._identity != usual
+    assert Shelf.cache()._identity != usual
 
 
 def test_the_folder_s_name_holds_what_code_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,3 +373,42 @@ def test_the_folder_s_name_holds_what_code_depends_on(monkeypatch: pytest.Monkey
         with monkeypatch.context() as patch:
             patch.setattr(cache, "_key_facts", lambda name=name: facts | {name: "other"})
             assert key() != usual, name
+
+
+def test_one_key_names_one_function() -> None:
+    def make(first: bool) -> Callable[[int], int]:
+        def one(x: int) -> int:
+            return x
+
+        def other(x: int) -> int:
+            return -x
+
+        return one if first else other
+
+    signature = types.intp(types.intp)
+    made = jit.compile_callback(make(True), signature, ("cache_test_names",))
+    assert jit.compile_callback(make(True), signature, ("cache_test_names",)) is made
+    with pytest.raises(ValueError, match=r"cache_test_names.*one.*already, not .*other"):
+        jit.compile_callback(make(False), signature, ("cache_test_names",))
+
+
+@pytest.mark.parametrize("module", ["rulebook.tables", "sparse.gemm_schedule"])
+def test_a_stage_is_kept_by_the_module_of_its_body(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bodies of two modules that have one name are never taken for each other."""
+    kept: list[jit.KernelCache] = []
+
+    def compile_kernel(task: Callable[..., None], *key: Any) -> Any:
+        kept.append(jit.KernelCache(key, task.__module__, task.__qualname__))
+        raise NotImplementedError
+
+    def count(g: Any, task: int) -> None: ...
+
+    count.__module__ = f"fastconv.kernels.cpu.{module}"
+    monkeypatch.setattr(stage, "compile_kernel", compile_kernel)
+    made = stage.IntegerStage(count, "rows")
+    assert made.key == (f"{module.replace('.', '_')}_count",)
+    with pytest.raises(NotImplementedError):
+        made.run(1, rows=1)
+    assert sources.identity(count.__module__).encode() in kept[0]._identity

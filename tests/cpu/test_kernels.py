@@ -73,6 +73,11 @@ def test_registry_is_not_empty_and_every_kernel_has_work() -> None:
         assert sum(not refusals(spec, each) for each in MATRIX) >= 10, spec.name
 
 
+def test_every_problem_is_the_one_that_its_arrays_make(rng: np.random.Generator) -> None:
+    for each in (each for each in MATRIX if each.batch):  # nothing has no order
+        assert memory_layout(small_integers(each, rng).x) == each.layout, each.line()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 def test_every_problem_has_a_kernel(dtype: str) -> None:
     for each in MATRIX:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("numba_cuda")
 
 import guide
-from cuda_helpers import DEVICE, convolve, planner, thread_orders
+from cuda_helpers import DEVICE
 from fastconv import dispatch
 from fastconv.contract.errors import NoKernelError
 from fastconv.contract.problem import parse_line
@@ -20,14 +20,10 @@ from fastconv.cuda_device import EMULATED, use_device
 from fastconv.kernels.cuda import specs
 from fastconv.kernels.cuda.audit import check
 from fastconv.kernels.cuda.common import roofline
-from fastconv.kernels.cuda.common.launch import emulation
-from fastconv.kernels.cuda.emulator import ALL
 from fastconv.kernels.cuda.forecast.forecast import forecast
-from helpers import assert_close, assert_exact, bits, expected, gaussians, small_integers
 from problem_matrix import matrix
 
 MATRIX = [each.with_(device="cuda") for each in matrix()[::12] if each.batch > 0]
-EPILOGUES = (None, "relu", ("leaky_relu", 0.25), "relu6")  # exact on small integers
 
 
 @pytest.fixture(scope="module")
@@ -60,33 +56,12 @@ def test_it_is_a_kernel_as_others_are(naive: KernelSpec) -> None:
     )
 
 
-def test_small_integers_are_exact_in_every_order_of_threads(
-    naive: KernelSpec, rng: np.random.Generator
-) -> None:
-    able = [each for each in MATRIX if not naive.reasons(each, DEVICE) and each.macs < 10**6]
-    for number, each in enumerate(able):
-        tensors, activation = small_integers(each, rng), EPILOGUES[number % len(EPILOGUES)]
-        truth = expected(each, tensors, epilogue=True, activation=activation)
-        for order in thread_orders(rng):
-            with emulation(order=order):
-                result = convolve(
-                    planner(naive), each, tensors, epilogue=True, activation=activation
-                )
-            assert_exact(result, truth, f"{each.line()} {activation} {order}")
-
-
-def test_no_check_fails_and_random_values_are_within_tolerance(
-    naive: KernelSpec, rng: np.random.Generator
-) -> None:
-    able = [each for each in MATRIX if not naive.reasons(each, DEVICE) and each.macs < 10**5]
-    assert len(able) >= 5
-    for each in able:
-        tensors = gaussians(each, rng)
-        with emulation(checks=ALL):
-            result = convolve(planner(naive), each, tensors, epilogue=False)
-        truth = expected(each, tensors)
-        assert_close(result, truth, naive.tolerance[each.dtype], each.line())
-        assert bits(convolve(planner(naive), each, tensors, epilogue=False)) == bits(result)
+def test_it_passes_the_tests_that_the_guide_names(request: pytest.FixtureRequest) -> None:
+    modules = ("tests/cuda/test_kernels.py", "tests/cuda/test_checks.py")
+    told = guide.run_tests(request.config, "cuda", *modules)
+    for name in ("every_memory_order", "test_checks.py::test_"):
+        assert re.search(rf"{name}\w*\[cuda\.naive.*PASSED", told), name
+    assert "test_every_kernel_has_a_case_in_every_group[cuda/test_kernels.py] PASSED" in told
 
 
 def test_refusals_are_sentences(naive: KernelSpec) -> None:

@@ -68,7 +68,7 @@ BAD = {
         np.array([[0], [np.nan], [1]]), 1, (0, 1),
     ),
     "voxel_size: got 0": (POINTS, 0, (0, 1)),
-    "voxel_size: got 0.1, want one number for each": (POINTS, 0.1, None),
+    "voxel_size: got 0.1, want one number for each .*, or a range": (POINTS, 0.1, None),
     "range: got 3 numbers": (POINTS, 1, (0, 1, 2)),
     "range: got 4 numbers, want 6": (POINTS, (1, 1, 1), (0, 0, 1, 1)),
     "range: got .* want the high corner above": (POINTS, 1, (1, 0)),

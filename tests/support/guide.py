@@ -7,7 +7,9 @@ that stands behind the package's own; a file that is there already gets the code
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -41,6 +43,33 @@ def installed(device: str, folder: Path) -> Iterator[dict[str, ModuleType]]:
             yield _install(device, folder, patch)
         finally:
             _forget(package)
+
+
+def run_tests(config: pytest.Config, device: str, *modules: str) -> str:
+    """Run the generated tests of modules on the guide's kernel; what pytest printed.
+
+    It is a process that has had the kernel from the start, since tests are generated at import. As
+    much of the matrix is run as the run that asks runs itself.
+    """
+    matrix = (f"--matrix={config.option.matrix}", f"--matrix-seed={config.option.matrix_seed}")
+    other = {"cpu": "cuda", "cuda": "cpu"}[device]
+    support = str(Path(__file__).parent)
+    path = os.pathsep.join(filter(None, (support, os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-v", "-p", "guide_plugin", "--guide", device, *matrix,
+            "-p", "no:cacheprovider", *modules, "tests/api/test_generated_groups.py",
+            "-k", f"naive or (generated_groups and not {other})",
+        ],
+        cwd=KERNELS.parent,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def _install(device: str, folder: Path, patch: pytest.MonkeyPatch) -> dict[str, ModuleType]:

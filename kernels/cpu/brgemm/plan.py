@@ -1,7 +1,7 @@
 """Convolution straight from the input: a register tile over a table of taps, with no packing.
 
 Wins for few output channels, first layers and channels-last memory, where packing patches
-(gemm/channel_rows.py) weighs: it is spread over few outputs or products, or patches and output
+(gemm/channel_rows.py) weighs most: it is spread over few outputs or products, or patches and output
 would have to be transposed as well::
 
     task = image x group x output depth x band of rows x part of a row x part of K

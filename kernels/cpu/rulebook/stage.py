@@ -87,10 +87,17 @@ class IntegerStage:
         Names of the words, divided by blanks.
     *variant : int
         What the body closes over.
+
+    Attributes
+    ----------
+    key : tuple
+        Names the machine code: the body's module and name, then the variant. Bodies of two modules
+        may have one name.
     """
 
     def __init__(self, body: Callable[[Any, int], None], fields: str, *variant: int) -> None:
-        self._key = (f"rulebook_{body.__name__.strip('_')}", *variant)
+        home = body.__module__.removeprefix("fastconv.kernels.cpu.").replace(".", "_")
+        self.key = (f"{home}_{body.__name__.strip('_')}", *variant)
         self._fields = fields.split()
         record = numba.from_dtype(np.dtype([(name, np.int64) for name in self._fields]))
 
@@ -109,6 +116,7 @@ class IntegerStage:
         ) -> None:  # fmt: skip
             compiled(view(geometry), number)
 
+        task.__module__ = body.__module__  # by whose sources the code is kept on disk
         self._task = task
 
     def run(self, tasks: int, **words: int | NDArray[Any] | None) -> None:
@@ -125,7 +133,7 @@ class IntegerStage:
             return
         values = (words[name] for name in self._fields)
         record = np.array([_word(value) for value in values], np.int64)
-        kernel = compile_kernel(self._task, *self._key)
+        kernel = compile_kernel(self._task, *self.key)
         workers = min(config.num_threads, tasks)
         job = pool.make_job(kernel, record.ctypes.data, tasks, workers)
         pool.run(job.ctypes.data, workers, _NO_OPERANDS)

@@ -11,9 +11,10 @@
       the last panel: what is left, filled up with zeros
     second pass (`parts`): the parts, one after another, rounded to the element type
 
-It wins over multiplying with gathered copies because nothing but the sums is ever written: pairs
-are found in the table of neighbours by the block that needs them. A block owns its part of the
-gradient and takes pairs by rising output row, parts are added in order: the same bits in every run.
+It wins wherever a group has channels to multiply: pairs are found in the table of neighbours by the
+block that needs them, so no gathered copies and nothing but the sums is ever written. A block owns
+its part of the gradient and takes pairs by rising output row, parts are added in order: the same
+bits in every run.
 
 Both panels lie as the product reads them, so that neither is transposed. Budget of 64x64x16 in
 float32: 64 sums and 16 operands, at most 128 registers; 8 KiB of panels and 2.1 KiB of queue, 8

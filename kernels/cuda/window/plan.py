@@ -1,8 +1,10 @@
 """Direct and depthwise convolution: one pixel a thread, weights in shared memory.
 
-`direct` wins where a group has few output channels, which would leave most rows of a matrix tile
-empty: first layers, image filters, groups of a handful of channels. `depthwise` wins for
-groups of one input channel, where there is no product to speak of and only bytes count.
+`direct`, direct convolution with up to 16 output channels of a pixel a thread, wins where a group
+has few output channels, which would leave most rows of a matrix tile empty: first layers, image
+filters, groups of a handful of channels. `depthwise`, depthwise convolution with one channel of a
+pixel a thread, wins for groups of one input channel, where there is no product to speak of and only
+bytes count.
 
     direct     grid: pixels / 128, output channels / width, groups      width 1, 4 or 16 sums
     depthwise  grid: pixels / (128 / lanes), output channels / lanes    one sum
