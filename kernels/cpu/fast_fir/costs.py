@@ -124,8 +124,13 @@ def _cuts(length: int) -> list[int]:
 
 
 def _rows(tiles_h: int, rh: int) -> set[int]:
-    """Return the rows of tiles of a block to try, multiples of a register tile's."""
-    return {_over(_over(tiles_h, cut), rh) * rh for cut in _cuts(tiles_h)}
+    """Return the rows of tiles of a block to try."""
+    return {_block_rows(tiles_h, cut, rh) for cut in _cuts(tiles_h)}
+
+
+def _block_rows(tiles_h: int, cut: int, rh: int) -> int:
+    """Return the rows of `cut` blocks, a multiple of a register tile's."""
+    return _over(_over(tiles_h, cut), rh) * rh
 
 
 def _register_rows(device: DeviceInfo, taps_h: int) -> range:
@@ -171,7 +176,9 @@ def smallest_bytes(problem: ConvProblem, device: DeviceInfo) -> int:
     """Return the size of the smallest transformed input of the blocks that are looked at."""
     channels, size = problem.in_channels // problem.groups, problem.compute_itemsize
     return min(
-        shape._replace(rows=min(_rows(tiles_h, shape.rh))).input_bytes(channels, size)
+        shape._replace(rows=_block_rows(tiles_h, _cuts(tiles_h)[-1], shape.rh)).input_bytes(
+            channels, size
+        )
         for shape, tiles_h in _shapes(problem, device)
     )
 
