@@ -96,6 +96,13 @@ def _info(_: argparse.Namespace) -> int:
     return 0
 
 
+def _calibrate(_: argparse.Namespace) -> int:
+    from .calibration import describe
+
+    print(describe())
+    return 0
+
+
 def _configure_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "line",
@@ -318,6 +325,7 @@ _COMMANDS = {
     "info": _Command("versions, machine, measured peak, usable kernels", _no_arguments, _info),
     "explain": _Command("which kernel runs a problem, and why", _configure_explain, _explain),
     "bench": _Command("time fastconv against other libraries", _configure_bench, _bench),
+    "calibrate": _Command("measure what a core and its memory do", _no_arguments, _calibrate),
     "tune": _Command("measure which kernel is fastest, and remember it", _configure_tune, _tune),
     "audit": _Command("what CUDA kernels are compiled to, no GPU needed", _configure_audit, _audit),
     "forecast": _Command(

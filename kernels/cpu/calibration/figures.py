@@ -1,0 +1,60 @@
+"""What `measure` finds of a machine, in units that are the machine's own."""
+
+from __future__ import annotations
+
+from ..machine.fields import Fields
+
+__all__ = ["Figures"]
+
+
+class Figures(Fields):
+    """A machine in two dozen figures; a vector is the widest one of the instruction set.
+
+    Parameters
+    ----------
+    clock : float
+        Hz, of a chain of additions.
+    multiply_adds, loads, stores : float
+        Vectors a cycle, on one core and in L1.
+    latency : float
+        Cycles from one multiply-add to the next on the same sum.
+    gather : float
+        Cycles to gather a vector of float32, 12 bytes apart, from L1.
+    transposition : float
+        Cycles to load, transpose and store a square of vectors of float32.
+    l2, l3 : float
+        Bytes a cycle that one core reads from there.
+    l3_all : float
+        Bytes a second that all threads read from L3 together.
+    memory, memory_all : float
+        Bytes a second that one thread, and all of them, read from memory.
+    written, written_all : float
+        The same of ordinary stores, which read the line first.
+    past_all : float
+        The same of all threads' stores past the caches.
+    task : float
+        Seconds to take a task and to begin it.
+    handover : float
+        Seconds that a call on all threads takes, beside its tasks, while the helpers watch.
+    wake : float
+        The same where they sleep.
+    """
+
+    clock: float
+    multiply_adds: float
+    loads: float
+    stores: float
+    latency: float
+    gather: float
+    transposition: float
+    l2: float
+    l3: float
+    l3_all: float
+    memory: float
+    memory_all: float
+    written: float
+    written_all: float
+    past_all: float
+    task: float
+    handover: float
+    wake: float
