@@ -102,6 +102,7 @@ def test_a_name_keeps_its_spaces() -> None:
         ("--tag=nchw ic64ih56oc64kh3", "nchw"),
         ("--dir=FWD_B ic64ih56oc64kh3", "--dir"),
         ("ic64ih56oc64kh", "kh"),
+        (f"ic64ih{'9' * 20}oc64kh3", "at most 19 digits"),
         ("ic64ih56oc64kh3dh-1", "dilation of -1"),
         ("ic64ih56oc64kh3ic32", "ic twice"),
         ('ic64ih56oc64kh3n"open', "open"),

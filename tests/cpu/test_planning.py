@@ -31,6 +31,7 @@ from fastconv.contract.problem import ConvProblem, parse_line
 from fastconv.contract.spec import CudaInfo, DeviceInfo, KernelSpec, dense_binding
 from fastconv.cuda_device import EMULATED, MODELS, use_device
 from fastconv.kernels import taps
+from fastconv.kernels.cpu.fast_fir import costs as fir_costs
 from fastconv.kernels.cpu.fft import costs as fft_sizes
 from fastconv.kernels.cpu.runtime import jit
 from fastconv.kernels.cpu.window import (
@@ -201,6 +202,30 @@ def test_copied_padding_has_a_price() -> None:
     (direct,) = (each for each in KERNELS if each.name == "cpu.direct")
     assert direct.cost(wide, CPU) > 100 * direct.cost(narrow, CPU)
     assert dispatch.choose(wide).name != "cpu.direct"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ic64ih33889iw585oc1kh40kw5",
+        "ic3oc1ih4kh6ph586656iw10478562kw260pw0",
+        "ic1iw1000000000oc1kw300",
+        "ic3ih20000iw20000oc3kh31",
+        "--dt=f64 g3ic3ih100000iw900oc3kh63kw9",
+    ],
+)
+def test_blocks_of_fast_fir_have_a_bound(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fits in no block that is looked at refuses the problem, and fails no other kernel."""
+    given = parse_line(line)[0]
+    (spec,) = (spec for spec in KERNELS if spec.name == "cpu.fast_fir")
+    if not spec.reasons(given, CPU):
+        _, sizes = fir_costs.choose(given, CPU)
+        channels = given.in_channels // given.groups
+        held = sizes.input_bytes(channels, given.compute_itemsize)
+        assert held <= fir_costs.MOST_BYTES == 32 << 20
+    assert fastconv.explain(given).chosen
+    monkeypatch.setattr(fir_costs, "MOST_BYTES", 1 << 12)
+    assert "transforms blocks of" in spec.reasons(given, CPU)[0]
 
 
 def test_a_transform_is_not_written_out_without_end() -> None:
