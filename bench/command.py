@@ -58,19 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="threads of every library (default: the processors that this process may use)",
     )
-    parser.add_argument(
-        "--json",
-        type=Path,
-        metavar="FILE",
-        help=f"write the report there too (of {ALL}: into that folder, SUITE.json)",
-    )
-    parser.add_argument(
-        "--against",
-        type=Path,
-        metavar="FILE",
-        help=f"say which rows got slower or faster than noise since a report that --json wrote "
-        f"(of {ALL}: a folder of them)",
-    )
+    _add_files(parser)
     parser.add_argument(
         "--rows", metavar="REGEX", help="only the rows whose name or problem line matches"
     )
@@ -88,6 +76,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=20.0,
         metavar="SECONDS",
         help="give up on a library's row after this time (default: 20)",
+    )
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    """Declare where reports go, and what they are compared with."""
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help=f"write the report there too (of {ALL}: into that folder, SUITE.json)",
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help=f"say which rows got slower or faster than noise since a report that --json wrote "
+        f"(of {ALL}: a folder of them)",
     )
 
 

@@ -168,9 +168,7 @@ def prepare(
     except (AttributeError, TypeError):  # not arrays: the checks say so
         key, prepared = None, None
     if prepared is None:
-        named = {"input": x, "weight": weight, "bias": bias, "residual": residual, "out": out}
-        if any(type(array) not in _PLAIN for array in named.values()):
-            arrays = (None if a is None else require_array(name, a) for name, a in named.items())
+        if arrays := _made_plain(x, weight, bias, residual, out):
             x, weight, bias, residual, out = arrays
             prepared = prepare(
                 ndim, x, weight, bias, arguments, activation, residual, out, packed, tune
@@ -185,6 +183,16 @@ def prepare(
                 _prepared.clear()
             _prepared[key] = prepared
     return prepared
+
+
+def _made_plain(
+    x: Any, weight: Any, bias: Any, residual: Any, out: Any
+) -> tuple[Array | None, ...] | None:
+    """Return the arrays as NumPy knows them, None where they are of its own type all of them."""
+    named = {"input": x, "weight": weight, "bias": bias, "residual": residual, "out": out}
+    if all(type(array) in _PLAIN for array in named.values()):
+        return None
+    return tuple(None if a is None else require_array(name, a) for name, a in named.items())
 
 
 def _prepare(

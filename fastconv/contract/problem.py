@@ -347,7 +347,8 @@ def _tokens(descriptor: str, text: str) -> tuple[dict[str, int], str]:
     return values, name
 
 
-def _from_values(values: dict[str, int], dtype: str, layout: str, text: str) -> ConvProblem:
+def _axes_of(values: dict[str, int], text: str) -> str:
+    """Return the letters of a line's axes, its keys checked."""
     known = {"g", "mb", "ic", "oc"} | {f"{letter}{axis}" for letter in "ioskpd" for axis in _AXES}
     if unknown := sorted(set(values) - known):
         raise ShapeError(
@@ -356,6 +357,11 @@ def _from_values(values: dict[str, int], dtype: str, layout: str, text: str) -> 
     axes = next((_AXES[i:] for i in range(3) if f"i{_AXES[i]}" in values), "")
     if not axes or "ic" not in values or "oc" not in values:
         raise ShapeError(f"problem line: got {text!r}, want at least ic, oc and iw, ih or id")
+    return axes
+
+
+def _from_values(values: dict[str, int], dtype: str, layout: str, text: str) -> ConvProblem:
+    axes = _axes_of(values, text)
 
     def sizes(letter: str, default: int | None) -> tuple[int, ...] | None:
         along_axes: list[int] = []
@@ -379,7 +385,7 @@ def _from_values(values: dict[str, int], dtype: str, layout: str, text: str) -> 
         )
     dilation = tuple(hole + 1 for hole in holes)
     high = low
-    if out is not None:
+    if out is not None:  # which decides the zeros behind the input, where those before it do not
         high = tuple(
             max((o - 1) * s + d * (k - 1) + 1 - i - p, 0)
             if o != output_size(i, k, s, (p, p), d)
