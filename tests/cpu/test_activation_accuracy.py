@@ -70,7 +70,7 @@ def inputs(dtype: str) -> np.ndarray:
 
 def activated(x: np.ndarray, name: str) -> np.ndarray:
     """The activation of each number, by a convolution that changes nothing else."""
-    activation = (name, ALPHA) if ACTIVATIONS[name] else name
+    activation = (name, ALPHA) if ACTIVATIONS[name].parameter else name
     return fastconv.conv1d(x[None, None], np.ones((1, 1, 1), x.dtype), activation=activation)[0, 0]
 
 
