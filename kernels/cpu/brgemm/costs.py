@@ -136,7 +136,7 @@ def _tile_cycles(
     costs, weights = profile(device).brgemm, steps * nv * blocks.lanes * problem.compute_itemsize
     stores = costs.stored * rows * nv
     if blocks.side == PIXEL_ROWS and problem.layout != "channels_last":
-        stores += (costs.turned_lane * blocks.lanes + costs.turned_row * rows) * nv
+        stores += (costs.transposed_lane * blocks.lanes + costs.transposed_row * rows) * nv
     return costs.tile + stores + weights / costs.weights_cycle
 
 

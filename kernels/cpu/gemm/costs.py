@@ -70,7 +70,7 @@ def pixel_row_split(problem: ConvProblem, device: DeviceInfo, in_place: InPlace)
     size = problem.compute_itemsize
     lanes = device.lanes(size)
     # Turning a block of lanes x lanes: log2(lanes) shuffles for each vector, and what is beside.
-    turn = (math.log2(lanes) + profile(device).gemm.turned_vector) / lanes
+    turn = (math.log2(lanes) + profile(device).gemm.transposed_vector) / lanes
     count = TaskCosts(
         tile=operand_tile(device, problem, swapped=True),
         swapped=True,
@@ -106,7 +106,9 @@ def _channel_row_cost(
 
 
 def _im2col_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
-    return _channel_row_cost(problem, device, whole(problem), profile(device).memory.turns)
+    return _channel_row_cost(
+        problem, device, whole(problem), profile(device).memory.scattered_writes
+    )
 
 
 def _dilated_cost(problem: ConvProblem, device: DeviceInfo) -> float:
@@ -116,7 +118,9 @@ def _dilated_cost(problem: ConvProblem, device: DeviceInfo) -> float:
 def _swapped_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     in_place = pixel_rows_in_place(problem, dense_binding(problem))
     split, machine = pixel_row_split(problem, device, in_place), profile(device)
-    return machine.gemm.turned * _seconds(problem, device, split, machine.memory.turns)
+    return machine.gemm.transposed * _seconds(
+        problem, device, split, machine.memory.scattered_writes
+    )
 
 
 SPECS = (

@@ -212,8 +212,8 @@ def block_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     way, shape = pixel_blocking(problem, device, True), block_shape(problem, device)
     if way is None or shape is None or shape.block + shape.sums > device.l2:
         return math.inf
-    lanes, turned = device.lanes(problem.compute_itemsize), profile(device).window.turned
-    return -(-problem.groups // lanes) * (way.cycles + turned * -(-pixels // lanes))
+    lanes, square = device.lanes(problem.compute_itemsize), profile(device).window.transposed
+    return -(-problem.groups // lanes) * (way.cycles + square * -(-pixels // lanes))
 
 
 def map_cycles(problem: ConvProblem, device: DeviceInfo) -> float:

@@ -202,7 +202,7 @@ def _tile_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> fl
     loads = 1 + tiles / 2 if wide else (1 + tiles) / 2
     output = costs.output
     if problem.layout != "channels_last":
-        output += costs.turned if wide else costs.turned_parts
+        output += costs.transposed if wide else costs.transposed_parts
     if problem.dtype not in ("float32", "float64"):
         output += costs.finished
     cycles = steps * max(blocks.n * max(products, loads), core.latency) + blocks.lanes * output
