@@ -237,7 +237,7 @@ def _make_kernel(tile: RegisterTile, storage: int, result: int) -> Any:
                 int(c0 == 0), int(c0 + channels == g.c),
             )  # fmt: skip
 
-        if g.needs_finish:
+        if g.needs_epilogue:
             for panel in range(0, width, nr):
                 count = list_segments(region, start + panel, segments)
                 end_tile(

@@ -216,7 +216,7 @@ def _make_kernel(tile: RegisterTile, storage: int, result: int) -> Any:
         if g.direct:
             maps, map_pitch = out + first * item, g.yc
         transpose_sums(sums, pitch, pixels, columns, maps, map_pitch)
-        if g.needs_finish:
+        if g.needs_epilogue:
             for pixel in range(0, pixels, mr):
                 count = list_segments(g.region, first + pixel, w + g.segments_at)
                 end_tile(

@@ -58,7 +58,7 @@ def _make_kernel(lanes: int, storage: int) -> Any:
                     value = load_masked(y + c * item, mask, storage, lanes)
                     if g.has_residual:
                         value = add(value, load_masked(r + c * item, mask, storage, lanes))
-                    value = activate(value, g.finish_code, g.alpha)
+                    value = activate(value, g.epilogue_code, g.alpha)
                     store_masked(y + c * item, value, mask, storage)
 
     def task(
@@ -83,7 +83,7 @@ def _make_kernel(lanes: int, storage: int) -> Any:
             depths=depths, groups=channels,
         )  # fmt: skip
         call_parts(g, geometry, 0, g.parts, rows_of_band)
-        if g.needs_finish:
+        if g.needs_epilogue:
             extra = residual + image * g.rn + od * g.rd + first_row * g.rh + c * item
             finish_band(g, y, extra, rows, channels)
 

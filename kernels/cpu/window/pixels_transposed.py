@@ -160,7 +160,7 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
             call_parts(g, geometry, 0, g.parts, band)
         y = out + image * g.yn + c * g.yc
         bring_back(g, sums, channels, y)
-        if g.needs_finish:
+        if g.needs_epilogue:
             finish_maps(g, y, residual + image * g.rn + c * g.rc, channels, scratch)
 
     return task

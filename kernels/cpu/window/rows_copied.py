@@ -157,7 +157,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     table, parts = strip_table(problem, way, COPY, compute)
     contiguous = binding.out_strides[-1] == size or problem.out_size[-1] == 1
     fields |= epilogue_fields(binding, direct=storage == compute and contiguous)
-    fields["direct"] = int(not fields["needs_finish"])
+    fields["direct"] = int(not fields["needs_epilogue"])
     if fields["direct"]:
         fields |= {"to_c": binding.out_strides[1], "to_h": (0, *binding.out_strides[2:])[-2]}
     fields |= parts | {"columns": columns.ctypes.data}

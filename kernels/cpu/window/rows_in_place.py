@@ -101,7 +101,7 @@ def _make_kernel(lanes: int, code: int) -> Any:
                     weight + k * g.c * g.kd * g.kh * g.kw * size, bias + k * size, y, od,
                     first_row, rows, groups,
                 )  # fmt: skip
-                if g.needs_finish:
+                if g.needs_epilogue:
                     finish_maps(
                         g, y + od * g.yd + first_row * g.yh, r + od * g.rd + first_row * g.rh,
                         groups * g.k, rows, workspace,
