@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
-from ..common.specs import cpu_spec, operand_bytes, reach_reasons
+from ..common.specs import cpu_spec, extent_reasons, operand_bytes
 from ..gemm.split import halvings
 from ..machine.seconds import call_seconds, profile, vectors_a_cycle
 
@@ -82,7 +82,7 @@ def as_row(problem: ConvProblem) -> ConvProblem | None:
 
 def _reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     """Return why the kernel cannot run a problem."""
-    reasons = reach_reasons(problem)
+    reasons = extent_reasons(problem)
     lanes = device.lanes(problem.compute_itemsize)
     channels = problem.out_channels // problem.groups
     steps = math.prod(problem.weight_shape[1:])
@@ -149,9 +149,9 @@ def _mean_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> fl
     vector_tiles = -(-across // (blocks.nv * blocks.lanes))
     size = problem.compute_itemsize
     in_place = problem.layout == "channels_first" and max(problem.kernel_size[-2:]) == 1
-    apart = in_place and math.prod(problem.in_size) * size % _L1_STRIDE == 0
-    apart = apart and blocks.side == PIXEL_ROWS
-    conflict, total = profile(device).brgemm.conflict if apart else 1.0, 0.0
+    shares_sets = in_place and math.prod(problem.in_size) * size % _L1_STRIDE == 0
+    shares_sets = shares_sets and blocks.side == PIXEL_ROWS
+    conflict, total = profile(device).brgemm.conflict if shares_sets else 1.0, 0.0
     for rows, row_count in ((blocks.rows, row_tiles - 1), (blocks.row_tail, 1)):
         for nv, count in ((blocks.nv, vector_tiles - 1), (blocks.vector_tail, 1)):
             cycles = conflict * steps * _step_cycles(rows, nv, blocks.side, device)

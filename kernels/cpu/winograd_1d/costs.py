@@ -166,8 +166,8 @@ def _transform(problem: ConvProblem, device: DeviceInfo) -> Blocks:
     """Return the F(m, r) with the fewest products, the more exact where two are equal."""
     lanes = device.lanes(problem.compute_itemsize)
     kernel, stride = problem.kernel_size[-1], problem.stride[-1]
-    found = [Blocks(min(_OUTPUTS, lanes), r, kernel, stride, lanes) for r in _TAPS]
-    return min(found, key=lambda blocks: (blocks.n * blocks.pieces, blocks.r))
+    transforms = [Blocks(min(_OUTPUTS, lanes), r, kernel, stride, lanes) for r in _TAPS]
+    return min(transforms, key=lambda blocks: (blocks.n * blocks.pieces, blocks.r))
 
 
 def band_extent(problem: ConvProblem, rows: int) -> tuple[int, int]:
