@@ -26,7 +26,7 @@ PIXEL_ROWS, PIXEL_LANES = 0, 1
 #: Where channels lie a multiple of so many bytes apart, and nothing but channels is summed in a
 #: row, a tile's pixels share few sets of L1.
 _L1_STRIDE = 256
-#: Most steps of the reduction, whose runs are listed, and bytes of a copied band.
+#: Most steps of the reduction, whose tap runs are listed, and bytes of a copied band.
 _MOST_STEPS, _MOST_BAND = 1 << 20, 32 << 20
 
 
@@ -95,7 +95,7 @@ def _reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     if steps > _MOST_STEPS:
         return [
             *reasons,
-            f"lists the runs of at most {_MOST_STEPS} products of a sum; this has {steps}",
+            f"lists the tap runs of at most {_MOST_STEPS} products of a sum; this has {steps}",
         ]
     # Of one tile, whatever its shape: how many threads there are may not decide.
     row = as_row(problem) or problem

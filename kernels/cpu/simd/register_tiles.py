@@ -51,7 +51,7 @@ _GEMM = {"avx512": (12, 2), "avx2": (6, 2), "sse2": (6, 2), "neon": (8, 3)}
 #: Weights are streamed through the lanes of such tiles: some 200 cycles, to L3 and back.
 _AHEAD = 8
 #: Rows that are pixels: maps of 7, 14, 28 and 56 fill 14.
-_PIXEL_ROWS = _GEMM | {"avx512": (14, 2)}
+_PIXEL_ROW_TILES = _GEMM | {"avx512": (14, 2)}
 
 
 def gemm_tile(device: DeviceInfo, storage: int) -> RegisterTile:
@@ -63,7 +63,7 @@ def gemm_tile(device: DeviceInfo, storage: int) -> RegisterTile:
 
 def sized_tile(device: DeviceInfo, size: int, rows_are_pixels: bool = False) -> RegisterTile:
     """Return the tile for sums of `size` bytes; `rows_are_pixels` where its rows are pixels."""
-    mr, nv = (_PIXEL_ROWS if rows_are_pixels else _GEMM)[device.isa]
+    mr, nv = (_PIXEL_ROW_TILES if rows_are_pixels else _GEMM)[device.isa]
     return RegisterTile(mr, nv, device.lanes(size), _AHEAD if rows_are_pixels else 0)
 
 

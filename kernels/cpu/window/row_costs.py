@@ -121,7 +121,7 @@ def row_phases(problem: ConvProblem) -> int:
 
 
 def phase_overlap(problem: ConvProblem) -> int:
-    """Return the elements of a phase behind those of the first tap."""
+    """Return the elements of a phase behind those of the first tap; successive spans share them."""
     return (problem.kernel_size[-1] - 1) * problem.dilation[-1] // problem.stride[-1] + 1
 
 
