@@ -15,7 +15,7 @@ from fastconv.contract.spec import CudaInfo, KernelSpec
 from ..sums import sum_reasons
 from ..tolerance import TOLERANCE
 from .common import roofline
-from .common.params import MOST_BLOCKS, MOST_ELEMENTS, reach_reasons
+from .common.params import MOST_BLOCKS, MOST_ELEMENTS, index_reasons
 from .common.roofline import LaunchCost
 from .gemm import blocking, dilated_costs
 from .winograd import costs as winograd_costs
@@ -28,7 +28,7 @@ _MOST_OUTPUTS = 64
 
 def _common_reasons(problem: ConvProblem) -> list[str]:
     """Return what stands against every kernel that finds samples by 32-bit offsets and bits."""
-    reasons = reach_reasons(problem)
+    reasons = index_reasons(problem)
     arrays = {"input": problem.x_shape, "output": problem.out_shape, "weight": problem.weight_shape}
     for name, shape in arrays.items():
         if (count := math.prod(shape)) > MOST_ELEMENTS:

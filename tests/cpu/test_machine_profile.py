@@ -41,13 +41,13 @@ def measured(source: str) -> Iterator[tuple[int, str]]:
 
 
 def test_clocks_bandwidths_and_times_stand_in_the_profile_alone() -> None:
-    found = []
+    outside = []
     for path in KERNELS.rglob("*.py"):
         name = path.relative_to(KERNELS).as_posix()
         if name != "machine/zen4.py":
             numbers = measured(path.read_text(encoding="utf-8"))
-            found += [(name, *each) for each in numbers if (name, each[1]) not in ELSE]
-    assert found == [], "measured of a machine, so they belong into kernels/cpu/machine"
+            outside += [(name, line, text) for line, text in numbers if (name, text) not in ELSE]
+    assert outside == [], "measured of a machine, so they belong into kernels/cpu/machine"
 
 
 @pytest.mark.parametrize("number", ["3.6e9", "3500000000.0", "20E9", "2e-6", "60e-6", "0.36e-09"])
@@ -115,7 +115,7 @@ def scaled(part: Any, path: tuple[str, ...], factor: float) -> Any:
     if rest:
         value = scaled(value, tuple(rest), factor)
     elif isinstance(value, tuple):
-        value = tuple(each * factor for each in value)
+        value = tuple(number * factor for number in value)
     else:
         value *= factor
     return type(part)(**{**vars(part), name: value})

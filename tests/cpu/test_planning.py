@@ -324,10 +324,10 @@ def test_strips_by_kinds_are_those_of_a_walk(pixels: int) -> None:
         parts = pixel_costs.strips(each, pixels)
         begins = [parts.begin(i) for i in range(parts.count + 1)]
         first = 0
-        for run in parts.runs(pixel_costs.side_places(each, pixels)):
-            kinds = {width: (begin, many) for width, begin, many in run.kinds}
+        for stretch in parts.stretches(pixel_costs.side_places(each, pixels)):
+            kinds = {width: (begin, many) for width, begin, many in stretch.kinds}
             walked: dict[int, list[int]] = {}
-            for begin, end in itertools.pairwise(begins[first : run.end + 1]):
+            for begin, end in itertools.pairwise(begins[first : stretch.end + 1]):
                 walked.setdefault(end - begin, []).append(begin)
             assert {width: (found[0], len(found)) for width, found in walked.items()} == kinds
             for width, found in walked.items():
@@ -336,11 +336,11 @@ def test_strips_by_kinds_are_those_of_a_walk(pixels: int) -> None:
                           if 0 <= begin * each.stride[0] - each.padding[0][0] + p < each.in_size[0])
                     for begin in found
                 }  # fmt: skip
-                assert len(met) == 1, (each, run)
+                assert len(met) == 1, (each, stretch)
                 (columns,) = met
                 low, high = pixel_costs.met_columns(each, found[0], width)
                 assert (low, high) == ((columns[0], columns[-1] + 1) if columns else (0, 0))
-            first = run.end
+            first = stretch.end
         assert first == parts.count
 
 
@@ -357,7 +357,7 @@ def test_widths_fill_a_row(total: int) -> None:
 
 def test_parts_of_a_row_longer_than_64_bits_count() -> None:
     parts = row_parts.Parts(2**70 + 5, 2**66)
-    assert sum(many for run in parts.runs([2**69]) for *_, many in run.kinds) == 2**66
+    assert sum(many for stretch in parts.stretches([2**69]) for *_, many in stretch.kinds) == 2**66
 
 
 def test_pieces_are_counted_as_they_are_listed() -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
-from ..common.specs import cpu_spec, operand_bytes, reach_reasons
+from ..common.specs import cpu_spec, extent_reasons, operand_bytes
 from ..gemm.split import halvings
 from ..machine.seconds import call_seconds, profile, vectors_a_cycle
 
@@ -26,7 +26,7 @@ PIXEL_ROWS, PIXEL_LANES = 0, 1
 #: Where channels lie a multiple of so many bytes apart, and nothing but channels is summed in a
 #: row, a tile's pixels share few sets of L1.
 _L1_STRIDE = 256
-#: Most steps of the reduction, whose runs are listed, and bytes of a copied band.
+#: Most steps of the reduction, whose tap runs are listed, and bytes of a copied band.
 _MOST_STEPS, _MOST_BAND = 1 << 20, 32 << 20
 
 
@@ -82,7 +82,7 @@ def as_row(problem: ConvProblem) -> ConvProblem | None:
 
 def _reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     """Return why the kernel cannot run a problem."""
-    reasons = reach_reasons(problem)
+    reasons = extent_reasons(problem)
     lanes = device.lanes(problem.compute_itemsize)
     channels = problem.out_channels // problem.groups
     steps = math.prod(problem.weight_shape[1:])
@@ -95,7 +95,7 @@ def _reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     if steps > _MOST_STEPS:
         return [
             *reasons,
-            f"lists the runs of at most {_MOST_STEPS} products of a sum; this has {steps}",
+            f"lists the tap runs of at most {_MOST_STEPS} products of a sum; this has {steps}",
         ]
     # Of one tile, whatever its shape: how many threads there are may not decide.
     row = as_row(problem) or problem
@@ -136,7 +136,7 @@ def _tile_cycles(
     costs, weights = profile(device).brgemm, steps * nv * blocks.lanes * problem.compute_itemsize
     stores = costs.stored * rows * nv
     if blocks.side == PIXEL_ROWS and problem.layout != "channels_last":
-        stores += (costs.turned_lane * blocks.lanes + costs.turned_row * rows) * nv
+        stores += (costs.transposed_lane * blocks.lanes + costs.transposed_row * rows) * nv
     return costs.tile + stores + weights / costs.weights_cycle
 
 
@@ -149,9 +149,9 @@ def _mean_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> fl
     vector_tiles = -(-across // (blocks.nv * blocks.lanes))
     size = problem.compute_itemsize
     in_place = problem.layout == "channels_first" and max(problem.kernel_size[-2:]) == 1
-    apart = in_place and math.prod(problem.in_size) * size % _L1_STRIDE == 0
-    apart = apart and blocks.side == PIXEL_ROWS
-    conflict, total = profile(device).brgemm.conflict if apart else 1.0, 0.0
+    shares_sets = in_place and math.prod(problem.in_size) * size % _L1_STRIDE == 0
+    shares_sets = shares_sets and blocks.side == PIXEL_ROWS
+    conflict, total = profile(device).brgemm.conflict if shares_sets else 1.0, 0.0
     for rows, row_count in ((blocks.rows, row_tiles - 1), (blocks.row_tail, 1)):
         for nv, count in ((blocks.nv, vector_tiles - 1), (blocks.vector_tail, 1)):
             cycles = conflict * steps * _step_cycles(rows, nv, blocks.side, device)

@@ -102,7 +102,7 @@ def _make_epilogue_rows(lanes: int, storage: int, compute: int) -> Any:
         g: Any, sums: int, pitch: int, out: int, residual: int, rows: int, width: int, scratch: int
     ) -> None:
         """Finish blocks of rows by lanes with the rows' axis contiguous."""
-        finished = storage == compute and g.finish_code == 0 and not g.has_residual
+        finished = storage == compute and g.epilogue_code == 0 and not g.has_residual
         for row in range(0, rows, lanes):
             count = min(lanes, rows - row)
             for start in range(0, width, lanes):
@@ -303,7 +303,7 @@ def _output_fields(
     fields = epilogue_fields(
         binding, direct=storage in (F32, F64) and (lane[0] == item or lanes == 1)
     )
-    fields["direct"] = int(not fields["needs_finish"])
+    fields["direct"] = int(not fields["needs_epilogue"])
     fields |= {"row_step": row[0], "lane_step": lane[0]}
     return fields | {"row_residual": row[1], "lane_residual": lane[1]}
 

@@ -40,8 +40,8 @@ __all__ = [
     "make_epilogue_vector",
 ]
 
-#: Fields of a geometry that decide what is finished where.
-EPILOGUE_FIELDS = ("direct", "needs_finish", "finish_code")
+#: Fields of a geometry that decide where sums lie and what an epilogue does to them.
+EPILOGUE_FIELDS = ("direct", "needs_epilogue", "epilogue_code")
 
 
 def epilogue_fields(binding: Binding, direct: bool, clamped: bool = True) -> dict[str, int]:
@@ -56,8 +56,8 @@ def epilogue_fields(binding: Binding, direct: bool, clamped: bool = True) -> dic
         code = 0
     return {
         "direct": int(direct),
-        "needs_finish": int(residual or code > 0 or not direct),
-        "finish_code": code,
+        "needs_epilogue": int(residual or code > 0 or not direct),
+        "epilogue_code": code,
     }
 
 
@@ -83,7 +83,7 @@ def make_epilogue_strided(lanes: int, storage: int, compute: int) -> Any:
                 value = add(value, load_masked(residual, mask, storage, lanes))
             else:
                 value = add(value, load_gather(residual, residual_step, mask, storage, lanes))
-        value = activate(value, g.finish_code, g.alpha)
+        value = activate(value, g.epilogue_code, g.alpha)
         if out_step == item:
             store_masked(out, value, mask, storage)
         else:

@@ -1,7 +1,7 @@
 """A padded copy of the input under a band of output rows, in compute precision.
 
 Either the channels of a pixel are its contiguous axis (channels-last input: whole rows are copied
-as one run), or the pixels of a row are. There a row may be split by the phase of the horizontal
+in one go), or the pixels of a row are. There a row may be split by the phase of the horizontal
 stride, so that the pixels that one tap meets are contiguous::
 
     channels inside:  [plane][row][column][channel]

@@ -20,16 +20,16 @@ from ..machine.seconds import copy_seconds
 __all__ = [
     "MOST_PLANES",
     "cpu_spec",
+    "extent_reasons",
     "operand_bytes",
     "plain_pack_cost",
-    "reach_reasons",
 ]
 
 #: Input channels of a group times kernel depth that a kernel of windows copies at once.
 MOST_PLANES = 64
 
 #: Bytes over which the taps of a kernel that copies its padded input may reach.
-_MOST_REACH = 256 << 20
+_MOST_EXTENT = 256 << 20
 
 
 def _ask_workspace(module: str, variant: tuple[int, ...]) -> Callable[[Any, DeviceInfo], int]:
@@ -53,13 +53,13 @@ def plain_pack_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     return copy_seconds(problem, device) if problem.dtype in ("float16", "bfloat16") else 0.0
 
 
-def reach_reasons(problem: ConvProblem) -> list[str]:
+def extent_reasons(problem: ConvProblem) -> list[str]:
     """Return why a kernel that may copy what lies under its taps is not for taps so far apart."""
     along = zip(problem.kernel_size, problem.dilation, strict=True)
     longest = max((taps - 1) * step + 1 for taps, step in along)
     copied = problem.in_channels // problem.groups * longest * problem.compute_itemsize
-    if copied > _MOST_REACH:
-        return [f"copies what its taps reach over, at most {_MOST_REACH} bytes; here {copied}"]
+    if copied > _MOST_EXTENT:
+        return [f"copies what its taps reach over, at most {_MOST_EXTENT} bytes; here {copied}"]
     return []
 
 

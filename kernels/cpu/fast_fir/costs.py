@@ -200,7 +200,7 @@ def _cycles(s: Sizes, problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the cycles of one block."""
     lanes, machine = device.lanes(problem.compute_itemsize), profile(device)
     costs = machine.fast_fir
-    line, run = costs.line[s.m1 - 1], costs.run[s.m1 - 1]
+    line, line_with_split = costs.line[s.m1 - 1], costs.line_with_split[s.m1 - 1]
     c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     n1, n2 = s.n1, s.n2
     in_vectors, out_vectors = s.in_cols // lanes, s.cols // lanes
@@ -210,8 +210,8 @@ def _cycles(s: Sizes, problem: ConvProblem, device: DeviceInfo) -> float:
         last = s.rows * s.m2 * (line + s.m1 * (costs.folded + costs.stored))
     else:
         strided = 1 if problem.layout == "channels_first" else costs.gathered_element * lanes
-        first = lines * (run + s.m1 * (strided - 1))
-        last = s.rows * s.m2 * (run + s.m1 * costs.stored)
+        first = lines * (line_with_split + s.m1 * (strided - 1))
+        last = s.rows * s.m2 * (line_with_split + s.m1 * costs.stored)
     second = n1 * costs.line[s.m2 - 1]
     read = c * (in_vectors * (first + s.in_rows * second) + costs.channel)
     tiles = n1 * n2 * (s.rows // s.rh) * (out_vectors // s.nv)

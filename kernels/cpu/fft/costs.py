@@ -34,18 +34,18 @@ _LONGEST, _MOST_TIMES = 1 << 19, 16
 @functools.cache
 def _smooth(bits: int) -> tuple[int, ...]:
     """Return the even lengths of so many bits without a prime factor above 5."""
-    found = [2]
+    lengths = [2]
     for factor in (2, 3, 5):
-        for length in found:  # grows as it is read
+        for length in lengths:  # grows as it is read
             if length * factor < 1 << bits:
-                found.append(length * factor)
-    return tuple(sorted(found))
+                lengths.append(length * factor)
+    return tuple(sorted(lengths))
 
 
 def _smooth_between(low: int, high: int) -> tuple[int, ...]:
     """Return those lengths from `low` up to `high`."""
-    found = _smooth(max(high.bit_length(), 2))
-    return found[bisect.bisect_left(found, low) : bisect.bisect_right(found, high)]
+    lengths = _smooth(max(high.bit_length(), 2))
+    return lengths[bisect.bisect_left(lengths, low) : bisect.bisect_right(lengths, high)]
 
 
 class Blocks(NamedTuple):
@@ -122,9 +122,10 @@ class _Count(NamedTuple):
     def seconds(self, points: int, blocks: float, whole: bool) -> float:
         """Return the time of blocks; in whole rounds, or of so many on average."""
         flops = 2.5 * points * math.log2(max(points, 2)) * self.channels * blocks / self.speed
-        each = points * (self.channels + self.products) * self.costs.point * (self.size / 4)
+        per_block = points * (self.channels + self.products) * self.costs.point * (self.size / 4)
         rounds = blocks / self.per_round(points, blocks)
-        return flops + each * blocks + (math.ceil(rounds) if whole else rounds) * self.costs.round
+        rounds = math.ceil(rounds) if whole else rounds
+        return flops + per_block * blocks + rounds * self.costs.round
 
 
 @functools.lru_cache(maxsize=4096)
@@ -147,13 +148,13 @@ def choose(problem: ConvProblem, device: DeviceInfo) -> tuple[float, Blocks]:
         points, blocks = 1, float(problem.batch)
         for length, along in place:
             points, blocks = points * length, blocks * along
-        found = (
+        candidate = (
             max(points * held, _MOST_BYTES),
             count.seconds(points, blocks, whole),
             tuple(length for length, _ in place),
         )
-        if best is None or found < best:
-            best = found
+        if best is None or candidate < best:
+            best = candidate
     assert best is not None
     lengths = best[2]
     steps = tuple(n - taps + 1 for n, (_, taps) in zip(lengths, sizes, strict=True))

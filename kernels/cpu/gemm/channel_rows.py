@@ -55,11 +55,11 @@ from ..runtime.record import as_record, make_record
 from ..simd.intrinsics import get_word
 from ..simd.ir import ITEMSIZE, compute_code, panel_code, storage_code
 from ..simd.register_tiles import RegisterTile, operand_tile
-from . import split as blocking
 from .costs import channel_row_split
 from .in_place import InPlace, channel_rows_in_place
 from .pack import CHUNK_WORDS, make_pack_pixels, make_pack_weights
 from .regions import active_taps, find_region, region_table
+from .split import REDUCTION, channel_block, spread
 from .tile import TileArguments, call_tile, tile_address
 
 __all__ = ["plan", "plan_regions", "workspace", "workspace_regions"]
@@ -67,7 +67,7 @@ __all__ = ["plan", "plan_regions", "workspace", "workspace_regions"]
 _FIELDS = (
     *EPILOGUE_FIELDS,
     "in_place",  # 1 where full panels are read from the input itself
-    "spread",  # runs of blocks, far apart, that are worked on side by side
+    "spread",  # stretches of blocks, far apart, that are worked on side by side
     "steps",  # of the whole reduction
     "channel_block",  # input channels of one block of it
     "panels",  # panels of one task
@@ -119,22 +119,22 @@ class _Tiles(NamedTuple):
 def _make_multiply_block(tile: RegisterTile, compute: int, result: int) -> Any:
     """Return a function that adds one channel block's products to all tiles of a task."""
     mr, nr, size, item = tile.mr, tile.nr, ITEMSIZE[compute], ITEMSIZE[result]
-    most = blocking.REDUCTION
+    most = REDUCTION
 
     @numba.njit
-    def multiply_run(
+    def multiply_piece(
         g: Any, tiles: _Tiles, a: int, b: int, kc: int, accumulate: int, last: int
     ) -> None:
         low, high = -np.inf, np.inf
         if last and not g.has_residual:
             low, high = g.low, g.high
         a_pitch = g.steps * mr * size
-        there = tiles.width // nr * nr * g.in_place
+        read_in_place = tiles.width // nr * nr * g.in_place
         for row in range(0, tiles.rows, mr):
             for start in range(0, tiles.width, nr):
                 panel, step = tiles.x + start * size, g.xc
-                if start >= there:
-                    panel, step = b + (start - there) // nr * tiles.panel_bytes, nr * size
+                if start >= read_in_place:
+                    panel, step = b + (start - read_in_place) // nr * tiles.panel_bytes, nr * size
                 arguments = TileArguments(
                     a=a + row // mr * a_pitch, a_step=mr * size, b=panel, b_step=step, kc=kc,
                     c=tiles.c + row * tiles.pitch + start * item, c_pitch=tiles.pitch,
@@ -147,9 +147,9 @@ def _make_multiply_block(tile: RegisterTile, compute: int, result: int) -> Any:
     def multiply_block(
         g: Any, region: int, tiles: _Tiles, a: int, b: int, words: int, first: int, last: int
     ) -> None:
-        """Split the region's taps into runs that are contiguous in A, and multiply each run.
+        """Split the region's taps into pieces that are contiguous in A, and multiply each of them.
 
-        A tap is `words` steps. A run of more steps than a block is multiplied in parts.
+        A tap is `words` steps. A piece of more steps than a block is multiplied in parts.
         """
         d0, h0, w0 = get_word(region, 6), get_word(region, 7), get_word(region, 8)
         d, h = get_word(region, 9) - d0, get_word(region, 10) - h0
@@ -165,7 +165,7 @@ def _make_multiply_block(tile: RegisterTile, compute: int, result: int) -> Any:
             for j in range(inner):
                 tap = ((d0 + i) * g.kh + h0 + j) * g.kw + w0
                 for part in range(0, max(step, 1), most):
-                    multiply_run(
+                    multiply_piece(
                         g, tiles, a + (tap * words + part) * mr * size,
                         b + (done * step + part) * nr * size, min(most, step - part),
                         int(done + part > 0 or not first),
@@ -191,9 +191,9 @@ def _make_kernel(tile: RegisterTile, storage: int, result: int) -> Any:
         workspace: int, number: int, worker: int,
     ) -> None:  # fmt: skip
         g = _view(geometry)
-        run, rest = number % g.spread, number // g.spread
-        run_blocks = (g.blocks + g.spread - 1) // g.spread
-        block, rest = run * run_blocks + rest % run_blocks, rest // run_blocks
+        stretch, rest = number % g.spread, number // g.spread
+        stretch_blocks = (g.blocks + g.spread - 1) // g.spread
+        block, rest = stretch * stretch_blocks + rest % stretch_blocks, rest // stretch_blocks
         if block >= g.blocks:
             return
         part, rest = rest % g.parts, rest // g.parts
@@ -221,11 +221,11 @@ def _make_kernel(tile: RegisterTile, storage: int, result: int) -> Any:
             channels = min(g.channel_block, g.c - c0)
             words = (channels + depth - 1) // depth
             panel_bytes = words * active_taps(region) * nr * size
-            there = width // nr * nr * g.in_place
-            for panel in range(there, width, nr):
+            read_in_place = width // nr * nr * g.in_place
+            for panel in range(read_in_place, width, nr):
                 pack_pixels(
                     g, region, x, c0, c0 + channels, start + panel, segments, chunks,
-                    b + (panel - there) // nr * panel_bytes,
+                    b + (panel - read_in_place) // nr * panel_bytes,
                 )  # fmt: skip
             multiply_block(
                 g, region,
@@ -237,7 +237,7 @@ def _make_kernel(tile: RegisterTile, storage: int, result: int) -> Any:
                 int(c0 == 0), int(c0 + channels == g.c),
             )  # fmt: skip
 
-        if g.needs_finish:
+        if g.needs_epilogue:
             for panel in range(0, width, nr):
                 count = list_segments(region, start + panel, segments)
                 end_tile(
@@ -280,20 +280,18 @@ def _layout(
     split = channel_row_split(problem, device, regions, in_place)
     panels, parts = split.panels, split.parts
     part_rows = -(-(problem.out_channels // problem.groups) // (tile.mr * parts)) * tile.mr
-    channel_block = blocking.channel_block(problem, tile.depth)
+    block = channel_block(problem, tile.depth)
     taps = math.prod(problem.kernel_size)
     packed = 1 if in_place.reads else panels  # in place only the last panel is packed
     memory = Workspace()
-    memory.add(
-        "patches", (packed * channel_block // tile.depth * taps * tile.nr + tile.lanes) * size
-    )
+    memory.add("patches", (packed * block // tile.depth * taps * tile.nr + tile.lanes) * size)
     memory.add("segments", tile.nr * SEGMENT_WORDS * 8)
     memory.add("chunks", tile.nr * CHUNK_WORDS * 8)
     memory.add("sums", 0 if in_place.stores else part_rows * panels * tile.nr * size)
     memory.add("scratch", tile.lanes * size)
     words = -(-(problem.in_channels // problem.groups) // tile.depth)
     fields = {
-        "channel_block": channel_block, "panels": panels, "parts": parts, "part_rows": part_rows,
+        "channel_block": block, "panels": panels, "parts": parts, "part_rows": part_rows,
         "steps": words * taps,
     }  # fmt: skip
     return tile, storage, memory.fields | fields
@@ -338,8 +336,8 @@ def plan_regions(
     result = storage if in_place.stores else compute_code(storage)
     fields["tile"] = tile_address(tile, panel_code(storage, tile.depth), result)
     fields["in_place"] = int(in_place.reads)
-    fields["spread"] = blocking.spread(blocks, workers)
-    run_blocks = -(-blocks // fields["spread"])
+    fields["spread"] = spread(blocks, workers)
+    stretch_blocks = -(-blocks // fields["spread"])
     fields |= {"blocks": blocks, "regions": table.ctypes.data, "region_count": len(regions)}
     key = (tile.mr, tile.nv, tile.lanes, tile.depth, storage)
     row_panels = -(-(problem.out_channels // problem.groups) // tile.mr)
@@ -347,7 +345,7 @@ def plan_regions(
     pack = compile_kernel(_make_pack_kernel(tile, storage), "im2col_gemm_pack", *key)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields[name] for name in _FIELDS}),
-        stages=(Stage(kernel, images * fields["parts"] * fields["spread"] * run_blocks),),
+        stages=(Stage(kernel, images * fields["parts"] * fields["spread"] * stretch_blocks),),
         workers=workers,
         workspace_bytes=fields["worker_bytes"] * workers,
         compute=compute_dtype(problem.dtype),

@@ -39,7 +39,7 @@ def _pack_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     return vector * (1 / lanes + (1 / width if width % lanes else 0.0))
 
 
-def _finish_cycles(problem: ConvProblem, device: DeviceInfo, direct: bool) -> float:
+def _epilogue_cycles(problem: ConvProblem, device: DeviceInfo, direct: bool) -> float:
     """Return cycles for one output that is moved to its place behind the tiles."""
     if direct:
         return 0.0
@@ -51,35 +51,35 @@ def channel_row_split(
     problem: ConvProblem, device: DeviceInfo, regions: Sequence[Region], in_place: InPlace
 ) -> Split:
     """Return the split of channel_rows.py, by what a task of it takes."""
-    count = TaskCosts(
+    task = TaskCosts(
         tile=operand_tile(device, problem),
-        swapped=False,
+        rows_are_pixels=False,
         pack=0.0 if in_place.reads else _pack_cycles(problem, device),
-        finish=_finish_cycles(problem, device, in_place.stores),
-        kept=0 if in_place.stores else problem.compute_itemsize,
+        epilogue=_epilogue_cycles(problem, device, in_place.stores),
+        sum_bytes=0 if in_place.stores else problem.compute_itemsize,
     )
     pixels = tuple(
         (math.prod(sizes), math.prod(end - first for first, end in zip(firsts, ends, strict=True)))
         for _, sizes, firsts, ends in regions
     )
-    return choose_split(problem, device, count, pixels)
+    return choose_split(problem, device, task, pixels)
 
 
 def pixel_row_split(problem: ConvProblem, device: DeviceInfo, in_place: InPlace) -> Split:
     """Return the split of pixel_rows.py, by what a task of it takes."""
     size = problem.compute_itemsize
     lanes = device.lanes(size)
-    # Turning a block of lanes x lanes: log2(lanes) shuffles for each vector, and what is beside.
-    turn = (math.log2(lanes) + profile(device).gemm.turned_vector) / lanes
-    count = TaskCosts(
-        tile=operand_tile(device, problem, swapped=True),
-        swapped=True,
+    # A block of lanes x lanes takes log2(lanes) shuffles for each vector, and what is beside them.
+    transpose = (math.log2(lanes) + profile(device).gemm.transposed_vector) / lanes
+    task = TaskCosts(
+        tile=operand_tile(device, problem, rows_are_pixels=True),
+        rows_are_pixels=True,
         pack=0.0 if in_place.reads else _pack_cycles(problem, device),
-        finish=turn + _finish_cycles(problem, device, in_place.stores),
-        kept=size,
+        epilogue=transpose + _epilogue_cycles(problem, device, in_place.stores),
+        sum_bytes=size,
     )
     pixels = (math.prod(problem.out_size), math.prod(problem.kernel_size))
-    return choose_split(problem, device, count, (pixels,))
+    return choose_split(problem, device, task, (pixels,))
 
 
 def _no_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
@@ -106,7 +106,9 @@ def _channel_row_cost(
 
 
 def _im2col_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
-    return _channel_row_cost(problem, device, whole(problem), profile(device).memory.turns)
+    return _channel_row_cost(
+        problem, device, whole(problem), profile(device).memory.scattered_writes
+    )
 
 
 def _dilated_cost(problem: ConvProblem, device: DeviceInfo) -> float:
@@ -116,7 +118,9 @@ def _dilated_cost(problem: ConvProblem, device: DeviceInfo) -> float:
 def _swapped_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     in_place = pixel_rows_in_place(problem, dense_binding(problem))
     split, machine = pixel_row_split(problem, device, in_place), profile(device)
-    return machine.gemm.turned * _seconds(problem, device, split, machine.memory.turns)
+    return machine.gemm.transposed * _seconds(
+        problem, device, split, machine.memory.scattered_writes
+    )
 
 
 SPECS = (

@@ -10,8 +10,8 @@ reaches the input, and each region is a matrix product over those taps alone::
     21 .. 32                  0, 1                    (75 / 99)**2 = 57% of the products
 
 The arithmetic, the packing and the weight's order are those of `im2col_gemm`; only the list of
-regions differs. Sums go through a tile of scratch memory, since a region's pixels are not one run
-of the output.
+regions differs. Sums go through a tile of scratch memory, since a region's pixels are no contiguous
+part of the output.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Packers: bring weights and patches of the input into the order of the register tile.
 
 Pixels are numbered through the rows of a *region* (regions.py; the whole output and all taps,
-unless a kernel says otherwise). A panel of nr pixels is cut into *segments*, runs within one output
+unless a kernel says otherwise). A panel of nr pixels is cut into *segments*, each within one output
 row, and those into *chunks* that fit a vector. A chunk's address is worked out once a tap and used
 for every channel; so is its mask where some tap reaches over the border.
 

@@ -12,7 +12,7 @@ where they lie. ``out[pixels, K] = patches[pixels, C * taps] * W[C * taps, K]``:
         for nr output channels                                B panel: kc x nr, streamed once
           for mr pixels                                       A panel: kc x mr, from L2
             register tile (tile.py)                           sums += products
-      turn blocks of 16 x 16 sums into rows of the output     shuffles in registers
+      transpose blocks of 16 x 16 sums to rows of the output  shuffles in registers
       residual, other activations, other dtypes, strides      common/epilogue.py
 
 Each thread takes its own part of K where weights outweigh pixels, so weights, 4 MB for 2048 > 512
@@ -21,7 +21,7 @@ multiplies such (channel_rows.py), and half of the bytes.
 
 Budget (AVX-512, float32): tile 14 x 2, 28 sums of 32 registers; B panel 512 x 32 x 4 = 64 KiB and
 49 pixels x 512 x 4 = 98 KiB of 1 MiB L2. A step is 28 cycles of multiply-adds and asks L2 for 184
-bytes, 7 a cycle of 32. Turning costs 150 cycles for 256 sums, 1% of their products at C = 1024.
+bytes, 7 a cycle of 32. Transposing costs 150 cycles for 256 sums, 1% of their products at C = 1024.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ _FIELDS = (
     "parts",  # tasks along K
     "part_columns",  # output channels of one part, a multiple of nr
     "sums_pitch",  # bytes from one pixel's sums to the next
-    "map_pitch",  # bytes from one turned map to the next
+    "map_pitch",  # bytes from one map to the next
     "tile",  # address of the micro-kernel
     "region",  # address of the one region's words
     "worker_bytes",  # workspace of one worker: panels, tables, sums
     "segments_at",
     "chunks_at",
     "sums_at",
-    "turned_at",
+    "maps_at",
     "scratch_at",
 )
 _view = as_record(_FIELDS)
@@ -118,12 +118,12 @@ def _make_multiply(tile: RegisterTile, compute: int) -> Any:
 
 
 @functools.cache
-def _make_turn(lanes: int, compute: int, result: int) -> Any:
-    """Return functions that start the sums from the bias, and that turn them into maps."""
+def _make_start_and_transpose(lanes: int, compute: int, result: int) -> Any:
+    """Return functions that start the sums from the bias, and that transpose them to maps."""
     size, item = ITEMSIZE[compute], ITEMSIZE[result]
 
     @numba.njit
-    def start(bias: int, sums: int, pitch: int, pixels: int, columns: int) -> None:
+    def start_sums(bias: int, sums: int, pitch: int, pixels: int, columns: int) -> None:
         for column in range(0, columns, lanes):
             mask = range_mask(0, min(lanes, columns - column))
             value = load_masked(bias + column * size, mask, compute, lanes)
@@ -131,7 +131,9 @@ def _make_turn(lanes: int, compute: int, result: int) -> Any:
                 store(sums + pixel * pitch + column * size, value, compute)
 
     @numba.njit
-    def turn(sums: int, pitch: int, pixels: int, columns: int, maps: int, map_pitch: int) -> None:
+    def transpose_sums(
+        sums: int, pitch: int, pixels: int, columns: int, maps: int, map_pitch: int
+    ) -> None:
         for column in range(0, columns, lanes):
             for pixel in range(0, pixels, lanes):
                 for following in range(column + lanes, min(column + 2 * lanes, columns)):
@@ -142,7 +144,7 @@ def _make_turn(lanes: int, compute: int, result: int) -> Any:
                     map_pitch, compute, result, lanes,
                 )  # fmt: skip
 
-    return start, turn
+    return start_sums, transpose_sums
 
 
 @functools.cache
@@ -178,11 +180,11 @@ def _make_reduce(tile: RegisterTile, storage: int) -> Any:
 
 @functools.cache
 def _make_kernel(tile: RegisterTile, storage: int, result: int) -> Any:
-    """Return the task: see the loop nest above; maps of `result` are turned to."""
+    """Return the task: see the loop nest above; sums are transposed to maps of `result`."""
     compute = compute_code(storage)
     mr, nr, size, item = tile.mr, tile.nr, ITEMSIZE[compute], ITEMSIZE[result]
     reduce = _make_reduce(tile, storage)
-    start_sums, turn = _make_turn(tile.lanes, compute, result)
+    start_sums, transpose_sums = _make_start_and_transpose(tile.lanes, compute, result)
     end_tile = make_epilogue_tile(tile.lanes, storage, compute)
     list_segments = make_list_segments(mr)
 
@@ -210,11 +212,11 @@ def _make_kernel(tile: RegisterTile, storage: int, result: int) -> Any:
         )  # fmt: skip
         out += image * g.yn + channel * g.yc
         residual += image * g.rn + channel * g.rc
-        maps, map_pitch = w + g.turned_at, g.map_pitch
+        maps, map_pitch = w + g.maps_at, g.map_pitch
         if g.direct:
             maps, map_pitch = out + first * item, g.yc
-        turn(sums, pitch, pixels, columns, maps, map_pitch)
-        if g.needs_finish:
+        transpose_sums(sums, pitch, pixels, columns, maps, map_pitch)
+        if g.needs_epilogue:
             for pixel in range(0, pixels, mr):
                 count = list_segments(g.region, first + pixel, w + g.segments_at)
                 end_tile(
@@ -255,7 +257,7 @@ def _layout(
 ) -> tuple[RegisterTile, dict[str, int]]:
     """Return the tile, block sizes and where a worker's workspace holds what."""
     size = problem.compute_itemsize
-    tile = operand_tile(device, problem, swapped=True)
+    tile = operand_tile(device, problem, rows_are_pixels=True)
     taps, total = math.prod(problem.kernel_size), math.prod(problem.out_size)
     split = pixel_row_split(problem, device, in_place)
     rows = problem.out_channels // problem.groups
@@ -270,7 +272,7 @@ def _layout(
     memory.add("segments", tile.mr * SEGMENT_WORDS * 8)
     memory.add("chunks", tile.mr * CHUNK_WORDS * 8)
     memory.add("sums", block_pixels * sums_pitch)
-    memory.add("turned", 0 if in_place.stores else part_columns * map_pitch)
+    memory.add("maps", 0 if in_place.stores else part_columns * map_pitch)
     memory.add("scratch", tile.lanes * size)
     words = -(-(problem.in_channels // problem.groups) // tile.depth)
     fields = {

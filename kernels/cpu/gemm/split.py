@@ -58,24 +58,24 @@ class TaskCosts(NamedTuple):
 
     Parameters
     ----------
-    tile : Tile
+    tile : RegisterTile
         Register tile.
-    swapped : bool
+    rows_are_pixels : bool
         Whether the tile's rows are pixels and its lanes are output channels.
     pack : float
         For one step of the reduction and one pixel, to bring it into a panel; zero where pixels
         are read in place.
-    finish : float
+    epilogue : float
         For one output, behind the tiles.
-    kept : int
-        Bytes of sums that a task keeps for one output; zero where they lie in the output.
+    sum_bytes : int
+        Bytes of a task's own sums for one output; zero where they lie in the output.
     """
 
     tile: RegisterTile
-    swapped: bool
+    rows_are_pixels: bool
     pack: float
-    finish: float
-    kept: int
+    epilogue: float
+    sum_bytes: int
 
 
 class Split(NamedTuple):
@@ -183,7 +183,7 @@ def _parts(rows: int, row_bytes: int, device: DeviceInfo) -> list[int]:
 
 @functools.lru_cache(4096)
 def choose_split(
-    problem: ConvProblem, device: DeviceInfo, count: TaskCosts, pixels: tuple[tuple[int, int], ...]
+    problem: ConvProblem, device: DeviceInfo, task: TaskCosts, pixels: tuple[tuple[int, int], ...]
 ) -> Split:
     """Return the split whose busiest thread ends first.
 
@@ -191,16 +191,16 @@ def choose_split(
     ----------
     problem, device
         As for every kernel.
-    count : Count
+    task : TaskCosts
         What a task takes.
     pixels : tuple of (int, int)
         Pixels and taps of each region of the output.
     """
-    tile, size = count.tile, problem.compute_itemsize
+    tile, size = task.tile, problem.compute_itemsize
     rows = problem.out_channels // problem.groups
     channels = problem.in_channels // problem.groups
     copies = problem.batch * problem.groups
-    width, height = (tile.mr, tile.nr) if count.swapped else (tile.nr, tile.mr)
+    width, height = (tile.mr, tile.nr) if task.rows_are_pixels else (tile.nr, tile.mr)
     words = -(-channels // tile.depth)
     block = channel_block(problem, tile.depth) // tile.depth
     most_taps = max(taps for _, taps in pixels) or 1
@@ -209,17 +209,17 @@ def choose_split(
     costs, total = machine.gemm, sum(pixel_count for pixel_count, _ in pixels)
 
     @functools.cache
-    def task(block_pixels: int, taps: int, part_rows: int) -> float:
-        shape = (block_pixels, part_rows) if count.swapped else (part_rows, block_pixels)
+    def task_cycles(block_pixels: int, taps: int, part_rows: int) -> float:
+        shape = (block_pixels, part_rows) if task.rows_are_pixels else (part_rows, block_pixels)
         step, tiles = _product(*shape, tile, speed, machine.core.latency)
         steps = words * taps
         weights = part_rows * steps * size
         panels = block_pixels * min(steps, block * taps) * size
         resident = weights + panels <= device.l2 * _RESIDENT_SHARE
         return (
-            steps * (step + block_pixels * count.pack)
+            steps * (step + block_pixels * task.pack)
             + tiles * costs.tile * -(-words // block)
-            + block_pixels * part_rows * count.finish
+            + block_pixels * part_rows * task.epilogue
             + (part_rows * costs.row if block_pixels < total and device.threads > 1 else 0.0)
             + (0.0 if resident else weights / costs.weights)
             + machine.calls.task
@@ -229,12 +229,12 @@ def choose_split(
     for panels in sorted({*(p for p in _PANELS if p < most_panels), most_panels}):
         blocks = [(n, taps, many) for total, taps in pixels
                   for n, many in _cut(total, panels * width)]  # fmt: skip
-        row_bytes = height * width * count.kept if panels == 1 else 0
+        row_bytes = height * width * task.sum_bytes if panels == 1 else 0
         for parts in _parts(-(-rows // height), row_bytes, device):
             part = -(-rows // (height * parts)) * height
-            if part * panels * width * count.kept > device.l2 // 2 and panels > 1:
+            if part * panels * width * task.sum_bytes > device.l2 // 2 and panels > 1:
                 continue
-            cycles = _makespan(blocks, _cut(rows, part), copies, device.threads, task)
+            cycles = _makespan(blocks, _cut(rows, part), copies, device.threads, task_cycles)
             if cycles < best.cycles:
                 best = Split(panels, -(-rows // part), cycles)
     return best

@@ -44,10 +44,10 @@ class Gemm(Fields):
         To bring a vector of finished sums to its place among neighbouring pixels.
     scattered : float
         To bring one finished sum to its place elsewhere.
-    turned_vector : float
-        Of each vector of a block that is turned, beside its shuffles.
-    turned : float
-        Of products whose sums are turned, times those counted.
+    transposed_vector : float
+        Of each vector of a block that is transposed, beside its shuffles.
+    transposed : float
+        Of products whose sums are transposed, times those counted.
     """
 
     tile: float
@@ -61,8 +61,8 @@ class Gemm(Fields):
     placed: float
     moved: float
     scattered: float
-    turned_vector: float
-    turned: float
+    transposed_vector: float
+    transposed: float
 
 
 class Brgemm(Fields):
@@ -74,7 +74,7 @@ class Brgemm(Fields):
         Around a tile's loop: the call, the sums' start, the jump out of the loop.
     stored : float
         To finish and store a vector of sums.
-    turned_lane, turned_row : float
+    transposed_lane, transposed_row : float
         To transpose a tile's sums through L1: by lane and by row, for each vector across it.
     copied : float
         Of a vector of the copied band.
@@ -91,8 +91,8 @@ class Brgemm(Fields):
 
     tile: float
     stored: float
-    turned_lane: float
-    turned_row: float
+    transposed_lane: float
+    transposed_row: float
     copied: float
     weights: float
     weights_cycle: float
@@ -147,7 +147,7 @@ class Winograd1d(Fields):
         Of an output vector beside its products: the way back and the store.
     finished : float
         Of its way through L1, where it is rounded.
-    turned, turned_parts : float
+    transposed, transposed_parts : float
         Of its transposition, into whole lines of memory or into parts of lines.
     l2, l3 : float
         Bytes a cycle from L2, of what does not stay in half of L1; and from L3, to each core.
@@ -161,8 +161,8 @@ class Winograd1d(Fields):
 
     output: float
     finished: float
-    turned: float
-    turned_parts: float
+    transposed: float
+    transposed_parts: float
     l2: float
     l3: float
     row: float
@@ -182,7 +182,7 @@ class Window(Fields):
         Of interleaved channels, whose weights are vectors, times those of one channel.
     pixel_step, pixel_tap : float
         Of a step of a strip of pixels, and of a tap of a tile of pixels, beside their arithmetic.
-    turned : float
+    transposed : float
         To transpose a square of vectors into or out of a block.
     gathered, scattered : float
         Of an input that is gathered into a copy, and of an output that is scattered from one.
@@ -204,7 +204,7 @@ class Window(Fields):
     pattern: float
     pixel_step: float
     pixel_tap: float
-    turned: float
+    transposed: float
     gathered: float
     scattered: float
     halves: float
@@ -222,7 +222,7 @@ class FastFir(Fields):
     ----------
     line : tuple of float
         To transform a vector's line of an axis with 1, 2, 3 and 4 phases: out of memory and back.
-    run : tuple of float
+    line_with_split : tuple of float
         The same with the split into phases or their join.
     gathered_element : float
         Of an element of a line that is gathered.
@@ -249,7 +249,7 @@ class FastFir(Fields):
     """
 
     line: tuple[float, ...]
-    run: tuple[float, ...]
+    line_with_split: tuple[float, ...]
     gathered_element: float
     reread: float
     folded: float

@@ -62,7 +62,7 @@ class Memory(Fields):
     ----------
     operands : float
         Of a call's operands, each moved once in long stretches.
-    turns : float
+    scattered_writes : float
         Of the same where tiles write to a dozen places in turn.
     far_rows : float
         Of input and output that half of L3 does not hold, by blocks whose rows lie far apart.
@@ -80,7 +80,7 @@ class Memory(Fields):
     """
 
     operands: float
-    turns: float
+    scattered_writes: float
     far_rows: float
     repacked: float
     row_core: float

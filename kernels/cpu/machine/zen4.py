@@ -59,7 +59,7 @@ _CORE = Core(
 _MEMORY = Memory(
     operands=20e9,
     # Tiles of a dozen channels write in as many places in turn: a tenth slower than one stretch.
-    turns=18e9,
+    scattered_writes=18e9,
     far_rows=14e9,
     repacked=20e9,
     # Depthwise over the sites of a laser scan, 64 channels: 6.0 ms on one thread and 3.3 on two for
@@ -94,16 +94,16 @@ _GEMM = Gemm(
     moved=10.0,
     scattered=2.5,
     # A load and a store for each vector, beside log2(lanes) shuffles.
-    turned_vector=5,
+    transposed_vector=5,
     # 1x1 layers took 1.0 to 1.24 times as long as counted.
-    turned=1.08,
+    transposed=1.08,
 )
 
 _BRGEMM = Brgemm(
     tile=60,
     stored=3.0,
-    turned_lane=6,
-    turned_row=1,
+    transposed_lane=6,
+    transposed_row=1,
     copied=8,
     weights=24,
     # The wider the tile, the more of them a step asks of L2.
@@ -138,9 +138,9 @@ _WINOGRAD = Winograd(
 _WINOGRAD_1D = Winograd1d(
     output=5.0,
     finished=10.0,
-    turned=3.0,
+    transposed=3.0,
     # Lines of other channels push parts of lines out of L1 before they are whole.
-    turned_parts=13.0,
+    transposed_parts=13.0,
     l2=22,
     l3=16,
     row=60,
@@ -156,7 +156,7 @@ _WINDOW = Window(
     pattern=1.2,
     pixel_step=10,
     pixel_tap=3,
-    turned=220,
+    transposed=220,
     # Elements one by one, or converted a vector at a time.
     gathered=3,
     scattered=4,
@@ -173,7 +173,7 @@ _WINDOW = Window(
 
 _FAST_FIR = FastFir(
     line=(3, 12, 24, 38),
-    run=(4, 22, 60, 56),
+    line_with_split=(4, 22, 60, 56),
     gathered_element=3,
     reread=1.1,
     folded=14,

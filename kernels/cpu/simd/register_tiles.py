@@ -51,7 +51,7 @@ _GEMM = {"avx512": (12, 2), "avx2": (6, 2), "sse2": (6, 2), "neon": (8, 3)}
 #: Weights are streamed through the lanes of such tiles: some 200 cycles, to L3 and back.
 _AHEAD = 8
 #: Rows that are pixels: maps of 7, 14, 28 and 56 fill 14.
-_SWAPPED = _GEMM | {"avx512": (14, 2)}
+_PIXEL_ROW_TILES = _GEMM | {"avx512": (14, 2)}
 
 
 def gemm_tile(device: DeviceInfo, storage: int) -> RegisterTile:
@@ -61,13 +61,15 @@ def gemm_tile(device: DeviceInfo, storage: int) -> RegisterTile:
     return sized_tile(device, 8 if storage == F64 else 4)
 
 
-def sized_tile(device: DeviceInfo, size: int, swapped: bool = False) -> RegisterTile:
-    """Return the tile for sums of `size` bytes; `swapped` where its rows are pixels."""
-    mr, nv = (_SWAPPED if swapped else _GEMM)[device.isa]
-    return RegisterTile(mr, nv, device.lanes(size), _AHEAD if swapped else 0)
+def sized_tile(device: DeviceInfo, size: int, rows_are_pixels: bool = False) -> RegisterTile:
+    """Return the tile for sums of `size` bytes; `rows_are_pixels` where its rows are pixels."""
+    mr, nv = (_PIXEL_ROW_TILES if rows_are_pixels else _GEMM)[device.isa]
+    return RegisterTile(mr, nv, device.lanes(size), _AHEAD if rows_are_pixels else 0)
 
 
-def operand_tile(device: DeviceInfo, problem: ConvProblem, swapped: bool = False) -> RegisterTile:
+def operand_tile(
+    device: DeviceInfo, problem: ConvProblem, rows_are_pixels: bool = False
+) -> RegisterTile:
     """Return the tile for products of elements as they are stored, not transformed ones."""
-    tile = sized_tile(device, problem.compute_itemsize, swapped)
+    tile = sized_tile(device, problem.compute_itemsize, rows_are_pixels)
     return tile._replace(depth=2) if problem.dtype == "bfloat16" and device.bf16_dot else tile

@@ -32,10 +32,10 @@ def _row_seconds(problem: SparseProblem, device: DeviceInfo, pairs: int, rows: f
     memory, costs = machine.memory, machine.sparse
     vectors = -(-problem.in_channels // device.lanes(problem.compute_itemsize))
     moved = rows * problem.in_channels * problem.itemsize + 8 * pairs
-    kept = moved < device.l2 * device.threads  # what fits the cores' caches is there already
+    resident = moved < device.l2 * device.threads  # what fits the cores' caches is there already
     return call_seconds(
         pairs * (vectors * costs.pair_vector + costs.pair) / device.threads,
-        0 if kept else moved,
+        0 if resident else moved,
         clock=machine.core.sustained,
         bandwidth=min(memory.rows, memory.row_core * device.threads),
         start=machine.calls.start,

@@ -7,7 +7,7 @@ gemm/tile.py: rows are input channels, lanes are output channels, steps are pair
     task = some offsets (or blocks of output channels or of groups of one), a share of all pairs
       for block of output rows                         their x and grad_out: L2
         for offset of the task
-          the pairs: a run of the table of neighbours without its -1
+          the pairs: a stretch of the table of neighbours without its -1
           for 256 pairs, by rising output row
             copy their rows of x and grad_out, widened 128 KB at 64 channels: L2
             for panel of output channels
@@ -195,6 +195,6 @@ def _shares(rulebook: Rulebook, blocks: int, tasks: int) -> dict[str, NDArray[An
         heapq.heappush(loads, (load + int(pairs[block]), task))
     return {
         "neighbours": table,
-        "shares": np.array([block for each in owned for block in sorted(each)], np.int64),
+        "shares": np.array([block for share in owned for block in sorted(share)], np.int64),
         "share_start": np.cumsum([0, *map(len, owned)], dtype=np.int64),
     }

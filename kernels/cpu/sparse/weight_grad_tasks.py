@@ -62,7 +62,7 @@ view = as_record(FIELDS)
 
 #: Pairs that are summed apart, and copied at once.
 CHUNK = 256
-#: Output channels that are turned at once: as many places are written in turn, line by line.
+#: Output channels that are transposed at once: as many places are written in turn, line by line.
 TRANSPOSED_ROWS = 16
 
 
@@ -74,14 +74,14 @@ def _make_pairs() -> Any:
     @numba.njit
     def list_pairs(table: int, row: int, end: int, outs: int, ins: int) -> tuple[int, int]:
         """Return how many pairs were found, and the row to go on from."""
-        found = 0
-        while row < end and found < most:
+        pairs = 0
+        while row < end and pairs < most:
             i = get_int(table, row)
-            set_int(outs, found, row)
-            set_int(ins, found, i)
-            found += int(i >= 0)  # no branch: which rows meet is as good as random
+            set_int(outs, pairs, row)
+            set_int(ins, pairs, i)
+            pairs += int(i >= 0)  # no branch: which rows meet is as good as random
             row += 1
-        return found, row
+        return pairs, row
 
     return list_pairs
 
@@ -208,7 +208,7 @@ def make_depthwise(lanes: int, storage: int) -> Any:
 @functools.cache
 def make_store(storage: int) -> Any:
     """Return the task that brings the sums of some output channels into the weight's order."""
-    item, compute, turned = ITEMSIZE[storage], compute_code(storage), TRANSPOSED_ROWS
+    item, compute, at_once = ITEMSIZE[storage], compute_code(storage), TRANSPOSED_ROWS
     size = ITEMSIZE[compute]
 
     def task(
@@ -216,15 +216,15 @@ def make_store(storage: int) -> Any:
         workspace: int, number: int, worker: int,
     ) -> None:  # fmt: skip
         g = view(geometry)
-        blocks = (g.out_channels + turned - 1) // turned
-        group, k = number // blocks, number % blocks * turned
+        blocks = (g.out_channels + at_once - 1) // at_once
+        group, k = number // blocks, number % blocks * at_once
         step = g.in_channels * g.volume * item
         target = out + (group * g.out_channels + k) * step
         for c in range(g.in_channels):
             for offset in range(g.volume):
                 row = workspace + offset * g.sums_offset
                 row += (group * g.in_channels + c) * g.sums_pitch + k * size
-                for lane in range(min(turned, g.out_channels - k)):
+                for lane in range(min(at_once, g.out_channels - k)):
                     value = load_scalar(row + lane * size, compute)
                     store_scalar(target + lane * step, value, storage)
                 target += item

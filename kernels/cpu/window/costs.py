@@ -11,7 +11,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo, dense_binding
 
 from ...sums import sum_reasons
-from ..common.specs import MOST_PLANES, cpu_spec, plain_pack_cost, reach_reasons
+from ..common.specs import MOST_PLANES, cpu_spec, extent_reasons, plain_pack_cost
 from ..gemm.split import LONGEST_SUM
 from ..machine.seconds import profile, vectors_a_cycle
 from . import rows_copied_layout
@@ -74,7 +74,7 @@ def _direct_cost(problem: ConvProblem, device: DeviceInfo) -> float:
 
 
 def _depthwise_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
-    reasons = reach_reasons(problem) + sum_reasons(problem, LONGEST_SUM)
+    reasons = extent_reasons(problem) + sum_reasons(problem, LONGEST_SUM)
     if not problem.is_depthwise:
         channels = problem.in_channels // problem.groups
         reasons.append(f"wants one input channel a group; this has {channels}")
@@ -82,7 +82,7 @@ def _depthwise_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
 
 
 def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
-    reasons = reach_reasons(problem) + sum_reasons(problem, LONGEST_SUM)
+    reasons = extent_reasons(problem) + sum_reasons(problem, LONGEST_SUM)
     planes = problem.in_channels // problem.groups * math.prod(problem.kernel_size[:-2])
     if planes > MOST_PLANES:
         reasons.append(

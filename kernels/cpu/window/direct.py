@@ -30,5 +30,5 @@ __all__ = ["plan", "workspace"]
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding."""
     variant = row_variant(problem, binding, device)
-    way = rows_in_place if variant.name == "rows_in_place" else rows_copied
-    return way.plan(problem, binding, device)
+    module = rows_in_place if variant.name == "rows_in_place" else rows_copied
+    return module.plan(problem, binding, device)

@@ -47,7 +47,7 @@ class PixelBlocking(NamedTuple):
     rows : int
         Output rows of a tile; 0 for strips that roll.
     row_step, row_interleave : int
-        As in `cuts.RowBlocking`.
+        As in `row_costs.RowBlocking`.
     in_registers : bool
         Whether all weights stay in registers.
     cycles : float
@@ -110,11 +110,11 @@ def _rolling(problem: ConvProblem, device: DeviceInfo, aligned: bool) -> Iterato
         in_registers = singleton_flags(problem) == 3 and used + taps < device.registers
         cycles, parts, functions = 0.0, strips(problem, nv), 0
         offsets = {n: _offsets(problem, n) for n in (parts.width, parts.width + 1)}
-        for run in parts.runs(side_places(problem, nv)):
-            functions += len(run.kinds)
+        for stretch in parts.stretches(side_places(problem, nv)):
+            functions += len(stretch.kinds)
             if functions > _MOST_FUNCTIONS:
                 break
-            for n, begin, many in run.kinds:
+            for n, begin, many in stretch.kinds:
                 met = _met(problem, offsets[n], begin)
                 loads = len(set(met)) * min(row_step, kh) * (1 if aligned else 2)
                 loads += 0 if in_registers else taps
@@ -160,14 +160,14 @@ def pixel_blocking(problem: ConvProblem, device: DeviceInfo, block: bool) -> Pix
 
     Of a block that has no room in L2 nobody asks it: see `block_cycles`.
     """
-    ways = list(_rolling(problem, device, block))
-    if not ways and block:
-        ways = list(_tiles(problem, device))
-    return min(ways, key=lambda way: way.cycles, default=None)
+    blockings = list(_rolling(problem, device, block))
+    if not blockings and block:
+        blockings = list(_tiles(problem, device))
+    return min(blockings, key=lambda blocking: blocking.cycles, default=None)
 
 
 class BlockShape(NamedTuple):
-    """A vector of channels turned into pixels, input and output, in one worker's memory.
+    """A vector of channels transposed into pixels, input and output, in one worker's memory.
 
     Parameters
     ----------
@@ -187,12 +187,12 @@ class BlockShape(NamedTuple):
 
 def block_shape(problem: ConvProblem, device: DeviceInfo) -> BlockShape | None:
     """Return how a block lies in memory; None where nothing fits the registers."""
-    way = pixel_blocking(problem, device, True)
-    if way is None:
+    blocking = pixel_blocking(problem, device, True)
+    if blocking is None:
         return None
     vector = device.vector_bytes
     lanes = device.lanes(problem.compute_itemsize)
-    left, right = problem.padding[-1] if way.rows else (0, 0)
+    left, right = problem.padding[-1] if blocking.rows else (0, 0)
     pitch = (left + problem.in_size[-1] + right) * vector
     return BlockShape(
         pitch,
@@ -209,15 +209,15 @@ def block_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     pixels = math.prod(problem.in_size) + math.prod(problem.out_size)
     if pixels * device.vector_bytes > device.l2:
         return math.inf
-    way, shape = pixel_blocking(problem, device, True), block_shape(problem, device)
-    if way is None or shape is None or shape.block + shape.sums > device.l2:
+    blocking, shape = pixel_blocking(problem, device, True), block_shape(problem, device)
+    if blocking is None or shape is None or shape.block + shape.sums > device.l2:
         return math.inf
-    lanes, turned = device.lanes(problem.compute_itemsize), profile(device).window.turned
-    return -(-problem.groups // lanes) * (way.cycles + turned * -(-pixels // lanes))
+    lanes, square = device.lanes(problem.compute_itemsize), profile(device).window.transposed
+    return -(-problem.groups // lanes) * (blocking.cycles + square * -(-pixels // lanes))
 
 
 def map_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the cycles of one channels-last image read in place, infinite if no strip fits."""
-    way = pixel_blocking(problem, device, False)
+    blocking = pixel_blocking(problem, device, False)
     lanes = device.lanes(problem.compute_itemsize)
-    return math.inf if way is None else way.cycles * -(-problem.groups // lanes)
+    return math.inf if blocking is None else blocking.cycles * -(-problem.groups // lanes)

@@ -52,10 +52,10 @@ FIELDS = (
     "bands",  # tasks along the output height
     "chunk",  # channels of one task
     "chunks",
-    "runs",  # of a block: runs of contiguous pixels in a channel, and their length
-    "run_length",
-    "run_bytes",  # bytes between runs in the input
-    "run_to",  # and in the block
+    "stretches",  # of a block: stretches of contiguous pixels in a channel, and their length
+    "stretch_length",
+    "in_stretch",  # bytes between stretches in the input
+    "block_stretch",  # and in the block
     "first_at",  # where a block's first pixel lies; then places in the workspace
     "plane_bytes",  # one depth of a block
     "block_bytes",
@@ -173,11 +173,11 @@ class _PixelStrip(_Pixels, Strip):
         p = j * self.sw + s * self.dilation
         if not self.low <= p < self.high:
             return None
-        if p not in self.runs:
+        if p not in self.loaded:
             column = self.builder.add(self.arg["col0"], I64(p))
             at = self.at(row, (column, self.arg["xw"]))
-            self.runs[p] = load_vector(self.builder, at, self.lanes, self.storage, self.channels)
-        return self.runs[p]
+            self.loaded[p] = load_vector(self.builder, at, self.lanes, self.storage, self.channels)
+        return self.loaded[p]
 
     def prefetched(self) -> list[Any]:
         """Return the byte offsets in a row of the pixels that a strip reads."""
@@ -232,7 +232,7 @@ def _strip_loop(shape: PixelStripShape, rest: int) -> int:
         col0, wd = start * g.sw - g.pw, g.kh * g.kw * lanes * size
         taps = g.kd * g.kh * g.kw * size
         for residue in range(min(g.row_interleave, rows)):
-            apart = g.row_interleave * g.to_h
+            pitch = g.row_interleave * g.to_h
             count = (rows - residue + g.row_interleave - 1) // g.row_interleave
             h, y = h0 + residue * g.sh, out + residue * g.to_h + start * g.to_w
             c = 0
@@ -240,7 +240,7 @@ def _strip_loop(shape: PixelStripShape, rest: int) -> int:
                 strip = Rows(
                     x=x + c * item, channels=1, xc=0, depths=depths, xd=g.in_d,
                     h0=h, dh=g.unit, h_end=h_end, xh=g.in_h, col0=col0, dw=0, iw=0, columns=0,
-                    w=weight + c * taps, wk=0, wc=0, wd=wd, out=y + c * item, yh=apart, yc=0,
+                    w=weight + c * taps, wk=0, wc=0, wd=wd, out=y + c * item, yh=pitch, yc=0,
                     bias=bias + c * size, width=lanes, rows=count,
                 )  # fmt: skip
                 steps = PixelSteps(xw=g.in_w, yw=g.to_w, wt=lanes * size)
@@ -250,7 +250,7 @@ def _strip_loop(shape: PixelStripShape, rest: int) -> int:
                 strip = Rows(
                     x=x + c * item, channels=1, xc=0, depths=depths, xd=g.in_d,
                     h0=h, dh=g.unit, h_end=h_end, xh=g.in_h, col0=col0, dw=0, iw=0, columns=0,
-                    w=weight + c * taps, wk=0, wc=0, wd=wd, out=y + c * item, yh=apart, yc=0,
+                    w=weight + c * taps, wk=0, wc=0, wd=wd, out=y + c * item, yh=pitch, yc=0,
                     bias=bias + c * size, width=channels - c, rows=count,
                 )  # fmt: skip
                 steps = PixelSteps(xw=g.in_w, yw=g.to_w, wt=lanes * size)
@@ -277,13 +277,13 @@ def _tile_loop(shape: tuple[int, ...]) -> int:
         tap0 = min(max(-((col0 + (nv - 1) * g.sw) // g.dw), 0), g.kw)
         tap_end = max(min((g.iw - 1 - col0) // g.dw + 1, g.kw), tap0)
         for residue in range(min(g.row_interleave, rows)):
-            apart = g.row_interleave * g.to_h
+            pitch = g.row_interleave * g.to_h
             for row in range(residue, rows, g.row_interleave * rh):
                 rows_of_tile = Rows(
                     x=x, channels=1, xc=0, depths=depths, xd=g.in_d,
                     h0=h0 + row * g.sh, dh=g.unit, h_end=h_end, xh=g.in_h,
                     col0=col0, dw=g.dw, iw=0, columns=0, w=weight, wk=0, wc=0, wd=wd,
-                    out=out + row * g.to_h + start * g.to_w, yh=apart, yc=0,
+                    out=out + row * g.to_h + start * g.to_w, yh=pitch, yc=0,
                     bias=bias, width=channels,
                     rows=(rows - row + g.row_interleave - 1) // g.row_interleave,
                 )  # fmt: skip
@@ -325,27 +325,27 @@ def make_pixel_weights(lanes: int, storage: int) -> Any:
 
 
 def pixel_table(
-    problem: ConvProblem, device: DeviceInfo, way: PixelBlocking, storage: int
+    problem: ConvProblem, device: DeviceInfo, blocking: PixelBlocking, storage: int
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
     """Compile the strips or tiles of a row; return the table of `call_parts`, and its fields."""
     lanes = device.lanes(8 if storage == F64 else 4)
     rest = problem.groups % lanes
     rest = max(4, 1 << (rest - 1).bit_length()) if rest else 0
     kh, kw = (1, *problem.kernel_size)[-2:]
-    sw, dw, parts = problem.stride[-1], problem.dilation[-1], strips(problem, way.pixels)
-    if way.rows:
+    sw, dw, parts = problem.stride[-1], problem.dilation[-1], strips(problem, blocking.pixels)
+    if blocking.rows:
         return parts_table(
-            parts, parts.runs(()),
-            lambda _, pixels: _tile_loop((way.rows, pixels, lanes, sw, storage)), 1,
+            parts, parts.stretches(()),
+            lambda _, pixels: _tile_loop((blocking.rows, pixels, lanes, sw, storage)), 1,
         )  # fmt: skip
 
     def function(begin: int, pixels: int) -> int:
         low, high = met_columns(problem, begin, pixels)
         shape = PixelStripShape(
-            kh=kh, kw=kw, row_step=way.row_step, pixels=pixels, lanes=lanes, sw=sw, dw=dw,
+            kh=kh, kw=kw, row_step=blocking.row_step, pixels=pixels, lanes=lanes, sw=sw, dw=dw,
             low=low, high=high, singleton_flags=singleton_flags(problem),
-            in_registers=int(way.in_registers), masked=0, storage=storage,
+            in_registers=int(blocking.in_registers), masked=0, storage=storage,
         )  # fmt: skip
         return _strip_loop(shape, rest)
 
-    return parts_table(parts, parts.runs(side_places(problem, way.pixels)), function, 1)
+    return parts_table(parts, parts.stretches(side_places(problem, blocking.pixels)), function, 1)

@@ -48,7 +48,7 @@ def _make_kernel(lanes: int, storage: int) -> Any:
     item, size = ITEMSIZE[storage], ITEMSIZE[compute_code(storage)]
 
     @numba.njit
-    def finish_band(g: Any, out: int, residual: int, rows: int, channels: int) -> None:
+    def apply_epilogue(g: Any, out: int, residual: int, rows: int, channels: int) -> None:
         """Apply residual and activation to a band where it lies."""
         for row in range(rows):
             for column in range(g.ow):
@@ -58,7 +58,7 @@ def _make_kernel(lanes: int, storage: int) -> Any:
                     value = load_masked(y + c * item, mask, storage, lanes)
                     if g.has_residual:
                         value = add(value, load_masked(r + c * item, mask, storage, lanes))
-                    value = activate(value, g.finish_code, g.alpha)
+                    value = activate(value, g.epilogue_code, g.alpha)
                     store_masked(y + c * item, value, mask, storage)
 
     def task(
@@ -83,9 +83,9 @@ def _make_kernel(lanes: int, storage: int) -> Any:
             depths=depths, groups=channels,
         )  # fmt: skip
         call_parts(g, geometry, 0, g.parts, rows_of_band)
-        if g.needs_finish:
+        if g.needs_epilogue:
             extra = residual + image * g.rn + od * g.rd + first_row * g.rh + c * item
-            finish_band(g, y, extra, rows, channels)
+            apply_epilogue(g, y, extra, rows, channels)
 
     return task
 
@@ -99,10 +99,10 @@ def _tasks(problem: ConvProblem, device: DeviceInfo, lanes: int) -> dict[str, in
     """Divide rows, then channels, until there are enough tasks."""
     outer = problem.batch * math.prod(problem.out_size[:-2])
     height, vectors = (1, *problem.out_size)[-2], -(-problem.groups // lanes)
-    reach = ((1, *problem.kernel_size)[-2] - 1) * (1, *problem.dilation)[-2]
+    last_tap = ((1, *problem.kernel_size)[-2] - 1) * (1, *problem.dilation)[-2]
     wanted = -(-TASKS * device.threads // outer)
     # The first steps of a band fill the sums; at most a fifth of its work may go there.
-    bands = min(wanted, max(1, height // max(8, 4 * reach)))
+    bands = min(wanted, max(1, height // max(8, 4 * last_tap)))
     band_rows = -(-height // bands)
     bands = -(-height // band_rows)
     chunk = max(min(_CHUNK, vectors), -(-vectors * bands // wanted))
@@ -119,10 +119,10 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     storage = storage_code(problem.dtype)
     size = ITEMSIZE[compute_code(storage)]
     lanes = device.lanes(size)
-    way = pixel_blocking(problem, device, False)
-    assert way is not None
+    blocking = pixel_blocking(problem, device, False)
+    assert blocking is not None
     padded = -(-problem.groups // lanes) * lanes
-    table, parts = pixel_table(problem, device, way, storage)
+    table, parts = pixel_table(problem, device, blocking, storage)
     x, out = ((0, 0, *strides[2:])[-3:] for strides in (binding.x_strides, binding.out_strides))
     fields = _tasks(problem, device, lanes) | epilogue_fields(binding, direct=True)
     fields |= parts | {
@@ -132,7 +132,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         "to_h": out[1],
         "to_w": out[2],
         "unit": (1, *problem.dilation)[-2] if (1, *problem.kernel_size)[-2] > 1 else 1,
-        "row_interleave": way.row_interleave,
+        "row_interleave": blocking.row_interleave,
     }
     tasks = problem.batch * math.prod(problem.out_size[:-2]) * fields["bands"] * fields["chunks"]
     kernel = compile_kernel(_make_kernel(lanes, storage), "channels_last", lanes, storage)

@@ -1,4 +1,4 @@
-"""Depthwise convolution of small maps and long signals: channels turned into lanes and back.
+"""Depthwise convolution of small maps and long signals: channels transposed into lanes and back.
 
 Wins where vectors along a row would be part empty, or load more than they multiply: maps of 7 or 14
 pixels, kernels nearly as large as the map, and signals (one row, so no input vector serves several
@@ -59,7 +59,7 @@ __all__ = ["plan", "workspace"]
 
 
 @intrinsic(prefer_literal=True)
-def _turn_back(
+def _transpose_back(
     typingctx: Any, source: Any, target: Any, pitch: Any, rows: Any, bits: Any, shape: Any
 ) -> Any:
     """Write the columns of a square of vectors as rows: column i at ``target + i * pitch``.
@@ -89,29 +89,31 @@ def _turn_back(
 
 
 @functools.cache
-def _make_turns(lanes: int, storage: int, compute: int) -> tuple[Any, Any]:
+def _make_transposes(lanes: int, storage: int, compute: int) -> tuple[Any, Any]:
     """Return the functions that fill a block from some channels and bring one back."""
     item, vector = ITEMSIZE[storage], lanes * ITEMSIZE[compute]
     zero = np.float64(0.0) if compute == F64 else np.float32(0.0)
 
     @numba.njit
     def fill(g: Any, x: int, channels: int, block: int) -> None:
-        if g.run_to > g.run_length * vector:  # there are margins
+        if g.block_stretch > g.stretch_length * vector:  # there are margins
             for at in range(0, g.block_bytes, vector):
                 store(block + at, splat(zero, lanes), compute)
-        for run in range(g.runs):
-            source, target = x + run * g.run_bytes, block + g.first_at + run * g.run_to
-            for p in range(0, g.run_length, lanes):
+        for stretch in range(g.stretches):
+            source = x + stretch * g.in_stretch
+            target = block + g.first_at + stretch * g.block_stretch
+            for p in range(0, g.stretch_length, lanes):
+                mask = range_mask(0, min(lanes, g.stretch_length - p))
                 transpose_block(
-                    source + p * item, g.xc, channels, range_mask(0, min(lanes, g.run_length - p)),
-                    target + p * vector, storage, compute, lanes,
+                    source + p * item, g.xc, channels, mask, target + p * vector, storage, compute,
+                    lanes,
                 )  # fmt: skip
 
     @numba.njit
     def bring_back(g: Any, sums: int, channels: int, out: int) -> None:
         pixels = g.od * g.oh * g.ow
         for p in range(0, pixels, lanes):
-            _turn_back(
+            _transpose_back(
                 sums + p * vector, out + p * item, g.yc, channels,
                 range_mask(0, min(lanes, pixels - p)), (lanes, compute, storage),
             )  # fmt: skip
@@ -123,11 +125,11 @@ def _make_turns(lanes: int, storage: int, compute: int) -> tuple[Any, Any]:
 def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
     """Return the task: see the loop nest above."""
     item, size = ITEMSIZE[storage], ITEMSIZE[compute]
-    fill, bring_back = _make_turns(lanes, storage, compute)
+    fill, bring_back = _make_transposes(lanes, storage, compute)
     end_vector = make_epilogue_vector(lanes, storage, compute)
 
     @numba.njit
-    def finish_maps(g: Any, out: int, residual: int, channels: int, scratch: int) -> None:
+    def apply_epilogue(g: Any, out: int, residual: int, channels: int, scratch: int) -> None:
         """Apply residual and activation to some channels where they lie."""
         pixels = g.od * g.oh * g.ow
         for c in range(channels):
@@ -160,16 +162,16 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
             call_parts(g, geometry, 0, g.parts, band)
         y = out + image * g.yn + c * g.yc
         bring_back(g, sums, channels, y)
-        if g.needs_finish:
-            finish_maps(g, y, residual + image * g.rn + c * g.rc, channels, scratch)
+        if g.needs_epilogue:
+            apply_epilogue(g, y, residual + image * g.rn + c * g.rc, channels, scratch)
 
     return task
 
 
 def _layout(problem: ConvProblem, device: DeviceInfo) -> dict[str, int]:
     """Return how a block lies in memory."""
-    way, shape = pixel_blocking(problem, device, True), block_shape(problem, device)
-    assert way is not None and shape is not None  # else variants.py chose another
+    blocking, shape = pixel_blocking(problem, device, True), block_shape(problem, device)
+    assert blocking is not None and shape is not None  # else variants.py chose another
     vector, lanes = device.vector_bytes, device.lanes(problem.compute_itemsize)
     depth, height, width = (1, 1, *problem.in_size)[-3:]
     return {
@@ -180,10 +182,10 @@ def _layout(problem: ConvProblem, device: DeviceInfo) -> dict[str, int]:
         "to_h": problem.out_size[-1] * vector,
         "to_w": vector,
         "unit": (1, *problem.dilation)[-2] if (1, *problem.kernel_size)[-2] > 1 else 1,
-        "row_interleave": way.row_interleave,
-        "runs": depth * height if way.rows else 1,
-        "run_length": width if way.rows else depth * height * width,
-        "run_to": shape.pitch,
+        "row_interleave": blocking.row_interleave,
+        "stretches": depth * height if blocking.rows else 1,
+        "stretch_length": width if blocking.rows else depth * height * width,
+        "block_stretch": shape.pitch,
         "plane_bytes": height * shape.pitch,
         "first_at": shape.left,
         "block_bytes": shape.block,
@@ -204,14 +206,14 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     storage = storage_code(problem.dtype)
     compute = compute_code(storage)
     lanes = device.lanes(ITEMSIZE[compute])
-    way, fields = pixel_blocking(problem, device, True), _layout(problem, device)
-    assert way is not None
-    table, parts = pixel_table(problem, device, way, compute)
+    blocking, fields = pixel_blocking(problem, device, True), _layout(problem, device)
+    assert blocking is not None
+    table, parts = pixel_table(problem, device, blocking, compute)
     padded = fields["chunks"] * lanes
     workers = worth_helpers(problem.macs, device.threads)
     fields |= epilogue_fields(binding, direct=True) | parts
     fields |= {
-        "run_bytes": problem.in_size[-1] * ITEMSIZE[storage],
+        "in_stretch": problem.in_size[-1] * ITEMSIZE[storage],
     }
     kernel = compile_kernel(_make_kernel(lanes, storage, compute), "blocks", lanes, storage)
     pack = compile_kernel(make_pixel_weights(lanes, storage), "pack_pixels", lanes, storage)

@@ -1,8 +1,8 @@
 """Machine code that goes through the parts of a row, each of which has a function of its own.
 
-The table has three words for each run of parts (row_parts.py): the number of the first part behind
-it, and the functions of its narrow and of its wide parts. So a row of millions of samples has a
-table of a few runs, and nothing that is compiled depends on its length.
+The table has three words for each stretch of parts (row_parts.py): the number of the first part
+behind it, and the functions of its narrow and of its wide parts. So a row of millions of samples
+has a table of a few stretches, and nothing that is compiled depends on its length.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..runtime import jit
 from ..simd.intrinsics import get_word
 from ..simd.ir import call_address
-from .row_parts import Parts, Run
+from .row_parts import Parts, Stretch
 
 __all__ = ["PARTS_FIELDS", "PART_SIGNATURE", "Band", "call_parts", "part_begin", "parts_table"]
 
@@ -29,12 +29,12 @@ PARTS_FIELDS = (
     "part_width",  # of a narrow part, and how many are wide
     "part_rest",
     "part_unit",  # output columns of a place
-    "table",  # address of the runs
+    "table",  # address of the stretches
 )
 
 #: The arguments of a part's function: geometry, first output column, then those of `Band`.
 PART_SIGNATURE = jit.void(11)
-_RUN_WORDS = 3
+_STRETCH_WORDS = 3
 
 
 class Band(NamedTuple):
@@ -89,21 +89,21 @@ def call_parts(g: Any, geometry: int, first: int, end: int, band: Band) -> None:
     band : Band
         The rows.
     """
-    run, begin, rest = g.table, part_begin(g, first), first * g.part_rest % g.parts
-    while first >= get_word(run, 0):
-        run += 8 * _RUN_WORDS
+    stretch, begin, rest = g.table, part_begin(g, first), first * g.part_rest % g.parts
+    while first >= get_word(stretch, 0):
+        stretch += 8 * _STRETCH_WORDS
     for part in range(first, end):
-        if part == get_word(run, 0):
-            run += 8 * _RUN_WORDS
+        if part == get_word(stretch, 0):
+            stretch += 8 * _STRETCH_WORDS
         rest += g.part_rest
         wide = int(rest >= g.parts)
-        _call_part(get_word(run, 1 + wide), geometry, begin, band)
+        _call_part(get_word(stretch, 1 + wide), geometry, begin, band)
         begin += (g.part_width + wide) * g.part_unit
         rest -= wide * g.parts
 
 
 def parts_table(
-    parts: Parts, runs: Iterable[Run], function: Callable[[int, int], int], unit: int
+    parts: Parts, stretches: Iterable[Stretch], function: Callable[[int, int], int], unit: int
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
     """Return the table of a row's parts, and the fields that go with it.
 
@@ -111,7 +111,7 @@ def parts_table(
     ----------
     parts : Parts
         How the row is cut.
-    runs : iterable of Run
+    stretches : iterable of Stretch
         Parts that differ in their width alone.
     function : callable
         Compiles a part, by where it begins and its width, and returns its address.
@@ -119,9 +119,9 @@ def parts_table(
         Output columns of a place.
     """
     table = []
-    for run in runs:
-        addresses = {width: function(begin, width) for width, begin, _ in run.kinds}
-        table.append((run.end, *(addresses.get(parts.width + wide, 0) for wide in (0, 1))))
+    for stretch in stretches:
+        addresses = {width: function(begin, width) for width, begin, _ in stretch.kinds}
+        table.append((stretch.end, *(addresses.get(parts.width + wide, 0) for wide in (0, 1))))
     words = np.array(table, np.int64)
     return words, {
         "parts": parts.count,

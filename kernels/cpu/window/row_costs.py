@@ -23,14 +23,14 @@ from .row_parts import Parts
 
 __all__ = [
     "RowBlocking",
-    "blocking",
     "copied_padding",
     "interleaved",
     "interleaved_cycles",
     "last_lanes",
     "pattern_period",
     "pattern_vectors",
-    "phase_reach",
+    "phase_overlap",
+    "row_blocking",
     "row_cycles",
     "row_phases",
     "row_strips",
@@ -97,13 +97,13 @@ def widths(total: int, lanes: int, most: int) -> list[tuple[int, int, int]]:
     """Return the strips of a row: how many, of how many vectors, lanes of the last vector."""
     return [
         (many, width, last_lanes(total, lanes, begin + width))
-        for run in row_strips(total, lanes, most).runs(())
-        for width, begin, many in run.kinds
+        for stretch in row_strips(total, lanes, most).stretches(())
+        for width, begin, many in stretch.kinds
     ]
 
 
 def singleton_flags(problem: ConvProblem) -> int:
-    """Return what a group has one of (`Window.alone`): a channel, a depth that is always there."""
+    """Return what a group has one of, for `Window`: a channel, a depth that is always there."""
     depth = zip(problem.kernel_size[:-2], problem.padding[:-2], strict=True)
     flat = all(k == 1 and not any(pads) for k, pads in depth)
     return int(problem.in_channels == problem.groups) | 2 * int(flat)
@@ -120,8 +120,8 @@ def row_phases(problem: ConvProblem) -> int:
     return min(problem.kernel_size[-1], sw // math.gcd(sw, dw))
 
 
-def phase_reach(problem: ConvProblem) -> int:
-    """Return the elements of a phase behind those of the first tap."""
+def phase_overlap(problem: ConvProblem) -> int:
+    """Return the elements of a phase behind those of the first tap; successive spans share them."""
     return (problem.kernel_size[-1] - 1) * problem.dilation[-1] // problem.stride[-1] + 1
 
 
@@ -131,7 +131,7 @@ def copied_padding(problem: ConvProblem) -> int:
     None where a kernel is smaller than the map. A kernel that reaches far over both sides makes a
     copy whose length is that of the padding.
     """
-    row = row_phases(problem) * (problem.out_size[-1] + phase_reach(problem))
+    row = row_phases(problem) * (problem.out_size[-1] + phase_overlap(problem))
     beside = max(0, row - problem.in_size[-1] - problem.out_size[-1])
     return beside * problem.in_channels * math.prod(problem.in_size[:-1])
 
@@ -201,17 +201,17 @@ def _tiles(problem: ConvProblem, device: DeviceInfo, size: int) -> Iterator[RowB
 
 
 @functools.lru_cache(maxsize=256)
-def blocking(problem: ConvProblem, device: DeviceInfo, size: int) -> RowBlocking:
+def row_blocking(problem: ConvProblem, device: DeviceInfo, size: int) -> RowBlocking:
     """Choose the cut of fewest cycles; strips where they fit."""
-    ways = list(_rolling(problem, device, size)) or list(_tiles(problem, device, size))
-    return min(ways, key=lambda way: way.cycles)
+    blockings = list(_rolling(problem, device, size)) or list(_tiles(problem, device, size))
+    return min(blockings, key=lambda blocking: blocking.cycles)
 
 
 def row_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the cycles of one image by the best cut."""
-    way = blocking(problem, device, problem.compute_itemsize)
+    blocking = row_blocking(problem, device, problem.compute_itemsize)
     planes = math.prod(problem.kernel_size[:-2]) * problem.in_channels
-    return way.cycles * math.prod(problem.out_size[:-1]) * planes
+    return blocking.cycles * math.prod(problem.out_size[:-1]) * planes
 
 
 def pattern_period(channels: int, lanes: int) -> int:
@@ -248,7 +248,7 @@ def interleaved(problem: ConvProblem, device: DeviceInfo) -> ConvProblem | None:
         padding=(*problem.padding[:-1], (low * channels, high * channels)),
         dilation=(*problem.dilation[:-1], problem.dilation[-1] * channels),
     )  # fmt: skip
-    return row if blocking(row, device, size).rows == 0 else None
+    return row if row_blocking(row, device, size).rows == 0 else None
 
 
 def interleaved_cycles(problem: ConvProblem, device: DeviceInfo) -> float:

@@ -6,7 +6,7 @@ through a padded copy. Both hand bands of rows to a function compiled for one wi
 
     for group (consecutive channels)
       for block of its output channels              each loaded input vector serves all of the block
-        for rows that share input (every `share`-th)
+        for rows that share input (every `row_interleave`-th)
           strip (row_strip.py), or tiles from top to bottom (row_tile.py)
 """
 
@@ -104,43 +104,46 @@ def _masked(
     return int(over(0)) | 2 * int(over(nv - 1))
 
 
-def _side_places(problem: ConvProblem, source: int, way: RowBlocking, shifted: bool) -> set[int]:
+def _side_places(
+    problem: ConvProblem, source: int, blocking: RowBlocking, shifted: bool
+) -> set[int]:
     """Return the vectors before which other vectors of a strip reach over a side than behind."""
     if source == COPY:
         return set()
-    lanes, pad = way.lanes, problem.padding[-1][0]
+    lanes, pad = blocking.lanes, problem.padding[-1][0]
     samples = lanes * source + _samples_read(problem, source, lanes, shifted)
     # Vector j begins `first` elements into the row: it reaches over the left below the one place,
     # and over the right from the other on.
     left = -(-pad // source)
     right = (problem.in_size[-1] + pad - samples) // source + 1
-    return {-(-place // lanes) - j for place in (left, right) for j in range(way.vectors)}
+    return {-(-place // lanes) - j for place in (left, right) for j in range(blocking.vectors)}
 
 
 def strip_table(
-    problem: ConvProblem, way: RowBlocking, source: int, code: int, period: int = 0
+    problem: ConvProblem, blocking: RowBlocking, source: int, code: int, period: int = 0
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
     """Compile the strips of a row; return the table of `call_parts`, and its fields."""
     kh, kw = (1, *problem.kernel_size)[-2:]
-    total, lanes = problem.out_size[-1], way.lanes
+    total, lanes = problem.out_size[-1], blocking.lanes
     dense, planes = int(problem.dilation[-1] == 1), singleton_flags(problem)
 
     def function(begin: int, nv: int) -> int:
         tail = last_lanes(total, lanes, begin + nv)
-        if way.rows:
-            return _tile_loop((way.rows, nv, lanes, tail, code))
-        shifted = way.shifted and source == DENSE and tail == lanes
+        if blocking.rows:
+            return _tile_loop((blocking.rows, nv, lanes, tail, code))
+        shifted = blocking.shifted and source == DENSE and tail == lanes
         masked = _masked(problem, source, (begin * lanes, nv, tail), lanes, shifted)
         return _strip_loop(
             StripShape(
-                kh, kw, way.row_step, nv, lanes, tail, way.block, source, dense, int(shifted),
-                planes, int(way.in_registers and not period), masked, period, code,
+                kh, kw, blocking.row_step, nv, lanes, tail, blocking.block, source, dense,
+                int(shifted), planes, int(blocking.in_registers and not period), masked, period,
+                code,
             )
         )  # fmt: skip
 
-    parts = row_strips(total, lanes, way.vectors)
-    places = _side_places(problem, source, way, way.shifted and source == DENSE)
-    return parts_table(parts, parts.runs(places), function, lanes)
+    parts = row_strips(total, lanes, blocking.vectors)
+    places = _side_places(problem, source, blocking, blocking.shifted and source == DENSE)
+    return parts_table(parts, parts.stretches(places), function, lanes)
 
 
 def _strip_loop(shape: StripShape) -> int:
@@ -152,7 +155,7 @@ def _strip_loop(shape: StripShape) -> int:
     def strip_loop(geometry: int, start: int, x: int, weight: int, bias: int, out: int, h0: int,
                    h_end: int, rows: int, depths: int, groups: int) -> None:  # fmt: skip
         g = view(geometry)
-        low, high, apart = g.low, g.high, g.row_interleave * g.to_h
+        low, high, pitch = g.low, g.high, g.row_interleave * g.to_h
         if g.has_residual:
             low, high = -np.inf, np.inf
         wd = g.kh * g.kw * g.tap_bytes
@@ -169,7 +172,7 @@ def _strip_loop(shape: StripShape) -> int:
                         h0=h0 + residue * g.sh, dh=g.unit, h_end=h_end, xh=g.in_h,
                         col0=col0, dw=g.dw, iw=g.iw, columns=g.columns,
                         w=weight + k * g.c * g.kd * wd, wk=g.c * g.kd * wd, wc=g.kd * wd, wd=wd,
-                        out=out + k * g.to_c + residue * g.to_h + start * size, yh=apart, yc=g.to_c,
+                        out=out + k * g.to_c + residue * g.to_h + start * size, yh=pitch, yc=g.to_c,
                         bias=bias + k * size, width=g.ow - start,
                         rows=(rows - residue + g.row_interleave - 1) // g.row_interleave,
                     )  # fmt: skip
@@ -186,7 +189,7 @@ def _tile_loop(shape: tuple[int, ...]) -> int:
     def tile_loop(geometry: int, start: int, x: int, weight: int, bias: int, out: int, h0: int,
                   h_end: int, rows: int, depths: int, groups: int) -> None:  # fmt: skip
         g = view(geometry)
-        low, high, apart = g.low, g.high, g.row_interleave * g.to_h
+        low, high, pitch = g.low, g.high, g.row_interleave * g.to_h
         if g.has_residual:
             low, high = -np.inf, np.inf
         wd = g.kh * g.kw * size
@@ -200,7 +203,7 @@ def _tile_loop(shape: tuple[int, ...]) -> int:
                             h0=h0 + row * g.sh, dh=g.unit, h_end=h_end, xh=g.in_h,
                             col0=0, dw=g.dw, iw=g.iw, columns=g.columns,
                             w=weight + k * g.c * g.kd * wd, wk=0, wc=g.kd * wd, wd=wd,
-                            out=out + k * g.to_c + row * g.to_h + start * size, yh=apart, yc=g.to_c,
+                            out=out + k * g.to_c + row * g.to_h + start * size, yh=pitch, yc=g.to_c,
                             bias=bias + k * size, width=g.ow - start,
                             rows=(rows - row + g.row_interleave - 1) // g.row_interleave,
                         )  # fmt: skip

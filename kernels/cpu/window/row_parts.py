@@ -2,9 +2,9 @@
 
 Part i of a row begins at ``total * i // count``, so widths differ by one at most. A row may be of
 any length (a signal has one, of millions of samples), while only few of its parts differ in more
-than that: those that reach over a side. So a plan asks for *runs*, parts in a row that no given
-place separates, and for a run's two widths at most; machine code goes through the parts of a run by
-adding up the remainder (row_calls.py)::
+than that: those that reach over a side. So a plan asks for *stretches*, parts in a row that no
+given place separates, and for a stretch's two widths at most; machine code goes through the parts
+of a stretch by adding up the remainder (row_calls.py)::
 
     total 11, count 4     begin  0  2  5  8     width  2 3 3 3
 """
@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["Parts", "Run"]
+__all__ = ["Parts", "Stretch"]
 
 
-class Run(NamedTuple):
+class Stretch(NamedTuple):
     """Parts in a row.
 
     Parameters
@@ -58,15 +58,15 @@ class Parts:
         """Return the first part that begins at a place or behind it."""
         return min(max(-(-place * self.count // self.total), 0), self.count)
 
-    def runs(self, places: Iterable[int]) -> Iterator[Run]:
-        """Yield the runs that places separate: a part belongs to where it begins.
+    def stretches(self, places: Iterable[int]) -> Iterator[Stretch]:
+        """Yield the stretches that places separate: a part belongs to where it begins.
 
-        The last part, behind which nothing lies, is a run of its own.
+        The last part, behind which nothing lies, is a stretch of its own.
         """
         ends = {self.first_from(place) for place in places} | {self.count - 1, self.count}
         first = 0
         for end in sorted(ends - {0}):
-            yield Run(end, tuple(self._kinds(first, end)))
+            yield Stretch(end, tuple(self._kinds(first, end)))
             first = end
 
     def _kinds(self, first: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -4,16 +4,16 @@ A `Strip` is a column of output rows, `nv` vectors wide. Input rows pass by once
 bottom, and each is added to all the output rows that it reaches, whose sums live in registers::
 
     for step t (one output row ends at each)
-      for input row e of the `down` rows that the window moves, unless it is padding
+      for input row e of the `row_step` rows that the window moves, unless it is padding
         for plane (input channel x kernel depth)
           for tap column s
             load nv vectors                          at any offset; across a cache line 2 cycles
             for output row t - m, for output channel of the block
-              sums[m] += w[e + m * down, s] * vectors
+              sums[m] += w[e + m * row_step, s] * vectors
       store the oldest row, make room for a new one
 
 Where loads would take longer than multiply-adds, the vectors of most taps are made from those of
-an earlier one by shuffles, which have a port of their own. A loaded vector serves ``kh / down``
+an earlier one by shuffles, which have a port of their own. A loaded vector serves ``kh / row_step``
 rows and a weight serves nv vectors: a step makes
 ``kh kw nv`` multiply-adds (3x3, nv = 4: 36) out of ``2 kw nv`` cycles of loads (24), and weights
 stay in registers where there is room. Output rows of one strip are those that share input rows:
@@ -107,7 +107,7 @@ class Strip(Window):
         self.height = -(-self.kh // self.row_step)
         self.weights: dict[tuple[int, int], list[Any]] = {}
         self.flags: dict[tuple[int, int], Any] = {}
-        self.runs: dict[Any, Any] = {}
+        self.loaded: dict[Any, Any] = {}
         # One pair of vectors for all taps: they reach no further than into the next vector.
         self.paired = self.source == PAIRS and self.dense and 2 * (self.kw // 2) <= tail
         super().__init__(builder, args, strip.code, [self.lanes] * (strip.nv - 1) + [tail])
@@ -125,14 +125,14 @@ class Strip(Window):
 
     def pattern(self, base: Any) -> list[Any]:
         """Load the vectors of interleaved channels, each of which comes back after a period."""
-        found: list[Any] = []
+        vectors: list[Any] = []
         for j, width in enumerate(self.widths):
+            if j >= self.period and width == self.lanes:
+                vectors.append(vectors[j - self.period])
+                continue
             at = self.builder.gep(base, [I64(j % self.period * self.lanes * self.size)])
-            known = j >= self.period and width == self.lanes
-            found.append(
-                found[j - self.period] if known else load_vector(self.builder, at, width, self.code)
-            )
-        return found
+            vectors.append(load_vector(self.builder, at, width, self.code))
+        return vectors
 
     def place(self, j: int) -> tuple[int, int]:
         """Return the first lane and the width of vector `j`; there may be one after the last."""
@@ -147,7 +147,7 @@ class Strip(Window):
         end = builder.sub(self.arg["iw"], column)
         return lanes_between(builder, builder.neg(column), end, width, first)
 
-    def run(self, row: Any, s: int, j: int, half: int = 0) -> Any:
+    def load(self, row: Any, s: int, j: int, half: int = 0) -> Any:
         """Load the elements under tap column `s` for vector `j` (one of two for a pair)."""
         builder, (start, width) = self.builder, self.place(j)
         if self.source == COPY:
@@ -166,7 +166,7 @@ class Strip(Window):
         if self.shifted:
             return self.shift(row, s, j)
         if self.source != PAIRS:
-            return self.run(row, s, j)
+            return self.load(row, s, j)
         if not self.paired:
             return self.stream(row, s, j, 0)
         by, parity = s // 2, s % 2
@@ -189,33 +189,33 @@ class Strip(Window):
 
     def stream(self, row: Any, s: int, j: int, parity: int) -> Any:
         """Return the even or odd elements of the pair of vectors under tap column `s`."""
-        if (s, j) not in self.runs:
-            self.runs[s, j] = [self.run(row, s, j, half) for half in (0, 1)]
-        if (s, j, parity) not in self.runs:
+        if (s, j) not in self.loaded:
+            self.loaded[s, j] = [self.load(row, s, j, half) for half in (0, 1)]
+        if (s, j, parity) not in self.loaded:
             width = self.widths[j]
             places = [I32(2 * i + parity) for i in range(width)]
             pattern = ir.Constant(ir.VectorType(I32, width), places)
-            self.runs[s, j, parity] = self.builder.shuffle_vector(*self.runs[s, j], pattern)
-        return self.runs[s, j, parity]
+            self.loaded[s, j, parity] = self.builder.shuffle_vector(*self.loaded[s, j], pattern)
+        return self.loaded[s, j, parity]
 
     def beyond(self, row: Any) -> Any:
         """Load the elements after the last pair of vectors that later taps reach."""
-        if "beyond" not in self.runs:
+        if "beyond" not in self.loaded:
             builder = self.builder
             first, lanes = 2 * sum(self.widths), beyond_lanes(self.kw)
             column = builder.add(self.arg["col0"], I64(first))
             at = builder.gep(row, [builder.mul(column, I64(self.size))])
             flags = self.flags.get((0, first))
-            self.runs["beyond"] = load_vector(builder, at, lanes, self.code, flags)
-        return self.runs["beyond"]
+            self.loaded["beyond"] = load_vector(builder, at, lanes, self.code, flags)
+        return self.loaded["beyond"]
 
     def shift(self, row: Any, s: int, j: int) -> Any:
         """Return the elements under tap column `s` out of two vectors loaded for an earlier tap."""
         by, vectors = s % self.lanes, []
         for key in ((s - by, j), (s - by, j + 1))[: 2 if by else 1]:
-            if key not in self.runs:
-                self.runs[key] = self.run(row, *key)
-            vectors.append(self.runs[key])
+            if key not in self.loaded:
+                self.loaded[key] = self.load(row, *key)
+            vectors.append(self.loaded[key])
         if not by:
             return vectors[0]
         pattern = ir.Constant(
@@ -226,7 +226,7 @@ class Strip(Window):
     def taps(self, row: Any, w: Any, e: int, sums: Sums) -> Sums:
         """Emit all products of one input row of one plane."""
         result, nv = list(sums), len(self.widths)
-        self.runs = {}
+        self.loaded = {}
         self.prefetch(row)
         for s in range(self.kw):
             vectors = [self.vector(row, s, j) for j in range(nv)]
@@ -246,7 +246,7 @@ class Strip(Window):
     def input_row(self, h: Any, e: int, sums: Sums) -> Sums:
         """Emit the products of one input row."""
         row = self.at(self.arg["x"], (h, self.arg["xh"]))
-        return self.each_plane(lambda x, w, sums: self.taps(x, w, e, sums), row, sums)
+        return self.loop_planes(lambda x, w, sums: self.taps(x, w, e, sums), row, sums)
 
     def reaches_over(self, j: int) -> bool:
         """Return whether loads of vector `j` need masks."""

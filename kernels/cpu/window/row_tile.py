@@ -189,7 +189,7 @@ class Window:
         """Return what the sums of one output row start from."""
         return self.scalar(self.arg["bias"], block)
 
-    def each_plane(self, body: Callable[[Any, Any, Sums], Sums], x: Any, sums: Sums) -> Sums:
+    def loop_planes(self, body: Callable[[Any, Any, Sums], Sums], x: Any, sums: Sums) -> Sums:
         """Emit loops over input channels and kernel depths."""
         arg = self.arg
 
@@ -290,7 +290,7 @@ class WindowTile(Window):
     def emit(self) -> None:
         """Emit the whole tile."""
         builder, nv = self.builder, len(self.widths)
-        sums = self.each_plane(self.plane, self.arg["x"], self.initial(0) * self.rh)
+        sums = self.loop_planes(self.plane, self.arg["x"], self.initial(0) * self.rh)
         for r in range(self.rh):
             with builder.if_then(builder.icmp_signed("<", I64(r), self.arg["rows"])):
                 self.store(I64(r), 0, sums[r * nv : (r + 1) * nv])

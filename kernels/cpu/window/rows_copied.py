@@ -6,7 +6,7 @@ that they run as tiles, whose loops want no masks::
 
     task = some images and groups x output depth x band of rows x span of columns
       copy_band: the input rows under the band, padded         compute precision, in L2 or L1
-        row = one run a phase of the stride that a tap meets    so that every tap is contiguous
+        row = one stretch a phase that some tap meets           so that every tap is contiguous
       for strip of columns                                      row_loops.py
         for output channel of the group, row
       residual, other activations, dtypes, strides           common/epilogue.py, where there are any
@@ -85,7 +85,7 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
     end_vector = make_epilogue_vector(lanes, storage, compute)
 
     @numba.njit
-    def finish_maps(
+    def apply_epilogue(
         g: Any, sums: int, out: int, residual: int, rows: int, column: int, end: int, scratch: int
     ) -> None:
         """Bring a band and span of one group's sums to where it belongs."""
@@ -134,7 +134,7 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
             )  # fmt: skip
             call_parts(g, geometry, first, end, rows_of_band)
             if not g.direct:
-                finish_maps(g, sums, y, extra, rows, column, column_end, scratch)
+                apply_epilogue(g, sums, y, extra, rows, column, column_end, scratch)
 
     return task
 
@@ -150,14 +150,14 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     storage = storage_code(problem.dtype)
     compute = compute_code(storage)
     size = ITEMSIZE[compute]
-    way, fields = layout(problem, device)
+    blocking, fields = layout(problem, device)
     sw, taps = problem.stride[-1], np.arange(problem.kernel_size[-1], dtype=np.int64)
     phase, after = taps % fields["phases"], taps * problem.dilation[-1] // sw
     columns = (phase * fields["phase_length"] + after) * size
-    table, parts = strip_table(problem, way, COPY, compute)
+    table, parts = strip_table(problem, blocking, COPY, compute)
     contiguous = binding.out_strides[-1] == size or problem.out_size[-1] == 1
     fields |= epilogue_fields(binding, direct=storage == compute and contiguous)
-    fields["direct"] = int(not fields["needs_finish"])
+    fields["direct"] = int(not fields["needs_epilogue"])
     if fields["direct"]:
         fields |= {"to_c": binding.out_strides[1], "to_h": (0, *binding.out_strides[2:])[-2]}
     fields |= parts | {"columns": columns.ctypes.data}

@@ -12,7 +12,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
 from ..common.workspace import Workspace
-from .row_costs import RowBlocking, blocking, last_lanes, phase_reach, row_phases, row_strips
+from .row_costs import RowBlocking, last_lanes, phase_overlap, row_blocking, row_phases, row_strips
 
 __all__ = ["TASKS", "copy_reasons", "layout"]
 
@@ -25,15 +25,17 @@ _MOST_BYTES = 128 << 20
 def _copied_rows(problem: ConvProblem, rows: int) -> int:
     """Return the rows of a copy under so many output rows."""
     kh, sh = (1, *problem.kernel_size)[-2], (1, *problem.stride)[-2]
-    reach = (kh - 1) * (1, *problem.dilation)[-2]
-    return min((rows - 1) * sh + reach + 1, (1, *problem.in_size)[-2])
+    last_tap = (kh - 1) * (1, *problem.dilation)[-2]
+    return min((rows - 1) * sh + last_tap + 1, (1, *problem.in_size)[-2])
 
 
-def _band_rows(problem: ConvProblem, device: DeviceInfo, way: RowBlocking, line_bytes: int) -> int:
+def _band_rows(
+    problem: ConvProblem, device: DeviceInfo, blocking: RowBlocking, line_bytes: int
+) -> int:
     """Return the output rows of a band, where a row of the copy takes `line_bytes`."""
     kh, sh, oh = ((1, *axis)[-2] for axis in (problem.kernel_size, problem.stride,
                                               problem.out_size))  # fmt: skip
-    reach = (kh - 1) * (1, *problem.dilation)[-2]
+    last_tap = (kh - 1) * (1, *problem.dilation)[-2]
     tasks = problem.batch * problem.groups * math.prod(problem.out_size[:-2])
     rows = oh
     while rows > 1 and (
@@ -41,46 +43,47 @@ def _band_rows(problem: ConvProblem, device: DeviceInfo, way: RowBlocking, line_
         or tasks * -(-oh // rows) < 2 * device.threads
     ):
         smaller = -(-rows // 2)
-        if smaller < min(2 * reach // sh, oh // (2 * device.threads)):
+        if smaller < min(2 * last_tap // sh, oh // (2 * device.threads)):
             break  # the rows that bands copy twice would cost more than is won
         rows = smaller
-    whole = max(1, way.rows) * way.row_interleave  # rows of full tiles
+    whole = max(1, blocking.rows) * blocking.row_interleave  # rows of full tiles
     return min(oh, -(-rows // whole) * whole)
 
 
 def _span_parts(
-    problem: ConvProblem, device: DeviceInfo, way: RowBlocking, column_bytes: int
+    problem: ConvProblem, device: DeviceInfo, blocking: RowBlocking, column_bytes: int
 ) -> int:
     """Return the strips of a span: all, or as many as fit L2 beside what successive spans share.
 
     `column_bytes` is what a column takes of a copy and of its sums. So a thread's memory does not
     grow with the length of a signal.
     """
-    parts, reach = row_strips(problem.out_size[-1], way.lanes, way.vectors), phase_reach(problem)
-    if (problem.out_size[-1] + reach) * column_bytes <= 2 * device.l2:
+    parts = row_strips(problem.out_size[-1], blocking.lanes, blocking.vectors)
+    overlap = phase_overlap(problem)
+    if (problem.out_size[-1] + overlap) * column_bytes <= 2 * device.l2:
         return parts.count
-    columns = max(reach, device.l2 // 2 // column_bytes)
-    return min(parts.count, max(1, columns // (way.lanes * way.vectors)))
+    columns = max(overlap, device.l2 // 2 // column_bytes)
+    return min(parts.count, max(1, columns // (blocking.lanes * blocking.vectors)))
 
 
 def layout(problem: ConvProblem, device: DeviceInfo) -> tuple[RowBlocking, dict[str, int]]:
     """Return the cut and the sizes of a band, a span and their copy."""
     size = problem.compute_itemsize
-    way = blocking(problem, device, size)
-    lanes, ow, phases = way.lanes, problem.out_size[-1], row_phases(problem)
+    blocking = row_blocking(problem, device, size)
+    lanes, ow, phases = blocking.lanes, problem.out_size[-1], row_phases(problem)
     depths = math.prod(problem.kernel_size[:-2])
     planes = problem.in_channels // problem.groups * depths
     outputs = problem.out_channels // problem.groups
 
     def phase_of(columns: int) -> int:
-        return -(-(columns + phase_reach(problem)) // lanes) * lanes
+        return -(-(columns + phase_overlap(problem)) // lanes) * lanes
 
-    parts = row_strips(ow, lanes, way.vectors)
+    parts = row_strips(ow, lanes, blocking.vectors)
     across = (parts.total - 1) * lanes + last_lanes(ow, lanes, parts.total)
-    band_rows = _band_rows(problem, device, way, planes * phases * phase_of(across) * size)
+    band_rows = _band_rows(problem, device, blocking, planes * phases * phase_of(across) * size)
     copied = _copied_rows(problem, band_rows)
     column_bytes = (planes * phases * copied + outputs * band_rows) * size
-    span = _span_parts(problem, device, way, column_bytes)
+    span = _span_parts(problem, device, blocking, column_bytes)
     if span < parts.count:
         across = -(-parts.total * span // parts.count) * lanes
     bands, spans = -(-(1, *problem.out_size)[-2] // band_rows), -(-parts.count // span)
@@ -92,7 +95,7 @@ def layout(problem: ConvProblem, device: DeviceInfo) -> tuple[RowBlocking, dict[
         "in_d": copied * row_bytes,
         "in_h": row_bytes,
         "unit": (1, *problem.dilation)[-2] if (1, *problem.kernel_size)[-2] > 1 else 1,
-        "row_interleave": way.row_interleave,
+        "row_interleave": blocking.row_interleave,
         "tap_bytes": size,
         "to_c": band_rows * sum_row * size,
         "to_h": sum_row * size,
@@ -109,13 +112,13 @@ def layout(problem: ConvProblem, device: DeviceInfo) -> tuple[RowBlocking, dict[
     memory.add("copy", planes * copied * row_bytes)
     memory.add("sums", outputs * fields["to_c"])
     memory.add("scratch", lanes * size)
-    return way, fields | memory.fields
+    return blocking, fields | memory.fields
 
 
 def copy_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     """Return why a problem's copies would be too large, whatever the number of threads is."""
     size = problem.compute_itemsize
-    row = row_phases(problem) * (problem.out_size[-1] + phase_reach(problem))
+    row = row_phases(problem) * (problem.out_size[-1] + phase_overlap(problem))
     copied = problem.in_channels * math.prod(problem.in_size[:-1]) * row
     if (copied + math.prod(problem.out_shape[1:])) * size <= _MOST_BYTES:
         return []  # of a whole image

@@ -31,7 +31,7 @@ from ..runtime.record import make_record
 from ..simd.intrinsics import load_scalar, store_scalar
 from ..simd.ir import F32, F64, ITEMSIZE
 from .row_calls import Band, call_parts
-from .row_costs import blocking, pattern_period, pattern_vectors
+from .row_costs import pattern_period, pattern_vectors, row_blocking
 from .row_loops import FIELDS, pack_stage, pattern_kernel, strip_table, view
 from .rows_copied_layout import TASKS
 
@@ -45,7 +45,7 @@ def _make_kernel(lanes: int, code: int) -> Any:
     end_vector = make_epilogue_vector(lanes, code, code)
 
     @numba.njit
-    def finish_maps(g: Any, out: int, residual: int, maps: int, rows: int, scratch: int) -> None:
+    def apply_epilogue(g: Any, out: int, residual: int, maps: int, rows: int, scratch: int) -> None:
         """Apply residual and activation to a band of some channels where it lies."""
         for k in range(maps):
             for row in range(rows):
@@ -101,8 +101,8 @@ def _make_kernel(lanes: int, code: int) -> Any:
                     weight + k * g.c * g.kd * g.kh * g.kw * size, bias + k * size, y, od,
                     first_row, rows, groups,
                 )  # fmt: skip
-                if g.needs_finish:
-                    finish_maps(
+                if g.needs_epilogue:
+                    apply_epilogue(
                         g, y + od * g.yd + first_row * g.yh, r + od * g.rd + first_row * g.rh,
                         groups * g.k, rows, workspace,
                     )  # fmt: skip
@@ -117,9 +117,9 @@ def _tasks(problem: ConvProblem, threads: int) -> dict[str, int]:
     jobs = problem.batch * problem.groups
     wanted = TASKS * threads
     slabs = min(math.prod(problem.out_size[:-2]), -(-wanted // jobs))
-    reach = ((1, *problem.kernel_size)[-2] - 1) * (1, *problem.dilation)[-2]
+    last_tap = ((1, *problem.kernel_size)[-2] - 1) * (1, *problem.dilation)[-2]
     # The first steps of a band fill the sums; at most a fifth of its work may go there.
-    bands = min(max(1, wanted // (jobs * slabs)), max(1, height // max(8, 4 * reach)))
+    bands = min(max(1, wanted // (jobs * slabs)), max(1, height // max(8, 4 * last_tap)))
     band_rows = -(-height // bands)
     bands = -(-height // band_rows)
     return {
@@ -141,8 +141,8 @@ def plan(
     size = ITEMSIZE[code]
     lanes, period = device.lanes(size), pattern_period(interleaved, device.lanes(size))
     pattern = pattern_vectors(period) * lanes * size if period else size
-    way = blocking(problem, device, size)
-    table, parts = strip_table(problem, way, problem.stride[-1], code, period)
+    blocking = row_blocking(problem, device, size)
+    table, parts = strip_table(problem, blocking, problem.stride[-1], code, period)
     tasks = _tasks(problem, device.threads)
     x, out = ((0, 0, *strides[2:])[-3:] for strides in (binding.x_strides, binding.out_strides))
     dilation = (1, 1, *problem.dilation)[-3:]
@@ -158,7 +158,7 @@ def plan(
             "in_d": dilation[0] * x[0],
             "in_h": x[1],
             "unit": dilation[1] if (1, *problem.kernel_size)[-2] > 1 else 1,
-            "row_interleave": way.row_interleave,
+            "row_interleave": blocking.row_interleave,
             "tap_bytes": pattern,
             "period": period,
             "channels": interleaved,

@@ -59,13 +59,13 @@ def factors(filters: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]] | None:
     if not np.all(np.isfinite(wide)):
         return None
     count, _, width = wide.shape
-    which, each = np.abs(wide).reshape(count, -1).argmax(axis=1), np.arange(count)
-    row, column = which // width, which % width
+    largest, numbers = np.abs(wide).reshape(count, -1).argmax(axis=1), np.arange(count)
+    row, column = largest // width, largest % width
     # Powers of two round nothing, and squares of filters of order one neither overflow nor vanish.
-    _, order = np.frexp(wide[each, row, column])
+    _, order = np.frexp(wide[numbers, row, column])
     wide = np.ldexp(wide, -order[:, None, None])
-    pivot = wide[each, row, column][:, None]
-    u, v = wide[each, :, column], wide[each, row, :]
+    pivot = wide[numbers, row, column][:, None]
+    u, v = wide[numbers, :, column], wide[numbers, row, :]
     unit = np.finfo(filters.dtype).eps * pivot[..., None] ** 2
     difference = np.abs(wide * pivot[..., None] - u[:, :, None] * v[:, None, :])
     if not np.all(difference <= _UNITS * unit):
@@ -112,10 +112,10 @@ class SeparablePlan:
 
     def pack(self, weight: NDArray[Any]) -> Any:
         """Return the packed weights of both passes, or that of the kernel for any weight."""
-        found = factors(weight[:, 0])
-        if found is None:
+        vectors = factors(weight[:, 0])
+        if vectors is None:
             return self.whole.pack(weight)
-        u, v = found
+        u, v = vectors
         return (
             self.row_pass.pack(np.ascontiguousarray(v[:, None, None, :])),
             self.column_pass.pack(np.ascontiguousarray(u[:, None, :, None])),

@@ -16,7 +16,7 @@ from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..common.memory_order import clamps_only, has_dense_maps, is_contiguous
 from .pixel_costs import block_cycles, map_cycles
-from .row_costs import blocking, copied_padding, interleaved, interleaved_cycles, row_cycles
+from .row_costs import copied_padding, interleaved, interleaved_cycles, row_blocking, row_cycles
 
 __all__ = ["Variant", "as_row", "depthwise_variant", "row_variant"]
 
@@ -49,7 +49,7 @@ def _rows_in_place(problem: ConvProblem, binding: Binding, device: DeviceInfo) -
     contiguous = problem.in_size[-1] == 1 or binding.x_strides[-1] == size
     if not contiguous or binding.out_strides[-1] != size:
         return False
-    return blocking(problem, device, size).rows == 0
+    return row_blocking(problem, device, size).rows == 0
 
 
 def as_row(
@@ -89,7 +89,7 @@ def _channels_last(problem: ConvProblem, binding: Binding, device: DeviceInfo) -
 
 
 def _transposed_cycles(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> float:
-    """Return the cycles of one image whose channels are turned into lanes, infinite if not."""
+    """Return the cycles of one image whose channels are transposed into lanes, infinite if not."""
     item, residual = problem.itemsize, binding.residual_strides
     if not is_contiguous(problem.in_size, binding.x_strides[2:], item):
         return math.inf
@@ -116,9 +116,9 @@ def depthwise_variant(problem: ConvProblem, binding: Binding, device: DeviceInfo
     if problem.out_channels != problem.groups or problem.in_channels != problem.groups:
         return rows
     as_they_lie = min(
-        _channels_last(problem, binding, device), key=lambda way: way.cycles, default=None
+        _channels_last(problem, binding, device), key=lambda variant: variant.cycles, default=None
     )
     if as_they_lie is not None and as_they_lie.cycles < math.inf:
         return as_they_lie
-    turned = Variant("pixels_transposed", _transposed_cycles(problem, binding, device))
-    return turned if turned.cycles < rows.cycles else rows
+    transposed = Variant("pixels_transposed", _transposed_cycles(problem, binding, device))
+    return transposed if transposed.cycles < rows.cycles else rows

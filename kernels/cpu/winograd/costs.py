@@ -13,7 +13,7 @@ from fastconv.contract.spec import DeviceInfo, KernelSpec, Tolerance
 
 from ..common.specs import cpu_spec
 from ..machine.seconds import profile, vectors_a_cycle
-from . import tiles as winograd_tiles
+from .tiles import Sizes, is_long, reads_rows, tile_sizes
 
 __all__ = ["CHANNEL_BLOCK", "SPECS", "TOLERANCE"]
 
@@ -50,10 +50,10 @@ _MOST_PIECES = 1 << 16
 def _reasons(m: int, problem: ConvProblem, device: DeviceInfo) -> list[str]:
     """Return why F(m, r) cannot run a problem."""
     sentences = []
-    sizes = winograd_tiles.tile_sizes(problem, m)
+    sizes = tile_sizes(problem, m)
     axes = sum(axis.r > 1 for axis in sizes.axes)
     points = max(axis.points for axis in sizes.axes)
-    if winograd_tiles.is_long(problem) and not winograd_tiles.reads_rows(problem):
+    if is_long(problem) and not reads_rows(problem):
         sentences.append("folds long kernels only where dense samples lie side by side")
     elif axes == 0:
         sentences.append("has nothing to transform in a kernel of size 1")
@@ -84,7 +84,7 @@ def _reasons(m: int, problem: ConvProblem, device: DeviceInfo) -> list[str]:
     return sentences
 
 
-def _input_cycles(sizes: winograd_tiles.Sizes, problem: ConvProblem, device: DeviceInfo) -> float:
+def _input_cycles(sizes: Sizes, problem: ConvProblem, device: DeviceInfo) -> float:
     """Count cycles for reading and transforming the input, with tiles or channels in the lanes."""
     lanes, costs = device.lanes(problem.compute_itemsize), profile(device).winograd
     channels = problem.in_channels // problem.groups
@@ -93,8 +93,8 @@ def _input_cycles(sizes: winograd_tiles.Sizes, problem: ConvProblem, device: Dev
         vectors = -(-sizes.tiles // lanes)
         return costs.tiles_element * sizes.elements * vectors * channels * images
     samples = 0 if last else math.prod(problem.in_size)
-    apart = sizes.width.dilation % _L1_STRIDE == 0
-    element = costs.conflict_element if apart else costs.channels_element
+    shares_sets = sizes.width.dilation % _L1_STRIDE == 0
+    element = costs.conflict_element if shares_sets else costs.channels_element
     cycles = element * sizes.elements * sizes.tiles + costs.sample * samples
     return cycles * -(-channels // lanes) * images
 
@@ -134,7 +134,7 @@ def _product_seconds(
 
 def _seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
     """Count cycles for the transform of the input, and add all that follows it."""
-    sizes, machine = winograd_tiles.tile_sizes(problem, m), profile(device)
+    sizes, machine = tile_sizes(problem, m), profile(device)
     cycles = _input_cycles(sizes, problem, device) / vectors_a_cycle(device)
     total = cycles / machine.core.peak / device.threads
     total += _product_seconds(sizes.elements, math.prod(sizes.m), sizes.tiles, problem, device)
@@ -147,7 +147,7 @@ def _seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
 
 def _pack_seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
     """Count the elements of the transformed weight, and the bytes that outgrow half of L3."""
-    elements = winograd_tiles.tile_sizes(problem, m).elements
+    elements = tile_sizes(problem, m).elements
     elements *= math.prod(problem.weight_shape[:2])
     size, machine = problem.compute_itemsize, profile(device)
     streamed = max(0, elements * size - device.l3 // 2)

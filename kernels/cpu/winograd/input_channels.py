@@ -12,8 +12,8 @@ distance, sub-grids too, and a transform reads the input in place. Only where a 
 the padding, channels do not fill the vector or elements are to be widened, its samples are first
 copied into L1 with zeros where there are none: two instructions an element, of some ten.
 
-A block's tiles are what gemm/tile.py calls runs: `lanes` steps of a row of the product lie side by
-side.
+A block's tiles are what gemm/tile.py calls adjacent: `lanes` steps of a row of the product lie side
+by side.
 """
 
 from __future__ import annotations

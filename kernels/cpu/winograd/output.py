@@ -1,7 +1,7 @@
 """The output side of plan.py: products of a panel of tiles to finished outputs.
 
 Products lie as ``M[tile, e, K]``, lanes are output channels. A tile is transformed back along each
-axis with channels in the lanes; a *run* of neighbouring tiles of one row is joined in L1::
+axis with channels in the lanes; neighbouring tiles of one row are joined in L1::
 
     joined[row of the tiles, pixel] = one vector of channels
 

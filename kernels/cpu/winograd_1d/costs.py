@@ -166,8 +166,8 @@ def _transform(problem: ConvProblem, device: DeviceInfo) -> Blocks:
     """Return the F(m, r) with the fewest products, the more exact where two are equal."""
     lanes = device.lanes(problem.compute_itemsize)
     kernel, stride = problem.kernel_size[-1], problem.stride[-1]
-    found = [Blocks(min(_OUTPUTS, lanes), r, kernel, stride, lanes) for r in _TAPS]
-    return min(found, key=lambda blocks: (blocks.n * blocks.pieces, blocks.r))
+    transforms = [Blocks(min(_OUTPUTS, lanes), r, kernel, stride, lanes) for r in _TAPS]
+    return min(transforms, key=lambda blocks: (blocks.n * blocks.pieces, blocks.r))
 
 
 def band_extent(problem: ConvProblem, rows: int) -> tuple[int, int]:
@@ -202,7 +202,7 @@ def _tile_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> fl
     loads = 1 + tiles / 2 if wide else (1 + tiles) / 2
     output = costs.output
     if problem.layout != "channels_last":
-        output += costs.turned if wide else costs.turned_parts
+        output += costs.transposed if wide else costs.transposed_parts
     if problem.dtype not in ("float32", "float64"):
         output += costs.finished
     cycles = steps * max(blocks.n * max(products, loads), core.latency) + blocks.lanes * output

@@ -186,7 +186,7 @@ def _output_fields(problem: ConvProblem, binding: Binding, storage: int) -> dict
     rows_are_channels = channel[0] != item
     row, lane = (channel, pixel) if rows_are_channels else (pixel, channel)
     fields = epilogue_fields(binding, direct=storage in (F32, F64) and lane[0] == item)
-    fields["direct"] = int(not fields["needs_finish"])
+    fields["direct"] = int(not fields["needs_epilogue"])
     return fields | {
         "rows_are_channels": int(rows_are_channels), "row_step": row[0], "lane_step": lane[0],
         "row_residual": row[1], "lane_residual": lane[1],

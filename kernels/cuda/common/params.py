@@ -26,8 +26,8 @@ __all__ = [
     "SCALARS",
     "Scalar",
     "element_strides",
+    "index_reasons",
     "make_scalars",
-    "reach_reasons",
     "span",
     "start_offset",
 ]
@@ -88,7 +88,7 @@ def element_strides(
     return elements
 
 
-def reach_reasons(problem: ConvProblem) -> list[str]:
+def index_reasons(problem: ConvProblem) -> list[str]:
     """Return what stands against counting a problem's samples in 32 bits, along each axis.
 
     Kernels find a sample's place modulo 2**32 and compare it with the input's size, which is right

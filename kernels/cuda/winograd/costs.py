@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import CudaInfo, Tolerance
 
-from ..common.params import MOST_BLOCKS, MOST_ELEMENTS, reach_reasons
+from ..common.params import MOST_BLOCKS, MOST_ELEMENTS, index_reasons
 from ..common.roofline import LaunchCost
 from ..gemm import blocking
 
@@ -73,7 +73,7 @@ def reasons(m: int, problem: ConvProblem) -> list[str]:
     """Return why F(m x m, 3 x 3) cannot run a problem."""
     if problem.ndim != 2 or problem.kernel_size != (3, 3):
         return [f"is for kernels of 3x3; this is {problem.kernel_size}"]
-    sentences = reach_reasons(problem)
+    sentences = index_reasons(problem)
     if max(problem.stride) > 1 or max(problem.dilation) > 1:
         sentences.append(
             f"wants stride and dilation of 1; this has {problem.stride} and {problem.dilation}"
