@@ -61,7 +61,8 @@ def convolve(
     """Run a plan as `fastconv.conv2d` would, into an output full of NaN."""
     out = nan_output(of) if out is None else out
     name, alpha = activation if isinstance(activation, tuple) else (activation, None)
-    alpha = ACTIVATIONS.get(name, 0.0) if alpha is None else alpha
+    if alpha is None:
+        alpha = 0.0 if name is None else ACTIVATIONS[name].default
     residual = t.residual if epilogue else None
     strides = None if residual is None else residual.strides
     binding = Binding(t.x.strides, t.weight.strides, out.strides, strides, name, alpha)
