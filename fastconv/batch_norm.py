@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import Array, dtype_of, is_masked, require_array
+from .arrays import Array, dtype_of, is_masked, plain, require_array
 from .contract.errors import ArgumentError, DTypeError, ShapeError
 
 __all__ = ["fold_batch_norm", "host_values"]
@@ -36,7 +36,7 @@ def host_values(name: str, value: Any) -> NDArray[Any]:
     if is_masked(value) or not issubclass(type(value), np.ndarray):
         kind = "a masked array" if is_masked(value) else type(value).__name__
         raise DTypeError(f"{name}: got {kind}, want a NumPy array or a PyTorch tensor on the CPU")
-    return np.ndarray.view(value, np.ndarray)
+    return plain(value)
 
 
 def _vector(name: str, value: Any, filters: int) -> NDArray[np.float64]:

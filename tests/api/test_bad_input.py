@@ -243,25 +243,6 @@ CASES = (
         "activation_word", ValueError, ("activation", "'swish9'", "relu"), {"activation": "swish9"}
     ),
     Case("activation_alpha", ValueError, ("activation",), {"activation": ("elu", "big")}),
-    Case(
-        "activation_without_parameter",
-        ValueError,
-        ("activation", "0.1", "relu", "leaky_relu and elu"),
-        {"activation": ("relu", 0.1)},
-    ),
-    Case("tune_word", ValueError, ("tune", "'no'", "True or False"), {"tune": "no"}),
-    Case("tune_array", ValueError, ("tune", "True or False"), {"tune": np.array([1, 2])}),
-    *(
-        Case(f"{name}_array", ShapeError, (name, "array", "whole number"), {name: np.array([2, 2])})
-        for name in ("stride", "padding", "dilation", "groups")
-    ),
-    Case(
-        "input_torch",
-        DeviceError,
-        ("input", "PyTorch", r"detach\(\)\.numpy"),
-        {"input": torch.ones(1, 4, 8, 8)},
-    ),
-    Case("activation_number", ValueError, ("activation", "3"), {"activation": 3}),
 )
 UNSUPPORTED = ("int8", "int64", "uint8", "bool", "complex64", "longdouble", "object", ">f4", "U3")
 
