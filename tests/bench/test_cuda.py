@@ -220,7 +220,7 @@ def test_without_a_gpu_nothing_is_started(
 @pytest.mark.parametrize(
     ("missing", "words", "said"),
     [
-        ({"cupy"}, [], r"--device: cuda needs cupy, which is not installed: pip install 'fast"),
+        ({"cupy"}, [], "--device: cuda needs the module cupy, which is not installed: pip"),
         (set(), ["--peers", "openvino"], "want some of torch, torch_channels_last, cupy on"),
         ({"torch"}, ["--peers", "torch"], "torch needs the module torch"),
     ],
