@@ -1,4 +1,7 @@
-"""``python -m fastconv calibrate``: what this machine does in a cycle and in a second."""
+"""``python -m fastconv calibrate``: what this machine does in a cycle and in a second.
+
+The figures are kept, and from then on costs are those of this machine.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ __all__ = ["describe"]
 
 
 def describe() -> str:
-    """Measure the machine and return the figures, as a block of lines."""
+    """Measure the machine, keep the figures and return them, as a block of lines."""
     from .kernels.cpu.calibration.measure import measure
+    from .kernels.cpu.machine import measured
 
     device = cpu_info()
     found = measure(device)
+    path = measured.keep(device, found)
     bits, threads = 8 * device.vector_bytes, device.threads
     facts = {
         "clock": f"{found.clock / 1e9:.2f} GHz",
@@ -28,8 +33,10 @@ def describe() -> str:
         "written to memory": f"{_rate(found.written, 1)}; {_rate(found.written_all, threads)}; "
         f"past the caches {_rate(found.past_all, threads)}",
         "a task": f"{1e9 * found.task:.0f} ns",
+        "register tile": f"{found.far_loads:.2f} loads a cycle of operands in L2",
         "a call's helpers": f"{1e6 * found.handover:.1f} us where they watch, "
         f"{1e6 * found.wake:.0f} us where they sleep",
+        "kept in": str(path or "no file: costs stay as they were"),
     }
     return titled(f"{device.name} ({device.model}), {device.isa}", facts)
 

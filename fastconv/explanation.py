@@ -17,6 +17,7 @@ from .contract.arguments import bind_call
 from .contract.errors import DeviceError
 from .contract.problem import ConvProblem, parse_line
 from .contract.sparse_problem import SparseProblem
+from .contract.spec import CudaInfo
 from .cuda_device import EMULATED, named_model, use_device
 from .dispatch import (
     Candidate,
@@ -76,6 +77,8 @@ class Explanation:
         What else is known of a call: of a sparse one, the rulebook.
     gpu : str or None
         The GPU that a CUDA problem is explained for.
+    costs : str
+        Where the costs of a CPU problem are from: measured on this machine, or shipped.
     """
 
     problem: Problem
@@ -83,6 +86,7 @@ class Explanation:
     rows: list[Row]
     note: str = ""
     gpu: str | None = None
+    costs: str = ""
 
     @property
     def chosen(self) -> str:
@@ -93,7 +97,7 @@ class Explanation:
         width = max(22, *(len(row.kernel) for row in self.rows))
         lines = [
             f"{self.problem.line()}  {', '.join(_facts(self.problem, self.packed))}"
-            + (f", forecast for {self.gpu}" if self.gpu else ""),
+            + (f", forecast for {self.gpu}" if self.gpu else f", costs {self.costs}"),
             *filter(None, [self.note]),
             f"  {'kernel':<{width}} {'predicted ms':>12} {'packing':>8} {'workspace':>10}  why",
         ]
@@ -226,8 +230,11 @@ def _explain(problem: Problem, packed: bool, note: str = "") -> Explanation:
         space = candidate.spec.workspace(problem, device_info(problem))
         packing = 1e3 * candidate.pack_seconds
         rows.append(Row(name, candidate is winner, 1e3 * candidate.seconds, packing, space, [why]))
-    gpu = device_info(problem).name if problem.device == "cuda" else None
-    return Explanation(given, packed, rows, note, gpu)
+    device = device_info(problem)
+    if isinstance(device, CudaInfo):
+        return Explanation(given, packed, rows, note, device.name)
+    seconds = first_use.load("fastconv.kernels.cpu.machine.seconds")
+    return Explanation(given, packed, rows, note, costs=seconds.profile_source(device))
 
 
 def _why(candidate: Candidate, winner: Candidate | None, rule: str, measured: float | None) -> str:

@@ -64,12 +64,15 @@ _SPARSE_SAMPLES = (
 
 def describe() -> str:
     """Return versions, machine, peak, caches, variables and kernels, as blocks of lines."""
+    from .kernels.cpu.machine.seconds import profile_source
+
     cpu = cpu_info()
     peaks = {f"peak {dtype}": _peak(dtype, cpu.threads) for dtype in ("float32", "float64")}
     machine = {
         "cpu": f"{cpu.name} ({cpu.model})",
         "isa": f"{cpu.isa}, {cpu.vector_bytes * 8}-bit vectors" + (", fma" if cpu.fma else ""),
         "caches": f"L1 {size_text(cpu.l1)}, L2 {size_text(cpu.l2)} a core, L3 {size_text(cpu.l3)}",
+        "costs": profile_source(cpu),
         "threads": f"{cpu.threads}, in fastconv's own pool (no threading layer of Numba's)",
     }
     blocks = {

@@ -33,9 +33,10 @@ _REMEDY = "set FASTCONV_CACHE_DIR to a folder of yours, or FASTCONV_CACHE=0 to d
 _TEMPORARY = {"/tmp", "/var/tmp", "/usr/tmp"}
 
 _FOLDER = re.compile(r"kernels-[0-9a-f]{16}")
-#: What fastconv writes there: compiled variants, tuned choices, and either half written.
+#: What fastconv writes there: compiled variants, tuned choices, measured machines, and any of them
+#: half written.
 _FILE = re.compile(
-    r"([\w.]+-[0-9a-f]{24}|tuned-[0-9a-f]{8})\.([0-9a-f]{32}\.tmp|bin|json)|[0-9a-f]{32}\.tmp"
+    r"([\w.]+-[0-9a-f]{24}|(tuned|machine)-[0-9a-f]{8})\.([0-9a-f]{32}\.tmp|bin|json)|[0-9a-f]{32}\.tmp"
 )
 
 

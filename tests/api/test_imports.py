@@ -161,7 +161,7 @@ def test_folders_of_kernels_form_no_circle() -> None:
 #: rulebooks, which no problem is dispatched to; commands measure, audit, forecast and emulate; the
 #: reference is the truth of whoever compares.
 BESIDE_THE_REGISTRY = {
-    "fastconv.calibration": {"cpu.calibration.measure"},
+    "fastconv.calibration": {"cpu.calibration.measure", "cpu.machine.measured"},
     "fastconv.cli": {"cpu.runtime.jit", "cuda.audit.report"},
     "fastconv.cuda_emulator": {"cuda.emulator"},
     "fastconv.demo.engines": {"reference"},
@@ -170,9 +170,10 @@ BESIDE_THE_REGISTRY = {
         "cpu.runtime.jit",
         "cuda.audit.listing",
     },
+    "fastconv.explanation": {"cpu.machine.seconds"},
     "fastconv.forecast": {"cuda.forecast.forecast"},
     "fastconv.fuzz": {"reference", "reference_sparse"},
-    "fastconv.information": {"cpu.gemm.peak"},
+    "fastconv.information": {"cpu.gemm.peak", "cpu.machine.seconds"},
     "fastconv.sparse.rulebook": {"*.rulebook.build"},
     "fastconv.sparse.sites": {"cpu.rulebook.build", "cpu.rulebook.join"},
     "fastconv.warmup": {"cpu.rulebook.build", "cpu.rulebook.join", "cpu.runtime.jit"},

@@ -16,7 +16,7 @@ from fastconv.contract.spec import DeviceInfo
 
 from ..common.specs import cpu_spec, extent_reasons, operand_bytes
 from ..gemm.split import halvings
-from ..machine.seconds import call_seconds, profile, vectors_a_cycle
+from ..machine.seconds import call_seconds, profile
 
 __all__ = ["PIXEL_LANES", "PIXEL_ROWS", "SPECS", "Blocks", "as_row", "choose_blocks"]
 
@@ -120,13 +120,17 @@ def _tiles(problem: ConvProblem, device: DeviceInfo) -> Iterator[Blocks]:
             yield Blocks(side, rows, nv, lanes, row_tail, vectors - (vectors - 1) // nv * nv)
 
 
-def _step_cycles(rows: int, nv: int, side: int, device: DeviceInfo) -> float:
-    """Return the cycles of one step: multiply-adds, or loads, or their latency."""
-    speed, wide = vectors_a_cycle(device), device.vector_bytes == 64
-    products = rows * nv / (speed * (1.0 if device.fma else 0.5))
+def _step_cycles(rows: int, nv: int, side: int, device: DeviceInfo, tile_bytes: int) -> float:
+    """Return the cycles of one step: multiply-adds, or loads, or their latency.
+
+    Loads are fewer a cycle where the operands of a tile's steps, `tile_bytes`, outgrow L1.
+    """
+    core, wide = profile(device).core, device.vector_bytes == 64
+    products = rows * nv / (core.multiply_adds * (1.0 if device.fma else 0.5))
     crossing = 2 if side == PIXEL_LANES and wide else 1  # a vector that is in two cache lines
-    loads = (rows + nv * crossing) / speed
-    return max(products, loads, profile(device).core.latency)
+    rate = core.loads if tile_bytes <= device.l1 else min(core.loads, core.far_loads)
+    loads = (rows + nv * crossing) / rate
+    return max(products, loads, core.latency)
 
 
 def _tile_cycles(
@@ -154,7 +158,8 @@ def _mean_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> fl
     conflict, total = profile(device).brgemm.conflict if shares_sets else 1.0, 0.0
     for rows, row_count in ((blocks.rows, row_tiles - 1), (blocks.row_tail, 1)):
         for nv, count in ((blocks.nv, vector_tiles - 1), (blocks.vector_tail, 1)):
-            cycles = conflict * steps * _step_cycles(rows, nv, blocks.side, device)
+            tile_bytes = steps * (rows + nv * blocks.lanes) * size
+            cycles = conflict * steps * _step_cycles(rows, nv, blocks.side, device, tile_bytes)
             cycles += _tile_cycles(problem, blocks, device, rows, nv, steps)
             total += row_count * count * cycles
     return total / (row_tiles * vector_tiles)

@@ -32,13 +32,15 @@ from ..simd.ir import (
     transposed,
 )
 
-__all__ = ["LOOPS", "Loop", "make_loop"]
+__all__ = ["LOOPS", "OUTER_ROW", "OUTER_STEPS", "Loop", "make_loop"]
 
 #: Additions, multiply-adds and memory accesses of a round.
 _CHAIN = 10
 _ACCESSES = 8
 #: Enough sums for four pipes of latency four, or two of five, in as many registers as there are.
 _SUMS = {16: 12, 32: 20}
+#: Bytes of a row of elements of an outer product, and most of its steps.
+OUTER_ROW, OUTER_STEPS = 196, 2048
 _ARM = platform.machine().lower() in ("aarch64", "arm64")
 
 
@@ -205,6 +207,31 @@ def _stream(lanes: int, registers: int, write: bool, past: bool = False) -> Loop
     return Loop(starts, body, lambda lanes, _: 4 * lanes * _ACCESSES)
 
 
+def _outer_products(lanes: int, registers: int) -> Loop:
+    """Make steps of a register tile whose operands come from L2, as those of many channels do.
+
+    A step is a vector and as many elements as there are sums, each broadcast to a multiply-add; the
+    elements lie in a row of `OUTER_ROW` bytes, as pixels of a 7x7 map of one channel.
+    """
+    sums = _SUMS[registers]
+
+    def starts(builder: Any, address: Any) -> list[Any]:
+        return [_vector(builder, address, lanes, i) for i in range(sums)]
+
+    def body(builder: Any, address: Any, index: Any, values: list[Any]) -> list[Any]:
+        vectors = builder.add(address, builder.mul(index, I64(4 * lanes)))
+        row = builder.add(address, builder.mul(index, I64(OUTER_ROW)))
+        vector, added = _vector(builder, vectors, lanes), []
+        for i, value in enumerate(values):
+            place = builder.add(row, I64(4 * (lanes * OUTER_STEPS + i)))
+            element = builder.load(pointer(builder, place, FLOAT), align=4)
+            added.append(fmuladd(builder, broadcast(builder, element, lanes), vector, value))
+        _fence(builder)
+        return added
+
+    return Loop(starts, body, lambda *_: sums + 1)
+
+
 #: What is measured: a `Loop` of so many lanes and registers.
 LOOPS: dict[str, Callable[[int, int], Loop]] = {
     "addition": _additions,
@@ -214,6 +241,7 @@ LOOPS: dict[str, Callable[[int, int], Loop]] = {
     "store": _stores,
     "gather": _gathers,
     "transposition": _transpositions,
+    "outer_product": _outer_products,
     "read": lambda lanes, registers: _stream(lanes, registers, write=False),
     "write": lambda lanes, registers: _stream(lanes, registers, write=True),
     "write_past": lambda lanes, registers: _stream(lanes, registers, write=True, past=True),

@@ -14,11 +14,11 @@ import numpy as np
 
 from fastconv.contract.spec import DeviceInfo
 
+from ..machine.figures import Figures
 from ..runtime import pool
 from ..runtime.plan import compile_kernel
 from ..simd.intrinsics import get_word
-from .figures import Figures
-from .loops import LOOPS, make_loop
+from .loops import LOOPS, OUTER_ROW, OUTER_STEPS, make_loop
 
 __all__ = ["measure"]
 
@@ -107,6 +107,17 @@ class _Bench:
         taken = self.best(function, [rounds, passes, size], threads, threads)
         return threads * rounds * step * passes / taken
 
+    def outer_loads(self) -> float:
+        """Return the loads a second of a register tile whose operands fill half of L2."""
+        self.say("outer products")
+        function = _make_task("outer_product", self.device)
+        steps = min(self.in_l2 // (OUTER_ROW + self.device.vector_bytes), OUTER_STEPS)
+        taken = self.best(function, [steps, 1, 0], 1, 1)
+        passes = max(1, int(_SECONDS / taken))
+        taken = self.best(function, [steps, passes, 0], 1, 1)
+        amount = LOOPS["outer_product"](self.lanes, self.device.registers).amount
+        return steps * passes * amount(self.lanes, self.device.registers) / taken
+
     def task_seconds(self) -> float:
         """Return the seconds of a task that does nothing."""
         self.say("tasks")
@@ -157,6 +168,7 @@ def measure(device: DeviceInfo, say: Callable[[str], None] = lambda what: None) 
         latency=cycles["latency"],
         gather=cycles["gather"],
         transposition=cycles["transposition"],
+        far_loads=bench.outer_loads() / clock,
         l2=bench.stream("read", bench.in_l2, 1) / clock,
         l3=bench.stream("read", bench.in_l3, 1) / clock,
         l3_all=bench.stream("read", bench.in_l3, threads),

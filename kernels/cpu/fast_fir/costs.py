@@ -17,7 +17,7 @@ from fastconv.contract.spec import DeviceInfo, Tolerance
 from ..common.specs import MOST_PLANES, cpu_spec
 from ..gemm.split import LONGEST_SUM
 from ..machine.profile import Profile
-from ..machine.seconds import profile, vectors_a_cycle
+from ..machine.seconds import profile
 
 __all__ = [
     "MOST_BYTES",
@@ -272,7 +272,7 @@ def choose(problem: ConvProblem, device: DeviceInfo) -> tuple[float, Sizes]:
         (block for block in blocks if block.phases == phases), key=lambda block: block.busiest
     )
     # Counted as one vector a cycle.
-    seconds = best.busiest / vectors_a_cycle(device) / machine.core.peak
+    seconds = best.busiest / machine.core.multiply_adds / machine.core.peak
     sizes = best.shape._replace(rows=best.rows, blocks_h=best.blocks_h)
     return seconds + machine.fast_fir.start, sizes
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
-from ..machine.seconds import profile, vectors_a_cycle
+from ..machine.seconds import profile
 from ..simd.register_tiles import RegisterTile
 
 __all__ = [
@@ -205,7 +205,8 @@ def choose_split(
     block = channel_block(problem, tile.depth) // tile.depth
     most_taps = max(taps for _, taps in pixels) or 1
     most_panels = max(1, device.l2 // _BLOCK_SHARE // (block * most_taps * width * size))
-    machine, speed = profile(device), vectors_a_cycle(device)
+    machine = profile(device)
+    speed = machine.core.multiply_adds
     costs, total = machine.gemm, sum(pixel_count for pixel_count, _ in pixels)
 
     @functools.cache

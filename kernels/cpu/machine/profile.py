@@ -40,9 +40,10 @@ class Core(Fields):
         Hz, of packed matrix products, of windows and of sparse kernels.
     peak : float
         Hz, of `brgemm`, both kinds of Winograd and fast FIR.
-    wide_vectors, narrow_vectors : float
-        Vectors that are multiplied and added in a cycle, and as many loaded: of 64 bytes, and of
-        fewer.
+    multiply_adds, loads : float
+        Full vectors that are multiplied and added in a cycle, and that are loaded from L1.
+    far_loads : float
+        Loads a cycle of a register tile whose operands come from L2.
     latency : float
         From one multiply-add to the next on the same sum.
     """
@@ -50,8 +51,9 @@ class Core(Fields):
     nominal: float
     sustained: float
     peak: float
-    wide_vectors: float
-    narrow_vectors: float
+    multiply_adds: float
+    loads: float
+    far_loads: float
     latency: float
 
 

@@ -10,31 +10,53 @@ import math
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
+from .in_force import InForce, in_force
 from .profile import Profile
-from .zen4 import ZEN4
 
-__all__ = ["call_seconds", "copy_seconds", "peak_flops", "profile", "vectors_a_cycle"]
+__all__ = [
+    "call_seconds",
+    "copy_seconds",
+    "peak_flops",
+    "profile",
+    "profile_source",
+]
+
+#: What was found for a device; it holds as long as the process lives.
+_found: dict[DeviceInfo, InForce] = {}
+
+
+def _find(device: DeviceInfo) -> InForce:
+    found = _found.get(device)
+    if found is None:
+        found = _found[device] = in_force(device)
+    return found
 
 
 def profile(device: DeviceInfo) -> Profile:
-    """Return the profile of a device: that of the one machine that has been measured.
+    """Return the profile of a device.
 
     Instruction set, caches and threads are the device's own, and cost models read them there.
     """
-    return ZEN4
+    return _find(device).profile
 
 
-def vectors_a_cycle(device: DeviceInfo) -> float:
-    """Return how many vectors a core loads, or multiplies and adds, in a cycle."""
-    core = profile(device).core
-    return core.wide_vectors if device.vector_bytes == 64 else core.narrow_vectors
+def profile_source(device: DeviceInfo) -> str:
+    """Return where the profile of a device is from, in words.
+
+    Examples
+    --------
+    >>> from fastconv.kernels.cpu.machine.zen4 import ZEN4
+    >>> profile_source(ZEN4.device).split()[0] in ("shipped", "measured")
+    True
+    """
+    return _find(device).source
 
 
 def peak_flops(device: DeviceInfo, itemsize: int) -> float:
     """Return a nominal FLOP/s over all threads, for costs that are compared with each other."""
-    vectors = vectors_a_cycle(device) * (1.0 if device.fma else 0.5)  # two instructions without FMA
-    clock = profile(device).core.nominal
-    return clock * 2 * device.lanes(itemsize) * vectors * device.threads
+    core = profile(device).core
+    vectors = core.multiply_adds * (1.0 if device.fma else 0.5)  # two instructions without FMA
+    return core.nominal * 2 * device.lanes(itemsize) * vectors * device.threads
 
 
 def call_seconds(

@@ -51,8 +51,9 @@ _CORE = Core(
     # back as cycles too many, so the three become one only together with the cycles.
     peak=3.6e9,
     # Two vector pipes, which join for a 512-bit vector.
-    wide_vectors=1.0,
-    narrow_vectors=2.0,
+    multiply_adds=1.0,
+    loads=1.0,
+    far_loads=1.05,
     latency=4,
 )
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from fastconv.contract.sparse_problem import SparseProblem
 from fastconv.contract.spec import DeviceInfo
 
-from ..machine.seconds import call_seconds, profile, vectors_a_cycle
+from ..machine.seconds import call_seconds, profile
 
 __all__ = ["Blocks", "choose_blocks", "cost", "tile_rows"]
 
@@ -102,7 +102,7 @@ def cost(problem: SparseProblem, device: DeviceInfo) -> float:
     blocks = choose_blocks(problem, device)
     machine = profile(device)
     costs, latency = machine.sparse.gemm, machine.core.latency
-    slots = 1 / vectors_a_cycle(device) / (1.0 if device.fma else 0.5)
+    slots = 1 / machine.core.multiply_adds / (1.0 if device.fma else 0.5)
     panels = -(-problem.out_rows // blocks.panel_rows)
     pair_lists, cycles = panels * problem.volume, 0.0
     for nv, count in ((blocks.nv, blocks.parts - 1), (blocks.tail, 1)):

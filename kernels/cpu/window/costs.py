@@ -13,7 +13,7 @@ from fastconv.contract.spec import DeviceInfo, dense_binding
 from ...sums import sum_reasons
 from ..common.specs import MOST_PLANES, cpu_spec, extent_reasons, plain_pack_cost
 from ..gemm.split import LONGEST_SUM
-from ..machine.seconds import profile, vectors_a_cycle
+from ..machine.seconds import profile
 from . import rows_copied_layout
 from .variants import Variant, depthwise_variant, row_variant
 
@@ -35,7 +35,7 @@ def _row_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
 
 def _vector_seconds(cycles: float, device: DeviceInfo) -> float:
     """Return the time of multiply-adds of full vectors, counted as one a cycle."""
-    vectors = vectors_a_cycle(device) * (1.0 if device.fma else 0.5)
+    vectors = profile(device).core.multiply_adds * (1.0 if device.fma else 0.5)
     return cycles / (profile(device).core.sustained * vectors) / device.threads
 
 

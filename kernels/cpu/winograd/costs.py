@@ -12,7 +12,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo, KernelSpec, Tolerance
 
 from ..common.specs import cpu_spec
-from ..machine.seconds import profile, vectors_a_cycle
+from ..machine.seconds import profile
 from .tiles import Sizes, is_long, reads_rows, tile_sizes
 
 __all__ = ["CHANNEL_BLOCK", "SPECS", "TOLERANCE"]
@@ -126,7 +126,7 @@ def _product_seconds(
     in_l3 = weights <= device.l3 // 2
     waits = streamed / (memory.weights_l3 if in_l3 else memory.weights_memory)
     waits += inputs * -(-k // (2 * lanes)) / memory.weights_l3 if few else 0.0
-    busy = cycles / machine.core.peak / vectors_a_cycle(device)
+    busy = cycles / machine.core.peak / machine.core.multiply_adds
     seconds = (busy + waits) / device.threads
     moved = (math.prod(problem.x_shape) + 2 * math.prod(problem.out_shape)) * size
     return seconds + max(0.0, moved - device.l3 / 4) * costs.exposed / memory.operands
@@ -135,7 +135,7 @@ def _product_seconds(
 def _seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
     """Count cycles for the transform of the input, and add all that follows it."""
     sizes, machine = tile_sizes(problem, m), profile(device)
-    cycles = _input_cycles(sizes, problem, device) / vectors_a_cycle(device)
+    cycles = _input_cycles(sizes, problem, device) / machine.core.multiply_adds
     total = cycles / machine.core.peak / device.threads
     total += _product_seconds(sizes.elements, math.prod(sizes.m), sizes.tiles, problem, device)
     if sizes.elements > _LARGE_TILE:

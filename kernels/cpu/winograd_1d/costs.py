@@ -22,7 +22,7 @@ from fastconv.contract.spec import DeviceInfo
 
 from ..common.specs import cpu_spec, operand_bytes
 from ..gemm.split import halvings
-from ..machine.seconds import call_seconds, profile, vectors_a_cycle
+from ..machine.seconds import call_seconds, profile
 from ..winograd.costs import TOLERANCE
 
 __all__ = [
@@ -198,7 +198,7 @@ def _tile_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> fl
     steps, size = _steps(problem, blocks), problem.compute_itemsize
     wide, tiles = device.vector_bytes == 64, blocks.lanes // blocks.m
     core, costs = profile(device).core, profile(device).winograd_1d
-    products = tiles / vectors_a_cycle(device) * (1.0 if device.fma else 2.0)
+    products = tiles / core.multiply_adds * (1.0 if device.fma else 2.0)
     loads = 1 + tiles / 2 if wide else (1 + tiles) / 2
     output = costs.output
     if problem.layout != "channels_last":

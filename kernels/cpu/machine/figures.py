@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..machine.fields import Fields
+from .fields import Fields
 
 __all__ = ["Figures"]
 
@@ -22,6 +22,9 @@ class Figures(Fields):
         Cycles to gather a vector of float32, 12 bytes apart, from L1.
     transposition : float
         Cycles to load, transpose and store a square of vectors of float32.
+    far_loads : float
+        Loads a cycle of a register tile, one of them a vector and the others elements that are
+        broadcast to a multiply-add each, whose operands come from L2.
     l2, l3 : float
         Bytes a cycle that one core reads from there.
     l3_all : float
@@ -47,6 +50,7 @@ class Figures(Fields):
     latency: float
     gather: float
     transposition: float
+    far_loads: float
     l2: float
     l3: float
     l3_all: float
