@@ -6,6 +6,7 @@ The state that callers and helpers share is an array of integers::
     done        finished tasks of the job in work
     busy        1 while a caller owns the pool
     forked      1 in a child that has no helpers of this state
+    alone       until when callers do their jobs alone, and for how long that was decided last
     yield       address of the system's function that gives the processor to others
     none        address of Python's None
     main        number of the thread that runs signal handlers
@@ -15,6 +16,11 @@ The state that callers and helpers share is an array of integers::
 
 A claim succeeds only for the generation whose job was read, and the ticket is closed before the
 next job's words are written, so a late helper can never run a stale job.
+
+Crowds. Where more threads want to run than there are processors, a helper loses its own amid a task
+for some milliseconds, and the caller waits for it. A caller that waited much longer than any task
+took itself therefore does its next jobs alone, for a time that doubles with each such wait: two
+programs on two cores then keep a core each. Whoever waits yields its processor soon.
 
 Signals. Between two tasks, some ten times a second, a caller in Python's main thread takes the GIL
 and lets signal handlers run. Where one raises, the caller takes no more tasks, closes the ticket,
@@ -62,10 +68,11 @@ __all__ = [
 
 _OPERANDS = 7  # geometry, x, weight, bias, extra, out, workspace
 LINE_WORDS = 8  # words in a cache line: flags written by different threads do not share one
-_SPINS = 40_000  # pauses before a helper parks: about a millisecond
-_SPINS_BEFORE_YIELD = 4_000  # pauses before a waiting caller offers its processor to others
+_SPINS = 1_000  # pauses before whoever waits offers its processor to others: some 25 microseconds
+_YIELDS = 1_000  # such offers before a helper parks: about a millisecond
 
 _TICKET, _DONE, _BUSY, _FORKED = 0, 8, 16, 17
+_ALONE_UNTIL, _ALONE_FOR, _LONGEST = 18, 19, 20  # moments and spans of `ticks`
 _YIELD, _NONE, _MAIN, _THREAD, _ENSURE, _RELEASE, _CHECK = range(24, 31)
 _JOB, _PARKED = 32, 48
 # Words of the job, after function and operands.
@@ -161,6 +168,15 @@ def _handlers_raise(state: int, mode: int, flush: int) -> int:
 
 
 @numba.njit
+def _wait(state: int, waits: int) -> None:
+    """Do nothing for a moment, `waits` moments after the waiting began."""
+    if waits < _SPINS:
+        pause()
+    else:
+        yield_processor(read_word(state + 8 * _YIELD))
+
+
+@numba.njit
 def take_tasks(state: int, generation: int, worker: int, mode: int) -> int:
     """Run tasks of one generation until none is left; 1 where a handler of the caller raised.
 
@@ -168,19 +184,39 @@ def take_tasks(state: int, generation: int, worker: int, mode: int) -> int:
     """
     job = state + 8 * _JOB
     tasks, flush = load_word(job + 8 * _TASKS), load_word(job + 8 * _FLUSH)
-    asked = ticks()
+    asked = began = ticks()
+    longest = 0
     while True:
         ticket = load_word(state + 8 * _TICKET)
         task = ticket & _CLOSED
         if ticket >> 32 != generation or task >= tasks:
-            return 0
+            break
         if claim_word(state + 8 * _TICKET, ticket):
             _call_job(job, task, worker)
             increment_word(state + 8 * _DONE)
-            if worker == 0 and ticks() - asked > moment():
+            if worker != 0:
+                continue
+            ended = ticks()
+            longest, began = max(longest, ended - began), ended
+            if ended - asked > moment():
                 if _handlers_raise(state, mode, flush):
                     return 1
                 asked = ticks()
+    if worker == 0:
+        store_word(state + 8 * _LONGEST, longest)
+    return 0
+
+
+@numba.njit
+def _note_wait(state: int, waited: int) -> None:
+    """Decide after a wait for helpers whether the next jobs are done alone, and for how long."""
+    longest, span = load_word(state + 8 * _LONGEST), load_word(state + 8 * _ALONE_FOR)
+    if longest == 0 or waited <= 2 * longest + moment() // 2048:  # 50 microseconds
+        store_word(state + 8 * _ALONE_FOR, span // 2)
+        return
+    span = min(max(2 * span, moment() // 64), moment())
+    store_word(state + 8 * _ALONE_FOR, span)
+    store_word(state + 8 * _ALONE_UNTIL, ticks() + span)
 
 
 @numba.njit
@@ -197,16 +233,16 @@ def _share(state: int, mode: int) -> int:
     # A late helper must not find a task while the next job's words are written.
     ticket = swap_word(state + 8 * _TICKET, generation << 32 | _CLOSED)
     claimed = min(ticket & _CLOSED, read_word(state + 8 * (_JOB + _TASKS)))
-    pauses, asked = 0, ticks()
+    waits, began = 0, ticks()
+    asked = began
     while load_word(state + 8 * _DONE) < claimed and not load_word(state + 8 * _FORKED):
-        pauses += 1
-        if pauses < _SPINS_BEFORE_YIELD:
-            pause()
-        else:
-            yield_processor(read_word(state + 8 * _YIELD))
+        _wait(state, waits)
+        waits += 1
         if not raised and ticks() - asked > moment():
             raised = _handlers_raise(state, mode, read_word(state + 8 * (_JOB + _FLUSH)))
             asked = ticks()
+    if not raised:
+        _note_wait(state, ticks() - began)
     store_word(state + 8 * _BUSY, 0)
     return raised
 
@@ -236,7 +272,7 @@ def submit(state: int, job: int, operands: int, wakened: int) -> int:
     """
     function, g = read_word(job), read_word(job + 8)
     tasks, workers, flush = read_word(job + 16), read_word(job + 24), read_word(job + 32)
-    shared = workers > 1 and tasks > 1
+    shared = workers > 1 and tasks > 1 and ticks() >= load_word(state + 8 * _ALONE_UNTIL)
     if shared and not wakened:
         for worker in range(1, workers):
             if load_word(state + 8 * (_PARKED + worker * LINE_WORDS)):
@@ -265,10 +301,10 @@ def serve(state: int, worker: int, seen: int) -> int:
     store_word(state + 8 * (_PARKED + worker * LINE_WORDS), 0)
     mode = float_mode()
     idle = 0
-    while idle < _SPINS:
+    while idle < _SPINS + _YIELDS:
         generation = load_word(state + 8 * _TICKET) >> 32
         if generation == seen:
-            pause()
+            _wait(state, idle)
             idle += 1
             continue
         idle, seen = 0, generation

@@ -6,7 +6,7 @@ Python threads launch at once, OpenMP aborts it after a fork, and a launch costs
 (`workqueue`: 190) where this pool's costs well under one.
 
 How it works. Helper threads are Python threads that spend their lives in machine code with the
-GIL released: they spin for about a millisecond waiting for a job and then park on a lock. What they
+GIL released: they wait for a job for about a millisecond and then park on a lock. What they
 and a caller do there, and the words that they share, is told in `jobs`.
 
 A caller stays in machine code until no thread works on its job any more, so no signal or exception
