@@ -16,6 +16,7 @@ import numpy as np
 
 from fastconv.contract.problem import ConvProblem
 
+from .ncnn_peer import Ncnn
 from .own import Fastconv, FastconvBest, FastconvFunctional
 from .peer import Call, Peer, Refusal
 
@@ -290,6 +291,7 @@ CPU_PEERS: dict[str, type[Peer]] = {
         TorchChannelsLast,
         OnnxRuntime,
         OpenVino,
+        Ncnn,
         SciPy,
         OpenCV,
     )

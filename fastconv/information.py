@@ -29,6 +29,7 @@ _OPTIONAL = (
     "onnx",
     "onnxruntime",
     "openvino",
+    "ncnn",
     "opencv-python",
     "opencv-python-headless",
     "spconv",

@@ -107,7 +107,7 @@ def test_info_does_not_import_the_peers() -> None:
         "import sys\n"
         "from fastconv.cli import main\n"
         "assert main(['info']) == 0\n"
-        "assert not {'torch', 'onnxruntime', 'openvino', 'cv2'} & set(sys.modules)\n"
+        "assert not {'torch', 'onnxruntime', 'openvino', 'ncnn', 'cv2'} & set(sys.modules)\n"
     )
     assert done.returncode == 0, done.stderr
     assert "GFLOP/s measured" in done.stdout
