@@ -19,6 +19,7 @@ from fastconv.contract.problem import ConvProblem
 from .ncnn_peer import Ncnn
 from .own import Fastconv, FastconvBest, FastconvFunctional
 from .peer import Call, Peer, Refusal
+from .truth import numpy_dtype
 
 __all__ = ["CPU_PEERS", "is_same", "refuse_all_but_filters", "symmetric_padding"]
 
@@ -143,7 +144,10 @@ class OnnxRuntime(Peer):
 
 
 class OpenVino(Peer):
-    """OpenVINO's CPU plugin, told to compute in float32."""
+    """OpenVINO's CPU plugin, told to compute bfloat16 in its own type, all else in float32.
+
+    Tensors of all three types go in and out as they are.
+    """
 
     name = "openvino"
     modules = ("openvino", "onnx")
@@ -153,9 +157,12 @@ class OpenVino(Peer):
         """Compile the model; the call is one inference on tensors that share x's memory."""
         import openvino
 
-        if problem.dtype not in ("float32", "float16"):
-            raise Refusal(f"OpenVINO's CPU plugin computes {problem.dtype} in another type")
         core = openvino.Core()
+        if problem.dtype == "float64":
+            raise Refusal("OpenVINO's CPU plugin computes float64 in another type")
+        bfloat16 = problem.dtype == "bfloat16"
+        if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise Refusal("OpenVINO's CPU plugin computes bfloat16 in another type on this CPU")
         compiled = core.compile_model(
             core.read_model(_onnx_model(problem, w), b""),
             "CPU",
@@ -163,18 +170,31 @@ class OpenVino(Peer):
                 "INFERENCE_NUM_THREADS": self.threads,
                 "PERFORMANCE_HINT": "LATENCY",
                 # This plugin may choose bfloat16 by itself on a CPU that has it.
-                "INFERENCE_PRECISION_HINT": "f32",
+                "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
             },
         )
         request = compiled.create_infer_request()
         feed = np.ascontiguousarray(x)
-        request.set_input_tensor(openvino.Tensor(feed, shared_memory=True))
+        request.set_input_tensor(_openvino_tensor(feed))
 
         def call(_held: np.ndarray = feed) -> Any:  # the request does not hold x's memory
             request.infer()
             return request.get_output_tensor().data
 
         return call
+
+    def to_numpy(self, problem: ConvProblem, result: Any) -> np.ndarray:
+        """Return the output; what is bfloat16 comes as so many float16."""
+        return super().to_numpy(problem, result.view(numpy_dtype(problem.dtype)))
+
+
+def _openvino_tensor(array: np.ndarray) -> Any:
+    """Return a tensor on an array's memory."""
+    import openvino
+
+    if array.dtype.name == "bfloat16":
+        return openvino.Tensor(array.view(np.int16), list(array.shape), openvino.Type.bf16)
+    return openvino.Tensor(array, shared_memory=True)
 
 
 def refuse_all_but_filters(problem: ConvProblem, library: str) -> None:

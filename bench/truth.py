@@ -23,6 +23,7 @@ __all__ = [
     "arrays",
     "expected",
     "flops",
+    "numpy_dtype",
     "relative_error",
     "setting",
     "verdict",
