@@ -15,15 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastconv.contract.problem import parse_line
+from fastconv.contract.errors import DTypeError
+from fastconv.contract.problem import DTYPES, parse_line
 
 from .sparse import SparseLayer, is_sparse_line, parse_layer
 
-__all__ = ["Case", "load", "parse_case", "select", "suite_names"]
+__all__ = ["Case", "in_dtype", "load", "parse_case", "select", "suite_names"]
 
 _FOLDER = Path(__file__).parent / "problems"
 _NAME = re.compile(r'n"([^"]*)"\s*$')
 _COUNT = re.compile(r"\*(\d+)$")
+_DTYPE = re.compile(r"--dt=\S+\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,35 @@ def parse_case(line: str) -> Case:
     if count < 1:
         raise ValueError(f"{text}: got a count of {count}, want at least 1")
     return Case(problem, name or problem.line(), count, text)
+
+
+def in_dtype(case: Case, dtype: str) -> Case:
+    """Return a row in another element type; its line tells the type, its name stays.
+
+    Parameters
+    ----------
+    case : Case
+        A row.
+    dtype : str
+        One of `fastconv.contract.problem.DTYPES`.
+
+    Raises
+    ------
+    DTypeError
+        Where it is another than float32 and the row is sparse.
+
+    Examples
+    --------
+    >>> in_dtype(parse_case('ic4ih8oc6kh3n"a*2"'), "bfloat16").line
+    '--dt=bf16 ic4ih8oc6kh3n"a*2"'
+    """
+    if case.problem.dtype == dtype:
+        return case
+    if case.kind == "sparse":
+        raise DTypeError(f"--dtype: got {dtype}, want float32 for the sparse row {case.name}")
+    sizes, *quoted = case.line.partition('"')
+    flag = "" if dtype == "float32" else f"--dt={DTYPES[dtype]} "
+    return parse_case(flag + _DTYPE.sub("", sizes) + "".join(quoted))
 
 
 def load(suite: str) -> list[Case]:

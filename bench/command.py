@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastconv.contract.errors import DeviceError, FastconvError
+from fastconv.contract.errors import DeviceError, DTypeError, FastconvError
+from fastconv.contract.problem import DTYPES
 from fastconv.cuda_device import cuda_info
 
 from .baseline import compare, print_comparison, read
-from .cases import Case, load, select, suite_names
+from .cases import Case, in_dtype, load, select, suite_names
 from .registry import PEERS, TRUTHS, devices, installed_peers, missing_modules, other_peers
 from .report import BEST, FUNCTIONAL, PACKED, build, print_overview, print_report
 from .runner import BenchError, Options, Result
@@ -61,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_files(parser)
     parser.add_argument(
         "--rows", metavar="REGEX", help="only the rows whose name or problem line matches"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=list(DTYPES),
+        help="element type of every row (default: what its line says); sparse rows know float32 "
+        "alone",
     )
     parser.add_argument(
         "--best",
@@ -162,10 +169,11 @@ def _runs(args: argparse.Namespace) -> list[_Run]:
         files = [path and path / f"{suite}.json" for path in (args.json, args.against)]
         try:
             runs.append(_planned(args, suite, *files))
-        except NoRowsError:
+        except (NoRowsError, DTypeError):  # it has no such rows, or not in that type
             continue
     if not runs:
-        raise ValueError(f"--rows: got {args.rows!r}, which matches no row of any suite")
+        dtype = f" in {args.dtype}" if args.dtype else ""
+        raise ValueError(f"--rows: got {args.rows!r}, which matches no row of any suite{dtype}")
     return runs
 
 
@@ -173,12 +181,13 @@ def _planned(
     args: argparse.Namespace, suite: str, json_path: Path | None, against: Path | None
 ) -> _Run:
     """Check one suite's arguments."""
-    cases = _cases(suite, args.rows)
+    cases = _cases(suite, args.rows, args.dtype)
     kind = _kind(suite, cases, args)
     own = [PACKED, FUNCTIONAL, *([BEST] if args.best else [])]
     libraries = [*own, *_peers(args, kind)]
     # Asked for first: a scan that is not there is told before anything is measured.
     notes = [TRUTHS[kind].setting(), *(PEERS[kind][args.device][name].note for name in libraries)]
+    notes += [f"every row in {args.dtype}"] if args.dtype else []
     options = _options(args, kind)
     baseline = None if against is None else read(against)
     return _Run(
@@ -203,14 +212,12 @@ class NoRowsError(ValueError):
     """``--rows`` leaves nothing of a suite."""
 
 
-def _cases(suite: str, rows: str | None) -> list[Case]:
+def _cases(suite: str, rows: str | None, dtype: str | None) -> list[Case]:
     cases = load(suite)
-    if rows is None:
-        return cases
-    chosen = select(cases, rows)
+    chosen = cases if rows is None else select(cases, rows)
     if not chosen:
         raise NoRowsError(f"--rows: got {rows!r}, which matches no row of {suite}")
-    return chosen
+    return chosen if dtype is None else [in_dtype(case, dtype) for case in chosen]
 
 
 def _kind(suite: str, cases: Sequence[Case], args: argparse.Namespace) -> str:

@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 from fastconv.bench import baseline, command, peers, report, truth
-from fastconv.bench.cases import Case, load, parse_case, select, suite_names
+from fastconv.bench.cases import Case, in_dtype, load, parse_case, select, suite_names
 from fastconv.bench.runner import Measurement, Options, Result
 from fastconv.cli import main
 from fastconv.contract.errors import ShapeError
-from fastconv.contract.problem import parse_line
+from fastconv.contract.problem import DTYPES, parse_line
 from fastconv.kernels import reference
 
 NETWORKS = {
@@ -102,6 +102,25 @@ def test_case_with_count_and_spaces() -> None:
     assert (case.name, case.count) == ("two groups, 8x8", 12)
     assert (case.problem.groups, case.problem.dtype) == (2, "float64")
     assert parse_case("ic4ih8oc6kh3").name == "ic4ih8oc6oh6kh3"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("suite", ["core", "image", "float64"])
+def test_rows_in_another_element_type(suite: str, dtype: str) -> None:
+    for case in load(suite):
+        other = in_dtype(case, dtype)
+        assert other.problem == case.problem.with_(dtype=dtype)
+        assert (other.name, other.count) == (case.name, case.count)
+        assert other == parse_case(other.line)  # by which workers and users run it again
+
+
+def test_a_line_in_another_element_type_is_as_a_user_writes_it() -> None:
+    case = parse_case('--tag=axb --dt=f64 ic4ih8oc6kh3n"as --dt=f64 *2"')
+    half = in_dtype(case, "float16")
+    assert half.line == '--dt=f16 --tag=axb ic4ih8oc6kh3n"as --dt=f64 *2"'
+    assert in_dtype(half, "float32").line == '--tag=axb ic4ih8oc6kh3n"as --dt=f64 *2"'
+    assert in_dtype(case, "float64") is case
+    assert in_dtype(parse_case("ic4ih8oc6kh3"), "bfloat16").name == "--dt=bf16 ic4ih8oc6oh6kh3"
 
 
 def test_load_reads_files_and_lines(tmp_path: Path) -> None:
@@ -315,6 +334,11 @@ def test_a_share_of_the_peak_above_all_of_it_is_explained(
         (["all", "--peers", "none", "--json", "/no/such/folder"], "--json"),
         (["all", "--peers", "torhc"], "torhc"),
         (["all", "--peers", "none", "--rows", "nothing"], "no row of any suite"),
+        (
+            ["sparse", "--peers", "none", "--dtype", "float16"],
+            "float32 for the sparse row subm 3^3",
+        ),
+        (["all", "--rows", "subm 3", "--dtype", "float16"], "no row of any suite in float16"),
     ],
 )
 def test_command_names_the_bad_argument(
@@ -323,6 +347,32 @@ def test_command_names_the_bad_argument(
     assert main(["bench", *words]) == 2
     error = capsys.readouterr().err
     assert error.startswith("fastconv: ") and said in error
+
+
+def test_command_takes_an_element_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[list[Case]] = []
+
+    def measure(cases: Any, libraries: Any, options: Options, progress: Any) -> Result:
+        seen.append(cases)
+        return made_up()
+
+    monkeypatch.setattr(command, "measure", measure)
+    words = ("--peers", "none", "--threads", "1", "--dtype")
+    command.run(arguments("vgg16", *words, "bfloat16"))
+    cases = seen.pop()
+    assert [case.problem.dtype for case in cases] == ["bfloat16"] * 9
+    assert [case.name for case in cases] == [case.name for case in load("vgg16")]
+    assert "every row in bfloat16" in capsys.readouterr().out
+    command.run(arguments("all", *words, "float16", "--json", str(tmp_path)))
+    assert {file.stem for file in tmp_path.iterdir()} == set(suite_names()) - {"sparse"}
+    command.run(arguments("sparse", *words, "float32"))
+    assert seen[-1] == load("sparse")
+    with pytest.raises(SystemExit):
+        main(["bench", "core", "--dtype", "float8"])
+    said = capsys.readouterr().err
+    assert "--dtype: invalid choice: 'float8'" in said and "bfloat16" in said
 
 
 def test_command_says_which_package_is_missing(
