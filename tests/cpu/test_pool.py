@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
 from fastconv.kernels.cpu.runtime import jobs, pool
-from fastconv.kernels.cpu.runtime.atomics import increment_word, load_word, pause
+from fastconv.kernels.cpu.runtime.atomics import increment_word, load_word, moment, pause, ticks
 from fastconv.kernels.cpu.runtime.jit import compile_callback, void
 
 
@@ -69,6 +70,18 @@ class Job:
     def run(self) -> None:
         operands = (self.go, self.by, None, None, self.done, None)
         pool.run(self._words.ctypes.data, self.by.size, operands)
+
+
+@numba.njit
+def now() -> int:
+    """What machine code's clock says."""
+    return ticks()
+
+
+@numba.njit
+def span() -> int:
+    """Some 100 ms of it."""
+    return moment()
 
 
 def word(of: pool.Pool, place: int) -> Any:
@@ -137,6 +150,44 @@ def test_a_helper_too_many_ends(alone: pool.Pool) -> None:
         thread.join()
     eventually(lambda: threading.active_count() == before + 2)
     assert len(alone.helpers) == 2
+
+
+def note_wait(of: pool.Pool, longest: int, waited: int) -> tuple[int, int]:
+    """After a wait: for how long callers do their jobs alone, and what was written down of it."""
+    word(of, jobs._LONGEST).value = longest
+    before = now()
+    jobs._note_wait(of.state, waited)
+    ahead = word(of, jobs._ALONE_UNTIL).value - before
+    return ahead, word(of, jobs._ALONE_FOR).value
+
+
+@pytest.mark.skipif(now() == 0, reason="no clock that machine code can read here")
+def test_long_waits_for_helpers_let_the_next_jobs_be_done_alone_ever_longer(
+    alone: pool.Pool,
+) -> None:
+    most = span()
+    longest, least = most // 1000, most // 64
+    assert note_wait(alone, longest, longest)[1] == 0  # as long as a task: they were at work
+    assert note_wait(alone, 0, most)[1] == 0  # nothing is known of a task
+    expected = []
+    for _ in range(10):
+        ahead, told = note_wait(alone, longest, 4 * longest + most // 1000)
+        assert ahead >= told
+        expected.append(told)
+    assert expected[:3] == [least, 2 * least, 4 * least] and expected[-1] == most
+    word(alone, jobs._ALONE_UNTIL).value = 0
+    assert [note_wait(alone, longest, 0)[1] for _ in range(2)] == [most // 2, most // 4]
+    assert word(alone, jobs._ALONE_UNTIL).value == 0
+
+
+@pytest.mark.skipif(now() == 0, reason="no clock that machine code can read here")
+def test_while_there_is_a_crowd_the_caller_works_alone(alone: pool.Pool, wait: int) -> None:
+    job = Job(wait, 200, 2)
+    word(alone, jobs._ALONE_UNTIL).value = now() + 1000 * span()
+    job.run()
+    assert (job.done == 1).all() and job.by.tolist() == [200, 0]
+    word(alone, jobs._ALONE_UNTIL).value = 0
+    eventually(lambda: job.run() or job.by[1] > 0)
 
 
 class Stop(Exception):
