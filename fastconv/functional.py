@@ -19,6 +19,7 @@ from .calls import (
 from .contract.arguments import Activation, Padding, Sizes, bind_call
 from .contract.errors import ArgumentError
 from .contract.problem import ConvProblem
+from .recall import recall
 
 __all__ = ["conv1d", "conv2d", "conv3d"]
 
@@ -64,7 +65,8 @@ def _compute(
         result = _compute(ndim, x, weight, bias, arguments, activation, residual_n, out_n, tune)
         return result[0] if out is None else out
     call = prepare(ndim, x, weight, bias, arguments, activation, residual, out, False, tune)
-    return run_prepared(call, x, weight, call.pack(weight), bias, residual, out)
+    packed = recall.find(call.packing, weight, call.pack)
+    return run_prepared(call, x, weight, packed, bias, residual, out)
 
 
 def conv1d(

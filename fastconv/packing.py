@@ -10,16 +10,16 @@ import math
 from collections.abc import Callable, Hashable
 from typing import Any
 
-__all__ = ["PackedWeights"]
+__all__ = ["PackedWeights", "packed_bytes"]
 
 #: Most orders that are kept, and most bytes of those beside the one used last.
 _MOST_ORDERS, _MOST_BYTES = 8, 256 << 20
 
 
-def _size(packed: Any) -> int:
+def packed_bytes(packed: Any) -> int:
     """Return the bytes of a packed weight: an array, or some."""
     if isinstance(packed, tuple):
-        return sum(map(_size, packed))
+        return sum(map(packed_bytes, packed))
     return 0 if packed is None else math.prod(packed.shape) * int(packed.dtype.itemsize)
 
 
@@ -52,7 +52,7 @@ class PackedWeights:
     @property
     def nbytes(self) -> int:
         """Bytes of all orders."""
-        return sum(map(_size, tuple(self._kept.values())))
+        return sum(map(packed_bytes, tuple(self._kept.values())))
 
     def find(self, order: Hashable, pack: Callable[[], Any]) -> Any:
         """Return the weight in an order, packed now if it is not kept."""
@@ -70,7 +70,7 @@ class PackedWeights:
 
     def _make_room(self) -> None:
         """Forget the orders used longest ago, until one more may be kept."""
-        sizes = {order: _size(packed) for order, packed in tuple(self._kept.items())}
+        sizes = {order: packed_bytes(packed) for order, packed in tuple(self._kept.items())}
         total = sum(sizes.values())
         for order, size in sizes.items():
             if len(self._kept) < _MOST_ORDERS and total <= _MOST_BYTES:

@@ -15,6 +15,7 @@ from .dispatch import kernels, make_plan, use_kernel
 from .kernels.cpu.rulebook import build as rulebook
 from .kernels.cpu.rulebook.join import join_rows
 from .kernels.cpu.runtime import jit
+from .kernels.cpu.runtime.compare import same_bits
 from .sparse.rulebook import Rulebook
 
 __all__ = ["warmup"]
@@ -79,6 +80,7 @@ def warmup(
         progress("cpu.rulebook")
     dtypes = tuple(dtypes)
     _build_rulebooks(dtypes)
+    same_bits(np.zeros(1), np.zeros(1))
     for problem in _problems(dtypes):
         for spec in kernels("conv", "cpu"):
             if progress is not None:

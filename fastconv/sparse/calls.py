@@ -34,6 +34,7 @@ from ..contract.sparse_problem import OPERANDS, SparseProblem
 from ..contract.spec import SparseBinding, SparsePlan
 from ..device_arrays import DeviceArray
 from ..dispatch import make_plan, settings
+from ..recall import recall
 from .geometry import on_device, require_tensor
 from .rulebook import Rulebook, require_rulebook
 from .tensor import SparseTensor, derived_tensor
@@ -348,7 +349,7 @@ def _plan(
 
 def _packed(plan: SparsePlan, filters: Filters) -> Array:
     if filters.packed is None:
-        return plan.pack(filters.weight)
+        return recall.find(plan.packing, filters.weight, plan.pack)
     packed = filters.packed.get(plan.packing)
     if packed is None:
         packed = plan.pack(filters.weight)

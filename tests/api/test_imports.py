@@ -174,9 +174,15 @@ BESIDE_THE_REGISTRY = {
     "fastconv.forecast": {"cuda.forecast.forecast"},
     "fastconv.fuzz": {"reference", "reference_sparse"},
     "fastconv.information": {"cpu.gemm.peak", "cpu.machine.seconds"},
+    "fastconv.recall": {"cpu.runtime.compare"},
     "fastconv.sparse.rulebook": {"*.rulebook.build"},
     "fastconv.sparse.sites": {"cpu.rulebook.build", "cpu.rulebook.join"},
-    "fastconv.warmup": {"cpu.rulebook.build", "cpu.rulebook.join", "cpu.runtime.jit"},
+    "fastconv.warmup": {
+        "cpu.rulebook.build",
+        "cpu.rulebook.join",
+        "cpu.runtime.compare",
+        "cpu.runtime.jit",
+    },
 }
 
 
