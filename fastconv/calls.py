@@ -44,7 +44,8 @@ from .contract.problem import ConvProblem
 from .contract.settings import config
 from .contract.spec import Binding, ConvPlan
 from .device_arrays import DeviceArray
-from .dispatch import Operands, make_plan, measure_choice, settings
+from .dispatch import make_plan, settings
+from .race import Operands, measure_choice
 from .trim import Taps, trim
 
 __all__ = ["PreparedCall", "make_problem", "prepare", "run_prepared", "unbatch"]

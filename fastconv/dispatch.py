@@ -12,12 +12,12 @@ import difflib
 import functools
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
-from . import tuning
+from . import recall, tuning
 from .contract import first_use, sources
 from .contract.cpu import cpu_info
 from .contract.errors import ArgumentError, NoKernelError
@@ -34,19 +34,19 @@ from .contract.spec import (
     SparsePlan,
 )
 from .cuda_device import current_device, device_now
-from .device_arrays import DeviceArray
 
 __all__ = [
     "Candidate",
-    "Operands",
     "Problem",
+    "calls_of_weight",
     "choose",
     "device_info",
+    "keep_choice",
     "kernels",
     "list_candidates",
     "make_plan",
-    "measure_choice",
     "pick_winner",
+    "plan_of",
     "precision",
     "settings",
     "tuned_choice",
@@ -66,8 +66,6 @@ _forced: ContextVar[str | None] = ContextVar("fastconv_kernel", default=config.k
 _precision: ContextVar[str] = ContextVar("fastconv_precision", default=config.precision)
 _chosen: dict[tuple[Any, ...], KernelSpec] = {}
 _MOST_CHOSEN = 4096
-#: Kernels that tuning measures, those of lowest predicted cost.
-_MEASURED = 3
 
 
 def kernels(op: str | None = None, device: str | None = None) -> list[KernelSpec]:
@@ -216,7 +214,8 @@ class Candidate:
     reasons : list of str
         What stands against it; costs are only told where nothing does.
     seconds, pack_seconds : float
-        Predicted time of a call, and the part of it that packs the weight.
+        Predicted time of a call, and the part of it that packs the weight: a tenth of packing where
+        it is remembered (see `fastconv.recall`).
     """
 
     spec: KernelSpec
@@ -225,15 +224,22 @@ class Candidate:
     pack_seconds: float = 0.0
 
 
+def calls_of_weight(problem: Problem) -> int:
+    """Return in how many calls of the functional form a weight is thought to be packed once."""
+    if not isinstance(problem, ConvProblem) or problem.device != "cpu":
+        return 1
+    return recall.calls(math.prod(problem.weight_shape) * problem.itemsize)
+
+
 def list_candidates(problem: Problem, packed: bool) -> list[Candidate]:
     """Return every kernel of the problem's operator, with its reasons or its cost."""
-    device, candidates = device_info(problem), []
+    device, candidates, calls = device_info(problem), [], calls_of_weight(problem)
     for spec in kernels(problem.op, problem.device):
         reasons = _reasons(spec, problem, device)
         if reasons:
             candidates.append(Candidate(spec, reasons))
             continue
-        packing = 0.0 if packed else spec.pack_cost(problem, device)
+        packing = 0.0 if packed else spec.pack_cost(problem, device) / calls
         candidates.append(Candidate(spec, [], spec.cost(problem, device) + packing, packing))
     return candidates
 
@@ -256,6 +262,12 @@ def tuned_choice(problem: Problem, packed: bool) -> tuning.Choice | None:
     """Return what was measured for a problem under the settings in force."""
     memory = tuning.memory()
     return memory.get(_choice_key(problem, packed)) if memory.all() else None
+
+
+def keep_choice(problem: Problem, packed: bool, choice: tuning.Choice) -> None:
+    """Remember what was measured for a problem under the settings in force."""
+    tuning.memory().add(_choice_key(problem, packed), choice)
+    _chosen.clear()
 
 
 def pick_winner(
@@ -318,7 +330,8 @@ def _no_kernel(problem: Problem, candidates: list[Candidate]) -> NoKernelError:
     return NoKernelError(f"{who} {problem.line()}: {text}")
 
 
-def _plan(spec: KernelSpec, problem: Problem, binding: Binding | SparseBinding) -> Any:
+def plan_of(spec: KernelSpec, problem: Problem, binding: Binding | SparseBinding) -> Any:
+    """Return one kernel's plan for a problem, compiled on first use."""
     module, _, function = spec.target.partition(":")
     binding = replace(binding, flush=_precision.get() != "exact")
 
@@ -347,60 +360,4 @@ def make_plan(
 ) -> tuple[KernelSpec, Any]:
     """Choose a kernel and make it ready; compiles it on first use."""
     spec = choose(problem, packed)
-    return spec, _plan(spec, problem, binding)
-
-
-class Operands(NamedTuple):
-    """The arrays of one call; `out` is written to."""
-
-    x: Any
-    weight: Any
-    bias: Any | None
-    residual: Any | None
-    out: Any
-
-
-def measure_choice(
-    problem: ConvProblem, binding: Binding, operands: Operands, packed: bool
-) -> bool:
-    """Measure the kernels of lowest predicted cost, unless that was done, and remember the fastest.
-
-    Returns
-    -------
-    bool
-        Whether something was measured.
-    """
-    if tuning.must_not_race():
-        return False
-    with tuning.lock:
-        if _forced.get() or tuned_choice(problem, packed) is not None:
-            return False
-        candidates = list_candidates(problem, packed)
-        able = [candidate for candidate in candidates if not candidate.reasons]
-        able.sort(key=lambda candidate: candidate.seconds)
-        if len(able) < 2:
-            return False
-        choice = tuning.race(
-            {
-                spec.name: _trial(_plan(spec, problem, binding), operands, packed)
-                for spec in (candidate.spec for candidate in able[:_MEASURED])
-            }
-        )
-        tuning.memory().add(_choice_key(problem, packed), choice)
-        _chosen.clear()
-    return True
-
-
-def _trial(plan: ConvPlan, operands: Operands, packed: bool) -> Callable[[], None]:
-    """Return a call of one kernel that packs its weight before or in it."""
-    x, weight, bias, residual, out = operands
-    packed_before = plan.pack(weight) if packed else None
-
-    def call() -> None:
-        plan.run(
-            x, plan.pack(weight) if packed_before is None else packed_before, bias, residual, out
-        )
-        if isinstance(x, DeviceArray):
-            x.synchronize()
-
-    return call
+    return spec, plan_of(spec, problem, binding)

@@ -1,7 +1,8 @@
 """What the dispatcher thinks of a problem, for people to read.
 
 Costs are those of a call as it is made: an object packs its weight once, as a problem or a line
-without arrays is thought to, and a call of ``conv2d`` packs it each time.
+without arrays is thought to; a call of ``conv2d`` packs a small weight each time, and of a large
+one, which is remembered, a tenth of the packing counts.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .cuda_device import EMULATED, named_model, use_device
 from .dispatch import (
     Candidate,
     Problem,
+    calls_of_weight,
     device_info,
     list_candidates,
     pick_winner,
@@ -119,6 +121,8 @@ def _facts(problem: Problem, packed: bool) -> list[str]:
     elif problem.op != "sparse_conv":
         return facts
     facts.append(f"{problem.flops / 1e6:,.{1 if problem.flops > 1e5 else 4}f} MFLOP")
+    if not packed and calls_of_weight(problem) > 1:
+        return [*facts, "weight remembered"]
     return [*facts, f"weight packed {'once' if packed else 'in each call'}"]
 
 

@@ -18,12 +18,14 @@ import numpy as np
 from .contract import first_use
 from .packing import packed_bytes
 
-__all__ = ["Recall", "recall"]
+__all__ = ["Recall", "calls", "recall"]
 
 #: Bytes of a weight below which packing is as fast as looking it up.
 _LEAST = 32 << 10
 #: Most bytes of copies and packed weights, and most weights and orders that are noted.
 _MOST_BYTES, _MOST_SEEN = 256 << 20, 1024
+#: Calls with one weight that a choice of a kernel reckons with.
+_CALLS = 10
 #: Elements that tell that a weight has changed, where it has been seen once.
 _SAMPLES = 16
 
@@ -121,6 +123,15 @@ class Recall:
                 return
             self._kept.pop(key, None)
             total -= kept.nbytes
+
+
+def calls(nbytes: int) -> int:
+    """Return in how many calls a weight of so many bytes is thought to be packed once.
+
+    The choice of a kernel may not depend on what was called before, or results would: it reckons
+    with a few calls of each weight that may be remembered.
+    """
+    return _CALLS if nbytes >= _LEAST else 1
 
 
 def _note(what: dict[Any, Any], key: Hashable, value: Any) -> None:

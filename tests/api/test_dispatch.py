@@ -96,8 +96,11 @@ def test_explain_takes_a_problem_a_line_a_layer_or_a_call() -> None:
     assert one.chosen == dispatch.choose(of, packed=False).name
 
 
-def test_a_weight_that_is_packed_in_each_call_costs_its_packing() -> None:
-    weighty = problem((512, 512), (7, 7), 3, padding=1)
+@pytest.mark.parametrize(
+    ("channels", "told", "calls"), [(16, "packed in each call", 1), (512, "remembered", 10)]
+)
+def test_a_weight_that_calls_pack_costs_its_packing(channels: int, told: str, calls: int) -> None:
+    weighty = problem((channels, channels), (7, 7), 3, padding=1)
     x, weight = arrays(weighty)
     once, each_call = (
         fastconv.explain(weighty),
@@ -110,8 +113,11 @@ def test_a_weight_that_is_packed_in_each_call_costs_its_packing() -> None:
             continue
         assert before.pack_milliseconds == 0 <= after.pack_milliseconds
         assert after.milliseconds == pytest.approx(before.milliseconds + after.pack_milliseconds)
+        spec = next(spec for spec in dispatch.kernels() if spec.name == before.kernel)
+        packing = 1e3 * spec.pack_cost(weighty, dispatch.device_info(weighty)) / calls
+        assert after.pack_milliseconds == pytest.approx(packing)
     assert each_call.chosen == dispatch.choose(weighty, packed=False).name
-    assert "once" in str(once) and "in each call" in str(each_call)
+    assert "weight packed once" in str(once) and f"weight {told}" in str(each_call)
 
 
 def test_explain_refuses_bad_arguments_as_the_call_does() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import calls, cli, dispatch, tuning
+from fastconv import calls, cli, dispatch, race, tuning
 from fastconv.contract import cache, first_use
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.settings import config
@@ -56,7 +56,8 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Laboratory:
     found = Laboratory(tmp_path / "tuned.json")
     monkeypatch.setattr(tuning, "_memory", Memory(found.path))
     monkeypatch.setattr(tuning, "_clock", lambda: found.now)
-    monkeypatch.setattr(dispatch, "_plan", found.plan)
+    for module in (dispatch, race):
+        monkeypatch.setattr(module, "plan_of", found.plan)
     monkeypatch.setattr(calls, "_prepared", {})
     monkeypatch.setattr(dispatch, "_chosen", {})
     return found
@@ -392,7 +393,7 @@ def test_a_call_in_the_midst_of_a_race_measures_nothing(lab: Laboratory) -> None
 
         return SimpleNamespace(packing=made.packing, pack=made.pack, run=run)
 
-    dispatch._plan = interrupted  # the fixture puts the real one back
+    race.plan_of = interrupted  # the fixture puts the real one back
     lab.seconds = {by_cost()[1]: 1e-4}
     ends(lambda: layer.prepare(X))
     assert nested[0] == by_cost()[0]
@@ -406,7 +407,7 @@ def test_a_call_in_the_midst_of_an_import_waits_for_no_race(lab: Laboratory) -> 
     """The thread that races may wait for the import."""
     layer, held, done = fastconv.Conv2d(WEIGHT, padding=1, tune=True), threading.Event(), []
 
-    def race() -> None:
+    def run_race() -> None:
         with tuning.lock:
             held.set()
             with first_use.lock:
@@ -414,7 +415,7 @@ def test_a_call_in_the_midst_of_an_import_waits_for_no_race(lab: Laboratory) -> 
 
     def call() -> None:
         with first_use.lock:
-            threading.Thread(target=race, daemon=True).start()
+            threading.Thread(target=run_race, daemon=True).start()
             held.wait()
             layer.prepare(X)
             done.append("call")
