@@ -43,59 +43,24 @@ Processing" (2010), chapter 5.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, ConvPlan, DeviceInfo
 
-from ...cook_toom import matrices
 from ..common.epilogue import epilogue_fields
-from ..common.toom_cook_lines import INPUT, OUTPUT, WEIGHT, lines_address
+from ..common.toom_cook_lines import INPUT, OUTPUT, lines_address
 from ..common.workspace import Workspace
+from ..machine.lines import whole_lines
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
-from ..simd.ir import ITEMSIZE, compute_code, storage_code
+from ..simd.ir import F64, ITEMSIZE, compute_code, storage_code
 from ..window.separable import with_passes
 from .costs import Sizes, choose
-from .tasks import CHUNK, FIELDS, make_kernel
+from .fields import FIELDS
+from .tasks import CHUNK, make_kernel
 from .tile import correlate_address, join_address, split_address
+from .weights import make_pack_kernel, transform_address
 
-__all__ = ["FastFirPlan", "plan", "workspace"]
-
-
-def _matrix(kind: int, m: int) -> NDArray[np.float64]:
-    return np.array([[float(value) for value in row] for row in matrices(m, m)[kind]])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FastFirPlan(CpuPlan):
-    """A plan whose weights are transformed by NumPy.
-
-    Parameters
-    ----------
-    sizes : Sizes
-        Phases and block.
-    """
-
-    sizes: Sizes = field(kw_only=True)
-
-    def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
-        """Return U[K, e1, e2, C, kh, kw]: phases of the taps, transformed in float64."""
-        s = self.sizes
-        k, c = weight.shape[:2]
-        height, width = (1, *weight.shape)[-2:] if weight.ndim == 4 else (weight.shape[2], 1)
-        m1, m2 = (1, s.m1 * s.m2) if s.fold else (s.m1, s.m2)
-        padded = np.zeros((k, c, s.taps_h * m2, s.taps_w * m1), self.compute)
-        padded[:, :, :height, :width] = weight.reshape(k, c, height, width)
-        phases = padded.reshape(k, c, s.taps_h, s.m2, s.taps_w, s.m1)
-        first, second = _matrix(WEIGHT, s.m1), _matrix(WEIGHT, s.m2)
-        with np.errstate(invalid="ignore"):  # infinite weights
-            packed = np.einsum("ap,bq,kciqjp->kabcij", first, second, phases, optimize=True)
-        return np.ascontiguousarray(packed, self.compute).reshape(-1)
+__all__ = ["plan", "workspace"]
 
 
 def _offsets(s: Sizes, channels: int, lanes: int, size: int) -> dict[str, int]:
@@ -149,21 +114,25 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan
     fields |= {"tile_rows": s.rh, "tile_bytes": s.nv * lanes * size}
     fields["in_place"] = int(storage == code and binding.x_strides[-1] == size)
     fields |= _addresses(s, lanes, code) | _offsets(s, channels, lanes, size)
+    wide = device.lanes(ITEMSIZE[F64])  # the weights' transform is in float64
+    fields["transform"] = transform_address(s.m1, s.m2, wide, code)
+    fields["pack_plane"] = whole_lines((channels * s.taps_h * s.taps_w + wide) * size)
+    fields["pack_worker_bytes"] = s.m1 * s.m2 * fields["pack_plane"]
     workers = worth_helpers(problem.macs, device.threads)
     key = (lanes, storage, code, int(s.fold))
     kernel = compile_kernel(make_kernel(*key), "fast_fir", *key)
+    pack = compile_kernel(make_pack_kernel(*key[1:]), "fast_fir_pack", *key[1:])
     packed_size = problem.out_channels * s.n1 * s.n2 * channels * s.taps_h * s.taps_w
-    whole = FastFirPlan(
+    whole = CpuPlan(
         record=make_record(problem, binding, {name: fields[name] for name in FIELDS}),
         stages=(Stage(kernel, problem.batch * problem.groups * s.blocks_h * s.blocks_w),),
         workers=workers,
         workspace_bytes=fields["worker_bytes"] * workers,
         compute=compute_dtype(problem.dtype),
         bias_size=problem.out_channels,
-        pack_stage=Stage(0, 0),
-        pack_bytes=0,
+        pack_stage=Stage(pack, problem.out_channels),
+        pack_bytes=fields["pack_worker_bytes"] * workers,
         packed_size=packed_size,
         packing=("fast_fir", s.fold, s.m1, s.m2, s.taps_h, s.taps_w, code),
-        sizes=s,
     )
     return with_passes(whole, problem, binding, device)

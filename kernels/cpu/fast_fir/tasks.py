@@ -12,31 +12,18 @@ from typing import Any
 
 import numba
 
-from ..common.epilogue import EPILOGUE_FIELDS, make_epilogue_vector
+from ..common.epilogue import make_epilogue_vector
 from ..common.toom_cook_lines import call_lines
-from ..runtime.record import as_record
 from ..simd.intrinsics import load_gather, load_masked, load_scalar, range_mask, store
 from ..simd.ir import ITEMSIZE
 from ..simd.transposes import transpose_block
+from .fields import view
 from .tile import call_correlate, call_join, call_split
 
-__all__ = ["CHUNK", "FIELDS", "make_kernel"]
+__all__ = ["CHUNK", "make_kernel"]
 
 #: Rows of tiles that are transformed along the first axis at once.
 CHUNK = 8
-
-FIELDS = (
-    *EPILOGUE_FIELDS,
-    "m1", "m2", "n1", "n2",  # phases and products of the two axes
-    "taps_h", "taps_w",  # taps of one phase
-    "tile_rows", "tile_bytes",  # register tile
-    "rows", "in_rows", "cols", "in_cols", "blocks_h", "blocks_w",  # see Sizes
-    "split", "join", "input_1", "input_2", "output_1", "output_2", "tile",  # addresses
-    "in_place",  # 1: input rows can be read where they lie
-    "span",  # elements of a signal under a block
-    "lines_at", "products_at", "sums_at", "row_at", "scratch_at", "signal_at", "worker_bytes",
-)  # fmt: skip
-_view = as_record(FIELDS)
 
 
 @functools.cache
@@ -283,7 +270,7 @@ def make_kernel(lanes: int, storage: int, compute: int, fold: int) -> Any:
         geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
         workspace: int, number: int, worker: int,
     ) -> None:  # fmt: skip
-        g = _view(geometry)
+        g = view(geometry)
         mine = workspace + worker * g.worker_bytes
         block_w, rest = number % g.blocks_w, number // g.blocks_w
         block_h, rest = rest % g.blocks_h, rest // g.blocks_h
