@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -86,6 +88,18 @@ def test_other_filters_have_no_factors(rng: np.random.Generator) -> None:
         filled = SEPARABLE["box"].copy()
         filled[2, 2] = value
         assert factors(filled[None]) is None
+
+
+def test_the_first_filter_tells_of_most_layers(rng: np.random.Generator) -> None:
+    """A functional call asks each time: the other filters are then not read."""
+    filters = rng.standard_normal((500, 31, 31)).astype(np.float32)
+    tracemalloc.start()
+    try:
+        assert factors(filters) is None
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < filters.nbytes / 8
 
 
 @pytest.mark.parametrize("kernel", ["cpu.fast_fir", "cpu.fft"])
