@@ -8,7 +8,6 @@ input are known when the code is made, so nothing is computed for them.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +20,6 @@ from fastconv.contract.spec import DeviceInfo
 from ..common.epilogue import EPILOGUE_FIELDS
 from ..runtime import jit
 from ..runtime.record import as_record
-from ..simd.intrinsics import load_scalar, store_scalar
 from ..simd.ir import F64, I64, ITEMSIZE, compute_code, first_lanes, load_vector
 from .pixel_costs import PixelBlocking, met_columns, side_places, strips
 from .row_calls import PART_SIGNATURE, PARTS_FIELDS, parts_table
@@ -31,7 +29,6 @@ from .row_tile import Rows, TapColumns, Window, WindowTile, make_window
 
 __all__ = [
     "FIELDS",
-    "make_pixel_weights",
     "pixel_table",
     "view",
 ]
@@ -292,36 +289,6 @@ def _tile_loop(shape: tuple[int, ...]) -> int:
                 tile((rows_of_tile, taps, steps), low, high)
 
     return int(jit.compile_callback(tile_loop, PART_SIGNATURE, ("pixel_tile", *shape)).address)
-
-
-@functools.cache
-def make_pixel_weights(lanes: int, storage: int) -> Any:
-    """Return the task that lays out one channel's weights: (channels / lanes, taps, lanes).
-
-    A vector's taps lie together: one behind the other by the channels of the layer they would
-    share a few sets of the cache.
-    """
-    compute = compute_code(storage)
-    size = ITEMSIZE[compute]
-
-    def task(
-        geometry: int, weight: int, unused: int, bias: int, residual: int, packed: int,
-        workspace: int, number: int, worker: int,
-    ) -> None:  # fmt: skip
-        g = view(geometry)
-        lane = number % lanes
-        target = packed + ((number - lane) * g.kd * g.kh * g.kw + lane) * size
-        end = lanes - lane if number == g.groups - 1 else 1
-        for kd in range(g.kd):
-            for kh in range(g.kh):
-                for kw in range(g.kw):
-                    source = weight + number * g.wk + kd * g.wd + kh * g.wh + kw * g.ww
-                    store_scalar(target, load_scalar(source, storage), compute)
-                    for padding in range(1, end):
-                        store_scalar(target + padding * size, 0.0, compute)
-                    target += lanes * size
-
-    return task
 
 
 def pixel_table(

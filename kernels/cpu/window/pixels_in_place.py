@@ -35,7 +35,8 @@ from ..runtime.record import make_record
 from ..simd.intrinsics import add, load_masked, range_mask, store_masked
 from ..simd.ir import ITEMSIZE, compute_code, storage_code
 from .pixel_costs import pixel_blocking
-from .pixel_strip import FIELDS, make_pixel_weights, pixel_table, view
+from .pixel_strip import FIELDS, pixel_table, view
+from .pixel_weights import make_pixel_weights
 from .row_calls import Band, call_parts
 from .rows_copied_layout import TASKS
 
@@ -144,7 +145,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         workspace_bytes=0,
         compute=compute_dtype(problem.dtype),
         bias_size=problem.out_channels,
-        pack_stage=Stage(pack, problem.groups),
+        pack_stage=Stage(pack, padded // lanes),
         pack_bytes=0,
         packed_size=math.prod(problem.kernel_size) * padded,
         packing=("pixels", lanes, storage),

@@ -52,7 +52,8 @@ from ..simd.ir import (
 )
 from ..simd.transposes import transpose_block
 from .pixel_costs import block_shape, pixel_blocking
-from .pixel_strip import FIELDS, make_pixel_weights, pixel_table, view
+from .pixel_strip import FIELDS, pixel_table, view
+from .pixel_weights import make_pixel_weights
 from .row_calls import Band, call_parts
 
 __all__ = ["plan", "workspace"]
@@ -224,7 +225,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         workspace_bytes=fields["worker_bytes"] * workers,
         compute=compute_dtype(problem.dtype),
         bias_size=problem.out_channels,
-        pack_stage=Stage(pack, problem.groups),
+        pack_stage=Stage(pack, padded // lanes),
         pack_bytes=0,
         packed_size=math.prod(problem.kernel_size) * padded,
         packing=("pixels", lanes, storage),
