@@ -90,13 +90,13 @@ class FftPlan:
 
     def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
         """Return the conjugate transforms of the dilated kernels, denormal numbers as zero."""
-        dense = np.zeros((*weight.shape[:2], *self.blocks.lengths), self.compute)
-        spread = (slice(0, n, d) for n, d in zip(dilated_extent(self.problem),
-        self.problem.dilation,
-                                                 strict=True))  # fmt: skip
-        dense[(slice(None), slice(None), *spread)] = weight
-        dense[np.abs(dense) < np.finfo(self.compute).tiny] = 0
-        transformed = self.forward(dense, axes=self._axes, workers=self.threads)
+        taps = weight.astype(self.compute)
+        taps[np.abs(taps) < np.finfo(self.compute).tiny] = 0
+        dense = np.zeros((*weight.shape[:2], *dilated_extent(self.problem)), self.compute)
+        dense[(..., *(slice(None, None, d) for d in self.problem.dilation))] = taps
+        transformed = self.forward(
+            dense, s=self.blocks.lengths, axes=self._axes, workers=self.threads
+        )
         return np.conj(transformed, out=transformed)
 
     def run(
