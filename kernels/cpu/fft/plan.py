@@ -66,8 +66,8 @@ class FftPlan:
         NumPy type of the transforms' real side.
     threads : int
         Threads of a transform.
-    forward, inverse : callable
-        ``scipy.fft.rfftn`` and ``irfftn``.
+    forward, forward_complex, inverse : callable
+        ``scipy.fft.rfftn``, ``fftn`` and ``irfftn``.
     """
 
     problem: ConvProblem
@@ -77,6 +77,7 @@ class FftPlan:
     compute: type[np.floating[Any]]
     threads: int
     forward: Callable[..., NDArray[Any]]
+    forward_complex: Callable[..., NDArray[Any]]
     inverse: Callable[..., NDArray[Any]]
 
     @property
@@ -93,10 +94,15 @@ class FftPlan:
         taps = weight.astype(self.compute)
         taps[np.abs(taps) < np.finfo(self.compute).tiny] = 0
         dense = np.zeros((*weight.shape[:2], *dilated_extent(self.problem)), self.compute)
-        dense[(..., *(slice(None, None, d) for d in self.problem.dilation))] = taps
-        transformed = self.forward(
-            dense, s=self.blocks.lengths, axes=self._axes, workers=self.threads
-        )
+        spread = (slice(None, None, d) for d in self.problem.dilation)
+        dense[(slice(None), slice(None), *spread)] = taps
+        # Axis by axis, each padded when its turn comes: rows of zeros are not transformed.
+        *others, last = zip(self.blocks.lengths, self._axes, strict=True)
+        transformed = self.forward(dense, last[:1], last[1:], workers=self.threads)
+        for length, axis in reversed(others):
+            transformed = self.forward_complex(
+                transformed, (length,), (axis,), workers=self.threads
+            )
         return np.conj(transformed, out=transformed)
 
     def run(
@@ -180,6 +186,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan
         compute=compute_dtype(problem.dtype),
         threads=device.threads,
         forward=fft.rfftn,
+        forward_complex=fft.fftn,
         inverse=fft.irfftn,
     )
     return with_passes(whole, problem, binding, device)
