@@ -40,6 +40,7 @@ from ..simd.ir import (
     load_vector,
     pointer,
     store_vector,
+    stream_vector,
 )
 
 __all__ = [
@@ -136,15 +137,15 @@ def apply_matrix(builder: Any, matrix: Matrix, x: list[Any]) -> list[Any]:
 @intrinsic(prefer_literal=True)
 def transform_line(
     typingctx: Any, source: Any, source_step: Any, target: Any, target_step: Any,
-    kind: Any, m: Any, r: Any, stride: Any, samples: Any, lanes: Any, code: Any,
+    kind: Any, m: Any, r: Any, stride: Any, samples: Any, lanes: Any, code: Any, streamed: Any,
 ) -> Any:  # fmt: skip
     """Multiply a line of vectors by the `kind` matrix of F(m, r) with a stride; steps are bytes.
 
-    Source and target may be the same line. The last seven arguments are literal; see
-    `cook_toom.matrices`.
+    Source and target may be the same line, unless it is `streamed`: stored past the caches. The
+    last eight arguments are literal; see `cook_toom.matrices`.
     """
     which, form = literal(kind), literals((m, r, stride, samples))
-    count, storage = literal(lanes), literal(code)
+    count, storage, past = literal(lanes), literal(code), literal(streamed)
     if which is None or form is None or count is None or storage is None:
         return None
 
@@ -157,11 +158,14 @@ def transform_line(
         ]
         for i, value in enumerate(apply_matrix(builder, matrix, x)):
             address = builder.gep(goal, [builder.mul(args[3], I64(i))])
-            store_vector(builder, address, value, storage)
+            if past:
+                stream_vector(builder, address, value)
+            else:
+                store_vector(builder, address, value, storage)
         return context.get_dummy_value()
 
     words = [types.intp] * 4
-    return types.void(*words, kind, m, r, stride, samples, lanes, code), codegen
+    return types.void(*words, kind, m, r, stride, samples, lanes, code, streamed), codegen
 
 
 def _shuffle(builder: Any, a: Any, b: Any, pattern: list[int]) -> Any:
@@ -296,7 +300,7 @@ def gather_address(
 
 
 def lines_address(
-    kind: int, m: int, r: int, stride: int, samples: int, lanes: int, code: int
+    kind: int, m: int, r: int, stride: int, samples: int, lanes: int, code: int, streamed: int = 0
 ) -> int:
     """Return the address of `transform_line` for a number of lines; `call_lines` calls it."""
 
@@ -304,9 +308,10 @@ def lines_address(
               source_next: int, target_next: int) -> None:  # fmt: skip
         for i in range(count):
             transform_line(source + i * source_next, source_step, target + i * target_next,
-                           target_step, kind, m, r, stride, samples, lanes, code)  # fmt: skip
+                           target_step, kind, m, r, stride, samples, lanes, code,
+                           streamed)  # fmt: skip
 
-    key = ("winograd_lines", kind, m, r, stride, samples, lanes, code)
+    key = ("winograd_lines", kind, m, r, stride, samples, lanes, code, streamed)
     return int(jit.compile_callback(lines, _LINES_SIGNATURE, key).address)
 
 

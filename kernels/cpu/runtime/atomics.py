@@ -16,6 +16,7 @@ from ..simd.ir import I8, I32, I64, call, pointer
 
 __all__ = [
     "claim_word",
+    "fence",
     "float_mode",
     "increment_word",
     "load_word",
@@ -65,6 +66,17 @@ def swap_word(typingctx: Any, address: Any, value: Any) -> Any:
         return builder.atomic_rmw("xchg", pointer(builder, args[0], I64), args[1], "seq_cst")
 
     return types.intp(types.intp, types.intp), codegen
+
+
+@intrinsic
+def fence(typingctx: Any) -> Any:
+    """Wait until all that was stored, past the caches too, can be seen by other threads."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 @intrinsic

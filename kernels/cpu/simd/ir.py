@@ -309,6 +309,13 @@ def store_vector(builder: Any, ptr: Any, value: Any, storage: int, mask: Any = N
     call(builder, name, ir.VoidType(), raw, typed, I32(align), mask)
 
 
+def stream_vector(builder: Any, ptr: Any, value: Any) -> None:
+    """Store past the caches, at a multiple of the vector's size; see `runtime.atomics.fence`."""
+    size = value.type.count * (8 if value.type.element == DOUBLE else 4)
+    instruction = builder.store(value, builder.bitcast(ptr, value.type.as_pointer()), align=size)
+    instruction.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+
+
 def prefetch(builder: Any, ptr: Any, write: bool = False) -> None:
     """Ask for a cache line, to be read or to be written."""
     arguments = (I32(int(write)), I32(3), I32(1))

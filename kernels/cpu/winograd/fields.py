@@ -37,6 +37,7 @@ FIELDS = (
     "channel_block",  # input channels of one sum
     "shared",  # 1: the first stage has transformed the input
     "plain",  # 1: outputs need no more than a bias and a clamp, and lie side by side
+    "streamed",  # 1: the transformed weight is stored past the caches
     "weight_is_contiguous",  # 1: a filter's channels and taps are contiguous
     "tile",  # address of the micro-kernel
     "zeros",  # address of mr zeros, from which products start

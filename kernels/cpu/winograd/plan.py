@@ -206,10 +206,14 @@ def _layout(
     return fields
 
 
-def _transforms(sizes: Sizes, lanes: int, across: int, codes: tuple[int, int]) -> dict[str, int]:
+def _transforms(
+    sizes: Sizes, lanes: int, across: int, streamed: int, codes: tuple[int, int]
+) -> dict[str, int]:
     """Return the addresses of `TRANSFORMS`, compiled; `codes` are of storage and computation."""
     width, rows, compute = sizes.axes[-1], sizes.n[1] if sizes.folded else 1, codes[1]
     addresses = dict.fromkeys(TRANSFORMS, 0)
+    transformed = [letter for letter, axis in zip("dhw", sizes.axes, strict=True) if axis.r > 1]
+    last = f"weight_{(*transformed, 'w')[0]}"  # weights are transformed along the width first
     if not across:
         form = (width.m, width.r, width.stride, rows, sizes.width.step)
         addresses["gather"] = gather_address(*form, lanes, *codes)
@@ -217,7 +221,9 @@ def _transforms(sizes: Sizes, lanes: int, across: int, codes: tuple[int, int]) -
         for name, kind in (("input", INPUT), ("output", OUTPUT), ("weight", WEIGHT)):
             # Along the width a size of 1 is a copy, which ends or begins each transform.
             if f"{name}_{letter}" in addresses and (axis.r > 1 or letter == "w"):
-                addresses[f"{name}_{letter}"] = lines_address(kind, *axis.form, lanes, compute)
+                past = streamed if f"{name}_{letter}" == last else 0
+                address = lines_address(kind, *axis.form, lanes, compute, past)
+                addresses[f"{name}_{letter}"] = address
     return addresses
 
 
@@ -289,7 +295,10 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
     contiguous = sizes.folded is not None or filters_are_contiguous(problem, binding)
     fields["weight_is_contiguous"] = int(contiguous)
     fields |= tile_fields(sizes) | {"shifts": sizes.width.shifts}
-    fields |= _transforms(sizes, tile.lanes, fields["across"], (storage, compute))
+    fields["streamed"] = int(problem.groups * fields["weight_bytes"] > device.l3 // 2)
+    fields |= _transforms(
+        sizes, tile.lanes, fields["across"], fields["streamed"], (storage, compute)
+    )
     workers = worth_helpers(problem.macs, device.threads)
     pack, pack_key = make_pack_kernel(tile, storage, compute), (tile.nv, tile.lanes, storage)
     chunks = -(-problem.in_channels // problem.groups // tile.lanes)
