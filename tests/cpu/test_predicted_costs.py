@@ -53,3 +53,40 @@ def test_matrix_products_are_predicted_by_their_multiplications(name: str, of: C
     spec = next(spec for spec in KERNELS if spec.name == f"cpu.{name}")
     counted = of.macs / DEVICE.lanes(4) / CLOCK / DEVICE.threads
     assert 1.0 <= spec.cost(of, DEVICE) / counted <= 1.6
+
+
+def pack_seconds(name: str, of: ConvProblem) -> float:
+    """The predicted time of packing the weight."""
+    spec = next(spec for spec in KERNELS if spec.name == f"cpu.{name}")
+    assert not spec.reasons(of, DEVICE)
+    return spec.pack_cost(of, DEVICE)
+
+
+def test_transformed_weights_are_priced_by_the_filter_beyond_any_cache() -> None:
+    """They go past caches that do not hold them, so four times the filters cost four times."""
+    usual = problem((512, 512), (28, 28), 3, padding=1)
+    wide = usual.with_(in_channels=1024, out_channels=1024)
+    for m in (2, 4, 6):
+        times = pack_seconds(f"winograd_f{m}", wide) / pack_seconds(f"winograd_f{m}", usual)
+        assert times == pytest.approx(4, rel=0.01), m
+    few, many = (pack_seconds(f"winograd_f{m}", usual) for m in (2, 6))
+    assert 1.5 < many / few < 64 / 16, "taps are read, however many elements they become"
+
+
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [
+        ("fast_fir", problem((1, 1), (5000,), 500)),
+        ("fft", problem((1, 1), (200, 200), 63)),
+        ("depthwise", problem((64, 64), (28, 28), 3, groups=64).with_(layout="channels_last")),
+        ("depthwise", problem((512, 512), (7, 7), 5, groups=512, padding=2)),
+    ],
+)
+def test_more_filters_cost_more_to_pack(name: str, of: ConvProblem) -> None:
+    many = of.with_(in_channels=100 * of.groups, out_channels=100 * of.groups)
+    many = many.with_(groups=100 * of.groups)
+    assert pack_seconds(name, many) > 1.5 * pack_seconds(name, of) > 0
+
+
+def test_rows_of_a_depthwise_weight_are_read_where_they_lie() -> None:
+    assert pack_seconds("depthwise", problem((64, 64), (56, 56), 3, groups=64, padding=1)) == 0

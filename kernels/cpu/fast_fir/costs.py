@@ -17,7 +17,7 @@ from fastconv.contract.spec import DeviceInfo, Tolerance
 from ..common.specs import MOST_PLANES, cpu_spec
 from ..gemm.split import LONGEST_SUM
 from ..machine.profile import Profile
-from ..machine.seconds import profile
+from ..machine.seconds import profile, transform_seconds
 
 __all__ = [
     "MOST_BYTES",
@@ -289,6 +289,13 @@ def _seconds(problem: ConvProblem, device: DeviceInfo) -> float:
     return choose(problem, device)[0] + moved / bandwidth
 
 
+def _pack_seconds(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Count the elements of the transformed weight."""
+    s = choose(problem, device)[1]
+    elements = math.prod(problem.weight_shape[:2]) * s.n1 * s.n2 * s.taps_h * s.taps_w
+    return transform_seconds(elements, problem, device)
+
+
 #: Over fifty random filters of 13x13 to 63x63 taps: 1.3e-5 of the largest output, see plan.py.
 _TOLERANCE = {
     "float32": Tolerance(2e-5),
@@ -325,6 +332,7 @@ def _reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
 
 SPECS = (
     cpu_spec(
-        "fast_fir", "fast_fir.plan", _reasons, _seconds, tolerance=_TOLERANCE, exact=False
+        "fast_fir", "fast_fir.plan", _reasons, _seconds,
+        tolerance=_TOLERANCE, pack_cost=_pack_seconds, exact=False,
     ),
 )  # fmt: skip

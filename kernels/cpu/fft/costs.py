@@ -194,4 +194,18 @@ def _cost(problem: ConvProblem, device: DeviceInfo) -> float:
     return choose(problem, device)[0]
 
 
-SPECS = (cpu_spec("fft", "fft.plan", _reasons, _cost, exact=False),)
+def _pack_seconds(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Count the transforms of the kernels, whose axes are padded each when its turn comes."""
+    extents, lengths = dilated_extent(problem), choose(problem, device)[1].lengths
+    points, flops = math.prod(extents), 0.0
+    for extent, length in reversed(list(zip(extents, lengths, strict=True))):
+        points = points // extent * length
+        flops += 2.5 * points * math.log2(max(length, 2))
+    kernels = math.prod(problem.weight_shape[:2])
+    start = profile(device).packing.transform_start
+    return kernels * flops / _Count.of(problem, device).speed + start
+
+
+SPECS = (
+    cpu_spec("fft", "fft.plan", _reasons, _cost, pack_cost=_pack_seconds, exact=False),
+)  # fmt: skip

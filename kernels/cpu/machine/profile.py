@@ -77,8 +77,6 @@ class Memory(Fields):
     weights_l3, weights_memory : float
         Of transformed weights that outgrow L2, next to the products that read them: from L3 and
         from memory, for each thread.
-    weights_written : float
-        Of transformed weights that outgrow half of L3, while they are made.
     """
 
     operands: float
@@ -91,7 +89,6 @@ class Memory(Fields):
     window_memory: float
     weights_l3: float
     weights_memory: float
-    weights_written: float
 
 
 class Calls(Fields):
@@ -116,13 +113,14 @@ class Packing(Fields):
     ----------
     copy_start : float
         Of a copy, beside its bytes.
-    element : float
-        Of a Winograd-transformed element of four bytes, on one thread.
+    tap, element : float
+        Of a transform on one thread: four bytes that it reads, and four that it writes.
     transform_start : float
         Of a transform, beside its elements.
     """
 
     copy_start: float
+    tap: float
     element: float
     transform_start: float
 

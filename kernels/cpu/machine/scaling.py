@@ -48,10 +48,14 @@ FOLLOWS: dict[type[Fields], dict[str, str]] = {
         "window_memory": "memory_all",
         "weights_l3": "l3_all",
         "weights_memory": "memory_all",
-        "weights_written": "written_all",
     },
     Calls: {"start": "-clock"},
-    Packing: {"copy_start": "-clock", "element": "-clock", "transform_start": "-clock"},
+    Packing: {
+        "copy_start": "-clock",
+        "tap": "-clock",
+        "element": "-clock",
+        "transform_start": "-clock",
+    },
     Gemm: {"weights": "l3", "gathered": "gather", "transposed_vector": "transposition"},
     Brgemm: {
         "stored": "-stores",

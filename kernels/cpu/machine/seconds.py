@@ -19,6 +19,7 @@ __all__ = [
     "peak_flops",
     "profile",
     "profile_source",
+    "transform_seconds",
 ]
 
 #: What was found for a device; it holds as long as the process lives.
@@ -93,3 +94,10 @@ def copy_seconds(problem: ConvProblem, device: DeviceInfo) -> float:
     moved = math.prod(problem.weight_shape) * (problem.itemsize + problem.compute_itemsize)
     bandwidth = machine.memory.repacked * device.threads
     return moved / bandwidth + machine.packing.copy_start
+
+
+def transform_seconds(elements: int, problem: ConvProblem, device: DeviceInfo) -> float:
+    """Return the time of making a transformed weight of so many elements: taps come, they go."""
+    packing, taps = profile(device).packing, math.prod(problem.weight_shape)
+    seconds = taps * packing.tap + elements * packing.element
+    return seconds * (problem.compute_itemsize / 4) / device.threads + packing.transform_start

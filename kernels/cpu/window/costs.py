@@ -13,7 +13,7 @@ from fastconv.contract.spec import DeviceInfo, dense_binding
 from ...sums import sum_reasons
 from ..common.specs import MOST_PLANES, cpu_spec, extent_reasons, plain_pack_cost
 from ..gemm.split import LONGEST_SUM
-from ..machine.seconds import profile
+from ..machine.seconds import copy_seconds, profile
 from . import rows_copied_layout
 from .variants import Variant, depthwise_variant, row_variant
 
@@ -69,6 +69,14 @@ def _depthwise_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     return _seconds(problem, device, depthwise_variant(problem, dense_binding(problem), device))
 
 
+def _depthwise_pack_cost(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Count the copy of a weight that is brought into lanes with the channels."""
+    variant = depthwise_variant(problem, dense_binding(problem), device)
+    if variant.name in ("rows_in_place", "rows_copied"):
+        return plain_pack_cost(problem, device)
+    return copy_seconds(problem, device)
+
+
 def _direct_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     return _seconds(problem, device, row_variant(problem, dense_binding(problem), device))
 
@@ -97,7 +105,7 @@ def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
 SPECS = (
     cpu_spec(
         "depthwise", "window.depthwise", _depthwise_reasons, _depthwise_cost,
-        pack_cost=plain_pack_cost,
+        pack_cost=_depthwise_pack_cost,
     ),
     cpu_spec(
         "direct", "window.direct", _direct_reasons, _direct_cost, pack_cost=plain_pack_cost

@@ -12,7 +12,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo, KernelSpec, Tolerance
 
 from ..common.specs import cpu_spec
-from ..machine.seconds import profile
+from ..machine.seconds import profile, transform_seconds
 from .tiles import Sizes, is_long, reads_rows, tile_sizes
 
 __all__ = ["CHANNEL_BLOCK", "SPECS", "TOLERANCE"]
@@ -146,14 +146,9 @@ def _seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
 
 
 def _pack_seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
-    """Count the elements of the transformed weight, and the bytes that outgrow half of L3."""
-    elements = tile_sizes(problem, m).elements
-    elements *= math.prod(problem.weight_shape[:2])
-    size, machine = problem.compute_itemsize, profile(device)
-    streamed = max(0, elements * size - device.l3 // 2)
-    seconds = elements * (size / 4) * machine.packing.element / device.threads
-    seconds += streamed / machine.memory.weights_written
-    return seconds + machine.packing.transform_start
+    """Count the elements of the transformed weight."""
+    elements = tile_sizes(problem, m).elements * math.prod(problem.weight_shape[:2])
+    return transform_seconds(elements, problem, device)
 
 
 def _spec(m: int) -> KernelSpec:

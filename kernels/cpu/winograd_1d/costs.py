@@ -22,7 +22,7 @@ from fastconv.contract.spec import DeviceInfo
 
 from ..common.specs import cpu_spec, operand_bytes
 from ..gemm.split import halvings
-from ..machine.seconds import call_seconds, profile
+from ..machine.seconds import call_seconds, profile, transform_seconds
 from ..winograd.costs import TOLERANCE
 
 __all__ = [
@@ -262,10 +262,8 @@ def _seconds(problem: ConvProblem, device: DeviceInfo) -> float:
 def _pack_seconds(problem: ConvProblem, device: DeviceInfo) -> float:
     """Count the elements of the transformed weight."""
     blocks = _transform(problem, device)
-    rows = math.prod(problem.weight_shape[:-1])
-    size, packing = problem.compute_itemsize, profile(device).packing
-    elements = rows * blocks.pieces * blocks.n
-    return elements * (size / 4) * packing.element / device.threads + packing.transform_start
+    elements = math.prod(problem.weight_shape[:-1]) * blocks.pieces * blocks.n
+    return transform_seconds(elements, problem, device)
 
 
 SPECS = (
