@@ -152,9 +152,9 @@ def test_a_helper_too_many_ends(alone: pool.Pool) -> None:
     assert len(alone.helpers) == 2
 
 
-def note_wait(of: pool.Pool, longest: int, waited: int) -> tuple[int, int]:
+def note_wait(of: pool.Pool, worked: int, waited: int) -> tuple[int, int]:
     """After a wait: for how long callers do their jobs alone, and what was written down of it."""
-    word(of, jobs._LONGEST).value = longest
+    word(of, jobs._WORKED).value = worked
     before = now()
     jobs._note_wait(of.state, waited)
     ahead = word(of, jobs._ALONE_UNTIL).value - before
@@ -166,17 +166,17 @@ def test_long_waits_for_helpers_let_the_next_jobs_be_done_alone_ever_longer(
     alone: pool.Pool,
 ) -> None:
     most = span()
-    longest, least = most // 1000, most // 64
-    assert note_wait(alone, longest, longest)[1] == 0  # as long as a task: they were at work
-    assert note_wait(alone, 0, most)[1] == 0  # nothing is known of a task
+    worked, least = most // 1000, most // 64
+    assert note_wait(alone, worked, worked)[1] == 0  # as long as it worked: so did they
+    assert note_wait(alone, 0, most)[1] == 0  # it came too late for any task
     expected = []
     for _ in range(10):
-        ahead, told = note_wait(alone, longest, 4 * longest + most // 1000)
+        ahead, told = note_wait(alone, worked, 4 * worked + most // 1000)
         assert ahead >= told
         expected.append(told)
     assert expected[:3] == [least, 2 * least, 4 * least] and expected[-1] == most
     word(alone, jobs._ALONE_UNTIL).value = 0
-    assert [note_wait(alone, longest, 0)[1] for _ in range(2)] == [most // 2, most // 4]
+    assert [note_wait(alone, worked, 0)[1] for _ in range(2)] == [most // 2, most // 4]
     assert word(alone, jobs._ALONE_UNTIL).value == 0
 
 

@@ -18,9 +18,9 @@ A claim succeeds only for the generation whose job was read, and the ticket is c
 next job's words are written, so a late helper can never run a stale job.
 
 Crowds. Where more threads want to run than there are processors, a helper loses its own amid a task
-for some milliseconds, and the caller waits for it. A caller that waited much longer than any task
-took itself therefore does its next jobs alone, for a time that doubles with each such wait: two
-programs on two cores then keep a core each. Whoever waits yields its processor soon.
+for some milliseconds, and the caller waits for it. A caller that waited much longer than it worked
+therefore does its next jobs alone, for a time that doubles with each such wait: two programs on two
+cores then keep a core each. Whoever waits yields its processor soon.
 
 Signals. Between two tasks, some ten times a second, a caller in Python's main thread takes the GIL
 and lets signal handlers run. Where one raises, the caller takes no more tasks, closes the ticket,
@@ -72,7 +72,7 @@ _SPINS = 1_000  # pauses before whoever waits offers its processor to others: so
 _YIELDS = 1_000  # such offers before a helper parks: about a millisecond
 
 _TICKET, _DONE, _BUSY, _FORKED = 0, 8, 16, 17
-_ALONE_UNTIL, _ALONE_FOR, _LONGEST = 18, 19, 20  # moments and spans of `ticks`
+_ALONE_UNTIL, _ALONE_FOR, _WORKED = 18, 19, 20  # moments and spans of `ticks`
 _YIELD, _NONE, _MAIN, _THREAD, _ENSURE, _RELEASE, _CHECK = range(24, 31)
 _JOB, _PARKED = 32, 48
 # Words of the job, after function and operands.
@@ -184,8 +184,8 @@ def take_tasks(state: int, generation: int, worker: int, mode: int) -> int:
     """
     job = state + 8 * _JOB
     tasks, flush = load_word(job + 8 * _TASKS), load_word(job + 8 * _FLUSH)
-    asked = began = ticks()
-    longest = 0
+    began = asked = ticks()
+    worked = 0
     while True:
         ticket = load_word(state + 8 * _TICKET)
         task = ticket & _CLOSED
@@ -196,22 +196,23 @@ def take_tasks(state: int, generation: int, worker: int, mode: int) -> int:
             increment_word(state + 8 * _DONE)
             if worker != 0:
                 continue
-            ended = ticks()
-            longest, began = max(longest, ended - began), ended
-            if ended - asked > moment():
+            now = ticks()
+            worked = now - began
+            if now - asked > moment():
                 if _handlers_raise(state, mode, flush):
                     return 1
                 asked = ticks()
     if worker == 0:
-        store_word(state + 8 * _LONGEST, longest)
+        store_word(state + 8 * _WORKED, worked)
     return 0
 
 
 @numba.njit
 def _note_wait(state: int, waited: int) -> None:
     """Decide after a wait for helpers whether the next jobs are done alone, and for how long."""
-    longest, span = load_word(state + 8 * _LONGEST), load_word(state + 8 * _ALONE_FOR)
-    if longest == 0 or waited <= 2 * longest + moment() // 2048:  # 50 microseconds
+    worked, span = load_word(state + 8 * _WORKED), load_word(state + 8 * _ALONE_FOR)
+    # A caller that came too late for any task knows nothing; 50 microseconds are no loss.
+    if worked == 0 or waited <= 2 * worked + moment() // 2048:
         store_word(state + 8 * _ALONE_FOR, span // 2)
         return
     span = min(max(2 * span, moment() // 64), moment())
