@@ -87,6 +87,8 @@ _PRODUCTS_SHARE = 2
 _MOST_SHARED = 24 << 20
 #: Most panels of tiles that a task multiplies by the same weights.
 _MOST_PANELS = 2
+#: Transformed weights of a larger part of L3 are stored past the caches (weights.py).
+_STREAMED_SHARE = 4
 #: Elements of a tile along an axis beyond which channels are summed in blocks of `CHANNEL_BLOCK`.
 _LONG_LINE = 6
 
@@ -295,7 +297,8 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
     contiguous = sizes.folded is not None or filters_are_contiguous(problem, binding)
     fields["weight_is_contiguous"] = int(contiguous)
     fields |= tile_fields(sizes) | {"shifts": sizes.width.shifts}
-    fields["streamed"] = int(problem.groups * fields["weight_bytes"] > device.l3 // 2)
+    u_bytes = problem.groups * fields["weight_bytes"]
+    fields["streamed"] = int(u_bytes > device.l3 // _STREAMED_SHARE)
     fields |= _transforms(
         sizes, tile.lanes, fields["across"], fields["streamed"], (storage, compute)
     )
