@@ -49,6 +49,8 @@ __all__ = [
     "OUTPUT",
     "PIECE_WORDS",
     "WEIGHT",
+    "apply_matrix",
+    "apply_to_plane",
     "call_gather",
     "call_lines",
     "gather_address",
@@ -132,6 +134,15 @@ def apply_matrix(builder: Any, matrix: Matrix, x: list[Any]) -> list[Any]:
             result += [builder.fadd(even, odd), builder.fsub(even, odd)]
             row += 2
     return result
+
+
+def apply_to_plane(
+    builder: Any, down: Matrix, across: Matrix, rows: list[list[Any]]
+) -> list[list[Any]]:
+    """Multiply a constant matrix by every row of a plane of vectors, then one by every column."""
+    columns = zip(*(apply_matrix(builder, across, row) for row in rows), strict=True)
+    made = [apply_matrix(builder, down, list(column)) for column in columns]
+    return [list(row) for row in zip(*made, strict=True)]
 
 
 @intrinsic(prefer_literal=True)

@@ -22,7 +22,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from ...cook_toom import matrices
-from ..common.toom_cook_lines import WEIGHT, apply_matrix
+from ..common.toom_cook_lines import WEIGHT, apply_to_plane
 from ..runtime import jit
 from ..simd.intrinsics import load_scalar, range_mask, store_scalar
 from ..simd.ir import (
@@ -68,13 +68,15 @@ def _transform_phases(
             steps = (builder.mul(args[1], I64(q * along_1 + p)) for p in range(along_1))
             x = [load_vector(builder, builder.gep(base, [at]), count, storage) for at in steps]
             x = [builder.fpext(value, wide) for value in x] if widens else x
-            rows.append(apply_matrix(builder, first, x))
-        mask = lane_mask(builder, args[4], count)
-        for a, column in enumerate(zip(*rows, strict=True)):
-            for b, value in enumerate(apply_matrix(builder, second, list(column))):
-                made = builder.fptrunc(value, stored) if widens else value
-                at = builder.mul(args[3], I64(a * (2 * along_2 - 1) + b))
-                store_vector(builder, builder.gep(goal, [at]), made, storage, mask)
+            rows.append(x)
+        mask, made = (
+            lane_mask(builder, args[4], count),
+            apply_to_plane(builder, second, first, rows),
+        )
+        for e, value in enumerate(value for of_a in zip(*made, strict=True) for value in of_a):
+            rounded = builder.fptrunc(value, stored) if widens else value
+            address = builder.gep(goal, [builder.mul(args[3], I64(e))])
+            store_vector(builder, address, rounded, storage, mask)
         return context.get_dummy_value()
 
     words = [types.intp] * 5

@@ -21,9 +21,8 @@ TRANSFORMS = (
     "output_d",
     "output_h",
     "output_w",
-    "weight_w",
-    "weight_h",
     "weight_d",
+    "weight_plane",
 )
 
 FIELDS = (

@@ -76,7 +76,7 @@ from .fields import FIELDS, TRANSFORMS
 from .input_tiles import STAGE_CHANNELS, make_stage
 from .tasks import make_kernel
 from .tiles import Sizes, tile_fields, tile_sizes
-from .weights import filters_are_contiguous, make_pack_kernel
+from .weights import filters_are_contiguous, make_pack_kernel, plane_address
 
 __all__ = ["plan", "plan_f2", "plan_f3", "plan_f4", "plan_f6", "workspace"]
 
@@ -214,18 +214,19 @@ def _transforms(
     """Return the addresses of `TRANSFORMS`, compiled; `codes` are of storage and computation."""
     width, rows, compute = sizes.axes[-1], sizes.n[1] if sizes.folded else 1, codes[1]
     addresses = dict.fromkeys(TRANSFORMS, 0)
-    transformed = [letter for letter, axis in zip("dhw", sizes.axes, strict=True) if axis.r > 1]
-    last = f"weight_{(*transformed, 'w')[0]}"  # weights are transformed along the width first
+    depth, *plane = (axis.form for axis in sizes.axes)
+    past = (0, streamed) if sizes.axes[0].r > 1 else (streamed, 0)  # what is transformed last
+    addresses["weight_plane"] = plane_address(plane[0], plane[1], lanes, compute, past[0])
+    if sizes.axes[0].r > 1:
+        addresses["weight_d"] = lines_address(WEIGHT, *depth, lanes, compute, past[1])
     if not across:
         form = (width.m, width.r, width.stride, rows, sizes.width.step)
         addresses["gather"] = gather_address(*form, lanes, *codes)
     for letter, axis in zip("dhw", sizes.axes, strict=True):
-        for name, kind in (("input", INPUT), ("output", OUTPUT), ("weight", WEIGHT)):
+        for name, kind in (("input", INPUT), ("output", OUTPUT)):
             # Along the width a size of 1 is a copy, which ends or begins each transform.
             if f"{name}_{letter}" in addresses and (axis.r > 1 or letter == "w"):
-                past = streamed if f"{name}_{letter}" == last else 0
-                address = lines_address(kind, *axis.form, lanes, compute, past)
-                addresses[f"{name}_{letter}"] = address
+                addresses[f"{name}_{letter}"] = lines_address(kind, *axis.form, lanes, compute)
     return addresses
 
 

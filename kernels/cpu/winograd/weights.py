@@ -18,20 +18,100 @@ import functools
 from typing import Any
 
 import numba
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
 
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding
 
+from ...cook_toom import matrices
 from ..common.memory_order import is_contiguous
-from ..common.toom_cook_lines import call_lines
+from ..common.toom_cook_lines import WEIGHT, apply_to_plane, call_lines
+from ..runtime import jit
 from ..runtime.atomics import fence
 from ..simd.intrinsics import load_gather, range_mask, store
-from ..simd.ir import ITEMSIZE
+from ..simd.ir import (
+    I8,
+    I64,
+    ITEMSIZE,
+    call_address,
+    literals,
+    load_vector,
+    pointer,
+    store_vector,
+    stream_vector,
+)
 from ..simd.register_tiles import RegisterTile
 from ..simd.transposes import store_transposed, transpose_block
 from .fields import view
 
-__all__ = ["filters_are_contiguous", "make_pack_kernel", "make_read_taps"]
+__all__ = ["filters_are_contiguous", "make_pack_kernel", "make_read_taps", "plane_address"]
+
+
+@intrinsic(prefer_literal=True)
+def _transform_plane(
+    typingctx: Any, source: Any, target: Any, target_step: Any, m_h: Any, r_h: Any, stride_h: Any,
+    samples_h: Any, m_w: Any, r_w: Any, stride_w: Any, samples_w: Any, lanes: Any, code: Any,
+    streamed: Any,
+) -> Any:  # fmt: skip
+    """Transform a plane of taps along the width, then along the height, in registers.
+
+    Taps are vectors one behind the other; elements go `target_step` bytes apart, past the caches
+    where `streamed`. All but the first three arguments are literal; see `cook_toom.matrices`.
+    """
+    height = literals((m_h, r_h, stride_h, samples_h))
+    width, shape = literals((m_w, r_w, stride_w, samples_w)), literals((lanes, code, streamed))
+    if height is None or width is None or shape is None:
+        return None
+    count, storage, past = shape
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        base, goal = pointer(builder, args[0], I8), pointer(builder, args[1], I8)
+
+        def tap(number: int) -> ir.Value:
+            place = builder.gep(base, [I64(number * count * ITEMSIZE[storage])])
+            return load_vector(builder, place, count, storage)
+
+        down, across = (matrices(*form)[WEIGHT] for form in (height, width))
+        rows, columns = len(down[0]), len(across[0])
+        taps = [[tap(i * columns + j) for j in range(columns)] for i in range(rows)]
+        made = apply_to_plane(builder, down, across, taps)
+        for e, value in enumerate(value for row in made for value in row):
+            address = builder.gep(goal, [builder.mul(args[2], I64(e))])
+            if past:
+                stream_vector(builder, address, value)
+            else:
+                store_vector(builder, address, value, storage)
+        return context.get_dummy_value()
+
+    forms = (m_h, r_h, stride_h, samples_h, m_w, r_w, stride_w, samples_w)
+    return types.void(*[types.intp] * 3, *forms, lanes, code, streamed), codegen
+
+
+_PLANE_SIGNATURE = jit.void(3)
+
+
+def plane_address(
+    height: tuple[int, int, int, int], width: tuple[int, int, int, int], lanes: int, code: int,
+    streamed: int,
+) -> int:  # fmt: skip
+    """Return the address of a function that transforms one plane of taps."""
+    m_h, r_h, stride_h, samples_h = height
+    m_w, r_w, stride_w, samples_w = width
+
+    def plane(source: int, target: int, target_step: int) -> None:
+        _transform_plane(source, target, target_step, m_h, r_h, stride_h, samples_h,
+                         m_w, r_w, stride_w, samples_w, lanes, code, streamed)  # fmt: skip
+
+    key = ("winograd_weights", *height, *width, lanes, code, streamed)
+    return int(jit.compile_callback(plane, _PLANE_SIGNATURE, key).address)
+
+
+@intrinsic
+def _call_plane(typingctx: Any, function: Any, source: Any, target: Any, target_step: Any) -> Any:
+    """Call the function at a `plane_address`."""
+    return types.void(types.intp, *_PLANE_SIGNATURE.args), call_address
 
 
 def filters_are_contiguous(problem: ConvProblem, binding: Binding) -> bool:
@@ -83,20 +163,17 @@ def make_pack_kernel(tile: RegisterTile, storage: int, compute: int) -> Any:
     @numba.njit
     def transform(g: Any, taps: int, lines: int, u: int) -> None:
         """Transform one channel's taps [kd, kh, kw] along width, height and depth."""
-        row, plane, e_step = g.nw * line, g.nh * g.nw * line, g.u_step
-        if g.kd == 1 and g.kh == 1:
-            call_lines(g.weight_w, taps, line, u, e_step, 1, line, e_step)
+        if g.kd == 1:
+            _call_plane(g.weight_plane, taps, u, g.u_step)
             return
+        elements = g.nh * g.nw
         for i in range(g.kd):
-            source, at = taps + i * g.kh * g.kw * line, lines + i * plane
-            call_lines(g.weight_w, source, line, at, line, g.kh, g.kw * line, row)
-            if g.kd == 1:
-                call_lines(g.weight_h, at, row, u, g.nw * e_step, g.nw, line, e_step)
-            elif g.kh > 1:
-                call_lines(g.weight_h, at, row, at, row, g.nw, line, line)
-        if g.kd > 1:
-            step = g.nh * g.nw * e_step
-            call_lines(g.weight_d, lines, plane, u, step, g.nh * g.nw, line, e_step)
+            _call_plane(
+                g.weight_plane, taps + i * g.kh * g.kw * line, lines + i * elements * line, line
+            )
+        call_lines(
+            g.weight_d, lines, elements * line, u, elements * g.u_step, elements, line, g.u_step
+        )
 
     def task(
         geometry: int, weight: int, unused: int, bias: int, residual: int, packed: int,
