@@ -77,6 +77,8 @@ class Memory(Fields):
     weights_l3, weights_memory : float
         Of transformed weights that outgrow L2, next to the products that read them: from L3 and
         from memory, for each thread.
+    weights_written : float
+        Of transformed weights that are stored past the caches, by all threads.
     """
 
     operands: float
@@ -89,6 +91,7 @@ class Memory(Fields):
     window_memory: float
     weights_l3: float
     weights_memory: float
+    weights_written: float
 
 
 class Calls(Fields):

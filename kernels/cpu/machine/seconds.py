@@ -14,6 +14,7 @@ from .in_force import InForce, in_force
 from .profile import Profile
 
 __all__ = [
+    "STREAMED_SHARE",
     "call_seconds",
     "copy_seconds",
     "peak_flops",
@@ -31,6 +32,10 @@ def _find(device: DeviceInfo) -> InForce:
     if found is None:
         found = _found[device] = in_force(device)
     return found
+
+
+#: Transformed weights of a larger part of L3 are stored past the caches (winograd/weights.py).
+STREAMED_SHARE = 4
 
 
 def profile(device: DeviceInfo) -> Profile:
@@ -99,5 +104,8 @@ def copy_seconds(problem: ConvProblem, device: DeviceInfo) -> float:
 def transform_seconds(elements: int, problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the time of making a transformed weight of so many elements: taps come, they go."""
     packing, taps = profile(device).packing, math.prod(problem.weight_shape)
-    seconds = taps * packing.tap + elements * packing.element
-    return seconds * (problem.compute_itemsize / 4) / device.threads + packing.transform_start
+    size, written = problem.compute_itemsize, profile(device).memory.weights_written
+    seconds = (taps * packing.tap + elements * packing.element) * (size / 4) / device.threads
+    if elements * size > device.l3 // STREAMED_SHARE:
+        seconds = max(seconds, elements * size / written)
+    return seconds + packing.transform_start

@@ -66,6 +66,7 @@ from ..common.workspace import Workspace
 from ..gemm.split import REDUCTION
 from ..gemm.tile import tile_address
 from ..machine.lines import LINE
+from ..machine.seconds import STREAMED_SHARE
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
 from ..simd.ir import ITEMSIZE, compute_code, storage_code
@@ -87,8 +88,6 @@ _PRODUCTS_SHARE = 2
 _MOST_SHARED = 24 << 20
 #: Most panels of tiles that a task multiplies by the same weights.
 _MOST_PANELS = 2
-#: Transformed weights of a larger part of L3 are stored past the caches (weights.py).
-_STREAMED_SHARE = 4
 #: Elements of a tile along an axis beyond which channels are summed in blocks of `CHANNEL_BLOCK`.
 _LONG_LINE = 6
 
@@ -299,7 +298,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
     fields["weight_is_contiguous"] = int(contiguous)
     fields |= tile_fields(sizes) | {"shifts": sizes.width.shifts}
     u_bytes = problem.groups * fields["weight_bytes"]
-    fields["streamed"] = int(u_bytes > device.l3 // _STREAMED_SHARE)
+    fields["streamed"] = int(u_bytes > device.l3 // STREAMED_SHARE)
     fields |= _transforms(
         sizes, tile.lanes, fields["across"], fields["streamed"], (storage, compute)
     )
