@@ -151,10 +151,10 @@ def test_a_plan_of_any_length_is_small_and_compiles_nothing_of_its_own(
     short, long = (
         parse_line(flags + LONG[kernel].format(n))[0] for n in (600_011, 600_011 + _LONGER)
     )
-    made = dispatch._plan(spec, short, dense_binding(short))
+    made = dispatch.plan_of(spec, short, dense_binding(short))
     known = jit.statistics.compiled, jit.statistics.loaded
     with bounded_work((kernel, long)):
-        other = dispatch._plan(spec, long, dense_binding(long))
+        other = dispatch.plan_of(spec, long, dense_binding(long))
     assert (jit.statistics.compiled, jit.statistics.loaded) == known
     assert made.packing == other.packing
 
