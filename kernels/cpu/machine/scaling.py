@@ -48,6 +48,7 @@ FOLLOWS: dict[type[Fields], dict[str, str]] = {
         "window_memory": "memory_all",
         "weights_l3": "l3_all",
         "weights_memory": "memory_all",
+        "weights_written": "past_all",
     },
     Calls: {"start": "-clock"},
     Packing: {
