@@ -78,9 +78,10 @@ def replacement(kind: str, array: NDArray[Any]) -> Any:
             size + (1 if axis or array.ndim == 1 else 0) for axis, size in enumerate(array.shape)
         ]
         return np.zeros(grown, array.dtype)
-    if kind == "readonly":
+    assert kind in OUTPUTS
+    # One element shares its memory with no other, whatever its strides.
+    if kind == "readonly" or array.size < 2:
         closed = array.view()
         closed.flags.writeable = False
         return closed
-    assert kind == "broadcast"
     return np.lib.stride_tricks.as_strided(array, array.shape, (0,) * array.ndim)

@@ -158,6 +158,9 @@ class _Program:
         self.report.calls["refused"] += 1
         fresh = self._weights(self.operator.shapes(call.params))
         arrays = {**{name: placed.array for name, placed in fresh.items()}, **call.arrays}
+        kinds = {self.operator.bad.get(name) for name in call.step.bad if name not in arrays}
+        if kinds & {"array", "lone", "output"}:
+            return  # shrinking has taken away the array that was to be replaced
         params = {**call.params, **{k: v for k, v in call.step.bad.items() if k not in arrays}}
         given = {
             name: bad.replacement(call.step.bad[name], array) if name in call.step.bad else array

@@ -159,6 +159,20 @@ def test_a_case_without_failure_ends_with_zero(capsys: pytest.CaptureFixture[str
     assert cli.main(["fuzz", "--ops", "convolution"]) == 2
 
 
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("kind", ["readonly", "broadcast"])
+def test_outputs_that_may_not_be_written_to_are_refused(
+    kind: str, size: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of a single element too, whose strides alone say nothing against it."""
+    step = {"layouts": {"out": ""}, "bad": {"out": kind}}
+    case = {"op": "conv1d", "params": {"size": size}, "steps": [step]}
+    assert cli.main(["fuzz", "--case", json.dumps(case)]) == 0
+    del step["layouts"]
+    assert cli.main(["fuzz", "--case", json.dumps(case)]) == 0  # there is none to refuse
+    assert "no failure" in capsys.readouterr().out
+
+
 def test_every_operator_draws_cases_that_come_back_from_their_text() -> None:
     from hypothesis import HealthCheck, given, settings, strategies
 
