@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import tuning
+from . import recall, tuning
 from .arrays import (
     Array,
     assign,
@@ -71,6 +71,8 @@ class PreparedCall:
         Name of the packed weight: calls with equal `packing` share it.
     plain : bool
         Whether no array is of a subclass of NumPy's, whose shape and indexing may be its own.
+    remembers : bool
+        Whether the functional form remembers the packed weight.
     """
 
     plan: ConvPlan | None
@@ -80,6 +82,7 @@ class PreparedCall:
     taps: Taps | None = None
     packing: Hashable = None
     plain: bool = True
+    remembers: bool = False
 
     def pack(self, weight: Array) -> Array | None:
         """Return the weight in the kernel's order."""
@@ -206,6 +209,7 @@ def _prepare(
     shape, layout = problem.out_shape, problem.layout
     if math.prod(shape) == 0:
         return PreparedCall(None, "", shape, layout)
+    remembers = type(weight) is np.ndarray and recall.calls(weight.nbytes) > 1
     problem, taps = trim(problem)
     weight = _tapped(weight, taps)
     target = empty_output(x, shape, layout) if out is None else out
@@ -223,7 +227,8 @@ def _prepare(
         if measure_choice(problem, binding, operands, packed):
             _prepared.clear()  # which may hold another choice for this problem
     spec, plan = make_plan(problem, binding, packed)
-    return PreparedCall(plan, spec.name, shape, layout, taps, (taps, plan.packing))
+    packing = taps, plan.packing
+    return PreparedCall(plan, spec.name, shape, layout, taps, packing, remembers=remembers)
 
 
 def make_problem(

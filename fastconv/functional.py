@@ -65,7 +65,7 @@ def _compute(
         result = _compute(ndim, x, weight, bias, arguments, activation, residual_n, out_n, tune)
         return result[0] if out is None else out
     call = prepare(ndim, x, weight, bias, arguments, activation, residual, out, False, tune)
-    packed = recall.find(call.packing, weight, call.pack)
+    packed = recall.find(call.packing, weight, call.pack) if call.remembers else call.pack(weight)
     return run_prepared(call, x, weight, packed, bias, residual, out)
 
 
