@@ -1,7 +1,7 @@
 """Suites: text files of problem lines, read into cases.
 
-A line of a suite is a problem line, of `fastconv.contract.problem.parse_line` or for a sparse layer
-of `fastconv.bench.sparse.parse_layer`, whose quoted name may end in ``*count``, as in benchdnn's
+A line of a suite is a problem line, of `fastconv.contract.problem_line` or for a sparse layer of
+`fastconv.bench.sparse.parse_layer`, whose quoted name may end in ``*count``, as in benchdnn's
 own shape files: ``ic64ih56oc64oh56kh3ph1n"layer1.0.conv2*3"`` is a layer that the network runs
 three times. Names may hold spaces. Lines that start with ``#`` are comments. A suite is timed once
 a line; counts only weight the total at the end of the report.
@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from fastconv.contract.errors import DTypeError
-from fastconv.contract.problem import DTYPES, parse_line
+from fastconv.contract.problem import DTYPES
+from fastconv.contract.problem_line import parse_line
 
 from .sparse import SparseLayer, is_sparse_line, parse_layer
 

@@ -17,7 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .contract.errors import FastconvError
-from .contract.problem import DTYPES, LAYOUTS, LINE_KEYS, ConvProblem
+from .contract.problem import DTYPES, LAYOUTS, ConvProblem
+from .contract.problem_line import LINE_KEYS
 
 __all__ = ["main"]
 

@@ -15,7 +15,8 @@ from importlib.util import find_spec
 from typing import Literal
 
 from .contract.errors import DeviceError, FastconvError
-from .contract.problem import ConvProblem, parse_line
+from .contract.problem import ConvProblem
+from .contract.problem_line import parse_line
 from .contract.sparse_problem import SparseProblem
 from .contract.spec import CudaInfo, SparseBinding, dense_binding, dense_strides
 from .cuda_device import EMULATED, named_model, use_device

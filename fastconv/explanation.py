@@ -16,9 +16,11 @@ from .array_libraries import view_array
 from .contract import first_use
 from .contract.arguments import bind_call
 from .contract.errors import DeviceError
-from .contract.problem import ConvProblem, parse_line
+from .contract.problem import ConvProblem
+from .contract.problem_line import parse_any_line
 from .contract.sparse_problem import SparseProblem
 from .contract.spec import CudaInfo
+from .contract.transposed_problem import TransposedProblem
 from .cuda_device import EMULATED, named_model, use_device
 from .dispatch import (
     Candidate,
@@ -69,12 +71,12 @@ class Explanation:
 
     Parameters
     ----------
-    problem : ConvProblem or SparseProblem
+    problem : ConvProblem, SparseProblem or TransposedProblem
         What is computed.
     packed : bool
         Whether a weight is packed once for many calls, or in each call.
     rows : list of Row
-        One a kernel.
+        One a kernel; of a transposed convolution one for each kind of phase, with its kernel.
     note : str
         What else is known of a call: of a sparse one, the rulebook.
     gpu : str or None
@@ -83,7 +85,7 @@ class Explanation:
         Where the costs of a CPU problem are from: measured on this machine, or shipped.
     """
 
-    problem: Problem
+    problem: Problem | TransposedProblem
     packed: bool
     rows: list[Row]
     note: str = ""
@@ -113,10 +115,10 @@ class Explanation:
         return "\n".join(lines)
 
 
-def _facts(problem: Problem, packed: bool) -> list[str]:
+def _facts(problem: Problem | TransposedProblem, packed: bool) -> list[str]:
     """Return what stands beside a problem's line."""
     facts = [problem.dtype]
-    if isinstance(problem, ConvProblem):
+    if isinstance(problem, (ConvProblem, TransposedProblem)):
         facts.append(problem.layout)
     elif problem.op != "sparse_conv":
         return facts
@@ -127,16 +129,20 @@ def _facts(problem: Problem, packed: bool) -> list[str]:
 
 
 def explain(
-    what: Problem | str | Callable[..., Any], *args: Any, gpu: str | None = None, **kwargs: Any
+    what: Problem | TransposedProblem | str | Callable[..., Any],
+    *args: Any,
+    gpu: str | None = None,
+    **kwargs: Any,
 ) -> Explanation:
     """Tell which kernel a problem would run, and what stands against every other.
 
     Parameters
     ----------
-    what : ConvProblem, SparseProblem, str, function or object
-        A problem, a problem line (see `fastconv.contract.problem.parse_line`), or ``conv1d``,
-        ``conv2d``, ``conv3d`` or an operator of `fastconv.sparse` with the arguments of a call,
-        which is not made, or an object of `Conv1d`, `Conv2d`, `Conv3d` or `fastconv.sparse.nn` with
+    what : ConvProblem, SparseProblem, TransposedProblem, str, function or object
+        A problem, a problem line (see `fastconv.contract.problem_line.parse_any_line`), or
+        ``conv1d``, ``conv2d``, ``conv3d``, one of ``conv_transpose1d`` to ``3d`` or an operator of
+        `fastconv.sparse` with the arguments of a call, which is not made, or an object of `Conv1d`
+        to `Conv3d`, `ConvTranspose1d` to `ConvTranspose3d` or `fastconv.sparse.nn` with
         its input. The rulebook of a sparse call is built.
     *args, **kwargs
         Arguments of that call.
@@ -176,23 +182,25 @@ def explain(
 
 def _problem_of(
     stack: contextlib.ExitStack, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Problem, bool, str]:
+) -> tuple[Problem | TransposedProblem, bool, str]:
     """Return the problem, whether its weight is packed once, and what else is known of the call.
 
     The stack enters the device that the call's arrays live on.
     """
     if isinstance(what, str):
-        return parse_line(what)[0], True, ""
-    if isinstance(what, (ConvProblem, SparseProblem)):
+        return parse_any_line(what)[0], True, ""
+    if isinstance(what, (ConvProblem, SparseProblem, TransposedProblem)):
         return what, True, ""
     if getattr(what, "__module__", "").startswith("fastconv.sparse."):
         return _sparse_problem_of(stack, what, *args, **kwargs)
-    functional, nn = (first_use.load(f"fastconv.{name}") for name in ("functional", "nn"))
+    functional, layer = (
+        first_use.load(f"fastconv.{name}") for name in ("functional", "packed_layer")
+    )
     given = kwargs.get("input", args[0] if args else None)
     view = None if given is None else view_array("input", given)
     if view is not None:
         stack.enter_context(view.on_device())
-    if isinstance(what, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+    if isinstance(what, layer.PackedLayer):
         bound = bind_call(what.problem, args, kwargs)
         return what.problem(*bound.args, **bound.kwargs), True, ""
     return functional.problem_of_call(what, *args, **kwargs), False, ""
@@ -214,7 +222,31 @@ def _sparse_problem_of(
     return call.problem, call.keeps_weight, call.note()
 
 
-def _explain(problem: Problem, packed: bool, note: str = "") -> Explanation:
+def _explain_phases(problem: TransposedProblem, packed: bool) -> Explanation:
+    """Tell of each kind of phase which kernel computes it, with the time of all of its kind."""
+    kinds: dict[ConvProblem, list[str]] = {}
+    for phase in problem.phases():
+        outputs = ", ".join(f"{each.start}::{each.step}" for each in phase.outputs)
+        kinds.setdefault(problem.dense(phase), []).append(f"[{outputs}]")
+    rows, costs = [], ""
+    for dense, places in kinds.items():
+        told = _explain(dense, packed)
+        row, costs = next(row for row in told.rows if row.chosen), told.costs
+        times = (
+            (row.milliseconds or 0.0) * len(places),
+            (row.pack_milliseconds or 0.0) * len(places),
+        )
+        shown = places if len(places) < 4 else [*places[:2], "...", places[-1]]
+        why = f"{'x'.join(map(str, dense.kernel_size))} taps, outputs {' '.join(shown)}"
+        rows.append(Row(row.kernel, True, *times, row.workspace, [why, *row.reasons]))
+    count = sum(map(len, kinds.values()))
+    note = f"phases of the stride, each a dense convolution of stride 1: {count}"
+    return Explanation(problem, packed, rows, note, costs=costs)
+
+
+def _explain(problem: Problem | TransposedProblem, packed: bool, note: str = "") -> Explanation:
+    if isinstance(problem, TransposedProblem):
+        return _explain_phases(problem, packed)
     given = problem
     if isinstance(problem, ConvProblem):
         problem, taps = trim(problem)

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .contract.errors import FastconvError
-from .contract.problem import ConvProblem, parse_line
+from .contract.problem import ConvProblem
+from .contract.problem_line import parse_line
 from .cuda_device import EMULATED, MODELS, named_model, use_device
 from .dispatch import list_candidates
 
@@ -38,7 +39,7 @@ def forecast(
     Parameters
     ----------
     what : ConvProblem or str
-        A problem or a problem line (see `fastconv.contract.problem.parse_line`), on whichever
+        A problem or a problem line (see `fastconv.contract.problem_line.parse_line`), on whichever
         device.
     gpu : str
         A name of `fastconv.cuda_device.MODELS`.

@@ -13,7 +13,7 @@ from . import dispatch
 from .contract import cache, settings
 from .contract.cpu import cpu_info
 from .contract.errors import DeviceError, FastconvError
-from .contract.problem import parse_line
+from .contract.problem_line import parse_line
 from .contract.sparse_problem import OPERANDS, SparseProblem
 from .contract.spec import KernelSpec
 from .dispatch import Problem

@@ -9,7 +9,8 @@ import numpy as np
 from .arrays import dtype_of
 from .contract.errors import NoKernelError
 from .contract.geometry import KINDS, Geometry
-from .contract.problem import DTYPES, ConvProblem, parse_line
+from .contract.problem import DTYPES, ConvProblem
+from .contract.problem_line import parse_line
 from .contract.spec import dense_binding
 from .dispatch import kernels, make_plan, use_kernel
 from .kernels.cpu.rulebook import build as rulebook

@@ -14,7 +14,7 @@ import fastconv
 from fastconv import cli, dispatch, information
 from fastconv.cli import main
 from fastconv.contract.cpu import cpu_info
-from fastconv.contract.problem import LINE_KEYS
+from fastconv.contract.problem_line import LINE_KEYS
 
 _LINE = 'ic64ih56oc64kh3ph1n"res2"'
 _COMMANDS = (

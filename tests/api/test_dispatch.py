@@ -256,7 +256,7 @@ def test_nothing_runs_on_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_environment_forces_a_kernel() -> None:
     program = (
-        "from fastconv import dispatch; from fastconv.contract.problem import parse_line;"
+        "from fastconv import dispatch; from fastconv.contract.problem_line import parse_line;"
         "print(dispatch.choose(parse_line('ic16ih14oc16kh3ph1')[0]).name)"
     )
     for name in able_to_run(DENSE):

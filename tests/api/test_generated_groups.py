@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from fastconv import dispatch
-from fastconv.contract.problem import parse_line
+from fastconv.contract.problem_line import parse_line
 from fastconv.contract.spec import KernelSpec
 
 TESTS = Path(__file__).resolve().parents[1]

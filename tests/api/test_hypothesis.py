@@ -263,7 +263,7 @@ def test_arbitrary_arguments_are_computed_rightly_or_refused(
 def test_every_problem_has_a_line_that_means_it(
     problem: ConvProblem, layout: str, name: str
 ) -> None:
-    from fastconv.contract.problem import parse_line
+    from fastconv.contract.problem_line import parse_line
 
     problem = problem.with_(layout=layout)
     line = problem.line(name)

@@ -12,7 +12,7 @@ from fastconv.cli import main
 from fastconv.code_listing import list_code
 from fastconv.contract.cpu import cpu_info
 from fastconv.contract.errors import FastconvError
-from fastconv.contract.problem import parse_line
+from fastconv.contract.problem_line import parse_line
 from fastconv.contract.sparse_problem import SparseProblem
 from fastconv.contract.spec import dense_binding
 from fastconv.dispatch import make_plan

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fastconv.contract.errors import DTypeError, ShapeError
-from fastconv.contract.problem import ConvProblem, parse_line
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.problem_line import parse_line
 from problem_matrix import matrix, problem
 
 # Lines as oneDNN's tests/benchdnn/inputs/conv and its knobs_conv.md have them.

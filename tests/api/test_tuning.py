@@ -302,7 +302,7 @@ def test_a_folder_that_is_gone_is_a_warning(tmp_path: Path) -> None:
 CHILD = """
 import sys
 from fastconv import dispatch, tuning
-from fastconv.contract.problem import parse_line
+from fastconv.contract.problem_line import parse_line
 
 of = parse_line("ic16ih14oc16kh3ph1")[0]
 if len(sys.argv) > 1:

@@ -9,7 +9,8 @@ import pytest
 
 from fastconv.bench.cases import in_dtype, load, parse_case, select, suite_names
 from fastconv.contract.errors import ShapeError
-from fastconv.contract.problem import DTYPES, parse_line
+from fastconv.contract.problem import DTYPES
+from fastconv.contract.problem_line import parse_line
 
 NETWORKS = {
     # name: (convolutions, published multiply-accumulates of them in millions,

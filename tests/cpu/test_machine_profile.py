@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fastconv import dispatch
-from fastconv.contract.problem import parse_line
+from fastconv.contract.problem_line import parse_line
 from fastconv.contract.sparse_problem import OPERANDS, SparseProblem
 from fastconv.contract.spec import DeviceInfo
 from fastconv.kernels.cpu.machine import seconds

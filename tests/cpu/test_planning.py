@@ -27,7 +27,8 @@ import fastconv
 from extreme_problems import extreme_problems, operand_bytes
 from fastconv import dispatch
 from fastconv.contract.cpu import cpu_info
-from fastconv.contract.problem import ConvProblem, parse_line
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.problem_line import parse_line
 from fastconv.contract.spec import CudaInfo, DeviceInfo, KernelSpec, dense_binding
 from fastconv.cuda_device import EMULATED, MODELS, use_device
 from fastconv.kernels import taps

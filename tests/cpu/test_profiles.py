@@ -14,7 +14,7 @@ import fastconv
 from fastconv import dispatch
 from fastconv.cli import main
 from fastconv.contract.cpu import cpu_info
-from fastconv.contract.problem import parse_line
+from fastconv.contract.problem_line import parse_line
 from fastconv.contract.spec import DeviceInfo
 from fastconv.kernels.cpu.calibration import measure as calibration
 from fastconv.kernels.cpu.machine import in_force, measured, scaling, seconds

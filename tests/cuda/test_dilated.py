@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("numba_cuda")
 
 from cuda_helpers import DEVICE, convolve
-from fastconv.contract.problem import ConvProblem, parse_line
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.problem_line import parse_line
 from fastconv.contract.spec import Binding, CudaInfo
 from fastconv.cuda_device import MODELS
 from fastconv.kernels.cuda import specs

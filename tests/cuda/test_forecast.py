@@ -20,7 +20,8 @@ from fastconv import cli, dispatch
 from fastconv import forecast as command
 from fastconv.bench import cases
 from fastconv.contract.errors import DeviceError, FastconvError
-from fastconv.contract.problem import ConvProblem, parse_line
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.problem_line import parse_line
 from fastconv.cuda_device import EMULATED, MODELS, named_model, use_device
 from fastconv.kernels.cuda.common import roofline
 from fastconv.kernels.cuda.common.roofline import BOUNDS, LaunchCost, bounds, touched

@@ -14,7 +14,7 @@ import guide
 from cuda_helpers import DEVICE
 from fastconv import dispatch
 from fastconv.contract.errors import NoKernelError
-from fastconv.contract.problem import parse_line
+from fastconv.contract.problem_line import parse_line
 from fastconv.contract.spec import Binding, KernelSpec
 from fastconv.cuda_device import EMULATED, use_device
 from fastconv.kernels.cuda import specs

@@ -12,7 +12,7 @@ from fastconv import code_listing
 from fastconv.cli import main
 from fastconv.code_listing import list_code
 from fastconv.contract.errors import DeviceError
-from fastconv.contract.problem import parse_line
+from fastconv.contract.problem_line import parse_line
 from fastconv.kernels.cuda.audit import compile as audit_compile
 from fastconv.kernels.cuda.audit import sass
 

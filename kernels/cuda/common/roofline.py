@@ -127,7 +127,7 @@ def touched(problem: ConvProblem, pixels: int) -> int:
     --------
     One row of a 3x3 layer reads three rows; a 1x1 layer of stride two skips every other row.
 
-    >>> from fastconv.contract.problem import parse_line
+    >>> from fastconv.contract.problem_line import parse_line
     >>> touched(parse_line("ic64ih56oc64kh3ph1")[0], 56) // 56
     3
     >>> touched(parse_line("ic64ih56oc64kh1sh2")[0], 28 * 28) // 55

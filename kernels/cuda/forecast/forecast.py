@@ -105,7 +105,7 @@ def forecast(kernel: str, problem: ConvProblem, device: CudaInfo, count: bool = 
     Examples
     --------
     >>> from fastconv.cuda_device import MODELS
-    >>> from fastconv.contract.problem import parse_line
+    >>> from fastconv.contract.problem_line import parse_line
     >>> problem, _ = parse_line("mb64ic256ih56oc256kh3ph1")
     >>> found = forecast("cuda.implicit_gemm", problem, MODELS["A100"])
     >>> found.decides, found.launches

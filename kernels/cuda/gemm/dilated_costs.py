@@ -87,7 +87,7 @@ def pixel_order(problem: ConvProblem, bn: int) -> NDArray[np.uint32]:
     --------
     The middle of five pixels sees all three taps, those beside it two.
 
-    >>> from fastconv.contract.problem import parse_line
+    >>> from fastconv.contract.problem_line import parse_line
     >>> pixel_order(parse_line("ic8iw5oc8kw3pw2dw1")[0], 4)
     array([2, 0, 1, 3, 4, 0, 0, 0], dtype=uint32)
     """
@@ -110,7 +110,7 @@ def tile_taps(problem: ConvProblem, bn: int) -> Sequence[tuple[int, frozenset[in
 
     Examples
     --------
-    >>> from fastconv.contract.problem import parse_line
+    >>> from fastconv.contract.problem_line import parse_line
     >>> [(n, sorted(taps)) for n, taps in tile_taps(parse_line("ic8iw5oc8kw3pw2dw1")[0], 2)]
     [(1, [0, 1, 2]), (1, [0, 1, 2]), (1, [0, 1])]
     """
