@@ -28,6 +28,7 @@ __all__ = [
     "channel_block",
     "choose_split",
     "halvings",
+    "pieces",
     "spread",
     "sums_at_once",
 ]
@@ -103,9 +104,9 @@ def sums_at_once(problem: ConvProblem, depth: int) -> bool:
     return at_once and math.prod(problem.kernel_size) <= REDUCTION
 
 
-def _pieces(rows: int, mr: int) -> dict[int, int]:
+def pieces(rows: int, mr: int) -> dict[int, int]:
     """Return how many tiles of each height `rows` rows are made of, see `gemm.tile_address`."""
-    counts = Counter({mr: rows // mr})
+    counts = Counter({mr: rows // mr} if rows >= mr else {})
     counts.update(bit for bit in (8, 4, 2, 1) if rows % mr & bit)
     return counts
 
@@ -119,7 +120,7 @@ def _product(
     vectors = Counter({tile.nv: columns // tile.nr})
     if last:
         vectors[tile.nv if last > tile.lanes else 1] += 1
-    heights = _pieces(rows, tile.mr)
+    heights = pieces(rows, tile.mr)
     total = sum(
         max(height * count / speed, latency) * tall * across
         for height, tall in heights.items()

@@ -111,8 +111,8 @@ class Winograd(Fields):
         The same for a vector of channels, and where its samples share few sets of L1.
     sample : float
         To copy a vector of samples into that order.
-    tile_steps : float
-        Multiply-adds of a vector that a call of the register tile loses.
+    tile, tile_vector : float
+        That a call of the register tile loses beside its loop: as such, and for each vector.
     output_element, output_pixel : float
         Of the way back, for a vector of channels: an element of a tile, and an output.
     large : float
@@ -129,7 +129,8 @@ class Winograd(Fields):
     channels_element: float
     conflict_element: float
     sample: float
-    tile_steps: float
+    tile: float
+    tile_vector: float
     output_element: float
     output_pixel: float
     large: float

@@ -132,10 +132,13 @@ _WINOGRAD = Winograd(
     # Samples a multiple of 16 vectors apart: 3.9 ms for 2.5 (wavenet d64).
     conflict_element=31.0,
     sample=10,
-    # A call of the register tile loses 160 cycles of 24 a step, so 7 of a multiply-add.
-    tile_steps=7,
-    output_element=12,
-    output_pixel=8,
+    # A call of the register tile loses 252 cycles with its 24 vectors, 76 with one row's two. These
+    # and the way back are fitted to the least of eight medians of 32 layers, 7 to 128 pixels wide,
+    # of 16 to 512 channels, with F(2, 3) to F(6, 3): a layer's tiles are off by a twentieth.
+    tile=60,
+    tile_vector=8,
+    output_element=6,
+    output_pixel=10,
     # F(4, 3) of stride 2 in three dimensions, of 729 elements, took 9.4 ms for 4.2.
     large=2.0,
     # 96@35 took 1.1 to 1.35 times what its phases count.

@@ -12,15 +12,14 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo, KernelSpec, Tolerance
 
 from ..common.specs import cpu_spec
+from ..gemm.split import pieces
 from ..machine.seconds import profile, transform_seconds
+from ..simd.register_tiles import sized_tile
+from .blocks import channel_block, panel_of
 from .tiles import Sizes, is_long, reads_rows, tile_sizes
 
-__all__ = ["CHANNEL_BLOCK", "SPECS", "TOLERANCE"]
+__all__ = ["SPECS", "TOLERANCE"]
 
-#: Input channels of one sum in tiles of long lines. The rounding error grows with the length of a
-#: sum: blocks of it, added up at the end, keep the error of 64 channels for any number. A block of
-#: 64 steps costs a twentieth of the multiplication's speed.
-CHANNEL_BLOCK = 64
 #: Largest error of F(m, r) in float32 relative to the largest output, over two transformed axes.
 _LIMIT = 2e-5
 TOLERANCE = {
@@ -41,6 +40,8 @@ _LARGE_TILE = 256
 _L1_STRIDE = 16
 #: Panels from which on threads read the weights again for each of them.
 _FEW_PANELS = 8
+#: Part of L2 that a panel's transformed input may fill, beside weights and products.
+_RESIDENT_SHARE = 0.75
 #: Most bytes of a panel's transformed input, of all channels.
 _MOST_PANEL = 64 << 20
 #: Most pieces of samples under a vector of tiles, which are listed; strides decide their number.
@@ -99,25 +100,51 @@ def _input_cycles(sizes: Sizes, problem: ConvProblem, device: DeviceInfo) -> flo
     return cycles * -(-channels // lanes) * images
 
 
-def _product_seconds(
-    elements: int, outputs: int, tiles: int, problem: ConvProblem, device: DeviceInfo
-) -> float:
-    """Predict seconds for products, what they wait for, and outputs; `tiles` are those of an image.
+def _product_cycles(sizes: Sizes, problem: ConvProblem, device: DeviceInfo) -> float:
+    """Count the vectors' multiply-adds of one group, and what calls of the register tile lose.
+
+    A call is for the tiles of one panel that a register tile holds, one panel of K and one block of
+    channels; few rows wait for the sum before (`gemm.tile_address` makes 8, 4, 2 and 1 of them).
+    """
+    core, costs = profile(device).core, profile(device).winograd
+    k, c = problem.out_channels // problem.groups, problem.in_channels // problem.groups
+    tile = sized_tile(device, problem.compute_itemsize)
+    panel = panel_of(sizes, problem, device)
+    calls = -(-c // channel_block(sizes))
+    full, rest = divmod(sizes.tiles, panel.nr)
+    wide, narrow = divmod(-(-k // tile.lanes), tile.nv)
+
+    def panel_cycles(vectors: int) -> float:
+        total = 0.0
+        for tiles, many in ((panel.nr, full), (rest, 1)):
+            for height, number in pieces(tiles, tile.mr).items():
+                step = max(height * vectors, core.latency * core.multiply_adds)
+                lost = costs.tile + costs.tile_vector * height * vectors
+                total += many * number * (c * step + calls * lost)
+        return total
+
+    cycles = wide * panel_cycles(tile.nv) + (panel_cycles(narrow) if narrow else 0.0)
+    return cycles * sizes.elements * problem.batch
+
+
+def _product_seconds(sizes: Sizes, problem: ConvProblem, device: DeviceInfo) -> float:
+    """Predict seconds for products, what they wait for, and outputs.
 
     Of the time that operands take from L3 or memory a part is hidden by arithmetic.
     """
     machine = profile(device)
     costs, memory = machine.winograd, machine.memory
+    elements, tiles = sizes.elements, sizes.tiles
     size, lanes = problem.itemsize, device.lanes(problem.compute_itemsize)
     c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     vectors = -(-k // lanes) * tiles * problem.batch * problem.groups
-    steps = c + costs.tile_steps * -(-c // CHANNEL_BLOCK)
-    way_back = costs.output_element * elements + costs.output_pixel * outputs
-    cycles = vectors * (elements * steps + way_back)
-    # Panels of two vectors of tiles; where there are few, weights are read once for two of them.
-    # All but what is the same for every tile scales with the threads, so that their number does not
-    # decide which tile is chosen: results are then the same bits for any number.
-    panels = max(1, -(-tiles // (2 * lanes)) * problem.batch)
+    way_back = costs.output_element * elements + costs.output_pixel * math.prod(sizes.m)
+    products = _product_cycles(sizes, problem, device) * problem.groups
+    cycles = products + vectors * way_back
+    # Where there are few panels, weights are read once for two of them. All but what is the same
+    # for every tile scales with the threads, so that their number does not decide which tile is
+    # chosen: results are then the same bits for any number.
+    panels = max(1, -(-tiles // panel_of(sizes, problem, device).nr) * problem.batch)
     few = panels * problem.groups < _FEW_PANELS
     compute_size = problem.compute_itemsize
     weights = elements * k * c * compute_size * problem.groups
@@ -125,7 +152,11 @@ def _product_seconds(
     streamed = weights * (-(-panels // 2) if few else panels) if weights > device.l2 // 2 else 0
     in_l3 = weights <= device.l3 // 2
     waits = streamed / (memory.weights_l3 if in_l3 else memory.weights_memory)
-    waits += inputs * -(-k // (2 * lanes)) / memory.weights_l3 if few else 0.0
+    # The transformed input too is read for each panel of K, from L3 where threads share it, or
+    # where that of a panel does not stay in L2.
+    panel_bytes = elements * c * panel_of(sizes, problem, device).nr * compute_size
+    if few or panel_bytes > device.l2 * _RESIDENT_SHARE:
+        waits += inputs * -(-k // (2 * lanes)) / memory.weights_l3
     busy = cycles / machine.core.peak / machine.core.multiply_adds
     seconds = (busy + waits) / device.threads
     moved = (math.prod(problem.x_shape) + 2 * math.prod(problem.out_shape)) * size
@@ -137,7 +168,7 @@ def _seconds(m: int, problem: ConvProblem, device: DeviceInfo) -> float:
     sizes, machine = tile_sizes(problem, m), profile(device)
     cycles = _input_cycles(sizes, problem, device) / machine.core.multiply_adds
     total = cycles / machine.core.peak / device.threads
-    total += _product_seconds(sizes.elements, math.prod(sizes.m), sizes.tiles, problem, device)
+    total += _product_seconds(sizes, problem, device)
     if sizes.elements > _LARGE_TILE:
         total *= machine.winograd.large
     elif max(problem.stride) > 1:

@@ -63,7 +63,6 @@ from ..common.toom_cook_lines import (
     lines_address,
 )
 from ..common.workspace import Workspace
-from ..gemm.split import REDUCTION
 from ..gemm.tile import tile_address
 from ..machine.lines import LINE
 from ..machine.seconds import STREAMED_SHARE
@@ -71,8 +70,8 @@ from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_
 from ..runtime.record import make_record
 from ..simd.ir import ITEMSIZE, compute_code, storage_code
 from ..simd.register_tiles import RegisterTile, gemm_tile
+from .blocks import channel_block, panel_of
 from .copy import copy_tasks, make_copy, source_fields
-from .costs import CHANNEL_BLOCK
 from .fields import FIELDS, TRANSFORMS
 from .input_tiles import STAGE_CHANNELS, make_stage
 from .tasks import make_kernel
@@ -88,8 +87,6 @@ _PRODUCTS_SHARE = 2
 _MOST_SHARED = 24 << 20
 #: Most panels of tiles that a task multiplies by the same weights.
 _MOST_PANELS = 2
-#: Elements of a tile along an axis beyond which channels are summed in blocks of `CHANNEL_BLOCK`.
-_LONG_LINE = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,14 +108,6 @@ class FoldedPlan(CpuPlan):
         return CpuPlan.pack(self, filled)
 
 
-def _panel_of(problem: ConvProblem, device: DeviceInfo, sizes: Sizes) -> RegisterTile:
-    """Return the shape of a panel of tiles: of one vector where V and M of two outgrow L2."""
-    tile = gemm_tile(device, storage_code(problem.dtype))
-    c = problem.in_channels // problem.groups
-    both = sizes.elements * tile.nr * (c + tile.nr) * problem.compute_itemsize
-    return tile if both <= device.l2 else RegisterTile(tile.mr, 1, tile.lanes)
-
-
 def _v_sizes(channels: int, panel: RegisterTile, size: int, across: int) -> tuple[int, int]:
     """Return the bytes of V of a panel's channel (or block of channels), and of its element.
 
@@ -135,7 +124,7 @@ def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes, across: int)
     """Return how the work is cut into tasks."""
     tile = gemm_tile(device, storage_code(problem.dtype))
     size = problem.compute_itemsize
-    panel = _panel_of(problem, device, sizes)
+    panel = panel_of(sizes, problem, device)
     panel_tiles = panel.nr
     k, c = problem.out_channels // problem.groups, problem.in_channels // problem.groups
     image_panels = -(-sizes.tiles // panel_tiles)
@@ -150,13 +139,12 @@ def _blocks(problem: ConvProblem, device: DeviceInfo, sizes: Sizes, across: int)
     shared = panels * problem.groups < 4 * device.threads and shared_bytes <= _MOST_SHARED
     block_panels = min(panels, most, _MOST_PANELS) if shared else 1
     part_panels = 1 if shared else min(most, k_panels)
-    long_line = max(axis.points for axis in sizes.axes) > _LONG_LINE
     return {
         "image_panels": image_panels, "block_panels": block_panels,
         "blocks": -(-panels // block_panels), "part_panels": part_panels,
         "parts": -(-k_panels // part_panels), "shared": int(shared), "panel_bytes": panel_bytes,
         "element_bytes": element_bytes, "v_step": v_step,
-        "channel_block": CHANNEL_BLOCK if long_line else REDUCTION,
+        "channel_block": channel_block(sizes),
         "shared_bytes": shared_bytes if shared else 0,
         "weight_bytes": sizes.elements * u_step, "u_step": u_step,
     }  # fmt: skip
@@ -181,7 +169,7 @@ def _layout(
     tile = gemm_tile(device, storage_code(problem.dtype))
     size = problem.compute_itemsize
     fields = _blocks(problem, device, sizes, source["across"])
-    line, panel_tiles = tile.lanes * size, _panel_of(problem, device, sizes).nr
+    line, panel_tiles = tile.lanes * size, panel_of(sizes, problem, device).nr
     fields["shared_at"] = source["copied_bytes"]
     fields["worker_at"] = source["copied_bytes"] + fields.pop("shared_bytes")
     fields["element_pitch"] = fields["part_panels"] * tile.nr * size
@@ -317,7 +305,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo, m: int) -> 
         make = functools.partial(FoldedPlan, taps=taps)
     return make(
         record=record,
-        stages=_stages(problem, fields, tile, _panel_of(problem, device, sizes)),
+        stages=_stages(problem, fields, tile, panel_of(sizes, problem, device)),
         workers=workers,
         workspace_bytes=fields["worker_at"] + fields["worker_bytes"] * workers,
         compute=compute_dtype(problem.dtype),
