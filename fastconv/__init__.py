@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     )
     from .contract.problem import ConvProblem
     from .contract.settings import get_num_threads, set_num_threads
+    from .contract.transposed_problem import TransposedProblem
     from .dispatch import precision, use_kernel
     from .explanation import explain
     from .functional import conv1d, conv2d, conv3d
     from .nn import Conv1d, Conv2d, Conv3d
+    from .ops.transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
+    from .ops.transposed_layers import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 
 __version__ = "0.1.0"
 
@@ -56,7 +59,10 @@ _MODULES = {
     "functional": ("conv1d", "conv2d", "conv3d"),
     "batch_norm": ("fold_batch_norm",),
     "nn": ("Conv1d", "Conv2d", "Conv3d"),
+    "ops.transposed": ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+    "ops.transposed_layers": ("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"),
     "contract.problem": ("ConvProblem",),
+    "contract.transposed_problem": ("TransposedProblem",),
 }
 _SUBMODULES = ("analysis", "cuda_emulator", "sparse")
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
@@ -67,15 +73,22 @@ __all__ = [
     "Conv2d",
     "Conv3d",
     "ConvProblem",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "DTypeError",
     "DeviceError",
     "FastconvError",
     "NoKernelError",
     "ShapeError",
+    "TransposedProblem",
     "analysis",
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "explain",
     "fold_batch_norm",
     "get_num_threads",

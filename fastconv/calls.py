@@ -7,9 +7,9 @@ a key of shapes, strides and settings, so a second call with equal ones computes
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -48,7 +48,21 @@ from .dispatch import make_plan, settings
 from .race import Operands, measure_choice
 from .trim import Taps, trim
 
-__all__ = ["PreparedCall", "make_problem", "prepare", "run_prepared", "unbatch"]
+if TYPE_CHECKING:
+    from .contract.transposed_problem import TransposedProblem
+
+__all__ = [
+    "CONV",
+    "Family",
+    "PreparedCall",
+    "check_arrays",
+    "check_companions",
+    "check_input_channels",
+    "make_problem",
+    "prepare",
+    "run_prepared",
+    "unbatch",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +130,7 @@ def _tapped(weight: Array, taps: Taps | None) -> Array:
 #: Types of arrays whose shape and strides are what they say; others are looked at anew each time.
 _PLAIN = (np.ndarray, DeviceArray, type(None))
 
-_prepared: dict[tuple[Any, ...], PreparedCall] = {}
+_prepared: dict[tuple[Any, ...], Any] = {}
 _MOST_PREPARED = 4096
 
 
@@ -124,28 +138,50 @@ def _signature(array: Array) -> tuple[Any, ...]:
     return array.shape, array.strides, array.dtype
 
 
+class Family(NamedTuple):
+    """Operators of one to three axes that are called alike.
+
+    Parameters
+    ----------
+    name : str
+        What tells their prepared calls from those of others.
+    canonical : callable
+        ``canonical(ndim, arguments)`` checks the arguments beside the arrays and returns them as
+        integers, tuples and words.
+    prepare : callable
+        Makes a prepared call of what `prepare` is given.
+    """
+
+    name: str
+    canonical: Callable[[int, tuple[Any, ...]], tuple[Any, ...]]
+    prepare: Callable[..., Any]
+
+
 def prepare(
+    family: Family,
     ndim: int,
     x: Array,
     weight: Array,
     bias: Array | None,
-    arguments: tuple[Any, Any, Any, Any],
+    arguments: tuple[Any, ...],
     activation: Activation,
     residual: Array | None,
     out: Array | None,
     packed: bool,
     tune: bool,
-) -> PreparedCall:
+) -> Any:
     """Return the prepared call for these arguments, from memory where it was made before.
 
     Parameters
     ----------
+    family : Family
+        Of which operator.
     ndim : int
         Spatial axes.
     x, weight, bias, residual, out : ndarray or None
         As for `conv2d`, with a batch axis.
     arguments : tuple
-        ``(stride, padding, dilation, groups)`` as the caller gave them.
+        Of a convolution ``(stride, padding, dilation, groups)``, as the caller gave them.
     activation : str, (str, float) or None
         As for `conv2d`.
     packed : bool
@@ -157,11 +193,11 @@ def prepare(
     # it because 1.0 equals 1, and because what looks like an array may be none.
     try:
         if not is_plain(arguments):
-            arguments = canonical_arguments(ndim, arguments)
+            arguments = family.canonical(ndim, arguments)
         if activation is not None and type(activation) is not str:
             activation = canonical_activation(activation)
         key = (
-            ndim, type(x), x.shape, x.strides, x.dtype,
+            family.name, ndim, type(x), x.shape, x.strides, x.dtype,
             type(weight), weight.shape, weight.strides, weight.dtype, arguments, activation,
             None if bias is None else (type(bias), bias.shape, bias.dtype),
             None if residual is None else (type(residual), *_signature(residual)),
@@ -175,10 +211,10 @@ def prepare(
         if arrays := _made_plain(x, weight, bias, residual, out):
             x, weight, bias, residual, out = arrays
             prepared = prepare(
-                ndim, x, weight, bias, arguments, activation, residual, out, packed, tune
+                family, ndim, x, weight, bias, arguments, activation, residual, out, packed, tune
             )
             return replace(prepared, plain=False)
-        prepared = _prepare(
+        prepared = family.prepare(
             ndim, x, weight, bias, arguments, activation, residual, out, packed, tune
         )
         # A call that may have wanted to measure and could not is free to do so the next time.
@@ -205,7 +241,7 @@ def _prepare(
 ) -> PreparedCall:  # fmt: skip
     problem = make_problem(ndim, x, weight, arguments)
     name, alpha = parse_activation(activation)
-    _check_companions(problem, x, weight, bias, residual, out)
+    check_companions(problem, x, weight, bias, residual, out)
     shape, layout = problem.out_shape, problem.layout
     if math.prod(shape) == 0:
         return PreparedCall(None, "", shape, layout)
@@ -231,10 +267,11 @@ def _prepare(
     return PreparedCall(plan, spec.name, shape, layout, taps, packing, remembers=remembers)
 
 
-def make_problem(
-    ndim: int, x: Any, weight: Any, arguments: tuple[Any, Any, Any, Any]
-) -> ConvProblem:
-    """Check input, weight and arguments and return the problem that they describe."""
+CONV = Family("conv", canonical_arguments, _prepare)
+
+
+def check_arrays(ndim: int, x: Any, weight: Any, leading: str) -> tuple[Array, Array]:
+    """Check what input and weight are; `leading` names the weight's first two axes."""
     x, weight = require_array("input", x), require_array("weight", weight)
     if isinstance(weight, DeviceArray) and not isinstance(x, DeviceArray):
         raise DeviceError("input: got a NumPy array, want one on a GPU as the weight is")
@@ -245,20 +282,24 @@ def make_problem(
             f"input: got {x.ndim} axes {x.shape}, want {ndim + 2} (batch, channels, {axes}) "
             f"or {ndim + 1} without the batch{lacks}"
         )
-    check_weight(weight, ndim, f"output channels, input channels / groups, {axes}")
+    check_weight(weight, ndim, f"{leading}, {axes}")
     if weight.dtype != x.dtype:
         raise DTypeError(f"input: got {x.dtype} with a weight of {weight.dtype}, want one type")
+    return x, weight
+
+
+def make_problem(
+    ndim: int, x: Any, weight: Any, arguments: tuple[Any, Any, Any, Any]
+) -> ConvProblem:
+    """Check input, weight and arguments and return the problem that they describe."""
+    x, weight = check_arrays(ndim, x, weight, "output channels, input channels / groups")
     stride, padding, dilation, groups = arguments
     stride, dilation = per_axis("stride", stride, ndim), per_axis("dilation", dilation, ndim)
     groups = check_groups(groups, weight)
     kernel = weight.shape[2:]
-    if weight.shape[1] * groups != x.shape[1]:
-        channels = weight.shape[1] * groups
-        raise ShapeError(
-            f"input: got {x.shape[1]} channels (axis 1 of {x.shape}) with a weight of "
-            f"{weight.shape[1]} input channels a group and groups={groups}, want {channels}"
-            + _channels_last_hint(x.shape, channels)
-        )
+    check_input_channels(
+        x, weight.shape[1] * groups, f"{weight.shape[1]} input channels a group and groups={groups}"
+    )
     for name, values in (("stride", stride), ("dilation", dilation)):
         if min(values) < 1:
             raise ShapeError(f"{name}: got {values}, want every value to be at least 1")
@@ -279,6 +320,15 @@ def make_problem(
     )
 
 
+def check_input_channels(x: Array, channels: int, having: str) -> None:
+    """Raise where an input has other channels than its weight, `having` so many, wants."""
+    if x.shape[1] != channels:
+        raise ShapeError(
+            f"input: got {x.shape[1]} channels (axis 1 of {x.shape}) with a weight of {having}, "
+            f"want {channels}" + _channels_last_hint(x.shape, channels)
+        )
+
+
 def _channels_last_hint(shape: tuple[int, ...], channels: int) -> str:
     """Return how to call with an input whose channels stand last, where they seem to."""
     if shape[-1] != channels:
@@ -289,8 +339,13 @@ def _channels_last_hint(shape: tuple[int, ...], channels: int) -> str:
     )
 
 
-def _check_companions(
-    problem: ConvProblem, x: Array, weight: Array, bias: Any, residual: Any, out: Any
+def check_companions(
+    problem: ConvProblem | TransposedProblem,
+    x: Array,
+    weight: Array,
+    bias: Any,
+    residual: Any,
+    out: Any,
 ) -> None:
     """Check bias, residual and out against the problem."""
     shapes = {
@@ -306,7 +361,7 @@ def _check_companions(
 
 
 def run_prepared(
-    call: PreparedCall, x: Array, weight: Array, packed: Array | None, bias: Array | None,
+    call: Any, x: Array, weight: Array, packed: Array | None, bias: Array | None,
     residual: Array | None, out: Array | None,
 ) -> Array:  # fmt: skip
     """Run a prepared call; through a copy where `out` shares memory with an operand."""

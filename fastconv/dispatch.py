@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from . import recall, tuning
 from .contract import first_use, sources
@@ -34,6 +34,9 @@ from .contract.spec import (
     SparsePlan,
 )
 from .cuda_device import current_device, device_now
+
+if TYPE_CHECKING:
+    from .contract.transposed_problem import TransposedProblem
 
 __all__ = [
     "Candidate",
@@ -224,9 +227,9 @@ class Candidate:
     pack_seconds: float = 0.0
 
 
-def calls_of_weight(problem: Problem) -> int:
+def calls_of_weight(problem: Problem | TransposedProblem) -> int:
     """Return in how many calls of the functional form a weight is thought to be packed once."""
-    if not isinstance(problem, ConvProblem) or problem.device != "cpu":
+    if isinstance(problem, SparseProblem) or problem.device != "cpu":
         return 1
     return recall.calls(math.prod(problem.weight_shape) * problem.itemsize)
 

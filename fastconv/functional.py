@@ -4,67 +4,93 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .array_libraries import view_array, view_operands
 from .arrays import Array, require_array
 from .calls import (
+    CONV,
+    Family,
     make_problem,
     prepare,
     run_prepared,
     unbatch,
 )
+from .contract import first_use
 from .contract.arguments import Activation, Padding, Sizes, bind_call
 from .contract.errors import ArgumentError
 from .contract.problem import ConvProblem
 from .recall import recall
 
-__all__ = ["conv1d", "conv2d", "conv3d"]
+if TYPE_CHECKING:
+    from .contract.transposed_problem import TransposedProblem
+
+__all__ = ["conv1d", "conv2d", "conv3d", "convolve"]
 
 
-def problem_of_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> ConvProblem:
-    """Return the problem that a call of ``conv1d``, ``conv2d`` or ``conv3d`` would compute."""
-    ranks = {conv1d: 1, conv2d: 2, conv3d: 3}
-    ndim = next((rank for known, rank in ranks.items() if known is function), None)
-    if ndim is None:
+def problem_of_call(
+    function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> ConvProblem | TransposedProblem:
+    """Return the problem that a call of a convolution, transposed or not, would compute."""
+    transposed, transposed_calls = (
+        first_use.load(f"fastconv.ops.{name}") for name in ("transposed", "transposed_calls")
+    )
+    convolutions = (conv1d, conv2d, conv3d)
+    known = (*convolutions, *(getattr(transposed, name) for name in transposed.__all__))
+    number = next((i for i, each in enumerate(known) if each is function), None)
+    if number is None:
         shown = reprlib.repr(function)
         raise ArgumentError(
-            f"what: got {shown}, want a problem or its line, conv1d, conv2d or conv3d with its "
-            "arguments, a Conv1d, Conv2d or Conv3d with its input, or one of fastconv.sparse's"
+            f"what: got {shown}, want a problem or its line, conv1d, conv2d, conv3d or one of "
+            "conv_transpose1d to conv_transpose3d with its arguments, a Conv1d, Conv2d, Conv3d or "
+            "one of ConvTranspose1d to ConvTranspose3d with its input, or one of fastconv.sparse's"
         )
     bound = bind_call(function, args, kwargs)
     bound.apply_defaults()
-    given = bound.arguments
-    arguments = tuple(given[name] for name in ("stride", "padding", "dilation", "groups"))
+    given, ndim = bound.arguments, number % 3 + 1
     x, weight = (view_array(name, given[name]) or given[name] for name in ("input", "weight"))
     x = require_array("input", x)
-    return make_problem(ndim, x[None] if x.ndim == ndim + 1 else x, weight, arguments)
+    x = x[None] if x.ndim == ndim + 1 else x
+    if number < 3:
+        arguments = (given["stride"], given["padding"], given["dilation"], given["groups"])
+        return make_problem(ndim, x, weight, arguments)
+    names = ("stride", "padding", "output_padding", "groups", "dilation")
+    chosen = tuple(given[name] for name in names)
+    problem: TransposedProblem = transposed_calls.make_transposed_problem(ndim, x, weight, chosen)
+    return problem
 
 
-def _convolve(
-    ndim: int, x: Array, weight: Array, bias: Array | None, arguments: tuple[Any, Any, Any, Any],
-    activation: Activation, residual: Array | None, out: Array | None, tune: bool,
+def convolve(
+    family: Family, ndim: int, x: Array, weight: Array, bias: Array | None,
+    arguments: tuple[Any, ...], activation: Activation, residual: Array | None, out: Array | None,
+    tune: bool,
 ) -> Array:  # fmt: skip
+    """Compute a call of an operator of a family, on whichever device its arrays live."""
     views = None if type(x) is np.ndarray else view_operands(x, weight, bias, residual, out)
     if views is None:
-        return _compute(ndim, x, weight, bias, arguments, activation, residual, out, tune)
+        return _compute(family, ndim, x, weight, bias, arguments, activation, residual, out, tune)
     x, weight, bias, residual, target = views
     with x.on_device():
-        result = _compute(ndim, x, weight, bias, arguments, activation, residual, target, tune)
+        result = _compute(
+            family, ndim, x, weight, bias, arguments, activation, residual, target, tune
+        )
     return result.owner if out is None else out
 
 
 def _compute(
-    ndim: int, x: Array, weight: Array, bias: Array | None, arguments: tuple[Any, Any, Any, Any],
-    activation: Activation, residual: Array | None, out: Array | None, tune: bool,
+    family: Family, ndim: int, x: Array, weight: Array, bias: Array | None,
+    arguments: tuple[Any, ...], activation: Activation, residual: Array | None, out: Array | None,
+    tune: bool,
 ) -> Array:  # fmt: skip
     if getattr(x, "ndim", 0) == ndim + 1:
         x, residual_n, out_n = unbatch(ndim, x, residual, out)
-        result = _compute(ndim, x, weight, bias, arguments, activation, residual_n, out_n, tune)
+        result = _compute(
+            family, ndim, x, weight, bias, arguments, activation, residual_n, out_n, tune
+        )
         return result[0] if out is None else out
-    call = prepare(ndim, x, weight, bias, arguments, activation, residual, out, False, tune)
+    call = prepare(family, ndim, x, weight, bias, arguments, activation, residual, out, False, tune)
     packed = recall.find(call.packing, weight, call.pack) if call.remembers else call.pack(weight)
     return run_prepared(call, x, weight, packed, bias, residual, out)
 
@@ -106,7 +132,7 @@ def conv1d(
     array([[1., 3., 6., 9., 7.]], dtype=float32)
     """
     arguments = (stride, padding, dilation, groups)
-    return _convolve(1, input, weight, bias, arguments, activation, residual, out, tune)
+    return convolve(CONV, 1, input, weight, bias, arguments, activation, residual, out, tune)
 
 
 def conv2d(
@@ -201,7 +227,7 @@ def conv2d(
     ((1, 16, 4, 4), 27.0)
     """
     arguments = (stride, padding, dilation, groups)
-    return _convolve(2, input, weight, bias, arguments, activation, residual, out, tune)
+    return convolve(CONV, 2, input, weight, bias, arguments, activation, residual, out, tune)
 
 
 def conv3d(
@@ -241,4 +267,4 @@ def conv3d(
     (2, 4, 4, 4)
     """
     arguments = (stride, padding, dilation, groups)
-    return _convolve(3, input, weight, bias, arguments, activation, residual, out, tune)
+    return convolve(CONV, 3, input, weight, bias, arguments, activation, residual, out, tune)

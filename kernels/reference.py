@@ -216,3 +216,75 @@ def conv(
     if residual is not None:
         out += np.asarray(residual).astype(np.float64)
     return activate(out, activation, alpha)
+
+
+def conv_transpose(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    stride: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+    output_padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int = 1,
+    residual: ArrayLike | None = None,
+    activation: str | None = None,
+    alpha: float | None = None,
+) -> Array:
+    """Transposed convolution: every sample adds a filter to the outputs, then borders are cropped.
+
+    Parameters
+    ----------
+    x : array of shape (batch, in_channels, *in_size)
+        Any real dtype; it is converted to float64 first.
+    weight : array of shape (in_channels, out_channels / groups, *kernel_size)
+    bias : array of shape (out_channels,), optional
+    stride, dilation, output_padding : tuple of int
+        One an axis; the first two in outputs from sample to sample and from tap to tap, the last
+        one outputs more at the high side.
+    padding : tuple of (int, int)
+        Outputs that are cropped before and after each axis.
+    groups, residual, activation, alpha
+        As for `conv`.
+
+    Returns
+    -------
+    float64 array of shape (batch, out_channels, *out_size)
+        ``out_size = (in_size - 1) * stride + dilation * (kernel_size - 1) + 1 + output_padding
+        - lo - hi``
+
+    Examples
+    --------
+    >>> x, weight = np.array([[[1.0, 10.0]]]), np.array([[[1.0, 2.0, 3.0]]])
+    >>> conv_transpose(x, weight, stride=(2,), padding=((0, 1),), output_padding=(0,),
+    ...                dilation=(1,)).tolist()
+    [[[1.0, 2.0, 13.0, 20.0]]]
+    """
+    x = np.asarray(x).astype(np.float64)
+    weight = np.asarray(weight).astype(np.float64)
+    batch, in_channels, *in_size = x.shape
+    _, channels_per_group, *kernel_size = weight.shape
+    full_size = [
+        (size - 1) * s + d * (k - 1) + 1 + extra
+        for size, s, d, k, extra in zip(
+            in_size, stride, dilation, kernel_size, output_padding, strict=True
+        )
+    ]
+    samples = x.reshape(batch, groups, in_channels // groups, -1)
+    filters = weight.reshape(groups, in_channels // groups, channels_per_group, *kernel_size)
+    full = np.zeros((batch, groups * channels_per_group, *full_size))
+    for tap in np.ndindex(*kernel_size):
+        filter_tap = filters[(slice(None), slice(None), slice(None), *tap)]
+        with np.errstate(over="ignore", invalid="ignore"):
+            products = np.swapaxes(filter_tap, 1, 2) @ samples
+            full[_touched_by(tap, in_size, stride, dilation)] += products.reshape(
+                batch, groups * channels_per_group, *in_size
+            )
+    kept = (slice(lo, size - hi) for size, (lo, hi) in zip(full_size, padding, strict=True))
+    out = full[(slice(None), slice(None), *kept)]
+    if bias is not None:
+        out = out + np.asarray(bias).astype(np.float64).reshape(-1, *[1] * len(in_size))
+    if residual is not None:
+        out = out + np.asarray(residual).astype(np.float64)
+    return activate(out, activation, alpha)

@@ -1,0 +1,1 @@
+"""Operators beside the convolution, one file a family."""

@@ -1,0 +1,171 @@
+"""What functions and layers of transposed convolution share: a call is those of its phases.
+
+Each phase is prepared by `fastconv.calls` with views of input and output, so it gets the kernel
+that is fastest for its sizes, and a kernel that stores with a stride writes its outputs between
+those of the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..arrays import Array, dtype_name, empty_output, memory_layout
+from ..calls import (
+    CONV,
+    Family,
+    PreparedCall,
+    check_arrays,
+    check_companions,
+    check_input_channels,
+    prepare,
+)
+from ..contract.arguments import Activation, per_axis, whole_number
+from ..contract.errors import DeviceError, ShapeError
+from ..contract.padding import canonical_padding
+from ..contract.transposed_problem import Phase, TransposedProblem
+from ..device_arrays import DeviceArray
+
+__all__ = ["CONV_TRANSPOSE", "make_transposed_problem", "transposed_groups"]
+
+_EVERY = (slice(None), slice(None))
+
+
+class _Part(NamedTuple):
+    """The dense call of one phase."""
+
+    phase: Phase
+    call: PreparedCall
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPhases:
+    """A transposed convolution, prepared: see `fastconv.calls.PreparedCall`."""
+
+    parts: tuple[_Part, ...]
+    groups: int
+    kernel: str
+    out_shape: tuple[int, ...]
+    layout: str
+    packing: Hashable
+    plain: bool = True
+    remembers: bool = False
+
+    @property
+    def plan(self) -> Any:
+        """The dense calls; None where there is nothing to compute."""
+        return self.parts or None
+
+    def pack(self, weight: Array) -> Any:
+        """Return the phases' weights, each in its kernel's order."""
+        return tuple(
+            part.call.pack(_phase_weight(weight, part.phase, self.groups)) for part in self.parts
+        )
+
+    def run(
+        self, x: Array, packed: Any, bias: Array | None, residual: Array | None, out: Array | None
+    ) -> Array:
+        """Compute, into `out` if there is one."""
+        if out is None:
+            out = empty_output(x, self.out_shape, self.layout)
+        for (phase, call), weight in zip(self.parts, packed or (), strict=True):
+            outputs = (*_EVERY, *phase.outputs)
+            added = None if residual is None else residual[outputs]
+            call.run(x[(*_EVERY, *phase.samples)], weight, bias, added, out[outputs])
+        return out
+
+
+def _phase_weight(weight: Array, phase: Phase, groups: int) -> Array:
+    """Return a phase's filters as a dense convolution has them: (K, C / groups, *taps)."""
+    c, k = weight.shape[:2]
+    if phase.taps is None:
+        return np.zeros((k * groups, c // groups, *(1,) * (weight.ndim - 2)), weight.dtype)
+    taps = weight[(*_EVERY, *phase.taps)]
+    size = taps.shape[2:]
+    by_group = taps.reshape(groups, c // groups, k, *size).swapaxes(1, 2)
+    return np.ascontiguousarray(by_group).reshape(k * groups, c // groups, *size)
+
+
+def _key(phase: Phase) -> Hashable:
+    """Return what tells a phase's part of the weight."""
+    if phase.taps is None:
+        return None
+    return tuple((taps.start, taps.stop, taps.step) for taps in phase.taps)
+
+
+def canonical_transposed(ndim: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Check what stands beside the arrays and return it as integers and tuples."""
+    stride, padding, output_padding, groups, dilation = arguments
+    if isinstance(padding, str):
+        raise ShapeError(f"padding: got {padding!r}, want a whole number, {ndim} of them, or pairs")
+    return (
+        per_axis("stride", stride, ndim),
+        canonical_padding(padding, ndim),
+        per_axis("output_padding", output_padding, ndim),
+        whole_number("groups", groups),
+        per_axis("dilation", dilation, ndim),
+    )
+
+
+def transposed_groups(weight: Array, groups: Any) -> int:
+    """Return the number of groups, which must divide the input channels of a weight."""
+    number = whole_number("groups", groups)
+    if number < 1:
+        raise ShapeError(f"groups: got {number}, want at least 1")
+    if weight.shape[0] % number:
+        raise ShapeError(
+            f"groups: got {number}, want a divisor of the weight's {weight.shape[0]} input channels"
+        )
+    return number
+
+
+def make_transposed_problem(
+    ndim: int, x: Any, weight: Any, arguments: tuple[Any, ...]
+) -> TransposedProblem:
+    """Check input, weight and arguments and return the problem that they describe."""
+    x, weight = check_arrays(ndim, x, weight, "input channels, output channels / groups")
+    if isinstance(x, DeviceArray):
+        raise DeviceError(
+            "input: got an array on a GPU, want one of NumPy: transposed convolution has kernels "
+            "of the CPU alone"
+        )
+    stride, padding, output_padding, groups, dilation = canonical_transposed(ndim, arguments)
+    groups = transposed_groups(weight, groups)
+    check_input_channels(x, weight.shape[0], f"{weight.shape[0]} input channels")
+    return TransposedProblem(
+        x.shape[0], x.shape[1], weight.shape[1] * groups, x.shape[2:], weight.shape[2:], stride,
+        padding, output_padding, dilation, groups, dtype_name("input", x.dtype), memory_layout(x),
+    )  # fmt: skip
+
+
+def _prepare(
+    ndim: int, x: Any, weight: Any, bias: Any, arguments: tuple[Any, ...], activation: Activation,
+    residual: Any, out: Any, packed: bool, tune: bool,
+) -> PreparedPhases:  # fmt: skip
+    problem = make_transposed_problem(ndim, x, weight, arguments)
+    check_companions(problem, x, weight, bias, residual, out)
+    shape, layout, groups = problem.out_shape, problem.layout, problem.groups
+    if math.prod(shape) == 0:
+        return PreparedPhases((), groups, "", shape, layout, None)
+    target = empty_output(x, shape, layout) if out is None else out
+    parts = []
+    for phase in problem.phases():
+        outputs = (*_EVERY, *phase.outputs)
+        dense = ((1,) * ndim, phase.padding, phase.dilation, groups)
+        call = prepare(
+            CONV, ndim, x[(*_EVERY, *phase.samples)], _phase_weight(weight, phase, groups), bias,
+            dense, activation, None if residual is None else residual[outputs], target[outputs],
+            packed, tune,
+        )  # fmt: skip
+        parts.append(_Part(phase, call))
+    names = ", ".join(sorted({part.call.kernel for part in parts}))
+    packing = groups, tuple((_key(part.phase), part.call.packing) for part in parts)
+    remembers = any(part.call.remembers for part in parts)
+    return PreparedPhases(tuple(parts), groups, names, shape, layout, packing, remembers=remembers)
+
+
+CONV_TRANSPOSE = Family("conv_transpose", canonical_transposed, _prepare)
