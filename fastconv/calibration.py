@@ -1,6 +1,7 @@
 """``python -m fastconv calibrate``: what this machine does in a cycle and in a second.
 
-The figures are kept, and from then on costs are those of this machine.
+The figures are kept, and from then on costs are those of this machine. Run it again where the
+machine was busy: of each figure the best that was seen is kept and shown.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ def describe() -> str:
     from .kernels.cpu.machine import measured
 
     device = cpu_info()
-    found = measure(device)
-    path = measured.keep(device, found)
+    found, path = measured.keep(device, measure(device))
     bits, threads = 8 * device.vector_bytes, device.threads
     facts = {
         "clock": f"{found.clock / 1e9:.2f} GHz",

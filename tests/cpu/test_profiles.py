@@ -118,7 +118,7 @@ def varied(factor: float) -> Figures:
 
 def test_what_was_measured_is_in_force_in_the_next_process(folder: Path) -> None:
     device = ZEN4.device
-    path = measured.keep(device, varied(2.0))
+    _, path = measured.keep(device, varied(2.0))
     assert path is not None and path.parent == folder
     assert path.stat().st_mode & 0o077 == 0
     assert seconds.profile(device).core.peak == 2 * ZEN4.core.peak
@@ -138,12 +138,25 @@ def test_figures_of_the_nearest_number_of_threads_count(folder: Path) -> None:
         assert found is not None and found.clock == factor * ZEN4_FIGURES[64].clock
 
 
+def test_a_busy_moment_spoils_no_figure(folder: Path) -> None:
+    """Of each figure the best is kept: the highest rate, the lowest time."""
+    quiet = ZEN4_FIGURES[64]
+    busy = Figures(**{**vars(quiet), "memory_all": quiet.memory_all / 2, "latency": 9.0})
+    for first, second in ((quiet, busy), (busy, quiet)):
+        measured.keep(ZEN4.device, first)
+        kept, path = measured.keep(ZEN4.device, second)
+        found = measured.read(ZEN4.device)
+        assert found is not None and vars(kept) == vars(found) == vars(quiet)
+        assert path is not None
+        path.unlink()
+
+
 @pytest.mark.parametrize("content", [
     b"", b"[]", b"{", b'{"2": {}}', b'{"two": {}}', b'{"2": {"clock": 1}}', b"\xff",
     b'{"2": null}',
 ])  # fmt: skip
 def test_a_damaged_file_is_a_warning_and_is_measured_again(folder: Path, content: bytes) -> None:
-    path = measured.keep(ZEN4.device, varied(1.0))
+    _, path = measured.keep(ZEN4.device, varied(1.0))
     assert path is not None
     path.write_bytes(content)
     with pytest.warns(UserWarning, match="figures are lost"):
@@ -155,7 +168,7 @@ def test_a_damaged_file_is_a_warning_and_is_measured_again(folder: Path, content
 
 @pytest.mark.parametrize("value", ["0", "-1", "NaN", "Infinity", "1e999", '"fast"'])
 def test_a_figure_that_can_not_be_is_not_believed(folder: Path, value: str) -> None:
-    path = measured.keep(ZEN4.device, varied(1.0))
+    _, path = measured.keep(ZEN4.device, varied(1.0))
     assert path is not None
     text = path.read_text()
     path.write_text(text.replace(f'"clock": {ZEN4_FIGURES[64].clock}', f'"clock": {value}'))
@@ -169,14 +182,14 @@ def test_a_folder_that_can_not_be_written_to_is_a_warning(
 ) -> None:
     monkeypatch.setattr(measured, "cache_dir", lambda: folder / "missing")
     with pytest.warns(UserWarning, match="could not keep the machine's figures"):
-        assert measured.keep(ZEN4.device, varied(1.0)) is None
+        assert measured.keep(ZEN4.device, varied(1.0))[1] is None
 
 
 def test_without_a_folder_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measured, "cache_dir", lambda: None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert measured.keep(ZEN4.device, varied(1.0)) is None
+        assert measured.keep(ZEN4.device, varied(1.0))[1] is None
         assert measured.read(ZEN4.device) is None
 
 

@@ -1,7 +1,8 @@
 """Figures that were measured here, kept beside the compiled kernels: one small file a machine.
 
 A machine is its model, instruction set and caches; the file holds a record for each number of
-threads that "all" meant when it was measured.
+threads that "all" meant when it was measured: the best that was seen of each figure, as a busy
+moment makes a machine look slower than it is.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from fastconv.contract import first_use, private_files
 from fastconv.contract.cache import cache_dir
 from fastconv.contract.spec import DeviceInfo
 
-from .figures import Figures
+from .figures import Figures, better
 
 __all__ = ["keep", "read"]
 
@@ -66,20 +67,28 @@ def read(device: DeviceInfo) -> Figures | None:
     return records[min(records, key=lambda threads: (abs(threads - device.threads), threads))]
 
 
-def keep(device: DeviceInfo, figures: Figures) -> Path | None:
-    """Write down what was measured of a machine; return the file, None where there is none.
+def keep(device: DeviceInfo, figures: Figures) -> tuple[Figures, Path | None]:
+    """Write down what was measured of a machine, joined with what was kept before.
 
     A disk that cannot be written to costs a warning.
+
+    Returns
+    -------
+    (Figures, Path or None)
+        What is kept, and the file; None where there is none.
     """
     path = _path(device)
+    records = _records(path)
+    if device.threads in records:
+        figures = better(records[device.threads], figures)
     if path is None:
-        return None
-    records = {**_records(path), device.threads: figures}
+        return figures, None
+    records[device.threads] = figures
     content = {str(threads): vars(records[threads]) for threads in sorted(records)}
     try:
         private_files.write(path, first_use.load("json").dumps(content, indent=1).encode())
     except OSError as error:
         told = f"{path}: {error.strerror}"
         warnings.warn(f"fastconv: could not keep the machine's figures: {told}", stacklevel=2)
-        return None
-    return path
+        return figures, None
+    return figures, path
