@@ -189,6 +189,8 @@ class Window(Fields):
         Of an input that is gathered into a copy, and of an output that is scattered from one.
     halves : float
         Elements of two bytes that are converted in the time of one of more.
+    rounded : float
+        Of halves read in place: to widen and to round them, for a vector of outputs.
     few_planes : int
         Input channels of a group that share the sets of L1 without loss.
     few_outputs : int
@@ -209,6 +211,7 @@ class Window(Fields):
     gathered: float
     scattered: float
     halves: float
+    rounded: float
     few_planes: int
     few_outputs: int
     reread: float

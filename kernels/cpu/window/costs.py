@@ -47,7 +47,10 @@ def _seconds(problem: ConvProblem, device: DeviceInfo, variant: Variant) -> floa
     if channels > costs.few_planes:
         cycles *= 1 + min(1.0, channels * math.prod(problem.in_size) * size / device.l2)
     inputs, outputs = math.prod(problem.x_shape), math.prod(problem.out_shape)
-    if size < 4 or (problem.layout != "channels_first" and not variant.keeps_channels_last):
+    if size < 4 and variant.name == "rows_in_place":
+        lanes = device.lanes(problem.compute_itemsize)
+        cycles += costs.rounded * outputs / lanes / max(problem.batch, 1)
+    elif size < 4 or (problem.layout != "channels_first" and not variant.keeps_channels_last):
         # Elements are gathered into a copy and scattered from one, one by one or converted.
         moved = costs.gathered * inputs + costs.scattered * outputs
         cycles += moved / max(problem.batch, 1) / (1 if size > 2 else costs.halves)

@@ -120,9 +120,16 @@ def _side_places(
 
 
 def strip_table(
-    problem: ConvProblem, blocking: RowBlocking, source: int, code: int, period: int = 0
+    problem: ConvProblem,
+    blocking: RowBlocking,
+    source: int,
+    codes: tuple[int, int],
+    period: int = 0,
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
-    """Compile the strips of a row; return the table of `call_parts`, and its fields."""
+    """Compile the strips of a row; return the table of `call_parts`, and its fields.
+
+    `codes` are of sums and of what is read in place and stored, which tiles know as one.
+    """
     kh, kw = (1, *problem.kernel_size)[-2:]
     total, lanes = problem.out_size[-1], blocking.lanes
     dense, planes = int(problem.dilation[-1] == 1), singleton_flags(problem)
@@ -130,14 +137,14 @@ def strip_table(
     def function(begin: int, nv: int) -> int:
         tail = last_lanes(total, lanes, begin + nv)
         if blocking.rows:
-            return _tile_loop((blocking.rows, nv, lanes, tail, code))
+            return _tile_loop((blocking.rows, nv, lanes, tail, codes[0]))
         shifted = blocking.shifted and source == DENSE and tail == lanes
         masked = _masked(problem, source, (begin * lanes, nv, tail), lanes, shifted)
         return _strip_loop(
             StripShape(
                 kh, kw, blocking.row_step, nv, lanes, tail, blocking.block, source, dense,
                 int(shifted), planes, int(blocking.in_registers and not period), masked, period,
-                code,
+                *codes,
             )
         )  # fmt: skip
 
@@ -149,6 +156,7 @@ def strip_table(
 def _strip_loop(shape: StripShape) -> int:
     """Return the address of the loop over strips of one shape."""
     size, lanes, block = ITEMSIZE[shape.code], shape.lanes, shape.block
+    item = ITEMSIZE[shape.storage]
     source, period = shape.source, shape.period
     strip = make_window(Strip, shape)
 
@@ -172,7 +180,7 @@ def _strip_loop(shape: StripShape) -> int:
                         h0=h0 + residue * g.sh, dh=g.unit, h_end=h_end, xh=g.in_h,
                         col0=col0, dw=g.dw, iw=g.iw, columns=g.columns,
                         w=weight + k * g.c * g.kd * wd, wk=g.c * g.kd * wd, wc=g.kd * wd, wd=wd,
-                        out=out + k * g.to_c + residue * g.to_h + start * size, yh=pitch, yc=g.to_c,
+                        out=out + k * g.to_c + residue * g.to_h + start * item, yh=pitch, yc=g.to_c,
                         bias=bias + k * size, width=g.ow - start,
                         rows=(rows - residue + g.row_interleave - 1) // g.row_interleave,
                     )  # fmt: skip

@@ -73,8 +73,8 @@ class StripShape(NamedTuple):
         Which vectors may reach over a side: bits 1 first, 2 last, 4 any.
     period : int
         Interleaved channels whose weights come back after so many lanes; 0 for none.
-    code : int
-        Element type.
+    code, storage : int
+        Element type of sums, weights and copies; that of outputs, and of what is read in place.
     """
 
     kh: int
@@ -92,6 +92,7 @@ class StripShape(NamedTuple):
     masked: int
     period: int
     code: int
+    storage: int
 
 
 class Strip(Window):
@@ -111,6 +112,7 @@ class Strip(Window):
         # One pair of vectors for all taps: they reach no further than into the next vector.
         self.paired = self.source == PAIRS and self.dense and 2 * (self.kw // 2) <= tail
         super().__init__(builder, args, strip.code, [self.lanes] * (strip.nv - 1) + [tail])
+        self.storage = strip.storage
 
     def weight(self, base: Any, block: int, tap: Any) -> list[Any]:
         """Return a weight for each vector: one number, or what interleaved channels make of it."""
@@ -158,8 +160,8 @@ class Strip(Window):
         first = start * self.source + half * width
         flags = self.flags.get((s, first))
         column = builder.add(self.arg["col0"], builder.mul(I64(s), self.arg["dw"]))
-        offset = builder.mul(builder.add(column, I64(first)), I64(self.size))
-        return load_vector(builder, builder.gep(row, [offset]), width, self.code, flags)
+        offset = builder.mul(builder.add(column, I64(first)), I64(self.item))
+        return load_vector(builder, builder.gep(row, [offset]), width, self.storage, flags)
 
     def vector(self, row: Any, s: int, j: int) -> Any:
         """Return the elements under tap column `s` for vector `j`."""
@@ -204,9 +206,9 @@ class Strip(Window):
             builder = self.builder
             first, lanes = 2 * sum(self.widths), beyond_lanes(self.kw)
             column = builder.add(self.arg["col0"], I64(first))
-            at = builder.gep(row, [builder.mul(column, I64(self.size))])
+            at = builder.gep(row, [builder.mul(column, I64(self.item))])
             flags = self.flags.get((0, first))
-            self.loaded["beyond"] = load_vector(builder, at, lanes, self.code, flags)
+            self.loaded["beyond"] = load_vector(builder, at, lanes, self.storage, flags)
         return self.loaded["beyond"]
 
     def shift(self, row: Any, s: int, j: int) -> Any:
@@ -281,8 +283,9 @@ class Strip(Window):
 
     def prefetched(self) -> list[Any]:
         """Return the byte offsets in a row of the cache lines that a strip reads."""
-        builder, total = self.builder, sum(self.widths) * self.size * max(self.source, 1)
-        start = builder.mul(self.arg["col0"], I64(self.size))
+        builder, size = self.builder, self.size if self.source == COPY else self.item
+        total = sum(self.widths) * size * max(self.source, 1)
+        start = builder.mul(self.arg["col0"], I64(size))
         return [builder.add(start, I64(at)) for at in range(0, total + 64, 64)]
 
     def prefetch(self, row: Any) -> None:

@@ -129,6 +129,11 @@ class Window:
         if self.kind != self.bounds[0].type:
             self.bounds = [builder.fptrunc(bound, self.kind) for bound in self.bounds]
 
+    @property
+    def item(self) -> int:
+        """Bytes of an element of what is read and stored."""
+        return ITEMSIZE[self.storage]
+
     def loop(self, count: Any, sums: Sums, body: Callable[[Any, Sums], Sums]) -> Sums:
         """Emit ``for i in range(count): sums = body(i, sums)``."""
         builder = self.builder
@@ -217,7 +222,7 @@ class Window:
     def target(self, row: Any, block: int, j: int) -> Any:
         """Return where vector `j` of an output row goes."""
         base = self.at(self.arg["out"], (row, self.arg["yh"]), (I64(block), self.arg["yc"]))
-        return self.builder.gep(base, [I64(self.starts[j] * self.size)])
+        return self.builder.gep(base, [I64(self.starts[j] * self.item)])
 
     def store_mask(self, j: int) -> Any:
         """Return flags for the lanes of vector `j` that exist, None for all."""

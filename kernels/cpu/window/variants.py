@@ -44,12 +44,14 @@ class Variant(NamedTuple):
 def _rows_in_place(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> bool:
     """Return whether rows can be read, and outputs written, where they lie."""
     size = problem.itemsize
-    if size < 4 or problem.stride[-1] > 2:
+    if problem.stride[-1] > 2:
         return False
+    if size < 4 and not clamps_only(binding):
+        return False  # halves are rounded when they are stored: nothing may be left to do
     contiguous = problem.in_size[-1] == 1 or binding.x_strides[-1] == size
     if not contiguous or binding.out_strides[-1] != size:
         return False
-    return row_blocking(problem, device, size).rows == 0
+    return row_blocking(problem, device, problem.compute_itemsize).rows == 0
 
 
 def as_row(
