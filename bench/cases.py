@@ -17,7 +17,8 @@ from typing import Any
 
 from fastconv.contract.errors import DTypeError
 from fastconv.contract.problem import DTYPES
-from fastconv.contract.problem_line import parse_line
+from fastconv.contract.problem_line import parse_any_line
+from fastconv.contract.transposed_problem import TransposedProblem
 
 from .sparse import SparseLayer, is_sparse_line, parse_layer
 
@@ -35,7 +36,7 @@ class Case:
 
     Parameters
     ----------
-    problem : ConvProblem or SparseLayer
+    problem : ConvProblem, TransposedProblem or SparseLayer
         What is computed.
     name : str
         The row's label.
@@ -53,7 +54,8 @@ class Case:
     @property
     def kind(self) -> str:
         """What sort of row it is, a key of `fastconv.bench.registry.PEERS`."""
-        return "sparse" if isinstance(self.problem, SparseLayer) else "dense"
+        kinds = {SparseLayer: "sparse", TransposedProblem: "transposed"}
+        return kinds.get(type(self.problem), "dense")
 
 
 def suite_names() -> list[str]:
@@ -74,7 +76,7 @@ def parse_case(line: str) -> Case:
     quoted = _NAME.search(text)
     # The quoted name is taken off first: it may hold spaces, and means nothing to the problem.
     sizes = text[: quoted.start()] if quoted else text
-    problem = parse_layer(sizes) if is_sparse_line(sizes) else parse_line(sizes)[0]
+    problem = parse_layer(sizes) if is_sparse_line(sizes) else parse_any_line(sizes)[0]
     label = quoted.group(1) if quoted else ""
     counted = _COUNT.search(label)
     count = int(counted.group(1)) if counted else 1

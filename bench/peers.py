@@ -21,7 +21,18 @@ from .own import Fastconv, FastconvBest, FastconvFunctional
 from .peer import Call, Peer, Refusal
 from .truth import numpy_dtype
 
-__all__ = ["CPU_PEERS", "is_same", "refuse_all_but_filters", "symmetric_padding"]
+__all__ = [
+    "CPU_PEERS",
+    "OnnxPeer",
+    "OnnxRuntime",
+    "OpenVino",
+    "Torch",
+    "TorchChannelsLast",
+    "is_same",
+    "onnx_model",
+    "refuse_all_but_filters",
+    "symmetric_padding",
+]
 
 
 def symmetric_padding(problem: ConvProblem) -> tuple[int, ...] | None:
@@ -93,20 +104,12 @@ class TorchChannelsLast(Torch):
         return xt.contiguous(memory_format=last), wt.contiguous(memory_format=last)
 
 
-def _onnx_model(problem: ConvProblem, w: np.ndarray) -> bytes:
-    """Return an ONNX model of one Conv node whose weight is a constant."""
+def onnx_model(op: str, problem: Any, w: np.ndarray, **attributes: Any) -> bytes:
+    """Return an ONNX model of one node whose weight is a constant."""
     from onnx import helper, numpy_helper
 
     element = helper.np_dtype_to_tensor_dtype(w.dtype)
-    node = helper.make_node(
-        "Conv",
-        ["x", "w"],
-        ["y"],
-        strides=list(problem.stride),
-        pads=[pad for side in zip(*problem.padding, strict=True) for pad in side],
-        dilations=list(problem.dilation),
-        group=problem.groups,
-    )
+    node = helper.make_node(op, ["x", "w"], ["y"], **attributes)
     graph = helper.make_graph(
         [node],
         "conv",
@@ -120,7 +123,19 @@ def _onnx_model(problem: ConvProblem, w: np.ndarray) -> bytes:
     return content
 
 
-class OnnxRuntime(Peer):
+class OnnxPeer(Peer):
+    """A library that is given a model of one node."""
+
+    def model(self, problem: Any, w: np.ndarray) -> bytes:
+        """Return the model of a problem with its weight."""
+        return onnx_model(
+            "Conv", problem, w, strides=list(problem.stride),
+            pads=[pad for side in zip(*problem.padding, strict=True) for pad in side],
+            dilations=list(problem.dilation), group=problem.groups,
+        )  # fmt: skip
+
+
+class OnnxRuntime(OnnxPeer):
     """ONNX Runtime's CPU provider on a model of one node."""
 
     name = "onnxruntime"
@@ -137,13 +152,13 @@ class OnnxRuntime(Peer):
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         session = onnxruntime.InferenceSession(
-            _onnx_model(problem, w), options, providers=["CPUExecutionProvider"]
+            self.model(problem, w), options, providers=["CPUExecutionProvider"]
         )
         feed = {"x": np.ascontiguousarray(x)}
         return lambda: session.run(None, feed)[0]
 
 
-class OpenVino(Peer):
+class OpenVino(OnnxPeer):
     """OpenVINO's CPU plugin, told to compute bfloat16 in its own type, all else in float32.
 
     Tensors of all three types go in and out as they are.
@@ -164,7 +179,7 @@ class OpenVino(Peer):
         if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise Refusal("OpenVINO's CPU plugin computes bfloat16 in another type on this CPU")
         compiled = core.compile_model(
-            core.read_model(_onnx_model(problem, w), b""),
+            core.read_model(self.model(problem, w), b""),
             "CPU",
             {
                 "INFERENCE_NUM_THREADS": self.threads,

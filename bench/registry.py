@@ -5,22 +5,28 @@ from __future__ import annotations
 import importlib.util
 from types import ModuleType
 
-from . import sparse_truth, truth
+from . import sparse_truth, transposed_truth, truth
 from .cuda_peers import CUDA_PEERS
 from .own import Fastconv
 from .peer import Peer
 from .peers import CPU_PEERS
 from .sparse_peers import SPARSE_PEERS
+from .transposed_peers import TRANSPOSED_PEERS
 
 __all__ = ["PEERS", "TRUTHS", "devices", "installed_peers", "missing_modules", "other_peers"]
 
 #: By kind of problem, the module that makes its ``arrays``, knows what is ``expected``, says what
 #: is ``wrong`` and counts ``flops``.
-TRUTHS: dict[str, ModuleType] = {"dense": truth, "sparse": sparse_truth}
+TRUTHS: dict[str, ModuleType] = {
+    "dense": truth,
+    "transposed": transposed_truth,
+    "sparse": sparse_truth,
+}
 
 #: By kind of problem, device and name, fastconv's own first.
 PEERS: dict[str, dict[str, dict[str, type[Peer]]]] = {
     "dense": {"cpu": CPU_PEERS, "cuda": CUDA_PEERS},
+    "transposed": {"cpu": TRANSPOSED_PEERS},
     "sparse": {"cpu": SPARSE_PEERS},
 }
 

@@ -21,6 +21,7 @@ from fastconv.contract.problem import ConvProblem
 __all__ = [
     "TOLERANCE",
     "arrays",
+    "draw",
     "expected",
     "flops",
     "numpy_dtype",
@@ -55,12 +56,19 @@ def arrays(problem: ConvProblem) -> tuple[np.ndarray, np.ndarray]:
     The input lies in memory as ``problem.layout`` says; the weight is scaled so that outputs are
     about 1.
     """
+    return draw(problem, prod(problem.weight_shape[1:]))
+
+
+def draw(problem: Any, terms: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return input and weight of any dense problem, of whose outputs each sums so many terms."""
     rng = np.random.default_rng(zlib.crc32(problem.line().encode()))
     single = np.float64 if problem.dtype == "float64" else np.float32
     dtype = numpy_dtype(problem.dtype)
-    x = rng.standard_normal(problem.x_shape, dtype=single)
-    w = rng.standard_normal(problem.weight_shape, dtype=single)
-    w /= np.sqrt(prod(problem.weight_shape[1:]))
+    x_shape: tuple[int, ...] = problem.x_shape
+    weight_shape: tuple[int, ...] = problem.weight_shape
+    x = rng.standard_normal(x_shape, dtype=single)
+    w = rng.standard_normal(weight_shape, dtype=single)
+    w /= np.sqrt(terms)
     return _lay_out(x.astype(dtype, copy=False), problem.layout), w.astype(dtype, copy=False)
 
 

@@ -22,7 +22,7 @@ __path__ = extend_path(__path__, __name__)
 from .contract import first_use
 
 if TYPE_CHECKING:
-    from . import analysis, sparse
+    from . import analysis, grad, sparse
     from .batch_norm import fold_batch_norm
     from .contract.errors import (
         ArgumentError,
@@ -64,7 +64,7 @@ _MODULES = {
     "contract.problem": ("ConvProblem",),
     "contract.transposed_problem": ("TransposedProblem",),
 }
-_SUBMODULES = ("analysis", "cuda_emulator", "sparse")
+_SUBMODULES = ("analysis", "cuda_emulator", "grad", "sparse")
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
@@ -92,6 +92,7 @@ __all__ = [
     "explain",
     "fold_batch_norm",
     "get_num_threads",
+    "grad",
     "precision",
     "set_num_threads",
     "sparse",

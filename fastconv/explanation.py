@@ -226,7 +226,7 @@ def _explain_phases(problem: TransposedProblem, packed: bool) -> Explanation:
     """Tell of each kind of phase which kernel computes it, with the time of all of its kind."""
     kinds: dict[ConvProblem, list[str]] = {}
     for phase in problem.phases():
-        outputs = ", ".join(f"{each.start}::{each.step}" for each in phase.outputs)
+        outputs = ", ".join(f"{each.start or 0}::{each.step or 1}" for each in phase.outputs)
         kinds.setdefault(problem.dense(phase), []).append(f"[{outputs}]")
     rows, costs = [], ""
     for dense, places in kinds.items():

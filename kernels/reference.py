@@ -288,3 +288,50 @@ def conv_transpose(
     if residual is not None:
         out = out + np.asarray(residual).astype(np.float64)
     return activate(out, activation, alpha)
+
+
+def conv_weight_grad(
+    x: ArrayLike,
+    grad_output: ArrayLike,
+    *,
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+    dilation: tuple[int, ...],
+    groups: int = 1,
+) -> Array:
+    """Gradient of `conv` for its weight: each tap's products of its windows and the gradient.
+
+    Parameters
+    ----------
+    x : array of shape (batch, in_channels, *in_size)
+    grad_output : array of shape (batch, out_channels, *out_size)
+    kernel_size, stride, padding, dilation, groups
+        Of the convolution.
+
+    Returns
+    -------
+    float64 array of shape (out_channels, in_channels / groups, *kernel_size)
+
+    Examples
+    --------
+    >>> x, grad = np.arange(6.0).reshape(1, 1, 6), np.ones((1, 1, 4))
+    >>> conv_weight_grad(
+    ...     x, grad, kernel_size=(3,), stride=(1,), padding=((0, 0),), dilation=(1,)
+    ... ).tolist()
+    [[[6.0, 10.0, 14.0]]]
+    """
+    x = np.asarray(x).astype(np.float64)
+    grad = np.asarray(grad_output).astype(np.float64)
+    batch, in_channels = x.shape[:2]
+    out_channels, *out_size = grad.shape[1:]
+    padded = np.pad(x, ((0, 0), (0, 0), *padding))
+    by_group = grad.reshape(batch, groups, out_channels // groups, -1)
+    made = np.zeros((out_channels, in_channels // groups, *kernel_size))
+    for tap in np.ndindex(*kernel_size):
+        window = padded[_touched_by(tap, out_size, stride, dilation)]
+        window = window.reshape(batch, groups, in_channels // groups, -1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            products = by_group @ np.swapaxes(window, 2, 3)
+            made[(slice(None), slice(None), *tap)] = products.sum(0).reshape(out_channels, -1)
+    return made

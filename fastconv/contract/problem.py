@@ -142,8 +142,8 @@ class ConvProblem(ElementSizes):
         Memory order of the input; a channels-last input gives a channels-last output.
     device : {"cpu", "cuda"}
         Where the arrays live.
-    op : {"conv"}
-        The operator.
+    op : {"conv", "conv_weight_grad"}
+        The operator: the convolution, or its gradient for the weight.
 
     Raises
     ------

@@ -17,7 +17,7 @@ from .transposed_problem import TransposedProblem
 __all__ = ["LINE_KEYS", "format_line", "parse_any_line", "parse_line"]
 
 _AXES = "dhw"
-_OPS = {"conv": "conv", "conv_transpose": "conv_transpose"}
+_OPS = {name: name for name in ("conv", "conv_weight_grad", "conv_transpose")}
 #: The keys of a problem line, as help and errors tell them.
 LINE_KEYS = (
     "g (groups), mb (batch), ic and oc (input and output channels), and with d, h or w for depth, "
@@ -83,7 +83,7 @@ def parse_line(text: str) -> tuple[ConvProblem, str]:
     ((28, 28), 64, 'dw')
     """
     problem, name = parse_any_line(text)
-    if not isinstance(problem, ConvProblem):
+    if not isinstance(problem, ConvProblem) or problem.op != "conv":
         raise ShapeError(f"problem line: got --op={problem.op}, want a convolution")
     return problem, name
 
@@ -94,8 +94,9 @@ def parse_any_line(text: str) -> tuple[ConvProblem | TransposedProblem, str]:
     Parameters
     ----------
     text : str
-        Flags ``--op=conv|conv_transpose``, ``--dt=f32|f64|f16|bf16`` and ``--tag=abx|axb|any``
-        first, then keys and numbers in benchdnn's grammar, as the notes list them.
+        Flags ``--op=conv|conv_weight_grad|conv_transpose``, ``--dt=f32|f64|f16|bf16`` and
+        ``--tag=abx|axb|any`` first, then keys and numbers in benchdnn's grammar, as the notes list
+        them.
 
     Returns
     -------
@@ -218,9 +219,9 @@ def _from_values(
     channels = values.get("mb", 1), values["ic"], values["oc"]
     where: dict[str, Any] = {"groups": values.get("g", 1), "dtype": dtype, "layout": layout}
     problem: ConvProblem | TransposedProblem
-    if op == "conv":
+    if op != "conv_transpose":
         sides = _padding(in_size, out, kernel, stride, low, dilation)
-        problem = ConvProblem(*channels, in_size, kernel, stride, sides, dilation, **where)
+        problem = ConvProblem(*channels, in_size, kernel, stride, sides, dilation, **where, op=op)
     else:
         sides = tuple((p, p) for p in low)
         problem = TransposedProblem(

@@ -28,11 +28,11 @@ __all__ = ["Phase", "TransposedProblem"]
 
 
 class _AxisPhase(NamedTuple):
-    """A phase along one axis; `samples` and `outputs` are what a range or a slice is made of."""
+    """A phase along one axis."""
 
-    taps: slice | None
-    samples: tuple[int, int]
-    outputs: tuple[int, int, int]
+    taps: slice
+    samples: slice
+    outputs: slice
     padding: tuple[int, int]
     dilation: int
 
@@ -43,8 +43,8 @@ class Phase(NamedTuple):
     Parameters
     ----------
     taps : tuple of slice or None
-        Along each axis the taps, in the order in which the dense convolution has them; None where
-        no tap reaches these outputs, which are then the bias alone.
+        Along each axis the taps, in the order in which the dense convolution has them; None of the
+        phase of all outputs, which gives them the bias where no tap reaches some.
     samples, outputs : tuple of slice
         Along each axis the samples that it reads and the outputs that it writes.
     padding : tuple of (int, int)
@@ -90,11 +90,12 @@ class TransposedProblem(ElementSizes):
     >>> of.line()
     '--op=conv_transpose ic8ih5oc3oh9kh3sh2ph1'
     >>> for phase in of.phases():
-    ...     print(phase.outputs, [len(range(*taps.indices(3))) for taps in phase.taps])
-    (slice(0, 9, 2), slice(0, 9, 2)) [1, 1]
-    (slice(0, 9, 2), slice(1, 9, 2)) [1, 2]
-    (slice(1, 9, 2), slice(0, 9, 2)) [2, 1]
-    (slice(1, 9, 2), slice(1, 9, 2)) [2, 2]
+    ...     starts = [outputs.start for outputs in phase.outputs]
+    ...     print(starts, [len(range(*taps.indices(3))) for taps in phase.taps])
+    [1, 1] [2, 2]
+    [1, 0] [2, 1]
+    [0, 1] [1, 2]
+    [0, 0] [1, 1]
     """
 
     batch: int
@@ -196,7 +197,10 @@ class TransposedProblem(ElementSizes):
         return str(grammar.format_line(self, name))
 
     def phases(self) -> Iterator[Phase]:
-        """Yield the dense convolutions that together write every output once."""
+        """Yield the dense convolutions that together write every output.
+
+        Where no tap reaches some outputs, the first one gives the bias to all of them.
+        """
         along = [
             list(_axis_phases(*axis))
             for axis in zip(
@@ -204,8 +208,14 @@ class TransposedProblem(ElementSizes):
                 self.dilation, strict=True,
             )
         ]  # fmt: skip
+        reached = [sum(len(range(*each.outputs.indices(size))) for each in axis)
+                   for axis, size in zip(along, self.out_size, strict=True)]  # fmt: skip
+        if tuple(reached) != self.out_size:
+            nothing, everything = slice(0, 0), (slice(None),) * self.ndim
+            pads = tuple((size, 0) for size in self.out_size)
+            yield Phase(None, (nothing,) * self.ndim, everything, pads, (1,) * self.ndim)
         for axes in itertools.product(*along):
-            yield _join(axes)
+            yield Phase(*(tuple(part) for part in zip(*axes, strict=True)))
 
     def dense(self, phase: Phase) -> ConvProblem:
         """Return the problem of one of its phases."""
@@ -225,47 +235,29 @@ class TransposedProblem(ElementSizes):
 def _axis_phases(
     samples: int, outputs: int, kernel: int, stride: int, pads: tuple[int, int], dilation: int
 ) -> Iterator[_AxisPhase]:
-    """Yield the phases of one axis, those without outputs left out.
+    """Yield the phases of one axis that have taps and outputs.
 
     Tap ``t`` reaches full position ``f`` from sample ``(f - dilation * t) / stride`` where that is
-    whole: of a phase for every ``stride / gcd``-th tap, if for any.
+    whole. ``dilation * t`` leaves as many remainders as taps until it repeats them, and those of a
+    phase are so many taps apart.
     """
     common = math.gcd(stride, dilation)
-    for start in range(min(stride, outputs)):
-        count = (outputs - 1 - start) // stride + 1
-        full = start + pads[0]
-        between, hole = stride // common, dilation // common
-        first = next((t for t in range(min(between, kernel))
-                      if (full - dilation * t) % stride == 0), None)  # fmt: skip
-        targets = (start, outputs, stride)
-        if first is None:
-            yield _AxisPhase(None, (0, 0), targets, (0, 0), 1)
+    between, hole = stride // common, dilation // common
+    for first in range(min(between, kernel)):
+        start = (dilation * first - pads[0]) % stride
+        if start >= outputs:
             continue
+        count = (outputs - 1 - start) // stride + 1
         taps = (kernel - 1 - first) // between + 1
-        newest = (full - dilation * first) // stride  # the sample of the first output's first tap
+        # The samples of the first output's last tap and of the last output's first one.
+        newest = (start + pads[0] - dilation * first) // stride
         begin, end = newest - (taps - 1) * hole, newest + count
         low, high = max(begin, 0), min(end, samples)
+        padding = (low - begin, end - high)
         if low >= high:  # padding alone
-            low = high = 0
-            padding = (end - begin, 0)
-        else:
-            padding = (low - begin, end - high)
+            low, high, padding = 0, 0, (end - begin, 0)
         last = first + (taps - 1) * between
-        backwards = slice(last, first - between if first >= between else None, -between)
-        yield _AxisPhase(backwards, (low, high), targets, padding, hole)
-
-
-def _join(axes: tuple[_AxisPhase, ...]) -> Phase:
-    """Return the phase of all axes; without taps along one of them there are none."""
-    outputs = tuple(slice(*axis.outputs) for axis in axes)
-    if any(axis.taps is None for axis in axes):
-        counts = (len(range(*axis.outputs)) for axis in axes)
-        nothing = (slice(0, 0),) * len(axes)
-        return Phase(None, nothing, outputs, tuple((n, 0) for n in counts), (1,) * len(axes))
-    return Phase(
-        tuple(axis.taps for axis in axes if axis.taps),
-        tuple(slice(*axis.samples) for axis in axes),
-        outputs,
-        tuple(axis.padding for axis in axes),
-        tuple(axis.dilation for axis in axes),
-    )
+        yield _AxisPhase(
+            slice(last, first - between if first >= between else None, -between),
+            slice(low, high), slice(start, None, stride), padding, hole,
+        )  # fmt: skip

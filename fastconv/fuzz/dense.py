@@ -15,7 +15,15 @@ from . import truth
 from .case import Case
 from .operators import Operator, Params, Shapes
 
-__all__ = ["OPERATORS", "axes_of", "fixed", "pads_of"]
+__all__ = [
+    "DEFAULTS",
+    "OPERATORS",
+    "axes_of",
+    "conv_shapes",
+    "fixed",
+    "pads_of",
+    "window_arguments",
+]
 
 DEFAULTS = {
     "batch": 1,
@@ -83,7 +91,8 @@ def _is_valid(ndim: int, params: Params) -> bool:
     return min(_out_size(params, ndim)) >= 1
 
 
-def _shapes(ndim: int, params: Params) -> Shapes:
+def conv_shapes(ndim: int, params: Params) -> Shapes:
+    """Return the shapes of a convolution's arrays."""
     batch = () if params["batch"] is None else (params["batch"],)
     filters = params["filters"] * params["groups"]
     shapes = {
@@ -176,7 +185,7 @@ def _operator(ndim: int) -> Operator:
         op="conv",
         defaults=DEFAULTS,
         draw=bind(_draw),
-        shapes=bind(_shapes),
+        shapes=bind(conv_shapes),
         function=bind(_function),
         truth=bind(_truth),
         problem=bind(_problem),

@@ -86,8 +86,11 @@ def _outputs(axis: tuple[int, tuple[int, int], int], size: int, taps: int) -> in
     return int((size + sum(pads) - dilation * (taps - 1) - 1) // stride + 1)
 
 
-def draw_case(ndim: int, draw: Draw, name: str, options: Options) -> Case:
-    """Draw a case of a dense convolution."""
+def draw_case(
+    ndim: int, draw: Draw, name: str, options: Options,
+    optional: tuple[str, ...] = ("residual", "out"), optional_weights: tuple[str, ...] = ("bias",),
+) -> Case:  # fmt: skip
+    """Draw a case of a dense convolution, or of its gradients, which take other arrays."""
     flavour = draw(st.sampled_from(("near", "near", "near", "wide", "far", "long")))
     params = _channels(draw)
     kernel = [draw(_TAPS)] * ndim
@@ -123,13 +126,16 @@ def draw_case(ndim: int, draw: Draw, name: str, options: Options) -> Case:
         "dilation": plain([dilation for _, _, dilation in axes]),
     }
     if flavour != "long":
-        params["activation"] = draw_activation(draw)
         params["batch"] = draw(st.sampled_from((1, 2, 3, None, 0)))
+        if "out" in optional:
+            params["activation"] = draw_activation(draw)
+        elif params["batch"] is None:  # gradients have neither
+            params["batch"] = 1
     dtype = draw_dtype(draw)
     calls = draw_calls(
         draw, options, name,
         sizes=None if flavour == "long" else lambda draw: _other_size(draw, params, ndim),
-        optional=("residual", "out"), optional_weights=("bias",), ndim=ndim + 2,
+        optional=optional, optional_weights=optional_weights, ndim=ndim + 2,
         weight_ndim=ndim + 2,
     )  # fmt: skip
     return calls.case(name, params, dtype)

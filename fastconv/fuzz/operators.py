@@ -20,7 +20,10 @@ Params = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 
 #: Modules with a tuple OPERATORS.
-_TABLES = ("fastconv.fuzz.dense", "fastconv.fuzz.sparse", "fastconv.fuzz.sparse_grad")
+_TABLES = tuple(
+    f"fastconv.fuzz.{name}"
+    for name in ("dense", "transposed", "dense_grad", "sparse", "sparse_grad")
+)
 
 
 class Failed(Exception):

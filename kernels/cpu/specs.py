@@ -10,10 +10,11 @@ from .brgemm.costs import SPECS as BRGEMM
 from .fast_fir.costs import SPECS as FAST_FIR
 from .fft.costs import SPECS as FFT
 from .gemm.costs import SPECS as GEMM
+from .weight_grad.costs import SPECS as WEIGHT_GRAD
 from .window.costs import SPECS as WINDOW
 from .winograd.costs import SPECS as WINOGRAD
 from .winograd_1d.costs import SPECS as WINOGRAD_1D
 
 __all__ = ["SPECS"]
 
-SPECS = (*GEMM, *WINDOW, *BRGEMM, *WINOGRAD, *WINOGRAD_1D, *FAST_FIR, *FFT)
+SPECS = (*GEMM, *WINDOW, *BRGEMM, *WINOGRAD, *WINOGRAD_1D, *FAST_FIR, *FFT, *WEIGHT_GRAD)

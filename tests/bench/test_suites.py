@@ -10,7 +10,7 @@ import pytest
 from fastconv.bench.cases import in_dtype, load, parse_case, select, suite_names
 from fastconv.contract.errors import ShapeError
 from fastconv.contract.problem import DTYPES
-from fastconv.contract.problem_line import parse_line
+from fastconv.contract.problem_line import parse_any_line
 
 NETWORKS = {
     # name: (convolutions, published multiply-accumulates of them in millions,
@@ -25,7 +25,9 @@ NETWORKS = {
     "shufflenet": (49, 137.5 - 0.96, None),
     "densenet121": (120, 2_833.1, 7_978_856 - 1_025_000 - 83_648),
 }
-KINDS = {"core", "depthwise", "dilated", "grouped", "conv1d", "conv3d", "image", "float64"}
+KINDS = {
+    "core", "depthwise", "dilated", "grouped", "conv1d", "conv3d", "image", "float64", "transposed",
+}  # fmt: skip
 
 
 def test_suites_are_those_announced() -> None:
@@ -38,7 +40,7 @@ def test_suite_reads_and_has_no_row_twice(suite: str) -> None:
     assert len({case.name for case in cases}) == len(cases)
     assert len({case.problem for case in cases}) == len(cases)
     for case in cases:
-        assert parse_line(case.problem.line())[0].out_shape == case.problem.out_shape
+        assert parse_any_line(case.problem.line())[0].out_shape == case.problem.out_shape
 
 
 @pytest.mark.parametrize("suite", sorted(NETWORKS))
@@ -71,6 +73,7 @@ def test_kind_suites_hold_their_kind(suite: str) -> None:
         "conv3d": lambda p: p.ndim == 3,
         "image": lambda p: p.in_channels <= 4 and p.ndim == 2 and min(p.in_size) >= 512,
         "float64": lambda p: p.dtype == "float64",
+        "transposed": lambda p: p.op == "conv_transpose",
     }[suite]
     assert all(test(problem) for problem in problems)
 
@@ -83,7 +86,7 @@ def test_case_with_count_and_spaces() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("suite", ["core", "image", "float64"])
+@pytest.mark.parametrize("suite", ["core", "image", "float64", "transposed"])
 def test_rows_in_another_element_type(suite: str, dtype: str) -> None:
     for case in load(suite):
         other = in_dtype(case, dtype)

@@ -18,10 +18,10 @@ from ..simd.register_tiles import operand_tile
 from .in_place import InPlace, channel_rows_in_place, pixel_rows_in_place
 from .split import Split, TaskCosts, choose_split
 
-__all__ = ["SPECS", "channel_row_split", "pixel_row_split"]
+__all__ = ["SPECS", "channel_row_split", "pack_cycles", "pixel_row_split"]
 
 
-def _pack_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
+def pack_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return cycles to copy one pixel of one step: vectors, of which each row's end breaks one."""
     lanes = device.lanes(problem.compute_itemsize)
     channels = problem.in_channels // problem.groups
@@ -54,7 +54,7 @@ def channel_row_split(
     task = TaskCosts(
         tile=operand_tile(device, problem),
         rows_are_pixels=False,
-        pack=0.0 if in_place.reads else _pack_cycles(problem, device),
+        pack=0.0 if in_place.reads else pack_cycles(problem, device),
         epilogue=_epilogue_cycles(problem, device, in_place.stores),
         sum_bytes=0 if in_place.stores else problem.compute_itemsize,
     )
@@ -74,7 +74,7 @@ def pixel_row_split(problem: ConvProblem, device: DeviceInfo, in_place: InPlace)
     task = TaskCosts(
         tile=operand_tile(device, problem, rows_are_pixels=True),
         rows_are_pixels=True,
-        pack=0.0 if in_place.reads else _pack_cycles(problem, device),
+        pack=0.0 if in_place.reads else pack_cycles(problem, device),
         epilogue=transpose + _epilogue_cycles(problem, device, in_place.stores),
         sum_bytes=size,
     )

@@ -1,0 +1,93 @@
+"""Gradients of dense convolutions, as `fastconv.grad` has them."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+from fastconv import grad
+from fastconv.kernels import reference
+
+from .case import Case
+from .dense import DEFAULTS, conv_shapes, fixed, window_arguments
+from .operators import Operator, Params, Shapes
+
+__all__ = ["OPERATORS"]
+
+
+def _shapes(of: str, ndim: int, params: Params) -> Shapes:
+    """Return the shapes of a gradient's operands; the output is shaped as what it is for."""
+    forward = conv_shapes(ndim, params)
+    shapes = {name: forward[name] for name in ("input", "weight") if name != of}
+    if "out" in forward:
+        shapes |= {"grad_output": forward["out"], "out": forward[of]}
+    return shapes
+
+
+def _draw(ndim: int, draw: Any, name: str, options: Any) -> Case:
+    from . import dense_draw
+
+    return dense_draw.draw_case(ndim, draw, name, options, (), ())
+
+
+def _keywords(params: Params) -> dict[str, Any]:
+    return {name: fixed(params[name]) for name in ("stride", "padding", "dilation", "groups")}
+
+
+def _function(of: str, ndim: int, arrays: dict[str, Any], params: Params) -> Any:
+    given, told = arrays["grad_output"], _keywords(params)
+    size = conv_shapes(ndim, params)[of]
+    if of == "input":
+        return getattr(grad, f"conv{ndim}d_input")(size, arrays["weight"], given, **told)
+    return getattr(grad, f"conv{ndim}d_weight")(arrays["input"], size, given, **told)
+
+
+def _truth(of: str, ndim: int, arrays: dict[str, Any], params: Params) -> Any:
+    told, given = window_arguments(params, ndim), arrays["grad_output"]
+    forward = conv_shapes(ndim, params)
+    kernel = forward["weight"][2:]
+    if of == "weight":
+        return reference.conv_weight_grad(arrays["input"], given, kernel_size=kernel, **told)
+    left = tuple(
+        n + low + high - d * (k - 1) - 1 - (o - 1) * s
+        for n, (low, high), d, k, o, s in zip(
+            forward["input"][2:], told["padding"], told["dilation"], kernel, given.shape[2:],
+            told["stride"], strict=True,
+        )
+    )  # fmt: skip
+    return reference.conv_transpose(given, arrays["weight"], output_padding=left, **told)
+
+
+def _problem(arrays: dict[str, Any], params: Params) -> None:
+    """Return nothing: one kernel has the weight's gradient, and phases choose theirs inside."""
+
+
+def _work(shapes: Shapes, params: Params) -> float:
+    weight = shapes.get("weight", shapes.get("out", (0,)))
+    return 2.0 * math.prod(shapes.get("grad_output", (0,))) * math.prod(weight[1:])
+
+
+def _operator(of: str, ndim: int) -> Operator:
+    def bind(function: Any) -> Any:
+        return functools.partial(function, of, ndim)
+
+    operands = ("weight" if of == "input" else "input", "grad_output")
+    return Operator(
+        name=f"conv{ndim}d_{of}",
+        group="dense",
+        op="conv_weight_grad" if of == "weight" else "conv_transpose",
+        defaults=DEFAULTS,
+        draw=functools.partial(_draw, ndim),
+        shapes=bind(_shapes),
+        function=bind(_function),
+        truth=bind(_truth),
+        problem=_problem,
+        work=_work,
+        required=operands,
+        bad={"stride": "positive", "padding": "pads", "dilation": "positive", "groups": "count"}
+        | dict.fromkeys(operands, "array"),
+    )
+
+
+OPERATORS = tuple(_operator(of, ndim) for of in ("input", "weight") for ndim in (1, 2, 3))

@@ -1,0 +1,311 @@
+"""Gradients of convolutions, with the signatures of ``torch.nn.grad``.
+
+The gradient for the input is a transposed convolution, the one for the weight a matrix product over
+pixels. Both are the same bits for any number of threads and in every run.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from .arrays import Array, dtype_name, empty_output, memory_layout, normal_strides, require_array
+from .companions import check_groups, check_weight
+from .contract.arguments import Padding, Sizes, canonical_arguments, whole_number
+from .contract.errors import DeviceError, DTypeError, ShapeError
+from .contract.padding import normalise_padding
+from .contract.problem import ConvProblem
+from .contract.spec import Binding, ConvPlan, dense_strides
+from .device_arrays import DeviceArray
+from .dispatch import make_plan, settings
+from .ops.transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
+
+__all__ = [
+    "conv1d_input",
+    "conv1d_weight",
+    "conv2d_input",
+    "conv2d_weight",
+    "conv3d_input",
+    "conv3d_weight",
+]
+
+_TRANSPOSED = {1: conv_transpose1d, 2: conv_transpose2d, 3: conv_transpose3d}
+
+
+def _sizes(name: str, value: Any, ndim: int) -> tuple[int, ...]:
+    """Return the shape of an array that a gradient is for."""
+    if not isinstance(value, (tuple, list)) or len(value) != ndim + 2:
+        raise ShapeError(f"{name}: got {value!r}, want {ndim + 2} whole numbers")
+    return tuple(whole_number(name, size) for size in value)
+
+
+def _problem(
+    ndim: int, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], grad_output: Any,
+    arguments: tuple[Any, Any, Any, Any],
+) -> ConvProblem:  # fmt: skip
+    """Return the convolution that a gradient belongs to, its sizes checked."""
+    stride, padding, dilation, groups = canonical_arguments(ndim, arguments)
+    for name, values in (("stride", stride), ("dilation", dilation)):
+        if min(values) < 1:
+            raise ShapeError(f"{name}: got {values}, want every value to be at least 1")
+    if groups < 1 or weight_shape[1] * groups != x_shape[1]:
+        raise ShapeError(
+            f"groups: got {groups} with an input of {x_shape[1]} channels and a weight of "
+            f"{weight_shape[1]} input channels a group, want as many groups as make up the input"
+        )
+    pads = normalise_padding(padding, x_shape[2:], weight_shape[2:], stride, dilation)
+    problem = ConvProblem(
+        x_shape[0], x_shape[1], weight_shape[0], x_shape[2:], weight_shape[2:], stride, pads,
+        dilation, groups, dtype_name("grad_output", grad_output.dtype),
+    )  # fmt: skip
+    if grad_output.shape != problem.out_shape:
+        raise ShapeError(
+            f"grad_output: got shape {grad_output.shape}, want {problem.out_shape}, the output of "
+            f"an input of shape {x_shape} and a weight of shape {weight_shape}"
+        )
+    return problem
+
+
+def _operands(ndim: int, name: str, array: Any, grad_output: Any) -> tuple[Array, Array]:
+    """Check an operand and the gradient for the output: NumPy's, of one type, with all axes."""
+    checked = []
+    for each, given in ((name, array), ("grad_output", grad_output)):
+        given = require_array(each, given)
+        if isinstance(given, DeviceArray):
+            raise DeviceError(
+                f"{each}: got an array on a GPU, want one of NumPy: gradients have kernels of the "
+                "CPU alone"
+            )
+        if given.ndim != ndim + 2:
+            raise ShapeError(f"{each}: got {given.ndim} axes {given.shape}, want {ndim + 2}")
+        checked.append(given)
+    if checked[0].dtype != checked[1].dtype:
+        raise DTypeError(
+            f"grad_output: got {checked[1].dtype}, want {checked[0].dtype} as the {name} has"
+        )
+    return checked[0], checked[1]
+
+
+def _input_gradient(
+    ndim: int, input_size: Sequence[int], weight: Array, grad_output: Array,
+    arguments: tuple[Any, Any, Any, Any],
+) -> Array:  # fmt: skip
+    weight, grad_output = _operands(ndim, "weight", weight, grad_output)
+    check_weight(weight, ndim, "output channels, input channels / groups, kernel size")
+    check_groups(arguments[3], weight)
+    size = _sizes("input_size", input_size, ndim)
+    problem = _problem(ndim, size, weight.shape, grad_output, arguments)
+    # What the last step of the stride passed over.
+    left = tuple(
+        n + low + high - d * (k - 1) - 1 - (o - 1) * s
+        for n, (low, high), d, k, o, s in zip(
+            problem.in_size, problem.padding, problem.dilation, problem.kernel_size,
+            problem.out_size, problem.stride, strict=True,
+        )
+    )  # fmt: skip
+    return _TRANSPOSED[ndim](
+        grad_output, weight, None, problem.stride, problem.padding, left, problem.groups,
+        problem.dilation,
+    )  # fmt: skip
+
+
+@functools.lru_cache(256)
+def _weight_plan(problem: ConvProblem, binding: Binding, _: Any) -> ConvPlan:
+    """Return the plan of a gradient for the weight; settings are part of the key."""
+    return make_plan(problem, binding)[1]
+
+
+def _weight_gradient(
+    ndim: int, x: Array, weight_size: Sequence[int], grad_output: Array,
+    arguments: tuple[Any, Any, Any, Any],
+) -> Array:  # fmt: skip
+    x, grad_output = _operands(ndim, "input", x, grad_output)
+    size = _sizes("weight_size", weight_size, ndim)
+    problem = _problem(ndim, x.shape, size, grad_output, arguments)
+    problem = problem.with_(op="conv_weight_grad", layout=memory_layout(x))
+    out = empty_output(x, size, "channels_first")
+    if problem.batch == 0:
+        out[...] = 0
+        return out
+    weight_strides = dense_strides(size, x.dtype.itemsize)
+    binding = Binding(normal_strides(x), weight_strides, normal_strides(grad_output))
+    _weight_plan(problem, binding, settings()).run(x, grad_output, None, None, out)
+    return out
+
+
+def conv1d_input(
+    input_size: Sequence[int],
+    weight: Array,
+    grad_output: Array,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Array:
+    """Return the gradient of `fastconv.conv1d` for its input; see `conv2d_input`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> weight, grad = np.ones((1, 1, 3), np.float32), np.ones((1, 1, 4), np.float32)
+    >>> fastconv.grad.conv1d_input((1, 1, 6), weight, grad)
+    array([[[1., 2., 3., 3., 2., 1.]]], dtype=float32)
+    """
+    return _input_gradient(1, input_size, weight, grad_output, (stride, padding, dilation, groups))
+
+
+def conv2d_input(
+    input_size: Sequence[int],
+    weight: Array,
+    grad_output: Array,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Array:
+    """Return the gradient of `fastconv.conv2d` for its input: a transposed convolution.
+
+    Parameters
+    ----------
+    input_size : tuple of int
+        Shape ``(N, C, H, W)`` of the input.
+    weight : ndarray, shape (K, C / groups, kh, kw)
+        Filters.
+    grad_output : ndarray, shape of the output
+        Gradient for the convolution's output, of the weight's dtype and any strides.
+    stride, padding, dilation, groups
+        Of the convolution, as for `fastconv.conv2d`.
+
+    Returns
+    -------
+    ndarray, shape (N, C, H, W)
+
+    Raises
+    ------
+    ShapeError
+        Where no convolution has these sizes.
+    DTypeError
+        For unsupported or mixed element types.
+    DeviceError
+        For arrays on a GPU.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> weight, grad = np.ones((8, 3, 3, 3), np.float32), np.ones((1, 8, 5, 5), np.float32)
+    >>> fastconv.grad.conv2d_input((1, 3, 10, 9), weight, grad, stride=2, padding=1).shape
+    (1, 3, 10, 9)
+    """
+    return _input_gradient(2, input_size, weight, grad_output, (stride, padding, dilation, groups))
+
+
+def conv3d_input(
+    input_size: Sequence[int],
+    weight: Array,
+    grad_output: Array,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Array:
+    """Return the gradient of `fastconv.conv3d` for its input; see `conv2d_input`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> weight, grad = np.ones((2, 1, 2, 2, 2), np.float32), np.ones((1, 2, 3, 3, 3), np.float32)
+    >>> fastconv.grad.conv3d_input((1, 1, 4, 4, 4), weight, grad).shape
+    (1, 1, 4, 4, 4)
+    """
+    return _input_gradient(3, input_size, weight, grad_output, (stride, padding, dilation, groups))
+
+
+def conv1d_weight(
+    input: Array,
+    weight_size: Sequence[int],
+    grad_output: Array,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Array:
+    """Return the gradient of `fastconv.conv1d` for its weight; see `conv2d_weight`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> x = np.arange(6, dtype=np.float32).reshape(1, 1, 6)
+    >>> fastconv.grad.conv1d_weight(x, (1, 1, 3), np.ones((1, 1, 4), np.float32))
+    array([[[ 6., 10., 14.]]], dtype=float32)
+    """
+    return _weight_gradient(1, input, weight_size, grad_output, (stride, padding, dilation, groups))
+
+
+def conv2d_weight(
+    input: Array,
+    weight_size: Sequence[int],
+    grad_output: Array,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Array:
+    """Return the gradient of `fastconv.conv2d` for its weight: a matrix product over pixels.
+
+    Parameters
+    ----------
+    input : ndarray, shape (N, C, H, W)
+        The convolution's input, of any strides.
+    weight_size : tuple of int
+        Shape ``(K, C / groups, kh, kw)`` of the weight.
+    grad_output : ndarray, shape of the output
+        Gradient for the convolution's output, of the input's dtype and any strides.
+    stride, padding, dilation, groups
+        Of the convolution, as for `fastconv.conv2d`.
+
+    Returns
+    -------
+    ndarray, shape (K, C / groups, kh, kw)
+        The halves are summed in float32 and rounded once.
+
+    Raises
+    ------
+    ShapeError
+        Where no convolution has these sizes.
+    DTypeError
+        For unsupported or mixed element types.
+    DeviceError
+        For arrays on a GPU.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> x, grad = np.ones((1, 3, 9, 9), np.float32), np.ones((1, 8, 5, 5), np.float32)
+    >>> fastconv.grad.conv2d_weight(x, (8, 3, 3, 3), grad, stride=2, padding=1)[0, 0]
+    array([[16., 20., 16.],
+           [20., 25., 20.],
+           [16., 20., 16.]], dtype=float32)
+    """
+    return _weight_gradient(2, input, weight_size, grad_output, (stride, padding, dilation, groups))
+
+
+def conv3d_weight(
+    input: Array,
+    weight_size: Sequence[int],
+    grad_output: Array,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Array:
+    """Return the gradient of `fastconv.conv3d` for its weight; see `conv2d_weight`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> x, grad = np.ones((1, 1, 4, 4, 4), np.float32), np.ones((1, 2, 3, 3, 3), np.float32)
+    >>> fastconv.grad.conv3d_weight(x, (2, 1, 2, 2, 2), grad).shape
+    (2, 1, 2, 2, 2)
+    """
+    return _weight_gradient(3, input, weight_size, grad_output, (stride, padding, dilation, groups))

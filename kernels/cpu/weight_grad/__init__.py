@@ -1,0 +1,1 @@
+"""Gradient of a dense convolution for its weight."""

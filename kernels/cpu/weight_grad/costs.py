@@ -1,0 +1,68 @@
+"""What the gradient for a weight costs: cycles, counted. No compiler is imported."""
+
+from __future__ import annotations
+
+import math
+
+from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import DeviceInfo
+
+from ..common.specs import cpu_spec, operand_bytes
+from ..gemm.costs import pack_cycles
+from ..gemm.split import pieces
+from ..machine.seconds import call_seconds, profile
+from ..simd.register_tiles import sized_tile
+
+__all__ = ["SPECS", "blocks"]
+
+#: Rows of a task, a tap of a channel each, and its output channels.
+_ROWS, _COLUMNS = 256, 128
+
+
+def blocks(problem: ConvProblem, device: DeviceInfo) -> tuple[int, int]:
+    """Return the input and the output channels of one task: as many tasks as there are threads."""
+    tile = sized_tile(device, problem.compute_itemsize)
+    c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    taps = math.prod(problem.kernel_size)
+    parts = -(-k // _COLUMNS)
+    columns = -(-k // (parts * tile.nr)) * tile.nr
+    channels = -(-c // -(-c * taps // _ROWS))
+    tasks = problem.groups * -(-c // channels) * -(-k // columns)
+    if tasks < device.threads:
+        if k > tile.nr:
+            columns = -(-k // (tile.nr * min(device.threads, -(-k // tile.nr)))) * tile.nr
+        elif c > 1:
+            channels = -(-c // min(device.threads, c))
+    return channels, min(columns, k)
+
+
+def _seconds(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Count products, the copies of samples and gradients for them, and the store."""
+    machine = profile(device)
+    core, gemm = machine.core, machine.gemm
+    tile = sized_tile(device, problem.compute_itemsize)
+    c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    channels, columns = blocks(problem, device)
+    taps, pixels = math.prod(problem.kernel_size), problem.batch * math.prod(problem.out_size)
+    vectors = -(-columns // tile.lanes)
+    step = sum(
+        number * max(height * min(vectors, tile.nv), core.latency * core.multiply_adds)
+        for height, number in pieces(channels, tile.mr).items()
+    ) * taps * -(-vectors // tile.nv) / core.multiply_adds  # fmt: skip
+    transposed = (math.log2(tile.lanes) + gemm.transposed_vector) * vectors
+    copied = channels * taps * pack_cycles(problem, device)
+    tasks = problem.groups * -(-c // channels) * -(-k // columns)
+    stored = channels * taps * vectors * (math.log2(tile.lanes) + gemm.transposed_vector)
+    cycles = tasks * (pixels * (step + copied + transposed) + stored + machine.calls.task)
+    rounds = -(-tasks // device.threads) * device.threads / tasks
+    return call_seconds(
+        cycles * rounds / device.threads, operand_bytes(problem), clock=core.sustained,
+        bandwidth=machine.memory.operands, start=machine.calls.start,
+    )  # fmt: skip
+
+
+SPECS = (
+    cpu_spec(
+        "weight_grad", "weight_grad.plan", lambda problem, _: [], _seconds, op="conv_weight_grad"
+    ),
+)
