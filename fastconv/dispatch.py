@@ -52,6 +52,7 @@ __all__ = [
     "plan_of",
     "precision",
     "settings",
+    "steady_choice",
     "tuned_choice",
     "use_kernel",
 ]
@@ -67,6 +68,7 @@ _TABLES = {
 
 _forced: ContextVar[str | None] = ContextVar("fastconv_kernel", default=config.kernel)
 _precision: ContextVar[str] = ContextVar("fastconv_precision", default=config.precision)
+_steady: ContextVar[bool] = ContextVar("fastconv_steady", default=False)
 _chosen: dict[tuple[Any, ...], KernelSpec] = {}
 _MOST_CHOSEN = 4096
 
@@ -89,9 +91,26 @@ def kernels(op: str | None = None, device: str | None = None) -> list[KernelSpec
     return [spec for spec in specs if op in (None, spec.op)]
 
 
-def settings() -> tuple[str | None, str, int, tuple[int, str] | None]:
-    """Return what decides a choice beside the problem: forced kernel, precision, threads, GPU."""
-    return _forced.get(), _precision.get(), config.num_threads, device_now()
+def settings() -> tuple[str | None, str, int, tuple[int, str] | None, bool]:
+    """Return what decides a choice beside the problem: forced kernel, precision, threads, GPU.
+
+    And whether it is to be the same for any number of threads.
+    """
+    return _forced.get(), _precision.get(), config.num_threads, device_now(), _steady.get()
+
+
+@contextlib.contextmanager
+def steady_choice() -> Iterator[None]:
+    """Choose kernels as for one thread, so that results are the same bits for any number.
+
+    What was measured counts for the number of threads that it was measured with, so not here.
+    """
+    before = _steady.get()
+    try:
+        _steady.set(True)
+        yield
+    finally:
+        _steady.set(before)
 
 
 @contextlib.contextmanager
@@ -237,6 +256,8 @@ def calls_of_weight(problem: Problem | TransposedProblem) -> int:
 def list_candidates(problem: Problem, packed: bool) -> list[Candidate]:
     """Return every kernel of the problem's operator, with its reasons or its cost."""
     device, candidates, calls = device_info(problem), [], calls_of_weight(problem)
+    if _steady.get() and isinstance(device, DeviceInfo):
+        device = replace(device, threads=1)
     for spec in kernels(problem.op, problem.device):
         reasons = _reasons(spec, problem, device)
         if reasons:
@@ -283,7 +304,7 @@ def pick_winner(
     able = {candidate.spec.name: candidate for candidate in candidates if not candidate.reasons}
     if forced := _forced.get():
         return able.get(_named(forced).name), "forced"
-    tuned = tuned_choice(problem, packed)
+    tuned = None if _steady.get() else tuned_choice(problem, packed)
     if tuned is not None and tuned.kernel in able:
         return able[tuned.kernel], "tuned"
     return min(able.values(), key=lambda candidate: candidate.seconds, default=None), "cost"

@@ -30,6 +30,7 @@ from .dispatch import (
     list_candidates,
     pick_winner,
     settings,
+    steady_choice,
     tuned_choice,
 )
 from .trim import trim
@@ -230,7 +231,8 @@ def _explain_phases(problem: TransposedProblem, packed: bool) -> Explanation:
         kinds.setdefault(problem.dense(phase), []).append(f"[{outputs}]")
     rows, costs = [], ""
     for dense, places in kinds.items():
-        told = _explain(dense, packed)
+        with steady_choice():
+            told = _explain(dense, packed)
         row, costs = next(row for row in told.rows if row.chosen), told.costs
         times = (
             (row.milliseconds or 0.0) * len(places),

@@ -271,7 +271,7 @@ def conv_transpose(
             in_size, stride, dilation, kernel_size, output_padding, strict=True
         )
     ]
-    samples = x.reshape(batch, groups, in_channels // groups, -1)
+    samples = x.reshape(batch, groups, in_channels // groups, math.prod(in_size))
     filters = weight.reshape(groups, in_channels // groups, channels_per_group, *kernel_size)
     full = np.zeros((batch, groups * channels_per_group, *full_size))
     for tap in np.ndindex(*kernel_size):
@@ -326,12 +326,14 @@ def conv_weight_grad(
     batch, in_channels = x.shape[:2]
     out_channels, *out_size = grad.shape[1:]
     padded = np.pad(x, ((0, 0), (0, 0), *padding))
-    by_group = grad.reshape(batch, groups, out_channels // groups, -1)
+    pixels = math.prod(out_size)
+    by_group = grad.reshape(batch, groups, out_channels // groups, pixels)
     made = np.zeros((out_channels, in_channels // groups, *kernel_size))
     for tap in np.ndindex(*kernel_size):
         window = padded[_touched_by(tap, out_size, stride, dilation)]
-        window = window.reshape(batch, groups, in_channels // groups, -1)
+        window = window.reshape(batch, groups, in_channels // groups, pixels)
         with np.errstate(over="ignore", invalid="ignore"):
             products = by_group @ np.swapaxes(window, 2, 3)
-            made[(slice(None), slice(None), *tap)] = products.sum(0).reshape(out_channels, -1)
+            products = products.sum(0).reshape(out_channels, in_channels // groups)
+            made[(slice(None), slice(None), *tap)] = products
     return made

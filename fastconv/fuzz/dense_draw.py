@@ -91,7 +91,9 @@ def draw_case(
     optional: tuple[str, ...] = ("residual", "out"), optional_weights: tuple[str, ...] = ("bias",),
 ) -> Case:  # fmt: skip
     """Draw a case of a dense convolution, or of its gradients, which take other arrays."""
-    flavour = draw(st.sampled_from(("near", "near", "near", "wide", "far", "long")))
+    flavours = ("near", "near", "near", "wide", "far", "long")
+    # The reference of a gradient pads its input, however far.
+    flavour = draw(st.sampled_from(flavours if "out" in optional else flavours[:4]))
     params = _channels(draw)
     kernel = [draw(_TAPS)] * ndim
     if draw(st.integers(0, 2)) == 2:
@@ -134,7 +136,8 @@ def draw_case(
     dtype = draw_dtype(draw)
     calls = draw_calls(
         draw, options, name,
-        sizes=None if flavour == "long" else lambda draw: _other_size(draw, params, ndim),
+        sizes=None if flavour == "long" or "out" not in optional
+        else lambda draw: _other_size(draw, params, ndim),
         optional=optional, optional_weights=optional_weights, ndim=ndim + 2,
         weight_ndim=ndim + 2,
     )  # fmt: skip

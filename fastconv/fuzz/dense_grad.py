@@ -15,14 +15,18 @@ from .operators import Operator, Params, Shapes
 
 __all__ = ["OPERATORS"]
 
+#: Parameters that the shapes of input and weight follow from.
+_SIZES = ("batch", "channels", "filters", "groups", "size", "kernel")
+
 
 def _shapes(of: str, ndim: int, params: Params) -> Shapes:
     """Return the shapes of a gradient's operands; the output is shaped as what it is for."""
     forward = conv_shapes(ndim, params)
     shapes = {name: forward[name] for name in ("input", "weight") if name != of}
     if "out" in forward:
-        shapes |= {"grad_output": forward["out"], "out": forward[of]}
-    return shapes
+        return shapes | {"grad_output": forward["out"], "out": forward[of]}
+    lone = (forward["input"][0], forward["weight"][0], *(1,) * ndim)  # of no convolution
+    return shapes | {"grad_output": lone}
 
 
 def _draw(ndim: int, draw: Any, name: str, options: Any) -> Case:
@@ -37,7 +41,8 @@ def _keywords(params: Params) -> dict[str, Any]:
 
 def _function(of: str, ndim: int, arrays: dict[str, Any], params: Params) -> Any:
     given, told = arrays["grad_output"], _keywords(params)
-    size = conv_shapes(ndim, params)[of]
+    # Other arguments may be none that a convolution has.
+    size = conv_shapes(ndim, DEFAULTS | {key: params[key] for key in _SIZES})[of]
     if of == "input":
         return getattr(grad, f"conv{ndim}d_input")(size, arrays["weight"], given, **told)
     return getattr(grad, f"conv{ndim}d_weight")(arrays["input"], size, given, **told)
@@ -76,7 +81,7 @@ def _operator(of: str, ndim: int) -> Operator:
     return Operator(
         name=f"conv{ndim}d_{of}",
         group="dense",
-        op="conv_weight_grad" if of == "weight" else "conv_transpose",
+        op="conv_weight_grad" if of == "weight" else "conv",
         defaults=DEFAULTS,
         draw=functools.partial(_draw, ndim),
         shapes=bind(_shapes),
@@ -85,7 +90,7 @@ def _operator(of: str, ndim: int) -> Operator:
         problem=_problem,
         work=_work,
         required=operands,
-        bad={"stride": "positive", "padding": "pads", "dilation": "positive", "groups": "count"}
+        bad={"stride": "positive", "padding": "pads", "dilation": "positive"}
         | dict.fromkeys(operands, "array"),
     )
 

@@ -49,7 +49,8 @@ class Operator:
     group : str
         Another word that ``--ops`` takes for all operators of its kind.
     op : str
-        What the registry calls it: kernels are forced by their names under it.
+        What the registry calls it, or what it is made of: kernels are forced by their names under
+        it.
     defaults : dict
         Every parameter, and what it is where a case does not say.
     draw : callable

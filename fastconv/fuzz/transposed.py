@@ -181,7 +181,7 @@ def _operator(ndim: int) -> Operator:
     return Operator(
         name=f"conv_transpose{ndim}d",
         group="dense",
-        op="conv_transpose",
+        op="conv",
         defaults=_DEFAULTS,
         draw=bind(_draw),
         shapes=bind(_shapes),

@@ -2,11 +2,13 @@
 
 Each phase is prepared by `fastconv.calls` with views of input and output, so it gets the kernel
 that is fastest for its sizes, and a kernel that stores with a stride writes its outputs between
-those of the others.
+those of the others. Kernels are chosen as for one thread, so that the bits are the same for any
+number, gradients' too; ``tune=True`` measures with the threads at hand.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -24,11 +26,13 @@ from ..calls import (
     check_input_channels,
     prepare,
 )
-from ..contract.arguments import Activation, per_axis, whole_number
+from ..contract.arguments import Activation, flag, per_axis, whole_number
 from ..contract.errors import DeviceError, ShapeError
 from ..contract.padding import canonical_padding
+from ..contract.settings import config
 from ..contract.transposed_problem import Phase, TransposedProblem
 from ..device_arrays import DeviceArray
+from ..dispatch import steady_choice
 
 __all__ = ["CONV_TRANSPOSE", "make_transposed_problem", "transposed_groups"]
 
@@ -153,15 +157,17 @@ def _prepare(
         return PreparedPhases((), groups, "", shape, layout, None)
     target = empty_output(x, shape, layout) if out is None else out
     parts = []
-    for phase in problem.phases():
-        outputs = (*_EVERY, *phase.outputs)
-        dense = ((1,) * ndim, phase.padding, phase.dilation, groups)
-        call = prepare(
-            CONV, ndim, x[(*_EVERY, *phase.samples)], _phase_weight(weight, phase, groups), bias,
-            dense, activation, None if residual is None else residual[outputs], target[outputs],
-            packed, tune,
-        )  # fmt: skip
-        parts.append(_Part(phase, call))
+    measured = flag("tune", tune) or config.tune
+    with contextlib.nullcontext() if measured else steady_choice():
+        for phase in problem.phases():
+            outputs = (*_EVERY, *phase.outputs)
+            dense = ((1,) * ndim, phase.padding, phase.dilation, groups)
+            added = None if residual is None else residual[outputs]
+            call = prepare(
+                CONV, ndim, x[(*_EVERY, *phase.samples)], _phase_weight(weight, phase, groups),
+                bias, dense, activation, added, target[outputs], packed, tune,
+            )  # fmt: skip
+            parts.append(_Part(phase, call))
     names = ", ".join(sorted({part.call.kernel for part in parts}))
     packing = groups, tuple((_key(part.phase), part.call.packing) for part in parts)
     remembers = any(part.call.remembers for part in parts)

@@ -204,8 +204,13 @@ def test_memory_order_is_the_input_s(rng: np.random.Generator) -> None:
     assert np.moveaxis(result, 1, -1).flags.c_contiguous
 
 
-def test_same_bits_for_any_threads_and_as_a_layer(rng: np.random.Generator) -> None:
-    of = problem(2, 4, 2, pad=1, channels=(32, 48))
+@pytest.mark.parametrize("of", [
+    problem(2, 4, 2, pad=1, channels=(32, 48)),
+    problem(2, 2, 1, channels=(1, 33), dtype="float16"),  # two kernels cost about the same
+], ids=lambda of: of.line())  # fmt: skip
+def test_same_bits_for_any_threads_and_as_a_layer(
+    of: TransposedProblem, rng: np.random.Generator
+) -> None:
     t = tensors(of, rng, integers=False)
     results = []
     for threads in (1, 2, 2):
