@@ -6,7 +6,7 @@ import functools
 import math
 from typing import Any
 
-from fastconv import grad
+import fastconv.grad as grad
 from fastconv.kernels import reference
 
 from .case import Case
@@ -82,6 +82,7 @@ def _operator(of: str, ndim: int) -> Operator:
         name=f"conv{ndim}d_{of}",
         group="dense",
         op="conv_weight_grad" if of == "weight" else "conv",
+        inside=of == "input",
         defaults=DEFAULTS,
         draw=functools.partial(_draw, ndim),
         shapes=bind(_shapes),

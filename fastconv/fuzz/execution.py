@@ -150,13 +150,12 @@ class _Program:
             problem = self._problem(call)
             if problem is not None:
                 return dispatch.choose(problem, call.step.form != "function")
-        # It is chosen inside: any of those, of which the loosest one counts.
-        inexact = self._precision(call.step) != "exact"
-        found = [
-            each for each in dispatch.kernels(self.operator.op, "cpu") if inexact or each.exact
-        ]
-        relative = {each.name: each.tolerance[self.case.dtype].relative for each in found}
-        return max(found, key=lambda each: relative[each.name], default=None)
+        found = dispatch.kernels(self.operator.op, "cpu")
+        if not self.operator.inside:
+            return found[0] if found else None
+        exact = self._precision(call.step) == "exact"
+        able = [each for each in found if each.exact or not exact]
+        return max(able, key=lambda each: each.tolerance[self.case.dtype].relative)
 
     def _refuse(self, call: _Call) -> None:
         """Make a call that must raise one of fastconv's errors before anything is written."""

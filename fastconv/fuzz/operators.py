@@ -79,6 +79,8 @@ class Operator:
     bad : mapping
         Arguments of which `bad` knows values that must be refused, and the kind of each: a key of
         `bad.VALUES`, or "array", "lone" (an array whose size and type fit no other) or "output".
+    inside : bool
+        Whether kernels of `op` are chosen inside, for parts of a call: the loosest one counts.
     rounds : bool
         Whether results of whole numbers are no whole numbers: a mean.
     """
@@ -97,6 +99,7 @@ class Operator:
     apply: Callable[[Any, dict[str, Any], Params], Any] = _called
     required: tuple[str, ...] = ("input",)
     weights: tuple[str, ...] = ()
+    inside: bool = False
     rounds: bool = False
     bad: Mapping[str, str] = field(default_factory=dict)
 

@@ -182,6 +182,7 @@ def _operator(ndim: int) -> Operator:
         name=f"conv_transpose{ndim}d",
         group="dense",
         op="conv",
+        inside=True,
         defaults=_DEFAULTS,
         draw=bind(_draw),
         shapes=bind(_shapes),

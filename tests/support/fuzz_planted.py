@@ -57,7 +57,7 @@ def outside(arrays: dict[str, Any], params: dict[str, Any]) -> Any:
     """A dense row of more than four is written one element too far."""
     result = right(arrays, params)
     dense = result.ndim > 1 and result.strides[-1] == result.itemsize
-    if "out" in arrays and dense and result.shape[-1] > 4:
+    if "out" in arrays and dense and result.size and result.shape[-1] > 4:
         *_, last = np.ndindex(result.shape)
         place = sum(i * step for i, step in zip(last, result.strides, strict=True))
         address = result.ctypes.data + place + result.itemsize
