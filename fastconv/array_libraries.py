@@ -288,7 +288,7 @@ def view_array(argument: str, value: Any) -> DeviceArray | None:
     if isinstance(value, EmulatedArray):
         return _EMULATED.view(argument, value)
     library = type(value).__module__.partition(".")[0]
-    if library == "torch":
+    if library == "torch" and hasattr(value, "is_cuda"):  # a module has none
         return _TORCH.view(argument, value) if value.is_cuda else None
     if library == "cupy" and hasattr(value, "strides"):
         return _CUPY.view(argument, value)

@@ -65,7 +65,9 @@ def fold_batch_norm(
     Parameters
     ----------
     weight : ndarray, shape (K, ...)
-        The convolution's filters. Here and below PyTorch tensors on the CPU are taken too.
+        The convolution's filters. Here and below PyTorch tensors on the CPU are taken too. Of a
+        transposed convolution without groups, whose weight is (C, K, ...), give
+        ``weight.swapaxes(0, 1)`` and swap the axes of what comes.
     bias : ndarray, shape (K,), or None
         Its bias.
     mean, var : ndarray, shape (K,)

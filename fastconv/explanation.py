@@ -178,7 +178,8 @@ def explain(
         try:
             return _explain(problem, packed, note)
         except DeviceError as error:
-            raise DeviceError(f"{error}; explain(..., gpu='A100') needs no GPU") from error
+            hint = "" if gpu else "; explain(..., gpu='A100') needs no GPU"
+            raise DeviceError(f"{error}{hint}") from error
 
 
 def _problem_of(
@@ -248,6 +249,11 @@ def _explain_phases(problem: TransposedProblem, packed: bool) -> Explanation:
 
 def _explain(problem: Problem | TransposedProblem, packed: bool, note: str = "") -> Explanation:
     if isinstance(problem, TransposedProblem):
+        if problem.device != "cpu":
+            raise DeviceError(
+                f"what: got {problem.line()} for a GPU, want one for the CPU: transposed "
+                "convolution has no kernels for GPUs"
+            )
         return _explain_phases(problem, packed)
     given = problem
     if isinstance(problem, ConvProblem):

@@ -7,8 +7,11 @@ pixels. Both are the same bits for any number of threads and in every run.
 from __future__ import annotations
 
 import functools
+import reprlib
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from .arrays import Array, dtype_name, empty_output, memory_layout, normal_strides, require_array
 from .companions import check_groups, check_weight
@@ -35,9 +38,16 @@ _TRANSPOSED = {1: conv_transpose1d, 2: conv_transpose2d, 3: conv_transpose3d}
 
 def _sizes(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     """Return the shape of an array that a gradient is for."""
+    array = name.removesuffix("_size")
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        value = tuple(value.tolist())
     if not isinstance(value, (tuple, list)) or len(value) != ndim + 2:
-        raise ShapeError(f"{name}: got {value!r}, want {ndim + 2} whole numbers")
-    return tuple(whole_number(name, size) for size in value)
+        got = f"an array of shape {value.shape}" if hasattr(value, "shape") else reprlib.repr(value)
+        raise ShapeError(f"{name}: got {got}, want {ndim + 2} whole numbers, say {array}.shape")
+    sizes = tuple(whole_number(name, size) for size in value)
+    if min(sizes) < 0 or min(sizes[1:]) < 1:
+        raise ShapeError(f"{name}: got {sizes}, want every size to be at least 1")
+    return sizes
 
 
 def _problem(

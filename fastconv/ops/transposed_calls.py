@@ -105,7 +105,10 @@ def canonical_transposed(ndim: int, arguments: tuple[Any, ...]) -> tuple[Any, ..
     """Check what stands beside the arrays and return it as integers and tuples."""
     stride, padding, output_padding, groups, dilation = arguments
     if isinstance(padding, str):
-        raise ShapeError(f"padding: got {padding!r}, want a whole number, {ndim} of them, or pairs")
+        raise ShapeError(
+            f"padding: got {padding!r}, want a whole number, {ndim} of them, or pairs: so many "
+            "outputs a transposed convolution crops at its borders"
+        )
     return (
         per_axis("stride", stride, ndim),
         canonical_padding(padding, ndim),
@@ -139,7 +142,10 @@ def make_transposed_problem(
         )
     stride, padding, output_padding, groups, dilation = canonical_transposed(ndim, arguments)
     groups = transposed_groups(weight, groups)
-    check_input_channels(x, weight.shape[0], f"{weight.shape[0]} input channels")
+    check_input_channels(
+        x, weight.shape[0],
+        f"{weight.shape[0]} input channels (axis 0 of {weight.shape}; the output's are axis 1)",
+    )  # fmt: skip
     return TransposedProblem(
         x.shape[0], x.shape[1], weight.shape[1] * groups, x.shape[2:], weight.shape[2:], stride,
         padding, output_padding, dilation, groups, dtype_name("input", x.dtype), memory_layout(x),

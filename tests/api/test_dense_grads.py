@@ -163,6 +163,13 @@ X, W, G = (np.zeros(s, np.float32) for s in ((2, 6, 9, 8), (4, 6, 3, 3), (2, 4, 
 REFUSALS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "input_size_of_no_call": (grad.conv2d_input, {"input_size": (2, 6, 10, 8)}, "grad_output: got"),
     "input_size_short": (grad.conv2d_input, {"input_size": (6, 9, 8)}, "input_size: got"),
+    "input_size_array": (
+        grad.conv2d_input,
+        {"input_size": X},
+        r"got an array of shape \(2, 6, 9, 8\), want 4 whole "
+        "numbers, say input.shape",
+    ),
+    "input_size_negative": (grad.conv2d_input, {"input_size": (2, 6, -9, 8)}, "input_size: got"),
     "input_size_float": (grad.conv2d_input, {"input_size": (2, 6, 9.5, 8)}, "input_size: got 9.5"),
     "input_channels": (grad.conv2d_input, {"input_size": (2, 5, 9, 8)}, "groups: got 1 with an"),
     "weight_axes": (grad.conv2d_input, {"weight": W[0]}, "weight: got 3 axes"),

@@ -281,6 +281,20 @@ def test_explain_tells_of_each_phase() -> None:
     assert len(of_call.rows) == 4 and not of_call.packed
 
 
+def test_explain_knows_that_there_are_no_kernels_for_gpus() -> None:
+    with pytest.raises(
+        fastconv.DeviceError, match="transposed convolution has no kernels for GPUs"
+    ):
+        fastconv.explain("--op=conv_transpose ic64ih28oc32kh3sh2ph1", gpu="A100")
+
+
+def test_a_module_of_pytorch_is_no_weight() -> None:
+    module = torch.nn.ConvTranspose2d(8, 6, 3)
+    for call in (fastconv.ConvTranspose2d, fastconv.Conv2d):
+        with pytest.raises(fastconv.FastconvError, match="weight: got a PyTorch"):
+            call(module)  # type: ignore[arg-type]
+
+
 def test_a_phase_that_no_sample_reaches_is_the_bias() -> None:
     bias = np.array([3.0], np.float32)
     x = np.full((1, 1, 2, 2), np.nan, np.float32)
