@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, dtype_name, empty_output, memory_layout
+from ..arrays import Array, dtype_name, empty_output, memory_layout, plain
 from ..calls import (
     CONV,
     Family,
@@ -66,6 +66,7 @@ class PreparedPhases:
 
     def pack(self, weight: Array) -> Any:
         """Return the phases' weights, each in its kernel's order."""
+        weight = weight if self.plain else plain(weight)
         return tuple(
             part.call.pack(_phase_weight(weight, part.phase, self.groups)) for part in self.parts
         )

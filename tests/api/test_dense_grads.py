@@ -144,6 +144,12 @@ def test_same_bits_for_any_threads_and_in_every_run(
         assert np.array_equal(first, second)
 
 
+def test_a_kernel_whose_samples_fill_the_memory_is_refused() -> None:
+    x, grad_output = np.zeros((1, 1, 1 << 19), np.float32), np.zeros((1, 1, 1), np.float32)
+    with pytest.raises(fastconv.NoKernelError, match="at most 262144 taps of a channel"):
+        grad.conv1d_weight(x, (1, 1, 1 << 19), grad_output)
+
+
 def test_long_sums_keep_their_error() -> None:
     """A million equal products, the worst case of a running sum."""
     x, grad_output = np.full((1, 1, 1 << 20), 0.1, np.float32), np.ones((1, 1, 1 << 20), np.float32)

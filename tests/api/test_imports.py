@@ -161,6 +161,7 @@ def test_folders_of_kernels_form_no_circle() -> None:
 #: rulebooks, which no problem is dispatched to; commands measure, audit, forecast and emulate; the
 #: reference is the truth of whoever compares.
 BESIDE_THE_REGISTRY = {
+    "fastconv.bench.transposed_truth": {"reference"},
     "fastconv.calibration": {"cpu.calibration.measure", "cpu.machine.measured"},
     "fastconv.cli": {"cpu.runtime.jit", "cuda.audit.report"},
     "fastconv.cuda_emulator": {"cuda.emulator"},

@@ -293,6 +293,20 @@ def test_explain_knows_that_there_are_no_kernels_for_gpus() -> None:
         fastconv.explain("--op=conv_transpose ic64ih28oc32kh3sh2ph1", gpu="A100")
 
 
+def test_a_subclass_of_arrays_has_no_say_in_its_indexing(rng: np.random.Generator) -> None:
+    class Doubling(np.ndarray):
+        def __getitem__(self, index: Any) -> Any:
+            return np.ndarray.__getitem__(self, index) * 2
+
+    of = problem(1, 4, 2)
+    t = tensors(of, rng)
+    with fastconv.precision("exact"):
+        result = fastconv.conv_transpose1d(
+            t.x.view(Doubling), t.weight.view(Doubling), t.bias, **arguments(of)
+        )
+    np.testing.assert_array_equal(np.asarray(result), truth(of, t))
+
+
 def test_a_module_of_pytorch_is_no_weight() -> None:
     module = torch.nn.ConvTranspose2d(8, 6, 3)
     for call in (fastconv.ConvTranspose2d, fastconv.Conv2d):

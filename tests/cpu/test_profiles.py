@@ -166,7 +166,7 @@ def test_a_damaged_file_is_a_warning_and_is_measured_again(folder: Path, content
     assert measured.read(ZEN4.device) is not None
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "NaN", "Infinity", "1e999", '"fast"'])
+@pytest.mark.parametrize("value", ["0", "-1", "NaN", "Infinity", "1e999", "5e-324", '"fast"'])
 def test_a_figure_that_can_not_be_is_not_believed(folder: Path, value: str) -> None:
     _, path = measured.keep(ZEN4.device, varied(1.0))
     assert path is not None

@@ -8,7 +8,6 @@ moment makes a machine look slower than it is.
 from __future__ import annotations
 
 import hashlib
-import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,14 @@ from fastconv.contract.cache import cache_dir
 from fastconv.contract.spec import DeviceInfo
 
 from .figures import Figures, better
+from .shipped import ZEN4_FIGURES
 
 __all__ = ["keep", "read"]
 
 #: Bytes that the file may have; a record takes some six hundred.
 _LARGEST = 1 << 20
+#: By how much a figure may differ from Zen 4's, up or down.
+_PLAUSIBLE = 1e4
 #: What a machine of one thread does not have.
 _MAY_BE_ZERO = {"handover", "wake"}
 
@@ -37,10 +39,13 @@ def _path(device: DeviceInfo) -> Path | None:
 
 def _figures(record: Any) -> Figures:
     values = {str(name): float(value) for name, value in record.items()}
+    figures, known = Figures(**values), vars(ZEN4_FIGURES[64])
     for name, value in values.items():
-        if not (0 < value < math.inf or (value == 0 and name in _MAY_BE_ZERO)):
+        if value == 0 and name in _MAY_BE_ZERO:
+            continue
+        if not 1 / _PLAUSIBLE < value / (known[name] or 1e-6) < _PLAUSIBLE:
             raise ValueError(f"{name} is {value}")
-    return Figures(**values)
+    return figures
 
 
 def _records(path: Path | None) -> dict[int, Figures]:

@@ -17,6 +17,8 @@ __all__ = ["SPECS", "blocks"]
 
 #: Rows of a task, a tap of a channel each, and its output channels.
 _ROWS, _COLUMNS = 256, 128
+#: Taps of a channel, whose samples are copied at once: 256 MiB in float32.
+_MOST_TAPS = 1 << 18
 
 
 def blocks(problem: ConvProblem, device: DeviceInfo) -> tuple[int, int]:
@@ -61,8 +63,12 @@ def _seconds(problem: ConvProblem, device: DeviceInfo) -> float:
     )  # fmt: skip
 
 
-SPECS = (
-    cpu_spec(
-        "weight_grad", "weight_grad.plan", lambda problem, _: [], _seconds, op="conv_weight_grad"
-    ),
-)
+def _reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    """Return why a problem has no workspace: a row of samples for each tap."""
+    taps = math.prod(problem.kernel_size)
+    if taps > _MOST_TAPS:
+        return [f"copies samples for at most {_MOST_TAPS} taps of a channel at once; here {taps}"]
+    return []
+
+
+SPECS = (cpu_spec("weight_grad", "weight_grad.plan", _reasons, _seconds, op="conv_weight_grad"),)

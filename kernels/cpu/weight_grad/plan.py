@@ -71,8 +71,17 @@ def _layout(problem: ConvProblem, device: DeviceInfo) -> tuple[RegisterTile, dic
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
     """Return the scratch bytes of a call, over all threads."""
-    bytes_of_worker = _layout(problem, device)[1]["worker_bytes"]
-    return bytes_of_worker * worth_helpers(problem.macs, device.threads)
+    fields = _layout(problem, device)[1]
+    return fields["worker_bytes"] * _workers(problem, device, fields)
+
+
+def _workers(problem: ConvProblem, device: DeviceInfo, fields: dict[str, int]) -> int:
+    """Return the threads of a call: no more than there are tasks, as each has a workspace."""
+    return min(_tasks(problem, fields), worth_helpers(problem.macs, device.threads))
+
+
+def _tasks(problem: ConvProblem, fields: dict[str, int]) -> int:
+    return problem.groups * fields["channel_blocks"] * fields["parts"]
 
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
@@ -80,14 +89,14 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     code = storage_code(problem.dtype)
     tile, fields = _layout(problem, device)
     table, _ = region_table(problem, whole(problem), math.prod(problem.out_size))
-    workers = worth_helpers(problem.macs, device.threads)
+    workers = _workers(problem, device, fields)
     fields |= {
         "tile": tile_address(tile, compute_code(code), adjacent=CHUNK),
         "region": table.ctypes.data,
     }
     key = (tile.mr, tile.nv, tile.lanes, code)
     kernel = compile_kernel(make_kernel(tile, code), "weight_grad", *key)
-    tasks = problem.groups * fields["channel_blocks"] * fields["parts"]
+    tasks = _tasks(problem, fields)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields[name] for name in FIELDS}),
         stages=(Stage(kernel, tasks),),
