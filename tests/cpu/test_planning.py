@@ -197,7 +197,7 @@ def test_spans_of_a_row_do_not_decide_the_bits(line: str, rng: np.random.Generat
 
 def test_copied_padding_has_a_price() -> None:
     wide, narrow = (
-        parse_line(f"--dt=f16 mb10ic10iw9oc2kw9pw{4 * hole}dw{hole - 1}")[0]
+        parse_line(f"--tag=any mb10ic10iw9oc2kw9pw{4 * hole}dw{hole - 1}")[0]
         for hole in (1 << 16, 1)
     )
     (direct,) = (each for each in KERNELS if each.name == "cpu.direct")
