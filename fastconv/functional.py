@@ -211,7 +211,8 @@ def conv2d(
       zero, so that they do not slow a call: as inputs and weights, as products and as sums. A
       result may therefore be off by that much for each product in it, however small it is itself;
       denormals of float16 are ordinary numbers of float32 and stay. Under ``precision("exact")``
-      none counts as zero. The caller's floating-point state is left as it was.
+      none counts as zero but those of bfloat16, whose instructions know none. The caller's
+      floating-point state is left as it was.
     - Sums of float16, bfloat16 and float32 are formed in float32, in blocks, so that their error
       hardly grows with their length: of the size of the largest output about 1e-6, and where all
       products are equal, the worst case, at most 1.5e-5 under ``precision("exact")``.

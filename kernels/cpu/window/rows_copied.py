@@ -1,8 +1,8 @@
 """Sliding windows over a padded copy: for what rows_in_place.py cannot read in place.
 
 That is every input with gaps between the elements of a row, or with a horizontal stride above 2,
-every output that cannot be stored to as it is computed (halves with a residual, say), and kernels of
-so many rows that they run as tiles, whose loops want no masks::
+every output that cannot be stored to as it is computed (halves with a residual, say), and kernels
+of so many rows that they run as tiles, whose loops want no masks::
 
     task = some images and groups x output depth x band of rows x span of columns
       copy_band: the input rows under the band, padded         compute precision, in L2 or L1
