@@ -43,7 +43,7 @@ def _figures(record: Any) -> Figures:
     for name, value in values.items():
         if value == 0 and name in _MAY_BE_ZERO:
             continue
-        if not 1 / _PLAUSIBLE < value / (known[name] or 1e-6) < _PLAUSIBLE:
+        if not 1 / _PLAUSIBLE < value / known[name] < _PLAUSIBLE:
             raise ValueError(f"{name} is {value}")
     return figures
 
