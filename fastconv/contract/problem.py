@@ -15,46 +15,9 @@ from .errors import DeviceError, DTypeError, ShapeError
 from .padding import Pads, output_size
 
 if TYPE_CHECKING:
-    from typing import Protocol
+    from typing_extensions import Self
 
-    class _Sizes(Protocol):
-        """What dense problems have in common."""
-
-        @property
-        def batch(self) -> int: ...
-        @property
-        def in_channels(self) -> int: ...
-        @property
-        def out_channels(self) -> int: ...
-        @property
-        def in_size(self) -> tuple[int, ...]: ...
-        @property
-        def groups(self) -> int: ...
-        @property
-        def dtype(self) -> str: ...
-        @property
-        def layout(self) -> str: ...
-        @property
-        def device(self) -> str: ...
-        @property
-        def itemsize(self) -> int: ...
-        @property
-        def x_shape(self) -> tuple[int, ...]: ...
-        @property
-        def weight_shape(self) -> tuple[int, ...]: ...
-        @property
-        def out_shape(self) -> tuple[int, ...]: ...
-
-
-__all__ = [
-    "DTYPES",
-    "LAYOUTS",
-    "MOST",
-    "ConvProblem",
-    "ElementSizes",
-    "check_bytes",
-    "check_sizes",
-]
+__all__ = ["DTYPES", "LAYOUTS", "MOST", "ConvProblem", "DenseSizes", "ElementSizes"]
 
 #: Supported element types and their names in a problem line.
 DTYPES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16"}
@@ -82,48 +45,114 @@ class ElementSizes:
         return max(self.itemsize, 4)
 
 
-def check_sizes(of: _Sizes) -> None:
-    """Raise where what every dense problem has is not valid by itself."""
-    if of.dtype not in DTYPES:
-        raise DTypeError(f"dtype: got {of.dtype}, want one of {', '.join(DTYPES)}")
-    if of.layout not in LAYOUTS:
-        raise ShapeError(f"layout: got {of.layout!r}, want one of {', '.join(LAYOUTS)}")
-    if of.device not in ("cpu", "cuda"):
-        raise DeviceError(f"device: got {of.device!r}, want cpu or cuda")
-    if of.groups < 1:
-        raise ShapeError(f"groups: got {of.groups}, want at least 1")
-    if of.batch < 0:
-        raise ShapeError(f"input: got a batch of {of.batch}, want at least 0")
-    for name, argument in (("in_channels", "input"), ("out_channels", "weight")):
-        channels = getattr(of, name)
-        if channels < 1 or channels % of.groups:
-            raise ShapeError(
-                f"{argument}: got {channels} {name.replace('_', ' ').replace('in ', 'input ')}"
-                f", want a positive multiple of groups={of.groups}"
-            )
-    ndim = len(of.in_size)
-    if not 1 <= ndim <= 3:
-        raise ShapeError(f"input: got {ndim} spatial axes, want 1, 2 or 3")
-    for name, low in (("kernel_size", 1), ("stride", 1), ("dilation", 1), ("in_size", 0)):
-        values = getattr(of, name)
-        if len(values) != ndim:
-            raise ShapeError(f"{name}: got {len(values)} values {values}, want {ndim}")
-        if min(values) < low:
-            raise ShapeError(f"{name}: got {values}, want every value to be at least {low}")
-        if max(values) > MOST:
-            raise ShapeError(f"{name}: got {values}, want every value to be at most 2**47")
+class DenseSizes(ElementSizes):
+    """What problems over dense arrays share: a record of sizes, whose operator tells the others.
 
+    A subclass is a frozen dataclass with the fields that are named here, and its own padding.
+    """
 
-def check_bytes(of: _Sizes) -> None:
-    """Raise where an operand would not fit in an address space."""
-    shapes = {"input": of.x_shape, "weight": of.weight_shape, "output": of.out_shape}
-    for name, shape in shapes.items():
-        if math.prod(shape) * of.itemsize > MOST:
-            raise ShapeError(f"{name}: got shape {shape}, want at most 2**47 bytes")
+    __slots__ = ()
+    batch: int
+    in_channels: int
+    out_channels: int
+    in_size: tuple[int, ...]
+    groups: int
+    layout: str
+    device: str
+
+    @property
+    def out_size(self) -> tuple[int, ...]:
+        """Spatial size of the output."""
+        raise NotImplementedError
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weight."""
+        raise NotImplementedError
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        raise NotImplementedError
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes, 1 to 3."""
+        return len(self.in_size)
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """Shape of the input, ``(N, C, *spatial)``."""
+        return (self.batch, self.in_channels, *self.in_size)
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """Shape of the output, ``(N, K, *spatial)``."""
+        return (self.batch, self.out_channels, *self.out_size)
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations, two a multiply-accumulate."""
+        return 2 * self.macs
+
+    def with_(self, **changes: Any) -> Self:
+        """Return a copy with some fields replaced (and checked again)."""
+        record: Any = self
+        copy: Self = replace(record, **changes)
+        return copy
+
+    def line(self, name: str = "") -> str:
+        """Return the problem as one line, which `problem_line.parse_any_line` reads back."""
+        grammar = first_use.load("fastconv.contract.problem_line")
+        return str(grammar.format_line(self, name))
+
+    def _fill(self, **defaults: Any) -> None:
+        """Set fields that are empty to one value an axis."""
+        for name, value in defaults.items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, (value,) * self.ndim)
+
+    def _check_sizes(self) -> None:
+        """Raise where what every dense problem has is not valid by itself."""
+        if self.dtype not in DTYPES:
+            raise DTypeError(f"dtype: got {self.dtype}, want one of {', '.join(DTYPES)}")
+        if self.layout not in LAYOUTS:
+            raise ShapeError(f"layout: got {self.layout!r}, want one of {', '.join(LAYOUTS)}")
+        if self.device not in ("cpu", "cuda"):
+            raise DeviceError(f"device: got {self.device!r}, want cpu or cuda")
+        if self.groups < 1:
+            raise ShapeError(f"groups: got {self.groups}, want at least 1")
+        if self.batch < 0:
+            raise ShapeError(f"input: got a batch of {self.batch}, want at least 0")
+        for name, argument in (("in_channels", "input"), ("out_channels", "weight")):
+            channels = getattr(self, name)
+            if channels < 1 or channels % self.groups:
+                raise ShapeError(
+                    f"{argument}: got {channels} {name.replace('_', ' ').replace('in ', 'input ')}"
+                    f", want a positive multiple of groups={self.groups}"
+                )
+        ndim = self.ndim
+        if not 1 <= ndim <= 3:
+            raise ShapeError(f"input: got {ndim} spatial axes, want 1, 2 or 3")
+        for name, low in (("kernel_size", 1), ("stride", 1), ("dilation", 1), ("in_size", 0)):
+            values = getattr(self, name)
+            if len(values) != ndim:
+                raise ShapeError(f"{name}: got {len(values)} values {values}, want {ndim}")
+            if min(values) < low:
+                raise ShapeError(f"{name}: got {values}, want every value to be at least {low}")
+            if max(values) > MOST:
+                raise ShapeError(f"{name}: got {values}, want every value to be at most 2**47")
+
+    def _check_bytes(self) -> None:
+        """Raise where an operand would not fit in an address space."""
+        shapes = {"input": self.x_shape, "weight": self.weight_shape, "output": self.out_shape}
+        for name, shape in shapes.items():
+            if math.prod(shape) * self.itemsize > MOST:
+                raise ShapeError(f"{name}: got shape {shape}, want at most 2**47 bytes")
 
 
 @dataclass(frozen=True, slots=True)
-class ConvProblem(ElementSizes):
+class ConvProblem(DenseSizes):
     """One dense convolution (cross-correlation), described by sizes alone.
 
     Parameters
@@ -174,13 +203,10 @@ class ConvProblem(ElementSizes):
     op: str = "conv"
 
     def __post_init__(self) -> None:
-        ndim = len(self.in_size)
-        for name, default in (("stride", 1), ("dilation", 1), ("padding", (0, 0))):
-            if not getattr(self, name):
-                object.__setattr__(self, name, (default,) * ndim)
-        check_sizes(self)
+        self._fill(stride=1, dilation=1, padding=(0, 0))
+        self._check_sizes()
         self._check_padding()
-        check_bytes(self)
+        self._check_bytes()
 
     def _check_padding(self) -> None:
         if len(self.padding) != self.ndim:
@@ -199,11 +225,6 @@ class ConvProblem(ElementSizes):
                 )
 
     @property
-    def ndim(self) -> int:
-        """Number of spatial axes, 1 to 3."""
-        return len(self.in_size)
-
-    @property
     def out_size(self) -> tuple[int, ...]:
         """Spatial size of the output."""
         return tuple(
@@ -219,19 +240,9 @@ class ConvProblem(ElementSizes):
         )
 
     @property
-    def x_shape(self) -> tuple[int, ...]:
-        """Shape of the input, ``(N, C, *spatial)``."""
-        return (self.batch, self.in_channels, *self.in_size)
-
-    @property
     def weight_shape(self) -> tuple[int, ...]:
         """Shape of the weight, ``(K, C / groups, *kernel)``."""
         return (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
-
-    @property
-    def out_shape(self) -> tuple[int, ...]:
-        """Shape of the output, ``(N, K, *spatial)``."""
-        return (self.batch, self.out_channels, *self.out_size)
 
     @property
     def macs(self) -> int:
@@ -239,20 +250,6 @@ class ConvProblem(ElementSizes):
         return math.prod(self.out_shape) * math.prod(self.weight_shape[1:])
 
     @property
-    def flops(self) -> int:
-        """Floating point operations, two a multiply-accumulate."""
-        return 2 * self.macs
-
-    @property
     def is_depthwise(self) -> bool:
         """Whether each group holds one input channel (any channel multiplier)."""
         return self.groups == self.in_channels
-
-    def with_(self, **changes: Any) -> ConvProblem:
-        """Return a copy with some fields replaced (and checked again)."""
-        return replace(self, **changes)
-
-    def line(self, name: str = "") -> str:
-        """Return the problem as one line, which `problem_line.parse_line` reads back."""
-        grammar = first_use.load("fastconv.contract.problem_line")
-        return str(grammar.format_line(self, name))

@@ -16,13 +16,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from . import first_use
 from .errors import ShapeError
 from .padding import Pads
-from .problem import MOST, ConvProblem, ElementSizes, check_bytes, check_sizes
+from .problem import MOST, ConvProblem, DenseSizes
 
 __all__ = ["Phase", "TransposedProblem"]
 
@@ -61,7 +60,7 @@ class Phase(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class TransposedProblem(ElementSizes):
+class TransposedProblem(DenseSizes):
     """One transposed convolution, described by sizes alone.
 
     Parameters
@@ -114,14 +113,10 @@ class TransposedProblem(ElementSizes):
     op: str = "conv_transpose"
 
     def __post_init__(self) -> None:
-        ndim = len(self.in_size)
-        defaults = (("stride", 1), ("dilation", 1), ("output_padding", 0), ("padding", (0, 0)))
-        for name, default in defaults:
-            if not getattr(self, name):
-                object.__setattr__(self, name, (default,) * ndim)
-        check_sizes(self)
+        self._fill(stride=1, dilation=1, output_padding=0, padding=(0, 0))
+        self._check_sizes()
         self._check_output()
-        check_bytes(self)
+        self._check_bytes()
 
     def _check_output(self) -> None:
         for name in ("output_padding", "padding"):
@@ -147,11 +142,6 @@ class TransposedProblem(ElementSizes):
             )
 
     @property
-    def ndim(self) -> int:
-        """Number of spatial axes, 1 to 3."""
-        return len(self.in_size)
-
-    @property
     def out_size(self) -> tuple[int, ...]:
         """Spatial size of the output."""
         return tuple(
@@ -163,38 +153,14 @@ class TransposedProblem(ElementSizes):
         )  # fmt: skip
 
     @property
-    def x_shape(self) -> tuple[int, ...]:
-        """Shape of the input, ``(N, C, *spatial)``."""
-        return (self.batch, self.in_channels, *self.in_size)
-
-    @property
     def weight_shape(self) -> tuple[int, ...]:
         """Shape of the weight, ``(C, K / groups, *kernel)``."""
         return (self.in_channels, self.out_channels // self.groups, *self.kernel_size)
 
     @property
-    def out_shape(self) -> tuple[int, ...]:
-        """Shape of the output, ``(N, K, *spatial)``."""
-        return (self.batch, self.out_channels, *self.out_size)
-
-    @property
     def macs(self) -> int:
         """Multiply-accumulates, counting those of outputs that padding crops."""
         return math.prod(self.x_shape) * math.prod(self.weight_shape[1:])
-
-    @property
-    def flops(self) -> int:
-        """Floating point operations, two a multiply-accumulate."""
-        return 2 * self.macs
-
-    def with_(self, **changes: Any) -> TransposedProblem:
-        """Return a copy with some fields replaced (and checked again)."""
-        return replace(self, **changes)
-
-    def line(self, name: str = "") -> str:
-        """Return the problem as one line, which `problem_line.parse_line` reads back."""
-        grammar = first_use.load("fastconv.contract.problem_line")
-        return str(grammar.format_line(self, name))
 
     def phases(self) -> Iterator[Phase]:
         """Yield the dense convolutions that together write every output.
