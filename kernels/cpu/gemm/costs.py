@@ -18,7 +18,13 @@ from ..simd.register_tiles import operand_tile
 from .in_place import InPlace, channel_rows_in_place, pixel_rows_in_place
 from .split import Split, TaskCosts, choose_split
 
-__all__ = ["SPECS", "channel_row_split", "pack_cycles", "pixel_row_split"]
+__all__ = [
+    "SPECS",
+    "channel_row_split",
+    "pack_cycles",
+    "pixel_row_split",
+    "transpose_cycles",
+]
 
 
 def pack_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
@@ -37,6 +43,12 @@ def pack_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
     vector += costs.placed / channels
     width = max(1, problem.out_size[-1])
     return vector * (1 / lanes + (1 / width if width % lanes else 0.0))
+
+
+def transpose_cycles(problem: ConvProblem, device: DeviceInfo) -> float:
+    """Return cycles for a vector of a square that is transposed: its shuffles and the rest."""
+    lanes = device.lanes(problem.compute_itemsize)
+    return math.log2(lanes) + profile(device).gemm.transposed_vector
 
 
 def _epilogue_cycles(problem: ConvProblem, device: DeviceInfo, direct: bool) -> float:
@@ -68,9 +80,7 @@ def channel_row_split(
 def pixel_row_split(problem: ConvProblem, device: DeviceInfo, in_place: InPlace) -> Split:
     """Return the split of pixel_rows.py, by what a task of it takes."""
     size = problem.compute_itemsize
-    lanes = device.lanes(size)
-    # A block of lanes x lanes takes log2(lanes) shuffles for each vector, and what is beside them.
-    transpose = (math.log2(lanes) + profile(device).gemm.transposed_vector) / lanes
+    transpose = transpose_cycles(problem, device) / device.lanes(size)
     task = TaskCosts(
         tile=operand_tile(device, problem, rows_are_pixels=True),
         rows_are_pixels=True,

@@ -28,7 +28,7 @@ __all__ = [
     "channel_block",
     "choose_split",
     "halvings",
-    "pieces",
+    "product",
     "spread",
     "sums_at_once",
 ]
@@ -104,15 +104,15 @@ def sums_at_once(problem: ConvProblem, depth: int) -> bool:
     return at_once and math.prod(problem.kernel_size) <= REDUCTION
 
 
-def pieces(rows: int, mr: int) -> dict[int, int]:
+def _pieces(rows: int, mr: int) -> dict[int, int]:
     """Return how many tiles of each height `rows` rows are made of, see `gemm.tile_address`."""
-    counts = Counter({mr: rows // mr} if rows >= mr else {})
+    counts = Counter({mr: rows // mr})
     counts.update(bit for bit in (8, 4, 2, 1) if rows % mr & bit)
     return counts
 
 
 @functools.lru_cache(4096)
-def _product(
+def product(
     rows: int, columns: int, tile: RegisterTile, speed: float, latency: float
 ) -> tuple[float, int]:
     """Return (cycles of one step, tiles) of rows by columns, `speed` vectors a cycle."""
@@ -120,7 +120,7 @@ def _product(
     vectors = Counter({tile.nv: columns // tile.nr})
     if last:
         vectors[tile.nv if last > tile.lanes else 1] += 1
-    heights = pieces(rows, tile.mr)
+    heights = _pieces(rows, tile.mr)
     total = sum(
         max(height * count / speed, latency) * tall * across
         for height, tall in heights.items()
@@ -213,7 +213,7 @@ def choose_split(
     @functools.cache
     def task_cycles(block_pixels: int, taps: int, part_rows: int) -> float:
         shape = (block_pixels, part_rows) if task.rows_are_pixels else (part_rows, block_pixels)
-        step, tiles = _product(*shape, tile, speed, machine.core.latency)
+        step, tiles = product(*shape, tile, speed, machine.core.latency)
         steps = words * taps
         weights = part_rows * steps * size
         panels = block_pixels * min(steps, block * taps) * size

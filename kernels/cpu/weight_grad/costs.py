@@ -8,8 +8,8 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
 from ..common.specs import cpu_spec, operand_bytes
-from ..gemm.costs import pack_cycles
-from ..gemm.split import pieces
+from ..gemm.costs import pack_cycles, transpose_cycles
+from ..gemm.split import product
 from ..machine.seconds import call_seconds, profile
 from ..simd.register_tiles import sized_tile
 
@@ -41,21 +41,18 @@ def blocks(problem: ConvProblem, device: DeviceInfo) -> tuple[int, int]:
 def _seconds(problem: ConvProblem, device: DeviceInfo) -> float:
     """Count products, the copies of samples and gradients for them, and the store."""
     machine = profile(device)
-    core, gemm = machine.core, machine.gemm
+    core = machine.core
     tile = sized_tile(device, problem.compute_itemsize)
     c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     channels, columns = blocks(problem, device)
     taps, pixels = math.prod(problem.kernel_size), problem.batch * math.prod(problem.out_size)
-    vectors = -(-columns // tile.lanes)
-    step = sum(
-        number * max(height * min(vectors, tile.nv), core.latency * core.multiply_adds)
-        for height, number in pieces(channels, tile.mr).items()
-    ) * taps * -(-vectors // tile.nv) / core.multiply_adds  # fmt: skip
-    transposed = (math.log2(tile.lanes) + gemm.transposed_vector) * vectors
+    vectors, transposed = -(-columns // tile.lanes), transpose_cycles(problem, device)
+    step, _ = product(channels, columns, tile, core.multiply_adds, core.latency)
     copied = channels * taps * pack_cycles(problem, device)
     tasks = problem.groups * -(-c // channels) * -(-k // columns)
-    stored = channels * taps * vectors * (math.log2(tile.lanes) + gemm.transposed_vector)
-    cycles = tasks * (pixels * (step + copied + transposed) + stored + machine.calls.task)
+    pixel = taps * step + copied + vectors * transposed
+    stored = channels * taps * vectors * transposed
+    cycles = tasks * (pixels * pixel + stored + machine.calls.task)
     rounds = -(-tasks // device.threads) * device.threads / tasks
     return call_seconds(
         cycles * rounds / device.threads, operand_bytes(problem), clock=core.sustained,

@@ -12,7 +12,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo, KernelSpec, Tolerance
 
 from ..common.specs import cpu_spec
-from ..gemm.split import pieces
+from ..gemm.split import product
 from ..machine.seconds import profile, transform_seconds
 from ..simd.register_tiles import sized_tile
 from .blocks import channel_block, panel_of
@@ -104,26 +104,19 @@ def _product_cycles(sizes: Sizes, problem: ConvProblem, device: DeviceInfo) -> f
     """Count the vectors' multiply-adds of one group, and what calls of the register tile lose.
 
     A call is for the tiles of one panel that a register tile holds, one panel of K and one block of
-    channels; few rows wait for the sum before (`gemm.tile_address` makes 8, 4, 2 and 1 of them).
+    channels.
     """
     core, costs = profile(device).core, profile(device).winograd
     k, c = problem.out_channels // problem.groups, problem.in_channels // problem.groups
     tile = sized_tile(device, problem.compute_itemsize)
     panel = panel_of(sizes, problem, device)
-    calls = -(-c // channel_block(sizes))
+    blocks, vectors = -(-c // channel_block(sizes)), -(-k // tile.lanes)
     full, rest = divmod(sizes.tiles, panel.nr)
-    wide, narrow = divmod(-(-k // tile.lanes), tile.nv)
-
-    def panel_cycles(vectors: int) -> float:
-        total = 0.0
-        for tiles, many in ((panel.nr, full), (rest, 1)):
-            for height, number in pieces(tiles, tile.mr).items():
-                step = max(height * vectors, core.latency * core.multiply_adds)
-                lost = costs.tile + costs.tile_vector * height * vectors
-                total += many * number * (c * step + calls * lost)
-        return total
-
-    cycles = wide * panel_cycles(tile.nv) + (panel_cycles(narrow) if narrow else 0.0)
+    cycles = 0.0
+    for rows, panels in ((panel.nr, full), (rest, 1)):
+        step, calls = product(rows, k, tile, core.multiply_adds, core.latency)
+        lost = costs.tile * calls + costs.tile_vector * rows * vectors
+        cycles += panels * (c * step * core.multiply_adds + blocks * lost)
     return cycles * sizes.elements * problem.batch
 
 
@@ -144,7 +137,8 @@ def _product_seconds(sizes: Sizes, problem: ConvProblem, device: DeviceInfo) -> 
     # Where there are few panels, weights are read once for two of them. All but what is the same
     # for every tile scales with the threads, so that their number does not decide which tile is
     # chosen: results are then the same bits for any number.
-    panels = max(1, -(-tiles // panel_of(sizes, problem, device).nr) * problem.batch)
+    panel_tiles = panel_of(sizes, problem, device).nr
+    panels = max(1, -(-tiles // panel_tiles) * problem.batch)
     few = panels * problem.groups < _FEW_PANELS
     compute_size = problem.compute_itemsize
     weights = elements * k * c * compute_size * problem.groups
@@ -154,7 +148,7 @@ def _product_seconds(sizes: Sizes, problem: ConvProblem, device: DeviceInfo) -> 
     waits = streamed / (memory.weights_l3 if in_l3 else memory.weights_memory)
     # The transformed input too is read for each panel of K, from L3 where threads share it, or
     # where that of a panel does not stay in L2.
-    panel_bytes = elements * c * panel_of(sizes, problem, device).nr * compute_size
+    panel_bytes = elements * c * panel_tiles * compute_size
     if few or panel_bytes > device.l2 * _RESIDENT_SHARE:
         waits += inputs * -(-k // (2 * lanes)) / memory.weights_l3
     busy = cycles / machine.core.peak / machine.core.multiply_adds
