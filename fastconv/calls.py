@@ -60,6 +60,7 @@ __all__ = [
     "check_input_channels",
     "make_problem",
     "prepare",
+    "problem_of_shapes",
     "run_prepared",
     "unbatch",
 ]
@@ -296,28 +297,32 @@ def make_problem(
     stride, padding, dilation, groups = arguments
     stride, dilation = per_axis("stride", stride, ndim), per_axis("dilation", dilation, ndim)
     groups = check_groups(groups, weight)
-    kernel = weight.shape[2:]
     check_input_channels(
         x, weight.shape[1] * groups, f"{weight.shape[1]} input channels a group and groups={groups}"
     )
+    return problem_of_shapes(
+        x.shape, weight.shape, (stride, padding, dilation, groups), dtype_name("input", x.dtype),
+        memory_layout(x), "cuda" if isinstance(x, DeviceArray) else "cpu",
+    )  # fmt: skip
+
+
+def problem_of_shapes(
+    x_shape: tuple[int, ...], weight_shape: tuple[int, ...], arguments: tuple[Any, Any, Any, Any],
+    *where: str,
+) -> ConvProblem:  # fmt: skip
+    """Return the convolution of two shapes; `where` are its element type, layout and device.
+
+    Stride and dilation have one entry an axis; padding is as a caller gives it.
+    """
+    stride, padding, dilation, groups = arguments
     for name, values in (("stride", stride), ("dilation", dilation)):
         if min(values) < 1:
             raise ShapeError(f"{name}: got {values}, want every value to be at least 1")
-    pads = normalise_padding(padding, x.shape[2:], kernel, stride, dilation)
+    pads = normalise_padding(padding, x_shape[2:], weight_shape[2:], stride, dilation)
     return ConvProblem(
-        x.shape[0],
-        x.shape[1],
-        weight.shape[0],
-        x.shape[2:],
-        kernel,
-        stride,
-        pads,
-        dilation,
-        groups,
-        dtype_name("input", x.dtype),
-        memory_layout(x),
-        "cuda" if isinstance(x, DeviceArray) else "cpu",
-    )
+        x_shape[0], x_shape[1], weight_shape[0], x_shape[2:], weight_shape[2:], stride, pads,
+        dilation, groups, *where,
+    )  # fmt: skip
 
 
 def check_input_channels(x: Array, channels: int, having: str) -> None:

@@ -6,9 +6,19 @@ from typing import Any
 
 from .arrays import Array, require_array
 from .contract.arguments import whole_number
-from .contract.errors import DTypeError, ShapeError
+from .contract.errors import DeviceError, DTypeError, ShapeError
+from .device_arrays import DeviceArray
 
-__all__ = ["check_companion", "check_groups", "check_weight"]
+__all__ = ["check_companion", "check_groups", "check_memory", "check_weight"]
+
+
+def check_memory(name: str, array: Array, operator: str) -> None:
+    """Raise where an array is on a GPU and the operator has kernels of the CPU alone."""
+    if isinstance(array, DeviceArray):
+        raise DeviceError(
+            f"{name}: got an array on a GPU, want one of NumPy: {operator} has kernels of the CPU "
+            "alone"
+        )
 
 
 def check_weight(weight: Array, ndim: int, wanted: str) -> None:
@@ -31,14 +41,14 @@ def check_weight(weight: Array, ndim: int, wanted: str) -> None:
         raise ShapeError(f"weight: got shape {weight.shape}, want no axis of size 0")
 
 
-def check_groups(groups: Any, weight: Array) -> int:
-    """Return the number of groups, which must divide the output channels."""
+def check_groups(groups: Any, weight: Array, side: str = "output") -> int:
+    """Return the number of groups, which must divide a weight's first axis: channels of a side."""
     number = whole_number("groups", groups)
     if number < 1:
         raise ShapeError(f"groups: got {number}, want at least 1")
     if weight.shape[0] % number:
         raise ShapeError(
-            f"groups: got {number}, want a divisor of the weight's {weight.shape[0]} output "
+            f"groups: got {number}, want a divisor of the weight's {weight.shape[0]} {side} "
             "channels"
         )
     return number

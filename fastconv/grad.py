@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, dtype_name, empty_output, memory_layout, normal_strides, require_array
-from .companions import check_groups, check_weight
+from .calls import problem_of_shapes
+from .companions import check_groups, check_memory, check_weight
 from .contract.arguments import Padding, Sizes, canonical_arguments, whole_number
-from .contract.errors import DeviceError, DTypeError, ShapeError
-from .contract.padding import normalise_padding
+from .contract.errors import DTypeError, ShapeError
 from .contract.problem import ConvProblem
 from .contract.spec import Binding, ConvPlan, dense_strides
-from .device_arrays import DeviceArray
 from .dispatch import make_plan, settings
 from .ops.transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 
@@ -55,20 +54,15 @@ def _problem(
     arguments: tuple[Any, Any, Any, Any],
 ) -> ConvProblem:  # fmt: skip
     """Return the convolution that a gradient belongs to, its sizes checked."""
-    stride, padding, dilation, groups = canonical_arguments(ndim, arguments)
-    for name, values in (("stride", stride), ("dilation", dilation)):
-        if min(values) < 1:
-            raise ShapeError(f"{name}: got {values}, want every value to be at least 1")
+    arguments = canonical_arguments(ndim, arguments)
+    groups = arguments[3]
     if groups < 1 or weight_shape[1] * groups != x_shape[1]:
         raise ShapeError(
             f"groups: got {groups} with an input of {x_shape[1]} channels and a weight of "
             f"{weight_shape[1]} input channels a group, want as many groups as make up the input"
         )
-    pads = normalise_padding(padding, x_shape[2:], weight_shape[2:], stride, dilation)
-    problem = ConvProblem(
-        x_shape[0], x_shape[1], weight_shape[0], x_shape[2:], weight_shape[2:], stride, pads,
-        dilation, groups, dtype_name("grad_output", grad_output.dtype),
-    )  # fmt: skip
+    dtype = dtype_name("grad_output", grad_output.dtype)
+    problem = problem_of_shapes(x_shape, weight_shape, arguments, dtype)
     if grad_output.shape != problem.out_shape:
         raise ShapeError(
             f"grad_output: got shape {grad_output.shape}, want {problem.out_shape}, the output of "
@@ -82,11 +76,7 @@ def _operands(ndim: int, name: str, array: Any, grad_output: Any) -> tuple[Array
     checked = []
     for each, given in ((name, array), ("grad_output", grad_output)):
         given = require_array(each, given)
-        if isinstance(given, DeviceArray):
-            raise DeviceError(
-                f"{each}: got an array on a GPU, want one of NumPy: gradients have kernels of the "
-                "CPU alone"
-            )
+        check_memory(each, given, "a gradient")
         if given.ndim != ndim + 2:
             raise ShapeError(f"{each}: got {given.ndim} axes {given.shape}, want {ndim + 2}")
         checked.append(given)

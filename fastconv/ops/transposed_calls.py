@@ -26,15 +26,15 @@ from ..calls import (
     check_input_channels,
     prepare,
 )
+from ..companions import check_groups, check_memory
 from ..contract.arguments import Activation, flag, per_axis, whole_number
-from ..contract.errors import DeviceError, ShapeError
+from ..contract.errors import ShapeError
 from ..contract.padding import canonical_padding
 from ..contract.settings import config
 from ..contract.transposed_problem import Phase, TransposedProblem
-from ..device_arrays import DeviceArray
 from ..dispatch import steady_choice
 
-__all__ = ["CONV_TRANSPOSE", "make_transposed_problem", "transposed_groups"]
+__all__ = ["CONV_TRANSPOSE", "make_transposed_problem"]
 
 _EVERY = (slice(None), slice(None))
 
@@ -119,30 +119,14 @@ def canonical_transposed(ndim: int, arguments: tuple[Any, ...]) -> tuple[Any, ..
     )
 
 
-def transposed_groups(weight: Array, groups: Any) -> int:
-    """Return the number of groups, which must divide the input channels of a weight."""
-    number = whole_number("groups", groups)
-    if number < 1:
-        raise ShapeError(f"groups: got {number}, want at least 1")
-    if weight.shape[0] % number:
-        raise ShapeError(
-            f"groups: got {number}, want a divisor of the weight's {weight.shape[0]} input channels"
-        )
-    return number
-
-
 def make_transposed_problem(
     ndim: int, x: Any, weight: Any, arguments: tuple[Any, ...]
 ) -> TransposedProblem:
     """Check input, weight and arguments and return the problem that they describe."""
     x, weight = check_arrays(ndim, x, weight, "input channels, output channels / groups")
-    if isinstance(x, DeviceArray):
-        raise DeviceError(
-            "input: got an array on a GPU, want one of NumPy: transposed convolution has kernels "
-            "of the CPU alone"
-        )
+    check_memory("input", x, "transposed convolution")
     stride, padding, output_padding, groups, dilation = canonical_transposed(ndim, arguments)
-    groups = transposed_groups(weight, groups)
+    groups = check_groups(groups, weight, "input")
     check_input_channels(
         x, weight.shape[0],
         f"{weight.shape[0]} input channels (axis 0 of {weight.shape}; the output's are axis 1)",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..arrays import Array
+from ..companions import check_groups
 from ..contract.arguments import Activation, Padding, Sizes
 from ..contract.transposed_problem import TransposedProblem
 from ..packed_layer import PackedLayer, refuse_sizes
-from .transposed_calls import CONV_TRANSPOSE, make_transposed_problem, transposed_groups
+from .transposed_calls import CONV_TRANSPOSE, make_transposed_problem
 
 __all__ = ["ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
 
@@ -45,7 +46,7 @@ class _ConvTranspose(PackedLayer):
 
     def _groups(self, weight: Array, arguments: tuple[Any, ...]) -> int:
         _, _, _, number, _ = CONV_TRANSPOSE.canonical(self._ndim, arguments)
-        return transposed_groups(weight, number)
+        return check_groups(number, weight, "input")
 
     def _out_channels(self, weight: Array, groups: int) -> int:
         return int(weight.shape[1]) * groups
