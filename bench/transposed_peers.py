@@ -50,10 +50,8 @@ class TransposedFastconvFunctional(TransposedFastconv):
         import fastconv
 
         x, w = arrays
-        function, arguments = (
-            getattr(fastconv, f"conv_transpose{problem.ndim}d"),
-            _arguments(problem),
-        )
+        function = getattr(fastconv, f"conv_transpose{problem.ndim}d")
+        arguments = _arguments(problem)
         return lambda: function(x, w, None, **arguments)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastconv.contract.transposed_problem import TransposedProblem
 
-from .truth import TOLERANCE, draw, setting, verdict
+from .truth import draw, flops, setting, wrong
 
 __all__ = ["arrays", "expected", "flops", "setting", "wrong"]
 
@@ -27,13 +27,3 @@ def expected(problem: TransposedProblem, x: np.ndarray, w: np.ndarray) -> np.nda
         x, w, stride=problem.stride, padding=problem.padding,
         output_padding=problem.output_padding, dilation=problem.dilation, groups=problem.groups,
     )  # fmt: skip
-
-
-def flops(problem: TransposedProblem) -> int:
-    """Return the floating point operations."""
-    return problem.flops
-
-
-def wrong(problem: TransposedProblem, result: np.ndarray, truth: np.ndarray) -> str | None:
-    """Return the sentence that says why a result gets no figure, or None for a right one."""
-    return verdict(result, truth, TOLERANCE[problem.dtype])

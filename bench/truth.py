@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.contract.problem import ConvProblem
+from fastconv.contract.problem import ConvProblem, DenseSizes
 
 __all__ = [
     "TOLERANCE",
@@ -59,15 +59,13 @@ def arrays(problem: ConvProblem) -> tuple[np.ndarray, np.ndarray]:
     return draw(problem, prod(problem.weight_shape[1:]))
 
 
-def draw(problem: Any, terms: float) -> tuple[np.ndarray, np.ndarray]:
+def draw(problem: DenseSizes, terms: float) -> tuple[np.ndarray, np.ndarray]:
     """Return input and weight of any dense problem, of whose outputs each sums so many terms."""
     rng = np.random.default_rng(zlib.crc32(problem.line().encode()))
     single = np.float64 if problem.dtype == "float64" else np.float32
     dtype = numpy_dtype(problem.dtype)
-    x_shape: tuple[int, ...] = problem.x_shape
-    weight_shape: tuple[int, ...] = problem.weight_shape
-    x = rng.standard_normal(x_shape, dtype=single)
-    w = rng.standard_normal(weight_shape, dtype=single)
+    x = rng.standard_normal(problem.x_shape, dtype=single)
+    w = rng.standard_normal(problem.weight_shape, dtype=single)
     w /= np.sqrt(terms)
     return _lay_out(x.astype(dtype, copy=False), problem.layout), w.astype(dtype, copy=False)
 
@@ -154,7 +152,7 @@ def relative_error(result: np.ndarray, truth: np.ndarray) -> float:
     return error if np.isfinite(error) else float("inf")
 
 
-def flops(problem: ConvProblem) -> int:
+def flops(problem: DenseSizes) -> int:
     """Return the floating point operations."""
     return problem.flops
 
@@ -164,7 +162,7 @@ def setting() -> str:
     return ""
 
 
-def wrong(problem: ConvProblem, result: np.ndarray, truth: np.ndarray) -> str | None:
+def wrong(problem: DenseSizes, result: np.ndarray, truth: np.ndarray) -> str | None:
     """Return the sentence that says why a result gets no figure, or None for a right one."""
     return verdict(result, truth, TOLERANCE[problem.dtype])
 

@@ -143,6 +143,21 @@ def _touched_by(
     return (slice(None), slice(None), *pixels)
 
 
+def _finish(
+    sums: Array,
+    bias: ArrayLike | None,
+    residual: ArrayLike | None,
+    activation: str | None,
+    alpha: float | None,
+) -> Array:
+    """Add a bias a channel, then a residual, then apply the activation."""
+    if bias is not None:
+        sums = sums + np.asarray(bias).astype(np.float64).reshape(-1, *[1] * (sums.ndim - 2))
+    if residual is not None:
+        sums = sums + np.asarray(residual).astype(np.float64)
+    return activate(sums, activation, alpha)
+
+
 def conv(
     x: ArrayLike,
     weight: ArrayLike,
@@ -211,11 +226,7 @@ def conv(
         with np.errstate(over="ignore", invalid="ignore"):
             out += filters[filter_tap] @ window
     out = out.reshape(batch, out_channels, *out_size)
-    if bias is not None:
-        out += np.asarray(bias).astype(np.float64).reshape(out_channels, *[1] * len(out_size))
-    if residual is not None:
-        out += np.asarray(residual).astype(np.float64)
-    return activate(out, activation, alpha)
+    return _finish(out, bias, residual, activation, alpha)
 
 
 def conv_transpose(
@@ -282,12 +293,7 @@ def conv_transpose(
                 batch, groups * channels_per_group, *in_size
             )
     kept = (slice(lo, size - hi) for size, (lo, hi) in zip(full_size, padding, strict=True))
-    out = full[(slice(None), slice(None), *kept)]
-    if bias is not None:
-        out = out + np.asarray(bias).astype(np.float64).reshape(-1, *[1] * len(in_size))
-    if residual is not None:
-        out = out + np.asarray(residual).astype(np.float64)
-    return activate(out, activation, alpha)
+    return _finish(full[(slice(None), slice(None), *kept)], bias, residual, activation, alpha)
 
 
 def conv_weight_grad(

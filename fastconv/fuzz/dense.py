@@ -16,11 +16,13 @@ from .case import Case
 from .operators import Operator, Params, Shapes
 
 __all__ = [
+    "BAD",
     "DEFAULTS",
     "OPERATORS",
     "axes_of",
     "conv_shapes",
     "fixed",
+    "keywords",
     "pads_of",
     "window_arguments",
 ]
@@ -116,7 +118,7 @@ def fixed(value: Any) -> Any:
     return tuple(map(fixed, value)) if isinstance(value, list) else value
 
 
-def _keywords(params: Params) -> dict[str, Any]:
+def keywords(params: Params) -> dict[str, Any]:
     """Return the arguments beside the arrays, as a caller gives them."""
     names = ("stride", "padding", "dilation", "groups", "activation")
     return {name: fixed(params[name]) for name in names}
@@ -124,11 +126,11 @@ def _keywords(params: Params) -> dict[str, Any]:
 
 def _function(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
     call = getattr(fastconv, f"conv{ndim}d")
-    return call(**arrays, **_keywords(params))
+    return call(**arrays, **keywords(params))
 
 
 def _make(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
-    return getattr(fastconv, f"Conv{ndim}d")(**arrays, **_keywords(params))
+    return getattr(fastconv, f"Conv{ndim}d")(**arrays, **keywords(params))
 
 
 def _truth(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
@@ -151,7 +153,7 @@ def _truth(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
 
 def _problem(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
     x = arrays["input"]
-    told = _keywords(params)
+    told = keywords(params)
     given = tuple(told[name] for name in ("stride", "padding", "dilation", "groups"))
     problem = make_problem(ndim, x[None] if x.ndim == ndim + 1 else x, arrays["weight"], given)
     return trim(problem)[0]  # as kernels see it
@@ -161,7 +163,7 @@ def _work(shapes: Shapes, params: Params) -> float:
     return 2.0 * math.prod(shapes.get("out", (0,))) * math.prod(shapes["weight"][1:])
 
 
-_BAD = {
+BAD = {
     "stride": "positive",
     "padding": "pads",
     "dilation": "positive",
@@ -192,7 +194,7 @@ def _operator(ndim: int) -> Operator:
         work=_work,
         make=bind(_make),
         weights=("weight", "bias"),
-        bad=_BAD,
+        bad=BAD,
     )
 
 

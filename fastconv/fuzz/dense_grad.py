@@ -11,7 +11,7 @@ from fastconv.kernels import reference
 
 from .case import Case
 from .dense import DEFAULTS, conv_shapes, fixed, window_arguments
-from .operators import Operator, Params, Shapes
+from .operators import Operator, Params, Shapes, chosen_inside
 
 __all__ = ["OPERATORS"]
 
@@ -64,10 +64,6 @@ def _truth(of: str, ndim: int, arrays: dict[str, Any], params: Params) -> Any:
     return reference.conv_transpose(given, arrays["weight"], output_padding=left, **told)
 
 
-def _problem(arrays: dict[str, Any], params: Params) -> None:
-    """Return nothing: one kernel has the weight's gradient, and phases choose theirs inside."""
-
-
 def _work(shapes: Shapes, params: Params) -> float:
     weight = shapes.get("weight", shapes.get("out", (0,)))
     return 2.0 * math.prod(shapes.get("grad_output", (0,))) * math.prod(weight[1:])
@@ -88,7 +84,7 @@ def _operator(of: str, ndim: int) -> Operator:
         shapes=bind(_shapes),
         function=bind(_function),
         truth=bind(_truth),
-        problem=_problem,
+        problem=chosen_inside,
         work=_work,
         required=operands,
         bad={"stride": "positive", "padding": "pads", "dilation": "positive"}

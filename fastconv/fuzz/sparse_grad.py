@@ -12,7 +12,7 @@ import fastconv.sparse as sparse
 from fastconv.kernels import reference_sparse as reference
 
 from .dense import axes_of
-from .operators import Operator, Params, Shapes
+from .operators import Operator, Params, Shapes, chosen_inside
 from .sparse import DEFAULTS, draw, tensor, window_book
 from .sparse_sites import is_grid, is_valid, ndim_of, sites_of, table_of
 
@@ -161,7 +161,7 @@ def _operator(name: str) -> Operator:
         shapes=functools.partial(_shapes, name),
         function=function,
         truth=truth,
-        problem=lambda arrays, params: None,
+        problem=chosen_inside,
         work=_work,
         required=tuple(operand for operand in given if operand != "weight"),
         weights=("weight",) if "weight" in given else (),

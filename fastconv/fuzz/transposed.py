@@ -12,25 +12,13 @@ import fastconv
 from fastconv.kernels import reference
 
 from .case import Case
-from .dense import axes_of, fixed, pads_of
+from .dense import BAD, DEFAULTS, axes_of, fixed, keywords, window_arguments
 from .drawing import Draw, Options, draw_activation, draw_calls, draw_dtype, plain
-from .operators import Operator, Params, Shapes
+from .operators import Operator, Params, Shapes, chosen_inside
 
 __all__ = ["OPERATORS"]
 
-_DEFAULTS = {
-    "batch": 1,
-    "channels": 1,
-    "filters": 1,
-    "groups": 1,
-    "size": 1,
-    "kernel": 1,
-    "stride": 1,
-    "padding": 0,
-    "extra": 0,
-    "dilation": 1,
-    "activation": None,
-}
+_DEFAULTS = DEFAULTS | {"extra": 0}
 _CHANNELS = st.sampled_from((1, 2, 3, 4, 5, 8, 9, 16, 17, 33))
 _TAPS = st.one_of(st.sampled_from((1, 2, 3, 4)), st.integers(1, 9))
 #: Products of a case.
@@ -39,13 +27,8 @@ _MOST_WORK = 1 << 19
 
 def _told(params: Params, ndim: int) -> dict[str, Any]:
     """Return the arguments beside the arrays, one entry an axis, as the reference takes them."""
-    return {
-        "stride": axes_of(params["stride"], ndim),
-        "padding": pads_of(params, ndim),
-        "output_padding": axes_of(params["extra"], ndim),
-        "dilation": axes_of(params["dilation"], ndim),
-        "groups": params["groups"],
-    }
+    extra = {"output_padding": axes_of(params["extra"], ndim)}
+    return window_arguments(params, ndim) | extra
 
 
 def _out_size(params: Params, ndim: int) -> tuple[int, ...]:
@@ -130,8 +113,7 @@ def _draw(ndim: int, draw: Draw, name: str, options: Options) -> Case:
 
 def _keywords(params: Params) -> dict[str, Any]:
     """Return the arguments beside the arrays, as a caller gives them."""
-    names = {name: name for name in ("stride", "padding", "dilation", "groups", "activation")}
-    return {name: fixed(params[key]) for name, key in (names | {"output_padding": "extra"}).items()}
+    return keywords(params) | {"output_padding": fixed(params["extra"])}
 
 
 def _function(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
@@ -153,25 +135,8 @@ def _truth(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
     return sums[0] if unbatched else sums
 
 
-def _problem(arrays: dict[str, Any], params: Params) -> None:
-    """Return nothing: kernels are chosen for the phases, inside."""
-
-
 def _work(shapes: Shapes, params: Params) -> float:
     return 2.0 * math.prod(shapes["input"]) * math.prod(shapes["weight"][1:])
-
-
-_BAD = {
-    "stride": "positive",
-    "dilation": "positive",
-    "groups": "count",
-    "activation": "activation",
-    "input": "array",
-    "weight": "array",
-    "bias": "array",
-    "residual": "array",
-    "out": "output",
-}
 
 
 def _operator(ndim: int) -> Operator:
@@ -188,11 +153,11 @@ def _operator(ndim: int) -> Operator:
         shapes=bind(_shapes),
         function=bind(_function),
         truth=bind(_truth),
-        problem=_problem,
+        problem=chosen_inside,
         work=_work,
         make=bind(_make),
         weights=("weight", "bias"),
-        bad=_BAD,
+        bad={name: kind for name, kind in BAD.items() if name != "padding"},
     )
 
 
