@@ -8,7 +8,7 @@ import numpy as np
 
 from fastconv.contract.transposed_problem import TransposedProblem
 
-from .own import Fastconv
+from .own import Fastconv, FastconvBest
 from .peer import Call, Peer, Refusal
 from .peers import OnnxPeer, OnnxRuntime, OpenVino, Torch, TorchChannelsLast, onnx_model
 
@@ -32,6 +32,17 @@ class TransposedFastconv(Fastconv):
         layer = getattr(fastconv, f"ConvTranspose{problem.ndim}d")(w, None, **_arguments(problem))
         return lambda: layer(x)
 
+    def able(self, problem: TransposedProblem, *arrays: Any) -> list[str]:
+        """Return the names of the kernels that can run every phase."""
+        from fastconv import explain
+
+        kinds = {problem.dense(phase) for phase in problem.phases()}
+        able = [
+            {row.kernel for row in explain(dense).rows if row.milliseconds is not None}
+            for dense in kinds
+        ]
+        return sorted(set.intersection(*able))
+
     def kernel(self, problem: TransposedProblem) -> str | None:
         """Return the dispatcher's choices for the phases."""
         from fastconv import explain
@@ -53,6 +64,10 @@ class TransposedFastconvFunctional(TransposedFastconv):
         function = getattr(fastconv, f"conv_transpose{problem.ndim}d")
         arguments = _arguments(problem)
         return lambda: function(x, w, None, **arguments)
+
+
+class TransposedFastconvBest(FastconvBest, TransposedFastconv):
+    """The layers with the fastest of the kernels that can run every phase."""
 
 
 def _pads(problem: TransposedProblem) -> tuple[int, ...]:
@@ -106,6 +121,7 @@ TRANSPOSED_PEERS: dict[str, type[Peer]] = {
     for peer in (
         TransposedFastconv,
         TransposedFastconvFunctional,
+        TransposedFastconvBest,
         TransposedTorch,
         TransposedTorchChannelsLast,
         TransposedOnnxRuntime,
