@@ -13,7 +13,7 @@ from fastconv.contract.spec import Binding
 
 from ...axes import ACTIVATION_CODES, LAST_CLAMP
 
-__all__ = ["clamps_only", "has_dense_maps", "is_contiguous"]
+__all__ = ["clamps_only", "has_dense_maps", "is_contiguous", "stores_results"]
 
 
 def is_contiguous(sizes: Sequence[int], strides: Sequence[int], step: int) -> bool:
@@ -39,3 +39,11 @@ def has_dense_maps(problem: ConvProblem, binding: Binding) -> bool:
 def clamps_only(binding: Binding) -> bool:
     """Return whether a clamp in registers is all that sums need before they are stored."""
     return binding.residual_strides is None and ACTIVATION_CODES[binding.activation] <= LAST_CLAMP
+
+
+def stores_results(problem: ConvProblem, binding: Binding) -> bool:
+    """Return whether what is stored where it belongs can be finished there.
+
+    Halves are rounded when they are stored, so nothing may be left to do to them.
+    """
+    return problem.itemsize >= 4 or clamps_only(binding)

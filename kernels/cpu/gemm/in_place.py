@@ -14,7 +14,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
 from ...taps import Region, whole
-from ..common.memory_order import clamps_only, has_dense_maps, is_contiguous
+from ..common.memory_order import clamps_only, has_dense_maps, is_contiguous, stores_results
 from ..simd.register_tiles import operand_tile
 from .split import sums_at_once
 
@@ -60,7 +60,5 @@ def channel_rows_in_place(
 
 def pixel_rows_in_place(problem: ConvProblem, binding: Binding) -> InPlace:
     """Return what pixel_rows.py copies not; it stores halves where no epilogue reads sums."""
-    stores = has_dense_maps(problem, binding)
-    if problem.itemsize < 4:
-        stores = stores and clamps_only(binding)
+    stores = has_dense_maps(problem, binding) and stores_results(problem, binding)
     return InPlace(reads=_is_pointwise(problem, binding), stores=stores)

@@ -29,7 +29,7 @@ from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..common.copies import make_copy_vector, pair_mask
 from ..common.epilogue import epilogue_fields, make_epilogue_vector
-from ..common.memory_order import clamps_only
+from ..common.memory_order import stores_results
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
 from ..simd.intrinsics import range_mask
@@ -156,9 +156,10 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     phase, after = taps % fields["phases"], taps * problem.dilation[-1] // sw
     columns = (phase * fields["phase_length"] + after) * size
     contiguous = binding.out_strides[-1] == ITEMSIZE[storage] or problem.out_size[-1] == 1
-    # Strips round halves as they store them, where nothing but a clamp is left to do.
-    rounds = storage == compute or (blocking.rows == 0 and clamps_only(binding))
-    fields |= epilogue_fields(binding, direct=rounds and contiguous)
+    # Strips round what they store, tiles do not.
+    rounds = storage == compute or blocking.rows == 0
+    direct = rounds and contiguous and stores_results(problem, binding)
+    fields |= epilogue_fields(binding, direct=direct)
     fields["direct"] = int(not fields["needs_epilogue"])
     stored = storage if fields["direct"] else compute
     table, parts = strip_table(problem, blocking, COPY, (compute, stored))

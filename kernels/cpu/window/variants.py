@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
-from ..common.memory_order import clamps_only, has_dense_maps, is_contiguous
+from ..common.memory_order import has_dense_maps, is_contiguous, stores_results
 from .pixel_costs import block_cycles, map_cycles
 from .row_costs import copied_padding, interleaved, interleaved_cycles, row_blocking, row_cycles
 
@@ -44,10 +44,8 @@ class Variant(NamedTuple):
 def _rows_in_place(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> bool:
     """Return whether rows can be read, and outputs written, where they lie."""
     size = problem.itemsize
-    if problem.stride[-1] > 2:
+    if problem.stride[-1] > 2 or not stores_results(problem, binding):
         return False
-    if size < 4 and not clamps_only(binding):
-        return False  # halves are rounded when they are stored: nothing may be left to do
     contiguous = problem.in_size[-1] == 1 or binding.x_strides[-1] == size
     if not contiguous or binding.out_strides[-1] != size:
         return False
@@ -82,8 +80,7 @@ def _channels_last(problem: ConvProblem, binding: Binding, device: DeviceInfo) -
     """Yield the variants whose lanes are channels as they lie; the first of equals is better."""
     orders = (binding.x_strides, binding.out_strides, binding.residual_strides)
     lie_so = all(strides is None or strides[1] == problem.itemsize for strides in orders)
-    # Halves are rounded when they are stored, so nothing may be left to do afterwards.
-    if lie_so and (problem.itemsize >= 4 or clamps_only(binding)):
+    if lie_so and stores_results(problem, binding):
         yield Variant("pixels_in_place", map_cycles(problem, device))
     row = as_row(problem, binding, device)
     if row is not None and _rows_in_place(*row, device):
@@ -99,8 +96,8 @@ def _transposed_cycles(problem: ConvProblem, binding: Binding, device: DeviceInf
         return math.inf
     if residual is not None and not is_contiguous(problem.out_size, residual[2:], item):
         return math.inf
-    if item < 4 and not clamps_only(binding):
-        return math.inf  # halves are rounded when they are stored: nothing may be left to do
+    if not stores_results(problem, binding):
+        return math.inf
     return block_cycles(problem, device)
 
 
