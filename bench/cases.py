@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastconv.contract.array_problem import ArrayProblem
 from fastconv.contract.errors import DTypeError
 from fastconv.contract.problem import DTYPES
 from fastconv.contract.problem_line import parse_any_line
@@ -36,7 +37,7 @@ class Case:
 
     Parameters
     ----------
-    problem : ConvProblem, TransposedProblem or SparseLayer
+    problem : ConvProblem, TransposedProblem, ArrayProblem or SparseLayer
         What is computed.
     name : str
         The row's label.
@@ -54,6 +55,8 @@ class Case:
     @property
     def kind(self) -> str:
         """What sort of row it is, a key of `fastconv.bench.registry.PEERS`."""
+        if isinstance(self.problem, ArrayProblem):
+            return "array"
         kinds = {SparseLayer: "sparse", TransposedProblem: "transposed"}
         return kinds.get(type(self.problem), "dense")
 

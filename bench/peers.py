@@ -32,6 +32,7 @@ __all__ = [
     "onnx_model",
     "refuse_all_but_filters",
     "symmetric_padding",
+    "torch_tensor",
 ]
 
 
@@ -60,7 +61,7 @@ class Torch(Peer):
         torch.inference_mode().__enter__()  # for the rest of this process
 
     def _tensors(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> tuple[Any, Any]:
-        return _torch_tensor(x), _torch_tensor(w)
+        return torch_tensor(x), torch_tensor(w)
 
     def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
         """Return the functional call; unequal pads go through ``F.pad`` inside it."""
@@ -81,7 +82,8 @@ class Torch(Peer):
         return array
 
 
-def _torch_tensor(array: np.ndarray) -> Any:
+def torch_tensor(array: np.ndarray) -> Any:
+    """Return a tensor on an array's memory."""
     import torch
 
     if array.dtype.name == "bfloat16":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 from types import ModuleType
 
-from . import sparse_truth, transposed_truth, truth
+from . import array_truth, sparse_truth, transposed_truth, truth
+from .array_peers import ARRAY_PEERS
 from .cuda_peers import CUDA_PEERS
 from .own import Fastconv
 from .peer import Peer
@@ -20,6 +21,7 @@ __all__ = ["PEERS", "TRUTHS", "devices", "installed_peers", "missing_modules", "
 TRUTHS: dict[str, ModuleType] = {
     "dense": truth,
     "transposed": transposed_truth,
+    "array": array_truth,
     "sparse": sparse_truth,
 }
 
@@ -27,6 +29,7 @@ TRUTHS: dict[str, ModuleType] = {
 PEERS: dict[str, dict[str, dict[str, type[Peer]]]] = {
     "dense": {"cpu": CPU_PEERS, "cuda": CUDA_PEERS},
     "transposed": {"cpu": TRANSPOSED_PEERS},
+    "array": {"cpu": ARRAY_PEERS},
     "sparse": {"cpu": SPARSE_PEERS},
 }
 

@@ -1,7 +1,7 @@
 """A sparse row's arrays and its true output, made alike in every process.
 
 Sites are looked up by binary search among sorted keys, and each offset of the kernel is one matrix
-product in float64: the sums of `fastconv.kernels.reference_sparse`, which a test holds it against,
+product in float64: the sums of `fastconv.kernels.reference.sparse`, which a test holds it against,
 at a speed that a scan of 100,000 voxels needs.
 """
 

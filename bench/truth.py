@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.contract.problem import ConvProblem, DenseSizes
+from fastconv.contract.problem import ConvProblem, DenseSizes, ElementSizes
 
 __all__ = [
     "TOLERANCE",
@@ -24,6 +24,7 @@ __all__ = [
     "draw",
     "expected",
     "flops",
+    "lay_out",
     "numpy_dtype",
     "relative_error",
     "setting",
@@ -67,10 +68,11 @@ def draw(problem: DenseSizes, terms: float) -> tuple[np.ndarray, np.ndarray]:
     x = rng.standard_normal(problem.x_shape, dtype=single)
     w = rng.standard_normal(problem.weight_shape, dtype=single)
     w /= np.sqrt(terms)
-    return _lay_out(x.astype(dtype, copy=False), problem.layout), w.astype(dtype, copy=False)
+    return lay_out(x.astype(dtype, copy=False), problem.layout), w.astype(dtype, copy=False)
 
 
-def _lay_out(x: np.ndarray, layout: str) -> np.ndarray:
+def lay_out(x: np.ndarray, layout: str) -> np.ndarray:
+    """Return the same values in the memory order of a layout."""
     if layout == "channels_last":
         return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
     if layout == "strided":
@@ -162,7 +164,7 @@ def setting() -> str:
     return ""
 
 
-def wrong(problem: DenseSizes, result: np.ndarray, truth: np.ndarray) -> str | None:
+def wrong(problem: ElementSizes, result: np.ndarray, truth: np.ndarray) -> str | None:
     """Return the sentence that says why a result gets no figure, or None for a right one."""
     return verdict(result, truth, TOLERANCE[problem.dtype])
 

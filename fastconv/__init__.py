@@ -59,6 +59,7 @@ _MODULES = {
     "functional": ("conv1d", "conv2d", "conv3d"),
     "batch_norm": ("fold_batch_norm",),
     "nn": ("Conv1d", "Conv2d", "Conv3d"),
+    "ops.pool": ("max_pool1d", "max_pool2d", "max_pool3d"),
     "ops.transposed": ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
     "ops.transposed_layers": ("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"),
     "contract.problem": ("ConvProblem",),

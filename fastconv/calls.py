@@ -42,10 +42,10 @@ from .contract.errors import DeviceError, DTypeError, ShapeError
 from .contract.padding import normalise_padding
 from .contract.problem import ConvProblem
 from .contract.settings import config
-from .contract.spec import Binding, ConvPlan
+from .contract.spec import Binding, ConvPlan, KernelSpec
 from .device_arrays import DeviceArray
-from .dispatch import make_plan, settings
-from .race import Operands, measure_choice
+from .dispatch import make_plan, plan_of, settings
+from .race import Operands, measure_choice, trial
 from .trim import Taps, trim
 
 if TYPE_CHECKING:
@@ -261,7 +261,11 @@ def _prepare(
     if flag("tune", tune) or config.tune:
         scratch = target if out is None else empty_twin(out)
         operands = Operands(x, weight, bias, residual, scratch)
-        if measure_choice(problem, binding, operands, packed):
+
+        def prepare_trial(spec: KernelSpec, once: bool) -> Callable[[], None]:
+            return trial(plan_of(spec, problem, binding), operands, once)
+
+        if measure_choice(problem, packed, prepare_trial):
             _prepared.clear()  # which may hold another choice for this problem
     spec, plan = make_plan(problem, binding, packed)
     packing = taps, plan.packing

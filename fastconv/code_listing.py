@@ -14,11 +14,12 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Literal
 
-from .contract.errors import DeviceError, FastconvError
+from .contract.array_problem import ArrayProblem, dense_array_binding
+from .contract.errors import DeviceError, FastconvError, ShapeError
 from .contract.problem import ConvProblem
-from .contract.problem_line import parse_line
-from .contract.sparse_problem import SparseProblem
+from .contract.problem_line import parse_any_line
 from .contract.spec import CudaInfo, SparseBinding, dense_binding, dense_strides
+from .contract.transposed_problem import TransposedProblem
 from .cuda_device import EMULATED, named_model, use_device
 from .dispatch import Problem, make_plan
 from .trim import trim
@@ -54,12 +55,17 @@ def list_code(what: Problem | str, form: Form, gpu: str | None = None) -> str:
     >>> list_code("g8ic8ih8oc8kh3ph1", "code").partition(",")[0]
     'g8ic8ih8oc8oh8kh3ph1: cpu.depthwise'
     """
-    problem = parse_line(what)[0] if isinstance(what, str) else what
+    problem = parse_any_line(what)[0] if isinstance(what, str) else what
+    if isinstance(problem, TransposedProblem):
+        raise ShapeError(
+            f"code: got {problem.line()}, want one of its phases, which explain lists: each is a "
+            "dense convolution"
+        )
     if isinstance(problem, ConvProblem):
         problem, _ = trim(problem)
     if gpu is None and problem.device == "cpu":
         return _list_cpu(problem, form)
-    if gpu is None or isinstance(problem, SparseProblem):
+    if gpu is None or not isinstance(problem, ConvProblem):
         got = "no gpu" if gpu is None else problem.line()
         raise DeviceError(
             f"code for CUDA: got {got}, want a dense problem and a model of a GPU, say 'A100'"
@@ -74,6 +80,8 @@ def _list_cpu(problem: Problem, form: Form) -> str:
     with jit.recorded_variants() as compiled:
         if isinstance(problem, ConvProblem):
             spec, _ = make_plan(problem, dense_binding(problem))
+        elif isinstance(problem, ArrayProblem):
+            spec, _ = make_plan(problem, dense_array_binding(problem))
         else:
             has_weight = problem.op == "sparse_conv"
             strides = dense_strides(problem.weight_shape, problem.itemsize) if has_weight else ()

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any, overload
 
 from . import recall, tuning
 from .contract import first_use, sources
+from .contract.array_problem import ArrayBinding, ArrayProblem
 from .contract.cpu import cpu_info
 from .contract.errors import ArgumentError, NoKernelError
 from .contract.problem import ConvProblem
 from .contract.settings import config
 from .contract.sparse_problem import SparseProblem
 from .contract.spec import (
+    ArrayPlan,
     Binding,
     ConvPlan,
     CudaInfo,
@@ -58,7 +60,7 @@ __all__ = [
 ]
 
 #: What is dispatched.
-Problem = ConvProblem | SparseProblem
+Problem = ConvProblem | SparseProblem | ArrayProblem
 
 #: The modules of a device; each has a tuple SPECS.
 _TABLES = {
@@ -248,7 +250,7 @@ class Candidate:
 
 def calls_of_weight(problem: Problem | TransposedProblem) -> int:
     """Return in how many calls of the functional form a weight is thought to be packed once."""
-    if isinstance(problem, SparseProblem) or problem.device != "cpu":
+    if isinstance(problem, (SparseProblem, ArrayProblem)) or problem.device != "cpu":
         return 1
     return recall.calls(math.prod(problem.weight_shape) * problem.itemsize)
 
@@ -315,7 +317,7 @@ def choose(problem: Problem, packed: bool = True) -> KernelSpec:
 
     Parameters
     ----------
-    problem : ConvProblem or SparseProblem
+    problem : ConvProblem, SparseProblem or ArrayProblem
         What is computed.
     packed : bool
         Whether the weight is packed once for many calls, as objects do, or in each call.
@@ -354,7 +356,9 @@ def _no_kernel(problem: Problem, candidates: list[Candidate]) -> NoKernelError:
     return NoKernelError(f"{who} {problem.line()}: {text}")
 
 
-def plan_of(spec: KernelSpec, problem: Problem, binding: Binding | SparseBinding) -> Any:
+def plan_of(
+    spec: KernelSpec, problem: Problem, binding: Binding | SparseBinding | ArrayBinding
+) -> Any:
     """Return one kernel's plan for a problem, compiled on first use."""
     module, _, function = spec.target.partition(":")
     binding = replace(binding, flush=_precision.get() != "exact")
@@ -379,8 +383,14 @@ def make_plan(
 ) -> tuple[KernelSpec, SparsePlan]: ...
 
 
+@overload
 def make_plan(
-    problem: Problem, binding: Binding | SparseBinding, packed: bool = True
+    problem: ArrayProblem, binding: ArrayBinding, packed: bool = True
+) -> tuple[KernelSpec, ArrayPlan]: ...
+
+
+def make_plan(
+    problem: Problem, binding: Binding | SparseBinding | ArrayBinding, packed: bool = True
 ) -> tuple[KernelSpec, Any]:
     """Choose a kernel and make it ready; compiles it on first use."""
     spec = choose(problem, packed)

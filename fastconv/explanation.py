@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from .array_libraries import view_array
 from .contract import first_use
 from .contract.arguments import bind_call
+from .contract.array_problem import ArrayProblem
 from .contract.errors import DeviceError
 from .contract.problem import ConvProblem
 from .contract.problem_line import parse_any_line
@@ -72,7 +73,7 @@ class Explanation:
 
     Parameters
     ----------
-    problem : ConvProblem, SparseProblem or TransposedProblem
+    problem : ConvProblem, SparseProblem, TransposedProblem or ArrayProblem
         What is computed.
     packed : bool
         Whether a weight is packed once for many calls, or in each call.
@@ -119,6 +120,8 @@ class Explanation:
 def _facts(problem: Problem | TransposedProblem, packed: bool) -> list[str]:
     """Return what stands beside a problem's line."""
     facts = [problem.dtype]
+    if isinstance(problem, ArrayProblem):
+        return [*facts, problem.layout]
     if isinstance(problem, (ConvProblem, TransposedProblem)):
         facts.append(problem.layout)
     elif problem.op != "sparse_conv":
@@ -174,7 +177,7 @@ def explain(
         if gpu is not None:
             model = named_model(gpu)
             stack.enter_context(use_device(EMULATED, model))
-            problem = replace(problem, device="cuda")
+            problem = replace(cast(Any, problem), device="cuda")
         try:
             return _explain(problem, packed, note)
         except DeviceError as error:
@@ -191,13 +194,17 @@ def _problem_of(
     """
     if isinstance(what, str):
         return parse_any_line(what)[0], True, ""
-    if isinstance(what, (ConvProblem, SparseProblem, TransposedProblem)):
+    if isinstance(what, (ConvProblem, SparseProblem, TransposedProblem, ArrayProblem)):
         return what, True, ""
     if getattr(what, "__module__", "").startswith("fastconv.sparse."):
         return _sparse_problem_of(stack, what, *args, **kwargs)
-    functional, layer = (
-        first_use.load(f"fastconv.{name}") for name in ("functional", "packed_layer")
+    functional, layer, array_calls = (
+        first_use.load(f"fastconv.{name}")
+        for name in ("functional", "packed_layer", "ops.array_calls")
     )
+    if getattr(what, "__module__", "") in array_calls.MODULES:
+        bound = bind_call(what, args, kwargs)
+        return array_calls.told(what, *bound.args, **bound.kwargs), True, ""
     given = kwargs.get("input", args[0] if args else None)
     view = None if given is None else view_array("input", given)
     if view is not None:

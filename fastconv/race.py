@@ -10,19 +10,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from . import tuning
-from .contract.problem import ConvProblem
-from .contract.spec import Binding, ConvPlan
+from .contract.spec import ConvPlan, KernelSpec
 from .device_arrays import DeviceArray
-from .dispatch import (
-    calls_of_weight,
-    keep_choice,
-    list_candidates,
-    plan_of,
-    settings,
-    tuned_choice,
-)
+from .dispatch import Problem, calls_of_weight, keep_choice, list_candidates, settings, tuned_choice
 
-__all__ = ["Operands", "measure_choice"]
+__all__ = ["Operands", "measure_choice", "trial"]
 
 #: Kernels that tuning measures, those of lowest predicted cost.
 _MEASURED = 3
@@ -39,9 +31,19 @@ class Operands(NamedTuple):
 
 
 def measure_choice(
-    problem: ConvProblem, binding: Binding, operands: Operands, packed: bool
+    problem: Problem, packed: bool, prepare: Callable[[KernelSpec, bool], Callable[[], None]]
 ) -> bool:
     """Measure the kernels of lowest predicted cost, unless that was done, and remember the fastest.
+
+    Parameters
+    ----------
+    problem : ConvProblem, SparseProblem or ArrayProblem
+        What is computed.
+    packed : bool
+        Whether the weight is packed once for many calls, or in each call.
+    prepare : callable
+        ``prepare(spec, once)`` returns a call of one kernel, which packs its weight before or in
+        it.
 
     Returns
     -------
@@ -60,13 +62,12 @@ def measure_choice(
             return False
         once = packed or calls_of_weight(problem) > 1
         specs = [candidate.spec for candidate in able[:_MEASURED]]
-        plans = {spec.name: plan_of(spec, problem, binding) for spec in specs}
-        choice = tuning.race({name: _trial(plan, operands, once) for name, plan in plans.items()})
+        choice = tuning.race({spec.name: prepare(spec, once) for spec in specs})
         keep_choice(problem, packed, choice)
     return True
 
 
-def _trial(plan: ConvPlan, operands: Operands, packed: bool) -> Callable[[], None]:
+def trial(plan: ConvPlan, operands: Operands, packed: bool) -> Callable[[], None]:
     """Return a call of one kernel that packs its weight before or in it."""
     x, weight, bias, residual, out = operands
     packed_before = plan.pack(weight) if packed else None

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .contract import first_use, private_files
+from .contract.array_problem import ArrayProblem
 from .contract.cache import cache_dir
 from .contract.cpu import cpu_info
 from .contract.problem import ConvProblem
@@ -62,8 +63,9 @@ class Choice:
 
 
 def choice_key(
-    problem: ConvProblem | SparseProblem, packed: bool, precision: str, where: str, code: str
-) -> str:
+    problem: ConvProblem | SparseProblem | ArrayProblem, packed: bool, precision: str, where: str,
+    code: str,
+) -> str:  # fmt: skip
     """Return the words under which a choice is remembered."""
     weight = "packed once" if packed else "packed in each call"
     return f"{problem.line()}, weight {weight}, {precision}, {where}, kernels {code}"

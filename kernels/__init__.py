@@ -1,6 +1,6 @@
 """The arithmetic of fastconv, installed as ``fastconv.kernels``.
 
-``reference.py`` is the truth: plain NumPy in float64, never dispatched to. The kernels that run
+``reference`` is the truth: plain NumPy in float64, never dispatched to. The kernels that run
 live in one folder a device (``cpu``, ``cuda``); the library names none, and reaches them through
 the registry of specs in ``fastconv.dispatch``. A kernel knows memory and arithmetic: it imports
 ``fastconv.contract``, kernels of its device and the modules here, which both devices share. The

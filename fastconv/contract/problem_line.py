@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from .array_line import format_array_line, read_array_line
+from .array_problem import ARRAY_OPS, ArrayProblem
 from .errors import ShapeError
 from .padding import Pads, output_size
 from .problem import DTYPES, LAYOUTS, ConvProblem
@@ -17,7 +19,7 @@ from .transposed_problem import TransposedProblem
 __all__ = ["LINE_KEYS", "format_line", "parse_any_line", "parse_line"]
 
 _AXES = "dhw"
-_OPS = {name: name for name in ("conv", "conv_weight_grad", "conv_transpose")}
+_OPS = {name: name for name in ("conv", "conv_weight_grad", "conv_transpose", *ARRAY_OPS)}
 #: The keys of a problem line, as help and errors tell them.
 LINE_KEYS = (
     "g (groups), mb (batch), ic and oc (input and output channels), and with d, h or w for depth, "
@@ -29,8 +31,10 @@ _MOST_DIGITS = 19
 _TOKEN = re.compile(rf'([a-z]+)(-?[0-9]{{1,{_MOST_DIGITS}}})(?![0-9])|n"([^"]*)"|n([^\s"]\S*)$|_')
 
 
-def format_line(problem: ConvProblem | TransposedProblem, name: str = "") -> str:
-    """Return a problem as one line; `parse_line` reads it back."""
+def format_line(problem: ConvProblem | TransposedProblem | ArrayProblem, name: str = "") -> str:
+    """Return a problem as one line; `parse_any_line` reads it back."""
+    if isinstance(problem, ArrayProblem):
+        return format_array_line(problem, name)
     axes = _AXES[3 - problem.ndim :]
     parts = []
     if problem.op != "conv":
@@ -88,19 +92,19 @@ def parse_line(text: str) -> tuple[ConvProblem, str]:
     return problem, name
 
 
-def parse_any_line(text: str) -> tuple[ConvProblem | TransposedProblem, str]:
-    """Read a problem line of any dense operator.
+def parse_any_line(text: str) -> tuple[ConvProblem | TransposedProblem | ArrayProblem, str]:
+    """Read a problem line of any operator over dense arrays.
 
     Parameters
     ----------
     text : str
-        Flags ``--op=conv|conv_weight_grad|conv_transpose``, ``--dt=f32|f64|f16|bf16`` and
-        ``--tag=abx|axb|any`` first, then keys and numbers in benchdnn's grammar, as the notes list
-        them.
+        Flags ``--op=conv|conv_weight_grad|conv_transpose|max_pool|...``,
+        ``--dt=f32|f64|f16|bf16``, ``--tag=abx|axb|any`` and options of the operator first, then
+        keys and numbers in benchdnn's grammar, as the notes list them for convolutions.
 
     Returns
     -------
-    (ConvProblem or TransposedProblem, str)
+    (ConvProblem, TransposedProblem or ArrayProblem, str)
         The problem and its name ("" without one).
 
     Notes
@@ -130,6 +134,7 @@ def parse_any_line(text: str) -> tuple[ConvProblem | TransposedProblem, str]:
     ((10, 10), (1, 1))
     """
     op, dtype, layout, descriptor = "conv", "float32", "channels_first", text.strip()
+    options: dict[str, str] = {}
     while descriptor.startswith("--"):
         flag, _, descriptor = descriptor.partition(" ")
         descriptor = descriptor.strip()
@@ -141,8 +146,14 @@ def parse_any_line(text: str) -> tuple[ConvProblem | TransposedProblem, str]:
         elif key in ("--tag", "--stag"):
             layout = _lookup("tag", value, LAYOUTS)
         else:
-            raise ShapeError(f"problem line: got flag {flag!r}, want --op=, --dt= or --tag=")
+            options[key.removeprefix("--")] = value
     values, name = _tokens(descriptor, text)
+    if op in ARRAY_OPS:
+        where = {"dtype": dtype, "layout": layout}
+        return read_array_line(op, options, values, where, text), name
+    if options:
+        flags = ", ".join(f"--{key}={value}" for key, value in options.items())
+        raise ShapeError(f"problem line: got flag {flags!r}, want --op=, --dt= or --tag=")
     return _from_values(op, values, dtype, layout, text), name
 
 

@@ -16,6 +16,7 @@ from .problem import ConvProblem
 __all__ = [
     "ACTIVATIONS",
     "ActivationKind",
+    "ArrayPlan",
     "Binding",
     "ConvPlan",
     "CudaInfo",
@@ -282,12 +283,19 @@ class SparsePlan(Protocol):
         """
 
 
+class ArrayPlan(Protocol):
+    """A kernel of an operator without a weight, ready for one problem and binding. Immutable."""
+
+    def run(self, *arrays: Any) -> None:
+        """Compute: the arrays are the problem's inputs and then its outputs."""
+
+
 @dataclass(frozen=True, slots=True)
 class KernelSpec:
     """One kernel as the dispatcher sees it.
 
-    Its functions take a problem (a `ConvProblem`, or a `SparseProblem` for the operators of its
-    own) and what `device` says: a `DeviceInfo` or a `CudaInfo`.
+    Its functions take a problem (a `ConvProblem`, or a `SparseProblem` or an `ArrayProblem` for the
+    operators of their own) and what `device` says: a `DeviceInfo` or a `CudaInfo`.
 
     Parameters
     ----------
@@ -301,7 +309,7 @@ class KernelSpec:
         Predicted seconds of a call whose weight is packed already.
     target : str
         ``"module:function"``, imported when first run; the function takes (problem, binding,
-        device) and returns a `ConvPlan` or a `SparsePlan`.
+        device) and returns a `ConvPlan`, a `SparsePlan` or an `ArrayPlan`.
     workspace : callable
         Scratch bytes that a call needs beside its arrays.
     tolerance : mapping of str to Tolerance

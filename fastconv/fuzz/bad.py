@@ -49,7 +49,7 @@ NAMES = frozenset(
         "input", "weight", "bias", "residual", "out", "stride", "padding", "dilation", "groups",
         "kernel", "kernel_size", "activation", "x", "features", "indices", "spatial_shape", "grad",
         "grad_output", "output", "output_padding", "rulebook", "indice_key", "weight_layout",
-        "in_channels", "out_channels", "mode",
+        "in_channels", "out_channels", "mode", "ceil_mode",
     )
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import fastconv.sparse as sparse
-from fastconv.kernels import reference_sparse as reference
+from fastconv.kernels.reference import sparse as reference
 from fastconv.sparse.functional import call_of
 
 from .case import Case

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import fastconv.sparse as sparse
-from fastconv.kernels import reference_sparse as reference
+from fastconv.kernels.reference import sparse as reference
 
 from .dense import axes_of
 from .operators import Operator, Params, Shapes, chosen_inside

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fastconv.contract.errors import ShapeError
 from fastconv.contract.geometry import LONGEST_AXIS, Geometry
-from fastconv.kernels import reference_sparse
+from fastconv.kernels.reference import sparse as reference_sparse
 
 from .dense import axes_of, pads_of
 from .operators import Params

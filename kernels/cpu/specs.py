@@ -1,4 +1,4 @@
-"""The CPU's dense kernels: one line a mechanism, whose `costs.py` has their specs.
+"""The CPU's kernels over dense arrays: one line a mechanism, whose `costs.py` has their specs.
 
 This table imports no compiler, so that explaining and choosing are cheap; a kernel's module is
 imported when it first runs. Of kernels that cost the same the first is taken.
@@ -10,6 +10,7 @@ from .brgemm.costs import SPECS as BRGEMM
 from .fast_fir.costs import SPECS as FAST_FIR
 from .fft.costs import SPECS as FFT
 from .gemm.costs import SPECS as GEMM
+from .pool.costs import SPECS as POOL
 from .weight_grad.costs import SPECS as WEIGHT_GRAD
 from .window.costs import SPECS as WINDOW
 from .winograd.costs import SPECS as WINOGRAD
@@ -17,4 +18,4 @@ from .winograd_1d.costs import SPECS as WINOGRAD_1D
 
 __all__ = ["SPECS"]
 
-SPECS = (*GEMM, *WINDOW, *BRGEMM, *WINOGRAD, *WINOGRAD_1D, *FAST_FIR, *FFT, *WEIGHT_GRAD)
+SPECS = (*GEMM, *WINDOW, *BRGEMM, *WINOGRAD, *WINOGRAD_1D, *FAST_FIR, *FFT, *WEIGHT_GRAD, *POOL)

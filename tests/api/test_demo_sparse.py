@@ -11,7 +11,7 @@ from fastconv import FastconvError
 from fastconv.cli import main
 from fastconv.demo import encoder, sparse, sparse_picture, sparse_report
 from fastconv.demo.encoder import LAYERS, Run, Weights
-from fastconv.kernels import reference_sparse
+from fastconv.kernels.reference import sparse as reference_sparse
 from fastconv.scans import las, lidar
 from fastconv.scans.read import Scan, read_scan
 from fastconv.sparse import Geometry, SparseTensor

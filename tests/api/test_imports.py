@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "fastconv.scans*": ("fastconv.contract",),
 }
 #: What kernels of all devices share.
-SHARED = ("axes", "cook_toom", "sums", "taps", "tolerance", "reference", "reference_sparse")
+SHARED = ("axes", "cook_toom", "sums", "taps", "tolerance", "reference")
 
 
 def part(module: str) -> str:
@@ -161,6 +161,7 @@ def test_folders_of_kernels_form_no_circle() -> None:
 #: rulebooks, which no problem is dispatched to; commands measure, audit, forecast and emulate; the
 #: reference is the truth of whoever compares.
 BESIDE_THE_REGISTRY = {
+    "fastconv.bench.array_truth": {"reference"},
     "fastconv.bench.transposed_truth": {"reference"},
     "fastconv.calibration": {"cpu.calibration.measure", "cpu.machine.measured"},
     "fastconv.cli": {"cpu.runtime.jit", "cuda.audit.report"},
@@ -173,7 +174,7 @@ BESIDE_THE_REGISTRY = {
     },
     "fastconv.explanation": {"cpu.machine.seconds"},
     "fastconv.forecast": {"cuda.forecast.forecast"},
-    "fastconv.fuzz": {"reference", "reference_sparse"},
+    "fastconv.fuzz": {"reference", "reference.sparse"},
     "fastconv.information": {"cpu.gemm.peak", "cpu.machine.seconds"},
     "fastconv.recall": {"cpu.runtime.compare"},
     "fastconv.sparse.rulebook": {"*.rulebook.build"},

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import calls, cli, dispatch, race, tuning
+from fastconv import calls, cli, dispatch, tuning
 from fastconv.contract import cache, first_use
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.settings import config
@@ -56,7 +56,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Laboratory:
     found = Laboratory(tmp_path / "tuned.json")
     monkeypatch.setattr(tuning, "_memory", Memory(found.path))
     monkeypatch.setattr(tuning, "_clock", lambda: found.now)
-    for module in (dispatch, race):
+    for module in (dispatch, calls):
         monkeypatch.setattr(module, "plan_of", found.plan)
     monkeypatch.setattr(calls, "_prepared", {})
     monkeypatch.setattr(dispatch, "_chosen", {})
@@ -393,7 +393,7 @@ def test_a_call_in_the_midst_of_a_race_measures_nothing(lab: Laboratory) -> None
 
         return SimpleNamespace(packing=made.packing, pack=made.pack, run=run)
 
-    race.plan_of = interrupted  # the fixture puts the real one back
+    calls.plan_of = interrupted  # the fixture puts the real one back
     lab.seconds = {by_cost()[1]: 1e-4}
     ends(lambda: layer.prepare(X))
     assert nested[0] == by_cost()[0]

@@ -15,7 +15,7 @@ from fastconv.bench.cases import load, parse_case
 from fastconv.bench.sparse import parse_layer
 from fastconv.cli import main
 from fastconv.contract.errors import FastconvError
-from fastconv.kernels import reference_sparse
+from fastconv.kernels.reference import sparse as reference_sparse
 from fastconv.sparse import Geometry
 
 LINES = {

@@ -27,6 +27,7 @@ NETWORKS = {
 }
 KINDS = {
     "core", "depthwise", "dilated", "grouped", "conv1d", "conv3d", "image", "float64", "transposed",
+    "pool",
 }  # fmt: skip
 
 
@@ -74,6 +75,7 @@ def test_kind_suites_hold_their_kind(suite: str) -> None:
         "image": lambda p: p.in_channels <= 4 and p.ndim == 2 and min(p.in_size) >= 512,
         "float64": lambda p: p.dtype == "float64",
         "transposed": lambda p: p.op == "conv_transpose",
+        "pool": lambda p: "_pool" in p.op,
     }[suite]
     assert all(test(problem) for problem in problems)
 

@@ -24,7 +24,6 @@ from fastconv.contract.errors import ShapeError
 from fastconv.contract.geometry import Geometry
 from fastconv.contract.rulebook import HASH_FACTOR
 from fastconv.device_arrays import DeviceArray
-from fastconv.kernels import reference_sparse
 from fastconv.kernels.cpu.rulebook import build as on_cpu
 from fastconv.kernels.cuda.common import launch
 from fastconv.kernels.cuda.emulator.errors import RaceError
@@ -33,6 +32,7 @@ from fastconv.kernels.cuda.rulebook import hash as rulebook_hash
 from fastconv.kernels.cuda.rulebook import scan as rulebook_scan
 from fastconv.kernels.cuda.rulebook import sites as rulebook_sites
 from fastconv.kernels.cuda.rulebook import sort as rulebook_sort
+from fastconv.kernels.reference import sparse as reference_sparse
 from fastconv.sparse.rulebook import Rulebook
 
 ORDERS: tuple[Any, ...] = ("forward", "reverse", 3)

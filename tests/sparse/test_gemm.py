@@ -13,10 +13,10 @@ from fastconv.contract.geometry import Geometry
 from fastconv.contract.settings import config
 from fastconv.contract.sparse_problem import SparseProblem
 from fastconv.contract.spec import SparseBinding
-from fastconv.kernels import reference_sparse
 from fastconv.kernels.cpu.sparse import gemm as sparse_gemm
 from fastconv.kernels.cpu.sparse import gemm_costs
 from fastconv.kernels.cpu.sparse.gemm_schedule import find_schedule
+from fastconv.kernels.reference import sparse as reference_sparse
 from fastconv.sparse.rulebook import Rulebook
 
 DTYPES = {

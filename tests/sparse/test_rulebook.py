@@ -18,9 +18,9 @@ from fastconv.array_libraries import EmulatedArray
 from fastconv.contract.errors import DeviceError, DTypeError, ShapeError
 from fastconv.contract.geometry import KINDS, Geometry
 from fastconv.contract.rulebook import HASH_FACTOR, HashTable
-from fastconv.kernels import reference_sparse
 from fastconv.kernels.cpu.rulebook import build as cpu_rulebook
 from fastconv.kernels.cpu.rulebook import stage as rulebook_stage
+from fastconv.kernels.reference import sparse as reference_sparse
 from fastconv.sparse.rulebook import Rulebook
 
 

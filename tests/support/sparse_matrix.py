@@ -22,7 +22,8 @@ import pytest
 from fastconv.contract.geometry import Geometry
 from fastconv.contract.sparse_problem import OPERANDS, SparseProblem
 from fastconv.contract.spec import KernelSpec, SparseBinding
-from fastconv.kernels import reference, reference_sparse
+from fastconv.kernels import reference
+from fastconv.kernels.reference import sparse as reference_sparse
 from fastconv.sparse.rulebook import Rulebook
 from helpers import DTYPES, bits
 

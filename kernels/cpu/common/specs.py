@@ -11,14 +11,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastconv.contract import first_use
+from fastconv.contract.array_problem import ArrayProblem
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo, KernelSpec, Tolerance
 
 from ...tolerance import TOLERANCE
-from ..machine.seconds import copy_seconds
+from ..machine.seconds import call_seconds, copy_seconds, profile
 
 __all__ = [
     "MOST_PLANES",
+    "array_bytes",
+    "array_seconds",
+    "array_spec",
     "cpu_spec",
     "extent_reasons",
     "operand_bytes",
@@ -102,3 +106,39 @@ def cpu_spec(
         exact=exact,
         pack_cost=pack_cost,
     )
+
+
+def _nothing(problem: ArrayProblem, device: DeviceInfo) -> float:
+    """Count nothing for packing: there is no weight."""
+    return 0.0
+
+
+def array_bytes(problem: ArrayProblem) -> int:
+    """Return the bytes of all operands of a problem without a weight."""
+    sizes = {"": problem.itemsize, "int64": 8}
+    operands = (*problem.inputs, *problem.outputs)
+    return sum(sizes[operand.dtype] * math.prod(operand.shape) for operand in operands)
+
+
+def array_seconds(problem: ArrayProblem, device: DeviceInfo, cycles: float, tasks: int) -> float:
+    """Return the time of so many cycles, over all threads and tasks, beside the operands' bytes."""
+    machine = profile(device)
+    cycles += tasks * machine.calls.task
+    return call_seconds(
+        cycles, array_bytes(problem), clock=machine.core.sustained,
+        bandwidth=machine.memory.operands, start=machine.calls.start,
+        workers=max(1, min(tasks, device.threads)),
+    )  # fmt: skip
+
+
+def array_spec(
+    name: str,
+    module: str,
+    op: str,
+    reasons: Callable[[Any, DeviceInfo], list[str]],
+    cost: Callable[[Any, DeviceInfo], float],
+    plan: str = "plan",
+    tolerance: Mapping[str, Tolerance] = TOLERANCE,
+) -> KernelSpec:
+    """Return the spec of a kernel of an operator without a weight; arguments as for `cpu_spec`."""
+    return cpu_spec(name, module, reasons, cost, op, plan, tolerance=tolerance, pack_cost=_nothing)

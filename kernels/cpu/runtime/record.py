@@ -39,10 +39,10 @@ _REALS = ("alpha", "low", "high")
 
 
 @functools.cache
-def record_type(extra: tuple[str, ...] = ()) -> np.dtype[Any]:
-    """Return the record's dtype: common fields, then whole numbers named by `extra`."""
+def record_type(extra: tuple[str, ...] = (), reals: tuple[str, ...] = ()) -> np.dtype[Any]:
+    """Return the record's dtype: common fields, then numbers named by `extra` and `reals`."""
     fields = [(name, np.int64) for name in (*_COMMON, *extra)]
-    return np.dtype(fields + [(name, np.float64) for name in _REALS])
+    return np.dtype(fields + [(name, np.float64) for name in (*_REALS, *reals)])
 
 
 def make_record(
@@ -79,9 +79,9 @@ def make_record(
     return record
 
 
-def as_record(extra: tuple[str, ...] = ()) -> Any:
+def as_record(extra: tuple[str, ...] = (), reals: tuple[str, ...] = ()) -> Any:
     """Return an intrinsic that turns an address into a record with those extra fields."""
-    kind = numba.from_dtype(record_type(extra))
+    kind = numba.from_dtype(record_type(extra, reals))
 
     @intrinsic
     def view(typingctx: Any, address: Any) -> Any:

@@ -1,6 +1,4 @@
-"""The truth that every kernel is tested against: plain NumPy in float64, slow and obvious.
-
-One function an operator. Nothing here is fast on purpose and nothing here is ever dispatched to.
+"""Convolution, transposed convolution, the gradient for a weight, and activations.
 
 A convolution is written as its definition: pad the input with explicit zeros, then add up one
 matrix product for each kernel tap over the strided window of pixels which that tap touches:

@@ -1,0 +1,121 @@
+"""Columns of rows without a weight: fastconv's functions, and other libraries' alike."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+import fastconv
+from fastconv.contract.array_problem import ArrayProblem
+
+from .array_nodes import NODES
+from .own import Fastconv, FastconvBest
+from .peer import Call, Peer, Refusal
+from .peers import OnnxPeer, OnnxRuntime, OpenVino, Torch, torch_tensor
+
+__all__ = ["ARRAY_PEERS"]
+
+
+class ArrayFastconv(Fastconv):
+    """fastconv's functions."""
+
+    def prepare(self, problem: ArrayProblem, *arrays: Any) -> Call:
+        """Return the call of the public function."""
+        name, keywords = problem.call()
+        function: Any = reduce(getattr, name.split("."), fastconv)
+        return lambda: _first(function(*arrays, **keywords))
+
+
+class ArrayFastconvBest(FastconvBest, ArrayFastconv):
+    """The same with the fastest of all kernels that can run a problem."""
+
+
+class ArrayTorch(Torch):
+    """PyTorch's functional form, on tensors in the problem's own memory order."""
+
+    def prepare(self, problem: Any, *arrays: np.ndarray) -> Call:
+        """Return the functional call."""
+        from torch.nn import functional
+
+        name, keywords = problem.call()
+        function = getattr(functional, name, None)
+        if function is None:
+            raise Refusal(f"PyTorch has no functional form {name}")
+        tensors = [self._ordered(torch_tensor(array)) for array in arrays]
+        return lambda: _first(function(*tensors, **keywords))
+
+    def _ordered(self, tensor: Any) -> Any:
+        return tensor
+
+
+class ArrayTorchChannelsLast(ArrayTorch):
+    """The same with inputs in PyTorch's channels-last memory format."""
+
+    name = "torch_channels_last"
+
+    def _ordered(self, tensor: Any) -> Any:
+        import torch
+
+        if tensor.ndim == 3:
+            raise Refusal("PyTorch has no channels-last memory format for 1-D")
+        formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+        if tensor.ndim not in formats:
+            return tensor
+        return tensor.contiguous(memory_format=formats[tensor.ndim])
+
+
+def _first(result: Any) -> Any:
+    return result[0] if isinstance(result, tuple) else result
+
+
+class _OneNode(OnnxPeer):
+    """A library that is given a model of one node."""
+
+    def model(self, problem: Any, w: Any) -> bytes:
+        """Return the model of a problem; `w` are the arrays behind the first."""
+        from onnx import helper, numpy_helper
+
+        if problem.op not in NODES:
+            raise Refusal(f"ONNX has no node for {problem.op}")
+        kind, attributes, constants = NODES[problem.op](problem)
+        element = helper.np_dtype_to_tensor_dtype(np.dtype(problem.dtype))
+        constants = {f"w{i}": array for i, array in enumerate(w)} | dict(constants)
+        node = helper.make_node(kind, ["x", *constants], ["y"], **attributes)
+        graph = helper.make_graph(
+            [node],
+            kind,
+            [helper.make_tensor_value_info("x", element, list(problem.x_shape))],
+            [helper.make_tensor_value_info("y", element, list(problem.out_shape))],
+            [numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in constants.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)])
+        model.ir_version = 9
+        content: bytes = model.SerializeToString()
+        return content
+
+    def prepare(self, problem: Any, x: np.ndarray, *others: np.ndarray) -> Call:
+        """Build the model with the other arrays as its constants."""
+        return super().prepare(problem, x, others)
+
+
+class ArrayOnnxRuntime(_OneNode, OnnxRuntime):
+    """ONNX Runtime's CPU provider on that model."""
+
+
+class ArrayOpenVino(_OneNode, OpenVino):
+    """OpenVINO's CPU plugin on the same."""
+
+
+ARRAY_PEERS: dict[str, type[Peer]] = {
+    peer.name: peer
+    for peer in (
+        ArrayFastconv,
+        ArrayFastconvBest,
+        ArrayTorch,
+        ArrayTorchChannelsLast,
+        ArrayOnnxRuntime,
+        ArrayOpenVino,
+    )
+}

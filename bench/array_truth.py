@@ -1,0 +1,48 @@
+"""Arrays of an operator without a weight, and its true output, made alike in every process."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastconv.contract.array_problem import ArrayProblem, Operand
+
+from .truth import lay_out, numpy_dtype, setting, wrong
+
+__all__ = ["SPECIAL", "arrays", "expected", "flops", "setting", "wrong"]
+
+#: Operands that are no normal numbers, by operator and name: ``draw(problem, operand, rng)``.
+SPECIAL: dict[tuple[str, str], Callable[[Any, Operand, np.random.Generator], np.ndarray]] = {}
+
+
+def arrays(problem: ArrayProblem) -> tuple[np.ndarray, ...]:
+    """Return the inputs of a problem: normal numbers from a seed that its line decides."""
+    rng = np.random.default_rng(zlib.crc32(problem.line().encode()))
+    return tuple(_draw(problem, operand, rng) for operand in problem.inputs)
+
+
+def _draw(problem: ArrayProblem, operand: Operand, rng: np.random.Generator) -> np.ndarray:
+    draw = SPECIAL.get((problem.op, operand.name))
+    if draw is not None:
+        return draw(problem, operand, rng)
+    single = np.float64 if problem.dtype == "float64" else np.float32
+    values = rng.standard_normal(operand.shape, dtype=single)
+    values = values.astype(numpy_dtype(operand.dtype or problem.dtype), copy=False)
+    return lay_out(values, problem.layout) if values.ndim > 2 else values
+
+
+def expected(problem: ArrayProblem, *given: np.ndarray) -> np.ndarray:
+    """Return the first output in float64."""
+    from fastconv.kernels import reference
+
+    made = getattr(reference, problem.op)(*given, **problem.call().keywords)
+    first: np.ndarray = made[0] if isinstance(made, tuple) else made
+    return first
+
+
+def flops(problem: ArrayProblem) -> int:
+    """Return the operations on elements."""
+    return problem.flops

@@ -1,0 +1,144 @@
+"""A pool over windows: what is to be computed.
+
+Output position ``o`` sees the samples ``o * stride - padding + dilation * t`` of each channel for
+the taps ``t`` of the window, those that there are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .array_problem import ArrayProblem, Call, Operand, number, per_axis_size
+from .errors import ShapeError
+from .padding import output_size
+
+__all__ = ["PoolProblem", "pooled_size"]
+
+
+def pooled_size(
+    size: int, kernel: int, stride: int, pad: int, dilation: int, ceil_mode: bool
+) -> int:
+    """Return the outputs along one axis; PyTorch's rule where they are rounded up.
+
+    The last window must begin within the samples or the padding before them.
+
+    Examples
+    --------
+    >>> pooled_size(7, 2, 2, 0, 1, False), pooled_size(7, 2, 2, 0, 1, True)
+    (3, 4)
+    """
+    if not ceil_mode:
+        return output_size(size, kernel, stride, (pad, pad), dilation)
+    outputs = -(-(size + 2 * pad - dilation * (kernel - 1) - 1) // stride) + 1
+    return outputs - ((outputs - 1) * stride >= size + pad)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolProblem(ArrayProblem):
+    """One pool over windows, described by sizes alone.
+
+    Parameters
+    ----------
+    op : {"max_pool", "avg_pool"}
+        The operator.
+    batch, channels : int
+        ``N`` and ``C``.
+    in_size, kernel_size, stride, padding, dilation : tuple of int
+        One entry a spatial axis, 1 to 3 axes; as many samples are missing on both sides. An average
+        has a dilation of 1.
+    out_size : tuple of int
+        Outputs along each axis: rounded down where it is empty.
+    dtype, layout, device
+        As for `fastconv.ConvProblem`.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        Where the sizes or the element type are not a valid pool.
+
+    Examples
+    --------
+    >>> p = PoolProblem("max_pool", 1, 64, (112, 112), (3, 3), (2, 2), (1, 1))
+    >>> p.out_shape, p.line()
+    ((1, 64, 56, 56), '--op=max_pool ic64ih112oh56kh3sh2ph1')
+    >>> p.call().function
+    'max_pool2d'
+    """
+
+    op: str
+    batch: int = number("mb")
+    channels: int = number("ic")
+    in_size: tuple[int, ...] = per_axis_size("i")
+    kernel_size: tuple[int, ...] = per_axis_size("k")
+    stride: tuple[int, ...] = per_axis_size("s", 1)
+    padding: tuple[int, ...] = per_axis_size("p", 0)
+    dilation: tuple[int, ...] = per_axis_size("d", 1)
+    out_size: tuple[int, ...] = per_axis_size("o")
+    dtype: str = "float32"
+    layout: str = "channels_first"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        self._fill(stride=1, dilation=1, padding=0)
+        self._check_kind()
+        self._check_axes(in_size=1, kernel_size=1, stride=1, padding=0, dilation=1)
+        if not self.out_size:
+            object.__setattr__(self, "out_size", self._sizes(ceil_mode=False))
+        self._check_outputs()
+        self._check_bytes()
+
+    def _sizes(self, ceil_mode: bool) -> tuple[int, ...]:
+        along = zip(
+            self.in_size, self.kernel_size, self.stride, self.padding, self.dilation, strict=True
+        )
+        return tuple(pooled_size(*axis, ceil_mode) for axis in along)
+
+    @property
+    def ceil_mode(self) -> bool:
+        """Whether outputs are rounded up."""
+        return self.out_size != self._sizes(ceil_mode=False)
+
+    def _check_outputs(self) -> None:
+        for axis, (pad, kernel, dilation) in enumerate(
+            zip(self.padding, self.kernel_size, self.dilation, strict=True)
+        ):
+            reach = dilation * (kernel - 1) + 1
+            if pad > reach // 2:
+                raise ShapeError(
+                    f"padding: got {pad} along spatial axis {axis}, want at most half of the "
+                    f"window, which reaches over {reach} samples"
+                )
+        if min(self._sizes(ceil_mode=False)) < 1:
+            raise ShapeError(
+                f"kernel_size: got {self.kernel_size} with dilation={self.dilation}, want a window "
+                f"within the padded input's {self._padded}"
+            )
+        allowed = {self._sizes(ceil_mode) for ceil_mode in (False, True)}
+        if self.out_size not in allowed:
+            raise ShapeError(f"out_size: got {self.out_size}, want one of {sorted(allowed)}")
+
+    @property
+    def _padded(self) -> tuple[int, ...]:
+        return tuple(size + 2 * pad for size, pad in zip(self.in_size, self.padding, strict=True))
+
+    @property
+    def inputs(self) -> tuple[Operand, ...]:
+        """The input."""
+        return (Operand("input", (self.batch, self.channels, *self.in_size)),)
+
+    @property
+    def outputs(self) -> tuple[Operand, ...]:
+        """The pooled input."""
+        return (Operand("out", (self.batch, self.channels, *self.out_size)),)
+
+    @property
+    def flops(self) -> int:
+        """One operation for each tap of each window."""
+        return math.prod(self.out_shape) * math.prod(self.kernel_size)
+
+    def call(self) -> Call:
+        """Return the public function that computes it, and its keyword arguments."""
+        names = ["kernel_size", "stride", "padding", "ceil_mode"]
+        names += ["dilation"] * (self.op == "max_pool")
+        return Call(f"{self.op}{len(self.in_size)}d", {name: getattr(self, name) for name in names})

@@ -1,0 +1,289 @@
+"""How operators without a weight of their own are called.
+
+An operator is an `ArrayOp`: its name, its operands and a function that checks a call's arguments
+and returns the problem. Everything else is done here once: plans are kept under a key of shapes,
+strides and settings, outputs are made in the input's memory order, `out` may share memory with an
+operand, and `told` catches the problem of a call that is not to be made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import tuning
+from ..arrays import (
+    Array,
+    assign,
+    check_writable,
+    dtype_name,
+    empty_output,
+    empty_twin,
+    is_writable,
+    normal_strides,
+    plain,
+    require_array,
+    shares_memory,
+)
+from ..companions import check_memory
+from ..contract.array_problem import ArrayBinding, ArrayProblem, Operand
+from ..contract.errors import DTypeError, ShapeError
+from ..contract.settings import config
+from ..contract.spec import ArrayPlan, KernelSpec
+from ..dispatch import make_plan, plan_of, settings
+from ..race import measure_choice
+
+__all__ = ["MODULES", "ArrayOp", "check_axes", "compute", "compute_batch", "told"]
+
+
+#: Modules whose public functions end in `compute`.
+MODULES = ("fastconv.ops.pool",)
+
+
+class ArrayOp(NamedTuple):
+    """An operator without a weight of its own.
+
+    Parameters
+    ----------
+    name : str
+        What tells its calls from those of others, and what messages call it.
+    operands : tuple of str
+        Arguments that are arrays, in the order in which they are given.
+    problem : callable
+        ``problem(arrays, arguments)`` checks both and returns what is to be computed. An array is
+        None where it is not given; its problem then does not name it among its `inputs`.
+    integers : tuple of str
+        Those operands that hold int64.
+    """
+
+    name: str
+    operands: tuple[str, ...]
+    problem: Callable[[tuple[Any, ...], tuple[Any, ...]], ArrayProblem]
+    integers: tuple[str, ...] = ()
+
+
+class Told(Exception):
+    """The problem of a call that is not made; `told` alone meets it."""
+
+    def __init__(self, problem: ArrayProblem) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """Everything about a call but its data."""
+
+    problem: ArrayProblem
+    plan: ArrayPlan | None
+
+
+_telling: ContextVar[bool] = ContextVar("fastconv_telling", default=False)
+_prepared: dict[tuple[Any, ...], _Prepared] = {}
+_MOST_PREPARED = 4096
+#: Types of arguments whose `repr` says all that they are.
+_WORDS = (int, bool, float, str, type(None))
+
+
+def told(function: Callable[..., Any], *args: Any, **kwargs: Any) -> ArrayProblem | None:
+    """Return the problem of a call, which is not made; None where it comes to none."""
+    token = _telling.set(True)
+    try:
+        function(*args, **kwargs)
+    except Told as caught:
+        return caught.problem
+    finally:
+        _telling.reset(token)
+    return None
+
+
+def check_axes(name: str, array: Array, ndim: int) -> None:
+    """Raise where an array has not a batch axis, channels and so many spatial axes."""
+    if array.ndim != ndim + 2:
+        axes = ", ".join(("depth", "height", "width")[3 - ndim :])
+        raise ShapeError(
+            f"{name}: got {array.ndim} axes {array.shape}, want {ndim + 2} (batch, channels, "
+            f"{axes}) or {ndim + 1} without the batch"
+        )
+
+
+def compute_batch(
+    op: ArrayOp, ndim: int, arrays: tuple[Any, ...], arguments: tuple[Any, ...],
+    out: Array | None = None, batched: tuple[str, ...] = ("input",),
+) -> Any:  # fmt: skip
+    """Compute a call of `ndim` spatial axes, whose batch axis may be missing.
+
+    `batched` names the operands that have one where the first operand has.
+    """
+    if getattr(arrays[0], "ndim", 0) != ndim + 1:
+        return compute(op, arrays, arguments, out)
+    given = dict(zip(op.operands, arrays, strict=True)) | {"out": out}
+    made: dict[str, Any] = {}
+    for name, array in given.items():
+        if array is None or (name not in batched and name != "out"):
+            made[name] = array
+            continue
+        array = require_array(name, array)
+        if array.ndim != ndim + 1:
+            raise ShapeError(
+                f"{name}: got {array.ndim} axes {array.shape}, want {ndim + 1} as the "
+                f"{op.operands[0]} has"
+            )
+        made[name] = plain(array)[None]
+    target = made.pop("out")
+    result = compute(op, tuple(made.values()), arguments, target)
+    if isinstance(result, tuple):
+        return tuple(out if each is target and out is not None else each[0] for each in result)
+    return result[0] if out is None else out
+
+
+def compute(
+    op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out: Array | None = None
+) -> Any:
+    """Compute a call.
+
+    Parameters
+    ----------
+    op : ArrayOp
+        The operator.
+    arrays : tuple of (array or None)
+        Its operands.
+    arguments : tuple
+        What stands beside them, as the caller gave it.
+    out : ndarray, optional
+        Where the first output is written.
+
+    Returns
+    -------
+    ndarray or tuple of ndarray
+        The output, or all where the problem has several.
+    """
+    prepared, given = _prepare(op, arrays, arguments, out)
+    problem = prepared.problem
+    target = None if out is None else plain(out)
+    aliased = target is not None and shares_memory(target, given)
+    if aliased:
+        target = empty_twin(target)
+    made = [
+        _make_output(given[0], each, problem) if number or target is None else target
+        for number, each in enumerate(problem.outputs)
+    ]
+    if prepared.plan is not None:
+        prepared.plan.run(*given, *made)
+    if aliased:
+        assign(plain(out), target)
+    if out is not None:
+        made[0] = out
+    return made[0] if len(made) == 1 else tuple(made)
+
+
+def _make_output(like: Array, output: Operand, problem: ArrayProblem) -> Array:
+    """Return uninitialised memory for an output, in the input's memory order."""
+    layout = problem.layout if len(output.shape) > 2 else "channels_first"
+    if not output.dtype:
+        return empty_output(like, output.shape, layout)
+    return empty_output(np.empty(0, output.dtype), output.shape, layout)
+
+
+def _signature(array: Any) -> tuple[Any, ...] | None:
+    if array is None:
+        return None
+    return type(array), array.shape, array.strides, array.dtype
+
+
+def _prepare(
+    op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out: Any
+) -> tuple[_Prepared, tuple[Array, ...]]:
+    """Return the prepared call, from memory where it was made before, and the arrays it reads."""
+    key: tuple[Any, ...] | None = None
+    if all(map(_is_plain, arguments)) and not _telling.get():
+        with contextlib.suppress(AttributeError):  # no arrays: the checks say so
+            writable = out is None or is_writable(out)
+            words = repr(arguments)
+            key = (op.name, *map(_signature, (*arrays, out)), writable, words, settings())
+    prepared = None if key is None else _prepared.get(key)
+    if prepared is None:
+        prepared = _check(op, arrays, arguments, out)
+        if key is not None and not tuning.must_not_race():
+            if len(_prepared) >= _MOST_PREPARED:
+                _prepared.clear()
+            _prepared[key] = prepared
+    return prepared, tuple(plain(array) for array in arrays if array is not None)
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether an argument's `repr` says all that it is."""
+    if type(value) in (tuple, list):
+        return all(map(_is_plain, value))
+    return type(value) in _WORDS
+
+
+def _check(op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out: Any) -> _Prepared:
+    checked = tuple(
+        None if array is None else _require_operand(op, name, array)
+        for name, array in zip(op.operands, arrays, strict=True)
+    )
+    problem = op.problem(checked, arguments)
+    if _telling.get():
+        raise Told(problem)
+    given = tuple(array for array in checked if array is not None)
+    for operand, array in zip(problem.inputs, given, strict=True):
+        _check_operand(operand, array, problem)
+    target = None
+    if out is not None:
+        target = require_array("out", out)
+        check_memory("out", target, op.name)
+        _check_operand(problem.outputs[0], target, problem)
+        check_writable("out", target)
+    if math.prod(problem.out_shape) == 0:
+        return _Prepared(problem, None)
+    outputs = [_make_output(given[0], each, problem) for each in problem.outputs]
+    if target is not None:
+        outputs[0] = target
+    strides = tuple(map(_strides, (*given, *outputs)))
+    binding = ArrayBinding(strides)
+    if config.tune:
+        made = (empty_twin(outputs[0]), *outputs[1:])
+
+        def trial(spec: KernelSpec, once: bool) -> Callable[[], None]:
+            plan = plan_of(spec, problem, binding)
+            return lambda: plan.run(*given, *made)
+
+        if measure_choice(problem, True, trial):
+            _prepared.clear()
+    return _Prepared(problem, make_plan(problem, binding)[1])
+
+
+def _require_operand(op: ArrayOp, name: str, array: Any) -> Array:
+    """Return an operand as memory of the CPU's that NumPy knows, else raise."""
+    if name not in op.integers:
+        checked = require_array(name, array)
+        check_memory(name, checked, op.name)
+        return checked
+    if not isinstance(array, np.ndarray):
+        raise DTypeError(f"{name}: got {type(array).__name__}, want a NumPy array of int64")
+    if array.dtype != np.int64:
+        raise DTypeError(f"{name}: got {array.dtype}, want int64")
+    return plain(array)
+
+
+def _strides(array: Array) -> tuple[int, ...]:
+    """Return an array's strides, those of axes of length 1 made meaningful."""
+    return normal_strides(array) if array.ndim > 2 else tuple(array.strides)
+
+
+def _check_operand(operand: Operand, array: Array, problem: ArrayProblem) -> None:
+    """Raise where an array has another shape or type than its problem says."""
+    wanted = operand.dtype or problem.dtype
+    name = array.dtype.name if operand.dtype else dtype_name(operand.name, array.dtype)
+    if name != wanted:
+        like = "" if operand.dtype else f" as the {problem.inputs[0].name} has"
+        raise DTypeError(f"{operand.name}: got {array.dtype}, want {wanted}{like}")
+    if tuple(array.shape) != operand.shape:
+        raise ShapeError(f"{operand.name}: got shape {array.shape}, want {operand.shape}")

@@ -1,0 +1,112 @@
+"""What the plan of an operator without a weight is made of: machine code, a record and tasks.
+
+Such a kernel is a `void(geometry, first, second, third, fourth, out, workspace, task, worker)`: of
+the arrays of a call the last one is `out`, and those that are not there are zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...axes import name_axes
+from . import pool
+from .record import record_type
+from .scratch import borrow, give_back
+
+__all__ = ["ArrayPlan", "ArrayStage", "array_record", "name_strides"]
+
+#: Arrays of a call before the last one.
+_BEFORE = 4
+
+
+class ArrayStage(NamedTuple):
+    """Machine code at an address, and the number of its tasks."""
+
+    kernel: int
+    tasks: int
+
+
+def array_record(
+    fields: Sequence[str], values: Mapping[str, float], reals: Sequence[str] = ()
+) -> NDArray[Any]:
+    """Return a record of length 1 with `values` set; `as_record` of the same names reads it.
+
+    Parameters
+    ----------
+    fields, reals : sequence of str
+        A kernel's whole and real numbers beside those that every record has (see `record`).
+    values : mapping of str to number
+        Of these and of the common ones; what is not told is zero.
+    """
+    record = np.zeros(1, record_type(tuple(fields), tuple(reals)))
+    for name, value in values.items():
+        record[name] = value
+    return record
+
+
+def name_strides(letter: str, strides: Sequence[int]) -> dict[str, int]:
+    """Return the strides of an ``(N, C, *spatial)`` array by field: letter and n, c, d, h or w.
+
+    Examples
+    --------
+    >>> name_strides("x", (512, 256, 32, 4))
+    {'xn': 512, 'xc': 256, 'xd': 0, 'xh': 32, 'xw': 4}
+    """
+    first = {f"{letter}n": strides[0], f"{letter}c": strides[1]}
+    return first | name_axes(letter, strides[2:], 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayPlan:
+    """A kernel made ready for one problem and one binding; immutable, so threads share it.
+
+    Parameters
+    ----------
+    record : ndarray
+        What the machine code reads, see `array_record`.
+    stages : tuple of ArrayStage
+        What a call runs, one after the other.
+    workers : int
+        Most threads on them.
+    workspace_bytes : int
+        Scratch memory of one call.
+    flush : bool
+        Whether denormal numbers count as zero.
+    tables : tuple of ndarray
+        Memory whose addresses the record holds.
+    """
+
+    record: NDArray[Any]
+    stages: tuple[ArrayStage, ...]
+    workers: int
+    workspace_bytes: int = 0
+    flush: bool = True
+    tables: tuple[NDArray[Any], ...] = ()
+    jobs: tuple[NDArray[np.int64], ...] = field(init=False)
+    addresses: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        jobs = tuple(
+            pool.make_job(
+                stage.kernel, self.record.ctypes.data, stage.tasks, self.workers, int(self.flush)
+            )
+            for stage in self.stages
+        )
+        object.__setattr__(self, "jobs", jobs)  # kept alive for their addresses
+        object.__setattr__(self, "addresses", tuple(job.ctypes.data for job in jobs))
+
+    def run(self, *arrays: NDArray[Any]) -> None:
+        """Compute: the arrays are the problem's inputs and then its outputs, the last one `out`."""
+        *before, out = arrays
+        scratch = borrow(self.workspace_bytes)
+        try:
+            operands: Any = (*before, *(None,) * (_BEFORE - len(before)), out, scratch)
+            for job in self.addresses:
+                pool.run(job, self.workers, operands)
+        finally:
+            give_back(scratch)

@@ -1,0 +1,76 @@
+"""The problems that operators without a weight are tested on, a list of lines for each.
+
+Lines are read in float32 and channels first; tests bring them into the other element types and
+memory orders. Sizes are awkward: no multiple of a vector, narrower than one, wider than several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastconv.contract.array_problem import ARRAY_OPS, ArrayProblem, Operand
+from fastconv.contract.problem_line import parse_any_line
+from helpers import DTYPES, in_layout
+
+__all__ = ["LINES", "ROUNDED", "SPECIAL", "draw", "problems"]
+
+_POOLS = [
+    "mb2ic3ih9iw11kh3",
+    "ic5ih13iw37kh3sh2ph1",
+    "ic5ih13iw37oh7ow19kh3sh2ph1",
+    "ic2ih14iw70kh2sh2",
+    "ic2ih15iw33oh8ow17kh2sh2",
+    "mb2ic17ih7iw7kh7",
+    "ic3ih6iw50kh1kw5sh1sw3ph0pw2",
+    "ic4ih8iw5kh3kw1sh2sw1",
+    "ic1ih1iw1kh1",
+    "ic7iw41kw3sw1pw1",
+    "mb3ic2iw200kw4sw4",
+    "ic3iw9kw9sw2pw4",
+    "ic2id5ih6iw18kd3kh2kw3sd2sh2sw1pd1ph1pw1",
+    "ic33id3ih4iw5kd2kh2kw2sd1sh1sw1",
+]
+
+#: By operator, lines without the operator's flag.
+LINES: dict[str, list[str]] = {
+    "max_pool": [
+        *_POOLS, "ic3ih13iw29kh3sh1ph1dh1", "ic3ih20iw29kh2kw3sh2sw3dh2dw3", "ic2iw40kw3sw2dw4pw1",
+    ],
+}  # fmt: skip
+
+#: Operators whose results on small whole numbers are no whole numbers.
+ROUNDED: set[str] = set()
+
+#: Operands that are no normal numbers, by operator and name: ``draw(problem, operand, rng)``.
+SPECIAL: dict[tuple[str, str], Callable[[Any, Operand, np.random.Generator], np.ndarray]] = {}
+
+
+def problems(op: str) -> list[Any]:
+    """The problems of an operator, two more of which lie in other memory orders."""
+    made: list[Any] = [parse_any_line(f"--op={op} {line}")[0] for line in LINES[op]]
+    several = [of for of in made if len(of.x_shape) > 2 and of.x_shape[1] > 1]
+    made += [of.with_(layout="channels_last") for of in several]
+    return made + [of.with_(layout="strided") for of in several[::4]]
+
+
+def draw(of: ArrayProblem, rng: np.random.Generator, integers: bool) -> tuple[np.ndarray, ...]:
+    """The inputs of a problem: small whole numbers, or normal ones."""
+    return tuple(_draw(of, operand, rng, integers) for operand in of.inputs)
+
+
+def _draw(
+    of: ArrayProblem, operand: Operand, rng: np.random.Generator, integers: bool
+) -> np.ndarray:
+    special = SPECIAL.get((of.op, operand.name))
+    if special is not None:
+        return special(of, operand, rng)
+    shape = operand.shape
+    values = rng.integers(-9, 10, shape) if integers else rng.standard_normal(shape)
+    made = values.astype(operand.dtype or DTYPES[of.dtype])
+    return in_layout(made, of.layout) if len(shape) > 2 else made
+
+
+assert set(LINES) == set(ARRAY_OPS), "every operator has problems"
