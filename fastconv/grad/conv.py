@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, dtype_name, empty_output, memory_layout, normal_strides, require_array
-from .calls import problem_of_shapes
-from .companions import check_groups, check_memory, check_weight
-from .contract.arguments import Padding, Sizes, canonical_arguments, whole_number
-from .contract.errors import DTypeError, ShapeError
-from .contract.problem import ConvProblem
-from .contract.spec import Binding, ConvPlan, dense_strides
-from .dispatch import make_plan, settings
-from .ops.transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
+from ..arrays import Array, dtype_name, empty_output, memory_layout, normal_strides, require_array
+from ..calls import problem_of_shapes
+from ..companions import check_groups, check_memory, check_weight
+from ..contract.arguments import Padding, Sizes, canonical_arguments, whole_number
+from ..contract.errors import DTypeError, ShapeError
+from ..contract.problem import ConvProblem
+from ..contract.spec import Binding, ConvPlan, dense_strides
+from ..dispatch import make_plan, settings
+from ..ops.transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 
 __all__ = [
     "conv1d_input",
