@@ -57,6 +57,8 @@ class Case:
         """What sort of row it is, a key of `fastconv.bench.registry.PEERS`."""
         if isinstance(self.problem, ArrayProblem):
             return "array"
+        if self.problem.op in ("conv_input_grad", "conv_weight_grad"):
+            return "gradient"
         kinds = {SparseLayer: "sparse", TransposedProblem: "transposed"}
         return kinds.get(type(self.problem), "dense")
 

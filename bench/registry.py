@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 from types import ModuleType
 
-from . import array_truth, sparse_truth, transposed_truth, truth
+from . import array_truth, gradient_truth, sparse_truth, transposed_truth, truth
 from .array_peers import ARRAY_PEERS
 from .cuda_peers import CUDA_PEERS
+from .gradient_peers import GRADIENT_PEERS
 from .own import Fastconv
 from .peer import Peer
 from .peers import CPU_PEERS
@@ -22,6 +23,7 @@ TRUTHS: dict[str, ModuleType] = {
     "dense": truth,
     "transposed": transposed_truth,
     "array": array_truth,
+    "gradient": gradient_truth,
     "sparse": sparse_truth,
 }
 
@@ -30,6 +32,7 @@ PEERS: dict[str, dict[str, dict[str, type[Peer]]]] = {
     "dense": {"cpu": CPU_PEERS, "cuda": CUDA_PEERS},
     "transposed": {"cpu": TRANSPOSED_PEERS},
     "array": {"cpu": ARRAY_PEERS},
+    "gradient": {"cpu": GRADIENT_PEERS},
     "sparse": {"cpu": SPARSE_PEERS},
 }
 

@@ -29,6 +29,7 @@ __all__ = [
     "relative_error",
     "setting",
     "verdict",
+    "windows",
     "wrong",
 ]
 
@@ -99,14 +100,14 @@ def _by_taps(problem: ConvProblem, padded: np.ndarray, w: np.ndarray) -> np.ndar
     matrix = w.reshape(groups, problem.out_channels // groups, depth, -1)
     taps = np.ndindex(*problem.kernel_size)
     for start in range(0, prod(problem.kernel_size), chunk):
-        columns = np.stack(list(_windows(problem, padded, islice(taps, chunk))), axis=2)
+        columns = np.stack(list(windows(problem, padded, islice(taps, chunk))), axis=2)
         part = matrix[..., start : start + chunk]
         rows = depth * part.shape[-1]
         out += np.matmul(part.reshape(groups, -1, rows), columns.reshape(n, groups, rows, pixels))
     return out.reshape(problem.out_shape)
 
 
-def _windows(
+def windows(
     problem: ConvProblem, padded: np.ndarray, taps: Iterator[tuple[int, ...]]
 ) -> Iterator[np.ndarray]:
     """Yield, for each tap, the input that it meets: shape ``(N, C, *out_size)``."""

@@ -223,9 +223,10 @@ def _configure_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "subject",
         nargs="?",
-        choices=["sparse"],
-        metavar="sparse",
-        help="voxels of a LiDAR scan through a sparse encoder, in place of a photograph",
+        choices=["sparse", "train"],
+        metavar="sparse|train",
+        help="in place of a photograph: voxels of a LiDAR scan through a sparse encoder, or a "
+        "network that learns digits",
     )
     parser.add_argument(
         "scan",
@@ -239,7 +240,7 @@ def _configure_demo(parser: argparse.ArgumentParser) -> None:
         "--columns", type=int, metavar="N", help="numbers a point of another .bin file"
     )
     parser.add_argument(
-        "--out", type=Path, help="picture to write (default: demo.png or demo_sparse.png)"
+        "--out", type=Path, help="picture to write (default: demo.png, demo_sparse.png, ...)"
     )
 
 
@@ -251,7 +252,13 @@ def _demo(arguments: argparse.Namespace) -> int:
         return sparse.run(
             arguments.scan, arguments.out or Path("demo_sparse.png"), arguments.columns
         )
-    _require("demo", {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}, "demo")
+    needs = {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
+    if arguments.subject == "train":
+        _require("demo train", needs | {"rich": "rich"}, "demo")
+        from .demo import train
+
+        return train.run(arguments.out or Path("demo_train.png"))
+    _require("demo", needs, "demo")
     from .demo import run
 
     return run(arguments.out or Path("demo.png"))
@@ -335,7 +342,7 @@ _COMMANDS = {
         _forecast,
     ),
     "demo": _Command(
-        "filter a photograph, or encode a LiDAR scan: one picture, one table",
+        "filter a photograph, encode a LiDAR scan or learn digits: one picture, one table",
         _configure_demo,
         _demo,
     ),

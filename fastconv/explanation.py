@@ -21,7 +21,7 @@ from .contract.problem import ConvProblem
 from .contract.problem_line import parse_any_line
 from .contract.sparse_problem import SparseProblem
 from .contract.spec import CudaInfo
-from .contract.transposed_problem import TransposedProblem
+from .contract.transposed_problem import TransposedProblem, input_gradient
 from .cuda_device import EMULATED, named_model, use_device
 from .dispatch import (
     Candidate,
@@ -255,6 +255,9 @@ def _explain_phases(problem: TransposedProblem, packed: bool) -> Explanation:
 
 
 def _explain(problem: Problem | TransposedProblem, packed: bool, note: str = "") -> Explanation:
+    if problem.op == "conv_input_grad":
+        assert isinstance(problem, ConvProblem)
+        return replace(_explain(input_gradient(problem), packed), problem=problem)
     if isinstance(problem, TransposedProblem):
         if problem.device != "cpu":
             raise DeviceError(

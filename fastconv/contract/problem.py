@@ -171,8 +171,8 @@ class ConvProblem(DenseSizes):
         Memory order of the input; a channels-last input gives a channels-last output.
     device : {"cpu", "cuda"}
         Where the arrays live.
-    op : {"conv", "conv_weight_grad"}
-        The operator: the convolution, or its gradient for the weight.
+    op : {"conv", "conv_input_grad", "conv_weight_grad"}
+        The operator: the convolution, or one of its gradients, whose sizes are the convolution's.
 
     Raises
     ------

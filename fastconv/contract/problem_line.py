@@ -19,7 +19,9 @@ from .transposed_problem import TransposedProblem
 __all__ = ["LINE_KEYS", "format_line", "parse_any_line", "parse_line"]
 
 _AXES = "dhw"
-_OPS = {name: name for name in ("conv", "conv_weight_grad", "conv_transpose", *ARRAY_OPS)}
+#: Operators of a `ConvProblem`.
+_CONV_OPS = ("conv", "conv_input_grad", "conv_weight_grad")
+_OPS = {name: name for name in (*_CONV_OPS, "conv_transpose", *ARRAY_OPS)}
 #: The keys of a problem line, as help and errors tell them.
 LINE_KEYS = (
     "g (groups), mb (batch), ic and oc (input and output channels), and with d, h or w for depth, "
@@ -98,7 +100,7 @@ def parse_any_line(text: str) -> tuple[ConvProblem | TransposedProblem | ArrayPr
     Parameters
     ----------
     text : str
-        Flags ``--op=conv|conv_weight_grad|conv_transpose|max_pool|...``,
+        Flags ``--op=conv|conv_input_grad|conv_weight_grad|conv_transpose|max_pool|...``,
         ``--dt=f32|f64|f16|bf16``, ``--tag=abx|axb|any`` and options of the operator first, then
         keys and numbers in benchdnn's grammar, as the notes list them for convolutions.
 

@@ -23,7 +23,7 @@ from .errors import ShapeError
 from .padding import Pads
 from .problem import MOST, ConvProblem, DenseSizes
 
-__all__ = ["Phase", "TransposedProblem"]
+__all__ = ["Phase", "TransposedProblem", "input_gradient"]
 
 
 class _AxisPhase(NamedTuple):
@@ -196,6 +196,31 @@ class TransposedProblem(DenseSizes):
             (1,) * self.ndim, phase.padding, phase.dilation, self.groups, self.dtype, self.layout,
             self.device,
         )  # fmt: skip
+
+
+def input_gradient(problem: ConvProblem) -> TransposedProblem:
+    """Return the gradient of a convolution for its input: of the output's gradient, transposed.
+
+    Samples that the last step of the stride passed over are its output padding.
+
+    Examples
+    --------
+    >>> of = ConvProblem(1, 8, 16, (10, 10), (3, 3), (2, 2), ((1, 1), (1, 1)))
+    >>> input_gradient(of).line()
+    '--op=conv_transpose ic16ih5oc8oh10kh3sh2ph1'
+    """
+    left = tuple(
+        n + low + high - d * (k - 1) - 1 - (o - 1) * s
+        for n, (low, high), d, k, o, s in zip(
+            problem.in_size, problem.padding, problem.dilation, problem.kernel_size,
+            problem.out_size, problem.stride, strict=True,
+        )
+    )  # fmt: skip
+    return TransposedProblem(
+        problem.batch, problem.out_channels, problem.in_channels, problem.out_size,
+        problem.kernel_size, problem.stride, problem.padding, left, problem.dilation,
+        problem.groups, problem.dtype, problem.layout, problem.device,
+    )  # fmt: skip
 
 
 def _axis_phases(

@@ -1,7 +1,8 @@
 """The demo: photographs through image filters, a ResNet-style stem and a residual block.
 
 `cases` says what is computed, `engines` runs the same work with fastconv, SciPy and PyTorch,
-`report` prints the table and `picture` draws the outputs. `sparse` is the demo of sparse layers.
+`report` prints the table and `picture` draws the outputs. `sparse` is the demo of sparse layers,
+`train` that of learning.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ from ..contract.arguments import Padding, Sizes, canonical_arguments, whole_numb
 from ..contract.errors import DTypeError, ShapeError
 from ..contract.problem import ConvProblem
 from ..contract.spec import Binding, ConvPlan, dense_strides
-from ..dispatch import make_plan, settings
+from ..contract.transposed_problem import input_gradient
+from ..dispatch import make_plan, settings, steady_choice
 from ..ops.transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 
 __all__ = [
@@ -96,24 +97,18 @@ def _input_gradient(
     check_groups(arguments[3], weight)
     size = _sizes("input_size", input_size, ndim)
     problem = _problem(ndim, size, weight.shape, grad_output, arguments)
-    # What the last step of the stride passed over.
-    left = tuple(
-        n + low + high - d * (k - 1) - 1 - (o - 1) * s
-        for n, (low, high), d, k, o, s in zip(
-            problem.in_size, problem.padding, problem.dilation, problem.kernel_size,
-            problem.out_size, problem.stride, strict=True,
-        )
-    )  # fmt: skip
+    transposed = input_gradient(problem)
     return _TRANSPOSED[ndim](
-        grad_output, weight, None, problem.stride, problem.padding, left, problem.groups,
-        problem.dilation,
+        grad_output, weight, None, transposed.stride, transposed.padding,
+        transposed.output_padding, transposed.groups, transposed.dilation,
     )  # fmt: skip
 
 
 @functools.lru_cache(256)
 def _weight_plan(problem: ConvProblem, binding: Binding, _: Any) -> ConvPlan:
     """Return the plan of a gradient for the weight; settings are part of the key."""
-    return make_plan(problem, binding)[1]
+    with steady_choice():
+        return make_plan(problem, binding)[1]
 
 
 def _weight_gradient(

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import fastconv
-from fastconv import grad
+from fastconv import dispatch, grad
 from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import KernelSpec
 from fastconv.kernels import reference
-from helpers import DTYPES, FUNCTIONS, bits, in_layout, memory_orders
+from helpers import DTYPES, FUNCTIONS, assert_exact, bits, in_layout, memory_orders
 from problem_matrix import problem
 
 INPUT = {1: grad.conv1d_input, 2: grad.conv2d_input, 3: grad.conv3d_input}
@@ -36,6 +37,13 @@ PROBLEMS = (
     problem((40, 70), (17, 18), 3, batch=1, padding=1),
     problem((3, 150), (40, 40), 3, batch=1, padding=1, stride=2),
     problem((130, 33), (7, 7), 3, batch=3, padding=1),
+    problem((5, 10), (19, 40), 3, batch=2, padding=((1, 0), (0, 1)), stride=(3, 2), groups=5),
+    problem((4, 4), (20, 50), (5, 9), batch=2, padding=6, dilation=(2, 3), stride=(1, 2), groups=4),
+    problem((3, 6), (9000,), 11, padding=5, groups=3),
+    problem((3, 3), (61,), 3, padding=4, stride=4, dilation=2, groups=3),
+    problem((4, 4), (5, 6, 19), 3, batch=2, padding=1, stride=(2, 1, 1), groups=4),
+    problem((4, 4), (3, 4, 5), 3, padding=2, dilation=2, groups=4),
+    problem((4, 4), (9, 17), 3, padding=1, groups=4, layout="channels_last"),
 )
 
 
@@ -79,12 +87,29 @@ def test_small_integers_are_exact(of: ConvProblem, rng: np.random.Generator) -> 
         np.testing.assert_array_equal(back, tensors[0].grad.numpy())
 
 
-@per_problem
+PAIRS = [
+    (candidate.spec, of)
+    for of in PROBLEMS
+    for candidate in dispatch.list_candidates(of.with_(op="conv_weight_grad"), packed=True)
+    if not candidate.reasons
+]
+
+
+@pytest.mark.parametrize(("spec", "of"), PAIRS, ids=lambda each: getattr(each, "name", None))
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_random_numbers(of: ConvProblem, dtype: str, rng: np.random.Generator) -> None:
+def test_every_kernel_of_a_weight(
+    spec: KernelSpec, of: ConvProblem, dtype: str, rng: np.random.Generator
+) -> None:
     of = of.with_(dtype=dtype)
-    x, weight, grad_output = arrays(of, rng, integers=False)
-    made = WEIGHT[of.ndim](x, weight.shape, grad_output, **arguments(of)).astype(np.float64)
+    x, weight, grad_output = arrays(of, rng)
+    x = in_layout(x, of.layout)
+    with dispatch.use_kernel(spec.name):
+        made = WEIGHT[of.ndim](x, weight.shape, grad_output, **arguments(of))
+        wanted = weight_truth(of, x, grad_output)
+        assert_exact(made, wanted)
+        x, weight, grad_output = arrays(of, rng, integers=False)
+        made = WEIGHT[of.ndim](in_layout(x, of.layout), weight.shape, grad_output, **arguments(of))
+    made = made.astype(np.float64)
     wanted = weight_truth(of, x, grad_output)
     bound = {"float32": 2e-6, "float64": 4e-15, "float16": 2.0**-11, "bfloat16": 2.0**-8}[dtype]
     assert np.abs(made - wanted).max() <= bound * np.abs(wanted).max()
@@ -145,9 +170,9 @@ def test_same_bits_for_any_threads_and_in_every_run(
 
 
 def test_a_kernel_whose_samples_fill_the_memory_is_refused() -> None:
-    x, grad_output = np.zeros((1, 1, 1 << 19), np.float32), np.zeros((1, 1, 1), np.float32)
+    x, grad_output = np.zeros((1, 2, 1 << 19), np.float32), np.zeros((1, 1, 1), np.float32)
     with pytest.raises(fastconv.NoKernelError, match="at most 262144 taps of a channel"):
-        grad.conv1d_weight(x, (1, 1, 1 << 19), grad_output)
+        grad.conv1d_weight(x, (1, 2, 1 << 19), grad_output)
 
 
 def test_long_sums_keep_their_error() -> None:

@@ -27,7 +27,7 @@ NETWORKS = {
 }
 KINDS = {
     "core", "depthwise", "dilated", "grouped", "conv1d", "conv3d", "image", "float64", "transposed",
-    "pool",
+    "pool", "gradients",
 }  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def test_core_rows() -> None:
 @pytest.mark.parametrize("suite", sorted(KINDS - {"core"}))
 def test_kind_suites_hold_their_kind(suite: str) -> None:
     problems = [case.problem for case in load(suite)]
-    assert 20 <= len(problems) <= 30
+    assert 20 <= len(problems) <= (208 if suite == "gradients" else 30)
     test = {
         "depthwise": lambda p: p.is_depthwise,
         "dilated": lambda p: max(p.dilation) > 1,
@@ -76,6 +76,7 @@ def test_kind_suites_hold_their_kind(suite: str) -> None:
         "float64": lambda p: p.dtype == "float64",
         "transposed": lambda p: p.op == "conv_transpose",
         "pool": lambda p: "_pool" in p.op,
+        "gradients": lambda p: p.op in ("conv_input_grad", "conv_weight_grad"),
     }[suite]
     assert all(test(problem) for problem in problems)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 from fastconv.contract.problem import ConvProblem
@@ -12,6 +13,7 @@ from ..gemm.costs import pack_cycles, transpose_cycles
 from ..gemm.split import product
 from ..machine.seconds import call_seconds, profile
 from ..simd.register_tiles import sized_tile
+from .depthwise_costs import depthwise_reasons, depthwise_seconds
 
 __all__ = ["SPECS", "blocks"]
 
@@ -21,42 +23,61 @@ _ROWS, _COLUMNS = 256, 128
 _MOST_TAPS = 1 << 18
 
 
+def _groups(problem: ConvProblem) -> tuple[int, int, int]:
+    """Return input and output channels of a group, and taps."""
+    groups = problem.groups
+    return (
+        problem.in_channels // groups,
+        problem.out_channels // groups,
+        math.prod(problem.kernel_size),
+    )
+
+
+def _task_cycles(problem: ConvProblem, device: DeviceInfo, channels: int, columns: int) -> float:
+    """Count a task of so many channels: products, copies of samples and gradients, the store."""
+    machine, tile = profile(device), sized_tile(device, problem.compute_itemsize)
+    core, (_, _, taps) = machine.core, _groups(problem)
+    pixels = problem.batch * math.prod(problem.out_size)
+    vectors, transposed = -(-columns // tile.lanes), transpose_cycles(problem, device)
+    step, _ = product(channels * taps, columns, tile, core.multiply_adds, core.latency)
+    pixel = step + channels * taps * pack_cycles(problem, device) + vectors * transposed
+    stored = channels * taps * vectors * transposed
+    return pixels * pixel + stored + machine.calls.task
+
+
+def _rounds(problem: ConvProblem, device: DeviceInfo, channels: int, columns: int) -> int:
+    """Return how many tasks the busiest thread takes."""
+    c, k, _ = _groups(problem)
+    return -(-problem.groups * -(-c // channels) * -(-k // columns) // device.threads)
+
+
+@functools.lru_cache(1024)
 def blocks(problem: ConvProblem, device: DeviceInfo) -> tuple[int, int]:
-    """Return the input and the output channels of one task: as many tasks as there are threads."""
+    """Return the input and the output channels of one task: those by which a call ends first.
+
+    No sum depends on them.
+    """
     tile = sized_tile(device, problem.compute_itemsize)
-    c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    taps = math.prod(problem.kernel_size)
-    parts = -(-k // _COLUMNS)
-    columns = -(-k // (parts * tile.nr)) * tile.nr
-    channels = -(-c // -(-c * taps // _ROWS))
-    tasks = problem.groups * -(-c // channels) * -(-k // columns)
-    if tasks < device.threads:
-        if k > tile.nr:
-            columns = -(-k // (tile.nr * min(device.threads, -(-k // tile.nr)))) * tile.nr
-        elif c > 1:
-            channels = -(-c // min(device.threads, c))
-    return channels, min(columns, k)
+    c, k, taps = _groups(problem)
+    least, parts = min(c, -(-c * taps // _ROWS)), -(-k // _COLUMNS)
+    best = (math.inf, 0, 0)
+    for cut in range(least, min(c, least + 2 * device.threads) + 1):
+        for part in range(parts, min(-(-k // tile.nr), parts + 2 * device.threads) + 1):
+            channels, columns = -(-c // cut), min(k, -(-k // (part * tile.nr)) * tile.nr)
+            rounds = _rounds(problem, device, channels, columns)
+            cycles = rounds * _task_cycles(problem, device, channels, columns)
+            best = min(best, (cycles, channels, columns))
+    return best[1:]
 
 
 def _seconds(problem: ConvProblem, device: DeviceInfo) -> float:
-    """Count products, the copies of samples and gradients for them, and the store."""
     machine = profile(device)
-    core = machine.core
-    tile = sized_tile(device, problem.compute_itemsize)
-    c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     channels, columns = blocks(problem, device)
-    taps, pixels = math.prod(problem.kernel_size), problem.batch * math.prod(problem.out_size)
-    vectors, transposed = -(-columns // tile.lanes), transpose_cycles(problem, device)
-    step, _ = product(channels, columns, tile, core.multiply_adds, core.latency)
-    copied = channels * taps * pack_cycles(problem, device)
-    tasks = problem.groups * -(-c // channels) * -(-k // columns)
-    pixel = taps * step + copied + vectors * transposed
-    stored = channels * taps * vectors * transposed
-    cycles = tasks * (pixels * pixel + stored + machine.calls.task)
-    rounds = -(-tasks // device.threads) * device.threads / tasks
+    cycles = _task_cycles(problem, device, channels, columns)
     return call_seconds(
-        cycles * rounds / device.threads, operand_bytes(problem), clock=core.sustained,
-        bandwidth=machine.memory.operands, start=machine.calls.start,
+        _rounds(problem, device, channels, columns) * cycles, operand_bytes(problem),
+        clock=machine.core.sustained, bandwidth=machine.memory.operands,
+        start=machine.calls.start,
     )  # fmt: skip
 
 
@@ -68,4 +89,10 @@ def _reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
     return []
 
 
-SPECS = (cpu_spec("weight_grad", "weight_grad.plan", _reasons, _seconds, op="conv_weight_grad"),)
+SPECS = (
+    cpu_spec("weight_grad", "weight_grad.plan", _reasons, _seconds, op="conv_weight_grad"),
+    cpu_spec(
+        "depthwise_weight_grad", "weight_grad.depthwise", depthwise_reasons, depthwise_seconds,
+        op="conv_weight_grad",
+    ),
+)  # fmt: skip

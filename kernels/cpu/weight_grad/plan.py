@@ -8,9 +8,9 @@ output channels, and steps are pixels::
       for image, for 256 pixels
         copy: for tap, channel: the samples that pixels meet   rows, as im2col_gemm packs its panels
         transpose: the gradients, to [pixel, part of K]        columns, squares in registers
-        for nr output channels, for tap, for mr channels
-          register tile (gemm/tile.py)                         sums[channel, tap, K] += products
-        after 64 of these, add the sums to the totals
+        for nr output channels, for mr rows
+          register tile (gemm/tile.py)                         sums[tap, channel, K] += products
+        after 64 of these, add the sums to the totals          totals[channel, tap, K]
       transpose the totals to (K, C, taps)
 
 Every sum is of one task and in one order, whatever the number of threads, so results are the same
@@ -59,6 +59,7 @@ def _layout(problem: ConvProblem, device: DeviceInfo) -> tuple[RegisterTile, dic
     memory.add("columns", CHUNK * pitch)
     memory.add("sums", rows * pitch)
     memory.add("totals", rows * pitch)
+    memory.add("zeros", tile.mr * size)
     memory.add("segments", CHUNK * SEGMENT_WORDS * 8)
     memory.add("chunks", CHUNK * CHUNK_WORDS * 8)
     c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups

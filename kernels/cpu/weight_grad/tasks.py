@@ -13,7 +13,15 @@ from ..common.segments import SEGMENT_WORDS, make_list_segments
 from ..gemm.pack import make_pack_pixels
 from ..gemm.tile import TileArguments, call_tile
 from ..runtime.record import as_record
-from ..simd.intrinsics import add, get_word, load, load_gather, range_mask, splat, store
+from ..simd.intrinsics import (
+    add,
+    get_word,
+    load,
+    load_gather,
+    range_mask,
+    store,
+    store_scalar,
+)
 from ..simd.ir import F64, ITEMSIZE, compute_code
 from ..simd.register_tiles import RegisterTile
 from ..simd.transposes import transpose_masked
@@ -38,6 +46,7 @@ FIELDS = (
     "columns_at",  # gradients
     "sums_at",
     "totals_at",
+    "zeros_at",  # what sums start from
     "segments_at",
     "chunks_at",
 )
@@ -79,61 +88,57 @@ def _make_copy_gradients(lanes: int, storage: int) -> Any:
 
 @functools.cache
 def _make_multiply(tile: RegisterTile, compute: int) -> Any:
-    """Return a function that adds a chunk's products to the sums: rows of one tap at a time."""
+    """Return a function that makes a chunk's products, and adds them to the sums or is them."""
     mr, nr, size, row = tile.mr, tile.nr, ITEMSIZE[compute], CHUNK * ITEMSIZE[compute]
 
     @numba.njit
     def multiply(
-        g: Any, rows: int, channels: int, columns: int, pitch: int, pixels: int, width: int,
-        sums: int,
+        g: Any, rows: int, count: int, columns: int, pixels: int, width: int, sums: int,
+        zeros: int, accumulate: int,
     ) -> None:  # fmt: skip
-        taps = g.kd * g.kh * g.kw
         for k in range(0, width, nr):
-            for tap in range(taps):
-                for c in range(0, channels, mr):
-                    to = sums + (c * taps + tap) * g.sums_pitch + k * size
-                    arguments = TileArguments(
-                        a=rows + (tap * channels + c) * row, a_step=0, b=columns + k * size,
-                        b_step=pitch, kc=pixels, c=to,
-                        c_pitch=taps * g.sums_pitch, bias=sums, accumulate=1, low=-math.inf,
-                        high=math.inf, width=min(nr, width - k),
-                    )  # fmt: skip
-                    call_tile(g.tile, arguments, min(mr, channels - c))
+            for r in range(0, count, mr):
+                arguments = TileArguments(
+                    a=rows + r * row, a_step=0, b=columns + k * size, b_step=g.sums_pitch,
+                    kc=pixels, c=sums + r * g.sums_pitch + k * size, c_pitch=g.sums_pitch,
+                    bias=zeros, accumulate=accumulate, low=-math.inf, high=math.inf,
+                    width=min(nr, width - k),
+                )  # fmt: skip
+                call_tile(g.tile, arguments, min(mr, count - r))
 
     return multiply
 
 
 @functools.cache
-def _make_totals(lanes: int, compute: int) -> Any:
-    """Return functions that clear rows of sums, and that move them to the totals."""
+def _make_move(lanes: int, compute: int) -> Any:
+    """Return a function that moves sums, rows by tap and channel, to totals by channel and tap."""
     line = lanes * ITEMSIZE[compute]
-    as_compute = np.float64 if compute == F64 else np.float32
 
     @numba.njit
-    def clear(sums: int, size: int) -> None:
-        zero = splat(as_compute(0.0), lanes)
-        for at in range(0, size, line):
-            store(sums + at, zero, compute)
+    def move(g: Any, sums: int, totals: int, channels: int, added: int) -> None:
+        taps = g.kd * g.kh * g.kw
+        for tap in range(taps):
+            for c in range(channels):
+                source = sums + (tap * channels + c) * g.sums_pitch
+                target = totals + (c * taps + tap) * g.sums_pitch
+                for at in range(0, g.sums_pitch, line):
+                    value = load(source + at, compute, lanes)
+                    if added:
+                        value = add(load(target + at, compute, lanes), value)
+                    store(target + at, value, compute)
 
-    @numba.njit
-    def move(sums: int, totals: int, size: int) -> None:
-        zero = splat(as_compute(0.0), lanes)
-        for at in range(0, size, line):
-            total = add(load(totals + at, compute, lanes), load(sums + at, compute, lanes))
-            store(totals + at, total, compute)
-            store(sums + at, zero, compute)
-
-    return clear, move
+    return move
 
 
 @functools.cache
 def make_kernel(tile: RegisterTile, storage: int) -> Any:
     """Return the task: see the loop nest of plan.py."""
-    compute, lanes, most = compute_code(storage), tile.lanes, CHUNK
+    compute, lanes, most, mr = compute_code(storage), tile.lanes, CHUNK, tile.mr
+    as_compute = np.float64 if compute == F64 else np.float32
     item, size, often = ITEMSIZE[storage], ITEMSIZE[compute], _CHUNKS
     pack_pixels = make_pack_pixels(CHUNK, lanes, storage, compute)
     copy_gradients, multiply = _make_copy_gradients(lanes, storage), _make_multiply(tile, compute)
-    clear, move = _make_totals(lanes, compute)
+    move = _make_move(lanes, compute)
     list_segments = make_list_segments(CHUNK)
 
     @numba.njit
@@ -159,10 +164,9 @@ def make_kernel(tile: RegisterTile, storage: int) -> Any:
         width = min(g.part_columns, g.k - k0)
         taps, pixels = g.kd * g.kh * g.kw, g.od * g.oh * g.ow
         w = workspace + worker * g.worker_bytes
-        sums, totals = w + g.sums_at, w + g.totals_at
-        total_bytes, pitch = channels * taps * g.sums_pitch, g.sums_pitch
-        clear(sums, total_bytes)
-        clear(totals, total_bytes)
+        sums, totals, zeros = w + g.sums_at, w + g.totals_at, w + g.zeros_at
+        for i in range(mr):
+            store_scalar(zeros + i * size, as_compute(0.0), compute)
         done = 0
         for image in range(g.n):
             source = x + image * g.xn + group * g.c * g.xc
@@ -174,16 +178,17 @@ def make_kernel(tile: RegisterTile, storage: int) -> Any:
                 )  # fmt: skip
                 count = list_segments(g.region, first, w + g.segments_at)
                 copy_gradients(
-                    g, gradients, width, w + g.segments_at, count, w + g.columns_at, pitch
+                    g, gradients, width, w + g.segments_at, count, w + g.columns_at, g.sums_pitch
                 )
                 multiply(
-                    g, w + g.rows_at, channels, w + g.columns_at, pitch, min(most, pixels - first),
-                    width, sums,
+                    g, w + g.rows_at, channels * taps, w + g.columns_at, min(most, pixels - first),
+                    width, sums, zeros, int(done % often > 0),
                 )  # fmt: skip
                 done += 1
                 if done % often == 0:
-                    move(sums, totals, total_bytes)
-        move(sums, totals, total_bytes)
+                    move(g, sums, totals, channels, int(done > often))
+        if done % often:
+            move(g, sums, totals, channels, int(done > often))
         place = out + (group * g.k + k0) * g.wk + c0 * taps * item
         store_weight(g, totals, channels * taps, width, place)
 

@@ -27,12 +27,11 @@ import numpy as np
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
-from ..common.copies import make_copy_vector, pair_mask
 from ..common.epilogue import epilogue_fields, make_epilogue_vector
 from ..common.memory_order import stores_results
+from ..common.phase_rows import make_copy_band
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
-from ..simd.intrinsics import range_mask
 from ..simd.ir import ITEMSIZE, compute_code, storage_code
 from .row_calls import Band, call_parts, part_begin
 from .row_loops import FIELDS, pack_stage, strip_table, view
@@ -43,46 +42,10 @@ __all__ = ["plan", "workspace"]
 
 
 @functools.cache
-def _make_copy_band(lanes: int, storage: int, compute: int) -> Any:
-    """Return a function that copies the input rows under a band, padded and split by phases."""
-    size, copy_vector = ITEMSIZE[compute], make_copy_vector(lanes, storage, compute)
-
-    @numba.njit
-    def copy_row(g: Any, source: int, column: int, target: int) -> None:
-        for phase in range(g.phases):
-            # The input column of the phase's element 0, which tap `phase` is the first to meet.
-            first = (phase * g.dw % g.sw if phase else 0) - g.pw + column * g.sw
-            low = max(-(first // g.sw), 0)
-            high = max((g.iw - 1 - first) // g.sw + 1, low)
-            for start in range(0, g.phase_length, lanes):
-                begin = min(max(low - start, 0), lanes)
-                end = max(min(high - start, lanes), begin)
-                copy_vector(
-                    source + (first + start * g.sw) * g.xw, g.sw * g.xw, range_mask(begin, end),
-                    pair_mask(begin, end), target + start * size,
-                )  # fmt: skip
-            target += g.phase_length * size
-
-    @numba.njit
-    def copy_band(
-        g: Any, x: int, depths: int, low: int, high: int, column: int, target: int
-    ) -> None:
-        """Copy input rows low to high - 1 of some depths of each channel, for a span's columns."""
-        for channel in range(g.c):
-            for depth in range(depths):
-                source = x + channel * g.xc + depth * g.dd * g.xd
-                plane = target + channel * g.in_c + depth * g.in_d
-                for h in range(low, high):
-                    copy_row(g, source + h * g.xh, column, plane + (h - low) * g.in_h)
-
-    return copy_band
-
-
-@functools.cache
 def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
     """Return the task: see the loop nest above."""
     size = ITEMSIZE[compute]
-    copy_band = _make_copy_band(lanes, storage, compute)
+    copy_band = make_copy_band(lanes, storage, compute)
     end_vector = make_epilogue_vector(lanes, storage, compute)
 
     @numba.njit
