@@ -50,15 +50,19 @@ __all__ = [
     "load_gather",
     "load_masked",
     "load_scalar",
+    "load_step",
     "low_half",
     "merge_bits",
+    "merge_lanes",
     "pick_even",
     "range_mask",
     "set_word",
     "splat",
     "store",
     "store_masked",
+    "store_pairs",
     "store_scalar",
+    "store_scatter",
 ]
 
 
@@ -117,6 +121,21 @@ def load_gather(
 
 
 @intrinsic(prefer_literal=True)
+def load_step(typingctx: Any, address: Any, step: Any, storage: Any, lanes: Any) -> Any:
+    """Load every step-th of as many vectors of elements, all of which are touched."""
+    code, count, apart = literal(storage), literal(lanes), literal(step)
+    if code is None or count is None or apart is None:
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        wide = load_vector(builder, pointer(builder, args[0], I8), count * apart, code)
+        places = [I32(lane * apart) for lane in range(count)]
+        return builder.shuffle_vector(wide, wide, ir.Constant(ir.VectorType(I32, count), places))
+
+    return VectorType(compute_type(code), count)(types.intp, step, storage, lanes), codegen
+
+
+@intrinsic(prefer_literal=True)
 def store(typingctx: Any, address: Any, vector: Any, storage: Any) -> Any:
     """Store every lane."""
     code = literal(storage)
@@ -143,6 +162,49 @@ def store_masked(typingctx: Any, address: Any, vector: Any, bits: Any, storage: 
         return context.get_dummy_value()
 
     return types.void(types.intp, vector, types.intp, storage), codegen
+
+
+@intrinsic(prefer_literal=True)
+def store_pairs(typingctx: Any, address: Any, even: Any, odd: Any, storage: Any) -> Any:
+    """Store the lanes of two vectors in turn."""
+    code = literal(storage)
+    if code is None or not isinstance(even, VectorType):
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes = even.lanes
+        places = [I32(i // 2 + i % 2 * lanes) for i in range(2 * lanes)]
+        pattern = ir.Constant(ir.VectorType(I32, 2 * lanes), places)
+        both = builder.shuffle_vector(args[1], args[2], pattern)
+        store_vector(builder, pointer(builder, args[0], I8), both, code)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, even, odd, storage), codegen
+
+
+@intrinsic(prefer_literal=True)
+def store_scatter(
+    typingctx: Any, address: Any, step: Any, vector: Any, bits: Any, storage: Any
+) -> Any:
+    """Store lane i at ``address + i * step`` where bit i is set."""
+    code = literal(storage)
+    if code is None or not isinstance(vector, VectorType):
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address, step, value, bits = args[:4]
+        raw, count = narrow(builder, value, code), vector.lanes
+        mask = lane_mask(builder, bits, count)
+        index = ir.Constant(ir.VectorType(I64, count), [I64(lane) for lane in range(count)])
+        offsets = builder.mul(index, broadcast(builder, step, count))
+        addresses = builder.add(offsets, broadcast(builder, address, count))
+        pointers = builder.inttoptr(addresses, ir.VectorType(I8.as_pointer(), count))
+        name = f"llvm.masked.scatter.{mangle(raw.type)}.v{count}p0"
+        call(builder, name, ir.VoidType(), raw, pointers, I32(ITEMSIZE[code]), mask)
+        return context.get_dummy_value()
+
+    words = (types.intp, types.intp, vector, types.intp, storage)
+    return types.void(*words), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -236,6 +298,16 @@ def merge_bits(typingctx: Any, a: Any, b: Any) -> Any:
         return builder.bitcast(bits, args[0].type)
 
     return a(a, a), codegen
+
+
+@intrinsic
+def merge_lanes(typingctx: Any, a: Any, b: Any, bits: Any) -> Any:
+    """Return the lanes of `a` whose bit is set, and those of `b` elsewhere."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(lane_mask(builder, args[2], a.lanes), args[0], args[1])
+
+    return a(a, a, types.intp), codegen
 
 
 @intrinsic
