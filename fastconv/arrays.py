@@ -199,8 +199,8 @@ def normal_strides(array: Array) -> tuple[int, ...]:
 def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return an uninitialised array that starts at a cache line, as NumPy's own do not.
 
-    A full vector's store to it then touches one line, not two. NaN fills it where workspaces are
-    poisoned.
+    A full vector's store to it then touches one line, not two. NaN, or the least whole number,
+    fills it where workspaces are poisoned.
     """
     size = math.prod(shape) * dtype.itemsize
     if size < _ALIGNED_BYTES:
@@ -210,7 +210,7 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         raw = recycling.take(size) if size >= recycling.LARGE else np.empty(size, np.uint8)
         made = np.ndarray(shape, dtype, raw, -raw.ctypes.data % _LINE)
     if config.poison_workspace:
-        made.fill(np.nan)
+        made.fill(np.iinfo(dtype).min if dtype.kind == "i" else np.nan)
     return made
 
 
