@@ -39,8 +39,28 @@ if TYPE_CHECKING:
     from .explanation import explain
     from .functional import conv1d, conv2d, conv3d
     from .nn import Conv1d, Conv2d, Conv3d
+    from .ops.adaptive_pool import (
+        adaptive_avg_pool1d,
+        adaptive_avg_pool2d,
+        adaptive_avg_pool3d,
+        adaptive_max_pool1d,
+        adaptive_max_pool2d,
+        adaptive_max_pool3d,
+    )
+    from .ops.pool import (
+        avg_pool1d,
+        avg_pool2d,
+        avg_pool3d,
+        lp_pool1d,
+        lp_pool2d,
+        lp_pool3d,
+        max_pool1d,
+        max_pool2d,
+        max_pool3d,
+    )
     from .ops.transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
     from .ops.transposed_layers import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+    from .ops.unpool import max_unpool1d, max_unpool2d, max_unpool3d
 
 __version__ = "0.1.0"
 
@@ -59,7 +79,26 @@ _MODULES = {
     "functional": ("conv1d", "conv2d", "conv3d"),
     "batch_norm": ("fold_batch_norm",),
     "nn": ("Conv1d", "Conv2d", "Conv3d"),
-    "ops.pool": ("max_pool1d", "max_pool2d", "max_pool3d"),
+    "ops.pool": (
+        "avg_pool1d",
+        "avg_pool2d",
+        "avg_pool3d",
+        "lp_pool1d",
+        "lp_pool2d",
+        "lp_pool3d",
+        "max_pool1d",
+        "max_pool2d",
+        "max_pool3d",
+    ),
+    "ops.adaptive_pool": (
+        "adaptive_avg_pool1d",
+        "adaptive_avg_pool2d",
+        "adaptive_avg_pool3d",
+        "adaptive_max_pool1d",
+        "adaptive_max_pool2d",
+        "adaptive_max_pool3d",
+    ),
+    "ops.unpool": ("max_unpool1d", "max_unpool2d", "max_unpool3d"),
     "ops.transposed": ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
     "ops.transposed_layers": ("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"),
     "contract.problem": ("ConvProblem",),
@@ -83,7 +122,16 @@ __all__ = [
     "NoKernelError",
     "ShapeError",
     "TransposedProblem",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
     "analysis",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -94,6 +142,15 @@ __all__ = [
     "fold_batch_norm",
     "get_num_threads",
     "grad",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
     "precision",
     "set_num_threads",
     "sparse",

@@ -36,6 +36,15 @@ __all__ = [
 #: Every operator that an `ArrayProblem` describes, and where its class is.
 ARRAY_OPS = {
     "max_pool": "pool_problem:PoolProblem",
+    "avg_pool": "pool_problem:PoolProblem",
+    "lp_pool": "pool_problem:PoolProblem",
+    "adaptive_max_pool": "adaptive_pool_problem:AdaptivePoolProblem",
+    "adaptive_avg_pool": "adaptive_pool_problem:AdaptivePoolProblem",
+    "max_unpool": "unpool_problem:UnpoolProblem",
+    "max_pool_grad": "unpool_problem:UnpoolProblem",
+    "max_unpool_grad": "unpool_problem:UnpoolProblem",
+    "avg_pool_grad": "pool_problem:PoolProblem",
+    "adaptive_avg_pool_grad": "adaptive_pool_problem:AdaptivePoolProblem",
 }
 
 

@@ -7,11 +7,13 @@ the taps ``t`` of the window, those that there are.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
-from .array_problem import ArrayProblem, Call, Operand, number, per_axis_size
+from .array_problem import ArrayProblem, Call, Operand, number, option, per_axis_size
 from .errors import ShapeError
 from .padding import output_size
+from .problem import MOST
 
 __all__ = ["PoolProblem", "pooled_size"]
 
@@ -40,15 +42,22 @@ class PoolProblem(ArrayProblem):
 
     Parameters
     ----------
-    op : {"max_pool", "avg_pool"}
-        The operator.
+    op : {"max_pool", "avg_pool", "lp_pool", "avg_pool_grad"}
+        The operator; the last one is the gradient of an average for its input, by the sizes of the
+        average.
     batch, channels : int
         ``N`` and ``C``.
     in_size, kernel_size, stride, padding, dilation : tuple of int
-        One entry a spatial axis, 1 to 3 axes; as many samples are missing on both sides. An average
-        has a dilation of 1.
+        One entry a spatial axis, 1 to 3 axes; as many samples are missing on both sides. Only a
+        maximum has a dilation, and a norm has no padding.
     out_size : tuple of int
         Outputs along each axis: rounded down where it is empty.
+    return_indices : bool
+        Whether a maximum comes with its place in the channel, counted in samples.
+    count_include_pad, divisor_override : bool, int
+        Whether an average counts the padding, and what it divides by instead of a count, if not 0.
+    norm_type : float
+        The power of a norm.
     dtype, layout, device
         As for `fastconv.ConvProblem`.
 
@@ -75,6 +84,10 @@ class PoolProblem(ArrayProblem):
     padding: tuple[int, ...] = per_axis_size("p", 0)
     dilation: tuple[int, ...] = per_axis_size("d", 1)
     out_size: tuple[int, ...] = per_axis_size("o")
+    return_indices: bool = option(False)
+    count_include_pad: bool = option(True)
+    divisor_override: int = option(0)
+    norm_type: float = option(2.0)
     dtype: str = "float32"
     layout: str = "channels_first"
     device: str = "cpu"
@@ -83,10 +96,33 @@ class PoolProblem(ArrayProblem):
         self._fill(stride=1, dilation=1, padding=0)
         self._check_kind()
         self._check_axes(in_size=1, kernel_size=1, stride=1, padding=0, dilation=1)
+        self._check_options()
         if not self.out_size:
             object.__setattr__(self, "out_size", self._sizes(ceil_mode=False))
         self._check_outputs()
         self._check_bytes()
+
+    def _check_options(self) -> None:
+        """Raise where a pool is told what it has not."""
+        mean = self.op in ("avg_pool", "avg_pool_grad")
+        has = {
+            "return_indices": self.op == "max_pool",
+            "count_include_pad": mean,
+            "divisor_override": mean,
+            "norm_type": self.op == "lp_pool",
+        }
+        told = {field.name: field.default for field in fields(self)}
+        for name, allowed in has.items():
+            if not allowed and getattr(self, name) != told[name]:
+                raise ShapeError(f"{name}: got {getattr(self, name)}, want none for {self.op}")
+        if self.op != "max_pool" and max(self.dilation) > 1:
+            raise ShapeError(f"dilation: got {self.dilation}, want 1 for {self.op}")
+        if self.op == "lp_pool" and max(self.padding):
+            raise ShapeError(f"padding: got {self.padding}, want 0 for {self.op}")
+        if self.norm_type == 0 or not math.isfinite(self.norm_type):
+            raise ShapeError(f"norm_type: got {self.norm_type}, want a finite number but 0")
+        if abs(self.divisor_override) > MOST:
+            raise ShapeError(f"divisor_override: got {self.divisor_override}, want at most 2**47")
 
     def _sizes(self, ceil_mode: bool) -> tuple[int, ...]:
         along = zip(
@@ -124,21 +160,44 @@ class PoolProblem(ArrayProblem):
 
     @property
     def inputs(self) -> tuple[Operand, ...]:
-        """The input."""
+        """The input, or the gradient for the output."""
+        if self.op == "avg_pool_grad":
+            return (Operand("grad_output", (self.batch, self.channels, *self.out_size)),)
         return (Operand("input", (self.batch, self.channels, *self.in_size)),)
 
     @property
     def outputs(self) -> tuple[Operand, ...]:
-        """The pooled input."""
-        return (Operand("out", (self.batch, self.channels, *self.out_size)),)
+        """The pooled input, and the places of maxima; or the gradient for the input."""
+        if self.op == "avg_pool_grad":
+            return (Operand("out", (self.batch, self.channels, *self.in_size)),)
+        shape = (self.batch, self.channels, *self.out_size)
+        places = (Operand("indices", shape, "int64"),) if self.return_indices else ()
+        return (Operand("out", shape), *places)
 
     @property
     def flops(self) -> int:
         """One operation for each tap of each window."""
-        return math.prod(self.out_shape) * math.prod(self.kernel_size)
+        return self.batch * self.channels * math.prod(self.out_size) * math.prod(self.kernel_size)
 
     def call(self) -> Call:
         """Return the public function that computes it, and its keyword arguments."""
-        names = ["kernel_size", "stride", "padding", "ceil_mode"]
-        names += ["dilation"] * (self.op == "max_pool")
-        return Call(f"{self.op}{len(self.in_size)}d", {name: getattr(self, name) for name in names})
+        ndim, names = len(self.in_size), ["kernel_size", "stride", "ceil_mode"]
+        if self.op == "lp_pool":
+            keywords = self._named(["norm_type", *names])
+            if ndim == 1:  # PyTorch multiplies by this one and takes no tuple
+                keywords |= {"kernel_size": self.kernel_size[0], "stride": self.stride[0]}
+            return Call(f"lp_pool{ndim}d", keywords)
+        names.append("padding")
+        if self.op == "max_pool":
+            names += ["dilation"] + ["return_indices"] * self.return_indices
+            return Call(f"max_pool{ndim}d", self._named(names))
+        keywords: dict[str, Any] = self._named([*names, "count_include_pad"])
+        if ndim > 1:
+            keywords["divisor_override"] = self.divisor_override or None
+        if self.op == "avg_pool":
+            return Call(f"avg_pool{ndim}d", keywords)
+        size = {"input_size": self.out_shape}
+        return Call(f"grad.avg_pool{ndim}d_input", size | keywords)
+
+    def _named(self, names: list[str]) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names}

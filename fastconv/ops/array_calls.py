@@ -43,7 +43,12 @@ __all__ = ["MODULES", "ArrayOp", "check_axes", "compute", "compute_batch", "told
 
 
 #: Modules whose public functions end in `compute`.
-MODULES = ("fastconv.ops.pool",)
+MODULES = (
+    "fastconv.ops.pool",
+    "fastconv.ops.adaptive_pool",
+    "fastconv.ops.unpool",
+    "fastconv.grad.pool",
+)
 
 
 class ArrayOp(NamedTuple):
@@ -60,12 +65,16 @@ class ArrayOp(NamedTuple):
         None where it is not given; its problem then does not name it among its `inputs`.
     integers : tuple of str
         Those operands that hold int64.
+    check : callable, optional
+        ``check(problem, arrays)`` looks at what the operands of each call hold, before anything is
+        written.
     """
 
     name: str
     operands: tuple[str, ...]
     problem: Callable[[tuple[Any, ...], tuple[Any, ...]], ArrayProblem]
     integers: tuple[str, ...] = ()
+    check: Callable[[Any, tuple[Any, ...]], None] | None = None
 
 
 class Told(Exception):
@@ -166,6 +175,8 @@ def compute(
     """
     prepared, given = _prepare(op, arrays, arguments, out)
     problem = prepared.problem
+    if op.check is not None:
+        op.check(problem, given)
     target = None if out is None else plain(out)
     aliased = target is not None and shares_memory(target, given)
     if aliased:

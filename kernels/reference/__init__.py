@@ -13,6 +13,33 @@ from .conv import (
     conv_transpose,
     conv_weight_grad,
 )
-from .pool import max_pool
+from .pool import (
+    adaptive_avg_pool,
+    adaptive_avg_pool_grad,
+    adaptive_max_pool,
+    avg_pool,
+    avg_pool_grad,
+    lp_pool,
+    max_pool,
+    max_pool_grad,
+    max_unpool,
+    max_unpool_grad,
+)
 
-__all__ = ["ACTIVATIONS", "activate", "conv", "conv_transpose", "conv_weight_grad", "max_pool"]
+__all__ = [
+    "ACTIVATIONS",
+    "activate",
+    "adaptive_avg_pool",
+    "adaptive_avg_pool_grad",
+    "adaptive_max_pool",
+    "avg_pool",
+    "avg_pool_grad",
+    "conv",
+    "conv_transpose",
+    "conv_weight_grad",
+    "lp_pool",
+    "max_pool",
+    "max_pool_grad",
+    "max_unpool",
+    "max_unpool_grad",
+]

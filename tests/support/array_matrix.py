@@ -6,6 +6,8 @@ memory orders. Sizes are awkward: no multiple of a vector, narrower than one, wi
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -34,18 +36,68 @@ _POOLS = [
     "ic33id3ih4iw5kd2kh2kw2sd1sh1sw1",
 ]
 
+_ADAPTIVE = [
+    "mb2ic3ih7iw7oh1", "ic40ih14iw14oh7", "ic5ih13iw37oh6ow5", "ic3ih4iw5oh9ow1", "ic33iw50ow7",
+    "ic2id4ih6iw20od2oh3ow10", "ic3id5ih3iw18od2oh3ow4", "ic2iw300ow1", "ic1ih1iw1oh1",
+]  # fmt: skip
+_UNPOOLS = [
+    "mb2ic3ih5iw8kh2sh2oh10ow16", "ic20ih5iw8kh2sh2oh11ow16", "ic5iw30kw3sw2ow61",
+    "ic3id3ih4iw5kd2sd2od6oh8ow10", "ic1ih1iw1kh3oh3",
+]  # fmt: skip
+_PLACED = ["mb2ic3ih5iw8oh10ow16", "ic20ih5iw8oh11ow17", "ic5iw30ow59", "ic3id3ih4iw5od5oh6ow7"]
+
 #: By operator, lines without the operator's flag.
 LINES: dict[str, list[str]] = {
     "max_pool": [
         *_POOLS, "ic3ih13iw29kh3sh1ph1dh1", "ic3ih20iw29kh2kw3sh2sw3dh2dw3", "ic2iw40kw3sw2dw4pw1",
+        "ic2iw9000kw3sw2", "ic19ih12iw40kh3sh5", "ic5ih18iw17kh13sh1ph6", "ic3ih20iw90kh4sh4",
+        *(f"--return_indices=1 {line}" for line in (*_POOLS, "ic3ih20iw29kh2kw3sh2sw3dh2dw3")),
     ],
+    "avg_pool": [
+        *_POOLS, "ic2iw9000kw3sw2", "ic19ih12iw40kh3sh5", "ic5ih18iw17kh13sh1ph6",
+        *(f"--count_include_pad=0 {line}" for line in _POOLS),
+        "--divisor_override=7 mb2ic37ih13iw37oh7ow19kh3sh2ph1",
+    ],
+    "lp_pool": [
+        line for line in _POOLS if not re.search(r"p[dhw][1-9]", line)
+    ] + ["--norm_type=1.0 ic5ih9iw20kh3sh2", "--norm_type=3.0 ic33ih9iw20kh3sh2"],
+    "adaptive_max_pool": [
+        *_ADAPTIVE, *(f"--return_indices=1 {line}" for line in _ADAPTIVE),
+    ],
+    "adaptive_avg_pool": _ADAPTIVE,
+    "adaptive_avg_pool_grad": _ADAPTIVE,
+    "avg_pool_grad": [
+        *_POOLS, *(f"--count_include_pad=0 {line}" for line in _POOLS[::3]),
+        "--divisor_override=7 mb2ic37ih13iw37oh7ow19kh3sh2ph1",
+    ],
+    "max_unpool": _UNPOOLS,
+    "max_pool_grad": _PLACED,
+    "max_unpool_grad": _PLACED,
 }  # fmt: skip
 
 #: Operators whose results on small whole numbers are no whole numbers.
-ROUNDED: set[str] = set()
+ROUNDED: set[str] = {
+    "avg_pool", "lp_pool", "adaptive_avg_pool", "avg_pool_grad", "adaptive_avg_pool_grad",
+}  # fmt: skip
+
+
+def _draw_places(of: Any, operand: Operand, rng: np.random.Generator) -> np.ndarray:
+    """Places in a channel, each once where the last of several would count."""
+    large = of.x_shape if of.op == "max_unpool_grad" else of.out_shape
+    plane, count = math.prod(large[2:]), math.prod(operand.shape[2:])
+    rows = [
+        rng.choice(plane, count, replace=of.op != "max_unpool")
+        for _ in range(math.prod(operand.shape[:2]))
+    ]
+    return in_layout(np.array(rows, np.int64).reshape(operand.shape), of.layout)
+
 
 #: Operands that are no normal numbers, by operator and name: ``draw(problem, operand, rng)``.
-SPECIAL: dict[tuple[str, str], Callable[[Any, Operand, np.random.Generator], np.ndarray]] = {}
+SPECIAL: dict[tuple[str, str], Callable[[Any, Operand, np.random.Generator], np.ndarray]] = {
+    ("max_unpool", "indices"): _draw_places,
+    ("max_pool_grad", "indices"): _draw_places,
+    ("max_unpool_grad", "indices"): _draw_places,
+}
 
 
 def problems(op: str) -> list[Any]:

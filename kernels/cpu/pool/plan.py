@@ -1,94 +1,122 @@
-"""Pools over windows: a task takes one channel of one image."""
+"""Pools over windows of dense arrays: the kernel that suits how their arrays lie.
+
+=========  =====================  ==================================================
+lanes      where                  kernel
+=========  =====================  ==================================================
+plane      one window a channel   planes.py: one stretch of samples
+channels   channels last          channels.py, places_of_channels.py: a vector a tap
+row        everything else        rows.py, places_of_rows.py: outputs of a row
+=========  =====================  ==================================================
+"""
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
-import numpy as np
+import math
 
 from fastconv.contract.array_problem import ArrayBinding
-from fastconv.contract.pool_problem import PoolProblem
 from fastconv.contract.spec import DeviceInfo
 
 from ...axes import name_axes
 from ..runtime.array_plan import ArrayPlan, ArrayStage, array_record, name_strides
 from ..runtime.plan import compile_kernel, worth_helpers
-from ..runtime.record import as_record
-from ..simd.intrinsics import load_scalar, store_scalar
-from ..simd.ir import F64, compute_code, storage_code
-from .costs import tasks
+from ..simd.ir import storage_code
+from .channels import make_channels
+from .fields import FIELDS, REALS
+from .geometry import LARGEST, NORM, AnyPool, Windows, lanes_along, windows_of
+from .layout import LONGEST_STEP, Split, split, worker_memory
+from .places_of_channels import make_places_of_channels
+from .places_of_rows import make_places_of_rows
+from .planes import make_planes
+from .rows import make_rows
 
-__all__ = ["plan", "workspace"]
+__all__ = ["cut_fields", "plan", "window_fields", "workspace"]
 
-FIELDS = ()
-view = as_record(FIELDS)
-
-
-@functools.cache
-def _make_kernel(storage: int) -> Any:
-    as_compute = np.float64 if compute_code(storage) == F64 else np.float32
-
-    def task(
-        geometry: int, x: int, second: int, third: int, fourth: int, out: int,
-        workspace: int, number: int, worker: int,
-    ) -> None:  # fmt: skip
-        g = view(geometry)
-        image, channel = number // g.c, number % g.c
-        source, target = x + image * g.xn + channel * g.xc, out + image * g.yn + channel * g.yc
-        for od in range(g.od):
-            for oh in range(g.oh):
-                for ow in range(g.ow):
-                    largest = as_compute(-np.inf)
-                    for kd in range(g.kd):
-                        d = od * g.sd + kd * g.dd - g.pd
-                        if d < 0 or d >= g.id:
-                            continue
-                        for kh in range(g.kh):
-                            h = oh * g.sh + kh * g.dh - g.ph
-                            if h < 0 or h >= g.ih:
-                                continue
-                            for kw in range(g.kw):
-                                w = ow * g.sw + kw * g.dw - g.pw
-                                if w < 0 or w >= g.iw:
-                                    continue
-                                place = source + d * g.xd + h * g.xh + w * g.xw
-                                value = load_scalar(place, storage)
-                                if value > largest or value != value:
-                                    largest = value
-                    place = target + od * g.yd + oh * g.yh + ow * g.yw
-                    store_scalar(place, largest, storage)
-
-    return task
+#: Widths of windows whose loop over taps is written out.
+_WRITTEN_OUT = (2, 3)
 
 
-def workspace(problem: PoolProblem, device: DeviceInfo) -> int:
-    """Return the scratch bytes of a call: none."""
-    return 0
+def workspace(problem: AnyPool, device: DeviceInfo) -> int:
+    """Return the scratch bytes of a call, over all threads."""
+    if problem.return_indices:
+        return 0
+    each = worker_memory(problem, device).fields["worker_bytes"]
+    return each * worth_helpers(problem.flops, device.threads)
 
 
-def _axes(problem: PoolProblem) -> dict[str, int]:
-    """Return sizes and steps by field, three spatial axes of any rank."""
+def window_fields(problem: AnyPool, windows: Windows) -> dict[str, float]:
+    """Return sizes and steps by field, three spatial axes of any rank, and how means divide."""
     return (
-        {"n": problem.batch, "c": problem.channels}
+        {"with_pads": windows.with_pads, "divisor": windows.divisor}
+        | {"n": problem.batch, "c": problem.channels}
         | name_axes("i", problem.in_size, 1)
         | name_axes("o", problem.out_size, 1)
-        | name_axes("k", problem.kernel_size, 1)
-        | name_axes("s", problem.stride, 1)
-        | name_axes("p", problem.padding, 0)
-        | name_axes("d", problem.dilation, 1)
+        | name_axes("k", windows.kernel, 1)
+        | name_axes("s", windows.stride, 1)
+        | name_axes("p", windows.padding, 0)
+        | name_axes("d", windows.dilation, 1)
     )
 
 
-def plan(problem: PoolProblem, binding: ArrayBinding, device: DeviceInfo) -> ArrayPlan:
+def _clipped(problem: AnyPool, windows: Windows) -> bool:
+    """Return whether the last window reaches beyond the padded input."""
+    along = zip(problem.in_size, problem.out_size, *windows[:3], strict=True)
+    return any((o - 1) * s + k > i + 2 * p for i, o, k, s, p in along)
+
+
+def _kernel(problem: AnyPool, windows: Windows, along: str, lanes: int) -> int:
+    """Return the address of the kernel for lanes along an axis."""
+    storage, unequal = storage_code(problem.dtype), int(windows.unequal)
+    rule, degree = windows.rule, windows.degree
+    if problem.return_indices:
+        if along == "channels":
+            function = make_places_of_channels(unequal, lanes, storage)
+            return compile_kernel(function, "pool_channel_places", unequal, lanes, storage)
+        function = make_places_of_rows(unequal, lanes, storage)
+        return compile_kernel(function, "pool_row_places", unequal, lanes, storage)
+    if along == "plane":
+        function = make_planes(rule, lanes, storage)
+        return compile_kernel(function, "pool_planes", rule, lanes, storage)
+    if along == "channels":
+        key = (rule, degree, unequal, lanes, storage)
+        return compile_kernel(make_channels(*key), "pool_channels", *key)
+    taps = windows.kernel[-1] if windows.kernel[-1] in _WRITTEN_OUT else 0
+    step = windows.stride[-1] if windows.stride[-1] <= LONGEST_STEP else 0
+    if unequal:
+        taps = step = 0
+    row = (rule, degree, taps, step, unequal, lanes, storage)
+    return compile_kernel(make_rows(*row), "pool_rows", *row)
+
+
+def cut_fields(cut: Split) -> dict[str, float]:
+    """Return the fields that say what a task is."""
+    return {"units": cut.units, "block": cut.block, "pieces": cut.pieces, "piece": cut.piece}
+
+
+def plan(problem: AnyPool, binding: ArrayBinding, device: DeviceInfo) -> ArrayPlan:
     """Prepare the kernel for one problem."""
-    x_strides, out_strides = binding.strides
-    storage = storage_code(problem.dtype)
-    values = _axes(problem) | name_strides("x", x_strides) | name_strides("y", out_strides)
-    kernel = compile_kernel(_make_kernel(storage), "max_pool", storage)
+    windows, along = windows_of(problem), lanes_along(problem, binding)
+    cut = split(problem, along, device)
+    values: dict[str, float] = {**window_fields(problem, windows), **cut_fields(cut)}
+    for letter, strides in zip("xyr", binding.strides, strict=False):
+        values |= name_strides(letter, strides)
+    values |= {
+        "window": math.prod(windows.kernel), "power": getattr(problem, "norm_type", 0.0),
+        "clipped": windows.rule == NORM and _clipped(problem, windows),
+    }  # fmt: skip
+    workers, scratch = worth_helpers(problem.flops, device.threads), 0
+    if along == "plane":
+        values["plane"] = math.prod(problem.in_size)
+        if windows.rule != LARGEST and not windows.divisor:
+            values["divisor"] = values["plane"]
+    elif along == "row" and not problem.return_indices:
+        parts = worker_memory(problem, device).fields
+        values |= {name: parts[name] for name in ("shares_at", "joined_at", "worker_bytes")}
+        scratch = parts["worker_bytes"] * workers
+    lanes = device.lanes(problem.compute_itemsize)
     return ArrayPlan(
-        record=array_record(FIELDS, values),
-        stages=(ArrayStage(kernel, tasks(problem)),),
-        workers=worth_helpers(problem.flops, device.threads),
+        record=array_record(FIELDS, values, REALS),
+        stages=(ArrayStage(_kernel(problem, windows, along, lanes), cut.tasks),),
+        workers=workers,
+        workspace_bytes=scratch,
         flush=binding.flush,
     )

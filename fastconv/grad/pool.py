@@ -1,0 +1,550 @@
+"""Gradients of pools for their input.
+
+A maximum's gradient goes by the places that ``return_indices=True`` told; the others by the sizes
+of the pool. All are the same bits for any number of threads and in every run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array, assign, check_writable, dtype_name, memory_layout, plain, require_array
+from ..contract.adaptive_pool_problem import AdaptivePoolProblem
+from ..contract.arguments import Sizes, per_axis, whole_number
+from ..contract.errors import DTypeError, ShapeError
+from ..contract.pool_problem import PoolProblem
+from ..contract.unpool_problem import UnpoolProblem
+from ..ops.array_calls import ArrayOp, check_axes, compute_batch
+from ..ops.pool import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    mean_options,
+    norm_number,
+    pool_problem,
+)
+from ..ops.unpool import check_indices, place_shape
+
+__all__ = [
+    "adaptive_avg_pool1d_input",
+    "adaptive_avg_pool2d_input",
+    "adaptive_avg_pool3d_input",
+    "adaptive_max_pool1d_input",
+    "adaptive_max_pool2d_input",
+    "adaptive_max_pool3d_input",
+    "avg_pool1d_input",
+    "avg_pool2d_input",
+    "avg_pool3d_input",
+    "lp_pool1d_input",
+    "lp_pool2d_input",
+    "lp_pool3d_input",
+    "max_pool1d_input",
+    "max_pool2d_input",
+    "max_pool3d_input",
+    "max_unpool1d_input",
+    "max_unpool2d_input",
+    "max_unpool3d_input",
+]
+
+
+def _input_size(value: Any, grad: Array, ndim: int) -> tuple[int, ...]:
+    """Return the shape of the input that a gradient is for, with a batch axis."""
+    if not isinstance(value, (tuple, list)) or len(value) not in (ndim + 1, ndim + 2):
+        raise ShapeError(f"input_size: got {value!r}, want {ndim + 2} whole numbers, input.shape")
+    sizes = tuple(whole_number("input_size", size) for size in value)
+    if len(sizes) == ndim + 1:
+        sizes = (1, *sizes)
+    if sizes[:2] != grad.shape[:2] or min(sizes[2:]) < 1:
+        raise ShapeError(
+            f"input_size: got {sizes}, want {grad.shape[:2]} images and channels as the "
+            "grad_output has, and samples along every axis"
+        )
+    return sizes
+
+
+def _max_problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> UnpoolProblem:
+    (grad, indices), (ndim, input_size) = arrays, arguments
+    check_axes("grad_output", grad, ndim)
+    place_shape("grad_output", grad, indices)
+    sizes = _input_size(input_size, grad, ndim)
+    return UnpoolProblem(
+        "max_pool_grad", grad.shape[0], grad.shape[1], grad.shape[2:], out_size=sizes[2:],
+        dtype=dtype_name("grad_output", grad.dtype), layout=memory_layout(grad),
+    )  # fmt: skip
+
+
+def _unpool_problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> UnpoolProblem:
+    (grad, indices), (ndim,) = arrays, arguments
+    check_axes("grad_output", grad, ndim)
+    if indices.ndim != grad.ndim or indices.shape[:2] != grad.shape[:2]:
+        raise ShapeError(
+            f"indices: got shape {indices.shape}, want images and channels of {grad.shape}, "
+            "which the grad_output has"
+        )
+    return UnpoolProblem(
+        "max_unpool_grad", grad.shape[0], grad.shape[1], indices.shape[2:],
+        out_size=grad.shape[2:], dtype=dtype_name("grad_output", grad.dtype),
+        layout=memory_layout(grad),
+    )  # fmt: skip
+
+
+def _check_pooled(grad: Array, wanted: tuple[int, ...], input_size: tuple[int, ...]) -> None:
+    if grad.shape != wanted:
+        raise ShapeError(
+            f"grad_output: got shape {grad.shape}, want {wanted}, the output of an input of shape "
+            f"{input_size}"
+        )
+
+
+def _avg_problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> PoolProblem:
+    (grad,), (ndim, input_size, kernel_size, stride, padding, ceil_mode, *mean) = arrays, arguments
+    check_axes("grad_output", grad, ndim)
+    shape = _input_size(input_size, grad, ndim)
+    sizes = (kernel_size, stride, padding, 1, ceil_mode)
+    made = pool_problem("avg_pool_grad", ndim, grad, shape, sizes, **mean_options(*mean))
+    _check_pooled(grad, made.x_shape, shape)
+    return made
+
+
+def _adaptive_problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> AdaptivePoolProblem:
+    (grad,), (ndim, input_size) = arrays, arguments
+    check_axes("grad_output", grad, ndim)
+    shape = _input_size(input_size, grad, ndim)
+    return AdaptivePoolProblem(
+        "adaptive_avg_pool_grad", shape[0], shape[1], shape[2:], grad.shape[2:],
+        dtype=dtype_name("grad_output", grad.dtype), layout=memory_layout(grad),
+    )  # fmt: skip
+
+
+_PLACED = ("grad_output", "indices")
+_MAX = ArrayOp("max_pool_grad", _PLACED, _max_problem, ("indices",), check_indices)
+_UNPOOL = ArrayOp("max_unpool_grad", _PLACED, _unpool_problem, ("indices",), check_indices)
+_AVG = ArrayOp("avg_pool_grad", ("grad_output",), _avg_problem)
+_ADAPTIVE = ArrayOp("adaptive_avg_pool_grad", ("grad_output",), _adaptive_problem)
+
+
+def _placed(
+    op: ArrayOp, ndim: int, arrays: tuple[Array, Array], arguments: tuple[Any, ...], out: Any
+) -> Array:
+    made: Array = compute_batch(op, ndim, arrays, arguments, out, _PLACED)
+    return made
+
+
+def _shared(
+    op: ArrayOp, ndim: int, grad: Array, arguments: tuple[Any, ...], out: Any
+) -> Array:  # fmt: skip
+    made: Array = compute_batch(op, ndim, (grad,), arguments, out, ("grad_output",))
+    return made
+
+
+def _norm_gradient(
+    ndim: int, grad: Array, x: Array, pool: tuple[Any, ...], out: Array | None
+) -> Array:
+    """Return ``p x**(p - 1)`` times what the means of powers, by which norms go, share of it."""
+    norm_type, kernel_size, stride, ceil_mode = pool
+    x, grad = require_array("input", x), require_array("grad_output", grad)
+    if x.dtype != grad.dtype:
+        raise DTypeError(f"grad_output: got {grad.dtype}, want {x.dtype} as the input has")
+    if out is not None:
+        check_writable("out", require_array("out", out))
+        if out.shape != x.shape or out.dtype != x.dtype:
+            raise ShapeError(
+                f"out: got {out.dtype} of shape {out.shape}, want {x.dtype} of {x.shape}"
+            )
+    power, wide = norm_number(norm_type), np.float64 if x.itemsize == 8 else np.float32
+    samples, grads = x.astype(wide), grad.astype(wide)
+    taps = math.prod(per_axis("kernel_size", kernel_size, ndim))
+    with np.errstate(all="ignore"):
+        means = _AVERAGES[ndim](samples**power, kernel_size, stride, 0, ceil_mode)
+        if means.shape != grads.shape:
+            raise ShapeError(f"grad_output: got shape {grad.shape}, want {means.shape}")
+        outer = grads * (taps / power) * (means * taps) ** (1 / power - 1)
+        shared = _SHARES[ndim](outer, x.shape, kernel_size, stride, 0, ceil_mode)
+        made = (shared * power * samples ** (power - 1)).astype(x.dtype)
+    if out is None:
+        return made
+    assign(plain(out), made)
+    return out
+
+
+def max_pool1d_input(
+    grad_output: Array,
+    indices: Array,
+    input_size: Sequence[int],
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of `max_pool1d` for its input, as `max_pool2d_input` does."""
+    return _placed(_MAX, 1, (grad_output, indices), (1, input_size), out)
+
+
+def max_pool2d_input(
+    grad_output: Array,
+    indices: Array,
+    input_size: Sequence[int],
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of `max_pool2d` for its input.
+
+    Gradients of outputs with one place add up there.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient for the output, ``(N, C, H_out, W_out)`` or without the batch.
+    indices : ndarray
+        Places of the maxima, of int64, as the pool returns them.
+    input_size : sequence of int
+        Shape of the input.
+    out : ndarray, optional
+        Where the gradient is written.
+
+    Returns
+    -------
+    ndarray
+        The gradient for the input, of the type of `grad_output`.
+
+    Raises
+    ------
+    ShapeError, DTypeError, ArgumentError
+        For arguments that do not fit, before anything is written.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> x = np.arange(4, dtype=np.float32).reshape(1, 2, 2)
+    >>> y, places = fastconv.max_pool2d(x, 2, return_indices=True)
+    >>> fastconv.grad.max_pool2d_input(np.ones_like(y), places, x.shape)
+    array([[[0., 0.],
+            [0., 1.]]], dtype=float32)
+    """
+    return _placed(_MAX, 2, (grad_output, indices), (2, input_size), out)
+
+
+def max_pool3d_input(
+    grad_output: Array,
+    indices: Array,
+    input_size: Sequence[int],
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of `max_pool3d` for its input, as `max_pool2d_input` does."""
+    return _placed(_MAX, 3, (grad_output, indices), (3, input_size), out)
+
+
+def adaptive_max_pool1d_input(
+    grad_output: Array,
+    indices: Array,
+    input_size: Sequence[int],
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of `adaptive_max_pool1d` for its input."""
+    return _placed(_MAX, 1, (grad_output, indices), (1, input_size), out)
+
+
+def adaptive_max_pool2d_input(
+    grad_output: Array,
+    indices: Array,
+    input_size: Sequence[int],
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of `adaptive_max_pool2d` for its input.
+
+    Gradients of outputs with one place add up there.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient for the output, ``(N, C, H_out, W_out)`` or without the batch.
+    indices : ndarray
+        Places of the maxima, of int64, as the pool returns them.
+    input_size : sequence of int
+        Shape of the input.
+    out : ndarray, optional
+        Where the gradient is written.
+
+    Returns
+    -------
+    ndarray
+        The gradient for the input, of the type of `grad_output`.
+
+    Raises
+    ------
+    ShapeError, DTypeError, ArgumentError
+        For arguments that do not fit, before anything is written.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> x = np.arange(4, dtype=np.float32).reshape(1, 2, 2)
+    >>> y, places = fastconv.adaptive_max_pool2d(x, 1, return_indices=True)
+    >>> fastconv.grad.adaptive_max_pool2d_input(np.ones_like(y), places, x.shape)
+    array([[[0., 0.],
+            [0., 1.]]], dtype=float32)
+    """
+    return _placed(_MAX, 2, (grad_output, indices), (2, input_size), out)
+
+
+def adaptive_max_pool3d_input(
+    grad_output: Array,
+    indices: Array,
+    input_size: Sequence[int],
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of `adaptive_max_pool3d` for its input."""
+    return _placed(_MAX, 3, (grad_output, indices), (3, input_size), out)
+
+
+def max_unpool1d_input(grad_output: Array, indices: Array, *, out: Array | None = None) -> Array:
+    """Return the gradient of `max_unpool1d` for its input: what lies at the places."""
+    return _placed(_UNPOOL, 1, (grad_output, indices), (1,), out)
+
+
+def max_unpool2d_input(grad_output: Array, indices: Array, *, out: Array | None = None) -> Array:
+    """Return the gradient of `max_unpool2d` for its input: what lies at the places.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient for the output, ``(N, C, H_out, W_out)`` or without the batch.
+    indices : ndarray
+        Places of the maxima, of int64, as the pool returns them.
+    out : ndarray, optional
+        Where the gradient is written.
+
+    Returns
+    -------
+    ndarray
+        The gradient for the input, of the type of `grad_output`.
+
+    Raises
+    ------
+    ShapeError, DTypeError, ArgumentError
+        For arguments that do not fit, before anything is written.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> grad = np.arange(4, dtype=np.float32).reshape(1, 2, 2)
+    >>> fastconv.grad.max_unpool2d_input(grad, np.array([[[3]]]))
+    array([[[3.]]], dtype=float32)
+    """
+    return _placed(_UNPOOL, 2, (grad_output, indices), (2,), out)
+
+
+def max_unpool3d_input(grad_output: Array, indices: Array, *, out: Array | None = None) -> Array:
+    """Return the gradient of `max_unpool3d` for its input: what lies at the places."""
+    return _placed(_UNPOOL, 3, (grad_output, indices), (3,), out)
+
+
+def avg_pool1d_input(
+    grad_output: Array,
+    input_size: Sequence[int],
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of `avg_pool1d` for its input, as `avg_pool2d_input` does."""
+    pool = (kernel_size, stride, padding, ceil_mode, count_include_pad, None)
+    return _shared(_AVG, 1, grad_output, (1, input_size, *pool), out)
+
+
+def avg_pool2d_input(
+    grad_output: Array,
+    input_size: Sequence[int],
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of `avg_pool2d` for its input.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient for the output, ``(N, C, H_out, W_out)`` or without the batch.
+    input_size : sequence of int
+        Shape of the input.
+    kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+        As for `fastconv.avg_pool2d`.
+    out : ndarray, optional
+        Where the gradient is written.
+
+    Returns
+    -------
+    ndarray
+        The gradient for the input, of the type of `grad_output`.
+
+    Raises
+    ------
+    ShapeError, DTypeError, ArgumentError
+        For arguments that do not fit, before anything is written.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> grad = np.ones((1, 1, 1), np.float32)
+    >>> fastconv.grad.avg_pool2d_input(grad, (1, 2, 2), 2)
+    array([[[0.25, 0.25],
+            [0.25, 0.25]]], dtype=float32)
+    """
+    pool = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    return _shared(_AVG, 2, grad_output, (2, input_size, *pool), out)
+
+
+def avg_pool3d_input(
+    grad_output: Array,
+    input_size: Sequence[int],
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of `avg_pool3d` for its input, as `avg_pool2d_input` does."""
+    pool = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    return _shared(_AVG, 3, grad_output, (3, input_size, *pool), out)
+
+
+def adaptive_avg_pool1d_input(
+    grad_output: Array, input_size: Sequence[int], *, out: Array | None = None
+) -> Array:
+    """Return the gradient of `adaptive_avg_pool1d` for its input."""
+    return _shared(_ADAPTIVE, 1, grad_output, (1, input_size), out)
+
+
+def adaptive_avg_pool2d_input(
+    grad_output: Array, input_size: Sequence[int], *, out: Array | None = None
+) -> Array:
+    """Return the gradient of `adaptive_avg_pool2d` for its input.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient for the output, ``(N, C, H_out, W_out)`` or without the batch.
+    input_size : sequence of int
+        Shape of the input.
+    out : ndarray, optional
+        Where the gradient is written.
+
+    Returns
+    -------
+    ndarray
+        The gradient for the input, of the type of `grad_output`.
+
+    Raises
+    ------
+    ShapeError, DTypeError, ArgumentError
+        For arguments that do not fit, before anything is written.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> grad = np.ones((1, 1, 2), np.float32)
+    >>> fastconv.grad.adaptive_avg_pool2d_input(grad, (1, 2, 2))
+    array([[[0.5, 0.5],
+            [0.5, 0.5]]], dtype=float32)
+    """
+    return _shared(_ADAPTIVE, 2, grad_output, (2, input_size), out)
+
+
+def adaptive_avg_pool3d_input(
+    grad_output: Array, input_size: Sequence[int], *, out: Array | None = None
+) -> Array:
+    """Return the gradient of `adaptive_avg_pool3d` for its input."""
+    return _shared(_ADAPTIVE, 3, grad_output, (3, input_size), out)
+
+
+def lp_pool1d_input(
+    grad_output: Array,
+    input: Array,
+    norm_type: float,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    ceil_mode: bool = False,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of `lp_pool1d` for its input, as `lp_pool2d_input` does."""
+    return _norm_gradient(1, grad_output, input, (norm_type, kernel_size, stride, ceil_mode), out)
+
+
+def lp_pool2d_input(
+    grad_output: Array,
+    input: Array,
+    norm_type: float,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    ceil_mode: bool = False,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of `lp_pool2d` for its input.
+
+    Parameters
+    ----------
+    grad_output : ndarray
+        Gradient for the output, ``(N, C, H_out, W_out)`` or without the batch.
+    input : ndarray
+        What was pooled.
+    norm_type, kernel_size, stride, ceil_mode
+        As for `fastconv.lp_pool2d`.
+    out : ndarray, optional
+        Where the gradient is written.
+
+    Returns
+    -------
+    ndarray
+        The gradient for the input, of the type of `grad_output`.
+
+    Raises
+    ------
+    ShapeError, DTypeError, ArgumentError
+        For arguments that do not fit, before anything is written.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> x = np.array([[[3.0, 0.0], [0.0, 4.0]]], np.float32)
+    >>> fastconv.grad.lp_pool2d_input(np.ones((1, 1, 1), np.float32), x, 2, 2)
+    array([[[0.6, 0. ],
+            [0. , 0.8]]], dtype=float32)
+    """
+    return _norm_gradient(2, grad_output, input, (norm_type, kernel_size, stride, ceil_mode), out)
+
+
+def lp_pool3d_input(
+    grad_output: Array,
+    input: Array,
+    norm_type: float,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    ceil_mode: bool = False,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """Return the gradient of `lp_pool3d` for its input, as `lp_pool2d_input` does."""
+    return _norm_gradient(3, grad_output, input, (norm_type, kernel_size, stride, ceil_mode), out)
+
+
+_AVERAGES = {1: avg_pool1d, 2: avg_pool2d, 3: avg_pool3d}
+_SHARES = {1: avg_pool1d_input, 2: avg_pool2d_input, 3: avg_pool3d_input}
