@@ -38,7 +38,8 @@ def expected(problem: ArrayProblem, *given: np.ndarray) -> np.ndarray:
     """Return the first output in float64."""
     from fastconv.kernels import reference
 
-    made = getattr(reference, problem.op)(*given, **problem.call().keywords)
+    args, keywords = problem.arguments(given)
+    made = getattr(reference, problem.op)(*args, **keywords)
     first: np.ndarray = made[0] if isinstance(made, tuple) else made
     return first
 

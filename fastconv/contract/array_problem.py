@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,6 +46,7 @@ ARRAY_OPS = {
     "max_unpool_grad": "unpool_problem:UnpoolProblem",
     "avg_pool_grad": "pool_problem:PoolProblem",
     "adaptive_avg_pool_grad": "adaptive_pool_problem:AdaptivePoolProblem",
+    "deform_conv": "deform_problem:DeformProblem",
 }
 
 
@@ -101,10 +103,17 @@ class Call(NamedTuple):
         Name below `fastconv`: PyTorch's functional form, if it has one, is called alike.
     keywords : dict
         What is given beside the operands.
+    named : tuple of str
+        Operands that are given by name, since others stand between them and the first.
+    layer : str
+        Name below `fastconv` of what is made from weight and bias once for many calls, "" where
+        there is nothing such.
     """
 
     function: str
     keywords: dict[str, Any]
+    named: tuple[str, ...] = ()
+    layer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +176,16 @@ class ArrayProblem(ElementSizes):
     def call(self) -> Call:
         """Return the public function that computes it, and its keyword arguments."""
         raise NotImplementedError
+
+    def arguments(self, given: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return a call's arguments, by position and by name, from arrays for the inputs."""
+        call, by_place, by_name = self.call(), [], {}
+        for operand, array in zip(self.inputs, given, strict=True):
+            if operand.name in call.named:
+                by_name[operand.name] = array
+            else:
+                by_place.append(array)
+        return tuple(by_place), by_name | call.keywords
 
     @property
     def x_shape(self) -> tuple[int, ...]:

@@ -286,8 +286,15 @@ class SparsePlan(Protocol):
 class ArrayPlan(Protocol):
     """A kernel of an operator without a weight, ready for one problem and binding. Immutable."""
 
+    @property
+    def packing(self) -> Hashable:
+        """Name of the order of the input that is packed, if one is."""
+
+    def pack(self, weight: Any) -> Any:
+        """Return that input in the kernel's own order, or itself where that is its order."""
+
     def run(self, *arrays: Any) -> None:
-        """Compute: the arrays are the problem's inputs and then its outputs."""
+        """Compute: the arrays are the problem's inputs, packed the one that is, and its outputs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,8 @@ def array_operator(
                 array[None] if array.ndim < len(operand.shape) else array
                 for array, operand in zip(given, of.inputs, strict=True)
             ]
-        made = getattr(reference, of.op)(*given, **of.call().keywords)
+        args, told_by_name = of.arguments(given)
+        made = getattr(reference, of.op)(*args, **told_by_name)
         made = made[0] if isinstance(made, tuple) else made
         return made[0] if unbatched else made
 

@@ -37,7 +37,9 @@ from ..contract.errors import DTypeError, ShapeError
 from ..contract.settings import config
 from ..contract.spec import ArrayPlan, KernelSpec
 from ..dispatch import make_plan, plan_of, settings
+from ..packing import PackedWeights
 from ..race import measure_choice
+from ..recall import recall
 
 __all__ = ["MODULES", "ArrayOp", "check_axes", "compute", "compute_batch", "told"]
 
@@ -47,6 +49,7 @@ MODULES = (
     "fastconv.ops.pool",
     "fastconv.ops.adaptive_pool",
     "fastconv.ops.unpool",
+    "fastconv.ops.deform",
     "fastconv.grad.pool",
 )
 
@@ -68,6 +71,10 @@ class ArrayOp(NamedTuple):
     check : callable, optional
         ``check(problem, arrays)`` looks at what the operands of each call hold, before anything is
         written.
+    optional : tuple of str
+        Those that may be None.
+    weight : str
+        The operand that is packed, once for many calls; "" where there is none.
     """
 
     name: str
@@ -75,6 +82,8 @@ class ArrayOp(NamedTuple):
     problem: Callable[[tuple[Any, ...], tuple[Any, ...]], ArrayProblem]
     integers: tuple[str, ...] = ()
     check: Callable[[Any, tuple[Any, ...]], None] | None = None
+    optional: tuple[str, ...] = ()
+    weight: str = ""
 
 
 class Told(Exception):
@@ -125,13 +134,14 @@ def check_axes(name: str, array: Array, ndim: int) -> None:
 def compute_batch(
     op: ArrayOp, ndim: int, arrays: tuple[Any, ...], arguments: tuple[Any, ...],
     out: Array | None = None, batched: tuple[str, ...] = ("input",),
+    kept: PackedWeights | None = None,
 ) -> Any:  # fmt: skip
     """Compute a call of `ndim` spatial axes, whose batch axis may be missing.
 
     `batched` names the operands that have one where the first operand has.
     """
     if getattr(arrays[0], "ndim", 0) != ndim + 1:
-        return compute(op, arrays, arguments, out)
+        return compute(op, arrays, arguments, out, kept)
     given = dict(zip(op.operands, arrays, strict=True)) | {"out": out}
     made: dict[str, Any] = {}
     for name, array in given.items():
@@ -146,15 +156,16 @@ def compute_batch(
             )
         made[name] = plain(array)[None]
     target = made.pop("out")
-    result = compute(op, tuple(made.values()), arguments, target)
+    result = compute(op, tuple(made.values()), arguments, target, kept)
     if isinstance(result, tuple):
         return tuple(out if each is target and out is not None else each[0] for each in result)
     return result[0] if out is None else out
 
 
 def compute(
-    op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out: Array | None = None
-) -> Any:
+    op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out: Array | None = None,
+    kept: PackedWeights | None = None,
+) -> Any:  # fmt: skip
     """Compute a call.
 
     Parameters
@@ -167,6 +178,8 @@ def compute(
         What stands beside them, as the caller gave it.
     out : ndarray, optional
         Where the first output is written.
+    kept : PackedWeights, optional
+        Where the packed weight is kept; by default it is remembered as functional calls do.
 
     Returns
     -------
@@ -186,12 +199,28 @@ def compute(
         for number, each in enumerate(problem.outputs)
     ]
     if prepared.plan is not None:
-        prepared.plan.run(*given, *made)
+        prepared.plan.run(*_packed(op, problem, prepared.plan, given, kept), *made)
     if aliased:
         assign(plain(out), target)
     if out is not None:
         made[0] = out
     return made[0] if len(made) == 1 else tuple(made)
+
+
+def _packed(
+    op: ArrayOp, problem: ArrayProblem, plan: ArrayPlan, given: tuple[Array, ...],
+    kept: PackedWeights | None,
+) -> tuple[Array, ...]:  # fmt: skip
+    """Return the inputs with the weight, if there is one, in the kernel's order."""
+    if not op.weight:
+        return given
+    at = [operand.name for operand in problem.inputs].index(op.weight)
+    weight = given[at]
+    if kept is None:
+        packed = recall.find(plan.packing, weight, plan.pack)
+    else:
+        packed = kept.find(plan.packing, lambda: plan.pack(weight))
+    return (*given[:at], packed, *given[at + 1 :])
 
 
 def _make_output(like: Array, output: Operand, problem: ArrayProblem) -> Array:
@@ -237,7 +266,7 @@ def _is_plain(value: Any) -> bool:
 
 def _check(op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out: Any) -> _Prepared:
     checked = tuple(
-        None if array is None else _require_operand(op, name, array)
+        None if array is None and name in op.optional else _require_operand(op, name, array)
         for name, array in zip(op.operands, arrays, strict=True)
     )
     problem = op.problem(checked, arguments)
@@ -264,7 +293,8 @@ def _check(op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out
 
         def trial(spec: KernelSpec, once: bool) -> Callable[[], None]:
             plan = plan_of(spec, problem, binding)
-            return lambda: plan.run(*given, *made)
+            packed = _packed(op, problem, plan, given, PackedWeights())
+            return lambda: plan.run(*packed, *made)
 
         if measure_choice(problem, True, trial):
             _prepared.clear()

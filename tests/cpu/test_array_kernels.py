@@ -36,13 +36,15 @@ def line(value: Any) -> str:
 
 def call(of: ArrayProblem, given: tuple[np.ndarray, ...], **more: Any) -> tuple[np.ndarray, ...]:
     """What the public function returns, as a tuple."""
-    name, keywords = of.call()
-    result = reduce(getattr, name.split("."), fastconv)(*given, **keywords, **more)
+    function = reduce(getattr, of.call().function.split("."), fastconv)
+    args, keywords = of.arguments(given)
+    result = function(*args, **keywords, **more)
     return result if isinstance(result, tuple) else (result,)
 
 
 def truth(of: ArrayProblem, given: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-    result = getattr(reference, of.op)(*given, **of.call().keywords)
+    args, keywords = of.arguments(given)
+    result = getattr(reference, of.op)(*args, **keywords)
     return result if isinstance(result, tuple) else (result,)
 
 
@@ -139,9 +141,9 @@ def test_an_output_may_be_the_input(op: str, rng: np.random.Generator) -> None:
 def test_lines_and_explanations(of: ArrayProblem, rng: np.random.Generator) -> None:
     """A line comes back as its problem, and a call is explained as the same problem."""
     assert parse_any_line(of.line("a b"))[0] == of
-    name, keywords = of.call()
-    function = reduce(getattr, name.split("."), fastconv)
-    told = fastconv.explain(function, *draw(of, rng, integers=True), **keywords)
+    function = reduce(getattr, of.call().function.split("."), fastconv)
+    args, keywords = of.arguments(draw(of, rng, integers=True))
+    told = fastconv.explain(function, *args, **keywords)
     assert told.problem == of and told.chosen.startswith("cpu.")
 
 

@@ -25,18 +25,18 @@ def main(op: str, side: str) -> None:
         if of.layout == "strided":
             continue
         given = draw(of, rng, integers=True)
-        name, keywords = of.call()
-        function = reduce(getattr, name.split("."), fastconv)
-        plain = function(*given, **keywords)
+        function = reduce(getattr, of.call().function.split("."), fastconv)
+        args, keywords = of.arguments(given)
+        plain = function(*args, **keywords)
         plain = plain[0] if isinstance(plain, tuple) else plain
         for row in fastconv.explain(of).rows:
             if row.milliseconds is None:
                 continue
             print(row.kernel, of.line(), flush=True)
             with dispatch.use_kernel(row.kernel):
-                arrays = (guarded(array, side) for array in given)
+                args, keywords = of.arguments([guarded(array, side) for array in given])
                 out = guarded(np.zeros_like(plain), side)
-                function(*arrays, **keywords, out=out)
+                function(*args, **keywords, out=out)
             np.testing.assert_allclose(
                 out.astype(np.float64), plain.astype(np.float64), rtol=1e-5, atol=1e-5
             )

@@ -6,19 +6,21 @@ the arrays of a call the last one is `out`, and those that are not there are zer
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.contract.settings import config
+
 from ...axes import name_axes
 from . import pool
 from .record import record_type
-from .scratch import borrow, give_back
+from .scratch import aligned, borrow, give_back
 
-__all__ = ["ArrayPlan", "ArrayStage", "array_record", "name_strides"]
+__all__ = ["ArrayPack", "ArrayPlan", "ArrayStage", "array_record", "name_strides"]
 
 #: Arrays of a call before the last one.
 _BEFORE = 4
@@ -29,6 +31,25 @@ class ArrayStage(NamedTuple):
 
     kernel: int
     tasks: int
+
+
+class ArrayPack(NamedTuple):
+    """How a weight is brought into a kernel's order, once for many calls.
+
+    Parameters
+    ----------
+    stage : ArrayStage
+        The packer: its first array is the weight and `out` what it is packed into.
+    size, scratch : int
+        Bytes of the packed weight, and of memory that the packer needs beside it.
+    order : hashable
+        Names the order: plans with an equal one share what is packed.
+    """
+
+    stage: ArrayStage
+    size: int
+    scratch: int
+    order: Hashable
 
 
 def array_record(
@@ -79,6 +100,8 @@ class ArrayPlan:
         Whether denormal numbers count as zero.
     tables : tuple of ndarray
         Memory whose addresses the record holds.
+    packer : ArrayPack, optional
+        How one of the inputs is packed; `run` is then given it packed.
     """
 
     record: NDArray[Any]
@@ -87,6 +110,7 @@ class ArrayPlan:
     workspace_bytes: int = 0
     flush: bool = True
     tables: tuple[NDArray[Any], ...] = ()
+    packer: ArrayPack | None = None
     jobs: tuple[NDArray[np.int64], ...] = field(init=False)
     addresses: tuple[int, ...] = field(init=False)
 
@@ -103,6 +127,9 @@ class ArrayPlan:
     def run(self, *arrays: NDArray[Any]) -> None:
         """Compute: the arrays are the problem's inputs and then its outputs, the last one `out`."""
         *before, out = arrays
+        if len(before) > _BEFORE:
+            more = np.array([array.ctypes.data for array in before[_BEFORE - 1 :]], np.int64)
+            before = [*before[: _BEFORE - 1], more]
         scratch = borrow(self.workspace_bytes)
         try:
             operands: Any = (*before, *(None,) * (_BEFORE - len(before)), out, scratch)
@@ -110,3 +137,27 @@ class ArrayPlan:
                 pool.run(job, self.workers, operands)
         finally:
             give_back(scratch)
+
+    @property
+    def packing(self) -> Hashable:
+        """Name of the packed weight's order; None where there is no such weight."""
+        return None if self.packer is None else self.packer.order
+
+    def pack(self, weight: NDArray[Any]) -> NDArray[Any]:
+        """Return a weight in the kernel's order; itself where the kernel reads it as it is."""
+        if self.packer is None:
+            return weight
+        stage, size, scratch_bytes, _ = self.packer
+        packed = aligned(size)
+        if config.poison_workspace:
+            packed.fill(0xFF)  # NaN in every float type
+        job = pool.make_job(
+            stage.kernel, self.record.ctypes.data, stage.tasks, self.workers, int(self.flush)
+        )
+        scratch = borrow(scratch_bytes)
+        try:
+            operands = (weight, None, None, None, packed, scratch)
+            pool.run(job.ctypes.data, self.workers, operands)
+        finally:
+            give_back(scratch)
+        return packed
