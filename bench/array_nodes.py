@@ -22,11 +22,15 @@ class Node(NamedTuple):
         Its attributes.
     constants : mapping of str to ndarray
         Inputs behind those of the problem, which the model holds.
+    order : tuple of str
+        All inputs behind the first as the node takes them, by the problem's names, where that is
+        another order than the problem's; those that are not there are left out.
     """
 
     kind: str
     attributes: dict[str, Any]
     constants: Mapping[str, Any] = MappingProxyType({})
+    order: tuple[str, ...] = ()
 
 
 def _pool(problem: Any) -> Node:
@@ -41,5 +45,19 @@ def _pool(problem: Any) -> Node:
     raise Refusal(f"ONNX has no node for {problem.op}")
 
 
+def _deform(problem: Any) -> Node:
+    if problem.activation:
+        raise Refusal("ONNX's DeformConv has no activation")
+    attributes = {
+        "kernel_shape": list(problem.kernel_size),
+        "strides": list(problem.stride),
+        "pads": [*problem.padding, *problem.padding],
+        "dilations": list(problem.dilation),
+        "group": problem.groups,
+        "offset_group": problem.offset_groups,
+    }
+    return Node("DeformConv", attributes, order=("weight", "offset", "bias", "mask"))
+
+
 #: By operator, a function that returns the node of a problem or raises `Refusal`.
-NODES: dict[str, Callable[[Any], Node]] = {"max_pool": _pool}
+NODES: dict[str, Callable[[Any], Node]] = {"max_pool": _pool, "deform_conv": _deform}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import reduce
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -19,13 +21,20 @@ __all__ = ["ARRAY_PEERS"]
 
 
 class ArrayFastconv(Fastconv):
-    """fastconv's functions."""
+    """fastconv's functions, and objects of operators that have such."""
 
     def prepare(self, problem: ArrayProblem, *arrays: Any) -> Call:
-        """Return the call of the public function."""
-        name, keywords = problem.call()
-        function: Any = reduce(getattr, name.split("."), fastconv)
-        return lambda: _first(function(*arrays, **keywords))
+        """Return the call of the public function, or of an object if one keeps the weight."""
+        asked = problem.call()
+        if asked.layer:
+            names = (operand.name for operand in problem.inputs)
+            given = dict(zip(names, arrays, strict=True))
+            own = {name: given.pop(name) for name in ("weight", "bias") if name in given}
+            layer = getattr(fastconv, asked.layer)(**own, **asked.keywords)
+            return lambda: layer(**given)
+        function: Any = reduce(getattr, asked.function.split("."), fastconv)
+        args, keywords = problem.arguments(arrays)
+        return lambda: _first(function(*args, **keywords))
 
 
 class ArrayFastconvBest(FastconvBest, ArrayFastconv):
@@ -37,14 +46,11 @@ class ArrayTorch(Torch):
 
     def prepare(self, problem: Any, *arrays: np.ndarray) -> Call:
         """Return the functional call."""
-        from torch.nn import functional
-
-        name, keywords = problem.call()
-        function = getattr(functional, name, None)
-        if function is None:
-            raise Refusal(f"PyTorch has no functional form {name}")
+        function = _torch_function(problem.call().function)
         tensors = [self._ordered(torch_tensor(array)) for array in arrays]
-        return lambda: _first(function(*tensors, **keywords))
+        args, keywords = problem.arguments(tensors)
+        given = {name: value for name, value in keywords.items() if value is not None}
+        return lambda: _first(function(*args, **given))
 
     def _ordered(self, tensor: Any) -> Any:
         return tensor
@@ -66,6 +72,18 @@ class ArrayTorchChannelsLast(ArrayTorch):
         return tensor.contiguous(memory_format=formats[tensor.ndim])
 
 
+def _torch_function(name: str) -> Any:
+    """Return PyTorch's functional form, or torchvision's operator where that has it."""
+    from torch.nn import functional
+
+    function = getattr(functional, name, None)
+    if function is None and find_spec("torchvision"):
+        function = getattr(import_module("torchvision.ops"), name, None)
+    if function is None:
+        raise Refusal(f"neither PyTorch nor torchvision has a functional form {name} here")
+    return function
+
+
 def _first(result: Any) -> Any:
     return result[0] if isinstance(result, tuple) else result
 
@@ -79,10 +97,12 @@ class _OneNode(OnnxPeer):
 
         if problem.op not in NODES:
             raise Refusal(f"ONNX has no node for {problem.op}")
-        kind, attributes, constants = NODES[problem.op](problem)
+        kind, attributes, more, order = NODES[problem.op](problem)
         element = helper.np_dtype_to_tensor_dtype(np.dtype(problem.dtype))
-        constants = {f"w{i}": array for i, array in enumerate(w)} | dict(constants)
-        node = helper.make_node(kind, ["x", *constants], ["y"], **attributes)
+        names = [operand.name for operand in problem.inputs[1:]]
+        constants = dict(zip(names, w, strict=True)) | dict(more)
+        inputs = [name if name in constants else "" for name in order] or list(constants)
+        node = helper.make_node(kind, ["x", *inputs], ["y"], **attributes)
         graph = helper.make_graph(
             [node],
             kind,

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
         adaptive_max_pool2d,
         adaptive_max_pool3d,
     )
+    from .ops.deform import deform_conv2d
+    from .ops.deform_layers import DeformConv2d
     from .ops.pool import (
         avg_pool1d,
         avg_pool2d,
@@ -99,6 +101,8 @@ _MODULES = {
         "adaptive_max_pool3d",
     ),
     "ops.unpool": ("max_unpool1d", "max_unpool2d", "max_unpool3d"),
+    "ops.deform": ("deform_conv2d",),
+    "ops.deform_layers": ("DeformConv2d",),
     "ops.transposed": ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
     "ops.transposed_layers": ("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"),
     "contract.problem": ("ConvProblem",),
@@ -117,6 +121,7 @@ __all__ = [
     "ConvTranspose2d",
     "ConvTranspose3d",
     "DTypeError",
+    "DeformConv2d",
     "DeviceError",
     "FastconvError",
     "NoKernelError",
@@ -138,6 +143,7 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "deform_conv2d",
     "explain",
     "fold_batch_norm",
     "get_num_threads",

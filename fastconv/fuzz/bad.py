@@ -50,6 +50,7 @@ NAMES = frozenset(
         "kernel", "kernel_size", "activation", "x", "features", "indices", "spatial_shape", "grad",
         "grad_output", "output", "output_padding", "rulebook", "indice_key", "weight_layout",
         "in_channels", "out_channels", "mode", "ceil_mode",
+        "offset", "mask",
     )
 )  # fmt: skip
 

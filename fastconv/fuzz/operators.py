@@ -30,7 +30,7 @@ Shapes = dict[str, tuple[int, ...]]
 #: Modules with a tuple OPERATORS.
 _TABLES = tuple(
     f"fastconv.fuzz.{name}"
-    for name in ("dense", "transposed", "dense_grad", "pools", "sparse", "sparse_grad")
+    for name in ("dense", "transposed", "dense_grad", "pools", "deforms", "sparse", "sparse_grad")
 )
 
 

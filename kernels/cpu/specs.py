@@ -7,6 +7,7 @@ imported when it first runs. Of kernels that cost the same the first is taken.
 from __future__ import annotations
 
 from .brgemm.costs import SPECS as BRGEMM
+from .deform.costs import SPECS as DEFORM
 from .fast_fir.costs import SPECS as FAST_FIR
 from .fft.costs import SPECS as FFT
 from .gemm.costs import SPECS as GEMM
@@ -18,4 +19,15 @@ from .winograd_1d.costs import SPECS as WINOGRAD_1D
 
 __all__ = ["SPECS"]
 
-SPECS = (*GEMM, *WINDOW, *BRGEMM, *WINOGRAD, *WINOGRAD_1D, *FAST_FIR, *FFT, *WEIGHT_GRAD, *POOL)
+SPECS = (
+    *GEMM,
+    *WINDOW,
+    *BRGEMM,
+    *WINOGRAD,
+    *WINOGRAD_1D,
+    *FAST_FIR,
+    *FFT,
+    *WEIGHT_GRAD,
+    *POOL,
+    *DEFORM,
+)

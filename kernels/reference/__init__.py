@@ -13,6 +13,10 @@ from .conv import (
     conv_transpose,
     conv_weight_grad,
 )
+from .deform import (
+    deform_columns,
+    deform_conv,
+)
 from .pool import (
     adaptive_avg_pool,
     adaptive_avg_pool_grad,
@@ -37,6 +41,8 @@ __all__ = [
     "conv",
     "conv_transpose",
     "conv_weight_grad",
+    "deform_columns",
+    "deform_conv",
     "lp_pool",
     "max_pool",
     "max_pool_grad",

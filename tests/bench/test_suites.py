@@ -27,7 +27,7 @@ NETWORKS = {
 }
 KINDS = {
     "core", "depthwise", "dilated", "grouped", "conv1d", "conv3d", "image", "float64", "transposed",
-    "pool", "gradients",
+    "pool", "gradients", "deform",
 }  # fmt: skip
 
 
@@ -77,6 +77,7 @@ def test_kind_suites_hold_their_kind(suite: str) -> None:
         "transposed": lambda p: p.op == "conv_transpose",
         "pool": lambda p: "_pool" in p.op,
         "gradients": lambda p: p.op in ("conv_input_grad", "conv_weight_grad"),
+        "deform": lambda p: p.op == "deform_conv",
     }[suite]
     assert all(test(problem) for problem in problems)
 

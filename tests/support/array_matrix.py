@@ -45,6 +45,19 @@ _UNPOOLS = [
     "ic3id3ih4iw5kd2sd2od6oh8ow10", "ic1ih1iw1kh3oh3",
 ]  # fmt: skip
 _PLACED = ["mb2ic3ih5iw8oh10ow16", "ic20ih5iw8oh11ow17", "ic5iw30ow59", "ic3id3ih4iw5od5oh6ow7"]
+_DEFORMED = [
+    "mb2ic3oc5ih9iw11kh3ph1",
+    "--mask=1 mb2ic17oc33ih7kh3sh2ph1",
+    "--mask=1 --bias=1 ic16oc40ih6iw19kh3ph1og4",
+    "--bias=1 --activation=relu ic6oc4ih8iw5kh2kw3sh1sw2ph0pw1g2og3",
+    "--mask=1 ic12oc6ih10kh3ph2dh1g2og4",
+    "ic20oc24ih13iw12kh3ph1g4og2",
+    "--mask=1 --bias=1 ic70oc37ih5iw9kh1",
+    "ic1oc1ih1kh1",
+    "ic8oc8ih4iw30kh1kw5ph0pw2og8",
+    "--mask=1 ic6oc18ih3iw40kh3ph1g6",
+    "--mask=1 ic130oc20ih6iw5kh2",
+]
 
 #: By operator, lines without the operator's flag.
 LINES: dict[str, list[str]] = {
@@ -73,6 +86,7 @@ LINES: dict[str, list[str]] = {
     "max_unpool": _UNPOOLS,
     "max_pool_grad": _PLACED,
     "max_unpool_grad": _PLACED,
+    "deform_conv": _DEFORMED,
 }  # fmt: skip
 
 #: Operators whose results on small whole numbers are no whole numbers.
@@ -92,11 +106,26 @@ def _draw_places(of: Any, operand: Operand, rng: np.random.Generator) -> np.ndar
     return in_layout(np.array(rows, np.int64).reshape(operand.shape), of.layout)
 
 
+def _eighths(least: int, most: int, far: float = 1.0) -> Callable[..., np.ndarray]:
+    """Multiples of 1/8: sums of their products with small whole numbers are exact."""
+
+    def draw_eighths(of: Any, operand: Operand, rng: np.random.Generator) -> np.ndarray:
+        values = rng.integers(8 * least, 8 * most + 1, operand.shape) / 8
+        # Half of them whole, some far from zero.
+        values = np.where(rng.random(operand.shape) < 0.5, np.floor(values), values)
+        values = np.where(rng.random(operand.shape) < 0.02, far * values, values)
+        return in_layout(values.astype(DTYPES[of.dtype]), of.layout)
+
+    return draw_eighths
+
+
 #: Operands that are no normal numbers, by operator and name: ``draw(problem, operand, rng)``.
 SPECIAL: dict[tuple[str, str], Callable[[Any, Operand, np.random.Generator], np.ndarray]] = {
     ("max_unpool", "indices"): _draw_places,
     ("max_pool_grad", "indices"): _draw_places,
     ("max_unpool_grad", "indices"): _draw_places,
+    ("deform_conv", "offset"): _eighths(-3, 3, far=1000.0),
+    ("deform_conv", "mask"): _eighths(0, 1),
 }
 
 

@@ -1,0 +1,119 @@
+"""Deformable convolution: the functional form and the object."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hypothesis import strategies as st
+
+import fastconv
+from fastconv.kernels import reference
+from fastconv.ops.array_calls import told
+
+from .case import Case
+from .dense import axes_of, fixed
+from .drawing import Draw, Options, draw_activation, draw_calls, draw_dtype, plain
+from .operators import Operator, Params, Shapes
+
+__all__ = ["OPERATORS"]
+
+_DEFAULTS = {
+    "batch": 1, "channels": 1, "filters": 1, "groups": 1, "sets": 1, "size": 1, "kernel": 1,
+    "stride": 1, "padding": 0, "dilation": 1, "activation": None,
+}  # fmt: skip
+_BAD = {
+    "stride": "positive", "padding": "sizes", "dilation": "positive", "activation": "activation",
+    "input": "array", "offset": "array", "weight": "array", "bias": "array", "mask": "array",
+    "out": "output",
+}  # fmt: skip
+_CHANNELS = st.sampled_from((1, 2, 3, 4, 5, 8, 16, 17, 33, 70))
+
+
+def _out_size(params: Params) -> tuple[int, ...]:
+    told_axes = (axes_of(params[n], 2) for n in ("size", "kernel", "stride", "padding", "dilation"))
+    return tuple(
+        (n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(*told_axes, strict=True)
+    )
+
+
+def _shapes(params: Params) -> Shapes:
+    batch = () if params["batch"] is None else (params["batch"],)
+    # Both numbers of groups divide the channels.
+    channels = params["channels"] * math.lcm(params["groups"], params["sets"])
+    filters = params["filters"] * params["groups"]
+    kernel, out = axes_of(params["kernel"], 2), _out_size(params)
+    shapes = {
+        "input": (*batch, channels, *axes_of(params["size"], 2)),
+        "weight": (filters, channels // params["groups"], *kernel),
+        "bias": (filters,),
+    }
+    if min(out) >= 1:
+        taps = params["sets"] * math.prod(kernel)
+        shapes["offset"], shapes["mask"] = (*batch, 2 * taps, *out), (*batch, taps, *out)
+        shapes["out"] = (*batch, filters, *out)
+    return shapes
+
+
+def _keywords(params: Params) -> dict[str, Any]:
+    names = ("stride", "padding", "dilation", "activation")
+    return {name: fixed(params[name]) for name in names}
+
+
+def _draw(draw: Draw, name: str, options: Options) -> Case:
+    size = [draw(st.integers(1, 20)) for _ in range(2)]
+    kernel = [draw(st.integers(1, 4)) for _ in size]
+    dilation = [draw(st.sampled_from((1, 1, 2))) for _ in size]
+    padding = [
+        max(draw(st.integers(0, 3)), -((n - d * (k - 1) - 1) // 2))
+        for n, k, d in zip(size, kernel, dilation, strict=True)
+    ]
+    params = {
+        "batch": draw(st.sampled_from((1, 2, None, 0))), "channels": draw(_CHANNELS),
+        "filters": draw(_CHANNELS), "groups": draw(st.sampled_from((1, 1, 2, 3))),
+        "sets": draw(st.sampled_from((1, 1, 2, 4))), "size": plain(size), "kernel": plain(kernel),
+        "stride": plain([draw(st.integers(1, 3)) for _ in size]), "padding": plain(padding),
+        "dilation": plain(dilation), "activation": draw_activation(draw),
+    }  # fmt: skip
+    calls = draw_calls(
+        draw, options, name, sizes=None, optional=("mask", "out"), optional_weights=("bias",)
+    )
+    return calls.case(name, params, draw_dtype(draw))
+
+
+def _function(arrays: dict[str, Any], params: Params) -> Any:
+    return fastconv.deform_conv2d(**arrays, **_keywords(params))
+
+
+def _make(arrays: dict[str, Any], params: Params) -> Any:
+    return fastconv.DeformConv2d(**arrays, **_keywords(params))
+
+
+def _problem(arrays: dict[str, Any], params: Params) -> Any:
+    given = {name: array for name, array in arrays.items() if name != "out"}
+    return told(fastconv.deform_conv2d, **given, **_keywords(params))
+
+
+def _truth(arrays: dict[str, Any], params: Params) -> Any:
+    given = {name: array for name, array in arrays.items() if name != "out"}
+    unbatched = given["input"].ndim == 3
+    if unbatched:
+        for name in ("input", "offset", "mask"):
+            if name in given:
+                given[name] = given[name][None]
+    window = {name: axes_of(params[name], 2) for name in ("stride", "padding", "dilation")}
+    sums = reference.deform_conv(given.pop("input"), **given, **window)
+    return sums[0] if unbatched else sums
+
+
+def _work(shapes: Shapes, params: Params) -> float:
+    return 10.0 * math.prod(shapes.get("out", (0,))) * math.prod(shapes["weight"][1:])
+
+
+OPERATORS = (
+    Operator(
+        name="deform_conv2d", group="array", op="deform_conv", defaults=_DEFAULTS, draw=_draw,
+        shapes=_shapes, function=_function, truth=_truth, problem=_problem, work=_work, make=_make,
+        required=("input", "offset"), weights=("weight", "bias"), bad=_BAD,
+    ),
+)  # fmt: skip
