@@ -27,10 +27,11 @@ _BEFORE = 4
 
 
 class ArrayStage(NamedTuple):
-    """Machine code at an address, and the number of its tasks."""
+    """Machine code at an address, the number of its tasks, and what it reads if not the plan's."""
 
     kernel: int
     tasks: int
+    record: NDArray[Any] | None = None
 
 
 class ArrayPack(NamedTuple):
@@ -89,7 +90,7 @@ class ArrayPlan:
     Parameters
     ----------
     record : ndarray
-        What the machine code reads, see `array_record`.
+        What the machine code reads, see `array_record`; a stage may have one of its own.
     stages : tuple of ArrayStage
         What a call runs, one after the other.
     workers : int
@@ -117,7 +118,11 @@ class ArrayPlan:
     def __post_init__(self) -> None:
         jobs = tuple(
             pool.make_job(
-                stage.kernel, self.record.ctypes.data, stage.tasks, self.workers, int(self.flush)
+                stage.kernel,
+                (self.record if stage.record is None else stage.record).ctypes.data,
+                stage.tasks,
+                self.workers,
+                int(self.flush),
             )
             for stage in self.stages
         )

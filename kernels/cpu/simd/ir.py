@@ -4,6 +4,8 @@
   `F32`, `F64`, `F16`, `BF16`.
 - *Compute* is what lies in registers: float64 for float64, else float32. Loads widen, stores round
   to nearest even.
+- `HALF_BITS` is a half as it lies, whatever it means, in the low bits of a float32: what is only
+  moved keeps every bit.
 - Operands of a matrix product lie in panels in compute precision, or as `BF16_PAIR`: words of two
   bfloat16, neighbours along the sum, which one instruction multiplies and adds up in float32
   (AVX512-BF16). Such a word travels as the float32 of the same bits.
@@ -22,9 +24,9 @@ from numba.extending import models, register_model
 
 from fastconv.contract.cpu import cpu_info
 
-F32, F64, F16, BF16, BF16_PAIR = range(5)
+F32, F64, F16, BF16, BF16_PAIR, HALF_BITS = range(6)
 _CODES = {"float32": F32, "float64": F64, "float16": F16, "bfloat16": BF16}
-ITEMSIZE = {F32: 4, F64: 8, F16: 2, BF16: 2, BF16_PAIR: 4}
+ITEMSIZE = {F32: 4, F64: 8, F16: 2, BF16: 2, BF16_PAIR: 4, HALF_BITS: 2}
 #: Elements of one word of a panel.
 DEPTH = {F32: 1, F64: 1, BF16_PAIR: 2}
 
@@ -95,7 +97,7 @@ def compute_ir(storage: int) -> ir.Type:
 
 def memory_ir(storage: int) -> ir.Type:
     """Return the LLVM type of one stored element; the halves travel as 16-bit integers."""
-    return (FLOAT, DOUBLE, I16, I16, FLOAT)[storage]
+    return (FLOAT, DOUBLE, I16, I16, FLOAT, I16)[storage]
 
 
 def call(builder: Any, name: str, returns: ir.Type, *arguments: Any) -> Any:
@@ -195,7 +197,7 @@ def first_lanes(builder: Any, count: Any, lanes: int, offset: int = 0) -> Any:
 
 def widen(builder: Any, raw: Any, storage: int) -> Any:
     """Turn loaded elements (scalar or vector) into compute precision."""
-    if storage not in (F16, BF16):
+    if storage not in (F16, BF16, HALF_BITS):
         return raw
     vector = isinstance(raw.type, ir.VectorType)
 
@@ -203,6 +205,8 @@ def widen(builder: Any, raw: Any, storage: int) -> Any:
         return ir.VectorType(kind, raw.type.count) if vector else kind
 
     bits = builder.zext(raw, like(I32))
+    if storage == HALF_BITS:
+        return builder.bitcast(bits, like(FLOAT))
     if storage == BF16:
         shifted = builder.shl(bits, constant(like(I32), 16))
         return builder.bitcast(shifted, like(FLOAT))
@@ -234,7 +238,7 @@ def _widen_half_bits(builder: Any, bits: Any, like: Any) -> Any:
 
 def narrow(builder: Any, value: Any, storage: int) -> Any:
     """Round compute precision (scalar or vector) to stored elements, nearest even."""
-    if storage not in (F16, BF16):
+    if storage not in (F16, BF16, HALF_BITS):
         return value
     vector = isinstance(value.type, ir.VectorType)
 
@@ -246,6 +250,8 @@ def narrow(builder: Any, value: Any, storage: int) -> Any:
     if storage == BF16 and vector and cpu_info().bf16_dot:
         return builder.bitcast(builder.fptrunc(value, like(_BFLOAT)), like(I16))
     bits = builder.bitcast(value, like(I32))
+    if storage == HALF_BITS:
+        return builder.trunc(bits, like(I16))
     wide = (_round_half if storage == F16 else _round_bfloat)(builder, bits, like)
     return builder.trunc(wide, like(I16))
 

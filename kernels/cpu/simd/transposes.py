@@ -5,6 +5,7 @@ function           reads                             writes
 =================  ================================  =========================================
 transpose_block    `rows` rows, elements by a mask   all columns, one behind the other
 transpose_masked   `rows` x `columns`                the block's columns, at any pitch
+transpose_between  the same, at any places           the same, at any places
 store_columns      all rows, one behind the other    columns plus bias, clamped, by a mask
 store_transposed   all rows, at any pitch            the first columns, by a mask
 =================  ================================  =========================================
@@ -36,7 +37,13 @@ from .ir import (
     transposed,
 )
 
-__all__ = ["store_columns", "store_transposed", "transpose_block", "transpose_masked"]
+__all__ = [
+    "store_columns",
+    "store_transposed",
+    "transpose_between",
+    "transpose_block",
+    "transpose_masked",
+]
 
 
 @intrinsic(prefer_literal=True)
@@ -191,3 +198,43 @@ def store_transposed(
         return context.get_dummy_value()
 
     return types.void(*([types.intp] * 6), storage, stored, lanes), codegen
+
+
+@intrinsic(prefer_literal=True)
+def transpose_between(
+    typingctx: Any, source: Any, sources: Any, rows: Any, columns: Any, target: Any, targets: Any,
+    storage: Any, lanes: Any,
+) -> Any:  # fmt: skip
+    """Write the columns of a block as rows, from and to places that two tables tell.
+
+    Row i is at `source` and the i-th word of `sources`, column j goes to `target` and the j-th word
+    of `targets`. Nothing outside the block of at most `lanes` rows and columns is touched.
+    """
+    code, count = literal(storage), literal(lanes)
+    if code is None or count is None:
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, sources, rows, columns, target, targets = args[:6]
+
+        def place(base: Any, table: Any, index: int) -> Any:
+            word = builder.load(builder.gep(pointer(builder, table, I64), [I64(index)]))
+            return pointer(builder, builder.add(base, word), I8)
+
+        def masks(length: Any, number: Any) -> list[Any]:
+            """Return flags of the first `length` lanes, for each of the first `number` vectors."""
+            first = first_lanes(builder, length, count)
+            none = ir.Constant(first.type, None)
+            within = [builder.icmp_signed("<", I64(i), number) for i in range(count)]
+            return [builder.select(flag, first, none) for flag in within]
+
+        vectors = [
+            load_vector(builder, place(source, sources, i), count, code, mask)
+            for i, mask in enumerate(masks(columns, rows))
+        ]
+        outputs = zip(transposed(builder, vectors), masks(rows, columns), strict=True)
+        for j, (column, mask) in enumerate(outputs):
+            store_vector(builder, place(target, targets, j), column, code, mask)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 6, storage, lanes), codegen
