@@ -60,8 +60,10 @@ if TYPE_CHECKING:
         max_pool2d,
         max_pool3d,
     )
+    from .ops.rearrange import channel_shuffle, pixel_shuffle, pixel_unshuffle
     from .ops.transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
     from .ops.transposed_layers import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+    from .ops.unfold import fold, unfold
     from .ops.unpool import max_unpool1d, max_unpool2d, max_unpool3d
 
 __version__ = "0.1.0"
@@ -103,6 +105,8 @@ _MODULES = {
     "ops.unpool": ("max_unpool1d", "max_unpool2d", "max_unpool3d"),
     "ops.deform": ("deform_conv2d",),
     "ops.deform_layers": ("DeformConv2d",),
+    "ops.rearrange": ("channel_shuffle", "pixel_shuffle", "pixel_unshuffle"),
+    "ops.unfold": ("fold", "unfold"),
     "ops.transposed": ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
     "ops.transposed_layers": ("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"),
     "contract.problem": ("ConvProblem",),
@@ -137,6 +141,7 @@ __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "channel_shuffle",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -145,6 +150,7 @@ __all__ = [
     "conv_transpose3d",
     "deform_conv2d",
     "explain",
+    "fold",
     "fold_batch_norm",
     "get_num_threads",
     "grad",
@@ -157,9 +163,12 @@ __all__ = [
     "max_unpool1d",
     "max_unpool2d",
     "max_unpool3d",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "precision",
     "set_num_threads",
     "sparse",
+    "unfold",
     "use_kernel",
 ]
 

@@ -47,6 +47,11 @@ ARRAY_OPS = {
     "avg_pool_grad": "pool_problem:PoolProblem",
     "adaptive_avg_pool_grad": "adaptive_pool_problem:AdaptivePoolProblem",
     "deform_conv": "deform_problem:DeformProblem",
+    "pixel_shuffle": "rearrange_problem:RearrangeProblem",
+    "pixel_unshuffle": "rearrange_problem:RearrangeProblem",
+    "channel_shuffle": "rearrange_problem:RearrangeProblem",
+    "unfold": "unfold_problem:UnfoldProblem",
+    "fold": "unfold_problem:UnfoldProblem",
 }
 
 

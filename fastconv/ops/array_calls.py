@@ -51,6 +51,8 @@ MODULES = (
     "fastconv.ops.unpool",
     "fastconv.ops.deform",
     "fastconv.grad.pool",
+    "fastconv.ops.rearrange",
+    "fastconv.ops.unfold",
 )
 
 

@@ -12,6 +12,7 @@ from .fast_fir.costs import SPECS as FAST_FIR
 from .fft.costs import SPECS as FFT
 from .gemm.costs import SPECS as GEMM
 from .pool.costs import SPECS as POOL
+from .rearrange.costs import SPECS as REARRANGE
 from .weight_grad.costs import SPECS as WEIGHT_GRAD
 from .window.costs import SPECS as WINDOW
 from .winograd.costs import SPECS as WINOGRAD
@@ -30,4 +31,5 @@ SPECS = (
     *WEIGHT_GRAD,
     *POOL,
     *DEFORM,
+    *REARRANGE,
 )

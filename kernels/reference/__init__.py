@@ -29,6 +29,13 @@ from .pool import (
     max_unpool,
     max_unpool_grad,
 )
+from .rearrange import (
+    channel_shuffle,
+    fold,
+    pixel_shuffle,
+    pixel_unshuffle,
+    unfold,
+)
 
 __all__ = [
     "ACTIVATIONS",
@@ -38,14 +45,19 @@ __all__ = [
     "adaptive_max_pool",
     "avg_pool",
     "avg_pool_grad",
+    "channel_shuffle",
     "conv",
     "conv_transpose",
     "conv_weight_grad",
     "deform_columns",
     "deform_conv",
+    "fold",
     "lp_pool",
     "max_pool",
     "max_pool_grad",
     "max_unpool",
     "max_unpool_grad",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "unfold",
 ]

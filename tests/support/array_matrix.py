@@ -17,7 +17,7 @@ from fastconv.contract.array_problem import ARRAY_OPS, ArrayProblem, Operand
 from fastconv.contract.problem_line import parse_any_line
 from helpers import DTYPES, in_layout
 
-__all__ = ["LINES", "ROUNDED", "SPECIAL", "draw", "problems"]
+__all__ = ["LINES", "PLANAR", "ROUNDED", "SPECIAL", "draw", "problems"]
 
 _POOLS = [
     "mb2ic3ih9iw11kh3",
@@ -57,6 +57,31 @@ _DEFORMED = [
     "ic8oc8ih4iw30kh1kw5ph0pw2og8",
     "--mask=1 ic6oc18ih3iw40kh3ph1g6",
     "--mask=1 ic130oc20ih6iw5kh2",
+_WINDOWS = [
+    "mb2ic3ih9iw11kh3ph1",
+    "ic5ih13iw37kh3sh2ph1",
+    "ic2ih15iw33kh7sh2ph3",
+    "ic3ih9iw70kh3ph2dh1",
+    "ic17ih7iw7kh3ph1",
+    "ic4ih8iw5kh3kw1sh2sw1pw1",
+    "ic7iw41kw3pw1",
+    "mb3ic2iw200kw4sw3pw2",
+    "ic2id5ih6iw18kd3kh2kw3sd2sh2sw1pd1ph1pw1",
+    "ic1iw37kw3sw12pw2",
+    "ic3iw9kw3pw5",
+    "ic2iw50kw5sw6pw3dw3",
+    "ic2iw30kw2sw4pw1dw1",
+]
+_UNPADDED = [
+    "ic3ih8iw12kh4sh4",
+    "ic1ih1iw1kh1",
+    "ic6ih9iw40kh3",
+    "ic3ih9iw40kh2sh3",
+    "ic2iw64kw16sw16",
+    "mb2ic20ih7iw7kh1",
+    "ic33id3ih4iw5kd2kh2kw2",
+    "ic3ih9iw9kh9",
+    "ic2ih6iw40kh2sh2dh2",
 ]
 
 #: By operator, lines without the operator's flag.
@@ -87,6 +112,20 @@ LINES: dict[str, list[str]] = {
     "max_pool_grad": _PLACED,
     "max_unpool_grad": _PLACED,
     "deform_conv": _DEFORMED,
+    "pixel_shuffle": [
+        "mb2ic12ih5iw7r2", "ic18ih4iw37r3", "ic32ih3iw19r4", "ic25ih3iw5r5", "ic1ih5iw4r1",
+        "mb3ic8ih1iw1r2", "ic72ih2iw3r6", "ic162ih6iw18r9", "ic200ih3iw33r10", "ic9ih6iw40r3",
+    ],
+    "pixel_unshuffle": [
+        "mb2ic3ih10iw14r2", "ic2ih12iw111r3", "ic2ih12iw76r4", "ic1ih15iw25r5", "ic5ih3iw4r1",
+        "ic2ih12iw18r6", "ic40ih4iw6r2", "ic33ih9iw18r9", "ic3ih20iw40r10", "ic3ih4iw2r2",
+    ],
+    "channel_shuffle": [
+        "mb2ic12ih5iw7g3", "ic116ih7iw7g2", "ic240ih4iw5g3", "ic24iw33g8", "ic30id2ih3iw5g5",
+        "ic7ih3iw4g7", "ic7ih3iw4g1", "ic33ih1iw1g11", "mb2ic544ih3iw3g4", "ic1000ih2iw1g25",
+    ],
+    "unfold": [*_WINDOWS, *_UNPADDED],
+    "fold": [*_WINDOWS, *_UNPADDED],
 }  # fmt: skip
 
 #: Operators whose results on small whole numbers are no whole numbers.
@@ -119,6 +158,9 @@ def _eighths(least: int, most: int, far: float = 1.0) -> Callable[..., np.ndarra
     return draw_eighths
 
 
+#: Operators that PyTorch has for two spatial axes alone.
+PLANAR = {"unfold", "fold"}
+
 #: Operands that are no normal numbers, by operator and name: ``draw(problem, operand, rng)``.
 SPECIAL: dict[tuple[str, str], Callable[[Any, Operand, np.random.Generator], np.ndarray]] = {
     ("max_unpool", "indices"): _draw_places,
@@ -132,7 +174,11 @@ SPECIAL: dict[tuple[str, str], Callable[[Any, Operand, np.random.Generator], np.
 def problems(op: str) -> list[Any]:
     """The problems of an operator, two more of which lie in other memory orders."""
     made: list[Any] = [parse_any_line(f"--op={op} {line}")[0] for line in LINES[op]]
-    several = [of for of in made if len(of.x_shape) > 2 and of.x_shape[1] > 1]
+    several = [
+        of
+        for of in made
+        if len(of.x_shape) > 2 and min(of.x_shape[1], math.prod(of.x_shape[2:])) > 1
+    ]  # of one position or channel the order is the same
     made += [of.with_(layout="channels_last") for of in several]
     return made + [of.with_(layout="strided") for of in several[::4]]
 

@@ -1,0 +1,175 @@
+"""What copies cost, and how they are cut into tasks: cycles, counted. No compiler is imported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fastconv.contract.array_problem import ArrayProblem, dense_array_binding
+from fastconv.contract.rearrange_problem import Axis, RearrangeProblem
+from fastconv.contract.spec import DeviceInfo, dense_strides
+from fastconv.contract.unfold_problem import UnfoldProblem
+
+from ..common.specs import array_bytes, array_seconds, array_spec
+from ..machine.lines import LINE
+from .forms import (
+    ELEMENTS,
+    EVERY,
+    RUNS,
+    SQUARES_IN,
+    SQUARES_OUT,
+    CopyForm,
+    array_axes,
+    copy_form,
+    rows_innermost,
+    square_lanes,
+)
+
+__all__ = [
+    "SPECS",
+    "copy_cycles",
+    "copy_tasks",
+    "counter_bytes",
+    "fold_tasks",
+    "padded_bytes",
+]
+
+#: Bytes that a task writes, about: 64 KiB take some 5 microseconds.
+_TASK_BYTES = 64 << 10
+_MOST_TASKS = 64
+#: Cycles to go to the next position, and for an element that is moved alone.
+_POSITION, _ELEMENT = 12.0, 1.5
+#: Cycles for a row of sums, and for a vector of one tap in it.
+_ROW, _TAP = 60.0, 4.0
+#: Bytes of a padded copy: of any problem, and beyond that for each byte of its operands.
+_LEAST_PADDED, _MOST_PADDED = 64 << 20, 8
+#: Rows of sums of one worker.
+_MOST_PHASES = 1 << 16
+
+
+class Cut(NamedTuple):
+    """How a copy is cut: tasks along the outer axes and along the long one, elements of the last.
+
+    It does not depend on the number of threads.
+    """
+
+    parts: int
+    pieces: int
+    block: int
+
+
+def copy_tasks(form: CopyForm, lanes: int) -> Cut:
+    """Return the tasks of a copy: parts of the outer axes, of the long one where they are few."""
+    wanted = max(1, min(form.elements * form.item // _TASK_BYTES, _MOST_TASKS))
+    parts = min(form.positions, wanted)
+    vectors = -(-form.long.size // lanes)
+    block = lanes * -(-vectors // min(vectors, -(-wanted // parts)))
+    return Cut(parts, -(-form.long.size // block), block)
+
+
+def counter_bytes(device: DeviceInfo) -> int:
+    """Return the scratch bytes of the workers' odometers, a line each."""
+    return LINE * device.threads
+
+
+def copy_cycles(form: CopyForm, lanes: int) -> float:
+    """Return the cycles of a copy on one thread whose memory is at hand."""
+    vectors, ways = math.ceil(form.long.size / lanes), form.ways
+    if form.moves == ELEMENTS:
+        each = _ELEMENT * form.long.size
+    elif form.moves == RUNS:
+        each = 2.0 * vectors
+    elif form.moves == EVERY:
+        each = 2.0 * ways * vectors
+    elif form.moves in (SQUARES_IN, SQUARES_OUT):
+        each = vectors * math.ceil(ways / lanes) * lanes * (2 + math.log2(lanes))
+    else:
+        power = ways & (ways - 1) == 0
+        each = vectors * ways * (2 + (math.log2(ways) if power else ways - 1))
+    return form.positions * (each + _POSITION)
+
+
+def _reasons(problem: ArrayProblem, device: DeviceInfo) -> list[str]:
+    return []
+
+
+def _counted(axes: Sequence[Axis], item: int, device: DeviceInfo) -> tuple[float, int]:
+    """Return the cycles and the tasks of a copy."""
+    form = copy_form(axes, item, device.vector_bytes)
+    lanes = square_lanes(form.item, device.vector_bytes)
+    cut = copy_tasks(form, lanes)
+    return copy_cycles(form, lanes), cut.parts * cut.pieces
+
+
+def _copy_seconds(problem: RearrangeProblem, device: DeviceInfo) -> float:
+    axes = problem.axes(*dense_array_binding(problem).strides)
+    return array_seconds(problem, device, *_counted(axes, problem.itemsize, device))
+
+
+def padded_bytes(problem: UnfoldProblem) -> int:
+    """Return the bytes of an image with its zeros around it, 0 where there are none."""
+    if not any(problem.padding):
+        return 0
+    return problem.batch * problem.channels * math.prod(problem.padded) * problem.itemsize
+
+
+def _unfold_reasons(problem: UnfoldProblem, device: DeviceInfo) -> list[str]:
+    padded, most = padded_bytes(problem), _LEAST_PADDED + _MOST_PADDED * array_bytes(problem)
+    if padded > most:
+        return [f"copies the image with its padding, at most {most} bytes here; it has {padded}"]
+    return []
+
+
+def _unfold_seconds(problem: UnfoldProblem, device: DeviceInfo) -> float:
+    image, columns = dense_array_binding(problem).strides
+    cycles, item = 0.0, problem.itemsize
+    if any(problem.padding):
+        shape = (problem.batch, problem.channels, *problem.padded)
+        padded = dense_strides(shape, item, rows_innermost(columns))
+        cycles, _ = _counted(array_axes(problem.image_shape, image, padded), item, device)
+        cycles += padded_bytes(problem) / device.vector_bytes
+        image = padded
+    copied, tasks = _counted(problem.axes(image, columns), item, device)
+    return array_seconds(problem, device, cycles + copied, tasks)
+
+
+def _fold_reasons(problem: UnfoldProblem, device: DeviceInfo) -> list[str]:
+    if problem.steps[-1] > _MOST_PHASES:
+        return [f"has a row of sums for each phase of the stride, at most {_MOST_PHASES}"]
+    return []
+
+
+def fold_tasks(problem: UnfoldProblem) -> int:
+    """Return the tasks of a sum of columns: blocks of output rows."""
+    read = math.prod(problem.columns_shape) * problem.itemsize
+    rows = math.prod(problem.image_shape[:-1])
+    return min(rows, max(1, min(read // _TASK_BYTES, _MOST_TASKS)))
+
+
+def _fold_seconds(problem: UnfoldProblem, device: DeviceInfo) -> float:
+    columns, image = dense_array_binding(problem).strides
+    item = problem.itemsize
+    if problem.tiles:
+        axes = [Axis(axis.size, axis.target, axis.source) for axis in problem.axes(image, columns)]
+        return array_seconds(problem, device, *_counted(axes, item, device))
+    vectors = math.ceil(problem.in_size[-1] / device.lanes(problem.compute_itemsize))
+    rows = math.prod(problem.image_shape[:-1])
+    cycles = rows * (_ROW + _TAP * vectors * math.prod(problem.kernel_size))
+    if columns[2] != item:
+        dense = dense_strides(problem.columns_shape, item)
+        cycles += _counted(array_axes(problem.columns_shape, columns, dense), item, device)[0]
+    if image[-1] != item:
+        dense = dense_strides(problem.image_shape, item)
+        cycles += _counted(array_axes(problem.image_shape, dense, image), item, device)[0]
+    return array_seconds(problem, device, cycles, fold_tasks(problem))
+
+
+SPECS = (
+    *(
+        array_spec(op, "rearrange.copy", op, _reasons, _copy_seconds)
+        for op in ("pixel_shuffle", "pixel_unshuffle", "channel_shuffle")
+    ),
+    array_spec("unfold", "rearrange.unfold", "unfold", _unfold_reasons, _unfold_seconds),
+    array_spec("fold", "rearrange.fold", "fold", _fold_reasons, _fold_seconds),
+)
