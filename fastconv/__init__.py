@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     )
     from .ops.deform import deform_conv2d
     from .ops.deform_layers import DeformConv2d
+    from .ops.linear import Linear, linear
     from .ops.pool import (
         avg_pool1d,
         avg_pool2d,
@@ -105,6 +106,7 @@ _MODULES = {
     "ops.unpool": ("max_unpool1d", "max_unpool2d", "max_unpool3d"),
     "ops.deform": ("deform_conv2d",),
     "ops.deform_layers": ("DeformConv2d",),
+    "ops.linear": ("Linear", "linear"),
     "ops.rearrange": ("channel_shuffle", "pixel_shuffle", "pixel_unshuffle"),
     "ops.unfold": ("fold", "unfold"),
     "ops.transposed": ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
@@ -128,6 +130,7 @@ __all__ = [
     "DeformConv2d",
     "DeviceError",
     "FastconvError",
+    "Linear",
     "NoKernelError",
     "ShapeError",
     "TransposedProblem",
@@ -154,6 +157,7 @@ __all__ = [
     "fold_batch_norm",
     "get_num_threads",
     "grad",
+    "linear",
     "lp_pool1d",
     "lp_pool2d",
     "lp_pool3d",

@@ -57,6 +57,7 @@ _DEFORMED = [
     "ic8oc8ih4iw30kh1kw5ph0pw2og8",
     "--mask=1 ic6oc18ih3iw40kh3ph1g6",
     "--mask=1 ic130oc20ih6iw5kh2",
+]
 _WINDOWS = [
     "mb2ic3ih9iw11kh3ph1",
     "ic5ih13iw37kh3sh2ph1",
