@@ -45,6 +45,17 @@ __all__ = [
     "avg_pool1d_input",
     "avg_pool2d_input",
     "avg_pool3d_input",
+from .linear import linear_bias, linear_input, linear_weight
+from .rearrange import (
+    channel_shuffle_input,
+    fold_input,
+    pixel_shuffle_input,
+    pixel_unshuffle_input,
+    unfold_input,
+)
+
+__all__ = [
+    "channel_shuffle_input",
     "conv1d_input",
     "conv1d_weight",
     "conv2d_input",
@@ -60,4 +71,11 @@ __all__ = [
     "max_unpool1d_input",
     "max_unpool2d_input",
     "max_unpool3d_input",
+    "fold_input",
+    "linear_bias",
+    "linear_input",
+    "linear_weight",
+    "pixel_shuffle_input",
+    "pixel_unshuffle_input",
+    "unfold_input",
 ]
