@@ -61,3 +61,19 @@ def _deform(problem: Any) -> Node:
 
 #: By operator, a function that returns the node of a problem or raises `Refusal`.
 NODES: dict[str, Callable[[Any], Node]] = {"max_pool": _pool, "deform_conv": _deform}
+
+
+def _pixels(problem: Any) -> Node:
+    if problem.op == "pixel_shuffle":
+        return Node("DepthToSpace", {"blocksize": problem.factor, "mode": "CRD"})
+    if problem.channels > 1:
+        raise Refusal("ONNX puts the pixels of SpaceToDepth before the channels")
+    return Node("SpaceToDepth", {"blocksize": problem.factor})
+
+
+#: By operator, a function that returns the node of a problem or raises `Refusal`.
+NODES: dict[str, Callable[[Any], Node]] = {
+    "max_pool": _pool,
+    "pixel_shuffle": _pixels,
+    "pixel_unshuffle": _pixels,
+}

@@ -19,6 +19,9 @@ from .peers import OnnxPeer, OnnxRuntime, OpenVino, Torch, torch_tensor
 
 __all__ = ["ARRAY_PEERS"]
 
+#: Functions that PyTorch has for two spatial axes alone.
+_PLANAR = ("fold", "unfold")
+
 
 class ArrayFastconv(Fastconv):
     """fastconv's functions, and objects of operators that have such."""
@@ -47,6 +50,14 @@ class ArrayTorch(Torch):
     def prepare(self, problem: Any, *arrays: np.ndarray) -> Call:
         """Return the functional call."""
         function = _torch_function(problem.call().function)
+        from torch.nn import functional
+
+        name, keywords = problem.call()
+        function = getattr(functional, name, None)
+        if function is None:
+            raise Refusal(f"PyTorch has no functional form {name}")
+        if name in _PLANAR and len(problem.in_size) != 2:
+            raise Refusal(f"PyTorch has {name} for images alone")
         tensors = [self._ordered(torch_tensor(array)) for array in arrays]
         args, keywords = problem.arguments(tensors)
         given = {name: value for name, value in keywords.items() if value is not None}

@@ -66,7 +66,9 @@ def array_operator(
     def truth(arrays: dict[str, Any], params: Params) -> Any:
         of = problem(arrays, params)
         given = [arrays[key] for key in names if key in arrays]
-        unbatched = axes is not None and given[0].ndim == axes + 1
+        unbatched = given[0].ndim < len(of.inputs[0].shape)
+        if axes is not None:
+            unbatched = given[0].ndim == axes + 1
         if unbatched:
             # What has a batch is what the problem's own operands have one more axis for.
             given = [

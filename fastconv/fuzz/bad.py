@@ -51,6 +51,8 @@ NAMES = frozenset(
         "grad_output", "output", "output_padding", "rulebook", "indice_key", "weight_layout",
         "in_channels", "out_channels", "mode", "ceil_mode",
         "offset", "mask",
+        "in_channels", "out_channels", "mode", "ceil_mode", "upscale_factor", "downscale_factor",
+        "output_size",
     )
 )  # fmt: skip
 

@@ -31,6 +31,7 @@ Shapes = dict[str, tuple[int, ...]]
 _TABLES = tuple(
     f"fastconv.fuzz.{name}"
     for name in ("dense", "transposed", "dense_grad", "pools", "deforms", "sparse", "sparse_grad")
+    for name in ("dense", "transposed", "dense_grad", "pools", "rearrange", "sparse", "sparse_grad")
 )
 
 

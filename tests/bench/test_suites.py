@@ -28,6 +28,7 @@ NETWORKS = {
 KINDS = {
     "core", "depthwise", "dilated", "grouped", "conv1d", "conv3d", "image", "float64", "transposed",
     "pool", "gradients", "deform",
+    "rearrange",
 }  # fmt: skip
 
 
@@ -78,6 +79,7 @@ def test_kind_suites_hold_their_kind(suite: str) -> None:
         "pool": lambda p: "_pool" in p.op,
         "gradients": lambda p: p.op in ("conv_input_grad", "conv_weight_grad"),
         "deform": lambda p: p.op == "deform_conv",
+        "rearrange": lambda p: p.op.endswith(("shuffle", "fold")),
     }[suite]
     assert all(test(problem) for problem in problems)
 
