@@ -59,10 +59,6 @@ def _deform(problem: Any) -> Node:
     return Node("DeformConv", attributes, order=("weight", "offset", "bias", "mask"))
 
 
-#: By operator, a function that returns the node of a problem or raises `Refusal`.
-NODES: dict[str, Callable[[Any], Node]] = {"max_pool": _pool, "deform_conv": _deform}
-
-
 def _pixels(problem: Any) -> Node:
     if problem.op == "pixel_shuffle":
         return Node("DepthToSpace", {"blocksize": problem.factor, "mode": "CRD"})
@@ -73,6 +69,7 @@ def _pixels(problem: Any) -> Node:
 
 #: By operator, a function that returns the node of a problem or raises `Refusal`.
 NODES: dict[str, Callable[[Any], Node]] = {
+    "deform_conv": _deform,
     "max_pool": _pool,
     "pixel_shuffle": _pixels,
     "pixel_unshuffle": _pixels,

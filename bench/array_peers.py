@@ -49,13 +49,8 @@ class ArrayTorch(Torch):
 
     def prepare(self, problem: Any, *arrays: np.ndarray) -> Call:
         """Return the functional call."""
-        function = _torch_function(problem.call().function)
-        from torch.nn import functional
-
-        name, keywords = problem.call()
-        function = getattr(functional, name, None)
-        if function is None:
-            raise Refusal(f"PyTorch has no functional form {name}")
+        name = problem.call().function
+        function = _torch_function(name)
         if name in _PLANAR and len(problem.in_size) != 2:
             raise Refusal(f"PyTorch has {name} for images alone")
         tensors = [self._ordered(torch_tensor(array)) for array in arrays]

@@ -30,8 +30,16 @@ Shapes = dict[str, tuple[int, ...]]
 #: Modules with a tuple OPERATORS.
 _TABLES = tuple(
     f"fastconv.fuzz.{name}"
-    for name in ("dense", "transposed", "dense_grad", "pools", "deforms", "sparse", "sparse_grad")
-    for name in ("dense", "transposed", "dense_grad", "pools", "rearrange", "sparse", "sparse_grad")
+    for name in (
+        "dense",
+        "transposed",
+        "dense_grad",
+        "deforms",
+        "pools",
+        "rearrange",
+        "sparse",
+        "sparse_grad",
+    )
 )
 
 

@@ -14,6 +14,11 @@ from .conv import (
     conv3d_input,
     conv3d_weight,
 )
+from .linear import (
+    linear_bias,
+    linear_input,
+    linear_weight,
+)
 from .pool import (
     adaptive_avg_pool1d_input,
     adaptive_avg_pool2d_input,
@@ -34,6 +39,13 @@ from .pool import (
     max_unpool2d_input,
     max_unpool3d_input,
 )
+from .rearrange import (
+    channel_shuffle_input,
+    fold_input,
+    pixel_shuffle_input,
+    pixel_unshuffle_input,
+    unfold_input,
+)
 
 __all__ = [
     "adaptive_avg_pool1d_input",
@@ -45,16 +57,6 @@ __all__ = [
     "avg_pool1d_input",
     "avg_pool2d_input",
     "avg_pool3d_input",
-from .linear import linear_bias, linear_input, linear_weight
-from .rearrange import (
-    channel_shuffle_input,
-    fold_input,
-    pixel_shuffle_input,
-    pixel_unshuffle_input,
-    unfold_input,
-)
-
-__all__ = [
     "channel_shuffle_input",
     "conv1d_input",
     "conv1d_weight",
@@ -62,6 +64,10 @@ __all__ = [
     "conv2d_weight",
     "conv3d_input",
     "conv3d_weight",
+    "fold_input",
+    "linear_bias",
+    "linear_input",
+    "linear_weight",
     "lp_pool1d_input",
     "lp_pool2d_input",
     "lp_pool3d_input",
@@ -71,10 +77,6 @@ __all__ = [
     "max_unpool1d_input",
     "max_unpool2d_input",
     "max_unpool3d_input",
-    "fold_input",
-    "linear_bias",
-    "linear_input",
-    "linear_weight",
     "pixel_shuffle_input",
     "pixel_unshuffle_input",
     "unfold_input",
