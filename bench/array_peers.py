@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import reduce
 from importlib import import_module
 from importlib.util import find_spec
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ class ArrayFastconv(Fastconv):
             own = {name: given.pop(name) for name in ("weight", "bias") if name in given}
             layer = getattr(fastconv, asked.layer)(**own, **asked.keywords)
             return lambda: layer(**given)
-        function: Any = reduce(getattr, asked.function.split("."), fastconv)
+        function: Any = resolve_name(f"fastconv.{asked.function}")
         args, keywords = problem.arguments(arrays)
         return lambda: _first(function(*args, **keywords))
 

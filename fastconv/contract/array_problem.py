@@ -47,6 +47,7 @@ ARRAY_OPS = {
     "avg_pool_grad": "pool_problem:PoolProblem",
     "adaptive_avg_pool_grad": "adaptive_pool_problem:AdaptivePoolProblem",
     "deform_conv": "deform_problem:DeformProblem",
+    "interleave": "interleave_problem:InterleaveProblem",
     "pixel_shuffle": "rearrange_problem:RearrangeProblem",
     "pixel_unshuffle": "rearrange_problem:RearrangeProblem",
     "channel_shuffle": "rearrange_problem:RearrangeProblem",
@@ -108,8 +109,6 @@ class Call(NamedTuple):
         Name below `fastconv`: PyTorch's functional form, if it has one, is called alike.
     keywords : dict
         What is given beside the operands.
-    named : tuple of str
-        Operands that are given by name, since others stand between them and the first.
     layer : str
         Name below `fastconv` of what is made from weight and bias once for many calls, "" where
         there is nothing such.
@@ -117,7 +116,6 @@ class Call(NamedTuple):
 
     function: str
     keywords: dict[str, Any]
-    named: tuple[str, ...] = ()
     layer: str = ""
 
 
@@ -183,14 +181,12 @@ class ArrayProblem(ElementSizes):
         raise NotImplementedError
 
     def arguments(self, given: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return a call's arguments, by position and by name, from arrays for the inputs."""
-        call, by_place, by_name = self.call(), [], {}
-        for operand, array in zip(self.inputs, given, strict=True):
-            if operand.name in call.named:
-                by_name[operand.name] = array
-            else:
-                by_place.append(array)
-        return tuple(by_place), by_name | call.keywords
+        """Return a call's arguments, by position and by name, from arrays for the inputs.
+
+        Only the first is given by position: others may stand behind what is no array.
+        """
+        names = [operand.name for operand in self.inputs[1:]]
+        return tuple(given[:1]), dict(zip(names, given[1:], strict=True)) | self.call().keywords
 
     @property
     def x_shape(self) -> tuple[int, ...]:

@@ -186,11 +186,11 @@ class DeformProblem(ArrayProblem):
         name = self.activation
         has_alpha = name and ACTIVATIONS[name].parameter
         keywords["activation"] = (name, self.alpha) if has_alpha else name or None
-        return Call("deform_conv2d", keywords, ("bias", "mask"), "DeformConv2d")
+        return Call("deform_conv2d", keywords, "DeformConv2d")
 
     def _gradient_call(self, keywords: dict[str, object]) -> Call:
         of = self.op.rpartition("_")[2]
         if of == "offset":
-            return Call("grad.deform_conv2d_offset_and_mask", keywords, _READ[self.op])
+            return Call("grad.deform_conv2d_offset_and_mask", keywords)
         keywords[f"{of}_size"] = self._operands()[of].shape
-        return Call(f"grad.deform_conv2d_{of}", keywords, _READ[self.op])
+        return Call(f"grad.deform_conv2d_{of}", keywords)

@@ -49,7 +49,6 @@ NAMES = frozenset(
         "input", "weight", "bias", "residual", "out", "stride", "padding", "dilation", "groups",
         "kernel", "kernel_size", "activation", "x", "features", "indices", "spatial_shape", "grad",
         "grad_output", "output", "output_padding", "rulebook", "indice_key", "weight_layout",
-        "in_channels", "out_channels", "mode", "ceil_mode",
         "offset", "mask",
         "in_channels", "out_channels", "mode", "ceil_mode", "upscale_factor", "downscale_factor",
         "output_size",

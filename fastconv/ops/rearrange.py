@@ -10,10 +10,11 @@ import numpy as np
 from ..arrays import Array, check_writable, dtype_name, memory_layout, plain, require_array
 from ..contract.arguments import whole_number
 from ..contract.errors import ShapeError
+from ..contract.interleave_problem import InterleaveProblem
 from ..contract.rearrange_problem import RearrangeProblem
 from .array_calls import ArrayOp, check_axes, compute, compute_batch
 
-__all__ = ["channel_shuffle", "pixel_shuffle", "pixel_unshuffle"]
+__all__ = ["channel_shuffle", "interleave", "pixel_shuffle", "pixel_unshuffle"]
 
 
 def _pixel_problem(op: str, name: str, arrays: Any, arguments: Any) -> RearrangeProblem:
@@ -49,6 +50,18 @@ def _channel_problem(arrays: Any, arguments: Any) -> RearrangeProblem:
 
 _PIXEL_SHUFFLE = ArrayOp("pixel_shuffle", ("input",), _shuffle_problem)
 _PIXEL_UNSHUFFLE = ArrayOp("pixel_unshuffle", ("input",), _unshuffle_problem)
+
+
+def _interleave_problem(arrays: Any, arguments: Any) -> InterleaveProblem:
+    (x,), (stride,) = arrays, arguments
+    check_axes("input", x, len(stride))
+    return InterleaveProblem(
+        "interleave", x.shape[0], x.shape[1], x.shape[2:], stride,
+        dtype=dtype_name("input", x.dtype), layout=memory_layout(x),
+    )  # fmt: skip
+
+
+_INTERLEAVE = ArrayOp("interleave", ("input",), _interleave_problem)
 _CHANNEL_SHUFFLE = ArrayOp("channel_shuffle", ("input",), _channel_problem)
 
 
@@ -183,4 +196,30 @@ def channel_shuffle(input: Array, groups: int, *, out: Array | None = None) -> A
     array([0., 3., 1., 4., 2., 5.], dtype=float32)
     """
     made: Array = compute(_CHANNEL_SHUFFLE, (input,), (groups,), out)
+    return made
+
+
+def interleave(input: Array, stride: tuple[int, ...], *, out: Array | None = None) -> Array:
+    """Put maps between each other by turns, as the phases of a transposed convolution lie.
+
+    Parameters
+    ----------
+    input : ndarray, shape (N, C * prod(stride), *size)
+        Maps of one to three axes; those of one output channel are neighbours, row by row.
+    stride : tuple of int
+        Outputs along each axis from one sample of a map to the next.
+    out : ndarray, optional
+        Where to write.
+
+    Returns
+    -------
+    ndarray, shape (N, C, *(size * stride))
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> interleave(np.arange(6, dtype=np.float32).reshape(1, 2, 3), (2,))
+    array([[[0., 3., 1., 4., 2., 5.]]], dtype=float32)
+    """
+    made: Array = compute(_INTERLEAVE, (input,), (stride,), out)
     return made

@@ -1,8 +1,9 @@
 """What functions and layers of transposed convolution share: a call is those of its phases.
 
-Each phase is prepared by `fastconv.calls` with views of input and output, so it gets the kernel
-that is fastest for its sizes, and a kernel that stores with a stride writes its outputs between
-those of the others. Kernels are chosen as for one thread, so that the bits are the same for any
+Each phase is prepared by `fastconv.calls`, so it gets the kernel that is fastest for its sizes. Its
+outputs lie between those of the others: a kernel writes them there, with a stride, or, where rows
+of pixels are contiguous, all phases are written side by side and interleaved by whole vectors.
+Kernels are chosen as for one thread, so that the bits are the same for any
 number, gradients' too; ``tune=True`` measures with the threads at hand.
 """
 
@@ -33,10 +34,14 @@ from ..contract.padding import canonical_padding
 from ..contract.settings import config
 from ..contract.transposed_problem import Phase, TransposedProblem
 from ..dispatch import steady_choice
+from .rearrange import interleave
+from .transposed_product import PreparedProduct, is_product, prepare_product
 
 __all__ = ["CONV_TRANSPOSE", "make_transposed_problem"]
 
 _EVERY = (slice(None), slice(None))
+#: Bytes of outputs up to which they are written side by side first, and read again from a cache.
+_MOST_BYTES = 8 << 20
 
 
 class _Part(NamedTuple):
@@ -56,6 +61,7 @@ class PreparedPhases:
     out_shape: tuple[int, ...]
     layout: str
     packing: Hashable
+    stride: tuple[int, ...] = ()
     plain: bool = True
     remembers: bool = False
 
@@ -77,11 +83,51 @@ class PreparedPhases:
         """Compute, into `out` if there is one."""
         if out is None:
             out = empty_output(x, self.out_shape, self.layout)
+        if self.stride:
+            self._run_side_by_side(x, packed, bias, out)
+            return out
         for (phase, call), weight in zip(self.parts, packed or (), strict=True):
             outputs = (*_EVERY, *phase.outputs)
             added = None if residual is None else residual[outputs]
             call.run(x[(*_EVERY, *phase.samples)], weight, bias, added, out[outputs])
         return out
+
+    def _run_side_by_side(self, x: Array, packed: Any, bias: Array | None, out: Array) -> None:
+        """Compute the phases into maps of their own, a channel's together, and interleave them."""
+        made = _phase_maps(x, self.out_shape, self.stride)
+        for (phase, call), weight in zip(self.parts, packed, strict=True):
+            call.run(
+                x[(*_EVERY, *phase.samples)], weight, bias, None,
+                made[:, :, _turn(phase, self.stride)],
+            )  # fmt: skip
+        interleave(made.reshape(len(made), -1, *made.shape[3:]), self.stride, out=out)
+
+
+def _phase_maps(x: Array, out_shape: tuple[int, ...], stride: tuple[int, ...]) -> Array:
+    """Return memory for the phases' outputs: (N, K, phases, *size)."""
+    size = tuple(n // step for n, step in zip(out_shape[2:], stride, strict=True))
+    return empty_output(x, (*out_shape[:2], math.prod(stride), *size), "channels_first")
+
+
+def _turn(phase: Phase, stride: tuple[int, ...]) -> int:
+    """Return a phase's number among all, by the first output that it writes."""
+    number = 0
+    for outputs, step in zip(phase.outputs, stride, strict=True):
+        number = number * step + outputs.start
+    return number
+
+
+def _lie_side_by_side(problem: TransposedProblem) -> bool:
+    """Tell whether all phases have taps and as many outputs, few enough for the caches."""
+    whole = all(n % step == 0 for n, step in zip(problem.out_size, problem.stride, strict=True))
+    return (
+        problem.layout == "channels_first"
+        and problem.stride[-1] > 1
+        and whole
+        and math.prod(problem.out_shape) * problem.itemsize <= _MOST_BYTES
+        and [phase.taps is None for phase in problem.phases()]
+        == [False] * math.prod(problem.stride)
+    )
 
 
 def _phase_weight(weight: Array, phase: Phase, groups: int) -> Array:
@@ -140,29 +186,38 @@ def make_transposed_problem(
 def _prepare(
     ndim: int, x: Any, weight: Any, bias: Any, arguments: tuple[Any, ...], activation: Activation,
     residual: Any, out: Any, packed: bool, tune: bool,
-) -> PreparedPhases:  # fmt: skip
+) -> PreparedPhases | PreparedProduct:  # fmt: skip
     problem = make_transposed_problem(ndim, x, weight, arguments)
     check_companions(problem, x, weight, bias, residual, out)
     shape, layout, groups = problem.out_shape, problem.layout, problem.groups
     if math.prod(shape) == 0:
         return PreparedPhases((), groups, "", shape, layout, None)
     target = empty_output(x, shape, layout) if out is None else out
-    parts = []
     measured = flag("tune", tune) or config.tune
     with contextlib.nullcontext() if measured else steady_choice():
+        if residual is None and is_product(problem):
+            return prepare_product(problem, x, weight, bias, activation, packed, tune)
+        woven = residual is None and _lie_side_by_side(problem)
+        maps = _phase_maps(x, shape, problem.stride) if woven else None
+        parts = []
         for phase in problem.phases():
             outputs = (*_EVERY, *phase.outputs)
             dense = ((1,) * ndim, phase.padding, phase.dilation, groups)
             added = None if residual is None else residual[outputs]
             call = prepare(
                 CONV, ndim, x[(*_EVERY, *phase.samples)], _phase_weight(weight, phase, groups),
-                bias, dense, activation, added, target[outputs], packed, tune,
+                bias, dense, activation, added,
+                target[outputs] if maps is None else maps[:, :, _turn(phase, problem.stride)],
+                packed, tune,
             )  # fmt: skip
             parts.append(_Part(phase, call))
     names = ", ".join(sorted({part.call.kernel for part in parts}))
     packing = groups, tuple((_key(part.phase), part.call.packing) for part in parts)
     remembers = any(part.call.remembers for part in parts)
-    return PreparedPhases(tuple(parts), groups, names, shape, layout, packing, remembers=remembers)
+    stride = problem.stride if woven else ()
+    return PreparedPhases(
+        tuple(parts), groups, names, shape, layout, packing, stride, remembers=remembers
+    )
 
 
 CONV_TRANSPOSE = Family("conv_transpose", canonical_transposed, _prepare)

@@ -32,6 +32,7 @@ from .pool import (
 from .rearrange import (
     channel_shuffle,
     fold,
+    interleave,
     pixel_shuffle,
     pixel_unshuffle,
     unfold,
@@ -52,6 +53,7 @@ __all__ = [
     "deform_columns",
     "deform_conv",
     "fold",
+    "interleave",
     "lp_pool",
     "max_pool",
     "max_pool_grad",

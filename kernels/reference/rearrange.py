@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["channel_shuffle", "fold", "pixel_shuffle", "pixel_unshuffle", "unfold"]
+__all__ = ["channel_shuffle", "fold", "interleave", "pixel_shuffle", "pixel_unshuffle", "unfold"]
 
 
 def _as_float64(x: ArrayLike) -> NDArray[np.float64]:
@@ -28,6 +28,27 @@ def pixel_shuffle(x: ArrayLike, *, upscale_factor: int) -> Any:
     n, c, h, w = x.shape
     parts = x.reshape(n, c // r**2, r, r, h, w)
     return parts.transpose(0, 1, 4, 2, 5, 3).reshape(n, c // r**2, h * r, w * r)
+
+
+def interleave(x: ArrayLike, *, stride: tuple[int, ...]) -> Any:
+    """Put maps of neighbouring channels between each other, by turns along each axis.
+
+    Examples
+    --------
+    >>> interleave(np.arange(6.0).reshape(1, 2, 3), stride=(2,)).tolist()
+    [[[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]]]
+    """
+    x = _as_float64(x)
+    n, c, *size = x.shape
+    channels, out_size = (
+        c // int(np.prod(stride)),
+        [k * s for k, s in zip(size, stride, strict=True)],
+    )
+    out = np.zeros((n, channels, *out_size))
+    for number, starts in enumerate(np.ndindex(*stride)):
+        places = tuple(slice(a, None, s) for a, s in zip(starts, stride, strict=True))
+        out[(slice(None), slice(None), *places)] = x[:, number :: int(np.prod(stride))]
+    return out
 
 
 def pixel_unshuffle(x: ArrayLike, *, downscale_factor: int) -> Any:

@@ -7,7 +7,7 @@ reference, in float64: kernels are then compared with the reference.
 from __future__ import annotations
 
 import sys
-from functools import reduce
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ def line(value: Any) -> str:
 
 def call(of: ArrayProblem, given: tuple[np.ndarray, ...], **more: Any) -> tuple[np.ndarray, ...]:
     """What the public function returns, as a tuple."""
-    function = reduce(getattr, of.call().function.split("."), fastconv)
+    function = resolve_name(f"fastconv.{of.call().function}")
     args, keywords = of.arguments(given)
     result = function(*args, **keywords, **more)
     return result if isinstance(result, tuple) else (result,)
@@ -93,8 +93,8 @@ def test_the_reference_is_pytorch_s(of: ArrayProblem, rng: np.random.Generator) 
         pytest.skip(f"PyTorch has {of.op} for images alone")
     of = of.with_(dtype="float64")
     given = draw(of, rng, integers=False)
-    theirs = function(*(torch.from_numpy(np.ascontiguousarray(a)) for a in given),
-                      **of.call().keywords)  # fmt: skip
+    args, keywords = of.arguments([torch.from_numpy(np.ascontiguousarray(a)) for a in given])
+    theirs = function(*args, **keywords)
     theirs = theirs if isinstance(theirs, tuple) else (theirs,)
     for wanted, actual in zip(theirs, truth(of, given), strict=True):
         np.testing.assert_allclose(actual, wanted.numpy(), rtol=1e-12, atol=1e-12)
@@ -143,7 +143,7 @@ def test_an_output_may_be_the_input(op: str, rng: np.random.Generator) -> None:
 def test_lines_and_explanations(of: ArrayProblem, rng: np.random.Generator) -> None:
     """A line comes back as its problem, and a call is explained as the same problem."""
     assert parse_any_line(of.line("a b"))[0] == of
-    function = reduce(getattr, of.call().function.split("."), fastconv)
+    function = resolve_name(f"fastconv.{of.call().function}")
     args, keywords = of.arguments(draw(of, rng, integers=True))
     told = fastconv.explain(function, *args, **keywords)
     assert told.problem == of and told.chosen.startswith("cpu.")

@@ -113,6 +113,11 @@ LINES: dict[str, list[str]] = {
     "max_pool_grad": _PLACED,
     "max_unpool_grad": _PLACED,
     "deform_conv": _DEFORMED,
+    "interleave": [
+        "mb2ic12ih5iw7sh2", "ic18ih4iw37sh3", "ic24ih3iw19sh2sw4", "ic25ih3iw5sh5sw1",
+        "ic5ih4iw3sh1", "mb2ic16iw40sw8", "ic7iw33sw7", "ic16id2ih3iw17sd2sh2sw2",
+        "ic12id2ih3iw5sd1sh2sw3", "ic400ih7iw7sh2",
+    ],
     "pixel_shuffle": [
         "mb2ic12ih5iw7r2", "ic18ih4iw37r3", "ic32ih3iw19r4", "ic25ih3iw5r5", "ic1ih5iw4r1",
         "mb3ic8ih1iw1r2", "ic72ih2iw3r6", "ic162ih6iw18r9", "ic200ih3iw33r10", "ic9ih6iw40r3",

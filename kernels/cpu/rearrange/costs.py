@@ -168,7 +168,7 @@ def _fold_seconds(problem: UnfoldProblem, device: DeviceInfo) -> float:
 SPECS = (
     *(
         array_spec(op, "rearrange.copy", op, _reasons, _copy_seconds)
-        for op in ("pixel_shuffle", "pixel_unshuffle", "channel_shuffle")
+        for op in ("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "interleave")
     ),
     array_spec("unfold", "rearrange.unfold", "unfold", _unfold_reasons, _unfold_seconds),
     array_spec("fold", "rearrange.fold", "fold", _fold_reasons, _fold_seconds),
