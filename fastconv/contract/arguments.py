@@ -29,6 +29,7 @@ __all__ = [
     "is_plain",
     "parse_activation",
     "per_axis",
+    "real_number",
     "whole_number",
 ]
 
@@ -78,6 +79,18 @@ def whole_number(name: str, value: Any) -> int:
     if number is None:
         raise ShapeError(f"{name}: got {value!r}, want a whole number")
     return number
+
+
+def real_number(name: str, value: Any) -> float:
+    """Return a real number of any type as Python's."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
+        raise ArgumentError(f"{name}: got {value!r}, want a number")
+    if isinstance(value, np.complexfloating):
+        raise ArgumentError(f"{name}: got {value!r}, want a real number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ArgumentError(f"{name}: got a number beyond float64, want one within it") from None
 
 
 def flag(name: str, value: Any) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARRAY_OPS",
+    "BYTES",
     "ArrayBinding",
     "ArrayProblem",
     "Call",
@@ -34,6 +35,8 @@ __all__ = [
     "per_axis_size",
 ]
 
+#: Bytes of the element types that operands have beside the problem's.
+BYTES = {"int64": 8, "float64": 8}
 #: Every operator that an `ArrayProblem` describes, and where its class is.
 ARRAY_OPS = {
     "max_pool": "pool_problem:PoolProblem",
@@ -92,7 +95,7 @@ class Operand(NamedTuple):
     shape : tuple of int
         Its shape, with a batch axis.
     dtype : str
-        Its element type where that is not the problem's, such as "int64" of indices.
+        Its element type where that is not the problem's: a key of `BYTES`.
     """
 
     name: str
@@ -143,7 +146,7 @@ def dense_array_binding(problem: ArrayProblem) -> ArrayBinding:
     last, spacing = problem.layout == "channels_last", 1 + (problem.layout == "strided")
     strides = []
     for number, operand in enumerate((*problem.inputs, *problem.outputs)):
-        size = {"": problem.itemsize, "int64": 8}[operand.dtype] * (1 if number else spacing)
+        size = BYTES.get(operand.dtype, problem.itemsize) * (1 if number else spacing)
         strides.append(dense_strides(operand.shape, size, last and len(operand.shape) > 2))
     return ArrayBinding(tuple(strides))
 

@@ -66,7 +66,7 @@ def memory_orders(array: np.ndarray) -> dict[str, np.ndarray]:
         "sliced": sliced,
         "negative": np.ascontiguousarray(array[reverse])[reverse],
         "transposed": np.ascontiguousarray(array.swapaxes(0, -1)).swapaxes(0, -1),
-        "channels_last": in_layout(array, "channels_last"),
+        "channels_last": in_layout(array, "channels_last") if array.ndim > 1 else array,
         "read_only": read_only,
         "unaligned": offset,
     }

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastconv.contract import first_use
-from fastconv.contract.array_problem import ArrayProblem
+from fastconv.contract.array_problem import BYTES, ArrayProblem
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo, KernelSpec, Tolerance
 
@@ -115,9 +115,11 @@ def _nothing(problem: ArrayProblem, device: DeviceInfo) -> float:
 
 def array_bytes(problem: ArrayProblem) -> int:
     """Return the bytes of all operands of a problem without a weight."""
-    sizes = {"": problem.itemsize, "int64": 8}
     operands = (*problem.inputs, *problem.outputs)
-    return sum(sizes[operand.dtype] * math.prod(operand.shape) for operand in operands)
+    return sum(
+        BYTES.get(operand.dtype, problem.itemsize) * math.prod(operand.shape)
+        for operand in operands
+    )
 
 
 def array_seconds(problem: ArrayProblem, device: DeviceInfo, cycles: float, tasks: int) -> float:
