@@ -67,10 +67,36 @@ def _pixels(problem: Any) -> Node:
     return Node("SpaceToDepth", {"blocksize": problem.factor})
 
 
+def _batch_norm(problem: Any) -> Node:
+    if problem.training or not (problem.weight and problem.bias):
+        raise Refusal("ONNX has a node for given statistics, weight and bias alone")
+    order = ("weight", "bias", "running_mean", "running_var")
+    return Node("BatchNormalization", {"epsilon": problem.eps}, order=order)
+
+
+def _affine(kind: str, attributes: dict[str, Any], problem: Any) -> Node:
+    if not (problem.weight and problem.bias):
+        raise Refusal("ONNX has a node with weight and bias alone")
+    return Node(kind, {"epsilon": problem.eps, **attributes})
+
+
+def _local_response(problem: Any) -> Node:
+    if problem.size % 2 == 0:
+        raise Refusal("ONNX puts the odd channel of an even window on the other side")
+    attributes = {"alpha": problem.alpha, "beta": problem.beta, "bias": problem.k}
+    return Node("LRN", attributes | {"size": problem.size})
+
+
 #: By operator, a function that returns the node of a problem or raises `Refusal`.
 NODES: dict[str, Callable[[Any], Node]] = {
     "deform_conv": _deform,
     "max_pool": _pool,
     "pixel_shuffle": _pixels,
     "pixel_unshuffle": _pixels,
+    "batch_norm": _batch_norm,
+    "instance_norm": lambda problem: _affine("InstanceNormalization", {}, problem),
+    "layer_norm": lambda problem: _affine("LayerNormalization", {"axis": -1}, problem),
+    "local_response_norm": _local_response,
+    "softmax": lambda problem: Node("Softmax", {"axis": 1}),
+    "log_softmax": lambda problem: Node("LogSoftmax", {"axis": 1}),
 }

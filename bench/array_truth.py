@@ -14,8 +14,15 @@ from .truth import lay_out, numpy_dtype, setting, wrong
 
 __all__ = ["SPECIAL", "arrays", "expected", "flops", "setting", "wrong"]
 
+
+def _variances(problem: Any, operand: Operand, rng: np.random.Generator) -> np.ndarray:
+    return rng.uniform(0.5, 2.0, operand.shape).astype(numpy_dtype(problem.dtype))
+
+
 #: Operands that are no normal numbers, by operator and name: ``draw(problem, operand, rng)``.
-SPECIAL: dict[tuple[str, str], Callable[[Any, Operand, np.random.Generator], np.ndarray]] = {}
+SPECIAL: dict[tuple[str, str], Callable[[Any, Operand, np.random.Generator], np.ndarray]] = {
+    ("batch_norm", "running_var"): _variances
+}
 
 
 def arrays(problem: ArrayProblem) -> tuple[np.ndarray, ...]:

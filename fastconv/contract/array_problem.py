@@ -56,6 +56,14 @@ ARRAY_OPS = {
     "channel_shuffle": "rearrange_problem:RearrangeProblem",
     "unfold": "unfold_problem:UnfoldProblem",
     "fold": "unfold_problem:UnfoldProblem",
+    "batch_norm": "norm_problem:NormProblem",
+    "group_norm": "norm_problem:NormProblem",
+    "instance_norm": "norm_problem:NormProblem",
+    "layer_norm": "norm_problem:NormProblem",
+    "prelu": "pointwise_problem:PReluProblem",
+    "local_response_norm": "pointwise_problem:LocalResponseProblem",
+    "softmax": "softmax_problem:SoftmaxProblem",
+    "log_softmax": "softmax_problem:SoftmaxProblem",
 }
 
 

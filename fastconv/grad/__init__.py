@@ -19,6 +19,20 @@ from .linear import (
     linear_input,
     linear_weight,
 )
+from .norm import (
+    batch_norm_bias,
+    batch_norm_input,
+    batch_norm_weight,
+    group_norm_bias,
+    group_norm_input,
+    group_norm_weight,
+    instance_norm_bias,
+    instance_norm_input,
+    instance_norm_weight,
+    layer_norm_bias,
+    layer_norm_input,
+    layer_norm_weight,
+)
 from .pool import (
     adaptive_avg_pool1d_input,
     adaptive_avg_pool2d_input,
@@ -46,6 +60,13 @@ from .rearrange import (
     pixel_unshuffle_input,
     unfold_input,
 )
+from .softmax import (
+    local_response_norm_input,
+    log_softmax_input,
+    prelu_input,
+    prelu_weight,
+    softmax_input,
+)
 
 __all__ = [
     "adaptive_avg_pool1d_input",
@@ -57,6 +78,9 @@ __all__ = [
     "avg_pool1d_input",
     "avg_pool2d_input",
     "avg_pool3d_input",
+    "batch_norm_bias",
+    "batch_norm_input",
+    "batch_norm_weight",
     "channel_shuffle_input",
     "conv1d_input",
     "conv1d_weight",
@@ -65,9 +89,20 @@ __all__ = [
     "conv3d_input",
     "conv3d_weight",
     "fold_input",
+    "group_norm_bias",
+    "group_norm_input",
+    "group_norm_weight",
+    "instance_norm_bias",
+    "instance_norm_input",
+    "instance_norm_weight",
+    "layer_norm_bias",
+    "layer_norm_input",
+    "layer_norm_weight",
     "linear_bias",
     "linear_input",
     "linear_weight",
+    "local_response_norm_input",
+    "log_softmax_input",
     "lp_pool1d_input",
     "lp_pool2d_input",
     "lp_pool3d_input",
@@ -79,5 +114,8 @@ __all__ = [
     "max_unpool3d_input",
     "pixel_shuffle_input",
     "pixel_unshuffle_input",
+    "prelu_input",
+    "prelu_weight",
+    "softmax_input",
     "unfold_input",
 ]

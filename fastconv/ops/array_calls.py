@@ -53,6 +53,9 @@ MODULES = (
     "fastconv.grad.pool",
     "fastconv.ops.rearrange",
     "fastconv.ops.unfold",
+    "fastconv.ops.norm",
+    "fastconv.ops.pointwise",
+    "fastconv.ops.softmax",
 )
 
 

@@ -11,8 +11,10 @@ from .deform.costs import SPECS as DEFORM
 from .fast_fir.costs import SPECS as FAST_FIR
 from .fft.costs import SPECS as FFT
 from .gemm.costs import SPECS as GEMM
+from .norm.costs import SPECS as NORM
 from .pool.costs import SPECS as POOL
 from .rearrange.costs import SPECS as REARRANGE
+from .softmax.costs import SPECS as SOFTMAX
 from .weight_grad.costs import SPECS as WEIGHT_GRAD
 from .window.costs import SPECS as WINDOW
 from .winograd.costs import SPECS as WINOGRAD
@@ -32,4 +34,6 @@ SPECS = (
     *POOL,
     *DEFORM,
     *REARRANGE,
+    *NORM,
+    *SOFTMAX,
 )

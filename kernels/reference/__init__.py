@@ -17,6 +17,14 @@ from .deform import (
     deform_columns,
     deform_conv,
 )
+from .norm import (
+    batch_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    local_response_norm,
+    prelu,
+)
 from .pool import (
     adaptive_avg_pool,
     adaptive_avg_pool_grad,
@@ -37,6 +45,10 @@ from .rearrange import (
     pixel_unshuffle,
     unfold,
 )
+from .softmax import (
+    log_softmax,
+    softmax,
+)
 
 __all__ = [
     "ACTIVATIONS",
@@ -46,6 +58,7 @@ __all__ = [
     "adaptive_max_pool",
     "avg_pool",
     "avg_pool_grad",
+    "batch_norm",
     "channel_shuffle",
     "conv",
     "conv_transpose",
@@ -53,7 +66,12 @@ __all__ = [
     "deform_columns",
     "deform_conv",
     "fold",
+    "group_norm",
+    "instance_norm",
     "interleave",
+    "layer_norm",
+    "local_response_norm",
+    "log_softmax",
     "lp_pool",
     "max_pool",
     "max_pool_grad",
@@ -61,5 +79,7 @@ __all__ = [
     "max_unpool_grad",
     "pixel_shuffle",
     "pixel_unshuffle",
+    "prelu",
+    "softmax",
     "unfold",
 ]

@@ -29,6 +29,7 @@ KINDS = {
     "core", "depthwise", "dilated", "grouped", "conv1d", "conv3d", "image", "float64", "transposed",
     "pool", "gradients", "deform",
     "rearrange",
+    "norm",
 }  # fmt: skip
 
 
@@ -80,6 +81,7 @@ def test_kind_suites_hold_their_kind(suite: str) -> None:
         "gradients": lambda p: p.op in ("conv_input_grad", "conv_weight_grad"),
         "deform": lambda p: p.op == "deform_conv",
         "rearrange": lambda p: p.op.endswith(("shuffle", "fold")),
+        "norm": lambda p: p.op.endswith(("norm", "softmax", "prelu")),
     }[suite]
     assert all(test(problem) for problem in problems)
 

@@ -84,6 +84,14 @@ _UNPADDED = [
     "ic3ih9iw9kh9",
     "ic2ih6iw40kh2sh2dh2",
 ]
+_CHANNELS = [
+    "mb2ic33ih5iw7", "ic64ih9iw13", "mb3ic17iw50", "mb5ic70iw1", "ic5ih3iw3", "mb2ic16id3ih5iw6",
+    "mb4ic1iw20",
+]  # fmt: skip
+_SOFTMAX = [
+    "mb2ic21ih9iw35", "mb37ic197iw1", "ic1000iw1", "mb3ic5iw700", "mb2ic130iw3", "mb1ic1ih2iw2",
+    "mb2ic9id3ih4iw5", "mb7ic3iw1", "ic2100iw3",
+]  # fmt: skip
 
 #: By operator, lines without the operator's flag.
 LINES: dict[str, list[str]] = {
@@ -132,6 +140,30 @@ LINES: dict[str, list[str]] = {
     ],
     "unfold": [*_WINDOWS, *_UNPADDED],
     "fold": [*_WINDOWS, *_UNPADDED],
+    "batch_norm": [
+        *_CHANNELS, *(f"--training=1 {line}" for line in _CHANNELS),
+        "--weight=0 mb2ic33ih5iw7", "--bias=0 mb2ic33ih5iw7", "--eps=0.25 --training=1 ic9iw40",
+        "--training=1 mb3ic20ih40iw41", "ic2ih150iw151",
+    ],
+    "group_norm": [
+        "mb2ic32ih5iw7g8", "ic64ih9iw13g4", "mb3ic18iw50g18", "mb5ic70iw1g7", "ic6ih3iw3g1",
+        "mb2ic16id3ih5iw6g2", "--weight=0 --bias=0 mb2ic32ih5iw7g4", "--eps=0.25 ic8ih40iw41g2",
+    ],
+    "instance_norm": [
+        "mb2ic33ih5iw7", "ic64ih9iw13", "mb3ic17iw50", "ic5ih3iw3", "mb2ic16id3ih5iw6",
+        "mb4ic1iw20", "--weight=0 --bias=0 ic20ih40iw41",
+    ],
+    "layer_norm": [
+        "ic197iw96", "ic1iw1000", "ic5iw2100", "ic33iw7", "ic1iw1", "--weight=0 ic6iw31",
+        "--bias=0 --eps=0.25 ic6iw31", "ic300iw16",
+    ],
+    "prelu": [*_CHANNELS, "--shared=1 mb2ic33ih5iw7", "--shared=1 ic7iw1"],
+    "local_response_norm": [
+        "mb2ic33ih5iw7", "ic12ih9iw40", "--size=3 ic1iw50", "--size=4 --alpha=0.5 ic9iw33",
+        "--size=30 --beta=1.5 --k=2.0 --alpha=1.0 mb2ic8iw20", "ic3id2ih3iw4",
+    ],
+    "softmax": _SOFTMAX,
+    "log_softmax": _SOFTMAX,
 }  # fmt: skip
 
 #: Operators whose results on small whole numbers are no whole numbers.
@@ -174,6 +206,18 @@ SPECIAL: dict[tuple[str, str], Callable[[Any, Operand, np.random.Generator], np.
     ("max_unpool_grad", "indices"): _draw_places,
     ("deform_conv", "offset"): _eighths(-3, 3, far=1000.0),
     ("deform_conv", "mask"): _eighths(0, 1),
+    "batch_norm", "group_norm", "instance_norm", "layer_norm", "softmax", "log_softmax",
+    "local_response_norm",
+}  # fmt: skip
+
+
+def _variances(of: Any, operand: Operand, rng: np.random.Generator) -> np.ndarray:
+    return rng.uniform(0.5, 2, operand.shape).astype(DTYPES[of.dtype])
+
+
+#: Operands that are no normal numbers, by operator and name: ``draw(problem, operand, rng)``.
+SPECIAL: dict[tuple[str, str], Callable[[Any, Operand, np.random.Generator], np.ndarray]] = {
+    ("batch_norm", "running_var"): _variances
 }
 
 
