@@ -184,6 +184,8 @@ def _planned(
     cases = _cases(suite, args.rows, args.dtype)
     kind = _kind(suite, cases, args)
     own = [PACKED, FUNCTIONAL, *([BEST] if args.best else [])]
+    # Operators without a weight have no object that packs one beside their function.
+    own = [name for name in own if name in PEERS[kind][args.device]]
     libraries = [*own, *_peers(args, kind)]
     # Asked for first: a scan that is not there is told before anything is measured.
     notes = [TRUTHS[kind].setting(), *(PEERS[kind][args.device][name].note for name in libraries)]
