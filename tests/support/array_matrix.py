@@ -169,6 +169,8 @@ LINES: dict[str, list[str]] = {
 #: Operators whose results on small whole numbers are no whole numbers.
 ROUNDED: set[str] = {
     "avg_pool", "lp_pool", "adaptive_avg_pool", "avg_pool_grad", "adaptive_avg_pool_grad",
+    "batch_norm", "group_norm", "instance_norm", "layer_norm", "softmax", "log_softmax",
+    "local_response_norm",
 }  # fmt: skip
 
 
@@ -196,6 +198,10 @@ def _eighths(least: int, most: int, far: float = 1.0) -> Callable[..., np.ndarra
     return draw_eighths
 
 
+def _variances(of: Any, operand: Operand, rng: np.random.Generator) -> np.ndarray:
+    return rng.uniform(0.5, 2, operand.shape).astype(DTYPES[of.dtype])
+
+
 #: Operators that PyTorch has for two spatial axes alone.
 PLANAR = {"unfold", "fold"}
 
@@ -206,18 +212,7 @@ SPECIAL: dict[tuple[str, str], Callable[[Any, Operand, np.random.Generator], np.
     ("max_unpool_grad", "indices"): _draw_places,
     ("deform_conv", "offset"): _eighths(-3, 3, far=1000.0),
     ("deform_conv", "mask"): _eighths(0, 1),
-    "batch_norm", "group_norm", "instance_norm", "layer_norm", "softmax", "log_softmax",
-    "local_response_norm",
-}  # fmt: skip
-
-
-def _variances(of: Any, operand: Operand, rng: np.random.Generator) -> np.ndarray:
-    return rng.uniform(0.5, 2, operand.shape).astype(DTYPES[of.dtype])
-
-
-#: Operands that are no normal numbers, by operator and name: ``draw(problem, operand, rng)``.
-SPECIAL: dict[tuple[str, str], Callable[[Any, Operand, np.random.Generator], np.ndarray]] = {
-    ("batch_norm", "running_var"): _variances
+    ("batch_norm", "running_var"): _variances,
 }
 
 
