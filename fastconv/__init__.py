@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         max_pool3d,
     )
     from .ops.rearrange import channel_shuffle, pixel_shuffle, pixel_unshuffle
+    from .ops.resize import interpolate
     from .ops.transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
     from .ops.transposed_layers import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
     from .ops.unfold import fold, unfold
@@ -112,6 +113,7 @@ _MODULES = {
     "ops.norm": ("batch_norm", "group_norm", "instance_norm", "layer_norm"),
     "ops.pointwise": ("local_response_norm", "prelu"),
     "ops.softmax": ("log_softmax", "softmax"),
+    "ops.resize": ("interpolate",),
     "ops.transposed": ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
     "ops.transposed_layers": ("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"),
     "contract.problem": ("ConvProblem",),
@@ -160,6 +162,7 @@ __all__ = [
     "fold_batch_norm",
     "get_num_threads",
     "grad",
+    "interpolate",
     "linear",
     "lp_pool1d",
     "lp_pool2d",

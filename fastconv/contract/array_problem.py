@@ -64,6 +64,7 @@ ARRAY_OPS = {
     "local_response_norm": "pointwise_problem:LocalResponseProblem",
     "softmax": "softmax_problem:SoftmaxProblem",
     "log_softmax": "softmax_problem:SoftmaxProblem",
+    "interpolate": "resize_problem:ResizeProblem",
 }
 
 

@@ -56,6 +56,7 @@ MODULES = (
     "fastconv.ops.norm",
     "fastconv.ops.pointwise",
     "fastconv.ops.softmax",
+    "fastconv.ops.resize",
 )
 
 

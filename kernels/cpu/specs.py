@@ -14,6 +14,7 @@ from .gemm.costs import SPECS as GEMM
 from .norm.costs import SPECS as NORM
 from .pool.costs import SPECS as POOL
 from .rearrange.costs import SPECS as REARRANGE
+from .resize.costs import SPECS as RESIZE
 from .softmax.costs import SPECS as SOFTMAX
 from .weight_grad.costs import SPECS as WEIGHT_GRAD
 from .window.costs import SPECS as WINDOW
@@ -36,4 +37,5 @@ SPECS = (
     *REARRANGE,
     *NORM,
     *SOFTMAX,
+    *RESIZE,
 )

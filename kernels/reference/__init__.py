@@ -45,6 +45,9 @@ from .rearrange import (
     pixel_unshuffle,
     unfold,
 )
+from .resize import (
+    interpolate,
+)
 from .softmax import (
     log_softmax,
     softmax,
@@ -69,6 +72,7 @@ __all__ = [
     "group_norm",
     "instance_norm",
     "interleave",
+    "interpolate",
     "layer_norm",
     "local_response_norm",
     "log_softmax",

@@ -92,6 +92,31 @@ _SOFTMAX = [
     "mb2ic21ih9iw35", "mb37ic197iw1", "ic1000iw1", "mb3ic5iw700", "mb2ic130iw3", "mb1ic1ih2iw2",
     "mb2ic9id3ih4iw5", "mb7ic3iw1", "ic2100iw3",
 ]  # fmt: skip
+_RESIZED = [
+    "mb2ic5ih9iw11oh18ow22",
+    "--mode=bilinear mb2ic5ih9iw11oh18ow22",
+    "--mode=bilinear ic3ih20iw37oh11ow17",
+    "--mode=bilinear --align_corners=1 ic6ih7iw40oh15ow90",
+    "--mode=bilinear --scale=1.3x0.7 ic33ih10iw30",
+    "--mode=bilinear mb2ic17ih12iw13oh12ow31",
+    "--mode=bilinear ic2ih5iw1100oh3ow800",
+    "--mode=bilinear ic3ih30iw500oh4ow9",
+    "--mode=bilinear ic65ih2iw1oh6ow5",
+    "--mode=bicubic ic5ih8iw9oh29ow33",
+    "--mode=bicubic --align_corners=1 mb2ic3ih14iw31oh9ow20",
+    "--mode=bicubic ic20ih10iw50oh7ow11",
+    "--mode=bicubic ic1ih1iw1oh1ow1",
+    "--mode=nearest-exact ic5ih14iw23oh31ow11",
+    "ic18ih14iw23oh9ow60",
+    "ic4ih7iw300oh3ow10",
+    "--mode=linear mb2ic3iw50ow171",
+    "--mode=linear ic4iw1300ow600",
+    "--mode=nearest-exact ic2iw40ow100",
+    "--mode=trilinear mb2ic3id4ih5iw9od7oh9ow20",
+    "--mode=trilinear --align_corners=1 ic34id5ih6iw7od3oh12ow5",
+    "ic5id3ih4iw5od6oh3ow9",
+    "ic1ih1iw1oh1",
+]
 
 #: By operator, lines without the operator's flag.
 LINES: dict[str, list[str]] = {
@@ -164,13 +189,14 @@ LINES: dict[str, list[str]] = {
     ],
     "softmax": _SOFTMAX,
     "log_softmax": _SOFTMAX,
+    "interpolate": _RESIZED,
 }  # fmt: skip
 
 #: Operators whose results on small whole numbers are no whole numbers.
 ROUNDED: set[str] = {
     "avg_pool", "lp_pool", "adaptive_avg_pool", "avg_pool_grad", "adaptive_avg_pool_grad",
     "batch_norm", "group_norm", "instance_norm", "layer_norm", "softmax", "log_softmax",
-    "local_response_norm",
+    "local_response_norm", "interpolate",
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Resizing by interpolation, and its gradient."""
