@@ -20,6 +20,7 @@ __all__ = [
     "NORM",
     "AnyPool",
     "Windows",
+    "is_short",
     "lanes_along",
     "spreads_along",
     "windows_of",
@@ -29,6 +30,9 @@ __all__ = [
 LARGEST, MEAN, NORM = range(3)
 
 AnyPool = PoolProblem | AdaptivePoolProblem
+
+#: The widest window and the largest stride whose taps are joined in registers.
+_MOST_TAPS, _MOST_STEPS = 8, 4
 
 
 class Windows(NamedTuple):
@@ -92,6 +96,13 @@ def is_global(problem: AnyPool, windows: Windows) -> bool:
         )
     )
     return math.prod(problem.out_size) == 1 and not windows.unequal and reach
+
+
+def is_short(problem: AnyPool, windows: Windows, binding: ArrayBinding) -> bool:
+    """Return whether a row of outputs is joined in registers, its input rows being contiguous."""
+    contiguous = binding.strides[0][-1] == problem.itemsize
+    narrow = windows.kernel[-1] <= _MOST_TAPS and windows.stride[-1] <= _MOST_STEPS
+    return contiguous and narrow and windows.dilation[-1] == 1 and not windows.unequal
 
 
 def lanes_along(problem: AnyPool, binding: ArrayBinding) -> str:

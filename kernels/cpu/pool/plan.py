@@ -5,6 +5,7 @@ lanes      where                  kernel
 =========  =====================  ==================================================
 plane      one window a channel   planes.py: one stretch of samples
 channels   channels last          channels.py, places_of_channels.py: a vector a tap
+row        narrow windows         short_rows.py: outputs of a row, in registers
 row        everything else        rows.py, places_of_rows.py: outputs of a row
 =========  =====================  ==================================================
 """
@@ -22,12 +23,13 @@ from ..runtime.plan import compile_kernel, worth_helpers
 from ..simd.ir import storage_code
 from .channels import make_channels
 from .fields import FIELDS, REALS
-from .geometry import LARGEST, NORM, AnyPool, Windows, lanes_along, windows_of
+from .geometry import LARGEST, NORM, AnyPool, Windows, is_short, lanes_along, windows_of
 from .layout import LONGEST_STEP, Split, split, worker_memory
 from .places_of_channels import make_places_of_channels
 from .places_of_rows import make_places_of_rows
 from .planes import make_planes
 from .rows import make_rows
+from .short_rows import make_short_rows
 
 __all__ = ["cut_fields", "plan", "window_fields", "workspace"]
 
@@ -63,7 +65,9 @@ def _clipped(problem: AnyPool, windows: Windows) -> bool:
     return any((o - 1) * s + k > i + 2 * p for i, o, k, s, p in along)
 
 
-def _kernel(problem: AnyPool, windows: Windows, along: str, lanes: int) -> int:
+def _kernel(
+    problem: AnyPool, windows: Windows, binding: ArrayBinding, along: str, lanes: int
+) -> int:
     """Return the address of the kernel for lanes along an axis."""
     storage, unequal = storage_code(problem.dtype), int(windows.unequal)
     rule, degree = windows.rule, windows.degree
@@ -79,6 +83,9 @@ def _kernel(problem: AnyPool, windows: Windows, along: str, lanes: int) -> int:
     if along == "channels":
         key = (rule, degree, unequal, lanes, storage)
         return compile_kernel(make_channels(*key), "pool_channels", *key)
+    if is_short(problem, windows, binding):
+        short = (rule, degree, windows.kernel[-1], windows.stride[-1], lanes, storage)
+        return compile_kernel(make_short_rows(*short), "pool_short_rows", *short)
     taps = windows.kernel[-1] if windows.kernel[-1] in _WRITTEN_OUT else 0
     step = windows.stride[-1] if windows.stride[-1] <= LONGEST_STEP else 0
     if unequal:
@@ -115,7 +122,7 @@ def plan(problem: AnyPool, binding: ArrayBinding, device: DeviceInfo) -> ArrayPl
     lanes = device.lanes(problem.compute_itemsize)
     return ArrayPlan(
         record=array_record(FIELDS, values, REALS),
-        stages=(ArrayStage(_kernel(problem, windows, along, lanes), cut.tasks),),
+        stages=(ArrayStage(_kernel(problem, windows, binding, along, lanes), cut.tasks),),
         workers=workers,
         workspace_bytes=scratch,
         flush=binding.flush,

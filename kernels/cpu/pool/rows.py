@@ -41,7 +41,7 @@ from .row_buffer import make_gather_row
 from .rules import divide, make_rule, multiply, real_type
 from .windows import make_window, shares
 
-__all__ = ["make_rows"]
+__all__ = ["make_finish", "make_put", "make_rows", "make_tell_shares"]
 
 
 @functools.cache
@@ -72,11 +72,11 @@ def _make_join_columns(rule: int, degree: int, taps: int, step: int, lanes: int,
 
 
 @functools.cache
-def _make_finish(rule: int, degree: int, lanes: int, code: int) -> Any:
+def make_finish(rule: int, degree: int, lanes: int, code: int) -> Any:
     """Return a function that makes the output of a sum; `table` holds the columns' shares."""
     real, root = real_type(code), make_rule(rule, degree).root
 
-    @numba.njit
+    @numba.njit(forceinline=True)
     def finish(g: Any, value: Any, table: int, rows: int) -> Any:
         if rule == LARGEST:
             return value
@@ -91,7 +91,7 @@ def _make_finish(rule: int, degree: int, lanes: int, code: int) -> Any:
 
 
 @functools.cache
-def _make_tell_shares(unequal: int, code: int) -> Any:
+def make_tell_shares(unequal: int, code: int) -> Any:
     """Return a function that writes the columns' shares of a mean's divisor.
 
     The divisor is the product of the shares of all axes.
@@ -111,11 +111,11 @@ def _make_tell_shares(unequal: int, code: int) -> Any:
 
 
 @functools.cache
-def _make_put(lanes: int, storage: int) -> Any:
+def make_put(lanes: int, storage: int) -> Any:
     """Return a function that stores the first `left` lanes of a vector of outputs."""
     item = ITEMSIZE[storage]
 
-    @numba.njit
+    @numba.njit(forceinline=True)
     def put(g: Any, address: int, value: Any, left: int) -> None:
         if g.yw != item:
             store_scatter(address, g.yw, value, range_mask(0, min(left, lanes)), storage)
@@ -153,8 +153,8 @@ def _make_row(
     size, window = ITEMSIZE[compute], make_window(unequal)
     gather_row = make_gather_row(rule, degree, lanes, storage)
     join_columns = _make_join_columns(rule, degree, taps, step, lanes, compute)
-    join_unequal, put = _make_join_unequal(rule, compute), _make_put(lanes, storage)
-    finish = _make_finish(rule, degree, lanes, compute)
+    join_unequal, put = _make_join_unequal(rule, compute), make_put(lanes, storage)
+    finish = make_finish(rule, degree, lanes, compute)
 
     @numba.njit
     def make_row(
@@ -192,7 +192,7 @@ def make_rows(
 ) -> Any:
     """Return the task: see the loop nest above."""
     make_row = _make_row(rule, degree, taps, step, unequal, lanes, storage)
-    tell_shares = _make_tell_shares(unequal, compute_code(storage))
+    tell_shares = make_tell_shares(unequal, compute_code(storage))
 
     def task(
         geometry: int, x: int, second: int, third: int, fourth: int, out: int,

@@ -21,7 +21,7 @@ from ..simd.ir import DOUBLE, F64, I32, broadcast, call, constant, mangle
 from .geometry import LARGEST, MEAN
 
 __all__ = [
-    "Rule", "divide", "fold_largest", "fold_total", "make_rule",
+    "Rule", "divide", "fold_largest", "fold_total", "largest_of", "make_rule",
     "multiply", "real_type",
 ]  # fmt: skip
 
@@ -34,9 +34,16 @@ def _nan_where(builder: Any, flags: Any, value: Any) -> Any:
     return builder.select(flags, constant(value.type, math.nan), value)
 
 
+def largest_of(builder: Any, values: list[Any]) -> Any:
+    """Return the largest of values, NaN where one is: a comparison finds a NaN in two of them."""
+    pairs = zip(values[::2], values[1::2] + values[-1:], strict=False)
+    flags = [builder.fcmp_unordered("uno", a, b) for a, b in pairs]
+    largest = functools.reduce(functools.partial(_larger, builder), values)
+    return _nan_where(builder, functools.reduce(builder.or_, flags), largest)
+
+
 def _largest(builder: Any, a: Any, b: Any) -> Any:
-    is_nan = builder.fcmp_unordered("uno", a, b)
-    return _nan_where(builder, is_nan, _larger(builder, a, b))
+    return largest_of(builder, [a, b])
 
 
 @intrinsic
@@ -50,11 +57,7 @@ def _largest_of_3(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """Return the largest of three, NaN where one is."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        first, second, third = args
-        either = builder.fcmp_unordered("uno", first, second)
-        is_nan = builder.or_(either, builder.fcmp_unordered("uno", third, third))
-        value = _larger(builder, _larger(builder, first, second), third)
-        return _nan_where(builder, is_nan, value)
+        return largest_of(builder, list(args))
 
     return a(a, a, a), codegen
 
