@@ -26,12 +26,12 @@ from ..simd.ir import F64, ITEMSIZE, compute_code
 from ..simd.register_tiles import RegisterTile
 from ..simd.transposes import transpose_masked
 
-__all__ = ["CHUNK", "FIELDS", "make_kernel"]
+__all__ = ["CHUNK", "CHUNKS_AT_ONCE", "FIELDS", "make_kernel", "make_store_weight"]
 
 #: Pixels that are copied at once and summed apart: a power of two, as the register tile wants it.
 CHUNK = 256
 #: Sums of so many chunks are added up apart, so that an error hardly grows with their number.
-_CHUNKS = 64
+CHUNKS_AT_ONCE = 64
 
 FIELDS = (
     "channel_block",  # input channels of one task
@@ -131,15 +131,10 @@ def _make_move(lanes: int, compute: int) -> Any:
 
 
 @functools.cache
-def make_kernel(tile: RegisterTile, storage: int) -> Any:
-    """Return the task: see the loop nest of plan.py."""
-    compute, lanes, most, mr = compute_code(storage), tile.lanes, CHUNK, tile.mr
-    as_compute = np.float64 if compute == F64 else np.float32
-    item, size, often = ITEMSIZE[storage], ITEMSIZE[compute], _CHUNKS
-    pack_pixels = make_pack_pixels(CHUNK, lanes, storage, compute)
-    copy_gradients, multiply = _make_copy_gradients(lanes, storage), _make_multiply(tile, compute)
-    move = _make_move(lanes, compute)
-    list_segments = make_list_segments(CHUNK)
+def make_store_weight(lanes: int, storage: int) -> Any:
+    """Return a function that brings sums, [channel, tap, K], to a weight (K, channels, taps)."""
+    compute = compute_code(storage)
+    item, size = ITEMSIZE[storage], ITEMSIZE[compute]
 
     @numba.njit
     def store_weight(g: Any, totals: int, rows: int, width: int, out: int) -> None:
@@ -150,6 +145,20 @@ def make_kernel(tile: RegisterTile, storage: int) -> Any:
                     min(lanes, width - k), out + k * g.wk + row * item, g.wk, compute, storage,
                     lanes,
                 )  # fmt: skip
+
+    return store_weight
+
+
+@functools.cache
+def make_kernel(tile: RegisterTile, storage: int) -> Any:
+    """Return the task: see the loop nest of plan.py."""
+    compute, lanes, most, mr = compute_code(storage), tile.lanes, CHUNK, tile.mr
+    as_compute = np.float64 if compute == F64 else np.float32
+    item, size, often = ITEMSIZE[storage], ITEMSIZE[compute], CHUNKS_AT_ONCE
+    pack_pixels = make_pack_pixels(CHUNK, lanes, storage, compute)
+    copy_gradients, multiply = _make_copy_gradients(lanes, storage), _make_multiply(tile, compute)
+    move = _make_move(lanes, compute)
+    list_segments, store_weight = make_list_segments(CHUNK), make_store_weight(lanes, storage)
 
     def task(
         geometry: int, x: int, grad: int, bias: int, extra: int, out: int,
