@@ -65,6 +65,9 @@ ARRAY_OPS = {
     "softmax": "softmax_problem:SoftmaxProblem",
     "log_softmax": "softmax_problem:SoftmaxProblem",
     "interpolate": "resize_problem:ResizeProblem",
+    "deform_conv_grad_input": "deform_problem:DeformProblem",
+    "deform_conv_grad_offset": "deform_problem:DeformProblem",
+    "deform_conv_grad_weight": "deform_problem:DeformProblem",
 }
 
 

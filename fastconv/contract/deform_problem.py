@@ -191,6 +191,6 @@ class DeformProblem(ArrayProblem):
     def _gradient_call(self, keywords: dict[str, object]) -> Call:
         of = self.op.rpartition("_")[2]
         if of == "offset":
-            return Call("grad.deform_conv2d_offset_and_mask", keywords)
+            return Call("grad.deform_conv2d_offset", keywords)
         keywords[f"{of}_size"] = self._operands()[of].shape
         return Call(f"grad.deform_conv2d_{of}", keywords)

@@ -101,7 +101,9 @@ def _truth(arrays: dict[str, Any], params: Params) -> Any:
         for name in ("input", "offset", "mask"):
             if name in given:
                 given[name] = given[name][None]
-    window = {name: axes_of(params[name], 2) for name in ("stride", "padding", "dilation")}
+    window: dict[str, Any] = {
+        name: axes_of(params[name], 2) for name in ("stride", "padding", "dilation")
+    }
     sums = reference.deform_conv(given.pop("input"), **given, **window)
     return sums[0] if unbatched else sums
 

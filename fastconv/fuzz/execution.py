@@ -72,7 +72,7 @@ class _Program:
 
     def _place(self, name: str, shape: tuple[int, ...], layout: str) -> Placed:
         case = self.case
-        scaled = name != "weight" and name not in self.operator.required[1:]
+        scaled = name not in ("weight", "mask") and name not in self.operator.required[1:]
         values = draw_values(case.values, name, shape, case.dtype, case.seed, scaled)
         with np.errstate(over="ignore"):
             return place(values, numpy_dtype(case.dtype), layout)

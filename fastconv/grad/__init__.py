@@ -14,6 +14,13 @@ from .conv import (
     conv3d_input,
     conv3d_weight,
 )
+from .deform import (
+    deform_conv2d_bias,
+    deform_conv2d_input,
+    deform_conv2d_mask,
+    deform_conv2d_offset,
+    deform_conv2d_weight,
+)
 from .linear import (
     linear_bias,
     linear_input,
@@ -88,6 +95,11 @@ __all__ = [
     "conv2d_weight",
     "conv3d_input",
     "conv3d_weight",
+    "deform_conv2d_bias",
+    "deform_conv2d_input",
+    "deform_conv2d_mask",
+    "deform_conv2d_offset",
+    "deform_conv2d_weight",
     "fold_input",
     "group_norm_bias",
     "group_norm_input",

@@ -57,6 +57,7 @@ MODULES = (
     "fastconv.ops.pointwise",
     "fastconv.ops.softmax",
     "fastconv.ops.resize",
+    "fastconv.grad.deform",
 )
 
 

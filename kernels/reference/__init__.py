@@ -14,8 +14,10 @@ from .conv import (
     conv_weight_grad,
 )
 from .deform import (
-    deform_columns,
     deform_conv,
+    deform_conv_grad_input,
+    deform_conv_grad_offset,
+    deform_conv_grad_weight,
 )
 from .norm import (
     batch_norm,
@@ -66,8 +68,10 @@ __all__ = [
     "conv",
     "conv_transpose",
     "conv_weight_grad",
-    "deform_columns",
     "deform_conv",
+    "deform_conv_grad_input",
+    "deform_conv_grad_offset",
+    "deform_conv_grad_weight",
     "fold",
     "group_norm",
     "instance_norm",

@@ -18,6 +18,8 @@ from fastconv.kernels import reference
 from helpers import DTYPES, bits
 
 WINDOW = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2)}
+X, OFFSET = np.zeros((1, 4, 5, 6), np.float32), np.zeros((1, 18, 3, 4), np.float32)
+WEIGHT, MASK = np.zeros((2, 4, 3, 3), np.float32), np.zeros((1, 9, 3, 4), np.float32)
 
 
 def arrays(
@@ -166,6 +168,85 @@ def test_large_maps_keep_their_fractions() -> None:
     assert made.tolist() == [[[[0.0, 1.25]]]]
 
 
+GRADS = {
+    "input": ("offset", "weight", "mask"),
+    "offset": ("input", "offset", "weight", "mask"),
+    "weight": ("input", "offset", "mask"),
+}
+
+
+def gradients(given: dict[str, np.ndarray], grad_output: np.ndarray) -> dict[str, np.ndarray]:
+    """All gradients by the name of their operand."""
+    own = {"input": given["x"]} | given
+    made: dict[str, np.ndarray] = {}
+    for of, names in GRADS.items():
+        named = {name: own[name] for name in names if name in own}
+        if of != "offset":
+            named[f"{of}_size"] = own[of].shape
+        function = getattr(fastconv.grad, f"deform_conv2d_{of}")
+        made[of] = function(**named, grad_output=grad_output, **WINDOW)
+    if "mask" in given:
+        made["offset"], made["mask"] = made["offset"]
+    if "bias" in given:
+        made["bias"] = fastconv.grad.deform_conv2d_bias(grad_output)
+    return made
+
+
+@pytest.mark.parametrize("of", CASES, ids=lambda of: of.line())
+def test_gradients_are_autograd_s(of: DeformProblem, rng: np.random.Generator) -> None:
+    given = given_to(of.with_(dtype="float64"), rng)
+    grad_output = rng.standard_normal((of.batch, of.out_channels, *of.out_size))
+    tensors = {name: torch.from_numpy(a).requires_grad_() for name, a in given.items()}
+    torch_deform(**tensors, **WINDOW).backward(torch.from_numpy(grad_output))
+    for name, made in gradients(given, grad_output).items():
+        wanted = tensors["x" if name == "input" else name].grad.numpy()
+        np.testing.assert_allclose(made, wanted, rtol=1e-9, atol=1e-10, err_msg=name)
+
+
+def test_gradients_are_central_differences(rng: np.random.Generator) -> None:
+    of = problem(in_size=(4, 5), dtype="float64")
+    given, step = given_to(of, rng), 1e-6
+    grad_output = rng.standard_normal(of.out_shape)
+    for name, made in gradients(given, grad_output).items():
+        own = given["x" if name == "input" else name]
+        for index in rng.integers(0, own.size, 20):
+            place = np.unravel_index(index, own.shape)
+            before, sums = own[place], []
+            for way in (-step, step):
+                own[place] = before + way
+                sums.append((call(given) * grad_output).sum())
+            own[place] = before
+            slope = (sums[1] - sums[0]) / (2 * step)
+            assert made[place] == pytest.approx(slope, rel=1e-5, abs=1e-6), (name, place)
+
+
+def test_gradients_of_an_empty_batch(rng: np.random.Generator) -> None:
+    of = problem(batch=0)
+    made = gradients(given_to(of, rng), np.zeros(of.out_shape, np.float32))
+    assert made["input"].shape == (0, 24, 9, 12) and made["mask"].shape == (0, 27, 5, 12)
+    assert made["weight"].shape == of.weight_shape and not made["weight"].any()
+    assert not made["bias"].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"grad_output": np.zeros((1, 2, 3, 3), np.float32)},
+            r"grad_output: .* want \(1, 2, 3, 4\)",
+        ),
+        ({"weight_size": (2, 4, 3)}, "weight_size: got .* want 4 whole numbers, say weight.shape"),
+        ({"weight_size": (2, 3, 3, 3)}, "input: got 4 channels"),
+        ({"mask": MASK[:, :8]}, "mask: got shape"),
+    ],
+)
+def test_bad_input_of_gradients_is_named(change: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"input": X, "offset": OFFSET, "weight_size": (2, 4, 3, 3)}
+    given["grad_output"] = np.zeros((1, 2, 3, 4), np.float32)
+    with pytest.raises(ShapeError, match=message):
+        fastconv.grad.deform_conv2d_weight(**{**given, **change})
+
+
 @pytest.mark.parametrize("activation", ["relu", "silu", ("leaky_relu", 0.2)])
 def test_activations(activation: Any, rng: np.random.Generator) -> None:
     given = given_to(problem(), rng)
@@ -206,10 +287,6 @@ def test_one_object_takes_inputs_of_other_groups(rng: np.random.Generator) -> No
 def test_an_empty_batch(rng: np.random.Generator) -> None:
     given = given_to(problem(batch=0), rng)
     assert call(given).shape == (0, 20, 5, 12)
-
-
-X, OFFSET = np.zeros((1, 4, 5, 6), np.float32), np.zeros((1, 18, 3, 4), np.float32)
-WEIGHT, MASK = np.zeros((2, 4, 3, 3), np.float32), np.zeros((1, 9, 3, 4), np.float32)
 
 
 @pytest.mark.parametrize(

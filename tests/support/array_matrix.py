@@ -118,6 +118,8 @@ _RESIZED = [
     "ic1ih1iw1oh1",
 ]
 
+_GRADIENTS = [line.replace("--bias=1 ", "").replace("--activation=relu ", "") for line in _DEFORMED]
+
 #: By operator, lines without the operator's flag.
 LINES: dict[str, list[str]] = {
     "max_pool": [
@@ -190,6 +192,9 @@ LINES: dict[str, list[str]] = {
     "softmax": _SOFTMAX,
     "log_softmax": _SOFTMAX,
     "interpolate": _RESIZED,
+    "deform_conv_grad_input": _GRADIENTS,
+    "deform_conv_grad_offset": _GRADIENTS,
+    "deform_conv_grad_weight": _GRADIENTS,
 }  # fmt: skip
 
 #: Operators whose results on small whole numbers are no whole numbers.
@@ -239,6 +244,9 @@ SPECIAL: dict[tuple[str, str], Callable[[Any, Operand, np.random.Generator], np.
     ("deform_conv", "offset"): _eighths(-3, 3, far=1000.0),
     ("deform_conv", "mask"): _eighths(0, 1),
     ("batch_norm", "running_var"): _variances,
+    (op, name): drawn
+    for op in ("deform_conv", *(f"deform_conv_grad_{of}" for of in ("input", "offset", "weight")))
+    for name, drawn in (("offset", _eighths(-3, 3, far=1000.0)), ("mask", _eighths(0, 1)))
 }
 
 

@@ -13,7 +13,7 @@ from ..gemm.split import product
 from ..machine.seconds import profile
 from ..simd.register_tiles import sized_tile
 
-__all__ = ["GRAD_PIXELS", "SPECS", "Split", "sample_cycles", "split"]
+__all__ = ["GRAD_PIXELS", "SPECS", "Split", "sample_cycles", "split", "weight_blocks"]
 
 #: Pixels of a task: their samples of 512 steps, their sums and their places are half of L2.
 _PIXELS = 56
@@ -22,6 +22,8 @@ GRAD_PIXELS = 56
 #: Tasks of a call, if there are so many, and output channels of one of them: samples that several
 #: tasks make are 5% of their products at 128.
 _TASKS, _COLUMNS = 16, 128
+#: Rows of a task of the gradient for the weight, a tap of a channel each.
+_ROWS = 288
 #: Cycles of a place: one lane of a vector of them; and of a tap and pixel to read it.
 _PLACED, _READ = 8.0, 12.0
 
@@ -77,8 +79,43 @@ def _seconds(problem: DeformProblem, device: DeviceInfo) -> float:
     return array_seconds(problem, device, cycles, cut.tasks)
 
 
+def weight_blocks(problem: DeformProblem, device: DeviceInfo) -> tuple[int, int]:
+    """Return input and output channels of a task of the gradient for the weight."""
+    tile = sized_tile(device, problem.compute_itemsize)
+    c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    channels = max(1, _ROWS // math.prod(problem.kernel_size))
+    channels = max(min(channels, tile.lanes), channels // tile.lanes * tile.lanes)
+    parts = -(-k // _COLUMNS)
+    return min(c, channels), -(-k // (parts * tile.nr)) * tile.nr
+
+
+def _grad_seconds(problem: DeformProblem, device: DeviceInfo) -> float:
+    """Count what a convolution's gradient would take, and the samples or places beside it."""
+    machine = profile(device)
+    tile = sized_tile(device, problem.compute_itemsize)
+    pixels = problem.batch * problem.groups * math.prod(problem.out_size)
+    products = problem.macs / tile.lanes / machine.core.multiply_adds
+    cycles = products + 2.0 * pixels * sample_cycles(problem, device)
+    c, k = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    if problem.op == "deform_conv_grad_input":
+        tasks = problem.batch * problem.groups * -(-c // tile.nr)
+    elif problem.op == "deform_conv_grad_offset":
+        tasks = problem.batch * -(-math.prod(problem.out_size) // GRAD_PIXELS)
+    else:
+        channels, columns = weight_blocks(problem, device)
+        tasks = problem.groups * -(-c // channels) * -(-k // columns)
+    return array_seconds(problem, device, cycles, tasks)
+
+
 def _reasons(problem: DeformProblem, device: DeviceInfo) -> list[str]:
     return []
 
 
-SPECS = (array_spec("deform_conv", "deform.plan", "deform_conv", _reasons, _seconds),)
+SPECS = (
+    array_spec("deform_conv", "deform.plan", "deform_conv", _reasons, _seconds),
+    *(
+        array_spec(f"deform_grad_{of}", f"deform.{of}_grad", f"deform_conv_grad_{of}", _reasons,
+                   _grad_seconds)
+        for of in ("input", "offset", "weight")
+    ),
+)  # fmt: skip

@@ -89,8 +89,8 @@ def source_fields(problem: DeformProblem, strides: tuple[int, ...]) -> dict[str,
 
 def copy_bytes(problem: DeformProblem, in_place: bool) -> int:
     """Return the bytes of the input's copy."""
-    size = problem.compute_itemsize
-    return 0 if in_place else whole_lines(math.prod(problem.x_shape) * size)
+    samples = problem.batch * problem.in_channels * math.prod(problem.in_size)
+    return 0 if in_place else whole_lines(samples * problem.compute_itemsize)
 
 
 def offset_fields(

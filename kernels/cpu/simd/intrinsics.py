@@ -29,6 +29,7 @@ from .ir import (
     clamp_low,
     compute_type,
     constant,
+    fmuladd,
     lane_mask,
     literal,
     load_vector,
@@ -54,6 +55,7 @@ __all__ = [
     "low_half",
     "merge_bits",
     "merge_lanes",
+    "multiply_add",
     "pick_even",
     "range_mask",
     "set_word",
@@ -63,6 +65,7 @@ __all__ = [
     "store_pairs",
     "store_scalar",
     "store_scatter",
+    "sum_lanes",
 ]
 
 
@@ -274,6 +277,30 @@ def set_word(typingctx: Any, table: Any, index: Any, value: Any) -> Any:
 def add(typingctx: Any, a: Any, b: Any) -> Any:
     """Return ``a + b``."""
     return a(a, a), lambda context, builder, signature, args: builder.fadd(*args)
+
+
+@intrinsic
+def multiply_add(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return ``a * b + c``: one instruction where the CPU has FMA."""
+    return a(a, a, a), lambda context, builder, signature, args: fmuladd(builder, *args)
+
+
+@intrinsic
+def sum_lanes(typingctx: Any, vector: Any) -> Any:
+    """Return the sum of all lanes, by halves."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        total, half = args[0], vector.lanes // 2
+        while half:
+            low, high = (
+                ir.Constant(ir.VectorType(I32, half), [I32(first + i) for i in range(half)])
+                for first in (0, half)
+            )
+            parts = (builder.shuffle_vector(total, total, which) for which in (low, high))
+            total, half = builder.fadd(*parts), half // 2
+        return builder.extract_element(total, I32(0))
+
+    return vector.element(vector), codegen
 
 
 @intrinsic

@@ -34,16 +34,13 @@ from fastconv.contract.spec import Binding, DeviceInfo
 
 from ..common.copies import make_copy_vector, pair_mask
 from ..common.phase_rows import PHASE_FIELDS, make_copy_band
+from ..common.totals import make_totals
 from ..common.workspace import Workspace
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import as_record, make_record
 from ..simd.intrinsics import (
-    add,
-    load,
     load_scalar,
     range_mask,
-    splat,
-    store,
     store_scalar,
 )
 from ..simd.ir import (
@@ -184,33 +181,21 @@ def _make_rows(lanes: int, storage: int, kw: int) -> Any:
 
 
 @functools.cache
-def _make_sums(lanes: int, storage: int) -> Any:
-    """Return functions that clear vectors, that move sums to totals, and that end the totals."""
+def _make_end(lanes: int, storage: int) -> Any:
+    """Return a function that adds up the lanes of each total, in order, and stores it."""
     compute = compute_code(storage)
-    item, line = ITEMSIZE[storage], lanes * ITEMSIZE[compute]
+    item, size = ITEMSIZE[storage], ITEMSIZE[compute]
     as_compute = np.float64 if compute == F64 else np.float32
-
-    @numba.njit
-    def clear(sums: int, vectors: int) -> None:
-        zero = splat(as_compute(0.0), lanes)
-        for i in range(vectors):
-            store(sums + i * line, zero, compute)
-
-    @numba.njit
-    def move(sums: int, totals: int, vectors: int) -> None:
-        for i in range(vectors):
-            to = totals + i * line
-            store(to, add(load(to, compute, lanes), load(sums + i * line, compute, lanes)), compute)
 
     @numba.njit
     def end(totals: int, vectors: int, out: int) -> None:
         for i in range(vectors):
             total = as_compute(0.0)
             for lane in range(lanes):
-                total += load_scalar(totals + i * line + lane * (line // lanes), compute)
+                total += load_scalar(totals + (i * lanes + lane) * size, compute)
             store_scalar(out + i * item, total, storage)
 
-    return clear, move, end
+    return end
 
 
 @functools.cache
@@ -220,7 +205,7 @@ def _make_kernel(lanes: int, storage: int, kw: int) -> Any:
     line = lanes * ITEMSIZE[compute]
     copy_band = make_copy_band(lanes, storage, compute)
     copy_gradients, add_row = _make_rows(lanes, storage, kw)
-    clear, move, end = _make_sums(lanes, storage)
+    (clear, move), end = make_totals(lanes, compute), _make_end(lanes, storage)
 
     @numba.njit
     def add_part(
@@ -236,14 +221,13 @@ def _make_kernel(lanes: int, storage: int, kw: int) -> Any:
         high = max(low, min(g.ih, h0 + (rows - 1) * g.sh + (g.kh - 1) * g.dh + 1))
         copy_band(g, source + (d0 + skipped * g.dd) * g.xd, depths, low, high, column, copy)
         for k in range(g.k):
-            clear(sums, taps)
             for r in range(rows):
                 place = gradients + k * g.yc + od * g.yd + (first + r) * g.yh + column * g.yw
                 copy_gradients(place, g.yw, count, w + g.row_at)
                 add_row(
                     g, copy, w + g.row_at, h0 + r * g.sh, low, high, skipped, depths, count, sums
                 )
-            move(sums, totals + k * taps * line, taps)
+            move(sums, totals + k * taps * line, taps * line)
 
     def task(
         geometry: int, x: int, grad: int, bias: int, extra: int, out: int,
@@ -252,7 +236,8 @@ def _make_kernel(lanes: int, storage: int, kw: int) -> Any:
         g = view(geometry)
         w = workspace + worker * g.worker_bytes
         taps = g.kd * g.kh * kw
-        clear(w + g.totals_at, g.k * taps)
+        clear(w + g.sums_at, taps * line)
+        clear(w + g.totals_at, g.k * taps * line)
         for image in range(g.n):
             source = x + image * g.xn + group * g.xc
             gradients = grad + image * g.yn + group * g.k * g.yc
