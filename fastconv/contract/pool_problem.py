@@ -183,10 +183,10 @@ class PoolProblem(ArrayProblem):
         """Return the public function that computes it, and its keyword arguments."""
         ndim, names = len(self.in_size), ["kernel_size", "stride", "ceil_mode"]
         if self.op == "lp_pool":
-            keywords = self._named(["norm_type", *names])
+            given = self._named(["norm_type", *names])
             if ndim == 1:  # PyTorch multiplies by this one and takes no tuple
-                keywords |= {"kernel_size": self.kernel_size[0], "stride": self.stride[0]}
-            return Call(f"lp_pool{ndim}d", keywords)
+                given |= {"kernel_size": self.kernel_size[0], "stride": self.stride[0]}
+            return Call(f"lp_pool{ndim}d", given)
         names.append("padding")
         if self.op == "max_pool":
             names += ["dilation"] + ["return_indices"] * self.return_indices

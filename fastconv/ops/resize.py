@@ -56,7 +56,8 @@ def _per_axis(name: str, value: Any, ndim: int) -> tuple[Any, ...]:
 def _factor(value: Any) -> float:
     """Return a scale factor as Python's number."""
     if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
-        number = float(value) if abs(value) < 2**63 else math.inf
+        given: Any = value
+        number = float(given) if abs(given) < 2**63 else math.inf
         if 0 < number < math.inf:
             return number
     raise ShapeError(f"scale_factor: got {value!r}, want positive numbers")

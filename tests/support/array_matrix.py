@@ -241,9 +241,9 @@ SPECIAL: dict[tuple[str, str], Callable[[Any, Operand, np.random.Generator], np.
     ("max_unpool", "indices"): _draw_places,
     ("max_pool_grad", "indices"): _draw_places,
     ("max_unpool_grad", "indices"): _draw_places,
-    ("deform_conv", "offset"): _eighths(-3, 3, far=1000.0),
-    ("deform_conv", "mask"): _eighths(0, 1),
     ("batch_norm", "running_var"): _variances,
+}
+SPECIAL |= {
     (op, name): drawn
     for op in ("deform_conv", *(f"deform_conv_grad_{of}" for of in ("input", "offset", "weight")))
     for name, drawn in (("offset", _eighths(-3, 3, far=1000.0)), ("mask", _eighths(0, 1)))

@@ -47,8 +47,9 @@ def workspace(problem: AnyPool, device: DeviceInfo) -> int:
 
 def window_fields(problem: AnyPool, windows: Windows) -> dict[str, float]:
     """Return sizes and steps by field, three spatial axes of any rank, and how means divide."""
+    means: dict[str, float] = {"with_pads": windows.with_pads, "divisor": windows.divisor}
     return (
-        {"with_pads": windows.with_pads, "divisor": windows.divisor}
+        means
         | {"n": problem.batch, "c": problem.channels}
         | name_axes("i", problem.in_size, 1)
         | name_axes("o", problem.out_size, 1)
