@@ -52,8 +52,8 @@ def _row(specs: list[KernelSpec]) -> str:
     alike = itertools.takewhile(lambda each: len(set(each)) == 1, words)
     shared = "_".join(each[0] for each in alike)
     names = [first, *(name.removeprefix(shared) for name in others)]
-    alone = not any(s.op == specs[0].op and s.device == specs[0].device and s not in specs
-                    for s in dispatch.kernels())  # fmt: skip
+    kinds = {(spec.op, spec.device) for spec in specs}
+    alone = not any((s.op, s.device) in kinds and s not in specs for s in dispatch.kernels())
     what, when = what_and_when(specs[0])
     when = when or ("the only one of its operator" if alone else "")
     cells = (", ".join(f"`{name}`" for name in names), what.replace("|", r"\|"), when)
@@ -61,9 +61,11 @@ def _row(specs: list[KernelSpec]) -> str:
 
 
 def table(specs: Iterable[KernelSpec]) -> str:
-    """Return the table of kernels as Markdown; neighbours that are described alike share a row."""
-    groups = itertools.groupby(specs, key=lambda spec: (docstring(spec), what_and_when(spec)))
-    rows = [_row(list(group)) for _, group in groups]
+    """Return the table of kernels as Markdown; those that are described alike share a row."""
+    groups: dict[tuple[str, tuple[str, str]], list[KernelSpec]] = {}
+    for spec in specs:
+        groups.setdefault((docstring(spec), what_and_when(spec)), []).append(spec)
+    rows = [_row(group) for group in groups.values()]
     return "\n".join(("| kernel | what it is | wins |", "|---|---|---|", *rows))
 
 

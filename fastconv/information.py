@@ -11,6 +11,7 @@ from importlib import metadata
 
 from . import dispatch
 from .contract import cache, settings
+from .contract.array_problem import ARRAY_OPS
 from .contract.cpu import cpu_info
 from .contract.errors import DeviceError, FastconvError
 from .contract.problem_line import parse_line
@@ -105,9 +106,15 @@ def _versions() -> dict[str, str]:
 
 
 def usable_kernels() -> dict[str, str]:
-    """Return, for each kernel, the sample problems that it can run, or why it can run none."""
+    """Return, for each kernel, the sample problems that it can run, or why it can run none.
+
+    Of operators without a weight it is the element types.
+    """
     facts = {}
     for spec in dispatch.kernels():
+        if spec.op in ARRAY_OPS:
+            facts[spec.name] = ", ".join(spec.tolerance)
+            continue
         usable, refusals = [], []
         for name, sample in _sample_problems(spec).items():
             try:

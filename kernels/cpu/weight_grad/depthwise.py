@@ -1,8 +1,9 @@
 """Gradient of a depthwise convolution for its weight: lanes are pixels of one channel's row.
 
 A channel's gradient is a sum over its own plane, so there is no product of matrices to make, and
-`plan.py` would fill one lane of its tiles. Here a tap's products are summed by vectors along a row,
-with the sums of the taps of a kernel's row in registers::
+`plan.py` would fill one lane of its tiles. Wins where each group holds one input channel. Here a
+tap's products are summed by vectors along a row, with the sums of the taps of a kernel's row in
+registers::
 
     task = group                                            taken by any thread
       for image, output depth, band of rows, span of columns

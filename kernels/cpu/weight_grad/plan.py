@@ -17,6 +17,8 @@ Every sum is of one task and in one order, whatever the number of threads, so re
 bits. Sums of 256 products are added up 64 at a time, and those again: an error hardly grows with
 the number of pixels. Workspace is that of a task for each thread, some hundred kilobytes.
 
+Wins wherever a group has more than one input channel; a depthwise weight's is `depthwise.py`'s.
+
 Budget (AVX-512, float32): 256 rows of 1 KiB, 256 pixels x 128 channels of gradients and the sums of
 both are half of 1 MiB L2. A row of samples is copied in 6 cycles a vector for ``K`` of arithmetic;
 gradients are transposed once for 256 rows.
