@@ -42,7 +42,25 @@ def _pool(problem: Any) -> Node:
     }
     if problem.op == "max_pool":
         return Node("MaxPool", attributes | {"dilations": list(problem.dilation)})
-    raise Refusal(f"ONNX has no node for {problem.op}")
+    if problem.op == "lp_pool":
+        if problem.norm_type != int(problem.norm_type):
+            raise Refusal("ONNX has norms of whole powers alone")
+        return Node("LpPool", attributes | {"p": int(problem.norm_type)})
+    if problem.divisor_override:
+        raise Refusal("ONNX has no other divisor of a mean")
+    counted = {"count_include_pad": int(problem.count_include_pad)}
+    return Node("AveragePool", attributes | counted)
+
+
+def _adaptive_pool(problem: Any) -> Node:
+    kind = "MaxPool" if problem.op == "adaptive_max_pool" else "AveragePool"
+    along = list(zip(problem.in_size, problem.out_size, strict=True))
+    if all(outputs == 1 for _, outputs in along):
+        return Node(f"Global{kind}", {})
+    if any(size % outputs for size, outputs in along):
+        raise Refusal("ONNX has no node for windows of unequal sizes")
+    windows = [size // outputs for size, outputs in along]
+    return Node(kind, {"kernel_shape": windows, "strides": windows})
 
 
 def _deform(problem: Any) -> Node:
@@ -90,7 +108,6 @@ def _local_response(problem: Any) -> Node:
 #: By operator, a function that returns the node of a problem or raises `Refusal`.
 NODES: dict[str, Callable[[Any], Node]] = {
     "deform_conv": _deform,
-    "max_pool": _pool,
     "pixel_shuffle": _pixels,
     "pixel_unshuffle": _pixels,
     "batch_norm": _batch_norm,
@@ -99,4 +116,9 @@ NODES: dict[str, Callable[[Any], Node]] = {
     "local_response_norm": _local_response,
     "softmax": lambda problem: Node("Softmax", {"axis": 1}),
     "log_softmax": lambda problem: Node("LogSoftmax", {"axis": 1}),
+    "max_pool": _pool,
+    "avg_pool": _pool,
+    "lp_pool": _pool,
+    "adaptive_max_pool": _adaptive_pool,
+    "adaptive_avg_pool": _adaptive_pool,
 }

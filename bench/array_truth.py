@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -19,9 +20,22 @@ def _variances(problem: Any, operand: Operand, rng: np.random.Generator) -> np.n
     return rng.uniform(0.5, 2.0, operand.shape).astype(numpy_dtype(problem.dtype))
 
 
+def _places(problem: Any, operand: Operand, rng: np.random.Generator) -> np.ndarray:
+    """Return a place in a channel for each sample, as of a pool: neighbours, in rising order."""
+    large = problem.x_shape if problem.op == "max_unpool_grad" else problem.out_shape
+    plane, count = math.prod(large[2:]), math.prod(operand.shape[2:])
+    places = np.arange(count, dtype=np.int64) * plane // count
+    return lay_out(np.broadcast_to(
+        places.reshape(operand.shape[2:]), operand.shape
+    ).copy(), problem.layout)  # fmt: skip
+
+
 #: Operands that are no normal numbers, by operator and name: ``draw(problem, operand, rng)``.
 SPECIAL: dict[tuple[str, str], Callable[[Any, Operand, np.random.Generator], np.ndarray]] = {
-    ("batch_norm", "running_var"): _variances
+    ("batch_norm", "running_var"): _variances,
+    ("max_pool_grad", "indices"): _places,
+    ("max_unpool", "indices"): _places,
+    ("max_unpool_grad", "indices"): _places,
 }
 
 

@@ -49,9 +49,9 @@ NAMES = frozenset(
         "input", "weight", "bias", "residual", "out", "stride", "padding", "dilation", "groups",
         "kernel", "kernel_size", "activation", "x", "features", "indices", "spatial_shape", "grad",
         "grad_output", "output", "output_padding", "rulebook", "indice_key", "weight_layout",
-        "offset", "mask",
-        "in_channels", "out_channels", "mode", "ceil_mode", "upscale_factor", "downscale_factor",
-        "output_size",
+        "offset", "mask", "upscale_factor", "downscale_factor",
+        "in_channels", "out_channels", "mode", "ceil_mode", "output_size", "norm_type",
+        "count_include_pad", "divisor_override", "return_indices", "input_size",
     )
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 from hypothesis import strategies as st
@@ -66,7 +67,7 @@ def _sizes(ndim: int, draw: Draw) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _operator(ndim: int) -> Operator:
+def _max_pool(ndim: int) -> Operator:
     return array_operator(
         f"max_pool{ndim}d", op="max_pool", axes=ndim, defaults=_DEFAULTS, bad=_BAD,
         sizes=lambda draw: _sizes(ndim, draw), shapes=lambda params: _shapes(ndim, params),
@@ -74,4 +75,83 @@ def _operator(ndim: int) -> Operator:
     )  # fmt: skip
 
 
-OPERATORS = tuple(map(_operator, (1, 2, 3)))
+def _without_dilation(ndim: int, draw: Draw) -> dict[str, Any]:
+    """Draw sizes of a pool that has no dilation: pads are then half of the window at most."""
+    drawn = _sizes(ndim, draw)
+    pads, kernels = (axes_of(drawn[name], ndim) for name in ("padding", "kernel"))
+    padding = [min(pad, kernel // 2) for pad, kernel in zip(pads, kernels, strict=True)]
+    return drawn | {"padding": plain(padding), "dilation": 1}
+
+
+def _mean_sizes(ndim: int, draw: Draw) -> dict[str, Any]:
+    divisor = draw(st.sampled_from((None, None, 1, 3, -2))) if ndim > 1 else None
+    drawn = _without_dilation(ndim, draw)
+    return drawn | {"counted": draw(st.booleans()), "divisor": divisor}
+
+
+def _mean_keywords(ndim: int, params: Params) -> dict[str, Any]:
+    made = _keywords(params)
+    del made["dilation"]
+    made["count_include_pad"] = params["counted"]
+    return made if ndim == 1 else made | {"divisor_override": params["divisor"]}
+
+
+def _avg_pool(ndim: int) -> Operator:
+    return array_operator(
+        f"avg_pool{ndim}d", op="avg_pool", axes=ndim, rounds=True,
+        defaults={**_DEFAULTS, "counted": True, "divisor": None},
+        bad={name: kind for name, kind in _BAD.items() if name != "dilation"},
+        sizes=lambda draw: _mean_sizes(ndim, draw), shapes=lambda params: _shapes(ndim, params),
+        keywords=lambda params: _mean_keywords(ndim, params),
+    )  # fmt: skip
+
+
+def _norm_keywords(params: Params) -> dict[str, Any]:
+    made = _keywords(params)
+    del made["dilation"], made["padding"]
+    return made | {"norm_type": params["norm"]}
+
+
+def _lp_pool(ndim: int) -> Operator:
+    return array_operator(
+        f"lp_pool{ndim}d", op="lp_pool", axes=ndim, rounds=True,
+        defaults={**_DEFAULTS, "norm": 2.0},
+        bad={name: kind for name, kind in _BAD.items() if name not in ("dilation", "padding")},
+        sizes=lambda draw: _without_dilation(ndim, draw) | {"padding": 0},
+        shapes=lambda params: _shapes(ndim, params), keywords=_norm_keywords,
+    )  # fmt: skip
+
+
+def _adaptive_sizes(ndim: int, draw: Draw) -> dict[str, Any]:
+    drawn = _sizes(ndim, draw)
+    most = {1: 60, 2: 12, 3: 6}[ndim]
+    outputs = [draw(st.integers(1, most)) for _ in range(ndim)]
+    kept = {name: drawn[name] for name in ("batch", "channels", "size")}
+    return kept | {"outputs": plain(outputs)}
+
+
+def _adaptive_shapes(ndim: int, params: Params) -> Shapes:
+    first = () if params["batch"] is None else (params["batch"],)
+    first = (*first, params["channels"])
+    size, outputs = (axes_of(params[name], ndim) for name in ("size", "outputs"))
+    return {"input": (*first, *size), "out": (*first, *outputs)}
+
+
+def _adaptive_pool(op: str, ndim: int) -> Operator:
+    return array_operator(
+        f"{op}{ndim}d", op=op, axes=ndim, rounds=op == "adaptive_avg_pool",
+        defaults={"batch": 1, "channels": 1, "size": 1, "outputs": 1},
+        sizes=lambda draw: _adaptive_sizes(ndim, draw),
+        shapes=lambda params: _adaptive_shapes(ndim, params),
+        keywords=lambda params: {"output_size": fixed(params["outputs"])},
+    )  # fmt: skip
+
+
+OPERATORS = tuple(
+    made(ndim)
+    for made in (
+        _max_pool, _avg_pool, _lp_pool, partial(_adaptive_pool, "adaptive_max_pool"),
+        partial(_adaptive_pool, "adaptive_avg_pool"),
+    )
+    for ndim in (1, 2, 3)
+)  # fmt: skip

@@ -155,7 +155,7 @@ def compute_batch(
         if array is None or (name not in batched and name != "out"):
             made[name] = array
             continue
-        array = require_array(name, array)
+        array = require_array(name, array) if name == "out" else _require_operand(op, name, array)
         if array.ndim != ndim + 1:
             raise ShapeError(
                 f"{name}: got {array.ndim} axes {array.shape}, want {ndim + 1} as the "

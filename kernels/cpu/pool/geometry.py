@@ -102,7 +102,9 @@ def is_short(problem: AnyPool, windows: Windows, binding: ArrayBinding) -> bool:
     """Return whether a row of outputs is joined in registers, its input rows being contiguous."""
     contiguous = binding.strides[0][-1] == problem.itemsize
     narrow = windows.kernel[-1] <= _MOST_TAPS and windows.stride[-1] <= _MOST_STEPS
-    return contiguous and narrow and windows.dilation[-1] == 1 and not windows.unequal
+    products = windows.rule != NORM or windows.degree > 0
+    usual = windows.dilation[-1] == 1 and not windows.unequal
+    return contiguous and narrow and products and usual
 
 
 def lanes_along(problem: AnyPool, binding: ArrayBinding) -> str:

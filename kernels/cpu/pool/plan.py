@@ -33,6 +33,8 @@ from .short_rows import make_short_rows
 
 __all__ = ["cut_fields", "plan", "window_fields", "workspace"]
 
+#: Rows of a window that are loaded one after the other, no loop.
+_MOST_ROWS = 3
 #: Widths of windows whose loop over taps is written out.
 _WRITTEN_OUT = (2, 3)
 
@@ -85,7 +87,9 @@ def _kernel(
         key = (rule, degree, unequal, lanes, storage)
         return compile_kernel(make_channels(*key), "pool_channels", *key)
     if is_short(problem, windows, binding):
-        short = (rule, degree, windows.kernel[-1], windows.stride[-1], lanes, storage)
+        deep = math.prod(windows.kernel[:-1])
+        rows = deep if math.prod(windows.kernel[:-2]) == 1 and deep <= _MOST_ROWS else 0
+        short = (rows, rule, degree, windows.kernel[-1], windows.stride[-1], lanes, storage)
         return compile_kernel(make_short_rows(*short), "pool_short_rows", *short)
     taps = windows.kernel[-1] if windows.kernel[-1] in _WRITTEN_OUT else 0
     step = windows.stride[-1] if windows.stride[-1] <= LONGEST_STEP else 0

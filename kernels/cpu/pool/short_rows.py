@@ -21,186 +21,92 @@ import functools
 from typing import Any
 
 import numba
-from llvmlite import ir
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-from ..simd.intrinsics import load, load_masked, merge_lanes, range_mask, splat
-from ..simd.ir import I32, ITEMSIZE, compute_code, literals
+from ..simd.ir import ITEMSIZE, compute_code
+from .columns import join_columns, join_taps, load_columns
 from .fields import view
 from .geometry import LARGEST
 from .rows import make_finish, make_put, make_tell_shares
-from .rules import largest_of, make_rule, real_type
 from .windows import make_window, shares
 
 __all__ = ["make_short_rows"]
 
 
-def _lanes_of(builder: Any, a: Any, b: Any, places: list[int]) -> Any:
-    """Return lanes of two vectors laid end to end."""
-    kind = ir.VectorType(I32, len(places))
-    return builder.shuffle_vector(a, b, ir.Constant(kind, [I32(place) for place in places]))
+@functools.cache
+def _make_columns(
+    rows: int, masked: int, rule: int, degree: int, step: int, lanes: int, storage: int
+) -> Any:
+    """Return a function that joins the rows of a window over `step` vectors of columns.
 
-
-def _end_to_end(builder: Any, vectors: list[Any]) -> Any:
-    """Return as many vectors as one; what is undefined stands behind an odd one."""
-    while len(vectors) > 1:
-        if len(vectors) % 2:
-            vectors = [*vectors, ir.Constant(vectors[0].type, ir.Undefined)]
-        size = 2 * vectors[0].type.count
-        pairs = zip(vectors[::2], vectors[1::2], strict=True)
-        vectors = [_lanes_of(builder, a, b, list(range(size))) for a, b in pairs]
-    return vectors[0]
-
-
-@intrinsic(prefer_literal=True)
-def _join_taps(typingctx: Any, now: Any, following: Any, rule: Any, taps: Any, step: Any) -> Any:
-    """Join each ``taps`` neighbours of columns, ``step`` from one window to the next.
-
-    The columns are `step` vectors, and those behind them as many.
+    There are `rows` rows where that is not 0.
     """
-    shape = literals((rule, taps, step))
-    if shape is None:
-        return None
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        wide = [_end_to_end(builder, cgutils.unpack_tuple(builder, each)) for each in args[:2]]
-        lanes, values = now.dtype.lanes, []
-        for tap in range(shape[1]):
-            steps, phase = divmod(tap, shape[2])
-            places = [phase + shape[2] * lane for lane in range(lanes)]
-            first, second = (
-                each if shape[2] == 1 else _lanes_of(builder, each, each, places) for each in wide
-            )
-            shifted = list(range(steps, steps + lanes))
-            values.append(_lanes_of(builder, first, second, shifted) if steps else first)
-        if shape[0] == LARGEST:
-            return largest_of(builder, values)
-        return functools.reduce(builder.fadd, values)
-
-    return now.dtype(now, following, *(rule, taps, step)), codegen
-
-
-@functools.cache
-def _make_join_rows(rule: int, degree: int, lanes: int, storage: int) -> Any:
-    """Return a function that joins the rows of a window for one vector of columns."""
-    made = make_rule(rule, degree)
-    lift, join_2, join_3 = made.lift, made.join_2, made.join_3
-    start, item = real_type(compute_code(storage))(made.first), ITEMSIZE[storage]
+    size = rows if rows else 1
 
     @numba.njit(forceinline=True)
-    def whole(g: Any, at: int, heights: int) -> Any:
+    def load(row: int, pitch: int, column: int, width: int) -> Any:
+        return load_columns(
+            row, pitch, column, width, size, masked, rule, degree, step, storage, lanes
+        )  # fmt: skip
+
+    @numba.njit(forceinline=True)
+    def columns(g: Any, row: int, depths: int, heights: int, column: int, width: int) -> Any:
         pitch = g.dh * g.xh
-        value = lift(g, load(at, storage, lanes))
-        if heights == 2:
-            return join_2(value, lift(g, load(at + pitch, storage, lanes)))
-        if heights == 3:
-            return join_3(
-                value, lift(g, load(at + pitch, storage, lanes)),
-                lift(g, load(at + 2 * pitch, storage, lanes)),
-            )  # fmt: skip
-        for h in range(1, heights):
-            value = join_2(value, lift(g, load(at + h * pitch, storage, lanes)))
+        value = load(row, pitch, column, width)
+        if rows == 0:
+            for d in range(depths):
+                for h in range(int(d == 0), heights):
+                    at = row + d * g.dd * g.xd + h * pitch
+                    value = join_columns(value, load(at, pitch, column, width), rule)
         return value
 
-    @numba.njit(forceinline=True)
-    def part(g: Any, at: int, heights: int, mask: int) -> Any:
-        pitch = g.dh * g.xh
-        value = lift(g, load_masked(at, mask, storage, lanes))
-        if heights == 2:
-            return join_2(value, lift(g, load_masked(at + pitch, mask, storage, lanes)))
-        if heights == 3:
-            return join_3(
-                value, lift(g, load_masked(at + pitch, mask, storage, lanes)),
-                lift(g, load_masked(at + 2 * pitch, mask, storage, lanes)),
-            )  # fmt: skip
-        for h in range(1, heights):
-            value = join_2(value, lift(g, load_masked(at + h * pitch, mask, storage, lanes)))
-        return value
-
-    @numba.njit(forceinline=True)
-    def join_rows(g: Any, row: int, depths: int, heights: int, column: int) -> Any:
-        """Join columns from `column` on; `row` is the window's first, of `heights` at a depth."""
-        at = row + column * item
-        if 0 <= column <= g.iw - lanes:
-            value = whole(g, at, heights)
-            for d in range(1, depths):
-                value = join_2(value, whole(g, at + d * g.dd * g.xd, heights))
-            return value
-        value = splat(start, lanes)
-        begin, end = min(max(-column, 0), lanes), min(max(g.iw - column, 0), lanes)
-        if begin < end:
-            mask = range_mask(begin, end)
-            joined = part(g, at, heights, mask)
-            for d in range(1, depths):
-                joined = join_2(joined, part(g, at + d * g.dd * g.xd, heights, mask))
-            value = merge_lanes(joined, value, mask)
-        return value
-
-    return join_rows
+    return columns
 
 
 @functools.cache
-def _make_columns(rule: int, degree: int, step: int, lanes: int, storage: int) -> Any:
-    """Return a function that joins the rows of `step` vectors of columns."""
-    join = _make_join_rows(rule, degree, lanes, storage)
-
-    @numba.njit(forceinline=True)
-    def one(g: Any, row: int, depths: int, heights: int, at: int) -> Any:
-        return (join(g, row, depths, heights, at),)
-
-    @numba.njit(forceinline=True)
-    def two(g: Any, row: int, depths: int, heights: int, at: int) -> Any:
-        first = join(g, row, depths, heights, at)
-        return first, join(g, row, depths, heights, at + lanes)
-
-    @numba.njit(forceinline=True)
-    def three(g: Any, row: int, depths: int, heights: int, at: int) -> Any:
-        first, second = two(g, row, depths, heights, at)
-        return first, second, join(g, row, depths, heights, at + 2 * lanes)
-
-    @numba.njit(forceinline=True)
-    def four(g: Any, row: int, depths: int, heights: int, at: int) -> Any:
-        first, second = two(g, row, depths, heights, at)
-        third, fourth = two(g, row, depths, heights, at + 2 * lanes)
-        return first, second, third, fourth
-
-    return (one, two, three, four)[step - 1]
-
-
-@functools.cache
-def _make_nothing(rule: int, step: int, lanes: int, code: int) -> Any:
-    """Return a function that returns what `step` vectors of no columns at all come to."""
-    start = real_type(code)(make_rule(rule, 0).first)
-
-    @numba.njit(forceinline=True)
-    def one() -> Any:
-        return (splat(start, lanes),)
-
-    @numba.njit(forceinline=True)
-    def two() -> Any:
-        return splat(start, lanes), splat(start, lanes)
-
-    @numba.njit(forceinline=True)
-    def three() -> Any:
-        return splat(start, lanes), splat(start, lanes), splat(start, lanes)
-
-    @numba.njit(forceinline=True)
-    def four() -> Any:
-        return splat(start, lanes), splat(start, lanes), splat(start, lanes), splat(start, lanes)
-
-    return (one, two, three, four)[step - 1]
-
-
-@functools.cache
-def _make_row(rule: int, degree: int, taps: int, step: int, lanes: int, storage: int) -> Any:
-    """Return a function that computes `count` outputs of a row from `first` on."""
+def _make_blocks(
+    rows: int, rule: int, degree: int, taps: int, step: int, lanes: int, storage: int
+) -> Any:
+    """Return a function that computes `count` outputs, of windows of `rows` rows if not 0."""
     code = compute_code(storage)
-    size, window = ITEMSIZE[code], make_window(0)
-    columns = _make_columns(rule, degree, step, lanes, storage)
-    nothing = _make_nothing(rule, step, lanes, code)
+    size = ITEMSIZE[code]
     finish, put = make_finish(rule, degree, lanes, code), make_put(lanes, storage)
-    kind = LARGEST if rule == LARGEST else 1
+    whole = _make_columns(rows, 0, rule, degree, step, lanes, storage)
+    part = _make_columns(rows, 1, rule, degree, step, lanes, storage)
+    # One vector more is looked at where a window reaches into it.
+    begin = -lanes if taps > step else 0
+
+    @numba.njit
+    def blocks(
+        g: Any, row: int, depths: int, heights: int, column: int, width: int, out: int, count: int,
+        table: int, share: int,
+    ) -> None:  # fmt: skip
+        now = part(g, row, depths, heights, column, 0)
+        for j in range(begin, count, lanes):
+            following = now
+            if 0 <= column <= width - step * lanes:
+                now = whole(g, row, depths, heights, column, width)
+            else:
+                now = part(g, row, depths, heights, column, width)
+            column += step * lanes
+            if j < 0:
+                continue
+            if taps > step:
+                value = join_taps(following, now, rule, taps, step)
+            else:
+                value = join_taps(now, now, rule, taps, step)
+            put(g, out + j * g.yw, finish(g, value, table + j * size, share), count - j)
+
+    return blocks
+
+
+@functools.cache
+def _make_row(
+    rows: int, rule: int, degree: int, taps: int, step: int, lanes: int, storage: int
+) -> Any:
+    """Return a function that computes `count` outputs of a row from `first` on."""
+    window = make_window(0)
+    any_rows = _make_blocks(0, rule, degree, taps, step, lanes, storage)
+    all_rows = _make_blocks(rows, rule, degree, taps, step, lanes, storage)
 
     @numba.njit
     def make_row(
@@ -213,31 +119,22 @@ def _make_row(rule: int, degree: int, taps: int, step: int, lanes: int, storage:
             share = shares(od, depths, g.id, g.kd, g.sd, g.pd, g.with_pads)
             share *= shares(oh, heights, g.ih, g.kh, g.sh, g.ph, g.with_pads)
         row, column = x + depth * g.xd + height * g.xh, first * step - g.pw
-        if depths * heights == 0:
-            column = g.iw  # beyond the last sample there is none either
-        if taps <= step:
-            for j in range(0, count, lanes):
-                now = columns(g, row, depths, heights, column + j * step)
-                value = finish(g, _join_taps(now, now, kind, taps, step), table + j * size, share)
-                put(g, out + (first + j) * g.yw, value, count - j)
-            return
-        now = nothing()
-        for j in range(-lanes, count, lanes):
-            following = columns(g, row, depths, heights, column)
-            column += step * lanes
-            if j >= 0:
-                value = _join_taps(now, following, kind, taps, step)
-                value = finish(g, value, table + j * size, share)
-                put(g, out + (first + j) * g.yw, value, count - j)
-            now = following
+        target = out + first * g.yw
+        if rows and depths == 1 and heights == rows:
+            all_rows(g, row, 1, rows, column, g.iw, target, count, table, share)
+        else:  # of no row at all nothing is read
+            width = g.iw if depths * heights else 0
+            any_rows(g, row, depths, heights, column, width, target, count, table, share)
 
     return make_row
 
 
 @functools.cache
-def make_short_rows(rule: int, degree: int, taps: int, step: int, lanes: int, storage: int) -> Any:
+def make_short_rows(
+    rows: int, rule: int, degree: int, taps: int, step: int, lanes: int, storage: int
+) -> Any:
     """Return the task: see the loop nest above."""
-    make_row = _make_row(rule, degree, taps, step, lanes, storage)
+    make_row = _make_row(rows, rule, degree, taps, step, lanes, storage)
     tell_shares = make_tell_shares(0, compute_code(storage))
 
     def task(
