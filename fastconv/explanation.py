@@ -204,7 +204,8 @@ def _problem_of(
     )
     if getattr(what, "__module__", "") in array_calls.MODULES:
         bound = bind_call(what, args, kwargs)
-        return array_calls.told(what, *bound.args, **bound.kwargs), True, ""
+        problem = array_calls.told(what, *bound.args, **bound.kwargs)
+        return problem, isinstance(problem, ArrayProblem), ""
     given = kwargs.get("input", args[0] if args else None)
     view = None if given is None else view_array("input", given)
     if view is not None:

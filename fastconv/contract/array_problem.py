@@ -68,6 +68,7 @@ ARRAY_OPS = {
     "deform_conv_grad_input": "deform_problem:DeformProblem",
     "deform_conv_grad_offset": "deform_problem:DeformProblem",
     "deform_conv_grad_weight": "deform_problem:DeformProblem",
+    "linear": "linear_problem:LinearProblem",
 }
 
 

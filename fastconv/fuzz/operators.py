@@ -35,6 +35,7 @@ _TABLES = tuple(
         "transposed",
         "dense_grad",
         "deforms",
+        "linear",
         "pools",
         "rearrange",
         "sparse",

@@ -41,7 +41,7 @@ from ..packing import PackedWeights
 from ..race import measure_choice
 from ..recall import recall
 
-__all__ = ["MODULES", "ArrayOp", "check_axes", "compute", "compute_batch", "told"]
+__all__ = ["MODULES", "ArrayOp", "check_axes", "compute", "compute_batch", "tell", "told"]
 
 
 #: Modules whose public functions end in `compute`.
@@ -58,6 +58,7 @@ MODULES = (
     "fastconv.ops.softmax",
     "fastconv.ops.resize",
     "fastconv.grad.deform",
+    "fastconv.ops.linear",
 )
 
 
@@ -96,7 +97,7 @@ class ArrayOp(NamedTuple):
 class Told(Exception):
     """The problem of a call that is not made; `told` alone meets it."""
 
-    def __init__(self, problem: ArrayProblem) -> None:
+    def __init__(self, problem: Any) -> None:
         super().__init__(problem)
         self.problem = problem
 
@@ -116,7 +117,7 @@ _MOST_PREPARED = 4096
 _WORDS = (int, bool, float, str, type(None))
 
 
-def told(function: Callable[..., Any], *args: Any, **kwargs: Any) -> ArrayProblem | None:
+def told(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Return the problem of a call, which is not made; None where it comes to none."""
     token = _telling.set(True)
     try:
@@ -126,6 +127,12 @@ def told(function: Callable[..., Any], *args: Any, **kwargs: Any) -> ArrayProble
     finally:
         _telling.reset(token)
     return None
+
+
+def tell(problem: Any) -> None:
+    """Do not go on where a call is asked for its problem alone: this is it, and no array's."""
+    if _telling.get():
+        raise Told(problem)
 
 
 def check_axes(name: str, array: Array, ndim: int) -> None:
@@ -277,8 +284,7 @@ def _check(op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out
         for name, array in zip(op.operands, arrays, strict=True)
     )
     problem = op.problem(checked, arguments)
-    if _telling.get():
-        raise Told(problem)
+    tell(problem)
     given = tuple(array for array in checked if array is not None)
     for operand, array in zip(problem.inputs, given, strict=True):
         _check_operand(operand, array, problem)

@@ -11,6 +11,7 @@ from .deform.costs import SPECS as DEFORM
 from .fast_fir.costs import SPECS as FAST_FIR
 from .fft.costs import SPECS as FFT
 from .gemm.costs import SPECS as GEMM
+from .linear.costs import SPECS as LINEAR
 from .norm.costs import SPECS as NORM
 from .pool.costs import SPECS as POOL
 from .rearrange.costs import SPECS as REARRANGE
@@ -38,4 +39,5 @@ SPECS = (
     *NORM,
     *SOFTMAX,
     *RESIZE,
+    *LINEAR,
 )

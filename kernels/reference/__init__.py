@@ -19,6 +19,9 @@ from .deform import (
     deform_conv_grad_offset,
     deform_conv_grad_weight,
 )
+from .linear import (
+    linear,
+)
 from .norm import (
     batch_norm,
     group_norm,
@@ -78,6 +81,7 @@ __all__ = [
     "interleave",
     "interpolate",
     "layer_norm",
+    "linear",
     "local_response_norm",
     "log_softmax",
     "lp_pool",

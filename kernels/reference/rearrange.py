@@ -115,11 +115,11 @@ def unfold(
     n, c, *padded = x.shape
     everything: Any = (slice(None), slice(None))
     seen = [
-        x[(*everything, *places)].reshape(n, c, -1)
+        x[(*everything, *places)]
         for _, places in _windows(tuple(padded), kernel_size, dilation, stride)
     ]
-    columns = np.stack(seen, axis=2)
-    return columns.reshape(n, c * len(seen), columns.shape[-1])
+    windows = int(np.prod(seen[0].shape[2:]))
+    return np.stack(seen, axis=2).reshape(n, c * len(seen), windows)
 
 
 def fold(

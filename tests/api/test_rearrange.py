@@ -175,7 +175,7 @@ def test_gradients_of_windows(shape: Any, told: Any, rng: np.random.Generator) -
             lambda x: fastconv.linear(
                 x, np.ones((2, 6), np.float32), out=np.zeros((2, 8, 6, 3), np.float32)
             ),
-            "out: got float32 of shape (2, 8, 6, 3)",
+            "out: got shape (2, 8, 6, 3), want (2, 8, 6, 2)",
         ),
         (lambda x: fastconv.linear(x, np.ones((2, 6))), "input: got float32 with a weight of"),
         (
@@ -231,3 +231,21 @@ def test_bits_of_linear_do_not_depend_on_the_batch_s_threads(rng: np.random.Gene
     finally:
         fastconv.set_num_threads(before)
     assert made[0] == made[1] == made[2]
+
+
+def test_a_dense_layer_is_explained(rng: np.random.Generator) -> None:
+    weight = rng.standard_normal((40, 30)).astype(np.float32)
+    few, many = (rng.standard_normal((rows, 30)).astype(np.float32) for rows in (2, 100))
+    assert fastconv.explain(fastconv.linear, few, weight).chosen == "cpu.linear"
+    told = fastconv.explain(fastconv.linear, many, weight)
+    assert told.problem.op == "conv" and told.problem.out_shape == (1, 40, 100)
+
+
+@pytest.mark.parametrize("activation", ["relu", ("leaky_relu", 0.25), ("elu", 2.0), "gelu"])
+def test_activations_of_a_few_rows(activation: Any, rng: np.random.Generator) -> None:
+    x, weight, bias = (
+        rng.standard_normal(s).astype(np.float32) for s in ((2, 100), (33, 100), (66,))
+    )
+    few = fastconv.linear(x, weight, bias[::2], activation=activation)
+    many = fastconv.linear(np.repeat(x, 10, axis=0), weight, bias[::2], activation=activation)
+    np.testing.assert_allclose(few, many[::10], rtol=1e-4, atol=1e-5)

@@ -165,6 +165,10 @@ LINES: dict[str, list[str]] = {
         "mb2ic12ih5iw7g3", "ic116ih7iw7g2", "ic240ih4iw5g3", "ic24iw33g8", "ic30id2ih3iw5g5",
         "ic7ih3iw4g7", "ic7ih3iw4g1", "ic33ih1iw1g11", "mb2ic544ih3iw3g4", "ic1000ih2iw1g25",
     ],
+    "linear": [
+        "ic37iw3oc19", "ic1000iw1oc100", "ic9001iw2oc37", "ic16iw4oc4", "--bias=1 ic129iw5oc33",
+        "--bias=1 ic70iw8oc50", "ic1iw1oc1", "--bias=1 ic33iw1oc17", "ic513iw7oc6", "ic64iw6oc130",
+    ],
     "unfold": [*_WINDOWS, *_UNPADDED],
     "fold": [*_WINDOWS, *_UNPADDED],
     "batch_norm": [

@@ -1,0 +1,70 @@
+"""Dense layers: the function and the object, of a few rows and of many."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hypothesis import strategies as st
+
+import fastconv
+from fastconv.kernels import reference
+
+from .case import Case
+from .dense import fixed
+from .drawing import Draw, Options, draw_activation, draw_calls, draw_dtype
+from .operators import Operator, Params, Shapes, chosen_inside
+
+__all__ = ["OPERATORS"]
+
+_DEFAULTS = {"rows": [1], "features": 1, "outputs": 1, "activation": None}
+
+
+def _shapes(params: Params) -> Shapes:
+    rows, features, outputs = params["rows"], params["features"], params["outputs"]
+    return {
+        "input": (*rows, features),
+        "weight": (outputs, features),
+        "bias": (outputs,),
+        "out": (*rows, outputs),
+    }
+
+
+def _draw(draw: Draw, name: str, options: Options) -> Case:
+    rows = draw(st.sampled_from(([], [1], [2], [7], [9], [40], [3, 5], [2, 1, 2], [0], [2, 0])))
+    params = {
+        "rows": rows, "activation": draw_activation(draw),
+        "features": draw(st.one_of(st.integers(1, 70), st.sampled_from((512, 1025, 3000)))),
+        "outputs": draw(st.integers(1, 130)),
+    }  # fmt: skip
+    calls = draw_calls(
+        draw, options, name, optional=("out",), optional_weights=("bias",), ndim=len(rows) + 1,
+        weight_ndim=2,
+    )  # fmt: skip
+    return calls.case(name, params, draw_dtype(draw))
+
+
+def _function(arrays: dict[str, Any], params: Params) -> Any:
+    return fastconv.linear(**arrays, activation=fixed(params["activation"]))
+
+
+def _make(arrays: dict[str, Any], params: Params) -> Any:
+    return fastconv.Linear(**arrays, activation=fixed(params["activation"]))
+
+
+def _truth(arrays: dict[str, Any], params: Params) -> Any:
+    return reference.linear(arrays["input"], arrays["weight"], arrays.get("bias"))
+
+
+def _work(shapes: Shapes, params: Params) -> float:
+    return 2.0 * math.prod(shapes["out"]) * params["features"]
+
+
+OPERATORS = (
+    Operator(
+        name="linear", group="array", op="conv", defaults=_DEFAULTS, draw=_draw, shapes=_shapes,
+        function=_function, truth=_truth, problem=chosen_inside, work=_work, make=_make,
+        weights=("weight", "bias"), inside=True,
+        bad={"weight": "array", "activation": "activation", "out": "output"},
+    ),
+)  # fmt: skip

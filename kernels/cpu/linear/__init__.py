@@ -1,0 +1,1 @@
+"""Dense layers of few rows, whose weights are read where they lie."""
