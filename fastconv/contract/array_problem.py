@@ -69,6 +69,7 @@ ARRAY_OPS = {
     "deform_conv_grad_offset": "deform_problem:DeformProblem",
     "deform_conv_grad_weight": "deform_problem:DeformProblem",
     "linear": "linear_problem:LinearProblem",
+    "interpolate_grad": "resize_problem:ResizeProblem",
 }
 
 

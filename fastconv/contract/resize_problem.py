@@ -211,4 +211,7 @@ class ResizeProblem(ArrayProblem):
         given["mode"] = self.mode
         if self.mode not in NEAREST_MODES:
             given["align_corners"] = self.align_corners
-        return Call("interpolate", given)
+        if self.op == "interpolate":
+            return Call("interpolate", given)
+        given = {"input_size": self._input} | given
+        return Call("grad.interpolate_input", given, named=("grad_output",))

@@ -67,6 +67,9 @@ from .rearrange import (
     pixel_unshuffle_input,
     unfold_input,
 )
+from .resize import (
+    interpolate_input,
+)
 from .softmax import (
     local_response_norm_input,
     log_softmax_input,
@@ -107,6 +110,7 @@ __all__ = [
     "instance_norm_bias",
     "instance_norm_input",
     "instance_norm_weight",
+    "interpolate_input",
     "layer_norm_bias",
     "layer_norm_input",
     "layer_norm_weight",

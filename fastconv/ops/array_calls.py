@@ -59,6 +59,7 @@ MODULES = (
     "fastconv.ops.resize",
     "fastconv.grad.deform",
     "fastconv.ops.linear",
+    "fastconv.grad.resize",
 )
 
 

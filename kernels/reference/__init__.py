@@ -52,6 +52,7 @@ from .rearrange import (
 )
 from .resize import (
     interpolate,
+    interpolate_grad,
 )
 from .softmax import (
     log_softmax,
@@ -80,6 +81,7 @@ __all__ = [
     "instance_norm",
     "interleave",
     "interpolate",
+    "interpolate_grad",
     "layer_norm",
     "linear",
     "local_response_norm",

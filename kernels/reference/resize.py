@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["interpolate"]
+__all__ = ["interpolate", "interpolate_grad"]
 
 Array = NDArray[np.float64]
 #: Samples of one output, and the weight of each.
@@ -92,13 +92,44 @@ def interpolate(
     axes = _axes(out.shape[2:], size, scale_factor, mode, align_corners)
     for axis, samples in enumerate(axes, 2):
         planes = np.moveaxis(out, axis, 0)
-        made = [sum_of(planes, of) for of in samples]
+        made = [_sum_of(planes, of) for of in samples]
         out = np.moveaxis(np.stack(made), 0, axis)
     return out
 
 
-def sum_of(planes: Array, samples: Samples) -> Any:
+def _sum_of(planes: Array, samples: Samples) -> Any:
     """Return the weighted sum of some planes; a plane of weight 1 alone stays as it is."""
     if len(samples) == 1:
         return planes[samples[0][0]]
     return sum(weight * planes[index] for index, weight in samples)
+
+
+def interpolate_grad(
+    grad_output: ArrayLike,
+    *,
+    input_size: tuple[int, ...],
+    size: tuple[int, ...] | None = None,
+    scale_factor: tuple[float, ...] | None = None,
+    mode: str,
+    align_corners: bool = False,
+) -> Any:
+    """Return the gradient of `interpolate` for its input.
+
+    Each output's is shared out among the samples that it was made of, by their weights.
+
+    Examples
+    --------
+    >>> shape = (1, 1, 2)
+    >>> interpolate_grad([[[1.0, 2.0, 4.0]]], input_size=shape, size=(3,), mode="nearest").tolist()
+    [[[3.0, 4.0]]]
+    """
+    out = np.asarray(grad_output).astype(np.float64)
+    axes = _axes(input_size[2:], size, scale_factor, mode, align_corners)
+    for axis, samples in enumerate(axes, 2):
+        planes = np.moveaxis(out, axis, 0)
+        made = np.zeros((input_size[axis], *planes.shape[1:]))
+        for plane, of in zip(planes, samples, strict=True):
+            for index, weight in of:
+                made[index] += weight * plane
+        out = np.moveaxis(made, 0, axis)
+    return out

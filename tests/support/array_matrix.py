@@ -196,6 +196,7 @@ LINES: dict[str, list[str]] = {
     "softmax": _SOFTMAX,
     "log_softmax": _SOFTMAX,
     "interpolate": _RESIZED,
+    "interpolate_grad": [*_RESIZED, "--mode=bilinear ic3ih1iw1oh70ow90", "ic18ih4iw1oh9ow150"],
     "deform_conv_grad_input": _GRADIENTS,
     "deform_conv_grad_offset": _GRADIENTS,
     "deform_conv_grad_weight": _GRADIENTS,
@@ -205,7 +206,7 @@ LINES: dict[str, list[str]] = {
 ROUNDED: set[str] = {
     "avg_pool", "lp_pool", "adaptive_avg_pool", "avg_pool_grad", "adaptive_avg_pool_grad",
     "batch_norm", "group_norm", "instance_norm", "layer_norm", "softmax", "log_softmax",
-    "local_response_norm", "interpolate",
+    "local_response_norm", "interpolate", "interpolate_grad",
 }  # fmt: skip
 
 

@@ -363,7 +363,7 @@ def _pixel_seconds(problem: ResizeProblem, device: DeviceInfo) -> float:
 
 SPECS = tuple(
     spec
-    for op in ("interpolate",)
+    for op in ("interpolate", "interpolate_grad")
     for spec in (
         array_spec(
             f"resize_rows{'_grad' * (op != 'interpolate')}", "resize.plan", op, _row_reasons,
