@@ -214,4 +214,4 @@ class ResizeProblem(ArrayProblem):
         if self.op == "interpolate":
             return Call("interpolate", given)
         given = {"input_size": self._input} | given
-        return Call("grad.interpolate_input", given, named=("grad_output",))
+        return Call("grad.interpolate_input", given)
