@@ -200,10 +200,11 @@ class ArrayProblem(ElementSizes):
     def arguments(self, given: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return a call's arguments, by position and by name, from arrays for the inputs.
 
-        Only the first is given by position: others may stand behind what is no array.
+        Only an input of that name is given by position: what is no array may stand before others.
         """
-        names = [operand.name for operand in self.inputs[1:]]
-        return tuple(given[:1]), dict(zip(names, given[1:], strict=True)) | self.call().keywords
+        named = {operand.name: array for operand, array in zip(self.inputs, given, strict=True)}
+        first = (named.pop("input"),) if "input" in named else ()
+        return first, named | self.call().keywords
 
     @property
     def x_shape(self) -> tuple[int, ...]:

@@ -75,7 +75,7 @@ class MaxPool(Layer):
 
     def backward(self, given: Array) -> Array:
         """Give each gradient to the pixel that was the largest."""
-        made: Array = grad.max_pool2d_input(given, self._indices, self._x.shape)
+        made: Array = grad.max_pool2d_input(self._x.shape, self._indices, given)
         return made
 
 

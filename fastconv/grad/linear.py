@@ -21,15 +21,15 @@ def _check_gradient(grad_output: Any) -> Array:
     return grad
 
 
-def linear_input(grad_output: Array, weight: Array) -> Array:
+def linear_input(weight: Array, grad_output: Array) -> Array:
     """Return the gradient of `fastconv.linear` for its input: ``grad_output @ weight``.
 
     Parameters
     ----------
-    grad_output : ndarray, shape (..., out_features)
-        Gradient for the output.
     weight : ndarray, shape (out_features, in_features)
-        Of the same dtype.
+        The layer's weight.
+    grad_output : ndarray, shape (..., out_features)
+        Gradient for the output, of the same dtype.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def linear_input(grad_output: Array, weight: Array) -> Array:
     Examples
     --------
     >>> import numpy as np, fastconv
-    >>> fastconv.grad.linear_input(np.ones((2, 4), np.float32), np.ones((4, 3), np.float32))
+    >>> fastconv.grad.linear_input(np.ones((4, 3), np.float32), np.ones((2, 4), np.float32))
     array([[4., 4., 4.],
            [4., 4., 4.]], dtype=float32)
     """

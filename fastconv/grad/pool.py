@@ -172,9 +172,9 @@ def _norm_gradient(
 
 
 def max_pool1d_input(
-    grad_output: Array,
-    indices: Array,
     input_size: Sequence[int],
+    indices: Array,
+    grad_output: Array,
     *,
     out: Array | None = None,
 ) -> Array:
@@ -183,9 +183,9 @@ def max_pool1d_input(
 
 
 def max_pool2d_input(
-    grad_output: Array,
-    indices: Array,
     input_size: Sequence[int],
+    indices: Array,
+    grad_output: Array,
     *,
     out: Array | None = None,
 ) -> Array:
@@ -195,12 +195,12 @@ def max_pool2d_input(
 
     Parameters
     ----------
-    grad_output : ndarray
-        Gradient for the output, ``(N, C, H_out, W_out)`` or without the batch.
-    indices : ndarray
-        Places of the maxima, of int64, as the pool returns them.
     input_size : sequence of int
         Shape of the input.
+    indices : ndarray
+        Places of the maxima, of int64, as the pool returns them.
+    grad_output : ndarray
+        Gradient for the output, ``(N, C, H_out, W_out)`` or without the batch.
     out : ndarray, optional
         Where the gradient is written.
 
@@ -219,7 +219,7 @@ def max_pool2d_input(
     >>> import numpy as np, fastconv
     >>> x = np.arange(4, dtype=np.float32).reshape(1, 2, 2)
     >>> y, places = fastconv.max_pool2d(x, 2, return_indices=True)
-    >>> fastconv.grad.max_pool2d_input(np.ones_like(y), places, x.shape)
+    >>> fastconv.grad.max_pool2d_input(x.shape, places, np.ones_like(y))
     array([[[0., 0.],
             [0., 1.]]], dtype=float32)
     """
@@ -227,9 +227,9 @@ def max_pool2d_input(
 
 
 def max_pool3d_input(
-    grad_output: Array,
-    indices: Array,
     input_size: Sequence[int],
+    indices: Array,
+    grad_output: Array,
     *,
     out: Array | None = None,
 ) -> Array:
@@ -238,9 +238,9 @@ def max_pool3d_input(
 
 
 def adaptive_max_pool1d_input(
-    grad_output: Array,
-    indices: Array,
     input_size: Sequence[int],
+    indices: Array,
+    grad_output: Array,
     *,
     out: Array | None = None,
 ) -> Array:
@@ -249,9 +249,9 @@ def adaptive_max_pool1d_input(
 
 
 def adaptive_max_pool2d_input(
-    grad_output: Array,
-    indices: Array,
     input_size: Sequence[int],
+    indices: Array,
+    grad_output: Array,
     *,
     out: Array | None = None,
 ) -> Array:
@@ -261,12 +261,12 @@ def adaptive_max_pool2d_input(
 
     Parameters
     ----------
-    grad_output : ndarray
-        Gradient for the output, ``(N, C, H_out, W_out)`` or without the batch.
-    indices : ndarray
-        Places of the maxima, of int64, as the pool returns them.
     input_size : sequence of int
         Shape of the input.
+    indices : ndarray
+        Places of the maxima, of int64, as the pool returns them.
+    grad_output : ndarray
+        Gradient for the output, ``(N, C, H_out, W_out)`` or without the batch.
     out : ndarray, optional
         Where the gradient is written.
 
@@ -285,7 +285,7 @@ def adaptive_max_pool2d_input(
     >>> import numpy as np, fastconv
     >>> x = np.arange(4, dtype=np.float32).reshape(1, 2, 2)
     >>> y, places = fastconv.adaptive_max_pool2d(x, 1, return_indices=True)
-    >>> fastconv.grad.adaptive_max_pool2d_input(np.ones_like(y), places, x.shape)
+    >>> fastconv.grad.adaptive_max_pool2d_input(x.shape, places, np.ones_like(y))
     array([[[0., 0.],
             [0., 1.]]], dtype=float32)
     """
@@ -293,9 +293,9 @@ def adaptive_max_pool2d_input(
 
 
 def adaptive_max_pool3d_input(
-    grad_output: Array,
-    indices: Array,
     input_size: Sequence[int],
+    indices: Array,
+    grad_output: Array,
     *,
     out: Array | None = None,
 ) -> Array:
@@ -303,20 +303,20 @@ def adaptive_max_pool3d_input(
     return _placed(_MAX, 3, (grad_output, indices), (3, input_size), out)
 
 
-def max_unpool1d_input(grad_output: Array, indices: Array, *, out: Array | None = None) -> Array:
+def max_unpool1d_input(indices: Array, grad_output: Array, *, out: Array | None = None) -> Array:
     """Return the gradient of `max_unpool1d` for its input: what lies at the places."""
     return _placed(_UNPOOL, 1, (grad_output, indices), (1,), out)
 
 
-def max_unpool2d_input(grad_output: Array, indices: Array, *, out: Array | None = None) -> Array:
+def max_unpool2d_input(indices: Array, grad_output: Array, *, out: Array | None = None) -> Array:
     """Return the gradient of `max_unpool2d` for its input: what lies at the places.
 
     Parameters
     ----------
-    grad_output : ndarray
-        Gradient for the output, ``(N, C, H_out, W_out)`` or without the batch.
     indices : ndarray
         Places of the maxima, of int64, as the pool returns them.
+    grad_output : ndarray
+        Gradient for the output, ``(N, C, H_out, W_out)`` or without the batch.
     out : ndarray, optional
         Where the gradient is written.
 
@@ -334,20 +334,20 @@ def max_unpool2d_input(grad_output: Array, indices: Array, *, out: Array | None 
     --------
     >>> import numpy as np, fastconv
     >>> grad = np.arange(4, dtype=np.float32).reshape(1, 2, 2)
-    >>> fastconv.grad.max_unpool2d_input(grad, np.array([[[3]]]))
+    >>> fastconv.grad.max_unpool2d_input(np.array([[[3]]]), grad)
     array([[[3.]]], dtype=float32)
     """
     return _placed(_UNPOOL, 2, (grad_output, indices), (2,), out)
 
 
-def max_unpool3d_input(grad_output: Array, indices: Array, *, out: Array | None = None) -> Array:
+def max_unpool3d_input(indices: Array, grad_output: Array, *, out: Array | None = None) -> Array:
     """Return the gradient of `max_unpool3d` for its input: what lies at the places."""
     return _placed(_UNPOOL, 3, (grad_output, indices), (3,), out)
 
 
 def avg_pool1d_input(
-    grad_output: Array,
     input_size: Sequence[int],
+    grad_output: Array,
     kernel_size: Sizes,
     stride: Sizes | None = None,
     padding: Sizes = 0,
@@ -362,8 +362,8 @@ def avg_pool1d_input(
 
 
 def avg_pool2d_input(
-    grad_output: Array,
     input_size: Sequence[int],
+    grad_output: Array,
     kernel_size: Sizes,
     stride: Sizes | None = None,
     padding: Sizes = 0,
@@ -377,10 +377,10 @@ def avg_pool2d_input(
 
     Parameters
     ----------
-    grad_output : ndarray
-        Gradient for the output, ``(N, C, H_out, W_out)`` or without the batch.
     input_size : sequence of int
         Shape of the input.
+    grad_output : ndarray
+        Gradient for the output, ``(N, C, H_out, W_out)`` or without the batch.
     kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
         As for `fastconv.avg_pool2d`.
     out : ndarray, optional
@@ -400,7 +400,7 @@ def avg_pool2d_input(
     --------
     >>> import numpy as np, fastconv
     >>> grad = np.ones((1, 1, 1), np.float32)
-    >>> fastconv.grad.avg_pool2d_input(grad, (1, 2, 2), 2)
+    >>> fastconv.grad.avg_pool2d_input((1, 2, 2), grad, 2)
     array([[[0.25, 0.25],
             [0.25, 0.25]]], dtype=float32)
     """
@@ -409,8 +409,8 @@ def avg_pool2d_input(
 
 
 def avg_pool3d_input(
-    grad_output: Array,
     input_size: Sequence[int],
+    grad_output: Array,
     kernel_size: Sizes,
     stride: Sizes | None = None,
     padding: Sizes = 0,
@@ -426,23 +426,23 @@ def avg_pool3d_input(
 
 
 def adaptive_avg_pool1d_input(
-    grad_output: Array, input_size: Sequence[int], *, out: Array | None = None
+    input_size: Sequence[int], grad_output: Array, *, out: Array | None = None
 ) -> Array:
     """Return the gradient of `adaptive_avg_pool1d` for its input."""
     return _shared(_ADAPTIVE, 1, grad_output, (1, input_size), out)
 
 
 def adaptive_avg_pool2d_input(
-    grad_output: Array, input_size: Sequence[int], *, out: Array | None = None
+    input_size: Sequence[int], grad_output: Array, *, out: Array | None = None
 ) -> Array:
     """Return the gradient of `adaptive_avg_pool2d` for its input.
 
     Parameters
     ----------
-    grad_output : ndarray
-        Gradient for the output, ``(N, C, H_out, W_out)`` or without the batch.
     input_size : sequence of int
         Shape of the input.
+    grad_output : ndarray
+        Gradient for the output, ``(N, C, H_out, W_out)`` or without the batch.
     out : ndarray, optional
         Where the gradient is written.
 
@@ -460,7 +460,7 @@ def adaptive_avg_pool2d_input(
     --------
     >>> import numpy as np, fastconv
     >>> grad = np.ones((1, 1, 2), np.float32)
-    >>> fastconv.grad.adaptive_avg_pool2d_input(grad, (1, 2, 2))
+    >>> fastconv.grad.adaptive_avg_pool2d_input((1, 2, 2), grad)
     array([[[0.5, 0.5],
             [0.5, 0.5]]], dtype=float32)
     """
@@ -468,15 +468,15 @@ def adaptive_avg_pool2d_input(
 
 
 def adaptive_avg_pool3d_input(
-    grad_output: Array, input_size: Sequence[int], *, out: Array | None = None
+    input_size: Sequence[int], grad_output: Array, *, out: Array | None = None
 ) -> Array:
     """Return the gradient of `adaptive_avg_pool3d` for its input."""
     return _shared(_ADAPTIVE, 3, grad_output, (3, input_size), out)
 
 
 def lp_pool1d_input(
-    grad_output: Array,
     input: Array,
+    grad_output: Array,
     norm_type: float,
     kernel_size: Sizes,
     stride: Sizes | None = None,
@@ -489,8 +489,8 @@ def lp_pool1d_input(
 
 
 def lp_pool2d_input(
-    grad_output: Array,
     input: Array,
+    grad_output: Array,
     norm_type: float,
     kernel_size: Sizes,
     stride: Sizes | None = None,
@@ -502,10 +502,10 @@ def lp_pool2d_input(
 
     Parameters
     ----------
-    grad_output : ndarray
-        Gradient for the output, ``(N, C, H_out, W_out)`` or without the batch.
     input : ndarray
         What was pooled.
+    grad_output : ndarray
+        Gradient for the output, ``(N, C, H_out, W_out)`` or without the batch.
     norm_type, kernel_size, stride, ceil_mode
         As for `fastconv.lp_pool2d`.
     out : ndarray, optional
@@ -525,7 +525,7 @@ def lp_pool2d_input(
     --------
     >>> import numpy as np, fastconv
     >>> x = np.array([[[3.0, 0.0], [0.0, 4.0]]], np.float32)
-    >>> fastconv.grad.lp_pool2d_input(np.ones((1, 1, 1), np.float32), x, 2, 2)
+    >>> fastconv.grad.lp_pool2d_input(x, np.ones((1, 1, 1), np.float32), 2, 2)
     array([[[0.6, 0. ],
             [0. , 0.8]]], dtype=float32)
     """
@@ -533,8 +533,8 @@ def lp_pool2d_input(
 
 
 def lp_pool3d_input(
-    grad_output: Array,
     input: Array,
+    grad_output: Array,
     norm_type: float,
     kernel_size: Sizes,
     stride: Sizes | None = None,

@@ -60,15 +60,15 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "output_size: got 8 along spatial axis 0",
     ),
     "gradient's shape": (
-        lambda: fastconv.grad.avg_pool2d_input(POOLED, X.shape, 3), ShapeError,
+        lambda: fastconv.grad.avg_pool2d_input(X.shape, POOLED, 3), ShapeError,
         "grad_output: got shape",
     ),
     "gradient's place": (
-        lambda: fastconv.grad.max_pool2d_input(POOLED, PLACES + 99, X.shape), ArgumentError,
+        lambda: fastconv.grad.max_pool2d_input(X.shape, PLACES + 99, POOLED), ArgumentError,
         "indices: got 99",
     ),
     "input's size": (
-        lambda: fastconv.grad.adaptive_avg_pool2d_input(POOLED, (2, 4, 6, 8)), ShapeError,
+        lambda: fastconv.grad.adaptive_avg_pool2d_input((2, 4, 6, 8), POOLED), ShapeError,
         "input_size: got",
     ),
 }  # fmt: skip
@@ -152,11 +152,11 @@ def _ours(name: str, x: np.ndarray, grad: np.ndarray) -> np.ndarray:
     function = getattr(fastconv.grad, backward)
     if "max" in forward:
         _, places = getattr(fastconv, forward)(x, **keywords, return_indices=True)
-        return np.asarray(function(grad, places, x.shape))
+        return np.asarray(function(x.shape, places, grad))
     if "lp" in forward:
-        return np.asarray(function(grad, x, **keywords))
+        return np.asarray(function(x, grad, **keywords))
     keywords = {key: value for key, value in keywords.items() if key != "output_size"}
-    return np.asarray(function(grad, x.shape, **keywords))
+    return np.asarray(function(x.shape, grad, **keywords))
 
 
 @pytest.mark.parametrize("layout", ["first", "last"])
@@ -201,7 +201,7 @@ def test_unpooling_and_its_gradient_are_pytorch_s(rng: np.random.Generator) -> N
     theirs.backward(torch.from_numpy(grad))
     assert given.grad is not None
     np.testing.assert_array_equal(
-        fastconv.grad.max_unpool2d_input(grad, places), given.grad.numpy()
+        fastconv.grad.max_unpool2d_input(places, grad), given.grad.numpy()
     )
 
 
@@ -216,6 +216,6 @@ def test_without_a_batch_and_with_an_empty_one() -> None:
     y, places = fastconv.max_pool2d(X[0], 2, return_indices=True)
     assert y.shape == places.shape == (3, 3, 4)
     assert fastconv.adaptive_avg_pool2d(X[:0], 1).shape == (0, 3, 1, 1)
-    assert fastconv.grad.avg_pool2d_input(POOLED[0], X.shape[1:], 2).shape == X.shape[1:]
+    assert fastconv.grad.avg_pool2d_input(X.shape[1:], POOLED[0], 2).shape == X.shape[1:]
     out = np.empty((3, 6, 8), np.float32)
     assert fastconv.max_unpool2d(y, places, 2, out=out) is out

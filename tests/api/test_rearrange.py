@@ -213,7 +213,7 @@ def test_gradients_of_linear(rng: np.random.Generator) -> None:
     theirs = [tensor(a).requires_grad_() for a in (x, weight, np.zeros(19))]
     functional.linear(*theirs).backward(tensor(grad))
     made = (
-        fastconv.grad.linear_input(grad, weight),
+        fastconv.grad.linear_input(weight, grad),
         fastconv.grad.linear_weight(x, grad),
         fastconv.grad.linear_bias(grad),
     )
