@@ -29,6 +29,7 @@ def array_operator(
     required: tuple[str, ...] = ("input",),
     optional: tuple[str, ...] = (),
     bad: Mapping[str, str] | None = None,
+    truth: Callable[[dict[str, Any], Params], Any] | None = None,
     rounds: bool = False,
     group: str = "array",
 ) -> Operator:
@@ -50,6 +51,8 @@ def array_operator(
         From parameters: shapes of the arrays by argument, and what stands beside them in a call.
     required, optional : tuple of str
         Arguments that are arrays, in the order of the problem's inputs.
+    truth : callable, optional
+        As for `Operator`, where the problem has other shapes than the arrays of a call.
     bad, rounds, group
         As for `Operator`.
     """
@@ -63,7 +66,7 @@ def array_operator(
         given = {key: array for key, array in arrays.items() if key != "out"}
         return told(function, **given, **keywords(params))
 
-    def truth(arrays: dict[str, Any], params: Params) -> Any:
+    def own_truth(arrays: dict[str, Any], params: Params) -> Any:
         of = problem(arrays, params)
         given = [arrays[key] for key in names if key in arrays]
         unbatched = given[0].ndim < len(of.inputs[0].shape)
@@ -94,6 +97,6 @@ def array_operator(
 
     return Operator(
         name=name, group=group, op=op, defaults=defaults, draw=draw_case, shapes=shapes,
-        function=call, truth=truth, problem=problem, work=work, required=required, rounds=rounds,
-        bad=bad or {"input": "array", "out": "output"},
+        function=call, truth=truth or own_truth, problem=problem, work=work, required=required,
+        rounds=rounds, bad=bad or {"input": "array", "out": "output"},
     )  # fmt: skip

@@ -41,6 +41,8 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "pads": (-1, 1.5, "full", "", None, [], [1, 1, 1, 1, 1], True, [[1]], [[[1, 1]]], [-1, -1]),
     "sizes": (-1, 1.5, "2", [], [1, 1, 1, 1, 1], True, 2**45, None),
     "count": (*_NUMBERS, None, [1], 997, 2**64),
+    "type": ("text", "int32", "complex64", "object", "swapped"),
+    "axis": (1.5, "1", None, [1], True, 99, -99, 2**70),
     "activation": ("nope", "", 5, ["relu", "x"], ["nope", 1.0], ["leaky_relu", "a"], [], True),
 }
 #: What a message may call an argument by.
@@ -52,6 +54,8 @@ NAMES = frozenset(
         "offset", "mask", "upscale_factor", "downscale_factor",
         "in_channels", "out_channels", "mode", "ceil_mode", "output_size", "norm_type",
         "count_include_pad", "divisor_override", "return_indices", "input_size",
+        "dim", "num_groups",
+        "normalized_shape", "running_mean", "running_var",
     )
 )  # fmt: skip
 

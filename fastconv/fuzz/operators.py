@@ -36,6 +36,7 @@ _TABLES = tuple(
         "dense_grad",
         "deforms",
         "linear",
+        "norms",
         "pools",
         "rearrange",
         "sparse",

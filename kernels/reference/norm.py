@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,7 @@ def group_norm(
 ) -> Any:
     """Return groups of channels of each image normalised by themselves."""
     x = _double(input)
-    grouped = x.reshape(x.shape[0], num_groups, -1)
+    grouped = x.reshape(x.shape[0], num_groups, math.prod(x.shape[1:]) // num_groups)
     return _scale(_normalise(grouped, (2,), eps).reshape(x.shape), weight, bias)
 
 
