@@ -1,16 +1,20 @@
-"""Softmax with the axis of the sum across the lanes: another axis is contiguous, or gathered.
+"""Softmax with the axis of the sum across the lanes: pixels next to each other are in the lanes.
 
-Images of channels first are the case it is for: neighbouring pixels in the lanes, channels planes
-apart. A block of pixels is so wide that its channels stay in L2::
+Each block of pixels is copied into the worker's scratch memory, where its channels lie one behind
+the other, and stays there, in L1 or L2, until its results are stored::
 
     task = block of pixels of an image
-      for channel, for vector: largest = max(largest, x)
-      for channel, for vector: e = exp(x - largest); totals += e; store e
-      for channel, for vector: out = e / total
+      copy: scratch[channel][pixel] = x              runs of pixels, or squares transposed
+      for channel, for vector: largest = max(largest, scratch)
+      for channel, for vector: e = exp(scratch - largest); totals += e
+      for channel, for vector: scratch = e / total          or x - largest - log(total)
+      copy back
 
-Largest values and totals of a block are in the worker's scratch memory, in L1. A channel of a block
-is read as one piece, so that memory is read in runs however far apart planes lie. Arithmetic and
-rounding are those of along.py.
+So memory is read once and written once, in runs, also where planes lie a power of two apart and
+would fall into the same sets of a cache. Two orders are its case: channels first, and channels last
+with few channels, which would not fill the lanes of along.py: squares of as many pixels as lanes
+are transposed in registers. Elements of other orders are gathered. Arithmetic and rounding are
+those of along.py.
 """
 
 from __future__ import annotations
@@ -28,130 +32,133 @@ from fastconv.contract.spec import DeviceInfo
 
 from ..common.collapse import Axis, collapse, name_loops
 from ..common.runs import make_run_access
+from ..machine.lines import LINE, whole_lines
 from ..runtime.array_plan import ArrayPlan, ArrayStage, array_record
 from ..runtime.plan import compile_kernel, worth_helpers
 from ..runtime.record import as_record
-from ..simd.arithmetic import (
-    divide,
-    larger,
-    mul,
-    sub,
-    to_compute,
-    to_double,
-)
+from ..simd.arithmetic import divide, larger, mul, sub, to_compute, to_double
 from ..simd.exponentials import exp_negative, log_positive
 from ..simd.intrinsics import add, load, splat, store
 from ..simd.ir import F64, ITEMSIZE, compute_code, storage_code
-from .along import keeps
+from ..simd.transposes import transpose_masked
+from .costs import across_block
 
 __all__ = ["plan", "workspace"]
 
-#: Most pixels of a block, and the bytes that its channels may take.
-_PIXELS, _BYTES = 512, 1 << 18
+#: How a block is read and stored: by runs of pixels, by gathering, by transposing channels.
+RUNS, GATHERED, TRANSPOSED = range(3)
 
 FIELDS = (
     *"p q r s xp xq xr xs yp yq yr ys".split(),  # axes of the pixels, the last one in the lanes
     "block",  # pixels of a task
     "blocks",  # along the last axis
+    "pitch",  # bytes between channels of the scratch memory
     "worker_bytes",
 )
 view = as_record(FIELDS)
 
 
 @functools.cache
-def _make_access(unit: int, lanes: int, storage: int) -> tuple[Any, Any]:
-    """Return functions that read and write one vector, `count` elements of a run being left."""
-    as_compute = np.float64 if compute_code(storage) == F64 else np.float32
-    read, write, read_end, write_end = make_run_access(unit, lanes, storage)
+def _make_copies(order: int, lanes: int, storage: int) -> tuple[Any, Any]:
+    """Return functions that bring a block into the scratch memory and back."""
+    compute = compute_code(storage)
+    as_compute = np.float64 if compute == F64 else np.float32
+    size, item = ITEMSIZE[compute], ITEMSIZE[storage]
+    read, write, read_end, write_end = make_run_access(int(order == RUNS), lanes, storage)
 
     @numba.njit
-    def take(at: int, step: int, count: int) -> Any:
-        if count >= lanes:
-            return read(at, step)
-        return read_end(at, step, count, as_compute(0.0))
+    def copy_in(g: Any, x: int, pixels: int, to: int) -> None:
+        if order == TRANSPOSED:
+            for i in range(0, pixels, lanes):
+                for c in range(0, g.c, lanes):
+                    transpose_masked(
+                        x + i * g.xs + c * item, g.xs, min(lanes, pixels - i),
+                        min(lanes, g.c - c), to + c * g.pitch + i * size, g.pitch, storage,
+                        compute, lanes,
+                    )  # fmt: skip
+            return
+        for c in range(g.c):
+            source, target = x + c * g.xc, to + c * g.pitch
+            i = 0
+            while i + lanes <= pixels:
+                store(target + i * size, read(source + i * g.xs, g.xs), compute)
+                i += lanes
+            if i < pixels:
+                value = read_end(source + i * g.xs, g.xs, pixels - i, as_compute(0.0))
+                store(target + i * size, value, compute)
 
     @numba.njit
-    def put(at: int, step: int, count: int, value: Any) -> None:
-        if count >= lanes:
-            write(at, step, value)
-        else:
-            write_end(at, step, count, value)
+    def copy_out(g: Any, source: int, pixels: int, out: int) -> None:
+        if order == TRANSPOSED:
+            for i in range(0, pixels, lanes):
+                for c in range(0, g.c, lanes):
+                    transpose_masked(
+                        source + c * g.pitch + i * size, g.pitch, min(lanes, g.c - c),
+                        min(lanes, pixels - i), out + i * g.ys + c * item, g.ys, compute, storage,
+                        lanes,
+                    )  # fmt: skip
+            return
+        for c in range(g.c):
+            row, target = source + c * g.pitch, out + c * g.yc
+            i = 0
+            while i + lanes <= pixels:
+                write(target + i * g.ys, g.ys, load(row + i * size, compute, lanes))
+                i += lanes
+            if i < pixels:
+                value = load(row + i * size, compute, lanes)
+                write_end(target + i * g.ys, g.ys, pixels - i, value)
 
-    return take, put
+    return copy_in, copy_out
 
 
 @functools.cache
-def _make_sums(log: int, unit: int, lanes: int, storage: int) -> tuple[Any, Any]:
+def _make_sums(log: int, lanes: int, compute: int) -> tuple[Any, Any]:
     """Return functions for a block's largest values and its sums of exponentials."""
-    compute, keep = compute_code(storage), keeps(log, unit, storage)
     as_compute, size = np.float64 if compute == F64 else np.float32, ITEMSIZE[compute]
-    take, put = _make_access(unit, lanes, storage)
 
     @numba.njit
-    def find_largest(g: Any, x: int, pixels: int, tops: int) -> None:
-        for i in range(0, pixels, lanes):
-            store(tops + i * size, splat(as_compute(-np.inf), lanes), compute)
-        for c in range(g.c):
-            for i in range(0, pixels, lanes):
-                value = take(x + c * g.xc + i * g.xs, g.xs, pixels - i)
-                at = tops + i * size
-                store(at, larger(load(at, compute, lanes), value), compute)
+    def find_largest(g: Any, memory: int, i: int) -> Any:
+        at = memory + i * size
+        top, other = load(at, compute, lanes), splat(as_compute(-np.inf), lanes)
+        c = 1
+        while c + 2 <= g.c:
+            top = larger(top, load(at + c * g.pitch, compute, lanes))
+            other = larger(other, load(at + (c + 1) * g.pitch, compute, lanes))
+            c += 2
+        if c < g.c:
+            top = larger(top, load(at + c * g.pitch, compute, lanes))
+        return larger(other, top)
 
     @numba.njit
-    def add_up(g: Any, x: int, pixels: int, tops: int, sums: int, out: int) -> None:
-        for i in range(0, pixels, lanes):
-            store(sums + i * 8, splat(0.0, lanes), F64)
+    def add_up(g: Any, memory: int, i: int, top: Any) -> Any:
+        total, at = splat(0.0, lanes), memory + i * size
         for c in range(g.c):
-            for i in range(0, pixels, lanes):
-                value = take(x + c * g.xc + i * g.xs, g.xs, pixels - i)
-                e = exp_negative(sub(value, load(tops + i * size, compute, lanes)))
-                if keep:
-                    put(out + c * g.yc + i * g.ys, g.ys, pixels - i, e)
-                at = sums + i * 8
-                store(at, add(load(at, F64, lanes), to_double(e)), F64)
+            e = exp_negative(sub(load(at + c * g.pitch, compute, lanes), top))
+            if not log:
+                store(at + c * g.pitch, e, compute)
+            total = add(total, to_double(e))
+        return total
 
     return find_largest, add_up
 
 
 @functools.cache
-def _make_scale(log: int, unit: int, lanes: int, storage: int) -> Any:
-    """Return a function for a block's results."""
-    compute, keep = compute_code(storage), keeps(log, unit, storage)
-    size = ITEMSIZE[compute]
-    take, put = _make_access(unit, lanes, storage)
-
-    @numba.njit
-    def make_factors(pixels: int, sums: int) -> None:
-        for i in range(0, pixels, lanes):
-            total = load(sums + i * 8, F64, lanes)
-            word = log_positive(total) if log else divide(splat(1.0, lanes), total)
-            # A factor is no wider than a sum: it overwrites none that is still to be read.
-            store(sums + i * size, to_compute(word, compute), compute)
-
-    @numba.njit
-    def scale(g: Any, x: int, pixels: int, tops: int, sums: int, out: int) -> None:
-        make_factors(pixels, sums)
-        for c in range(g.c):
-            for i in range(0, pixels, lanes):
-                place = out + c * g.yc + i * g.ys
-                factor = load(sums + i * size, compute, lanes)
-                if keep:
-                    put(place, g.ys, pixels - i, mul(take(place, g.ys, pixels - i), factor))
-                    continue
-                value = take(x + c * g.xc + i * g.xs, g.xs, pixels - i)
-                value = sub(value, load(tops + i * size, compute, lanes))
-                value = sub(value, factor) if log else mul(exp_negative(value), factor)
-                put(place, g.ys, pixels - i, value)
-
-    return scale
-
-
-@functools.cache
-def _make_kernel(log: int, unit: int, lanes: int, storage: int) -> Any:
+def _make_kernel(log: int, order: int, lanes: int, storage: int) -> Any:
     """Return the task: see the loop nest above."""
-    find_largest, add_up = _make_sums(log, unit, lanes, storage)
-    scale = _make_scale(log, unit, lanes, storage)
-    room = _PIXELS * ITEMSIZE[compute_code(storage)]
+    compute = compute_code(storage)
+    size = ITEMSIZE[compute]
+    find_largest, add_up = _make_sums(log, lanes, compute)
+    copy_in, copy_out = _make_copies(order, lanes, storage)
+
+    @numba.njit
+    def scale(g: Any, memory: int, i: int, top: Any, total: Any) -> None:
+        at = memory + i * size
+        word = log_positive(total) if log else divide(splat(1.0, lanes), total)
+        factor = to_compute(word, compute)
+        for c in range(g.c):
+            value = load(at + c * g.pitch, compute, lanes)
+            value = sub(sub(value, top), factor) if log else mul(value, factor)
+            store(at + c * g.pitch, value, compute)
 
     def task(
         geometry: int, x: int, second: int, third: int, fourth: int, out: int,
@@ -161,31 +168,32 @@ def _make_kernel(log: int, unit: int, lanes: int, storage: int) -> Any:
         first, rest = number % g.blocks * g.block, number // g.blocks
         r, rest = rest % g.r, rest // g.r
         q, p = rest % g.q, rest // g.q
-        source = x + p * g.xp + q * g.xq + r * g.xr + first * g.xs
-        target = out + p * g.yp + q * g.yq + r * g.yr + first * g.ys
         pixels = min(g.block, g.s - first)
-        tops = workspace + worker * g.worker_bytes
-        find_largest(g, source, pixels, tops)
-        add_up(g, source, pixels, tops, tops + room, target)
-        scale(g, source, pixels, tops, tops + room, target)
+        memory = workspace + worker * g.worker_bytes
+        copy_in(g, x + p * g.xp + q * g.xq + r * g.xr + first * g.xs, pixels, memory)
+        for i in range(0, pixels, lanes):
+            top = find_largest(g, memory, i)
+            scale(g, memory, i, top, add_up(g, memory, i, top))
+        target = out + p * g.yp + q * g.yq + r * g.yr + first * g.ys
+        copy_out(g, memory, pixels, target)
 
     return task
 
 
-def _block(problem: SoftmaxProblem, device: DeviceInfo, pixels: int) -> int:
-    """Return the pixels of a block: whole vectors."""
+def _pitch(problem: SoftmaxProblem, device: DeviceInfo) -> int:
+    """Return the bytes between channels of the scratch memory, no power of two."""
+    return whole_lines(across_block(problem, device) * problem.compute_itemsize) + LINE
+
+
+def _worker_bytes(problem: SoftmaxProblem, device: DeviceInfo) -> int:
+    """Return the scratch bytes of a thread; a square that is transposed has whole vectors."""
     lanes = device.lanes(problem.compute_itemsize)
-    fitting = _BYTES // (2 * problem.channels * problem.itemsize)
-    return max(1, min(_PIXELS, fitting, pixels + lanes - 1) // lanes) * lanes
-
-
-def _worker_bytes(problem: SoftmaxProblem) -> int:
-    return _PIXELS * (problem.compute_itemsize + 8)
+    return -(-problem.channels // lanes) * lanes * _pitch(problem, device)
 
 
 def workspace(problem: SoftmaxProblem, device: DeviceInfo) -> int:
-    """Return the scratch bytes of a call: largest values and sums of each thread."""
-    return _worker_bytes(problem) * worth_helpers(problem.flops, device.threads)
+    """Return the scratch bytes of a call: a block for each thread."""
+    return _worker_bytes(problem, device) * worth_helpers(problem.flops, device.threads)
 
 
 def _loops(problem: SoftmaxProblem, x: tuple[int, ...], y: tuple[int, ...]) -> list[Axis]:
@@ -200,14 +208,19 @@ def plan(problem: SoftmaxProblem, binding: ArrayBinding, device: DeviceInfo) -> 
     x, y = binding.strides
     axes, item = _loops(problem, x, y), problem.itemsize
     pixels, steps = axes[-1]
-    block = _block(problem, device, pixels)
+    block = across_block(problem, device)
     blocks = -(-pixels // block)
     values = name_loops("pqrs", axes, "xy") | {
         "c": problem.channels, "xc": x[1], "yc": y[1], "block": block, "blocks": blocks,
-        "worker_bytes": _worker_bytes(problem),
+        "pitch": _pitch(problem, device), "worker_bytes": _worker_bytes(problem, device),
     }  # fmt: skip
+    order = GATHERED
+    if steps == (item, item):
+        order = RUNS
+    elif x[1] == item and y[1] == item:
+        order = TRANSPOSED
     storage, lanes = storage_code(problem.dtype), device.lanes(problem.compute_itemsize)
-    key = (int(problem.op == "log_softmax"), int(steps == (item, item)), lanes, storage)
+    key = (int(problem.op == "log_softmax"), order, lanes, storage)
     kernel = compile_kernel(_make_kernel(*key), "softmax_across", *key)
     return ArrayPlan(
         record=array_record(FIELDS, values),

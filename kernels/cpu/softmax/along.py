@@ -39,7 +39,7 @@ from ..simd.intrinsics import add, splat
 from ..simd.ir import F64, compute_code, storage_code
 from .costs import run_tasks
 
-__all__ = ["keeps", "plan", "workspace"]
+__all__ = ["plan", "workspace"]
 
 FIELDS = (
     *"p q r s xp xq xr xs yp yq yr ys".split(),  # axes of the sums
@@ -51,7 +51,7 @@ FIELDS = (
 view = as_record(FIELDS)
 
 
-def keeps(log: int, unit: int, storage: int) -> bool:
+def _keeps(log: int, unit: int, storage: int) -> bool:
     """Return whether exponentials are stored where results will be."""
     return bool(unit and compute_code(storage) == storage and not log)
 
@@ -60,7 +60,7 @@ def keeps(log: int, unit: int, storage: int) -> bool:
 def _make_sums(log: int, unit: int, lanes: int, storage: int) -> tuple[Any, Any]:
     """Return functions for a row's largest value and its sum of exponentials."""
     as_compute = np.float64 if compute_code(storage) == F64 else np.float32
-    keep = keeps(log, unit, storage)
+    keep = _keeps(log, unit, storage)
     read, write, read_end, write_end = make_run_access(unit, lanes, storage)
 
     @numba.njit
@@ -101,7 +101,7 @@ def _make_sums(log: int, unit: int, lanes: int, storage: int) -> tuple[Any, Any]
 def _make_scale(log: int, unit: int, lanes: int, storage: int) -> Any:
     """Return a function for the results of a row."""
     as_compute = np.float64 if compute_code(storage) == F64 else np.float32
-    keep = keeps(log, unit, storage)
+    keep = _keeps(log, unit, storage)
     read, write, read_end, write_end = make_run_access(unit, lanes, storage)
 
     @numba.njit
