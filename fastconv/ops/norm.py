@@ -19,36 +19,58 @@ __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm"]
 
 
 def _problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> NormProblem:
-    (x, _, _, weight, bias), (op, groups, training, eps) = arrays, arguments
+    """Check a call and return its problem."""
+    (x, mean, var, weight, bias), (op, groups, training, eps) = arrays, arguments
     lone = x.ndim == 2
+    length, of = (x.shape[2], "a number") if op == "layer_norm" else (x.shape[1], "a channel")
+    vectors = {"running_mean": mean, "running_var": var, "weight": weight, "bias": bias}
+    _check_vectors(x, vectors, length, of)
     return NormProblem(
-        op, x.shape[0], x.shape[1], (1,) if lone else x.shape[2:], groups,
-        weight is not None, bias is not None, training, eps,
-        dtype=dtype_name("input", x.dtype), layout="channels_first" if lone else memory_layout(x),
+        op, x.shape[0], x.shape[1], (1,) if lone else x.shape[2:],
+        whole_number("num_groups", groups), weight is not None, bias is not None, training,
+        real_number("eps", eps), dtype=dtype_name("input", x.dtype),
+        layout="channels_first" if lone else memory_layout(x),
     )  # fmt: skip
 
 
 _OP = ArrayOp("norm", ("input", "running_mean", "running_var", "weight", "bias"), _problem)
 
 
-def _check_vectors(input: Any, vectors: dict[str, Any], length: int, of: str) -> None:
+def _check_vectors(x: Array, vectors: dict[str, Any], length: int, of: str) -> None:
     """Raise where a vector of parameters is not as long as there are channels."""
     for name, vector in vectors.items():
         if vector is None:
             continue
-        checked = require_array(name, vector)
-        if checked.shape != (length,):
-            raise ShapeError(f"{name}: got shape {checked.shape}, want {(length,)}: one {of}")
-        if checked.dtype != input.dtype:
-            raise DTypeError(f"{name}: got {checked.dtype}, want {input.dtype} as the input has")
+        if vector.shape != (length,):
+            raise ShapeError(f"{name}: got shape {vector.shape}, want {(length,)}: one {of}")
+        if vector.dtype != x.dtype:
+            raise DTypeError(f"{name}: got {vector.dtype}, want {x.dtype} as the input has")
 
 
-def _check_running(mean: Any, var: Any) -> bool:
+def _compute(arrays: tuple[Any, ...], arguments: tuple[Any, ...], out: Array | None) -> Any:
+    """Compute on an array of channels, under the shape that kernels know."""
+    return compute_reshaped(_OP, arrays, arguments, out, channels_shape(arrays[0]))
+
+
+def _require_both(mean: Any, var: Any) -> bool:
     """Return whether running statistics are given: both, or none."""
     if (mean is None) != (var is None):
         missing = "running_mean" if mean is None else "running_var"
         raise ArgumentError(f"{missing}: got None, want both running statistics or neither")
     return mean is not None
+
+
+def _check_running(input: Any, mean: Any, var: Any) -> None:
+    """Raise where running statistics cannot be updated by those of an input."""
+    x = require_array("input", input)
+    vectors = {
+        "running_mean": require_array("running_mean", mean),
+        "running_var": require_array("running_var", var),
+    }
+    if x.ndim > 1:
+        _check_vectors(x, vectors, x.shape[1], "a channel")
+    for name, vector in vectors.items():
+        check_writable(name, vector)
 
 
 def _update(running: Array, value: Any, momentum: float) -> None:
@@ -58,46 +80,32 @@ def _update(running: Array, value: Any, momentum: float) -> None:
         running[...] = ((1.0 - momentum) * old + momentum * value).astype(running.dtype)
 
 
-def _update_both(
-    mean: Array, var: Array, statistics: Any, sampled: int, momentum: float, channels: int
-) -> None:
-    """Update running statistics by those of a call: unbiased variances, means over images."""
-    means, variances = statistics.reshape(2, -1, channels).mean(axis=1)
-    _update(mean, means, momentum)
-    _update(var, variances * (sampled / (sampled - 1)), momentum)
-
-
 def _normalise(
     op: str, input: Any, running_mean: Any, running_var: Any, weight: Any, bias: Any,
     taken: bool, momentum: Any, eps: Any, out: Any,
 ) -> Array:  # fmt: skip
     """Compute a batch norm or an instance norm, whose statistics are taken or given."""
-    shape = channels_shape(input)
-    channels = shape[1]
-    epsilon, share = real_number("eps", eps), real_number("momentum", momentum)
-    vectors = {
-        "running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias,
-    }  # fmt: skip
-    _check_vectors(input, vectors, channels, "a channel")
-    running = _check_running(running_mean, running_var)
+    running, share = _require_both(running_mean, running_var), real_number("momentum", momentum)
     if not taken:
         if not running:
             raise ArgumentError(
                 "running_mean: got None, want statistics where none are taken from the input"
             )
         arrays = (input, running_mean, running_var, weight, bias)
-        given: Array = compute_reshaped(_OP, arrays, ("batch_norm", 1, False, epsilon), out, shape)
+        given: Array = _compute(arrays, ("batch_norm", 1, False, eps), out)
         return given
     if running:
-        check_writable("running_mean", require_array("running_mean", running_mean))
-        check_writable("running_var", require_array("running_var", running_var))
-    arguments = (op, 1, op == "batch_norm", epsilon)
-    arrays = (input, None, None, weight, bias)
-    made, statistics = compute_reshaped(_OP, arrays, arguments, out, shape)
+        _check_running(input, running_mean, running_var)
+    arguments = (op, 1, op == "batch_norm", eps)
+    made, statistics = _compute((input, None, None, weight, bias), arguments, out)
     if running and made.size:
-        sampled = made.size // statistics[0].size
-        _update_both(running_mean, running_var, statistics, sampled, share, channels)
-    return made
+        # Of an instance norm the mean over all images counts; variances are unbiased.
+        sampled, channels = made.size // statistics[0].size, made.shape[1]
+        means, variances = statistics.reshape(2, -1, channels).mean(axis=1)
+        _update(running_mean, means, share)
+        _update(running_var, variances * (sampled / (sampled - 1)), share)
+    result: Array = made
+    return result
 
 
 def batch_norm(
@@ -236,12 +244,8 @@ def group_norm(
     >>> fastconv.group_norm(x, 2).round(3)
     array([[-1.,  1., -1.,  1.]], dtype=float32)
     """
-    shape = channels_shape(input)
-    groups, epsilon = whole_number("num_groups", num_groups), real_number("eps", eps)
-    _check_vectors(input, {"weight": weight, "bias": bias}, shape[1], "a channel")
-    arrays = (input, None, None, weight, bias)
-    arguments = ("group_norm", groups, False, epsilon)
-    made: Array = compute_reshaped(_OP, arrays, arguments, out, shape)
+    arguments = ("group_norm", num_groups, False, eps)
+    made: Array = _compute((input, None, None, weight, bias), arguments, out)
     return made
 
 
@@ -302,7 +306,7 @@ def layer_norm(
         if checked.shape != sizes:
             raise ShapeError(f"{name}: got shape {checked.shape}, want {sizes}")
         vectors[name] = checked.reshape(-1)
-    arguments = ("layer_norm", 1, False, real_number("eps", eps))
+    arguments = ("layer_norm", 1, False, eps)
     arrays = (x, None, None, vectors.get("weight"), vectors.get("bias"))
     rows = math.prod(x.shape[: -len(sizes)])
     if rows == 0:

@@ -35,7 +35,7 @@ def split_at(name: str, value: Any, dim: Any) -> tuple[int, ...]:
     An axis 1 before one to three others stays. Else all axes before it are one, and those behind
     it, if they have several elements.
     """
-    array = require_array(name, value)
+    array = value if type(value) is np.ndarray else require_array(name, value)
     if array.ndim == 0:
         raise ShapeError(f"{name}: got an array without an axis, want one axis or more")
     axis = axis_of("dim", dim, array.ndim)
@@ -50,7 +50,7 @@ def split_at(name: str, value: Any, dim: Any) -> tuple[int, ...]:
 
 def channels_shape(input: Any) -> tuple[int, ...]:
     """Return the shape of an array of channels for a kernel: 0 to 3 spatial axes."""
-    array = require_array("input", input)
+    array = input if type(input) is np.ndarray else require_array("input", input)
     if array.ndim < 2:
         raise ShapeError(
             f"input: got {array.ndim} axes {array.shape}, want a batch, channels and any others"
@@ -70,9 +70,9 @@ def compute_reshaped(
 
     An array that no view has that shape of is copied. Everything is as for `compute`.
     """
+    if shape == getattr(arrays[0], "shape", None):
+        return compute(op, arrays, arguments, out)
     first = require_array(op.operands[0], arrays[0])
-    if shape == first.shape:
-        return compute(op, (first, *arrays[1:]), arguments, out)
     given = (first.reshape(shape), *arrays[1:])
     if out is None:
         made = compute(op, given, arguments)

@@ -56,7 +56,6 @@ FIELDS = (
     "xo",  # bytes between images
     "yo",
     "pitch",  # channels between rows of sums: whole vectors
-    "count",  # pixels of an image
     "part",  # channels of a task of the second stage
     "parts",
     "own",  # channels of one statistic
@@ -64,7 +63,8 @@ FIELDS = (
     "told",  # whether they are an output
     "folded_at",  # means, factors and biases behind the sums
 )
-view = as_record(FIELDS, ("eps",))
+_REALS = ("eps", "share")  # and one over the pixels of an image
+view = as_record(FIELDS, _REALS)
 
 
 @numba.njit
@@ -135,7 +135,7 @@ def _make_moments(lanes: int, storage: int) -> tuple[Any, Any]:
             at = sums + c * 8
             k = np.float64(load_scalar(x + c * g.xc, storage))
             sum1, sum2 = load_scalar(at, F64), load_scalar(at + g.pitch * 8, F64)
-            mean, variance = finish_moments(k, sum1, sum2, g.count)
+            mean, variance = finish_moments(k, sum1, sum2, g.share)
             store_scalar(at, mean, F64)
             store_scalar(at + g.pitch * 8, variance, F64)
 
@@ -259,10 +259,11 @@ def plan(problem: NormProblem, binding: ArrayBinding, device: DeviceInfo) -> Fol
     values = name_loops("pqrs", axes, "xy") | {
         "c": problem.channels, "xc": x[1], "yc": y[1], "xo": x[0], "yo": y[0], "block": block,
         "blocks": blocks, "chunks": chunks, "pitch": _pitch(problem, device),
-        "count": math.prod(size for size, _ in axes), "part": part, "parts": parts, "own": own,
+        "part": part, "parts": parts, "own": own,
         "statistics": problem.statistics, "told": len(problem.outputs) - 1,
         "folded_at": folded_at,
     }  # fmt: skip
+    reals = {"eps": problem.eps, "share": 1.0 / math.prod(size for size, _ in axes)}
     unit = int(problem.channels == 1 or (x[1] == item and y[1] == item))
     storage, lanes = storage_code(problem.dtype), device.lanes(problem.compute_itemsize)
     key = (unit, lanes, storage)
@@ -274,7 +275,7 @@ def plan(problem: NormProblem, binding: ArrayBinding, device: DeviceInfo) -> Fol
         ArrayStage(compile_kernel(_make_scale(*key), "norm_scale", *key), images * chunks),
     )
     made = ArrayPlan(
-        record=array_record(FIELDS, {**values, "eps": problem.eps}, ("eps",)),
+        record=array_record(FIELDS, values | reals, _REALS),
         stages=stages,
         workers=worth_helpers(problem.flops, device.threads),
         workspace_bytes=total,

@@ -19,7 +19,7 @@ Channelwise = NormProblem | PReluProblem
 #: Cycles of a vector: to be scaled; to be summed in float64, which is twice as wide.
 _SCALED, _SUMMED = 4.0, 8.0
 #: Times an element that is not reached by a whole vector's load costs more.
-_GATHERED = 6.0
+_GATHERED = 100.0
 #: Elements of a task.
 _TASK_ELEMENTS = 1 << 14
 #: Bytes of the pixels whose sums are taken together, channels in the lanes.

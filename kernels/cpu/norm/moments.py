@@ -9,6 +9,7 @@ go to totals, so that those of float64 numbers are good, too.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numba
@@ -26,10 +27,12 @@ _CHUNK = 64
 
 
 @numba.njit
-def finish_moments(k: float, first: float, second: float, count: int) -> tuple[float, float]:
-    """Return mean and variance from the sums about `k`."""
-    away = first / count
-    variance = (second - first * away) / count
+def finish_moments(k: float, first: float, second: float, share: float) -> tuple[float, float]:
+    """Return mean and variance from the sums about `k` of numbers that count `share` each."""
+    away = first * share
+    if second == math.inf and abs(first) < math.inf:  # squares of numbers near the largest
+        return k + away, math.inf
+    variance = (second - first * away) * share
     return k + away, 0.0 if variance < 0.0 else variance
 
 
@@ -44,21 +47,22 @@ def make_moments(unit: int, lanes: int, storage: int) -> Any:
     def moments(g: Any, x: int, k: float) -> tuple[float, float]:
         centre, fill = splat(np.float64(k), lanes), as_compute(k)
         total1, total2 = splat(nothing, lanes), splat(nothing, lanes)
-        for row in range(g.p * g.q * g.r):
-            r, rest = row % g.r, row // g.r
-            source = x + rest // g.q * g.xp + rest % g.q * g.xq + r * g.xr
-            for start in range(0, g.s, chunk):
-                sum1, sum2 = splat(nothing, lanes), splat(nothing, lanes)
-                i, last = start, min(g.s, start + chunk)
-                while i + lanes <= last:
-                    d = sub(to_double(read(source + i * g.xs, g.xs)), centre)
-                    sum1, sum2 = add(sum1, d), fma(d, d, sum2)
-                    i += lanes
-                if i < last:
-                    value = read_end(source + i * g.xs, g.xs, last - i, fill)
-                    d = sub(to_double(value), centre)
-                    sum1, sum2 = add(sum1, d), fma(d, d, sum2)
-                total1, total2 = add(total1, sum1), add(total2, sum2)
+        for p in range(g.p):
+            for q in range(g.q):
+                for r in range(g.r):
+                    source = x + p * g.xp + q * g.xq + r * g.xr
+                    for start in range(0, g.s, chunk):
+                        sum1, sum2 = splat(nothing, lanes), splat(nothing, lanes)
+                        i, last = start, min(g.s, start + chunk)
+                        while i + lanes <= last:
+                            d = sub(to_double(read(source + i * g.xs, g.xs)), centre)
+                            sum1, sum2 = add(sum1, d), fma(d, d, sum2)
+                            i += lanes
+                        if i < last:
+                            value = read_end(source + i * g.xs, g.xs, last - i, fill)
+                            d = sub(to_double(value), centre)
+                            sum1, sum2 = add(sum1, d), fma(d, d, sum2)
+                        total1, total2 = add(total1, sum1), add(total2, sum2)
         return reduce_add(total1), reduce_add(total2)
 
     return moments

@@ -57,8 +57,8 @@ def _fold_given(problem: NormProblem) -> Fold:
         made = np.empty((3, problem.channels), dtype)
         made[0] = vectors["running_mean"]
         with np.errstate(all="ignore"):  # what PyTorch makes NaN or infinite is so here
-            factors = 1.0 / np.sqrt(vectors["running_var"].astype(np.float64) + problem.eps)
-            made[1] = factors * vectors["weight"].astype(np.float64) if problem.weight else factors
+            deviations = np.sqrt(np.add(vectors["running_var"], problem.eps, dtype=np.float64))
+            made[1] = vectors.get("weight", 1) / deviations
         made[2] = vectors.get("bias", 0)
         return made
 

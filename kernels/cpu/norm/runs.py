@@ -63,10 +63,10 @@ FIELDS = (
     "own",  # weights and biases of one statistic
     "stepped",  # whether those of successive steps of p are next to each other
     "length",  # of the weight
-    "count",  # elements of one statistic
     "told",  # whether statistics are an output
 )
-view = as_record(FIELDS, ("eps",))
+_REALS = ("eps", "share")  # and one over the elements of one statistic
+view = as_record(FIELDS, _REALS)
 
 
 @functools.cache
@@ -111,24 +111,24 @@ def _make_apply(rows: int, unit: int, lanes: int, storage: int) -> Any:
     )
 
     @numba.njit
-    def apply(g: Any, x: int, out: int, folded: int, mean: float, deviation: float) -> None:
+    def apply(g: Any, x: int, out: int, folded: int, mean: float, factor: float) -> None:
         centre = as_compute(mean)
         # What the mean lost by being rounded.
-        left = (mean - np.float64(centre)) / deviation
+        left = (mean - np.float64(centre)) * factor
         for p in range(g.p):
             weight = folded + p * g.stepped * size
             bias = weight + g.length * size
-            factor = np.float64(load_scalar(weight, compute))
-            shift = np.float64(load_scalar(bias, compute)) - left * factor
-            slope = factor / deviation
+            own = np.float64(load_scalar(weight, compute))
+            shift = np.float64(load_scalar(bias, compute)) - left * own
+            slope = own * factor
             for row in range(g.q * g.r):
-                q, r = row // g.r, row % g.r
+                q, r = (row // g.r, row % g.r) if row else (0, 0)
                 source = x + p * g.xp + q * g.xq + r * g.xr
                 target = out + p * g.yp + q * g.yq + r * g.yr
                 if rows:
                     scale_row(
                         source, g.xs, target, g.ys, g.s, weight, bias, centre,
-                        as_compute(1.0 / deviation), as_compute(-left),
+                        as_compute(factor), as_compute(-left),
                     )  # fmt: skip
                 else:
                     scale(
@@ -156,12 +156,12 @@ def _make_kernel(rows: int, unit: int, lanes: int, storage: int) -> Any:
             source, target = x + i * g.xi + j * g.xj, out + i * g.yi + j * g.yj
             k = np.float64(load_scalar(source, storage))
             first, second = moments(g, source, k)
-            mean, variance = finish_moments(k, first, second, g.count)
+            mean, variance = finish_moments(k, first, second, g.share)
             if g.told:
                 store_scalar(statistics + index * 8, mean, F64)
                 store_scalar(statistics + (g.statistics + index) * 8, variance, F64)
             own = folded + j * g.own * size
-            apply(g, source, target, own, mean, math.sqrt(variance + g.eps))
+            apply(g, source, target, own, mean, 1.0 / math.sqrt(variance + g.eps))
 
     return task
 
@@ -197,7 +197,7 @@ def _statistics(problem: NormProblem, x: tuple[int, ...], y: tuple[int, ...]) ->
     return {
         "inner": inner, "statistics": images * inner, "xi": x[0], "yi": y[0], "xj": step * x[1],
         "yj": step * y[1], "own": own, "stepped": int(problem.op == "group_norm"),
-        "length": problem.parameters, "count": problem.sampled,
+        "length": problem.parameters,
         "each": max(1, _ELEMENTS // problem.sampled), "told": len(problem.outputs) - 1,
     }  # fmt: skip
 
@@ -211,10 +211,11 @@ def plan(problem: NormProblem, binding: ArrayBinding, device: DeviceInfo) -> Fol
         int(problem.op == "layer_norm"), int(axes[-1][1] == (item, item)),
         device.lanes(problem.compute_itemsize), storage_code(problem.dtype),
     )  # fmt: skip
+    reals = {"eps": problem.eps, "share": 1.0 / problem.sampled}
     kernel = compile_kernel(_make_kernel(*key), "norm_runs", *key)
     tasks = -(-values["statistics"] // values["each"])
     made = ArrayPlan(
-        record=array_record(FIELDS, {**values, "eps": problem.eps}, ("eps",)),
+        record=array_record(FIELDS, values | reals, _REALS),
         stages=(ArrayStage(kernel, tasks),),
         workers=worth_helpers(problem.flops, device.threads),
         flush=binding.flush,

@@ -86,8 +86,12 @@ def _make_kernel(rule: int, unit: int, lanes: int, storage: int) -> Any:
         g = view(geometry)
         first, block = number % g.pieces * g.piece, number // g.pieces
         count = min(g.piece, g.s - first)
-        for plane in range(block * g.each, min(g.planes, (block + 1) * g.each)):
-            image, c = plane // g.c, plane % g.c
+        begin = block * g.each
+        image, c = begin // g.c, begin % g.c - 1
+        for _ in range(begin, min(g.planes, begin + g.each)):
+            c += 1
+            if c == g.c:
+                image, c = image + 1, 0
             centre = load_scalar(folded + c * size, compute)
             factor = load_scalar(folded + (g.c + c) * size, compute)
             shift = load_scalar(folded + (2 * g.c + c) * size, compute)
