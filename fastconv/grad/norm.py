@@ -263,7 +263,7 @@ def group_norm_input(
     --------
     >>> import numpy as np, fastconv
     >>> x = np.array([[1.0, 3.0]], np.float32)
-    >>> abs(fastconv.grad.group_norm_input(x, None, x, 1)).max() < 1e-4
+    >>> bool(abs(fastconv.grad.group_norm_input(x, None, x, 1)).max() < 1e-4)
     True
     """
     x, grads = _check_pair(input, grad_output)
@@ -346,7 +346,7 @@ def layer_norm_input(
     --------
     >>> import numpy as np, fastconv
     >>> x = np.array([[1.0, 3.0]], np.float32)
-    >>> abs(fastconv.grad.layer_norm_input(x, None, x, 2)).max() < 1e-4
+    >>> bool(abs(fastconv.grad.layer_norm_input(x, None, x, 2)).max() < 1e-4)
     True
     """
     x, grads, grouping = _rows(input, grad_output, normalized_shape)
