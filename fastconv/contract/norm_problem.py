@@ -23,9 +23,11 @@ class NormProblem(ArrayProblem):
 
     Parameters
     ----------
-    op : {"batch_norm", "group_norm", "instance_norm", "layer_norm"}
-        The statistics are those of a channel over all images, of the channels of a group in an
-        image, of a channel in an image, or of the last axis.
+    op : str
+        "batch_norm", "group_norm", "instance_norm" or "layer_norm", or any of these but the third
+        with "_grad" behind it: the gradient for an input that statistics are taken from.
+        Statistics are those of a channel over all images, of the channels of a group in an image,
+        of a channel in an image, or of the last axis.
     batch, channels : int
         ``N`` and ``C``. A layer norm has its rows there.
     in_size : tuple of int
@@ -88,6 +90,16 @@ class NormProblem(ArrayProblem):
         self._check_bytes()
 
     @property
+    def kind(self) -> str:
+        """The normalisation that a gradient belongs to."""
+        return self.op.removesuffix("_grad")
+
+    @property
+    def is_gradient(self) -> bool:
+        """Whether it is a gradient."""
+        return self.op != self.kind
+
+    @property
     def computes_statistics(self) -> bool:
         """Whether one value alone would be no statistic: PyTorch refuses it."""
         return self.training or self.op == "instance_norm"
@@ -97,21 +109,21 @@ class NormProblem(ArrayProblem):
         """Values that each statistic is taken over."""
         pixels = math.prod(self.in_size)
         over = {"batch_norm": self.batch * pixels, "layer_norm": pixels, "instance_norm": pixels}
-        return over.get(self.op, pixels * self.channels // self.groups)
+        return over.get(self.kind, pixels * self.channels // self.groups)
 
     @property
     def statistics(self) -> int:
         """How many means there are."""
         groups = {"batch_norm": self.channels, "group_norm": self.batch * self.groups}
-        return groups.get(self.op, self.batch * self.channels)
+        return groups.get(self.kind, self.batch * self.channels)
 
     @property
     def parameters(self) -> int:
         """Length of the weight and the bias."""
-        return self.in_size[0] if self.op == "layer_norm" else self.channels
+        return self.in_size[0] if self.kind == "layer_norm" else self.channels
 
     def _shape(self) -> tuple[int, ...]:
-        lone = self.in_size == (1,) and self.op != "layer_norm"
+        lone = self.in_size == (1,) and self.kind != "layer_norm"
         return (self.batch, self.channels, *(() if lone else self.in_size))
 
     @property
@@ -121,14 +133,17 @@ class NormProblem(ArrayProblem):
         given = [Operand("input", self._shape())]
         if self.op == "batch_norm" and not self.training:
             given += [Operand("running_mean", own), Operand("running_var", own)]
-        told = {"weight": self.weight, "bias": self.bias}
-        return (*given, *(Operand(name, own) for name, is_given in told.items() if is_given))
+        told = {"weight": self.weight, "bias": self.bias and not self.is_gradient}
+        given += [Operand(name, own) for name, is_given in told.items() if is_given]
+        if self.is_gradient:
+            given.append(Operand("grad_output", self._shape()))
+        return tuple(given)
 
     @property
     def outputs(self) -> tuple[Operand, ...]:
         """As many numbers, and the statistics that running ones are updated by."""
         out = Operand("out", self._shape())
-        if not self.computes_statistics:
+        if self.is_gradient or not self.computes_statistics:
             return (out,)
         return (out, Operand("statistics", (2, self.statistics), "float64"))
 
@@ -141,10 +156,14 @@ class NormProblem(ArrayProblem):
     def call(self) -> Call:
         """Return the public function that computes it, and its keyword arguments."""
         keywords: dict[str, Any] = {"eps": self.eps}
-        if self.op == "group_norm":
+        if self.kind == "group_norm":
             keywords["num_groups"] = self.groups
-        elif self.op == "layer_norm":
+        elif self.kind == "layer_norm":
             keywords["normalized_shape"] = self.in_size
-        elif self.training:
+        elif self.training or self.op == "batch_norm_grad":
             keywords |= {"running_mean": None, "running_var": None, "training": True}
-        return Call(self.op, keywords)
+        if not self.is_gradient:
+            return Call(self.op, keywords)
+        if not self.weight:
+            keywords["weight"] = None
+        return Call(f"grad.{self.kind}_input", keywords)

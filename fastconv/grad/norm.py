@@ -1,8 +1,9 @@
 """Gradients of normalisations for input, weight and bias.
 
 With ``y = (x - mean) / deviation`` and g the gradient of the output times the weight, that of the
-input is ``(g - mean(g) - y * mean(g * y)) / deviation``, over the elements of each statistic.
-Everything is computed in float64 and rounded once, in one order whatever the number of threads.
+input is ``(g - mean(g) - y * mean(g * y)) / deviation``, over the elements of each statistic, by
+the kernels. Those of weight and bias are sums in float64. Everything is in one order whatever the
+number of threads.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import Array, require_array
+from ..arrays import Array, dtype_name, memory_layout, require_array
 from ..contract.arguments import flag, real_number, whole_number
 from ..contract.errors import ArgumentError, DTypeError, ShapeError
+from ..contract.norm_problem import NormProblem
+from ..ops.array_calls import ArrayOp
+from ..ops.norm import batch_norm
+from ..ops.reshaped import channels_shape, compute_reshaped
 
 __all__ = [
     "batch_norm_bias",
@@ -118,15 +123,32 @@ def _rounded(values: Reals, like: Array, shape: tuple[int, ...]) -> Array:
         return values.reshape(shape).astype(like.dtype)
 
 
-def _input_gradient(x: Array, weight: Any, grads: Array, grouping: _Grouping, eps: Any) -> Array:
+def _problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> NormProblem:
+    (x, weight, _), (op, groups, eps) = arrays, arguments
+    lone = x.ndim == 2
+    made = NormProblem(
+        op, x.shape[0], x.shape[1], (1,) if lone else x.shape[2:],
+        whole_number("num_groups", groups), weight is not None, eps=real_number("eps", eps),
+        dtype=dtype_name("input", x.dtype), layout="channels_first" if lone else memory_layout(x),
+    )  # fmt: skip
+    if weight is not None:
+        _check_like("weight", weight, (made.parameters,), x)
+    return made
+
+
+_INPUT = ArrayOp("norm_grad", ("input", "weight", "grad_output"), _problem)
+
+
+def _input_gradient(
+    op: str, x: Array, weight: Any, grads: Array, groups: Any, eps: Any, out: Array | None,
+    shape: tuple[int, ...],
+) -> Array:  # fmt: skip
     """Return the gradient for an input that statistics are taken from."""
-    made, factor = _normal(x, grouping, eps)
-    wanted = _weighted(grads, weight, grouping, x)
-    taken = grouping.taken
-    with np.errstate(all="ignore"):
-        along = (wanted * made).mean(axis=taken, keepdims=True)
-        result = factor * (wanted - wanted.mean(axis=taken, keepdims=True) - made * along)
-    return _rounded(result, x, x.shape)
+    if x.size == 0:
+        return np.empty(x.shape, x.dtype) if out is None else out
+    arrays = (x, weight, grads.reshape(shape))
+    made: Array = compute_reshaped(_INPUT, arrays, (op, groups, eps), out, shape)
+    return made
 
 
 def _parameter_gradient(values: Reals, like: Array, grouping: _Grouping) -> Array:
@@ -160,6 +182,8 @@ def batch_norm_input(
     grad_output: Array,
     training: bool = False,
     eps: float = 1e-5,
+    *,
+    out: Array | None = None,
 ) -> Array:
     """Return the gradient of `fastconv.batch_norm` for its input.
 
@@ -171,6 +195,8 @@ def batch_norm_input(
         As it was given them; statistics count without `training` alone.
     training, eps
         As for `fastconv.batch_norm`.
+    out : ndarray, optional
+        Where the result is written; may share memory with an operand.
 
     Returns
     -------
@@ -191,11 +217,12 @@ def batch_norm_input(
     """
     x, grads = _check_pair(input, grad_output)
     if flag("training", training):
-        return _input_gradient(x, weight, grads, _by_channel(x, x.shape[1], True), eps)
-    grouping = _by_channel(x, 1, True)
-    _, factor = _given(x, running_mean, running_var, eps)
-    with np.errstate(all="ignore"):
-        return _rounded(_weighted(grads, weight, grouping, x) * factor, x, x.shape)
+        shape = channels_shape(x)
+        return _input_gradient("batch_norm_grad", x, weight, grads, 1, eps, out, shape)
+    _given(x, running_mean, running_var, eps)
+    # The output is linear in the input: the gradient is scaled alike, about zero.
+    nothing = np.zeros_like(x, shape=(x.shape[1],))
+    return batch_norm(grads, nothing, running_var, weight, None, eps=eps, out=out)
 
 
 def batch_norm_weight(
@@ -236,7 +263,13 @@ def batch_norm_bias(grad_output: Array) -> Array:
 
 
 def group_norm_input(
-    input: Array, weight: Array | None, grad_output: Array, num_groups: int, eps: float = 1e-5
+    input: Array,
+    weight: Array | None,
+    grad_output: Array,
+    num_groups: int,
+    eps: float = 1e-5,
+    *,
+    out: Array | None = None,
 ) -> Array:
     """Return the gradient of `fastconv.group_norm` for its input.
 
@@ -248,6 +281,8 @@ def group_norm_input(
         As it was given.
     num_groups, eps
         As for `fastconv.group_norm`.
+    out : ndarray, optional
+        Where the result is written; may share memory with an operand.
 
     Returns
     -------
@@ -267,8 +302,8 @@ def group_norm_input(
     True
     """
     x, grads = _check_pair(input, grad_output)
-    grouping = _by_channel(x, whole_number("num_groups", num_groups), False)
-    return _input_gradient(x, weight, grads, grouping, eps)
+    shape = channels_shape(x)
+    return _input_gradient("group_norm_grad", x, weight, grads, num_groups, eps, out, shape)
 
 
 def group_norm_weight(
@@ -287,14 +322,19 @@ def group_norm_bias(grad_output: Array) -> Array:
 
 
 def instance_norm_input(
-    input: Array, weight: Array | None, grad_output: Array, eps: float = 1e-5
+    input: Array,
+    weight: Array | None,
+    grad_output: Array,
+    eps: float = 1e-5,
+    *,
+    out: Array | None = None,
 ) -> Array:
     """Return the gradient of `fastconv.instance_norm` for its input.
 
     It is that of `group_norm_input` with a group for each channel.
     """
     x, _ = _check_pair(input, grad_output)
-    return group_norm_input(x, weight, grad_output, x.shape[1], eps)
+    return group_norm_input(x, weight, grad_output, x.shape[1], eps, out=out)
 
 
 def instance_norm_weight(input: Array, grad_output: Array, eps: float = 1e-5) -> Array:
@@ -320,6 +360,8 @@ def layer_norm_input(
     grad_output: Array,
     normalized_shape: int | Sequence[int],
     eps: float = 1e-5,
+    *,
+    out: Array | None = None,
 ) -> Array:
     """Return the gradient of `fastconv.layer_norm` for its input.
 
@@ -331,6 +373,8 @@ def layer_norm_input(
         As it was given.
     normalized_shape, eps
         As for `fastconv.layer_norm`.
+    out : ndarray, optional
+        Where the result is written; may share memory with an operand.
 
     Returns
     -------
@@ -350,7 +394,12 @@ def layer_norm_input(
     True
     """
     x, grads, grouping = _rows(input, grad_output, normalized_shape)
-    return _input_gradient(x, weight, grads, grouping, eps)
+    if weight is not None:
+        weight = require_array("weight", weight)
+        _check_like("weight", weight, grouping.parameters, x)
+        weight = weight.reshape(-1)
+    shape = (1, grouping.shape[0], grouping.shape[3])
+    return _input_gradient("layer_norm_grad", x, weight, grads, 1, eps, out, shape)
 
 
 def layer_norm_weight(

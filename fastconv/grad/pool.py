@@ -163,7 +163,7 @@ def _norm_gradient(
         if means.shape != grads.shape:
             raise ShapeError(f"grad_output: got shape {grad.shape}, want {means.shape}")
         outer = grads * (taps / power) * (means * taps) ** (1 / power - 1)
-        shared = _SHARES[ndim](outer, x.shape, kernel_size, stride, 0, ceil_mode)
+        shared = _SHARES[ndim](x.shape, outer, kernel_size, stride, 0, ceil_mode)
         made = (shared * power * samples ** (power - 1)).astype(x.dtype)
     if out is None:
         return made

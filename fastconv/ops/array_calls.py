@@ -53,6 +53,7 @@ MODULES = (
     "fastconv.grad.pool",
     "fastconv.ops.rearrange",
     "fastconv.ops.unfold",
+    "fastconv.grad.norm",
     "fastconv.ops.norm",
     "fastconv.ops.pointwise",
     "fastconv.ops.softmax",

@@ -10,9 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "batch_norm",
+    "batch_norm_grad",
     "group_norm",
+    "group_norm_grad",
     "instance_norm",
     "layer_norm",
+    "layer_norm_grad",
     "local_response_norm",
     "prelu",
 ]
@@ -136,3 +139,51 @@ def prelu(input: ArrayLike, weight: ArrayLike) -> Any:
     x = _double(input)
     with np.errstate(all="ignore"):
         return np.where(x > 0, x, x * _along_channels(weight, max(x.ndim, 2), 0.0))
+
+
+def _input_gradient(made: Array, wanted: Array, axes: tuple[int, ...], factor: Array) -> Array:
+    """Return a gradient from the normalised input and the output's gradient times the weight."""
+    with np.errstate(all="ignore"):
+        along = (wanted * made).mean(axis=axes, keepdims=True)
+        return factor * (wanted - wanted.mean(axis=axes, keepdims=True) - made * along)
+
+
+def _factor(x: Array, axes: tuple[int, ...], eps: float) -> Array:
+    with np.errstate(all="ignore"):
+        made: Array = 1.0 / np.sqrt(x.var(axis=axes, keepdims=True) + eps)
+    return made
+
+
+def batch_norm_grad(
+    input: ArrayLike, weight: ArrayLike | None, grad_output: ArrayLike, *, eps: float = 1e-5,
+    **unused: Any,
+) -> Any:  # fmt: skip
+    """Return the gradient of a batch norm for the input that its statistics are taken from."""
+    x = _double(input)
+    axes = (0, *range(2, x.ndim))
+    wanted = _scale(_double(grad_output), weight, None)
+    return _input_gradient(_normalise(x, axes, eps), wanted, axes, _factor(x, axes, eps))
+
+
+def group_norm_grad(
+    input: ArrayLike, weight: ArrayLike | None, grad_output: ArrayLike, *, num_groups: int,
+    eps: float = 1e-5,
+) -> Any:  # fmt: skip
+    """Return the gradient of a group norm for its input."""
+    x = _double(input)
+    shape = (x.shape[0], num_groups, math.prod(x.shape[1:]) // num_groups)
+    wanted = _scale(_double(grad_output), weight, None).reshape(shape)
+    grouped = x.reshape(shape)
+    made = _normalise(grouped, (2,), eps)
+    return _input_gradient(made, wanted, (2,), _factor(grouped, (2,), eps)).reshape(x.shape)
+
+
+def layer_norm_grad(
+    input: ArrayLike, weight: ArrayLike | None, grad_output: ArrayLike, *,
+    normalized_shape: tuple[int, ...], eps: float = 1e-5,
+) -> Any:  # fmt: skip
+    """Return the gradient of a layer norm for its input."""
+    x = _double(input)
+    axes = tuple(range(x.ndim - len(normalized_shape), x.ndim))
+    wanted = _double(grad_output) * (1.0 if weight is None else _double(weight))
+    return _input_gradient(_normalise(x, axes, eps), wanted, axes, _factor(x, axes, eps))

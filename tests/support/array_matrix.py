@@ -171,6 +171,12 @@ LINES: dict[str, list[str]] = {
     ],
     "unfold": [*_WINDOWS, *_UNPADDED],
     "fold": [*_WINDOWS, *_UNPADDED],
+    "batch_norm_grad": [*_CHANNELS, "--weight=0 mb2ic33ih5iw7", "--eps=0.25 ic9iw400"],
+    "group_norm_grad": [
+        "mb2ic32ih5iw7g8", "ic64ih9iw13g4", "mb3ic18iw50g18", "mb5ic70iw1g7", "ic6ih3iw3g1",
+        "mb2ic16id3ih5iw6g2", "--weight=0 ic8ih40iw41g2",
+    ],
+    "layer_norm_grad": ["ic197iw96", "ic1iw1000", "ic33iw7", "--weight=0 --eps=0.25 ic6iw31"],
     "batch_norm": [
         *_CHANNELS, *(f"--training=1 {line}" for line in _CHANNELS),
         "--weight=0 mb2ic33ih5iw7", "--bias=0 mb2ic33ih5iw7", "--eps=0.25 --training=1 ic9iw40",
@@ -205,6 +211,7 @@ LINES: dict[str, list[str]] = {
 #: Operators whose results on small whole numbers are no whole numbers.
 ROUNDED: set[str] = {
     "avg_pool", "lp_pool", "adaptive_avg_pool", "avg_pool_grad", "adaptive_avg_pool_grad",
+    "batch_norm_grad", "group_norm_grad", "layer_norm_grad",
     "batch_norm", "group_norm", "instance_norm", "layer_norm", "softmax", "log_softmax",
     "local_response_norm", "interpolate", "interpolate_grad",
 }  # fmt: skip

@@ -81,11 +81,15 @@ def _channels(problem: Channelwise, device: DeviceInfo) -> float:
 
 
 def _runs(problem: NormProblem, device: DeviceInfo) -> float:
-    rows = problem.op == "layer_norm"
+    rows = problem.kind == "layer_norm"
     dense = problem.layout == "channels_first" and (rows or not has_lone_pixels(problem))
     vectors = _vectors(problem, device, math.prod(problem.in_size))
     cycles = (_SCALED + _SUMMED) * vectors * (1 if dense else _GATHERED)
     return array_seconds(problem, device, cycles, min(problem.statistics, tasks(problem)))
+
+
+def _grad_runs(problem: NormProblem, device: DeviceInfo) -> float:
+    return 2.0 * _runs(problem, device)
 
 
 def _columns(problem: NormProblem, device: DeviceInfo) -> float:
@@ -110,6 +114,10 @@ SPECS = (
     *(
         array_spec(f"{op}_runs", "norm.runs", op, _needs_taken, _runs)
         for op in ("batch_norm", "group_norm", "instance_norm", "layer_norm")
+    ),
+    *(
+        array_spec(f"{op}_runs", "norm.grad_runs", op, _nothing_against, _grad_runs)
+        for op in ("batch_norm_grad", "group_norm_grad", "layer_norm_grad")
     ),
     *(
         array_spec(f"{op}_columns", "norm.columns", op, _needs_taken, _columns)

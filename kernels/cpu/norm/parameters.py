@@ -19,7 +19,7 @@ from ..runtime.array_plan import ArrayPlan
 from ..runtime.plan import compute_dtype
 from .rules import AFFINE, SLOPE
 
-__all__ = ["FoldedPlan", "fold_channels", "fold_taken"]
+__all__ = ["FoldedPlan", "GradientPlan", "fold_channels", "fold_taken"]
 
 Fold = Callable[[dict[str, Any]], NDArray[Any]]
 
@@ -95,3 +95,26 @@ def fold_taken(problem: NormProblem) -> Fold:
         return made
 
     return fold
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GradientPlan:
+    """A plan of a gradient, whose kernel has weights in compute precision, ones where none are.
+
+    Parameters
+    ----------
+    plan : ArrayPlan
+        Its arrays are the input, the weights, the gradient of the output, and the output.
+    problem : NormProblem
+        What it is for.
+    """
+
+    plan: ArrayPlan
+    problem: NormProblem
+
+    def run(self, *arrays: NDArray[Any]) -> None:
+        """Compute: the arrays are the problem's inputs and then its outputs."""
+        x, *weight, grads, out = arrays
+        made = np.empty(self.problem.parameters, compute_dtype(self.problem.dtype))
+        made[...] = weight[0] if weight else 1
+        self.plan.run(x, made, grads, out)

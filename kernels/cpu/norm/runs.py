@@ -46,7 +46,7 @@ from .parameters import FoldedPlan, fold_taken
 from .rules import AFFINE
 from .scale_pixels import make_scale
 
-__all__ = ["plan", "workspace"]
+__all__ = ["plan", "statistic_axes", "statistic_fields", "workspace"]
 
 #: Elements of a task, at least, where a statistic has fewer.
 _ELEMENTS = 1 << 14
@@ -171,32 +171,36 @@ def workspace(problem: NormProblem, device: DeviceInfo) -> int:
     return 0
 
 
-def _axes(problem: NormProblem, x: tuple[int, ...], y: tuple[int, ...]) -> list[Axis]:
-    """Return the axes of one statistic's elements, with p by itself."""
-    shape = problem.x_shape
-    sizes, item = shape[2:], problem.itemsize
-    pixels = collapse(sizes, x[2:], y[2:])
-    if problem.op == "batch_norm":
-        return collapse((shape[0], *sizes), (x[0], *x[2:]), (y[0], *y[2:])) or [(1, (item, item))]
-    pixels = [(1, (0, 0))] * (3 - len(pixels)) + pixels if pixels else [
-        (1, (0, 0)), (1, (0, 0)), (1, (item, item))
-    ]  # fmt: skip
-    channels = problem.channels // problem.groups if problem.op == "group_norm" else 1
-    return [(channels, (x[1], y[1])), *pixels]
+def statistic_axes(problem: NormProblem, *strides: tuple[int, ...]) -> list[Axis]:
+    """Return the axes of one statistic's elements in arrays of these strides, p by itself."""
+    shape, item = problem.x_shape, problem.itemsize
+    sizes, none, units = shape[2:], (0,) * len(strides), (item,) * len(strides)
+    pixels = collapse(sizes, *(steps[2:] for steps in strides)) or [(1, units)]
+    if problem.kind == "batch_norm":
+        every = [(steps[0], *steps[2:]) for steps in strides]
+        return collapse((shape[0], *sizes), *every) or [(1, units)]
+    channels = problem.channels // problem.groups if problem.kind == "group_norm" else 1
+    first = (channels, tuple(steps[1] for steps in strides))
+    return [first, *[(1, none)] * (3 - len(pixels)), *pixels]
 
 
-def _statistics(problem: NormProblem, x: tuple[int, ...], y: tuple[int, ...]) -> dict[str, int]:
+def statistic_fields(
+    problem: NormProblem, letters: str, *strides: tuple[int, ...]
+) -> dict[str, int]:
     """Return how statistics lie, and what belongs to them, by field."""
     channels, images = problem.channels, problem.batch
-    step = channels // problem.groups if problem.op == "group_norm" else 1
+    step = channels // problem.groups if problem.kind == "group_norm" else 1
     inner, own = channels // step, step
-    if problem.op == "batch_norm":
+    if problem.kind == "batch_norm":
         images = 1
-    if problem.op == "layer_norm":
+    if problem.kind == "layer_norm":
         own = 0
-    return {
-        "inner": inner, "statistics": images * inner, "xi": x[0], "yi": y[0], "xj": step * x[1],
-        "yj": step * y[1], "own": own, "stepped": int(problem.op == "group_norm"),
+    places: dict[str, int] = {}
+    for letter, steps in zip(letters, strides, strict=True):
+        places |= {f"{letter}i": steps[0], f"{letter}j": step * steps[1]}
+    return places | {
+        "inner": inner, "statistics": images * inner, "own": own,
+        "stepped": int(problem.kind == "group_norm"),
         "length": problem.parameters,
         "each": max(1, _ELEMENTS // problem.sampled), "told": len(problem.outputs) - 1,
     }  # fmt: skip
@@ -205,8 +209,8 @@ def _statistics(problem: NormProblem, x: tuple[int, ...], y: tuple[int, ...]) ->
 def plan(problem: NormProblem, binding: ArrayBinding, device: DeviceInfo) -> FoldedPlan:
     """Prepare the kernel for one problem."""
     x, y = binding.strides[0], binding.strides[len(problem.inputs)]
-    axes, item = _axes(problem, x, y), problem.itemsize
-    values = name_loops("pqrs", axes, "xy") | _statistics(problem, x, y)
+    axes, item = statistic_axes(problem, x, y), problem.itemsize
+    values = name_loops("pqrs", axes, "xy") | statistic_fields(problem, "xy", x, y)
     key = (
         int(problem.op == "layer_norm"), int(axes[-1][1] == (item, item)),
         device.lanes(problem.compute_itemsize), storage_code(problem.dtype),
