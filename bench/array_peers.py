@@ -23,21 +23,33 @@ __all__ = ["ARRAY_PEERS"]
 _PLANAR = ("fold", "unfold")
 
 
-class ArrayFastconv(Fastconv):
-    """fastconv's functions, and objects of operators that have such."""
+class ArrayFunctional(Fastconv):
+    """fastconv's functions."""
+
+    name = "fastconv_functional"
 
     def prepare(self, problem: ArrayProblem, *arrays: Any) -> Call:
-        """Return the call of the public function, or of an object if one keeps the weight."""
-        asked = problem.call()
-        if asked.layer:
-            names = (operand.name for operand in problem.inputs)
-            given = dict(zip(names, arrays, strict=True))
-            own = {name: given.pop(name) for name in ("weight", "bias") if name in given}
-            layer = getattr(fastconv, asked.layer)(**own, **asked.keywords)
-            return lambda: layer(**given)
-        function: Any = resolve_name(f"fastconv.{asked.function}")
+        """Return the call of the public function."""
+        function: Any = resolve_name(f"fastconv.{problem.call().function}")
         args, keywords = problem.arguments(arrays)
         return lambda: _first(function(*args, **keywords))
+
+
+class ArrayFastconv(ArrayFunctional):
+    """Objects of operators that keep a weight; functions of others."""
+
+    name = "fastconv"
+
+    def prepare(self, problem: ArrayProblem, *arrays: Any) -> Call:
+        """Make the object if there is such; the call is ``layer(x, ...)``."""
+        _, keywords, _, layer = problem.call()
+        if not layer:
+            return super().prepare(problem, *arrays)
+        names = (operand.name for operand in problem.inputs)
+        given = dict(zip(names, arrays, strict=True))
+        own = {each: given.pop(each) for each in ("weight", "bias") if each in given}
+        made = getattr(fastconv, layer)(**own, **keywords)
+        return lambda: made(**given)
 
 
 class ArrayFastconvBest(FastconvBest, ArrayFastconv):
@@ -138,6 +150,7 @@ ARRAY_PEERS: dict[str, type[Peer]] = {
     peer.name: peer
     for peer in (
         ArrayFastconv,
+        ArrayFunctional,
         ArrayFastconvBest,
         ArrayTorch,
         ArrayTorchChannelsLast,
