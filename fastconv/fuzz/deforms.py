@@ -1,4 +1,4 @@
-"""Deformable convolution: the functional form and the object."""
+"""Deformable convolution: the functional form, the object, and gradients."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 import fastconv
+from fastconv import grad
 from fastconv.kernels import reference
 from fastconv.ops.array_calls import told
 
@@ -60,7 +61,7 @@ def _keywords(params: Params) -> dict[str, Any]:
     return {name: fixed(params[name]) for name in names}
 
 
-def _draw(draw: Draw, name: str, options: Options) -> Case:
+def _params(draw: Draw) -> Params:
     size = [draw(st.integers(1, 20)) for _ in range(2)]
     kernel = [draw(st.integers(1, 4)) for _ in size]
     dilation = [draw(st.sampled_from((1, 1, 2))) for _ in size]
@@ -68,13 +69,17 @@ def _draw(draw: Draw, name: str, options: Options) -> Case:
         max(draw(st.integers(0, 3)), -((n - d * (k - 1) - 1) // 2))
         for n, k, d in zip(size, kernel, dilation, strict=True)
     ]
-    params = {
+    return {
         "batch": draw(st.sampled_from((1, 2, None, 0))), "channels": draw(_CHANNELS),
         "filters": draw(_CHANNELS), "groups": draw(st.sampled_from((1, 1, 2, 3))),
         "sets": draw(st.sampled_from((1, 1, 2, 4))), "size": plain(size), "kernel": plain(kernel),
         "stride": plain([draw(st.integers(1, 3)) for _ in size]), "padding": plain(padding),
         "dilation": plain(dilation), "activation": draw_activation(draw),
     }  # fmt: skip
+
+
+def _draw(draw: Draw, name: str, options: Options) -> Case:
+    params = _params(draw)
     calls = draw_calls(
         draw, options, name, sizes=None, optional=("mask", "out"), optional_weights=("bias",)
     )
@@ -112,10 +117,60 @@ def _work(shapes: Shapes, params: Params) -> float:
     return 10.0 * math.prod(shapes.get("out", (0,))) * math.prod(shapes["weight"][1:])
 
 
+#: What each gradient reads beside the gradient for the output, in the order of a call.
+_GRADIENTS = {
+    "input": ("offset", "weight"), "offset": ("input", "offset", "weight"),
+    "weight": ("input", "offset"),
+}  # fmt: skip
+
+
+def _draw_gradient(draw: Draw, name: str, options: Options) -> Case:
+    params = _params(draw) | {"activation": None}
+    params["batch"] = params["batch"] or 1
+    calls = draw_calls(draw, options, name, sizes=None, optional=("mask",))
+    return calls.case(name, params, draw_dtype(draw))
+
+
+def _gradient_shapes(of: str, params: Params) -> Shapes:
+    forward = _shapes(params)
+    shapes = {name: forward[name] for name in (*_GRADIENTS[of], "mask") if name in forward}
+    return shapes | {"grad_output": forward["out"], "out": forward[of]}
+
+
+def _gradient_arguments(of: str, arrays: dict[str, Any], params: Params) -> dict[str, Any]:
+    names = ("stride", "padding", "dilation")
+    told_sizes = {} if of == "offset" else {f"{of}_size": _shapes(params)[of]}
+    return arrays | {name: axes_of(params[name], 2) for name in names} | told_sizes
+
+
+def _first(made: Any) -> Any:
+    return made[0] if isinstance(made, tuple) else made
+
+
+def _gradient(of: str) -> Operator:
+    function = getattr(grad, f"deform_conv2d_{of}")
+    truth = getattr(reference, f"deform_conv_grad_{of}")
+
+    def arguments(arrays: dict[str, Any], params: Params) -> dict[str, Any]:
+        return _gradient_arguments(of, arrays, params)
+
+    return Operator(
+        name=f"deform_conv2d_{of}", group="array", op=f"deform_conv_grad_{of}",
+        defaults=_DEFAULTS, draw=_draw_gradient,
+        shapes=lambda params: _gradient_shapes(of, params),
+        function=lambda arrays, params: _first(function(**arguments(arrays, params))),
+        truth=lambda arrays, params: _first(truth(**arguments(arrays, params))),
+        problem=lambda arrays, params: told(function, **arguments(arrays, params)),
+        work=lambda shapes, params: 40.0 * _work(_shapes(params), params),
+        required=("grad_output", *_GRADIENTS[of]),
+    )  # fmt: skip
+
+
 OPERATORS = (
     Operator(
         name="deform_conv2d", group="array", op="deform_conv", defaults=_DEFAULTS, draw=_draw,
         shapes=_shapes, function=_function, truth=_truth, problem=_problem, work=_work, make=_make,
         required=("input", "offset"), weights=("weight", "bias"), bad=_BAD,
     ),
+    *map(_gradient, _GRADIENTS),
 )  # fmt: skip
