@@ -42,7 +42,7 @@ class ArrayFastconv(ArrayFunctional):
 
     def prepare(self, problem: ArrayProblem, *arrays: Any) -> Call:
         """Make the object if there is such; the call is ``layer(x, ...)``."""
-        _, keywords, _, layer = problem.call()
+        _, keywords, layer = problem.call()
         if not layer:
             return super().prepare(problem, *arrays)
         names = (operand.name for operand in problem.inputs)
