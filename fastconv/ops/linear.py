@@ -19,6 +19,7 @@ from ..companions import check_memory
 from ..contract.arguments import Activation, parse_activation
 from ..contract.errors import DTypeError, ShapeError
 from ..contract.linear_problem import MOST_ROWS, LinearProblem
+from ..dispatch import choose
 from ..functional import conv1d
 from ..nn import Conv1d
 from .array_calls import ArrayOp, compute, tell
@@ -248,13 +249,15 @@ class Linear:
         str
             Name of the kernel that a call will run; "" where there are no rows.
         """
-        x = _check_input(input, self.weight)
+        weight = self.weight
+        x = _check_input(input, weight)
         if x.size == 0:
             return ""
-        if _reads_in_place(x, self.weight, packed=True):
+        if _reads_in_place(x, weight, packed=True):
             self(x)
-            return "cpu.linear"
-        made = empty_output(x, (math.prod(x.shape[:-1]), len(self.weight)), "channels_first")
+            arrays = (_as_rows(x), weight, self.bias)
+            return choose(_few_problem(arrays, (self._layer.activation,))).name
+        made = empty_output(x, (math.prod(x.shape[:-1]), len(weight)), "channels_first")
         return self._layer.prepare(as_signal(x), out=as_signal(made))
 
     def __call__(self, input: Array, out: Array | None = None) -> Array:

@@ -1,8 +1,8 @@
 """A dense layer of few rows: every row of the weight is read once, where it lies.
 
-Wins up to eight rows, where a product has no more than a few multiplications for each number of the
-weight and the time is that of reading it: nothing of it is packed, and halves cross the memory as
-halves. ``out[row, feature] = sum weight[feature, :] * input[row, :]``::
+Wins for up to eight rows: each number of the weight has no more than a few multiplications, the
+time is that of reading it, nothing is packed and halves cross the memory as halves.
+``out[row, feature] = sum weight[feature, :] * input[row, :]``::
 
     input into rows in compute precision           a task a row
     task = block of output features                taken by any thread

@@ -1,4 +1,4 @@
-"""Columns summed up where their windows were (col2im), by output position: nothing is scattered.
+"""Columns summed up where their windows were, col2im: by output position, nothing is scattered.
 
 An output row lists the rows of columns whose windows reach it, a row of numbers for each tap of the
 kernel's depth and height; the taps along the width are the same row, each shifted. With a stride

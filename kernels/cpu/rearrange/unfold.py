@@ -1,4 +1,4 @@
-"""Windows of an image as columns (im2col): a copy whose source is read once for each tap.
+"""Windows of an image as columns, im2col: a copy whose source is read once for each tap.
 
 Without padding it is one copy (`copy.py`) along the axes channel, tap and window, which reads
 samples as often as windows meet them. With padding the image is first copied into the workspace
