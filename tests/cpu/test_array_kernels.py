@@ -1,7 +1,7 @@
 """Every kernel of an operator without a weight, on every problem of its matrix.
 
-Outputs start as NaN and numbers are fresh in every run. What is compared with PyTorch is the
-reference, in float64: kernels are then compared with the reference.
+Outputs start as NaN and numbers are fresh in every run, which takes a part of the matrix. What is
+compared with PyTorch is the reference, in float64: kernels are then compared with the reference.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def run(spec: KernelSpec, of: ArrayProblem, given: tuple[np.ndarray, ...]) -> An
     return made
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("spec", "of"), PAIRS, ids=line)
 def test_small_whole_numbers(spec: KernelSpec, of: ArrayProblem, rng: np.random.Generator) -> None:
     given = draw(of, rng, integers=True)
@@ -71,6 +72,7 @@ def test_small_whole_numbers(spec: KernelSpec, of: ArrayProblem, rng: np.random.
             assert_exact(actual, wanted)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("spec", "of"), PAIRS, ids=line)
 def test_random_numbers(
@@ -84,6 +86,7 @@ def test_random_numbers(
         assert_close(actual, wanted, spec.tolerance[dtype])
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("of", PROBLEMS, ids=line)
 def test_the_reference_is_pytorch_s(of: ArrayProblem, rng: np.random.Generator) -> None:
     function = getattr(torch.nn.functional, of.call().function, None)
@@ -100,6 +103,7 @@ def test_the_reference_is_pytorch_s(of: ArrayProblem, rng: np.random.Generator) 
         np.testing.assert_allclose(actual, wanted.numpy(), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("of", PROBLEMS, ids=line)
 def test_bits_do_not_depend_on_threads(of: ArrayProblem, rng: np.random.Generator) -> None:
     given, before = draw(of, rng, integers=False), get_num_threads()
@@ -139,6 +143,7 @@ def test_an_output_may_be_the_input(op: str, rng: np.random.Generator) -> None:
     assert bits(call(of, given, out=given[0])[0]) == wanted
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("of", PROBLEMS, ids=line)
 def test_lines_and_explanations(of: ArrayProblem, rng: np.random.Generator) -> None:
     """A line comes back as its problem, and a call is explained as the same problem."""
