@@ -191,7 +191,7 @@ class PoolProblem(ArrayProblem):
         if self.op == "max_pool":
             names += ["dilation"] + ["return_indices"] * self.return_indices
             return Call(f"max_pool{ndim}d", self._named(names))
-        keywords: dict[str, Any] = self._named([*names, "count_include_pad"])
+        keywords = self._named([*names, "count_include_pad"])
         if ndim > 1:
             keywords["divisor_override"] = self.divisor_override or None
         if self.op == "avg_pool":

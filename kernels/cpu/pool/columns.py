@@ -30,7 +30,7 @@ from ..simd.ir import (
 from .geometry import LARGEST, NORM
 from .rules import largest_of
 
-__all__ = ["join_columns", "join_taps", "load_columns"]
+__all__ = ["join_columns", "join_taps", "load_columns", "no_columns"]
 
 
 def _join(builder: Any, rule: int, values: list[Any]) -> Any:
@@ -85,6 +85,22 @@ def load_columns(
 
     words = [types.intp] * 4
     return made(*words, rows, masked, rule, degree, step, storage, lanes), codegen
+
+
+@intrinsic(prefer_literal=True)
+def no_columns(typingctx: Any, rule: Any, step: Any, storage: Any, lanes: Any) -> Any:
+    """Return `step` vectors of what nothing comes to."""
+    shape = literals((rule, step, storage, lanes))
+    if shape is None:
+        return None
+    made = types.UniTuple(VectorType(compute_type(shape[2]), shape[3]), shape[1])
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = context.get_value_type(made.dtype)
+        nothing = constant(kind, -math.inf if shape[0] == LARGEST else 0.0)
+        return cgutils.pack_array(builder, [nothing] * shape[1])
+
+    return made(rule, step, storage, lanes), codegen
 
 
 @intrinsic(prefer_literal=True)

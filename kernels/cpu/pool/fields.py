@@ -19,6 +19,8 @@ FIELDS = (
     "joined_at",  # and the columns of windows of unequal widths
     "row_pad",  # zeros on both sides of a row of shares
     "worker_bytes",
+    "full_from",  # the first row of outputs whose windows have all their rows,
+    "full_to",  # and the one behind the last
     "plane",  # samples of a channel
 )
 REALS = ("power",)

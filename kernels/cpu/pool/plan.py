@@ -68,6 +68,21 @@ def _clipped(problem: AnyPool, windows: Windows) -> bool:
     return any((o - 1) * s + k > i + 2 * p for i, o, k, s, p in along)
 
 
+def _full_rows(problem: AnyPool, windows: Windows) -> dict[str, int]:
+    """Return the rows of outputs whose windows have all their rows, where a kernel knows them."""
+    if len(problem.in_size) < 2 or not _known_rows(windows):
+        return {}
+    size, kernel, step, pad, dilation = (each[-2] for each in (problem.in_size, *windows[:4]))
+    last = (size - 1 - (kernel - 1) * dilation + pad) // step
+    return {"full_from": -(-pad // step), "full_to": min(last + 1, problem.out_size[-2])}
+
+
+def _known_rows(windows: Windows) -> int:
+    """Return the rows of a window that a kernel is compiled for, 0 where it counts them."""
+    known = math.prod(windows.kernel[:-2]) == 1 and math.prod(windows.kernel[:-1]) <= _MOST_ROWS
+    return math.prod(windows.kernel[:-1]) if known else 0
+
+
 def _kernel(
     problem: AnyPool, windows: Windows, binding: ArrayBinding, along: str, lanes: int
 ) -> int:
@@ -87,8 +102,7 @@ def _kernel(
         key = (rule, degree, unequal, lanes, storage)
         return compile_kernel(make_channels(*key), "pool_channels", *key)
     if is_short(problem, windows, binding):
-        deep = math.prod(windows.kernel[:-1])
-        rows = deep if math.prod(windows.kernel[:-2]) == 1 and deep <= _MOST_ROWS else 0
+        rows = _known_rows(windows)
         short = (rows, rule, degree, windows.kernel[-1], windows.stride[-1], lanes, storage)
         return compile_kernel(make_short_rows(*short), "pool_short_rows", *short)
     taps = windows.kernel[-1] if windows.kernel[-1] in _WRITTEN_OUT else 0
@@ -115,6 +129,7 @@ def plan(problem: AnyPool, binding: ArrayBinding, device: DeviceInfo) -> ArrayPl
         "window": math.prod(windows.kernel), "power": getattr(problem, "norm_type", 0.0),
         "clipped": windows.rule == NORM and _clipped(problem, windows),
     }  # fmt: skip
+    values |= _full_rows(problem, windows)
     workers, scratch = worth_helpers(problem.flops, device.threads), 0
     if along == "plane":
         values["plane"] = math.prod(problem.in_size)

@@ -23,7 +23,7 @@ from typing import Any
 import numba
 
 from ..simd.ir import ITEMSIZE, compute_code
-from .columns import join_columns, join_taps, load_columns
+from .columns import join_columns, join_taps, load_columns, no_columns
 from .fields import view
 from .geometry import LARGEST
 from .rows import make_finish, make_put, make_tell_shares
@@ -66,7 +66,10 @@ def _make_columns(
 def _make_blocks(
     rows: int, rule: int, degree: int, taps: int, step: int, lanes: int, storage: int
 ) -> Any:
-    """Return a function that computes `count` outputs, of windows of `rows` rows if not 0."""
+    """Return a function that computes `count` outputs of each of `run` rows of outputs.
+
+    Windows have `rows` rows where that is not 0: then what a row of one vector needs is told once.
+    """
     code = compute_code(storage)
     size = ITEMSIZE[code]
     finish, put = make_finish(rule, degree, lanes, code), make_put(lanes, storage)
@@ -75,26 +78,53 @@ def _make_blocks(
     # One vector more is looked at where a window reaches into it.
     begin = -lanes if taps > step else 0
 
-    @numba.njit
-    def blocks(
+    @numba.njit(forceinline=True)
+    def one_block(
+        g: Any, now: Any, following: Any, out: int, count: int, table: int, share: int
+    ) -> None:
+        value = join_taps(now, following, rule, taps, step)
+        put(g, out, finish(g, value, table, share), count)
+
+    @numba.njit(forceinline=True)
+    def some_blocks(
         g: Any, row: int, depths: int, heights: int, column: int, width: int, out: int, count: int,
         table: int, share: int,
     ) -> None:  # fmt: skip
-        now = part(g, row, depths, heights, column, 0)
+        now = no_columns(rule, step, storage, lanes)
         for j in range(begin, count, lanes):
-            following = now
+            before = now
             if 0 <= column <= width - step * lanes:
                 now = whole(g, row, depths, heights, column, width)
             else:
                 now = part(g, row, depths, heights, column, width)
             column += step * lanes
-            if j < 0:
-                continue
-            if taps > step:
-                value = join_taps(following, now, rule, taps, step)
-            else:
-                value = join_taps(now, now, rule, taps, step)
-            put(g, out + j * g.yw, finish(g, value, table + j * size, share), count - j)
+            if j >= 0:
+                at, place = out + j * g.yw, table + j * size
+                one_block(g, before if begin else now, now, at, count - j, place, share)
+
+    @numba.njit
+    def blocks(
+        g: Any, row: int, depths: int, heights: int, column: int, width: int, out: int, count: int,
+        table: int, share: int, run: int,
+    ) -> None:  # fmt: skip
+        down = g.sh * g.xh
+        if rows == 0 or count > lanes:
+            for r in range(run):
+                some_blocks(
+                    g, row + r * down, depths, heights, column, width, out + r * g.yh, count,
+                    table, share,
+                )  # fmt: skip
+        elif begin and column + step * lanes < width:
+            for r in range(run):
+                at = row + r * down
+                now = part(g, at, depths, heights, column, width)
+                following = part(g, at, depths, heights, column + step * lanes, width)
+                one_block(g, now, following, out + r * g.yh, count, table, share)
+        else:
+            for r in range(run):
+                now = part(g, row + r * down, depths, heights, column, width)
+                nothing = no_columns(rule, step, storage, lanes)
+                one_block(g, now, nothing, out + r * g.yh, count, table, share)
 
     return blocks
 
@@ -103,15 +133,19 @@ def _make_blocks(
 def _make_row(
     rows: int, rule: int, degree: int, taps: int, step: int, lanes: int, storage: int
 ) -> Any:
-    """Return a function that computes `count` outputs of a row from `first` on."""
+    """Return a function that computes `count` outputs of a row from `first` on, and of more rows.
+
+    More than one only where their windows have all their rows.
+    """
     window = make_window(0)
     any_rows = _make_blocks(0, rule, degree, taps, step, lanes, storage)
     all_rows = _make_blocks(rows, rule, degree, taps, step, lanes, storage)
 
     @numba.njit
     def make_row(
-        g: Any, x: int, out: int, od: int, oh: int, first: int, count: int, table: int
-    ) -> None:
+        g: Any, x: int, out: int, od: int, oh: int, first: int, count: int, table: int,
+        run: int,
+    ) -> None:  # fmt: skip
         depth, depths = window(od, g.id, g.od, g.kd, g.sd, g.pd, g.dd)
         height, heights = window(oh, g.ih, g.oh, g.kh, g.sh, g.ph, g.dh)
         share = 1
@@ -121,10 +155,10 @@ def _make_row(
         row, column = x + depth * g.xd + height * g.xh, first * step - g.pw
         target = out + first * g.yw
         if rows and depths == 1 and heights == rows:
-            all_rows(g, row, 1, rows, column, g.iw, target, count, table, share)
+            all_rows(g, row, 1, rows, column, g.iw, target, count, table, share, run)
         else:  # of no row at all nothing is read
             width = g.iw if depths * heights else 0
-            any_rows(g, row, depths, heights, column, width, target, count, table, share)
+            any_rows(g, row, depths, heights, column, width, target, count, table, share, 1)
 
     return make_row
 
@@ -148,18 +182,23 @@ def make_short_rows(
         od, rest = rest % g.od, rest // g.od
         channel, rest = rest % g.c, rest // g.c
         image, piece = rest % g.n, rest // g.n
-        for _ in range(unit, min(unit + g.block, g.units)):
+        stop = min(unit + g.block, g.units)
+        while unit < stop:
             first = piece * g.piece
             count = min(g.piece, g.ow - first)
             if rule != LARGEST and piece != told:
                 tell_shares(g, first, count, table)
                 told = piece
+            run = 1
+            if g.full_from <= oh < g.full_to:
+                run = min(g.full_to - oh, stop - unit)
             make_row(
                 g, x + image * g.xn + channel * g.xc,
                 out + image * g.yn + channel * g.yc + od * g.yd + oh * g.yh,
-                od, oh, first, count, table,
+                od, oh, first, count, table, run,
             )  # fmt: skip
-            oh += 1
+            unit += run
+            oh += run
             if oh == g.oh:
                 oh, od = 0, od + 1
             if od == g.od:
