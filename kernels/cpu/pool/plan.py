@@ -34,7 +34,7 @@ from .short_rows import make_short_rows
 __all__ = ["cut_fields", "plan", "window_fields", "workspace"]
 
 #: Rows of a window that are loaded one after the other, no loop.
-_MOST_ROWS = 3
+_MOST_ROWS = 5
 #: Widths of windows whose loop over taps is written out.
 _WRITTEN_OUT = (2, 3)
 

@@ -34,7 +34,7 @@ def make_planes(rule: int, lanes: int, storage: int) -> Any:
     start, join = real(made.first), made.join_2
     vector = lanes * item
 
-    @numba.njit
+    @numba.njit(forceinline=True)
     def join_plane(g: Any, x: int) -> Any:
         first = splat(start, lanes)
         second, third, fourth = first, first, first
@@ -45,12 +45,15 @@ def make_planes(rule: int, lanes: int, storage: int) -> Any:
             second = join(second, load(at + vector, storage, lanes))
             third = join(third, load(at + 2 * vector, storage, lanes))
             fourth = join(fourth, load(at + 3 * vector, storage, lanes))
-        for place in range(whole, g.plane, lanes):
-            mask = range_mask(0, min(lanes, g.plane - place))
-            rest = load_masked(x + place * item, mask, storage, lanes)
+        end = g.plane // lanes * lanes
+        for place in range(whole, end, lanes):
+            second = join(second, load(x + place * item, storage, lanes))
+        if end < g.plane:
+            mask = range_mask(0, g.plane - end)
+            rest = load_masked(x + end * item, mask, storage, lanes)
             if rule == LARGEST:  # lanes outside are zero
                 rest = merge_lanes(rest, splat(start, lanes), mask)
-            second = join(second, rest)
+            third = join(third, rest)
         joined = join(join(first, second), join(third, fourth))
         if rule == LARGEST:
             return fold_largest(joined)
@@ -61,11 +64,15 @@ def make_planes(rule: int, lanes: int, storage: int) -> Any:
         workspace: int, number: int, worker: int,
     ) -> None:  # fmt: skip
         g = view(geometry)
-        for unit in range(number * g.block, min((number + 1) * g.block, g.units)):
-            image, channel = unit // g.c, unit % g.c
+        unit = number * g.block
+        image, channel = unit // g.c, unit % g.c
+        for _ in range(unit, min(unit + g.block, g.units)):
             source = x + image * g.xn + channel * g.xc
             store_scalar(
                 out + image * g.yn + channel * g.yc, join_plane(g, source), storage
             )  # fmt: skip
+            channel += 1
+            if channel == g.c:
+                channel, image = 0, image + 1
 
     return task

@@ -31,6 +31,11 @@ from .windows import make_window, shares
 
 __all__ = ["make_short_rows"]
 
+#: Rows of outputs whose vectors at one place are computed one after the other.
+_STRIP_ROWS = 8
+#: Vectors of a row up to which that pays if columns are loaded again for the vector before them.
+_WIDEST = 4
+
 
 @functools.cache
 def _make_columns(
@@ -63,6 +68,59 @@ def _make_columns(
 
 
 @functools.cache
+def _make_one_block(rule: int, degree: int, taps: int, step: int, lanes: int, storage: int) -> Any:
+    """Return a function that stores a vector of outputs, of their columns and those behind."""
+    finish = make_finish(rule, degree, lanes, compute_code(storage))
+    put = make_put(lanes, storage)
+
+    @numba.njit(forceinline=True)
+    def one_block(
+        g: Any, now: Any, following: Any, out: int, count: int, table: int, share: int
+    ) -> None:
+        value = join_taps(now, following, rule, taps, step)
+        put(g, out, finish(g, value, table, share), count)
+
+    return one_block
+
+
+@functools.cache
+def _make_strip(
+    rows: int, rule: int, degree: int, taps: int, step: int, lanes: int, storage: int
+) -> Any:
+    """Return a function that computes the same vector of some rows of outputs."""
+    one_block = _make_one_block(rule, degree, taps, step, lanes, storage)
+    whole = _make_columns(rows, 0, rule, degree, step, lanes, storage)
+    part = _make_columns(rows, 1, rule, degree, step, lanes, storage)
+
+    @numba.njit
+    def strip(
+        g: Any, row: int, column: int, width: int, out: int, count: int, table: int, share: int,
+        run: int,
+    ) -> None:  # fmt: skip
+        """Compute one vector of each row; where its columns lie is the same in all."""
+        down, behind = g.sh * g.xh, column + step * lanes
+        if 0 <= column <= width - step * lanes * (2 if taps > step else 1):
+            for r in range(run):
+                at = row + r * down
+                now = whole(g, at, 1, rows, column, width)
+                following = whole(g, at, 1, rows, behind, width) if taps > step else now
+                one_block(g, now, following, out + r * g.yh, count, table, share)
+        elif taps > step and behind < width:
+            for r in range(run):
+                at = row + r * down
+                now = part(g, at, 1, rows, column, width)
+                following = part(g, at, 1, rows, behind, width)
+                one_block(g, now, following, out + r * g.yh, count, table, share)
+        else:
+            for r in range(run):
+                now = part(g, row + r * down, 1, rows, column, width)
+                nothing = no_columns(rule, step, storage, lanes)
+                one_block(g, now, nothing, out + r * g.yh, count, table, share)
+
+    return strip
+
+
+@functools.cache
 def _make_blocks(
     rows: int, rule: int, degree: int, taps: int, step: int, lanes: int, storage: int
 ) -> Any:
@@ -72,18 +130,13 @@ def _make_blocks(
     """
     code = compute_code(storage)
     size = ITEMSIZE[code]
-    finish, put = make_finish(rule, degree, lanes, code), make_put(lanes, storage)
+    one_block = _make_one_block(rule, degree, taps, step, lanes, storage)
+    strip = _make_strip(rows, rule, degree, taps, step, lanes, storage)
     whole = _make_columns(rows, 0, rule, degree, step, lanes, storage)
     part = _make_columns(rows, 1, rule, degree, step, lanes, storage)
+    widest = _WIDEST * lanes if taps > step else 1 << 40
     # One vector more is looked at where a window reaches into it.
     begin = -lanes if taps > step else 0
-
-    @numba.njit(forceinline=True)
-    def one_block(
-        g: Any, now: Any, following: Any, out: int, count: int, table: int, share: int
-    ) -> None:
-        value = join_taps(now, following, rule, taps, step)
-        put(g, out, finish(g, value, table, share), count)
 
     @numba.njit(forceinline=True)
     def some_blocks(
@@ -108,23 +161,20 @@ def _make_blocks(
         table: int, share: int, run: int,
     ) -> None:  # fmt: skip
         down = g.sh * g.xh
-        if rows == 0 or count > lanes:
+        if rows == 0 or count > widest or run == 1:
             for r in range(run):
                 some_blocks(
                     g, row + r * down, depths, heights, column, width, out + r * g.yh, count,
                     table, share,
                 )  # fmt: skip
-        elif begin and column + step * lanes < width:
-            for r in range(run):
-                at = row + r * down
-                now = part(g, at, depths, heights, column, width)
-                following = part(g, at, depths, heights, column + step * lanes, width)
-                one_block(g, now, following, out + r * g.yh, count, table, share)
-        else:
-            for r in range(run):
-                now = part(g, row + r * down, depths, heights, column, width)
-                nothing = no_columns(rule, step, storage, lanes)
-                one_block(g, now, nothing, out + r * g.yh, count, table, share)
+            return
+        for first in range(0, run, _STRIP_ROWS):
+            at, target = row + first * down, out + first * g.yh
+            for j in range(0, count, lanes):
+                strip(
+                    g, at, column + j * step, width, target + j * g.yw, count - j,
+                    table + j * size, share, min(_STRIP_ROWS, run - first),
+                )  # fmt: skip
 
     return blocks
 
