@@ -70,7 +70,7 @@ class PoolProblem(ArrayProblem):
     --------
     >>> p = PoolProblem("max_pool", 1, 64, (112, 112), (3, 3), (2, 2), (1, 1))
     >>> p.out_shape, p.line()
-    ((1, 64, 56, 56), '--op=max_pool ic64ih112oh56kh3sh2ph1')
+    ((1, 64, 56, 56), '--op=max_pool ic64ih112kh3sh2ph1oh56')
     >>> p.call().function
     'max_pool2d'
     """

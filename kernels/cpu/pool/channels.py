@@ -35,10 +35,12 @@ def _make_finish(rule: int, degree: int, lanes: int, code: int) -> Any:
     """Return a function that makes the output of a sum."""
     real, root = real_type(code), make_rule(rule, degree).root
 
-    @numba.njit
+    @numba.njit(forceinline=True)
     def finish(g: Any, value: Any, divisor: int) -> Any:
         if rule == LARGEST:
             return value
+        if rule == MEAN and g.exact:
+            return multiply(value, splat(real(g.factor), lanes))
         if rule == MEAN:
             return divide(value, splat(real(divisor), lanes))
         if g.clipped:

@@ -14,6 +14,7 @@ FIELDS = (
     "with_pads",  # whether a mean counts the padding
     "divisor",  # of every mean, 0 where it is counted
     "window",  # taps
+    "exact",  # whether means divide by one power of two, whose reciprocal is `factor`
     "clipped",  # whether a window of a norm may reach beyond the padded input
     "shares_at",  # where in a worker's memory the column shares lie,
     "joined_at",  # and the columns of windows of unequal widths
@@ -23,5 +24,5 @@ FIELDS = (
     "full_to",  # and the one behind the last
     "plane",  # samples of a channel
 )
-REALS = ("power",)
+REALS = ("power", "factor")
 view = as_record(FIELDS, REALS)

@@ -23,7 +23,7 @@ from ..runtime.plan import compile_kernel, worth_helpers
 from ..simd.ir import storage_code
 from .channels import make_channels
 from .fields import FIELDS, REALS
-from .geometry import LARGEST, NORM, AnyPool, Windows, is_short, lanes_along, windows_of
+from .geometry import LARGEST, MEAN, NORM, AnyPool, Windows, is_short, lanes_along, windows_of
 from .layout import LONGEST_STEP, Split, split, worker_memory
 from .places_of_channels import make_places_of_channels
 from .places_of_rows import make_places_of_rows
@@ -49,23 +49,34 @@ def workspace(problem: AnyPool, device: DeviceInfo) -> int:
 
 def window_fields(problem: AnyPool, windows: Windows) -> dict[str, float]:
     """Return sizes and steps by field, three spatial axes of any rank, and how means divide."""
-    means: dict[str, float] = {"with_pads": windows.with_pads, "divisor": windows.divisor}
-    return (
-        means
-        | {"n": problem.batch, "c": problem.channels}
-        | name_axes("i", problem.in_size, 1)
-        | name_axes("o", problem.out_size, 1)
-        | name_axes("k", windows.kernel, 1)
-        | name_axes("s", windows.stride, 1)
-        | name_axes("p", windows.padding, 0)
-        | name_axes("d", windows.dilation, 1)
-    )
+    return {
+        "with_pads": windows.with_pads,
+        "divisor": windows.divisor,
+        "n": problem.batch,
+        "c": problem.channels,
+        **name_axes("i", problem.in_size, 1),
+        **name_axes("o", problem.out_size, 1),
+        **name_axes("k", windows.kernel, 1),
+        **name_axes("s", windows.stride, 1),
+        **name_axes("p", windows.padding, 0),
+        **name_axes("d", windows.dilation, 1),
+    }
 
 
 def _clipped(problem: AnyPool, windows: Windows) -> bool:
     """Return whether the last window reaches beyond the padded input."""
     along = zip(problem.in_size, problem.out_size, *windows[:3], strict=True)
     return any((o - 1) * s + k > i + 2 * p for i, o, k, s, p in along)
+
+
+def _exact(problem: AnyPool, windows: Windows) -> dict[str, float]:
+    """Return the reciprocal by which all means are multiplied, where that is exact."""
+    counted = windows.with_pads or max(windows.padding) == 0
+    usual = counted and not windows.unequal and not _clipped(problem, windows)
+    divisor = windows.divisor or (math.prod(windows.kernel) if usual else 0)
+    if windows.rule != MEAN or divisor <= 0 or divisor & (divisor - 1):
+        return {}
+    return {"exact": 1, "factor": 1 / divisor}
 
 
 def _full_rows(problem: AnyPool, windows: Windows) -> dict[str, int]:
@@ -129,7 +140,7 @@ def plan(problem: AnyPool, binding: ArrayBinding, device: DeviceInfo) -> ArrayPl
         "window": math.prod(windows.kernel), "power": getattr(problem, "norm_type", 0.0),
         "clipped": windows.rule == NORM and _clipped(problem, windows),
     }  # fmt: skip
-    values |= _full_rows(problem, windows)
+    values |= _full_rows(problem, windows) | _exact(problem, windows)
     workers, scratch = worth_helpers(problem.flops, device.threads), 0
     if along == "plane":
         values["plane"] = math.prod(problem.in_size)

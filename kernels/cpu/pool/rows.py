@@ -80,6 +80,8 @@ def make_finish(rule: int, degree: int, lanes: int, code: int) -> Any:
     def finish(g: Any, value: Any, table: int, rows: int) -> Any:
         if rule == LARGEST:
             return value
+        if rule == MEAN and g.exact:
+            return multiply(value, splat(real(g.factor), lanes))
         if rule == NORM and not g.clipped:
             return root(g, value)
         divisors = multiply(load(table, code, lanes), splat(real(rows), lanes))
