@@ -38,11 +38,13 @@ from ..simd.ir import (
     store_vector,
 )
 
-__all__ = ["PLACE_FIELDS", "make_place_block", "place_bytes"]
+__all__ = ["ADDRESS_BYTES", "PLACE_FIELDS", "make_place_block", "place_bytes"]
 
 #: Arrays of addresses and of numbers in a tap's places, the mask among these, and bytes of an
 #: address.
 _ADDRESSES, _NUMBERS, _WORD = 4, 5, 8
+#: Bytes of the addresses of one place: the arrays of numbers begin behind those of all.
+ADDRESS_BYTES = _ADDRESSES * _WORD
 #: An offset from here on leads out of any array.
 _FAR = 2.0**50
 
@@ -68,7 +70,7 @@ PLACE_FIELDS = (
 
 def place_bytes(pitch: int, size: int) -> int:
     """Return the bytes of a tap's places, `pitch` of them, with numbers of `size` bytes."""
-    return pitch * (_ADDRESSES * _WORD + _NUMBERS * size)
+    return pitch * (ADDRESS_BYTES + _NUMBERS * size)
 
 
 class _Where(NamedTuple):
@@ -210,7 +212,7 @@ def make_place_block(lanes: int, storage: int, slopes: int = 0) -> Any:
     Whole vectors are stored, so arrays of places need one vector of room behind them.
     """
     compute = compute_code(storage)
-    size, word, addresses = ITEMSIZE[compute], _WORD, _ADDRESSES
+    size, word, addresses = ITEMSIZE[compute], _WORD, ADDRESS_BYTES
     as_compute = np.float64 if compute == F64 else np.float32
     read = _make_read(lanes, storage)
 
@@ -227,7 +229,7 @@ def make_place_block(lanes: int, storage: int, slopes: int = 0) -> Any:
         mask += tap * g.mc + row * g.mh + column * g.mw
         for start in range(0, length, lanes):
             count = min(lanes, length - start)
-            numbers = target + addresses * word * pitch + (first + start) * size
+            numbers = target + addresses * pitch + (first + start) * size
             where = _Where(
                 y, x + start * g.sw, g.sw, g.ih, g.iw, samples, g.sampled_h, g.sampled_w, zeros,
                 target + word * (first + start), numbers, pitch,

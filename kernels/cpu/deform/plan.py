@@ -45,7 +45,16 @@ from .moves import COPY_PIXELS, make_copy_task
 from .samples import ADJACENT
 from .tasks import FIELDS, make_kernel, make_pack_kernel
 
-__all__ = ["axes", "offset_fields", "plan", "samples_in_place", "source_fields", "workspace"]
+__all__ = [
+    "axes",
+    "copy_bytes",
+    "offset_fields",
+    "place_groups",
+    "plan",
+    "samples_in_place",
+    "source_fields",
+    "workspace",
+]
 
 _LIMITS = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
 

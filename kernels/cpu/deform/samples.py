@@ -36,6 +36,7 @@ from ..simd.ir import (
     load_vector,
     pointer,
 )
+from .corners import ADDRESS_BYTES
 
 __all__ = [
     "ADJACENT",
@@ -99,12 +100,12 @@ def _blend(
 @functools.cache
 def make_read_corners(compute: int) -> Any:
     """Return a function that reads a place: see corners.py."""
-    size = ITEMSIZE[compute]
+    size, addresses = ITEMSIZE[compute], ADDRESS_BYTES
 
     @numba.njit(forceinline=True)
     def read(g: Any, places: int, pixel: int) -> Any:
         pitch = g.place_pitch
-        numbers = places + 32 * pitch + pixel * size
+        numbers = places + addresses * pitch + pixel * size
         step = size * pitch
         return Corners(
             get_word(places, pixel), get_word(places, pitch + pixel),
