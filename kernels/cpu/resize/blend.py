@@ -36,7 +36,7 @@ from ..simd.picks import multiply, multiply_add
 from .costs import CHUNK
 from .taps import make_entry
 
-__all__ = ["make_blend", "make_list_row"]
+__all__ = ["make_blend", "make_blend_four", "make_list_row"]
 
 
 @functools.cache
@@ -132,6 +132,58 @@ def make_blend(lanes: int, source: int, target: int, weighted: int, dense: int) 
             from_row = offset + done * (item if dense else step)
             one(rows, count, from_row, step, width - done, to + done * size, onto)
             done += lanes
+
+    return blend
+
+
+@functools.cache
+def make_blend_four(lanes: int, source: int, weighted: int, dense: int) -> Any:
+    """Return ``blend(rows, count, first, offset, step, width, to, pitch, onto)`` for four planes.
+
+    The first lies `first` bytes behind the rows, the others `offset` bytes behind one another, and
+    `pitch` in the buffers, which have room for whole vectors: a vector that was stored under a mask
+    is not at hand for the next load.
+    """
+    read, double, compute = _make_read(lanes, source, dense), F64, compute_code(source)
+    as_compute = np.float64 if compute == F64 else np.float32
+    item, size, every = ITEMSIZE[source], ITEMSIZE[compute], (1 << lanes) - 1
+
+    @numba.njit
+    def blend(
+        rows: int, count: int, first: int, offset: int, step: int, width: int, to: int, pitch: int,
+        onto: int,
+    ) -> None:  # fmt: skip
+        for done in range(0, width, lanes):
+            bits = every if width - done >= lanes else range_mask(0, width - done)
+            apart = first + done * (item if dense else step)
+            a = splat(as_compute(0.0), lanes)
+            b, c, d = a, a, a
+            if count > 0:
+                at = get_word(rows, 0) + apart
+                a, b = read(at, step, bits), read(at + offset, step, bits)
+                c = read(at + 2 * offset, step, bits)
+                d = read(at + 3 * offset, step, bits)
+                if weighted:
+                    weight = splat(as_compute(load_scalar(rows + 8, double)), lanes)
+                    a, b = multiply(weight, a), multiply(weight, b)
+                    c, d = multiply(weight, c), multiply(weight, d)
+            for row in range(1, count):
+                at = get_word(rows, 2 * row) + apart
+                weight = splat(as_compute(load_scalar(rows + 16 * row + 8, double)), lanes)
+                a = multiply_add(weight, read(at, step, bits), a)
+                b = multiply_add(weight, read(at + offset, step, bits), b)
+                c = multiply_add(weight, read(at + 2 * offset, step, bits), c)
+                d = multiply_add(weight, read(at + 3 * offset, step, bits), d)
+            place = to + done * size
+            if onto:
+                a = add(a, load(place, compute, lanes))
+                b = add(b, load(place + pitch, compute, lanes))
+                c = add(c, load(place + 2 * pitch, compute, lanes))
+                d = add(d, load(place + 3 * pitch, compute, lanes))
+            store(place, a, compute)
+            store(place + pitch, b, compute)
+            store(place + 2 * pitch, c, compute)
+            store(place + 3 * pitch, d, compute)
 
     return blend
 

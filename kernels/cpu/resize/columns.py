@@ -26,7 +26,7 @@ from ..simd.intrinsics import (
 )
 from ..simd.ir import F64, ITEMSIZE, compute_code
 from ..simd.picks import load_places, merge_lanes, multiply, multiply_add, pick_places
-from .costs import PLANES, SEGMENT_HEADER, header_bytes
+from .costs import FOUR, SEGMENT_HEADER, header_bytes
 
 __all__ = ["ColumnShape", "make_columns", "make_far_columns"]
 
@@ -192,28 +192,34 @@ def make_columns(shape: ColumnShape) -> Any:
     ``columns(g, table, buffers, planes, count, to, room)``: `count` elements of each plane go to
     `to`.
     """
-    lanes, most, before = shape.lanes, PLANES, SEGMENT_HEADER
+    lanes, before, at_once = shape.lanes, SEGMENT_HEADER, FOUR
     if shape.taps:
         one, several = _make_one(shape), _make_four(shape)
     else:
-        one, several, most = _make_uneven(shape), _make_uneven(shape), PLANES + 1
+        one, several, at_once = _make_uneven(shape), _make_uneven(shape), 1
 
     @numba.njit
     def columns(
         g: Any, table: int, buffers: int, planes: int, count: int, to: int, room: int
     ) -> None:
-        pitch, plane, step = g.buffer_bytes, g.yp, g.yw
-        if planes == most:
+        pitch, plane, step, record_bytes = g.buffer_bytes, g.yp, g.yw, g.record_bytes
+        done = 0
+        while done + at_once <= planes:
+            record, place = table + before, to + done * plane
             for first in range(0, count, lanes):
-                record = table + before + first // lanes * g.record_bytes
-                place, left = to + first * step, min(lanes, count - first)
-                several(record, buffers, pitch, place, plane, step, left, room)
-            return
-        for p in range(planes):
+                left = min(lanes, count - first)
+                several(record, buffers + done * pitch, pitch, place, plane, step, left, room)
+                record += record_bytes
+                place += lanes * step
+            done += at_once
+        while done < planes:
+            record, place = table + before, to + done * plane
             for first in range(0, count, lanes):
-                record = table + before + first // lanes * g.record_bytes
-                place, left = to + p * plane + first * step, min(lanes, count - first)
-                one(record, buffers + p * pitch, pitch, place, plane, step, left, room)
+                left = min(lanes, count - first)
+                one(record, buffers + done * pitch, pitch, place, plane, step, left, room)
+                record += record_bytes
+                place += lanes * step
+            done += 1
 
     return columns
 

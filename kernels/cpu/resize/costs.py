@@ -16,6 +16,7 @@ __all__ = [
     "CHUNK",
     "CUBIC",
     "EXACT",
+    "FOUR",
     "LINEAR",
     "MOST_COPIED",
     "NEAREST",
@@ -45,8 +46,9 @@ TAPS = (1, 1, 2, 4)
 #: An axis of at most so many samples whose size does not change is not interpolated, by rule.
 MOST_COPIED = (0, 0, 1 << 62, 1)
 
-#: Planes that are resized side by side, so that a table of columns is loaded once for all.
-PLANES = 4
+#: Planes that are resized side by side: rows are listed once for all, and stores to the buffers of
+#: some end while others are blended. A table of columns is loaded once for four.
+PLANES, FOUR = 8, 4
 #: Rows that are summed up apart, so that an error hardly grows with their number.
 CHUNK = 64
 #: Bytes before a segment's records: its first sample, the one behind its last, the furthest place.
@@ -55,7 +57,7 @@ SEGMENT_HEADER = LINE
 _MOST_TABLE = 1 << 20
 #: Elements of a segment of a row, and those that are read for it: they and the segment's table lie
 #: in L1 together.
-_SPAN, _READ = 512, 1024
+_SPAN, _READ = 512, 512
 #: Samples from one output to the next from which on rows are not blended whole.
 _FAR = 16
 #: Elements that a task reads or writes: some 10 microseconds.

@@ -4,9 +4,9 @@
 
     task = planes (channels) x output rows x segments of a row
       for segment of a row
-        for 4 planes
+        for 8 planes
           for output row
-            for plane: sum up the input rows that it takes, vector by vector     4 buffers in L1
+            for plane: sum up the input rows that it takes, vector by vector     8 buffers in L1
             for vector of output columns: pick and sum up elements of the buffers, 4 planes at once
 
 An input row is read as often as output rows take it, from L1 or L2. Channels that lie side by side
@@ -24,9 +24,9 @@ import numba
 
 from ..simd.intrinsics import get_word
 from ..simd.ir import compute_code
-from .blend import make_blend, make_list_row
+from .blend import make_blend, make_blend_four, make_list_row
 from .columns import ColumnShape, make_columns, make_far_columns
-from .costs import CHUNK, PLANES
+from .costs import CHUNK, FOUR, PLANES
 from .fields import view
 from .tables import make_segment
 
@@ -43,13 +43,14 @@ def _make_mix(rule: int, transposed: int, shape: ColumnShape, dense: int) -> Any
     begin, list_rows = make_list_row(rule, transposed)
     weighted, most, compute = shape.weighted, CHUNK, compute_code(shape.storage)
     blend = make_blend(shape.lanes, shape.storage, compute, weighted, dense)
+    blend_four, four = make_blend_four(shape.lanes, shape.storage, weighted, dense), FOUR
 
     @numba.njit
     def mix(
-        g: Any, memory: int, source: int, planes: int, row: int, width: int, before: int
+        g: Any, memory: int, source: int, planes: int, d: int, h: int, width: int, before: int
     ) -> int:
         rows, buffers = memory + g.list_at, memory + g.buffers_at
-        depth, height = begin(g, memory, row // g.oh, row % g.oh)
+        depth, height = begin(g, memory, d, h)
         first, onto = 0, 0
         while True:
             count = list_rows(g, memory, depth, height, source, first)
@@ -59,9 +60,15 @@ def _make_mix(rule: int, transposed: int, shape: ColumnShape, dense: int) -> Any
                 if get_word(rows, 0) == before:
                     return before
                 before = get_word(rows, 0)
-            for plane in range(planes):
+            plane = 0
+            while plane + four <= planes:
+                to, apart = buffers + plane * g.buffer_bytes, plane * g.xp
+                blend_four(rows, count, apart, g.xp, g.xw, width, to, g.buffer_bytes, onto)
+                plane += four
+            while plane < planes:
                 to = buffers + plane * g.buffer_bytes
                 blend(rows, count, plane * g.xp, g.xw, width, to, onto)
+                plane += 1
             if count < most:
                 return before
             first, onto = first + count, 1
@@ -97,12 +104,16 @@ def make_rows(rule: int, transposed: int, shape: ColumnShape, dense: int) -> Any
                 source = x + image * g.xn + plane * g.xp + low * g.xw
                 target = out + image * g.yn + plane * g.yp + first * g.yw
                 before = 0
-                for row in range(r, rows_end):
-                    before = mix(g, memory, source, planes, row, width, before)
-                    to = target + row // g.oh * g.yd + row % g.oh * g.yh
+                d, h = r // g.oh, r % g.oh
+                for _ in range(r, rows_end):
+                    before = mix(g, memory, source, planes, d, h, width, before)
+                    to = target + d * g.yd + h * g.yh
                     columns(
                         g, table, memory + g.buffers_at, planes, count, to, memory + g.result_at
                     )
+                    h += 1
+                    if h == g.oh:
+                        d, h = d + 1, 0
 
     return task
 
