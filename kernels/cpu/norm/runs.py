@@ -1,6 +1,7 @@
 """Norms by statistics of the input, elements of one statistic in the lanes.
 
-A task takes whole statistics, so that what was read for them is scaled out of the cache::
+Wins where the elements of a statistic are contiguous. A task takes whole statistics, so that what
+was read for them is scaled out of the cache::
 
     task = some statistics
       for channel or image of one, for run, for vector: sums (moments.py)

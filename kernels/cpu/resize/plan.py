@@ -1,4 +1,10 @@
-"""Resizing, and its gradient: which code, which tables, which tasks."""
+"""Resizing, and its gradient: which code, which tables, which tasks.
+
+`resize_rows`, resizing with pixels of a row in the lanes, wins where rows are contiguous.
+`resize_pixels`, resizing with channels in the lanes, wins where channels are contiguous.
+`resize_rows_grad`, the gradient of resizing by rows, wins where rows are contiguous.
+`resize_pixels_grad`, the gradient of resizing by pixels, wins where channels are contiguous.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Softmax with the axis of the sum across the lanes: pixels next to each other are in the lanes.
 
-Each block of pixels is copied into the worker's scratch memory, where its channels lie one behind
+Wins where pixels are contiguous, or channels are few. Each block of pixels is copied into the worker's scratch memory, where its channels lie one behind
 the other, and stays there, in L1 or L2, until its results are stored::
 
     task = block of pixels of an image

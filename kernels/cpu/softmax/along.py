@@ -1,6 +1,6 @@
 """Softmax with the axis of the sum along the lanes: it is contiguous, or gathered.
 
-A task takes some thousand elements, whole sums of them::
+Wins where the axis is contiguous. A task takes some thousand elements, whole sums of them::
 
     task = block of sums
       for sum
