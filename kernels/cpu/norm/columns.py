@@ -1,7 +1,8 @@
 """Norms by statistics of the input, channels in the lanes: contiguous, or gathered.
 
-Wins for images whose channels are contiguous, a statistic's elements far from each other. Pixels are split into chunks, whose number depends on
-sizes alone, so that sums are the same bits for any number of threads::
+Wins for images whose channels are contiguous, a statistic's elements far from each other. Pixels
+are split into chunks, whose number depends on sizes alone, so that sums are the same bits for any
+number of threads::
 
     task = chunk of pixels                    stage 1: sums of each channel (moments.py)
       for vector of channels, for pixel: sum d, sum d * d

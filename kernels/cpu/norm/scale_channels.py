@@ -7,7 +7,8 @@
         for vector of channels: mean, factor and bias from L1
           for pixel: out = (x - mean) * factor + bias
 
-Wins where channels are contiguous. Four pixels share the loads of the three vectors. Bound by memory, as scale_pixels.py is.
+Wins where channels are contiguous. Four pixels share the loads of the three vectors. Bound by
+memory, as scale_pixels.py is.
 """
 
 from __future__ import annotations
