@@ -92,6 +92,10 @@ def _grad_runs(problem: NormProblem, device: DeviceInfo) -> float:
     return 2.0 * _runs(problem, device)
 
 
+def _grad_columns(problem: NormProblem, device: DeviceInfo) -> float:
+    return 2.0 * _columns(problem, device)
+
+
 def _columns(problem: NormProblem, device: DeviceInfo) -> float:
     dense = has_lone_pixels(problem)
     vectors = _vectors(problem, device, problem.channels)
@@ -118,6 +122,10 @@ SPECS = (
     *(
         array_spec(f"{op}_runs", "norm.grad_runs", op, _nothing_against, _grad_runs)
         for op in ("batch_norm_grad", "group_norm_grad", "layer_norm_grad")
+    ),
+    *(
+        array_spec(f"{op}_columns", "norm.grad_columns", op, _nothing_against, _grad_columns)
+        for op in ("batch_norm_grad", "group_norm_grad")
     ),
     *(
         array_spec(f"{op}_columns", "norm.columns", op, _needs_taken, _columns)
