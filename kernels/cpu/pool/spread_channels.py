@@ -39,19 +39,23 @@ def _make_gather(unequal: int, lanes: int, storage: int) -> Any:
         channels: int, out: int,
     ) -> None:  # fmt: skip
         mask = range_mask(0, min(lanes, channels))
-        value = splat(zero, lanes)
-        for d in range(od, od + depths):
-            for h in range(oh, oh + heights):
-                for w in range(ow, ow + widths):
-                    divisor = g.divisor
-                    if divisor == 0:
-                        divisor = share_of(d, g.id, g.od, g.kd, g.sd, g.pd, g.with_pads)
-                        divisor *= share_of(h, g.ih, g.oh, g.kh, g.sh, g.ph, g.with_pads)
-                        divisor *= share_of(w, g.iw, g.ow, g.kw, g.sw, g.pw, g.with_pads)
-                    share = splat(real(1.0) / real(divisor), lanes)
+        total = splat(zero, lanes)
+        for w in range(ow, ow + widths):  # in the order of spread_rows.py
+            value, across = splat(zero, lanes), g.divisor
+            if across == 0:
+                across = share_of(w, g.iw, g.ow, g.kw, g.sw, g.pw, g.with_pads)
+            for d in range(od, od + depths):
+                for h in range(oh, oh + heights):
+                    others = 1
+                    if g.divisor == 0:
+                        others = share_of(d, g.id, g.od, g.kd, g.sd, g.pd, g.with_pads)
+                        others *= share_of(h, g.ih, g.oh, g.kh, g.sh, g.ph, g.with_pads)
+                    share = (real(1.0) / real(across)) * (real(1.0) / real(others))
                     at = grad + d * g.xd + h * g.xh + w * g.xw
-                    value = add(value, multiply(load_masked(at, mask, storage, lanes), share))
-        store_masked(out, value, mask, storage)
+                    part = multiply(load_masked(at, mask, storage, lanes), splat(share, lanes))
+                    value = add(value, part)
+            total = add(total, value)
+        store_masked(out, total, mask, storage)
 
     @numba.njit
     def gather_pixel(g: Any, grad: int, d: int, h: int, w: int, channels: int, out: int) -> None:

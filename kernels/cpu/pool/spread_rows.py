@@ -104,11 +104,12 @@ def _make_columns(unequal: int, step: int, lanes: int, code: int) -> Any:
     def phase_sum(g: Any, row: int, phase: int, q: int) -> Any:
         """Add up the windows that see columns ``phase + stride * (q, q + 1, ...)``."""
         tap = (phase + g.pw) % g.sw
-        at = row + (g.row_pad + q + (phase + g.pw - tap) // g.sw) * size
+        taps = (g.kw - tap + g.sw - 1) // g.sw
+        at = row + (g.row_pad + q + (phase + g.pw - tap) // g.sw - taps + 1) * size
         value = splat(zero, lanes)
-        for _ in range(tap, g.kw, g.sw):
+        for _ in range(taps):
             value = add(value, load(at, code, lanes))
-            at -= size
+            at += size
         return value
 
     @numba.njit
