@@ -80,8 +80,9 @@ def _maxima(x: Array, out_size: Sizes, windows: Any) -> tuple[Array, NDArray[np.
     places = np.zeros(out.shape, np.int64)
     everything: Any = (slice(None), slice(None))
     for position, seen in windows:
-        window = x[(*everything, *np.ix_(*seen))].reshape(*x.shape[:2], -1)
-        if window.shape[-1]:
+        count = math.prod(map(len, seen))
+        window = x[(*everything, *np.ix_(*seen))].reshape(*x.shape[:2], count)
+        if count:
             made = _largest(window, numbers[np.ix_(*seen)].reshape(-1))
             out[(*everything, *position)], places[(*everything, *position)] = made
     return out, places
