@@ -1,6 +1,6 @@
 """Gradients of norms for the input that statistics are taken from, channels in the lanes.
 
-What is computed is what grad_runs.py computes; channels-last images are the case it is for::
+What is computed is what grad_runs.py computes. Wins where channels are contiguous::
 
     task = a vector of channels over all images (batch norm), or an image (group norm)
       for vector of channels, for pixel: sums of d, d * d, g and d * g in float64

@@ -4,7 +4,8 @@ With g the gradient of the output, w the weight and x' the normalised input::
 
     grad = (w * g - mean(w * g) - x' * mean(w * g * x')) / deviation
 
-over the elements of each statistic. The loop nest is that of runs.py, with two operands::
+over the elements of each statistic. Wins where those are contiguous. The loop nest is that of
+runs.py, with two operands::
 
     task = some statistics
       for channel or image of one, for run, for vector: sums of d, d * d, g and d * g in float64

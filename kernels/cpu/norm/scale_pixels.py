@@ -7,8 +7,8 @@
         for vector: out = (x - mean) * factor + bias     or what rules.py says of PReLU
 
 Wins where the pixels of a channel are contiguous. Bound by memory: 8 bytes of each float32 for two
-instructions. The mean is subtracted and not folded into the bias, so that a mean far from zero costs
-no accuracy.
+instructions. The mean is subtracted and not folded into the bias, so that a mean far from zero
+costs no accuracy.
 """
 
 from __future__ import annotations
