@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import FunctionType
 from typing import Any, cast
 
 from .array_libraries import view_array
@@ -205,7 +206,8 @@ def _problem_of(
     if getattr(what, "__module__", "") in array_calls.MODULES:
         bound = bind_call(what, args, kwargs)
         problem = array_calls.told(what, *bound.args, **bound.kwargs)
-        return problem, isinstance(problem, ArrayProblem), ""
+        function = isinstance(what, FunctionType)
+        return problem, not function or isinstance(problem, ArrayProblem), ""
     given = kwargs.get("input", args[0] if args else None)
     view = None if given is None else view_array("input", given)
     if view is not None:

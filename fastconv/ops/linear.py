@@ -266,6 +266,7 @@ class Linear:
         x = _check_input(input, weight)
 
         def convolve(signal: Array, target: Array) -> None:
+            tell(self._layer.problem(signal))
             self._layer(signal, out=target)
 
         bias, activation = self.bias, self._layer.activation

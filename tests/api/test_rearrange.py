@@ -239,6 +239,8 @@ def test_a_dense_layer_is_explained(rng: np.random.Generator) -> None:
     assert fastconv.explain(fastconv.linear, few, weight).chosen == "cpu.linear"
     told = fastconv.explain(fastconv.linear, many, weight)
     assert told.problem.op == "conv" and told.problem.out_shape == (1, 40, 100)
+    packed = fastconv.explain(fastconv.Linear(weight), many)
+    assert packed.problem == told.problem and packed.packed and not told.packed
 
 
 @pytest.mark.parametrize("activation", ["relu", ("leaky_relu", 0.25), ("elu", 2.0), "gelu"])
