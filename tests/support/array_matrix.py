@@ -170,7 +170,7 @@ LINES: dict[str, list[str]] = {
         "--bias=1 ic70iw8oc50", "ic1iw1oc1", "--bias=1 ic33iw1oc17", "ic513iw7oc6", "ic64iw6oc130",
     ],
     "unfold": [*_WINDOWS, *_UNPADDED],
-    "fold": [*_WINDOWS, *_UNPADDED],
+    "fold": [*_WINDOWS, *_UNPADDED, "ic2iw9001kw3pw1", "iw12997ic1kw5sw3pw2", "ic1iw13001kw7sw11"],
     "batch_norm_grad": [*_CHANNELS, "--weight=0 mb2ic33ih5iw7", "--eps=0.25 ic9iw400"],
     "group_norm_grad": [
         "mb2ic32ih5iw7g8", "ic64ih9iw13g4", "mb3ic18iw50g18", "mb5ic70iw1g7", "ic6ih3iw3g1",

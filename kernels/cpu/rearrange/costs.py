@@ -31,6 +31,7 @@ __all__ = [
     "copy_cycles",
     "copy_tasks",
     "counter_bytes",
+    "fold_span",
     "fold_tasks",
     "padded_bytes",
 ]
@@ -44,6 +45,8 @@ _POSITION, _ELEMENT = 12.0, 1.5
 _ROW, _TAP = 60.0, 4.0
 #: Bytes of a padded copy: of any problem, and beyond that for each byte of its operands.
 _LEAST_PADDED, _MOST_PADDED = 64 << 20, 8
+#: Outputs of a row at a time, about: their sums stay in L1.
+_SPAN = 4096
 #: Rows of sums of one worker.
 _MOST_PHASES = 1 << 16
 
@@ -140,11 +143,18 @@ def _fold_reasons(problem: UnfoldProblem, device: DeviceInfo) -> list[str]:
     return []
 
 
-def fold_tasks(problem: UnfoldProblem) -> int:
-    """Return the tasks of a sum of columns: blocks of output rows."""
+def fold_span(problem: UnfoldProblem, device: DeviceInfo) -> int:
+    """Return the outputs of a row that are summed up at a time, whole vectors of each phase."""
+    unit = problem.steps[-1] * device.lanes(problem.compute_itemsize)
+    return unit * max(1, _SPAN // unit)
+
+
+def fold_tasks(problem: UnfoldProblem, device: DeviceInfo) -> int:
+    """Return the tasks of a sum of columns: blocks of spans of output rows."""
     read = math.prod(problem.columns_shape) * problem.itemsize
-    rows = math.prod(problem.image_shape[:-1])
-    return min(rows, max(1, min(read // _TASK_BYTES, _MOST_TASKS)))
+    spans = -(-problem.in_size[-1] // fold_span(problem, device))
+    units = math.prod(problem.image_shape[:-1]) * spans
+    return min(units, max(1, min(read // _TASK_BYTES, _MOST_TASKS)))
 
 
 def _fold_seconds(problem: UnfoldProblem, device: DeviceInfo) -> float:
@@ -162,7 +172,7 @@ def _fold_seconds(problem: UnfoldProblem, device: DeviceInfo) -> float:
     if image[-1] != item:
         dense = dense_strides(problem.image_shape, item)
         cycles += _counted(array_axes(problem.image_shape, dense, image), item, device)[0]
-    return array_seconds(problem, device, cycles, fold_tasks(problem))
+    return array_seconds(problem, device, cycles, fold_tasks(problem, device))
 
 
 SPECS = (

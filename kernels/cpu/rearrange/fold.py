@@ -6,8 +6,8 @@ kernel's depth and height; the taps along the width are the same row, each shift
 row of sums by itself, and the phases are then taken by turns::
 
     columns into rows, where they lie otherwise              copy.py
-    task = block of output rows                              taken by any thread
-      for output row: list its rows of columns
+    task = spans of output rows                              taken by any thread
+      for span of 4096 outputs: list its rows of columns
         for phase, vector of positions
           for row of columns, tap of the phase               sum += vector, masked at the borders
         stride 1: round and store; else weave the phases     simd/weaves.py
@@ -55,7 +55,7 @@ from ..simd.intrinsics import (
 from ..simd.ir import F64, ITEMSIZE, compute_code, storage_code
 from ..simd.weaves import weave
 from .copy import CopyStage, Place, plan_copy
-from .costs import counter_bytes, fold_tasks
+from .costs import counter_bytes, fold_span, fold_tasks
 from .forms import MOST_WAYS, array_axes
 
 __all__ = ["plan", "workspace"]
@@ -68,11 +68,12 @@ FIELDS = (
     "to_workspace",  # whether the image is written there, and where
     "image_at",
     "rows",  # output rows
+    "span",  # outputs of a row at a time
+    "spans",  # of a row
     "parts",  # tasks
     "period",  # taps from one of a phase to its next one, and
     "shift",  # positions of the phase between them
     "first",  # position of the phases with which rows begin
-    "length",  # positions of a phase
     "pitch",  # bytes from one phase's sums to the next
     "offsets",  # address of where each phase begins
     "scratch_at",  # workspace of the workers
@@ -138,43 +139,48 @@ def _make_store_row(ways: int, lanes: int, storage: int) -> Any:
     size = ITEMSIZE[compute]
 
     @numba.njit
-    def store_row(g: Any, rows: int, count: int, sums: int, target: int) -> None:
-        """Sum an output row whose windows have a step of one."""
-        for w in range(0, g.iw, lanes):
+    def store_row(
+        g: Any, rows: int, count: int, sums: int, target: int, start: int, stop: int
+    ) -> None:
+        """Sum a span of an output row whose windows have a step of one."""
+        for w in range(start, stop, lanes):
             total = sum_taps(g, rows, count, 0, w + g.pw)
-            if w + lanes <= g.iw:
+            if w + lanes <= stop:
                 store(target + w * item, total, storage)
             else:
-                store_masked(target + w * item, total, range_mask(0, g.iw - w), storage)
+                store_masked(target + w * item, total, range_mask(0, stop - w), storage)
 
     @numba.njit
-    def sum_phases(g: Any, rows: int, count: int, sums: int) -> None:
+    def sum_phases(g: Any, rows: int, count: int, sums: int, first: int, length: int) -> None:
         for phase in range(g.sw):
             tap = 0
             while tap < g.kw and tap < g.period and tap * g.dw % g.sw != phase:
                 tap += 1
             if tap == g.period:
                 tap = g.kw  # none: the sums are zero
-            for q in range(0, g.length, lanes):
-                total = sum_taps(g, rows, count, tap, q + g.first)
+            for q in range(0, length, lanes):
+                total = sum_taps(g, rows, count, tap, q + first)
                 store(sums + phase * g.pitch + q * size, total, compute)
 
     @numba.njit
-    def store_phases(g: Any, rows: int, count: int, sums: int, target: int) -> None:
-        """Sum each phase of an output row, and take them by turns."""
-        sum_phases(g, rows, count, sums)
-        done = 0
+    def store_phases(
+        g: Any, rows: int, count: int, sums: int, target: int, start: int, stop: int
+    ) -> None:
+        """Sum each phase of a span of an output row, and take them by turns."""
+        first = g.first + start // g.sw  # spans are whole steps
+        sum_phases(g, rows, count, sums, first, (g.pw + stop - 1) // g.sw - first + 1)
+        done = start
         if ways > 0:
-            whole = g.iw // ways
+            whole = (stop - start) // ways
             for q in range(0, whole, lanes):
                 weave(
                     sums + q * size, g.offsets, min(lanes, whole - q),
-                    target + q * ways * item, compute, storage, ways, lanes,
+                    target + (start + q * ways) * item, compute, storage, ways, lanes,
                 )  # fmt: skip
-            done = whole * ways
-        for w in range(done, g.iw):
+            done = start + whole * ways
+        for w in range(done, stop):
             f = w + g.pw
-            place = sums + f % g.sw * g.pitch + (f // g.sw - g.first) * size
+            place = sums + f % g.sw * g.pitch + (f // g.sw - first) * size
             store_scalar(target + w * item, load_scalar(place, compute), storage)
 
     return store_row if ways == 1 else store_phases
@@ -194,14 +200,16 @@ def _make_kernel(ways: int, lanes: int, storage: int) -> Any:
         scratch = workspace + g.scratch_at + worker * g.worker_bytes
         rows, sums = scratch + g.list_at, scratch + g.sums_at
         taps = g.kd * g.kh * g.kw
-        for row in range(number * g.rows // g.parts, (number + 1) * g.rows // g.parts):
+        units = g.rows * g.spans
+        for unit in range(number * units // g.parts, (number + 1) * units // g.parts):
+            row, start = unit // g.spans, unit % g.spans * g.span
             h, plane = row % g.ih, row // g.ih
             d, map_ = plane % g.id, plane // g.id
             c, n = map_ % g.c, map_ // g.c
             source = columns + n * g.columns_image + c * taps * g.columns_row
             count = list_rows(g, source, d, h, rows)
             target = image + n * g.yn + c * g.yc + d * g.yd + h * g.yh
-            store_row(g, rows, count, sums, target)
+            store_row(g, rows, count, sums, target, start, min(g.iw, start + g.span))
 
     return task
 
@@ -236,8 +244,10 @@ class _Layout:
         self.at = shared.fields
         lanes, step, pad = device.lanes(size), problem.steps[-1], problem.padding[-1]
         self.first = pad // step
-        self.length = (pad + problem.in_size[-1] - 1) // step - self.first + 1
-        self.pitch = -(-self.length // lanes) * lanes * size
+        self.span = fold_span(problem, device)
+        width = min(self.span, problem.in_size[-1])
+        length = (pad + width - 1) // step - self.first + 1
+        self.pitch = -(-length // lanes) * lanes * size
         own = Workspace()
         own.add("list", 8 * math.prod(problem.kernel_size[:-1]))
         own.add("sums", self.pitch * step if step > 1 else 0)
@@ -261,9 +271,10 @@ def _values(problem: UnfoldProblem, layout: _Layout) -> dict[str, int]:
         | {"columns_image": layout.columns[0], "columns_row": layout.columns[1]}
         | {"from_workspace": int(layout.copies_columns), "to_workspace": int(layout.copies_image)}
         | {"columns_at": layout.at.get("columns_at", 0), "image_at": layout.at.get("image_at", 0)}
-        | {"rows": math.prod(problem.image_shape[:-1]), "parts": fold_tasks(problem)}
+        | {"rows": math.prod(problem.image_shape[:-1]), "span": layout.span}
+        | {"spans": -(-problem.in_size[-1] // layout.span)}
         | {"period": period, "shift": period * dilation // step}
-        | {"first": layout.first, "length": layout.length, "pitch": layout.pitch}
+        | {"first": layout.first, "pitch": layout.pitch}
         | {"scratch_at": layout.at["scratch_at"], **layout.own}
     )
 
@@ -316,13 +327,14 @@ def plan(problem: UnfoldProblem, binding: ArrayBinding, device: DeviceInfo) -> A
     offsets = np.array([a + b * size for a, b in zip(starts, late, strict=True)] or [0], np.int64)
     variant = (_ways(problem), device.lanes(size), storage)
     kernel = compile_kernel(_make_kernel(*variant), "fold", *variant)
-    record = array_record(FIELDS, _values(problem, layout) | {"offsets": offsets.ctypes.data})
+    own = {"offsets": offsets.ctypes.data, "parts": fold_tasks(problem, device)}
+    record = array_record(FIELDS, _values(problem, layout) | own)
     before, behind = _copies(problem, binding, layout, device)
     return ArrayPlan(
         record=record,
         stages=(
             *(copy.stage for copy in before),
-            ArrayStage(kernel, fold_tasks(problem)),
+            ArrayStage(kernel, own["parts"]),
             *(copy.stage for copy in behind),
         ),
         workers=worth_helpers(problem.flops, device.threads),
