@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .peer import Refusal
 
 __all__ = ["NODES", "Node"]
@@ -105,6 +107,24 @@ def _local_response(problem: Any) -> Node:
     return Node("LRN", attributes | {"size": problem.size})
 
 
+def _resize(problem: Any) -> Node:
+    """Return a Resize to the output's sizes, which ONNX takes places from, too."""
+    if problem.scale:
+        raise Refusal("ONNX takes one factor for all axes, or the sizes")
+    modes = {"nearest": "nearest", "nearest-exact": "nearest", "bicubic": "cubic"}
+    aligned, exact = problem.align_corners, problem.mode == "nearest-exact"
+    where = "align_corners" if aligned else "half_pixel"
+    attributes: dict[str, Any] = {
+        "mode": modes.get(problem.mode, "linear"),
+        "coordinate_transformation_mode": "asymmetric" if problem.mode == "nearest" else where,
+        "nearest_mode": "round_prefer_ceil" if exact else "floor",
+        "cubic_coeff_a": -0.75,
+    }
+    sizes = np.array(problem.out_shape, np.int64)
+    none = np.zeros(0, np.float32)
+    return Node("Resize", attributes, {"roi": none, "scales": none, "sizes": sizes})
+
+
 #: By operator, a function that returns the node of a problem or raises `Refusal`.
 NODES: dict[str, Callable[[Any], Node]] = {
     "deform_conv": _deform,
@@ -116,6 +136,7 @@ NODES: dict[str, Callable[[Any], Node]] = {
     "local_response_norm": _local_response,
     "softmax": lambda problem: Node("Softmax", {"axis": 1}),
     "log_softmax": lambda problem: Node("LogSoftmax", {"axis": 1}),
+    "interpolate": _resize,
     "max_pool": _pool,
     "avg_pool": _pool,
     "lp_pool": _pool,

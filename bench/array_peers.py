@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.util import find_spec
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from fastconv.contract.array_problem import ArrayProblem
 from .array_nodes import NODES
 from .own import Fastconv, FastconvBest
 from .peer import Call, Peer, Refusal
-from .peers import OnnxPeer, OnnxRuntime, OpenVino, Torch, torch_tensor
+from .peers import OnnxPeer, OnnxRuntime, OpenCV, OpenVino, Torch, torch_tensor
 
 __all__ = ["ARRAY_PEERS"]
 
@@ -146,6 +146,36 @@ class ArrayOpenVino(_OneNode, OpenVino):
     """OpenVINO's CPU plugin on the same."""
 
 
+class ArrayOpenCV(OpenCV):
+    """``cv2.resize``: an image whose channels lie side by side at once, another one by planes."""
+
+    modes: ClassVar[dict[str, str]] = {"bilinear": "INTER_LINEAR", "bicubic": "INTER_CUBIC"}
+
+    def prepare(self, problem: Any, x: np.ndarray, *others: np.ndarray) -> Call:
+        """Return the call, whose output is an array of the problem's memory order."""
+        import cv2
+
+        if problem.op != "interpolate" or problem.mode not in self.modes:
+            raise Refusal("OpenCV is called to resize by bilinear or bicubic interpolation only")
+        if problem.align_corners or problem.scale:
+            raise Refusal("OpenCV aligns the edges, and has no factor beside the sizes")
+        if problem.batch != 1 or problem.channels not in (1, 3) or problem.dtype != "float32":
+            raise Refusal("OpenCV is called on one image of 1 or 3 channels of float32 only")
+        size, how = problem.out_size[::-1], getattr(cv2, self.modes[problem.mode])
+        if problem.layout == "channels_last":
+            pixels = np.ascontiguousarray(x[0].transpose(1, 2, 0))
+            return lambda: cv2.resize(pixels, size, interpolation=how).transpose(2, 0, 1)[None]
+        planes = np.ascontiguousarray(x[0])
+
+        def call() -> Any:
+            out = np.empty(problem.out_shape, np.float32)
+            for plane, target in zip(planes, out[0], strict=True):
+                cv2.resize(plane, size, target, interpolation=how)
+            return out
+
+        return call
+
+
 ARRAY_PEERS: dict[str, type[Peer]] = {
     peer.name: peer
     for peer in (
@@ -156,5 +186,6 @@ ARRAY_PEERS: dict[str, type[Peer]] = {
         ArrayTorchChannelsLast,
         ArrayOnnxRuntime,
         ArrayOpenVino,
+        ArrayOpenCV,
     )
 }

@@ -11,7 +11,8 @@ import numpy as np
 
 from fastconv.contract.array_problem import ArrayProblem, Operand
 
-from .truth import lay_out, numpy_dtype, setting, wrong
+from . import truth
+from .truth import lay_out, numpy_dtype, setting, verdict
 
 __all__ = ["SPECIAL", "arrays", "expected", "flops", "setting", "wrong"]
 
@@ -30,6 +31,9 @@ def _places(problem: Any, operand: Operand, rng: np.random.Generator) -> np.ndar
     ).copy(), problem.layout)  # fmt: skip
 
 
+#: Errors that count as right, by operator: other libraries compute the places of an image's samples
+#: in float32.
+ROUGH = {"interpolate": 2e-4}
 #: Operands that are no normal numbers, by operator and name: ``draw(problem, operand, rng)``.
 SPECIAL: dict[tuple[str, str], Callable[[Any, Operand, np.random.Generator], np.ndarray]] = {
     ("batch_norm", "running_var"): _variances,
@@ -63,6 +67,12 @@ def expected(problem: ArrayProblem, *given: np.ndarray) -> np.ndarray:
     made = getattr(reference, problem.op)(*args, **keywords)
     first: np.ndarray = made[0] if isinstance(made, tuple) else made
     return first
+
+
+def wrong(problem: ArrayProblem, result: np.ndarray, expected: np.ndarray) -> str | None:
+    """Return the sentence that says why a result gets no figure, or None for a right one."""
+    allowed = max(truth.TOLERANCE[problem.dtype], ROUGH.get(problem.op, 0.0))
+    return verdict(result, expected, allowed)
 
 
 def flops(problem: ArrayProblem) -> int:

@@ -55,7 +55,7 @@ NAMES = frozenset(
         "in_channels", "out_channels", "mode", "ceil_mode", "output_size", "norm_type",
         "count_include_pad", "divisor_override", "return_indices", "input_size",
         "dim", "num_groups",
-        "normalized_shape", "running_mean", "running_var",
+        "normalized_shape", "running_mean", "running_var", "size", "scale_factor",
     )
 )  # fmt: skip
 

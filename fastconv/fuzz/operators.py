@@ -39,6 +39,7 @@ _TABLES = tuple(
         "norms",
         "pools",
         "rearrange",
+        "resizes",
         "sparse",
         "sparse_grad",
     )

@@ -56,8 +56,10 @@ def _per_axis(name: str, value: Any, ndim: int) -> tuple[Any, ...]:
 def _factor(value: Any) -> float:
     """Return a scale factor as Python's number."""
     if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
-        given: Any = value
-        number = float(given) if abs(given) < 2**63 else math.inf
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
         if 0 < number < math.inf:
             return number
     raise ShapeError(f"scale_factor: got {value!r}, want positive numbers")

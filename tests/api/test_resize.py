@@ -24,7 +24,7 @@ def torch_interpolate(x: np.ndarray, **keywords: Any) -> np.ndarray:
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
 def test_nearest_takes_pytorch_s_samples(mode: str) -> None:
     """Over many pairs of sizes, and of a size and a factor: positions are float32's."""
-    sizes = [*range(1, 40), 50, 63, 85, 100, 171, 224, 1000, 4099]
+    sizes = [*range(1, 33), 50, 63, 85, 100, 171, 224, 1000]
     for inputs in sizes[::3]:
         x = np.arange(inputs, dtype=np.float32).reshape(1, 1, inputs)
         for outputs in sizes:

@@ -27,9 +27,7 @@ NETWORKS = {
 }
 KINDS = {
     "core", "depthwise", "dilated", "grouped", "conv1d", "conv3d", "image", "float64", "transposed",
-    "pool", "gradients", "deform",
-    "rearrange",
-    "norm",
+    "pool", "gradients", "deform", "rearrange", "norm", "resize",
 }  # fmt: skip
 
 
@@ -82,6 +80,7 @@ def test_kind_suites_hold_their_kind(suite: str) -> None:
         "deform": lambda p: p.op == "deform_conv",
         "rearrange": lambda p: p.op.endswith(("shuffle", "fold")),
         "norm": lambda p: p.op.endswith(("norm", "softmax", "prelu")),
+        "resize": lambda p: p.op == "interpolate",
     }[suite]
     assert all(test(problem) for problem in problems)
 

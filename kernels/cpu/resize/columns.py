@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
+from ..machine.lines import LINE
 from ..simd.intrinsics import (
     add,
     get_word,
@@ -26,7 +27,7 @@ from ..simd.intrinsics import (
 )
 from ..simd.ir import F64, ITEMSIZE, compute_code
 from ..simd.picks import load_places, merge_lanes, multiply, multiply_add, pick_places
-from .costs import FOUR, SEGMENT_HEADER, header_bytes
+from .costs import FOUR, SEGMENT_HEADER, tap_bytes
 
 __all__ = ["ColumnShape", "make_columns", "make_far_columns"]
 
@@ -41,8 +42,6 @@ class ColumnShape(NamedTuple):
     ----------
     taps : int
         Of every column; 0 where it differs, as in gradients.
-    capacity : int
-        Taps that a table has room for.
     weighted : int
         Whether taps have weights.
     reach : int
@@ -52,7 +51,6 @@ class ColumnShape(NamedTuple):
     """
 
     taps: int
-    capacity: int
     weighted: int
     reach: int
     lanes: int
@@ -90,22 +88,22 @@ def _make_one(shape: ColumnShape) -> Any:
     """Return a function that makes a vector of one plane."""
     taps, weighted, reach, lanes = shape.taps, shape.weighted, shape.reach, shape.lanes
     compute = compute_code(shape.storage)
-    size, header = ITEMSIZE[compute], header_bytes(shape.capacity)
-    weights_at = header + shape.capacity * lanes * 4
+    size, line = ITEMSIZE[compute], LINE
+    weights_at, block = LINE + lanes * 4, tap_bytes(lanes, size)
     put = _make_store(lanes, shape.storage, shape.dense)
 
     @numba.njit
     def one(
         record: int, buffer: int, pitch: int, to: int, plane: int, step: int, count: int, room: int
     ) -> None:
-        at = buffer + get_word(record, 1) * size
-        total = pick_places(at, record + header, reach, compute, lanes)
+        at = buffer + get_word(record, 0) * size
+        total = pick_places(at, record + line, reach, compute, lanes)
         if weighted:
             total = multiply(load(record + weights_at, compute, lanes), total)
         for tap in range(1, taps):
-            at = buffer + get_word(record, 1 + 2 * tap) * size
-            places = record + header + tap * lanes * 4
-            weight = load(record + weights_at + tap * lanes * size, compute, lanes)
+            at = buffer + get_word(record + tap * block, 0) * size
+            places = record + tap * block + line
+            weight = load(record + tap * block + weights_at, compute, lanes)
             value = pick_places(at, places, reach, compute, lanes)
             total = multiply_add(weight, value, total)
         put(to, step, total, count, room)
@@ -118,15 +116,15 @@ def _make_four(shape: ColumnShape) -> Any:
     """Return a function that makes a vector of each of four planes, which lie `pitch` apart."""
     taps, weighted, reach, lanes = shape.taps, shape.weighted, shape.reach, shape.lanes
     compute = compute_code(shape.storage)
-    size, header = ITEMSIZE[compute], header_bytes(shape.capacity)
-    weights_at = header + shape.capacity * lanes * 4
+    size, line = ITEMSIZE[compute], LINE
+    weights_at, block = LINE + lanes * 4, tap_bytes(lanes, size)
     put = _make_store(lanes, shape.storage, shape.dense)
 
     @numba.njit
     def four(
         record: int, buffer: int, pitch: int, to: int, plane: int, step: int, count: int, room: int
     ) -> None:
-        at, places = buffer + get_word(record, 1) * size, record + header
+        at, places = buffer + get_word(record, 0) * size, record + line
         a = pick_places(at, places, reach, compute, lanes)
         b = pick_places(at + pitch, places, reach, compute, lanes)
         c = pick_places(at + 2 * pitch, places, reach, compute, lanes)
@@ -136,9 +134,9 @@ def _make_four(shape: ColumnShape) -> Any:
             a, b = multiply(weight, a), multiply(weight, b)
             c, d = multiply(weight, c), multiply(weight, d)
         for tap in range(1, taps):
-            at = buffer + get_word(record, 1 + 2 * tap) * size
-            places = record + header + tap * lanes * 4
-            weight = load(record + weights_at + tap * lanes * size, compute, lanes)
+            at = buffer + get_word(record + tap * block, 0) * size
+            places = record + tap * block + line
+            weight = load(record + tap * block + weights_at, compute, lanes)
             value = pick_places(at, places, reach, compute, lanes)
             a = multiply_add(weight, value, a)
             value = pick_places(at + pitch, places, reach, compute, lanes)
@@ -159,8 +157,8 @@ def _make_four(shape: ColumnShape) -> Any:
 def _make_uneven(shape: ColumnShape) -> Any:
     """Return a function that makes a vector of one plane whose lanes have any number of taps."""
     reach, lanes, compute = shape.reach, shape.lanes, compute_code(shape.storage)
-    size, header, part = ITEMSIZE[compute], header_bytes(shape.capacity), _PART
-    weights_at = header + shape.capacity * lanes * 4
+    size, line, part = ITEMSIZE[compute], LINE, _PART
+    weights_at, block = LINE + lanes * 4, tap_bytes(lanes, size)
     as_compute = np.float64 if compute == F64 else np.float32
     put = _make_store(lanes, shape.storage, shape.dense)
 
@@ -169,15 +167,15 @@ def _make_uneven(shape: ColumnShape) -> Any:
         record: int, buffer: int, pitch: int, to: int, plane: int, step: int, count: int, room: int
     ) -> None:
         total = splat(as_compute(0.0), lanes)
-        taps = get_word(record, 0)
+        taps = get_word(record, 2)
         for first in range(0, taps, part):
             some = splat(as_compute(0.0), lanes)
             for tap in range(first, min(taps, first + part)):
-                at = buffer + get_word(record, 1 + 2 * tap) * size
-                places = record + header + tap * lanes * 4
-                weight = load(record + weights_at + tap * lanes * size, compute, lanes)
+                at = buffer + get_word(record + tap * block, 0) * size
+                places = record + tap * block + line
+                weight = load(record + tap * block + weights_at, compute, lanes)
                 value = pick_places(at, places, reach, compute, lanes)
-                bits = get_word(record, 2 + 2 * tap)
+                bits = get_word(record + tap * block, 1)
                 some = merge_lanes(multiply_add(weight, value, some), some, bits)
             total = add(total, some)
         put(to, step, total, count, room)
@@ -233,8 +231,8 @@ def make_far_columns(shape: ColumnShape) -> Any:
     """
     taps, weighted, lanes, before = shape.taps, shape.weighted, shape.lanes, SEGMENT_HEADER
     storage, compute, double = shape.storage, compute_code(shape.storage), F64
-    size, header, every = ITEMSIZE[compute], header_bytes(shape.capacity), (1 << lanes) - 1
-    weights_at = header + shape.capacity * lanes * 4
+    size, line, every = ITEMSIZE[compute], LINE, (1 << lanes) - 1
+    weights_at, block = LINE + lanes * 4, tap_bytes(lanes, size)
     as_compute = np.float64 if compute == F64 else np.float32
     put = _make_store(lanes, storage, shape.dense)
 
@@ -257,14 +255,14 @@ def make_far_columns(shape: ColumnShape) -> Any:
     ) -> None:
         for first in range(0, count, lanes):
             record = table + before + first // lanes * g.record_bytes
-            at = offset + get_word(record, 1) * g.xw
-            total = blended(rows, number, at, record + header, g.xw)
+            at = offset + get_word(record, 0) * g.xw
+            total = blended(rows, number, at, record + line, g.xw)
             if weighted:
                 total = multiply(load(record + weights_at, compute, lanes), total)
             for tap in range(1, taps):
-                at = offset + get_word(record, 1 + 2 * tap) * g.xw
-                places = record + header + tap * lanes * 4
-                weight = load(record + weights_at + tap * lanes * size, compute, lanes)
+                at = offset + get_word(record + tap * block, 0) * g.xw
+                places = record + tap * block + line
+                weight = load(record + tap * block + weights_at, compute, lanes)
                 value = blended(rows, number, at, places, g.xw)
                 total = multiply_add(weight, value, total)
             put(to + first * g.yw, g.yw, total, min(lanes, count - first), room)

@@ -29,14 +29,13 @@ __all__ = [
     "axes",
     "column_span",
     "copies_pixels",
-    "header_bytes",
     "is_far",
     "is_interleaved",
     "pixel_cut",
     "reach_of",
-    "record_bytes",
     "row_cut",
     "rule_of",
+    "tap_bytes",
 ]
 
 NEAREST, EXACT, LINEAR, CUBIC = range(4)
@@ -141,14 +140,9 @@ def is_far(problem: ResizeProblem) -> bool:
     return problem.op == "interpolate" and axes(problem)[2].ratio > _FAR
 
 
-def header_bytes(taps: int) -> int:
-    """Return the bytes of a record before its places: the number of taps, then two words a tap."""
-    return whole_lines(8 + 16 * taps)
-
-
-def record_bytes(taps: int, lanes: int, size: int) -> int:
-    """Return the bytes of a vector of columns: for each tap its places and its weights."""
-    return header_bytes(taps) + whole_lines(taps * lanes * (4 + size))
+def tap_bytes(lanes: int, size: int) -> int:
+    """Return the bytes of one tap of a vector of columns: a line, places and weights."""
+    return LINE + whole_lines(lanes * (4 + size))
 
 
 def column_span(axis: Axis, lanes: int, interleaved: int, far: bool) -> int:
@@ -227,7 +221,7 @@ def row_cut(problem: ResizeProblem, lanes: int, images: int, planes: int, interl
     span = column_span(width, lanes, interleaved, far)
     elements = width.written * interleaved
     segments = -(-elements // span)
-    record = record_bytes(width.taps, lanes, size)
+    record = width.taps * tap_bytes(lanes, size)
     segment_bytes = SEGMENT_HEADER + span // lanes * record
     read = 0 if far else _reads(width, span, interleaved) + 2 * lanes
     columns = _kept(segment_bytes, segments)

@@ -160,13 +160,12 @@ def _finish_rows(
 ) -> ArrayPlan:  # fmt: skip
     lanes, item, storage = _lanes(problem, device), problem.itemsize, storage_code(problem.dtype)
     rule, transposed, width = rule_of(problem), _is_transposed(problem), axes(problem)[2]
-    key = (rule, transposed, lanes, compute_code(storage), width.taps)
+    key = (rule, transposed, lanes, compute_code(storage))
     maker = compile_kernel(make_tables(*key), "resize_tables", *key)
     tables = _make_tables(record, cut, maker)
     bound = reach_of(width, lanes, cut.fields["interleaved"])
     shape = ColumnShape(
         taps=0 if transposed else width.taps,
-        capacity=width.taps,
         weighted=_is_weighted(problem),
         reach=_reach(record, cut, tables, bound, lanes),
         lanes=lanes,
@@ -190,7 +189,7 @@ def plan_pixels(problem: ResizeProblem, binding: ArrayBinding, device: DeviceInf
     transposed = _is_transposed(problem)
     cut = pixel_cut(problem)
     record = _record(problem, binding, cut)
-    key = (rule, transposed, 0, compute_code(storage), 0)
+    key = (rule, transposed, 0, 0)
     maker = compile_kernel(make_tables(*key), "resize_tables", *key)
     tables = _make_tables(record, cut, maker)
     code: tuple[int, ...]

@@ -81,7 +81,7 @@ def make_rows(rule: int, transposed: int, shape: ColumnShape, dense: int) -> Any
     """Return the task; `dense` tells whether elements of a row that is read are neighbours."""
     mix, columns = _make_mix(rule, transposed, shape, dense), make_columns(shape)
     compute, lanes, most = compute_code(shape.storage), shape.lanes, PLANES
-    segment_table = make_segment(rule, transposed, lanes, compute, shape.capacity)
+    segment_table = make_segment(rule, transposed, lanes, compute)
 
     def task(
         geometry: int, x: int, second: int, third: int, fourth: int, out: int,
@@ -123,7 +123,7 @@ def make_far_rows(rule: int, shape: ColumnShape) -> Any:
     """Return the task where columns lie far apart: elements are gathered where they lie."""
     (begin, list_rows), far = make_list_row(rule, 0), make_far_columns(shape)
     compute, lanes = compute_code(shape.storage), shape.lanes
-    segment_table = make_segment(rule, 0, lanes, compute, shape.capacity)
+    segment_table = make_segment(rule, 0, lanes, compute)
 
     def task(
         geometry: int, x: int, second: int, third: int, fourth: int, out: int,

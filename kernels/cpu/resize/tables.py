@@ -1,11 +1,12 @@
 """Tables of the columns of a row, by vectors: which elements each lane takes, and their weights.
 
 A row is cut into segments. A segment's table is a header (`SEGMENT_HEADER`) with the first element
-that it reads, the one behind the last, and the furthest place of any lane; then a record a vector::
+that it reads, the one behind the last, and the furthest place of any lane; then a record a vector,
+which has for each tap::
 
-    most taps of a lane, then for each tap its base and a bit for each lane that has the tap
-    for each tap the lanes' places, 32 bits each, counted from its base
-    for each tap the lanes' weights, in compute precision
+    a line       its base, a bit for each lane that has the tap, and, of the first, the taps in all
+    places       of the lanes, 32 bits each, counted from the base
+    weights      of the lanes, in compute precision
 
 Elements are counted from the row's first; bases from the first that the segment reads. Where
 channels are interleaved an element is a pixel's channel.
@@ -19,10 +20,11 @@ from typing import Any
 import numba
 import numpy as np
 
+from ..machine.lines import LINE
 from ..simd.intrinsics import get_word, load_scalar, set_word, store_scalar
 from ..simd.ir import F64, ITEMSIZE
 from ..simd.picks import set_place
-from .costs import SEGMENT_HEADER
+from .costs import SEGMENT_HEADER, tap_bytes
 from .fields import view
 from .taps import make_taps
 
@@ -30,13 +32,13 @@ __all__ = ["make_fill", "make_segment", "make_tables"]
 
 
 @functools.cache
-def _make_record(lanes: int, compute: int, capacity: int) -> Any:
+def _make_record(lanes: int, compute: int) -> Any:
     """Return a function that writes a vector's record from its lanes' entries.
 
     It returns the first element that is read, the one behind the last, and the furthest place.
     """
-    double, size, header = F64, ITEMSIZE[compute], -(-(8 + 16 * capacity) // 64) * 64
-    weights_at = header + capacity * lanes * 4
+    double, size, line = F64, ITEMSIZE[compute], LINE
+    weights_at, block = LINE + lanes * 4, tap_bytes(lanes, ITEMSIZE[compute])
     as_compute = np.float64 if compute == F64 else np.float32
 
     @numba.njit
@@ -46,9 +48,9 @@ def _make_record(lanes: int, compute: int, capacity: int) -> Any:
         most, low, high, furthest = 0, 1 << 62, 0, 0
         for lane in range(lanes):
             most = max(most, get_word(entries + lane * entry_bytes, 0))
-        set_word(record, 0, most)
+        set_word(record, 2, most)
         for tap in range(most):
-            base, bits = 1 << 62, 0
+            base, bits, here = 1 << 62, 0, record + tap * block
             for lane in range(lanes):
                 entry = entries + lane * entry_bytes
                 if tap < get_word(entry, 0):
@@ -61,27 +63,26 @@ def _make_record(lanes: int, compute: int, capacity: int) -> Any:
                     channel = min(element + lane, last) % interleaved
                     place = get_word(entry, 1 + 2 * tap) * interleaved + channel - base
                     weight = load_scalar(entry + 16 + 16 * tap, double)
-                set_place(record + header, tap * lanes + lane, place)
-                at = record + weights_at + (tap * lanes + lane) * size
-                store_scalar(at, as_compute(weight), compute)
+                set_place(here + line, lane, place)
+                store_scalar(here + weights_at + lane * size, as_compute(weight), compute)
                 furthest = max(furthest, place)
                 high = max(high, base + place + 1)
             low = min(low, base)
-            set_word(record, 1 + 2 * tap, base)
-            set_word(record, 2 + 2 * tap, bits)
+            set_word(here, 0, base)
+            set_word(here, 1, bits)
         return low, high, furthest
 
     return write_record
 
 
 @functools.cache
-def make_fill(rule: int, transposed: int, lanes: int, compute: int, capacity: int) -> Any:
+def make_fill(rule: int, transposed: int, lanes: int, compute: int) -> Any:
     """Return a function that writes the table of a segment.
 
-    `capacity` is the most taps of a column, `entries` has room for the entries of a vector.
+    `entries` is room for the entries of a vector.
     """
-    taps, write_record = make_taps(rule, transposed), _make_record(lanes, compute, capacity)
-    before = SEGMENT_HEADER
+    taps, write_record = make_taps(rule, transposed), _make_record(lanes, compute)
+    before, block = SEGMENT_HEADER, tap_bytes(lanes, ITEMSIZE[compute])
 
     @numba.njit
     def fill(g: Any, segment: int, table: int, entries: int) -> None:
@@ -102,8 +103,9 @@ def make_fill(rule: int, transposed: int, lanes: int, compute: int, capacity: in
         low = min(low, high)
         for v in range(vectors):
             record = table + before + v * g.record_bytes
-            for tap in range(get_word(record, 0)):
-                set_word(record, 1 + 2 * tap, get_word(record, 1 + 2 * tap) - low)
+            for tap in range(get_word(record, 2)):
+                here = record + tap * block
+                set_word(here, 0, get_word(here, 0) - low)
         set_word(table, 0, low)
         set_word(table, 1, high)
         set_word(table, 2, furthest)
@@ -112,9 +114,9 @@ def make_fill(rule: int, transposed: int, lanes: int, compute: int, capacity: in
 
 
 @functools.cache
-def make_segment(rule: int, transposed: int, lanes: int, compute: int, capacity: int) -> Any:
+def make_segment(rule: int, transposed: int, lanes: int, compute: int) -> Any:
     """Return a function that finds a segment's table, or where a plan has none makes it."""
-    fill = make_fill(rule, transposed, lanes, compute, capacity)
+    fill = make_fill(rule, transposed, lanes, compute)
 
     @numba.njit
     def segment_table(g: Any, segment: int, memory: int) -> int:
@@ -127,14 +129,14 @@ def make_segment(rule: int, transposed: int, lanes: int, compute: int, capacity:
 
 
 @functools.cache
-def make_tables(rule: int, transposed: int, lanes: int, compute: int, capacity: int) -> Any:
+def make_tables(rule: int, transposed: int, lanes: int, compute: int) -> Any:
     """Return the task that makes a plan's tables: of rows, of depths and of columns.
 
     Those whose address is zero are not made. Columns are a table of entries where `lanes` is zero.
     """
     taps = make_taps(rule, transposed)
     if lanes:
-        fill = make_fill(rule, transposed, lanes, compute, capacity)
+        fill = make_fill(rule, transposed, lanes, compute)
 
         @numba.njit
         def columns(g: Any, out: int, memory: int) -> None:
