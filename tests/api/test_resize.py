@@ -11,6 +11,9 @@ import torch
 import fastconv
 from fastconv import grad
 from fastconv.contract.errors import ArgumentError, DTypeError, FastconvError, ShapeError
+from fastconv.contract.resize_problem import ResizeProblem
+from fastconv.kernels import reference
+from fastconv.kernels.cpu.resize import costs
 from helpers import bits, in_layout
 
 MODES = {"linear": 1, "bilinear": 2, "trilinear": 3, "bicubic": 2, "nearest": 2, "nearest-exact": 2}
@@ -208,3 +211,24 @@ def test_an_empty_batch_stays_empty() -> None:
     x = np.zeros((0, 2, 4, 4), np.float32)
     assert fastconv.interpolate(x, 9).shape == (0, 2, 9, 9)
     assert grad.interpolate_input(x.shape, np.zeros((0, 2, 9, 9), np.float32), 9).shape == x.shape
+
+
+def test_a_gradient_s_tables_hold_every_output_of_a_sample(rng: np.random.Generator) -> None:
+    for _ in range(500):
+        inputs, outputs = int(rng.integers(1, 30)), int(rng.integers(1, 200))
+        mode = str(rng.choice(["nearest", "nearest-exact", "bilinear", "bicubic"]))
+        aligned = bool(rng.integers(2)) and not mode.startswith("nearest")
+        factor = None if rng.integers(2) else max(float(rng.uniform(0.2, 8)), 1.01 / inputs)
+        size = () if factor else (outputs, 1)
+        scale = (factor, 1.0) if factor else ()
+        of = ResizeProblem("interpolate_grad", 1, 1, (inputs, 1), size, mode, aligned, scale)
+        ones = np.eye(of.out_size[0])[None, :, :, None]
+        given = {"mode": mode, "scale_factor": of.scale or None}
+        given |= {"size": None if of.scale else of.out_size}
+        if not mode.startswith("nearest"):
+            given["align_corners"] = aligned
+        shares = reference.interpolate_grad(
+            ones, input_size=(1, of.out_size[0], inputs, 1), **given
+        )
+        reached = (shares != 0).sum(axis=1).max()
+        assert reached <= costs.axes(of)[1].taps

@@ -112,7 +112,8 @@ def _most_taps(rule: int, step: float, inputs: int, outputs: int) -> int:
         return 1
     if step == 0:
         return outputs
-    found = TAPS[rule] / step + 3
+    # Linear places before the first sample become the first: half a sample more goes into the next.
+    found = (TAPS[rule] + 0.5) / step + 3
     if rule in (NEAREST, EXACT):  # positions are rounded to float32
         found += outputs / 2**21
     return outputs if found >= outputs else math.ceil(found)
