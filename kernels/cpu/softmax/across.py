@@ -1,7 +1,8 @@
 """Softmax with the axis of the sum across the lanes: pixels next to each other are in the lanes.
 
-Wins where pixels are contiguous, or channels are few. Each block of pixels is copied into the worker's scratch memory, where its channels lie one behind
-the other, and stays there, in L1 or L2, until its results are stored::
+Wins where pixels are contiguous, or channels are few. Each block of pixels is copied into the
+worker's scratch memory, where its channels lie one behind the other, and stays there, in L1 or L2,
+until its results are stored::
 
     task = block of pixels of an image
       copy: scratch[channel][pixel] = x              runs of pixels, or squares transposed
