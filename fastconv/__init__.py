@@ -23,7 +23,6 @@ from .contract import first_use
 
 if TYPE_CHECKING:
     from . import analysis, grad, sparse
-    from .batch_norm import fold_batch_norm
     from .contract.errors import (
         ArgumentError,
         DeviceError,
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from .contract.transposed_problem import TransposedProblem
     from .dispatch import precision, use_kernel
     from .explanation import explain
+    from .folding import fold_batch_norm
     from .functional import conv1d, conv2d, conv3d
     from .nn import Conv1d, Conv2d, Conv3d
     from .ops.adaptive_pool import (
@@ -83,7 +83,7 @@ _MODULES = {
     ),
     "explanation": ("explain",),
     "functional": ("conv1d", "conv2d", "conv3d"),
-    "batch_norm": ("fold_batch_norm",),
+    "folding": ("fold_batch_norm",),
     "nn": ("Conv1d", "Conv2d", "Conv3d"),
     "ops.pool": (
         "avg_pool1d",

@@ -136,7 +136,7 @@ def _problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> NormProblem
     return made
 
 
-_INPUT = ArrayOp("norm_grad", ("input", "weight", "grad_output"), _problem)
+_INPUT = ArrayOp("norm_grad", ("input", "weight", "grad_output"), _problem, optional=("weight",))
 
 
 def _input_gradient(

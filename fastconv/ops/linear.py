@@ -74,7 +74,7 @@ def _few_problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> LinearP
 #: Rows up to which halves that are read in place are faster than packed: 4096 > 4096 features take
 #: 1.2 and 2.8 ms with one row, 4096 > 1000 1.2 and 1.0 with eight.
 _MOST_HALF_ROWS = 4
-_FEW_ROWS = ArrayOp("linear", ("input", "weight", "bias"), _few_problem)
+_FEW_ROWS = ArrayOp("linear", ("input", "weight", "bias"), _few_problem, optional=("bias",))
 
 
 def _reads_in_place(x: Array, weight: Array, packed: bool) -> bool:

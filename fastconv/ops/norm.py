@@ -33,7 +33,8 @@ def _problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> NormProblem
     )  # fmt: skip
 
 
-_OP = ArrayOp("norm", ("input", "running_mean", "running_var", "weight", "bias"), _problem)
+_VECTORS = ("running_mean", "running_var", "weight", "bias")
+_OP = ArrayOp("norm", ("input", *_VECTORS), _problem, optional=_VECTORS)
 
 
 def _check_vectors(x: Array, vectors: dict[str, Any], length: int, of: str) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from ..array_libraries import view_array
 from ..arrays import Array, private_copy, shown, unwrap
-from ..batch_norm import fold_batch_norm, host_values
 from ..contract.arguments import (
     Activation,
     Padding,
@@ -19,6 +18,7 @@ from ..contract.arguments import (
 from ..contract.errors import ShapeError
 from ..contract.padding import canonical_padding
 from ..device_arrays import DeviceArray
+from ..folding import fold_batch_norm, host_values
 from .calls import Call, Filters, conv_call, in_krsc, pool_call
 from .geometry import find_rulebook, make_geometry, named_rulebook, require_tensor
 from .rulebook import Rulebook

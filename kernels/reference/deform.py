@@ -159,7 +159,7 @@ def deform_conv_grad_input(
 
 
 def deform_conv_grad_offset(
-    *, grad_output: ArrayLike, input: ArrayLike, offset: ArrayLike, weight: ArrayLike,
+    input: ArrayLike, *, grad_output: ArrayLike, offset: ArrayLike, weight: ArrayLike,
     mask: ArrayLike | None = None, stride: tuple[int, ...], padding: tuple[int, ...],
     dilation: tuple[int, ...],
 ) -> Any:  # fmt: skip
@@ -198,7 +198,7 @@ def deform_conv_grad_offset(
 
 
 def deform_conv_grad_weight(
-    *, grad_output: ArrayLike, input: ArrayLike, offset: ArrayLike, mask: ArrayLike | None = None,
+    input: ArrayLike, *, grad_output: ArrayLike, offset: ArrayLike, mask: ArrayLike | None = None,
     weight_size: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...],
     dilation: tuple[int, ...],
 ) -> Any:  # fmt: skip

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import fastconv
 from fastconv import dispatch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -207,3 +208,9 @@ def test_the_library_names_no_kernel() -> None:
             constants = (node for node in ast.walk(ast.parse(path.read_text()))
                          if isinstance(node, ast.Constant))  # fmt: skip
             assert not names & {node.value for node in constants}, module
+
+
+def test_no_function_bears_the_name_of_a_module() -> None:
+    """Python would put a module that is imported later in the function's place."""
+    modules = {path.stem for path in (ROOT / "fastconv").iterdir()} | {"kernels", "bench"}
+    assert modules & set(fastconv.__all__) == set(fastconv._SUBMODULES) & set(fastconv.__all__)
