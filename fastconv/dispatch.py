@@ -56,6 +56,7 @@ __all__ = [
     "settings",
     "steady_choice",
     "tuned_choice",
+    "unforced",
     "use_kernel",
 ]
 
@@ -146,6 +147,17 @@ def use_kernel(name: str) -> Iterator[None]:
     before = _forced.get()
     try:  # a signal handler may raise as soon as it is set
         _forced.set(name)
+        yield
+    finally:
+        _forced.set(before)
+
+
+@contextlib.contextmanager
+def unforced() -> Iterator[None]:
+    """Choose freely for a part of a call that is another operator than the call's."""
+    before = _forced.get()
+    try:
+        _forced.set(None)
         yield
     finally:
         _forced.set(before)

@@ -12,6 +12,7 @@ from ..contract.arguments import whole_number
 from ..contract.errors import ShapeError
 from ..contract.interleave_problem import InterleaveProblem
 from ..contract.rearrange_problem import RearrangeProblem
+from ..dispatch import unforced
 from .array_calls import ArrayOp, check_axes, compute, compute_batch
 
 __all__ = ["channel_shuffle", "interleave", "pixel_shuffle", "pixel_unshuffle"]
@@ -221,5 +222,6 @@ def interleave(input: Array, stride: tuple[int, ...], *, out: Array | None = Non
     >>> interleave(np.arange(6, dtype=np.float32).reshape(1, 2, 3), (2,))
     array([[[0., 3., 1., 4., 2., 5.]]], dtype=float32)
     """
-    made: Array = compute(_INTERLEAVE, (input,), (stride,), out)
+    with unforced():
+        made: Array = compute(_INTERLEAVE, (input,), (stride,), out)
     return made
