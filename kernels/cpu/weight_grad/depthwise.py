@@ -9,7 +9,7 @@ registers::
       for image, output depth, band of rows, span of columns
         copy: the input rows under the band, padded         common/phase_rows.py, in L1
         for output channel of the group, output row
-          copy: the gradients of the row
+          copy: the gradients of the row, where they are rounded or apart
           for kernel depth, kernel row, up to 8 taps
             for vector of the row                           one load a tap and one for all
               sums[tap] += gradients * samples[tap]
@@ -203,7 +203,8 @@ def _make_end(lanes: int, storage: int) -> Any:
 def _make_kernel(lanes: int, storage: int, kw: int) -> Any:
     """Return the task: see the loop nest above."""
     compute = compute_code(storage)
-    line = lanes * ITEMSIZE[compute]
+    size = ITEMSIZE[compute]
+    line = lanes * size
     copy_band = make_copy_band(lanes, storage, compute)
     copy_gradients, add_row = _make_rows(lanes, storage, kw)
     (clear, move), end = make_totals(lanes, compute), _make_end(lanes, storage)
@@ -224,10 +225,11 @@ def _make_kernel(lanes: int, storage: int, kw: int) -> Any:
         for k in range(g.k):
             for r in range(rows):
                 place = gradients + k * g.yc + od * g.yd + (first + r) * g.yh + column * g.yw
-                copy_gradients(place, g.yw, count, w + g.row_at)
-                add_row(
-                    g, copy, w + g.row_at, h0 + r * g.sh, low, high, skipped, depths, count, sums
-                )
+                row = place
+                if g.yw != size or storage != compute:
+                    row = w + g.row_at
+                    copy_gradients(place, g.yw, count, row)
+                add_row(g, copy, row, h0 + r * g.sh, low, high, skipped, depths, count, sums)
             move(sums, totals + k * taps * line, taps * line)
 
     def task(
