@@ -22,7 +22,9 @@ Labels = npt.NDArray[np.int64]
 
 _BLUE, _ORANGE = "#2b6cb0", "#c05621"
 #: Inches.
-_WIDTH, _HEIGHT, _MARGIN, _HEADER, _GAP = 15.0, 6.6, 0.6, 1.3, 0.9
+_WIDTH, _HEIGHT, _MARGIN, _HEADER, _GAP = 16.5, 6.6, 0.6, 1.3, 1.3
+#: Beside and below a panel with axes.
+_LABELS = 0.5
 _MISTAKES = 12
 #: Batches over which the drawn loss is a mean.
 _SMOOTHED = 21
@@ -57,9 +59,10 @@ def draw(out: Path, course: Course, images: Array, labels: Labels, told: Labels)
 
     with rc_context(STYLE):
         figure = new_page("demo train", _WIDTH, _HEIGHT, _MARGIN)
-        width = (_WIDTH - 2 * _MARGIN - 2 * _GAP) / 3
+        width = (_WIDTH - 2 * _MARGIN - 2 * _GAP - _LABELS) / 3
         height = _HEIGHT - _MARGIN - _HEADER
-        places = [(_MARGIN + i * (width + _GAP), _MARGIN, width, height) for i in range(3)]
+        left = _MARGIN + _LABELS
+        places = [(left + i * (width + _GAP), _MARGIN, width, height) for i in range(3)]
         scale = np.array([_WIDTH, _HEIGHT, _WIDTH, _HEIGHT])
         panels = [figure.add_axes(tuple(np.array(place) / scale)) for place in places]
         _course(panels[0], course)
