@@ -33,10 +33,12 @@ class TransposedFastconv(Fastconv):
         return lambda: layer(x)
 
     def able(self, problem: TransposedProblem, *arrays: Any) -> list[str]:
-        """Return the names of the kernels that can run every phase."""
+        """Return the names of the kernels that can run every part."""
         from fastconv import explain
 
         kinds = {problem.dense(phase) for phase in problem.phases()}
+        if problem.is_product:
+            kinds = {problem.product(rows) for rows in problem.bands()}
         able = [
             {row.kernel for row in explain(dense).rows if row.milliseconds is not None}
             for dense in kinds
@@ -67,7 +69,7 @@ class TransposedFastconvFunctional(TransposedFastconv):
 
 
 class TransposedFastconvBest(FastconvBest, TransposedFastconv):
-    """The layers with the fastest of the kernels that can run every phase."""
+    """The layers with the fastest of the kernels that can run every part."""
 
 
 def _pads(problem: TransposedProblem) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from .contract.array_problem import ArrayProblem
 from .contract.errors import DeviceError
 from .contract.problem import ConvProblem
 from .contract.problem_line import parse_any_line
+from .contract.settings import config
 from .contract.sparse_problem import SparseProblem
 from .contract.spec import CudaInfo
 from .contract.transposed_problem import TransposedProblem, input_gradient
@@ -234,12 +235,32 @@ def _sparse_problem_of(
     return call.problem, call.keeps_weight, call.note()
 
 
-def _explain_phases(problem: TransposedProblem, packed: bool) -> Explanation:
-    """Tell of each kind of phase which kernel computes it, with the time of all of its kind."""
+def _parts(problem: TransposedProblem) -> tuple[dict[ConvProblem, list[str]], str]:
+    """Return each kind of dense convolution that a transposed one is made of, where each writes.
+
+    And what they are.
+    """
     kinds: dict[ConvProblem, list[str]] = {}
+    if problem.is_product:
+        step = problem.stride[0]
+        bands = problem.bands()
+        for rows in bands:
+            outputs = f"[{rows.start * step}:{rows.stop * step}]"
+            kinds.setdefault(problem.product(rows), []).append(outputs)
+        return kinds, (
+            "one product, whose channels are interleaved into pixels, by bands of samples: "
+            f"{len(bands)}"
+        )
     for phase in problem.phases():
         outputs = ", ".join(f"{each.start or 0}::{each.step or 1}" for each in phase.outputs)
         kinds.setdefault(problem.dense(phase), []).append(f"[{outputs}]")
+    count = sum(map(len, kinds.values()))
+    return kinds, f"phases of the stride, each a dense convolution of stride 1: {count}"
+
+
+def _explain_parts(problem: TransposedProblem, packed: bool) -> Explanation:
+    """Tell of each kind of part which kernel computes it, with the time of all of its kind."""
+    kinds, note = _parts(problem)
     rows, costs = [], ""
     for dense, places in kinds.items():
         with steady_choice():
@@ -252,8 +273,6 @@ def _explain_phases(problem: TransposedProblem, packed: bool) -> Explanation:
         shown = places if len(places) < 4 else [*places[:2], "...", places[-1]]
         why = f"{'x'.join(map(str, dense.kernel_size))} taps, outputs {' '.join(shown)}"
         rows.append(Row(row.kernel, True, *times, row.workspace, [why, *row.reasons]))
-    count = sum(map(len, kinds.values()))
-    note = f"phases of the stride, each a dense convolution of stride 1: {count}"
     return Explanation(problem, packed, rows, note, costs=costs)
 
 
@@ -267,14 +286,16 @@ def _explain(problem: Problem | TransposedProblem, packed: bool, note: str = "")
                 f"what: got {problem.line()} for a GPU, want one for the CPU: transposed "
                 "convolution has no kernels for GPUs"
             )
-        return _explain_phases(problem, packed)
+        return _explain_parts(problem, packed)
     given = problem
     if isinstance(problem, ConvProblem):
         problem, taps = trim(problem)
         if taps is not None:
             note = f"taps that meet only padding are left out: {problem.line()}"
-    candidates = list_candidates(problem, packed)
-    winner, rule = pick_winner(problem, packed, candidates)
+    steady = isinstance(problem, ArrayProblem) and not config.tune
+    with steady_choice() if steady else contextlib.nullcontext():
+        candidates = list_candidates(problem, packed)
+        winner, rule = pick_winner(problem, packed, candidates)
     tuned = tuned_choice(problem, packed)
     measured = {} if tuned is None else tuned.milliseconds
     rows = []

@@ -26,6 +26,10 @@ from .problem import MOST, ConvProblem, DenseSizes
 __all__ = ["Phase", "TransposedProblem", "input_gradient"]
 
 
+#: Bytes of the products of a band: what two cores' L2 hold.
+_BAND_BYTES = 1 << 20
+
+
 class _AxisPhase(NamedTuple):
     """A phase along one axis."""
 
@@ -182,6 +186,37 @@ class TransposedProblem(DenseSizes):
             yield Phase(None, (nothing,) * self.ndim, everything, pads, (1,) * self.ndim)
         for axes in itertools.product(*along):
             yield Phase(*(tuple(part) for part in zip(*axes, strict=True)))
+
+    @property
+    def is_product(self) -> bool:
+        """Whether samples make boxes of outputs of their own, in rows of contiguous pixels.
+
+        Then all phases together are one product, whose channels become pixels.
+        """
+        return (
+            self.kernel_size == self.stride
+            and self.stride[-1] > 1
+            and set(self.dilation) == {1}
+            and not any(map(sum, self.padding))
+            and not any(self.output_padding)
+            and self.layout == "channels_first"
+        )
+
+    def bands(self) -> list[slice]:
+        """Return the rows of samples, along the first axis, whose products are made at once."""
+        size = self.in_size[0]
+        row = math.prod(self.out_shape) // size * self.itemsize
+        count = -(-size // max(1, _BAND_BYTES // max(1, row)))
+        rows = -(-size // count)
+        return [slice(start, min(start + rows, size)) for start in range(0, size, rows)]
+
+    def product(self, rows: slice) -> ConvProblem:
+        """Return the convolution of one tap that a band of samples goes through."""
+        size = (rows.stop - rows.start, *self.in_size[1:])
+        return ConvProblem(
+            self.batch, self.in_channels, self.out_channels * math.prod(self.stride), size,
+            (1,) * self.ndim, groups=self.groups, dtype=self.dtype, device=self.device,
+        )  # fmt: skip
 
     def dense(self, phase: Phase) -> ConvProblem:
         """Return the problem of one of its phases."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fastconv
-from fastconv import grad
+import fastconv.grad as grad
 
 __all__ = ["Array", "Layer", "Network", "lenet5"]
 

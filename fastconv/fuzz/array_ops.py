@@ -56,15 +56,14 @@ def array_operator(
     bad, rounds, group
         As for `Operator`.
     """
-    function = getattr(fastconv, name)
     names = (*required, *optional)
 
     def call(arrays: dict[str, Any], params: Params) -> Any:
-        return function(**arrays, **keywords(params))
+        return getattr(fastconv, name)(**arrays, **keywords(params))
 
     def problem(arrays: dict[str, Any], params: Params) -> Any:
         given = {key: array for key, array in arrays.items() if key != "out"}
-        return told(function, **given, **keywords(params))
+        return told(getattr(fastconv, name), **given, **keywords(params))
 
     def own_truth(arrays: dict[str, Any], params: Params) -> Any:
         of = problem(arrays, params)

@@ -26,6 +26,17 @@ from .linear import (
     linear_input,
     linear_weight,
 )
+from .max_pool import (
+    adaptive_max_pool1d_input,
+    adaptive_max_pool2d_input,
+    adaptive_max_pool3d_input,
+    max_pool1d_input,
+    max_pool2d_input,
+    max_pool3d_input,
+    max_unpool1d_input,
+    max_unpool2d_input,
+    max_unpool3d_input,
+)
 from .norm import (
     batch_norm_bias,
     batch_norm_input,
@@ -44,21 +55,12 @@ from .pool import (
     adaptive_avg_pool1d_input,
     adaptive_avg_pool2d_input,
     adaptive_avg_pool3d_input,
-    adaptive_max_pool1d_input,
-    adaptive_max_pool2d_input,
-    adaptive_max_pool3d_input,
     avg_pool1d_input,
     avg_pool2d_input,
     avg_pool3d_input,
     lp_pool1d_input,
     lp_pool2d_input,
     lp_pool3d_input,
-    max_pool1d_input,
-    max_pool2d_input,
-    max_pool3d_input,
-    max_unpool1d_input,
-    max_unpool2d_input,
-    max_unpool3d_input,
 )
 from .rearrange import (
     channel_shuffle_input,

@@ -50,26 +50,28 @@ def _sizes(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     return sizes
 
 
+@functools.lru_cache(1024)
 def _problem(
-    ndim: int, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], grad_output: Any,
-    arguments: tuple[Any, Any, Any, Any],
+    x_shape: tuple[int, ...], weight_shape: tuple[int, ...], grad_shape: tuple[int, ...],
+    arguments: tuple[Any, Any, Any, Any], op: str, dtype: str, layout: str,
 ) -> ConvProblem:  # fmt: skip
-    """Return the convolution that a gradient belongs to, its sizes checked."""
-    arguments = canonical_arguments(ndim, arguments)
+    """Return the gradient's problem, its sizes checked; the arguments are canonical."""
     groups = arguments[3]
     if groups < 1 or weight_shape[1] * groups != x_shape[1]:
         raise ShapeError(
             f"groups: got {groups} with an input of {x_shape[1]} channels and a weight of "
             f"{weight_shape[1]} input channels a group, want as many groups as make up the input"
         )
-    dtype = dtype_name("grad_output", grad_output.dtype)
-    problem = problem_of_shapes(x_shape, weight_shape, arguments, dtype)
-    if grad_output.shape != problem.out_shape:
+    problem = problem_of_shapes(x_shape, weight_shape, arguments, dtype, layout)
+    if grad_shape != problem.out_shape:
         raise ShapeError(
-            f"grad_output: got shape {grad_output.shape}, want {problem.out_shape}, the output of "
-            f"an input of shape {x_shape} and a weight of shape {weight_shape}"
+            f"grad_output: got shape {grad_shape}, want {problem.out_shape}, the output of an "
+            f"input of shape {x_shape} and a weight of shape {weight_shape}"
         )
-    return problem
+    return problem.with_(op=op)
+
+
+_transposed = functools.lru_cache(1024)(input_gradient)
 
 
 def _operands(ndim: int, name: str, array: Any, grad_output: Any) -> tuple[Array, Array]:
@@ -96,8 +98,11 @@ def _input_gradient(
     check_weight(weight, ndim, "output channels, input channels / groups, kernel size")
     check_groups(arguments[3], weight)
     size = _sizes("input_size", input_size, ndim)
-    problem = _problem(ndim, size, weight.shape, grad_output, arguments)
-    transposed = input_gradient(problem)
+    told = canonical_arguments(ndim, arguments)
+    dtype = dtype_name("grad_output", grad_output.dtype)
+    transposed = _transposed(
+        _problem(size, weight.shape, grad_output.shape, told, "conv", dtype, "channels_first")
+    )
     return _TRANSPOSED[ndim](
         grad_output, weight, None, transposed.stride, transposed.padding,
         transposed.output_padding, transposed.groups, transposed.dilation,
@@ -117,8 +122,9 @@ def _weight_gradient(
 ) -> Array:  # fmt: skip
     x, grad_output = _operands(ndim, "input", x, grad_output)
     size = _sizes("weight_size", weight_size, ndim)
-    problem = _problem(ndim, x.shape, size, grad_output, arguments)
-    problem = problem.with_(op="conv_weight_grad", layout=memory_layout(x))
+    told = canonical_arguments(ndim, arguments)
+    where = "conv_weight_grad", dtype_name("grad_output", grad_output.dtype), memory_layout(x)
+    problem = _problem(x.shape, size, grad_output.shape, told, *where)
     out = empty_output(x, size, "channels_first")
     if problem.batch == 0:
         out[...] = 0

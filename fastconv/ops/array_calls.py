@@ -36,7 +36,7 @@ from ..contract.array_problem import ArrayBinding, ArrayProblem, Operand
 from ..contract.errors import DTypeError, ShapeError
 from ..contract.settings import config
 from ..contract.spec import ArrayPlan, KernelSpec
-from ..dispatch import make_plan, plan_of, settings
+from ..dispatch import make_plan, plan_of, settings, steady_choice
 from ..packing import PackedWeights
 from ..race import measure_choice
 from ..recall import recall
@@ -46,21 +46,22 @@ __all__ = ["MODULES", "ArrayOp", "check_axes", "compute", "compute_batch", "tell
 
 #: Modules whose public functions end in `compute`.
 MODULES = (
-    "fastconv.ops.pool",
-    "fastconv.ops.adaptive_pool",
-    "fastconv.ops.unpool",
-    "fastconv.ops.deform",
-    "fastconv.grad.pool",
-    "fastconv.ops.rearrange",
-    "fastconv.ops.unfold",
+    "fastconv.grad.deform",
+    "fastconv.grad.max_pool",
     "fastconv.grad.norm",
+    "fastconv.grad.pool",
+    "fastconv.grad.resize",
+    "fastconv.ops.adaptive_pool",
+    "fastconv.ops.deform",
+    "fastconv.ops.linear",
     "fastconv.ops.norm",
     "fastconv.ops.pointwise",
-    "fastconv.ops.softmax",
+    "fastconv.ops.pool",
+    "fastconv.ops.rearrange",
     "fastconv.ops.resize",
-    "fastconv.grad.deform",
-    "fastconv.ops.linear",
-    "fastconv.grad.resize",
+    "fastconv.ops.softmax",
+    "fastconv.ops.unfold",
+    "fastconv.ops.unpool",
 )
 
 
@@ -313,7 +314,9 @@ def _check(op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out
 
         if measure_choice(problem, True, trial):
             _prepared.clear()
-    return _Prepared(problem, make_plan(problem, binding)[1])
+    # As for one thread, so that the bits are the same for any number.
+    with contextlib.nullcontext() if config.tune else steady_choice():
+        return _Prepared(problem, make_plan(problem, binding)[1])
 
 
 def _require_operand(op: ArrayOp, name: str, array: Any) -> Array:

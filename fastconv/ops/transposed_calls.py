@@ -35,7 +35,7 @@ from ..contract.settings import config
 from ..contract.transposed_problem import Phase, TransposedProblem
 from ..dispatch import steady_choice
 from .rearrange import interleave
-from .transposed_product import PreparedProduct, is_product, prepare_product
+from .transposed_product import PreparedProduct, prepare_product
 
 __all__ = ["CONV_TRANSPOSE", "make_transposed_problem"]
 
@@ -195,7 +195,7 @@ def _prepare(
     target = empty_output(x, shape, layout) if out is None else out
     measured = flag("tune", tune) or config.tune
     with contextlib.nullcontext() if measured else steady_choice():
-        if residual is None and is_product(problem):
+        if residual is None and problem.is_product:
             return prepare_product(problem, x, weight, bias, activation, packed, tune)
         woven = residual is None and _lie_side_by_side(problem)
         maps = _phase_maps(x, shape, problem.stride) if woven else None

@@ -21,10 +21,8 @@ from ..contract.arguments import Activation
 from ..contract.transposed_problem import TransposedProblem
 from .rearrange import interleave
 
-__all__ = ["PreparedProduct", "is_product", "prepare_product"]
+__all__ = ["PreparedProduct", "prepare_product"]
 
-#: Bytes of a band's products: what two cores' L2 hold.
-_BAND_BYTES = 1 << 20
 _EVERY = (slice(None), slice(None))
 
 
@@ -86,34 +84,17 @@ def _filters(weight: Array, groups: int) -> Array:
     return np.ascontiguousarray(by_group).reshape(-1, c // groups, *(1,) * len(size))
 
 
-def is_product(problem: TransposedProblem) -> bool:
-    """Tell whether boxes of outputs do not overlap, leave no gap, and pixels are innermost."""
-    return (
-        problem.kernel_size == problem.stride
-        and problem.stride[-1] > 1
-        and set(problem.dilation) == {1}
-        and not any(map(sum, problem.padding))
-        and not any(problem.output_padding)
-        and problem.layout == "channels_first"
-    )
-
-
 def prepare_product(
     problem: TransposedProblem, x: Array, weight: Array, bias: Array | None,
     activation: Activation, packed: bool, tune: bool,
 ) -> PreparedProduct:  # fmt: skip
-    """Prepare a call for which `is_product` holds and that has no residual."""
+    """Prepare a call of a problem that is a product and has no residual."""
     ndim, taps = problem.ndim, math.prod(problem.stride)
-    row = math.prod(problem.in_size[1:]) * problem.out_channels * taps * problem.itemsize
-    most = max(1, _BAND_BYTES // (row * max(1, problem.batch)))
-    count = -(-problem.in_size[0] // most)
-    size = -(-problem.in_size[0] // count)
     filters = _filters(weight, problem.groups)
     biases = None if bias is None else np.repeat(bias, taps)
     arguments = ((1,) * ndim, ((0, 0),) * ndim, (1,) * ndim, problem.groups)
     bands = []
-    for start in range(0, problem.in_size[0], size):
-        rows = slice(start, min(start + size, problem.in_size[0]))
+    for rows in problem.bands():
         call = prepare(
             CONV, ndim, x[(*_EVERY, rows)], filters, biases, arguments, activation, None, None,
             packed, tune,

@@ -286,6 +286,32 @@ def test_explain_tells_of_each_phase() -> None:
     assert len(of_call.rows) == 4 and not of_call.packed
 
 
+def test_a_kernel_as_large_as_its_stride_is_one_product_by_bands(rng: np.random.Generator) -> None:
+    of = parse_any_line("--op=conv_transpose mb2ic9ih70iw33oc40kh2sh2")[0]
+    assert isinstance(of, TransposedProblem) and of.is_product
+    bands = of.bands()
+    assert len(bands) > 1 and (bands[0].start, bands[-1].stop) == (0, 70)
+    assert all(first.stop == second.start for first, second in itertools.pairwise(bands))
+    told = fastconv.explain(of)
+    assert f"by bands of samples: {len(bands)}" in told.note and "1x1 taps" in str(told)
+    t = tensors(of, rng)
+    with fastconv.precision("exact"):
+        made = fastconv.conv_transpose2d(t.x, t.weight, t.bias, activation="relu", stride=2)
+    np.testing.assert_array_equal(made, truth(of, t, activation="relu"))
+    for changed in ({"padding": ((1, 1), (0, 0))}, {"layout": "channels_last"}):
+        assert not of.with_(**changed).is_product
+
+
+def test_phases_side_by_side_are_interleaved(rng: np.random.Generator) -> None:
+    """Outputs that fill no band, two strides and groups; without a residual, as most calls are."""
+    for line in ("ic4ih7iw20oc6oh14ow60kh4kw3sh2sw3ph1pw0", "g2ic4iw33oc6ow264kw16sw8pw4"):
+        of = parse_any_line(f"--op=conv_transpose {line}")[0]
+        t = tensors(of, rng)
+        with fastconv.precision("exact"):
+            made = FUNCTIONS[of.ndim](t.x, t.weight, t.bias, **arguments(of))
+        np.testing.assert_array_equal(made, truth(of, t))
+
+
 def test_explain_knows_that_there_are_no_kernels_for_gpus() -> None:
     with pytest.raises(
         fastconv.DeviceError, match="transposed convolution has no kernels for GPUs"

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fastconv import dispatch
 from fastconv.bench.cases import load, suite_names
 from fastconv.bench.sparse import SparseLayer
+from fastconv.contract.array_problem import ArrayProblem
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.sparse_problem import SparseProblem
 from fastconv.kernels.cpu.machine.zen4 import ZEN4
@@ -37,12 +37,11 @@ def of_scan(layer: SparseLayer) -> SparseProblem | None:
     return SparseProblem(op, ROWS, ROWS, PAIRS, layer.kernel_size, *channels, layer.dtype)
 
 
-def cheapest(of: ConvProblem | SparseProblem) -> str:
+def cheapest(of: ConvProblem | SparseProblem | ArrayProblem) -> str:
     """The kernel of the lowest predicted cost for a packed weight."""
-    op: Any = "conv" if isinstance(of, ConvProblem) else of.op
     costs = {
         spec.name: spec.cost(of, ZEN4.device)
-        for spec in dispatch.kernels(op=op, device="cpu")
+        for spec in dispatch.kernels(op=of.op, device="cpu")
         if not spec.reasons(of, ZEN4.device)
     }
     return min(costs, key=lambda name: costs[name])
@@ -54,7 +53,8 @@ def choices() -> Iterator[str]:
         for case in load(suite):
             sparse = isinstance(case.problem, SparseLayer)
             of = of_scan(case.problem) if sparse else case.problem
-            if of is not None and case.kind != "transposed":  # whose phases are dense problems
+            # Transposed convolutions are made of dense problems.
+            if of is not None and of.op not in ("conv_transpose", "conv_input_grad"):
                 yield f"{suite} {case.line} {cheapest(of)}"
 
 

@@ -25,8 +25,11 @@ from fastconv.kernels.cpu.machine.in_force import InForce
 from fastconv.kernels.cpu.machine.zen4 import ZEN4
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels" / "cpu"
-#: Numbers of that size which are no time and no rate.
-ELSE = {("common/activations.py", "1.42860682030941723212e-6")}  # lower bits of log 2
+#: Numbers of that size which are no time and no rate: lower bits of log 2.
+ELSE = {
+    (name, "1.42860682030941723212e-6")
+    for name in ("common/activations.py", "simd/exponentials.py")
+}
 
 
 def measured(source: str) -> Iterator[tuple[int, str]]:
