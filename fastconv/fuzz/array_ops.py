@@ -32,6 +32,7 @@ def array_operator(
     truth: Callable[[dict[str, Any], Params], Any] | None = None,
     rounds: bool = False,
     group: str = "array",
+    spared: tuple[str, ...] = (),
 ) -> Operator:
     """Return the fuzzer's view of a public function without a weight.
 
@@ -55,6 +56,9 @@ def array_operator(
         As for `Operator`, where the problem has other shapes than the arrays of a call.
     bad, rounds, group
         As for `Operator`.
+    spared : tuple of str
+        Kinds of values that the operator's own arithmetic takes beyond the element type: powers of
+        huge numbers, which are infinite by its definition.
     """
     names = (*required, *optional)
 
@@ -92,10 +96,12 @@ def array_operator(
             draw, options, name, sizes=None, optional=(*optional, "out"),
             ndim=len(shapes({**defaults, **params})["input"]),
         )  # fmt: skip
+        if calls.values in spared:
+            calls.values = "gaussian"
         return calls.case(name, params, draw_dtype(draw))
 
     return Operator(
         name=name, group=group, op=op, defaults=defaults, draw=draw_case, shapes=shapes,
         function=call, truth=truth or own_truth, problem=problem, work=work, required=required,
-        rounds=rounds, bad=bad or {"input": "array", "out": "output"},
+        rounds=rounds, bad=bad or {"input": "lone", "out": "output"},
     )  # fmt: skip

@@ -21,7 +21,7 @@ _DEFAULTS = {
     "batch": 1, "channels": 1, "size": 1, "to": 1, "scale": None, "mode": "nearest",
     "aligned": None, "recompute": None,
 }  # fmt: skip
-_BAD = {"mode": "activation", "input": "array", "out": "output"}
+_BAD = {"mode": "activation", "input": "lone", "out": "output"}
 
 
 def _shapes(ndim: int, params: Params) -> Shapes:

@@ -8,6 +8,7 @@ reads it where it lies.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -19,7 +20,8 @@ from ..companions import check_memory
 from ..contract.arguments import Activation, parse_activation
 from ..contract.errors import DTypeError, ShapeError
 from ..contract.linear_problem import MOST_ROWS, LinearProblem
-from ..dispatch import choose
+from ..contract.settings import config
+from ..dispatch import choose, steady_choice
 from ..functional import conv1d
 from ..nn import Conv1d
 from .array_calls import ArrayOp, compute, tell
@@ -101,9 +103,13 @@ def _check_out(out: Any, x: Array, shape: tuple[int, ...]) -> Array:
 
 def _multiply(
     x: Array, weight: Array, bias: Any, activation: Activation, out: Array | None, convolve: Any,
-    packed: bool = False,
+    packed: bool = False, measured: bool = False,
 ) -> Array:  # fmt: skip
-    """Compute a call whose input and weight are checked; ``convolve(x, out)`` is for many rows."""
+    """Compute a call whose input and weight are checked; ``convolve(x, out)`` is for many rows.
+
+    Its kernel is chosen as for one thread, so that the bits are the same for any number, unless it
+    is `measured` which one is the fastest.
+    """
     shape = (*x.shape[:-1], weight.shape[0])
     target = made = None if out is None else _check_out(out, x, shape)
     if made is None:
@@ -113,7 +119,8 @@ def _multiply(
         if _reads_in_place(x, weight, packed):
             compute(_FEW_ROWS, (_as_rows(x), weight, bias), (activation,), rows)
         else:
-            convolve(as_signal(x), rows.T[None])
+            with contextlib.nullcontext() if measured or config.tune else steady_choice():
+                convolve(as_signal(x), rows.T[None])
         if target is not None and not np.may_share_memory(rows, target):
             target[...] = rows.reshape(shape)
     return made if out is None else out
@@ -258,7 +265,9 @@ class Linear:
             arrays = (_as_rows(x), weight, self.bias)
             return choose(_few_problem(arrays, (self._layer.activation,))).name
         made = empty_output(x, (math.prod(x.shape[:-1]), len(weight)), "channels_first")
-        return self._layer.prepare(as_signal(x), out=as_signal(made))
+        measured = self._layer.tune or config.tune
+        with contextlib.nullcontext() if measured else steady_choice():
+            return self._layer.prepare(as_signal(x), out=as_signal(made))
 
     def __call__(self, input: Array, out: Array | None = None) -> Array:
         """Multiply rows; arguments and result are those of `fastconv.linear`."""
@@ -270,4 +279,5 @@ class Linear:
             self._layer(signal, out=target)
 
         bias, activation = self.bias, self._layer.activation
-        return _multiply(x, weight, bias, activation, out, convolve, packed=True)
+        tune = self._layer.tune
+        return _multiply(x, weight, bias, activation, out, convolve, packed=True, measured=tune)
