@@ -33,11 +33,16 @@ def _along_channels(vector: ArrayLike | None, ndim: int, default: float) -> Arra
     return values.reshape(1, -1, *(1,) * (ndim - 2))
 
 
+def _mean(x: Array, axes: tuple[int, ...]) -> Array:
+    """Return a mean by sums of a wider type: NumPy's pairs follow memory, and may not be formed."""
+    return x.mean(axis=axes, keepdims=True, dtype=np.longdouble).astype(np.float64)
+
+
 def _normalise(x: Array, axes: tuple[int, ...], eps: float) -> Array:
     """Return x less its mean over axes, over its standard deviation."""
     with np.errstate(all="ignore"):
-        away = x - x.mean(axis=axes, keepdims=True)
-        made: Array = away / np.sqrt((away * away).mean(axis=axes, keepdims=True) + eps)
+        away = x - _mean(x, axes)
+        made: Array = away / np.sqrt(_mean(away * away, axes) + eps)
     return made
 
 
@@ -144,13 +149,13 @@ def prelu(input: ArrayLike, weight: ArrayLike) -> Any:
 def _input_gradient(made: Array, wanted: Array, axes: tuple[int, ...], factor: Array) -> Array:
     """Return a gradient from the normalised input and the output's gradient times the weight."""
     with np.errstate(all="ignore"):
-        along = (wanted * made).mean(axis=axes, keepdims=True)
-        return factor * (wanted - wanted.mean(axis=axes, keepdims=True) - made * along)
+        return factor * (wanted - _mean(wanted, axes) - made * _mean(wanted * made, axes))
 
 
 def _factor(x: Array, axes: tuple[int, ...], eps: float) -> Array:
     with np.errstate(all="ignore"):
-        made: Array = 1.0 / np.sqrt(x.var(axis=axes, keepdims=True) + eps)
+        away = x - _mean(x, axes)
+        made: Array = 1.0 / np.sqrt(_mean(away * away, axes) + eps)
     return made
 
 

@@ -21,7 +21,7 @@ def softmax(x: ArrayLike, *, dim: int) -> Any:
     x = np.asarray(x).astype(np.float64)
     with np.errstate(invalid="ignore"):
         e = np.exp(x - x.max(axis=dim, keepdims=True))
-        return e / e.sum(axis=dim, keepdims=True)
+        return e / e.sum(axis=dim, keepdims=True, dtype=np.longdouble).astype(np.float64)
 
 
 def log_softmax(x: ArrayLike, *, dim: int) -> Any:
