@@ -28,6 +28,7 @@ __all__ = [
     "check_writable",
     "dtype_name",
     "dtype_of",
+    "empty_array",
     "empty_output",
     "empty_twin",
     "is_masked",
@@ -218,7 +219,11 @@ def empty_output(like: Array, shape: tuple[int, ...], layout: str) -> Array:
     """Return an uninitialised output for the input `like`, in the memory order of `layout`."""
     if isinstance(like, DeviceArray):
         return like.new_output(shape, layout)
-    dtype = like.dtype
+    return empty_array(shape, like.dtype, layout)
+
+
+def empty_array(shape: tuple[int, ...], dtype: np.dtype[Any], layout: str) -> Array:
+    """Return an uninitialised array of the CPU's in the memory order of `layout`."""
     if layout != "channels_last":
         return _empty(shape, dtype)
     ndim = len(shape)

@@ -23,7 +23,7 @@ from ..arrays import (
     assign,
     check_writable,
     dtype_name,
-    empty_output,
+    empty_array,
     empty_twin,
     is_writable,
     normal_strides,
@@ -105,19 +105,30 @@ class Told(Exception):
         self.problem = problem
 
 
+class _Output(NamedTuple):
+    """How memory for an output is made: its shape, element type and memory order."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    layout: str
+
+
 @dataclass(frozen=True, slots=True)
 class _Prepared:
     """Everything about a call but its data."""
 
     problem: ArrayProblem
     plan: ArrayPlan | None
+    outputs: tuple[_Output, ...]
+    #: Which of the operands that are given is packed; none where it is -1.
+    packs: int = -1
 
 
 _telling: ContextVar[bool] = ContextVar("fastconv_telling", default=False)
 _prepared: dict[tuple[Any, ...], _Prepared] = {}
 _MOST_PREPARED = 4096
-#: Types of arguments whose `repr` says all that they are.
-_WORDS = (int, bool, float, str, type(None))
+#: Types of arguments that mean the same where they are equal and of one type.
+_WORDS = frozenset((int, bool, float, str, type(None)))
 
 
 def told(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -203,35 +214,45 @@ def compute(
     ndarray or tuple of ndarray
         The output, or all where the problem has several.
     """
-    prepared, given = _prepare(op, arrays, arguments, out)
-    problem = prepared.problem
+    prepared = _find(op, arrays, arguments, out)
+    given = arrays
+    for array in arrays:
+        if type(array) is not np.ndarray:
+            given = tuple(plain(each) for each in arrays if each is not None)
+            break
     if op.check is not None:
-        op.check(problem, given)
-    target = None if out is None else plain(out)
-    aliased = target is not None and shares_memory(target, given)
-    if aliased:
-        target = empty_twin(target)
-    made = [
-        _make_output(given[0], each, problem) if number or target is None else target
-        for number, each in enumerate(problem.outputs)
-    ]
-    if prepared.plan is not None:
-        prepared.plan.run(*_packed(op, problem, prepared.plan, given, kept), *made)
-    if aliased:
-        assign(plain(out), target)
+        op.check(prepared.problem, given)
     if out is not None:
-        made[0] = out
+        return _compute_into(prepared, given, out, kept)
+    made = [empty_array(*output) for output in prepared.outputs]
+    if prepared.plan is not None:
+        prepared.plan.run(*_packed(prepared, given, kept), *made)
     return made[0] if len(made) == 1 else tuple(made)
 
 
+def _compute_into(
+    prepared: _Prepared, given: tuple[Array, ...], out: Array, kept: PackedWeights | None
+) -> Any:
+    """Compute a call whose first output is written into `out`."""
+    target = plain(out)
+    aliased = shares_memory(target, given)
+    made = [empty_twin(target) if aliased else target]
+    made += [empty_array(*output) for output in prepared.outputs[1:]]
+    if prepared.plan is not None:
+        prepared.plan.run(*_packed(prepared, given, kept), *made)
+    if aliased:
+        assign(target, made[0])
+    made[0] = out
+    return out if len(made) == 1 else tuple(made)
+
+
 def _packed(
-    op: ArrayOp, problem: ArrayProblem, plan: ArrayPlan, given: tuple[Array, ...],
-    kept: PackedWeights | None,
-) -> tuple[Array, ...]:  # fmt: skip
+    prepared: _Prepared, given: tuple[Array, ...], kept: PackedWeights | None
+) -> tuple[Array, ...]:
     """Return the inputs with the weight, if there is one, in the kernel's order."""
-    if not op.weight:
+    at, plan = prepared.packs, prepared.plan
+    if at < 0 or plan is None:
         return given
-    at = [operand.name for operand in problem.inputs].index(op.weight)
     weight = given[at]
     if kept is None:
         packed = recall.find(plan.packing, weight, plan.pack)
@@ -240,12 +261,10 @@ def _packed(
     return (*given[:at], packed, *given[at + 1 :])
 
 
-def _make_output(like: Array, output: Operand, problem: ArrayProblem) -> Array:
-    """Return uninitialised memory for an output, in the input's memory order."""
-    layout = problem.layout if len(output.shape) > 2 else "channels_first"
-    if not output.dtype:
-        return empty_output(like, output.shape, layout)
-    return empty_output(np.empty(0, output.dtype), output.shape, layout)
+def _output(operand: Operand, problem: ArrayProblem, dtype: np.dtype[Any]) -> _Output:
+    """Return how an output is made: in the input's memory order, and by default of its type."""
+    layout = problem.layout if len(operand.shape) > 2 else "channels_first"
+    return _Output(operand.shape, np.dtype(operand.dtype) if operand.dtype else dtype, layout)
 
 
 def _signature(array: Any) -> tuple[Any, ...] | None:
@@ -254,31 +273,58 @@ def _signature(array: Any) -> tuple[Any, ...] | None:
     return type(array), array.shape, array.strides, array.dtype
 
 
-def _prepare(
-    op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out: Any
-) -> tuple[_Prepared, tuple[Array, ...]]:
-    """Return the prepared call, from memory where it was made before, and the arrays it reads."""
+def _find(op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out: Any) -> _Prepared:
+    """Return the prepared call, from memory where it was made before."""
+    words, kinds = arguments, _kinds(arguments)
+    if kinds is None:
+        words = _frozen(arguments)
+        kinds = _kinds(words)
     key: tuple[Any, ...] | None = None
-    if all(map(_is_plain, arguments)) and not _telling.get():
-        with contextlib.suppress(AttributeError):  # no arrays: the checks say so
+    if kinds is not None and not _telling.get():
+        try:
             writable = out is None or is_writable(out)
-            words = repr(arguments)
-            key = (op.name, *map(_signature, (*arrays, out)), writable, words, settings())
-    prepared = None if key is None else _prepared.get(key)
-    if prepared is None:
-        prepared = _check(op, arrays, arguments, out)
-        if key is not None and not tuning.must_not_race():
-            if len(_prepared) >= _MOST_PREPARED:
-                _prepared.clear()
-            _prepared[key] = prepared
-    return prepared, tuple(plain(array) for array in arrays if array is not None)
+            signatures = tuple([
+                array if array is None else (type(array), array.shape, array.strides, array.dtype)
+                for array in arrays
+            ])  # fmt: skip
+            key = (
+                op.name, signatures, _signature(out), writable, words, kinds, settings(),
+            )  # fmt: skip
+            prepared = _prepared.get(key)
+        except (AttributeError, TypeError):  # not arrays: the checks say so
+            key = prepared = None
+        if prepared is not None:
+            return prepared
+    prepared = _check(op, arrays, arguments, out)
+    if key is not None and not tuning.must_not_race():
+        if len(_prepared) >= _MOST_PREPARED:
+            _prepared.clear()
+        _prepared[key] = prepared
+    return prepared
 
 
-def _is_plain(value: Any) -> bool:
-    """Tell whether an argument's `repr` says all that it is."""
-    if type(value) in (tuple, list):
-        return all(map(_is_plain, value))
-    return type(value) in _WORDS
+def _kinds(arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Return the types of arguments, which are equal to others of other types: 1 is 1.0 and True.
+
+    None where they are more than words, numbers and tuples of them.
+    """
+    kinds: tuple[Any, ...] = tuple(map(type, arguments))
+    if _WORDS.issuperset(kinds):
+        return kinds
+    for value in arguments:
+        if type(value) is tuple:
+            inner = _kinds(value)
+            if inner is None:
+                return None
+            kinds = (*kinds, inner)
+        elif type(value) not in _WORDS:
+            return None
+    return kinds
+
+
+def _frozen(value: Any) -> Any:
+    """Return lists, and those in tuples, as tuples; all else as it is."""
+    return tuple(map(_frozen, value)) if type(value) in (list, tuple) else value
 
 
 def _check(op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out: Any) -> _Prepared:
@@ -297,9 +343,11 @@ def _check(op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out
         check_memory("out", target, op.name)
         _check_operand(problem.outputs[0], target, problem)
         check_writable("out", target)
+    makes = tuple(_output(each, problem, given[0].dtype) for each in problem.outputs)
     if math.prod(problem.out_shape) == 0:
-        return _Prepared(problem, None)
-    outputs = [_make_output(given[0], each, problem) for each in problem.outputs]
+        return _Prepared(problem, None, makes)
+    packs = [each.name for each in problem.inputs].index(op.weight) if op.weight else -1
+    outputs = [empty_array(*each) for each in makes]
     if target is not None:
         outputs[0] = target
     strides = tuple(map(_strides, (*given, *outputs)))
@@ -309,14 +357,14 @@ def _check(op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out
 
         def trial(spec: KernelSpec, once: bool) -> Callable[[], None]:
             plan = plan_of(spec, problem, binding)
-            packed = _packed(op, problem, plan, given, PackedWeights())
+            packed = _packed(_Prepared(problem, plan, makes, packs), given, PackedWeights())
             return lambda: plan.run(*packed, *made)
 
         if measure_choice(problem, True, trial):
             _prepared.clear()
     # As for one thread, so that the bits are the same for any number.
     with contextlib.nullcontext() if config.tune else steady_choice():
-        return _Prepared(problem, make_plan(problem, binding)[1])
+        return _Prepared(problem, make_plan(problem, binding)[1], makes, packs)
 
 
 def _require_operand(op: ArrayOp, name: str, array: Any) -> Array:

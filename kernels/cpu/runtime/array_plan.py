@@ -24,6 +24,8 @@ __all__ = ["ArrayPack", "ArrayPlan", "ArrayStage", "array_record", "name_strides
 
 #: Arrays of a call before the last one.
 _BEFORE = 4
+#: What stands for the others, by how many there are.
+_MISSING = tuple((None,) * (_BEFORE - there) for there in range(_BEFORE + 1))
 
 
 class ArrayStage(NamedTuple):
@@ -131,13 +133,13 @@ class ArrayPlan:
 
     def run(self, *arrays: NDArray[Any]) -> None:
         """Compute: the arrays are the problem's inputs and then its outputs, the last one `out`."""
-        *before, out = arrays
-        if len(before) > _BEFORE:
-            more = np.array([array.ctypes.data for array in before[_BEFORE - 1 :]], np.int64)
-            before = [*before[: _BEFORE - 1], more]
+        if len(arrays) > _BEFORE + 1:
+            more = np.array([each.ctypes.data for each in arrays[_BEFORE - 1 : -1]], np.int64)
+            arrays = (*arrays[: _BEFORE - 1], more, arrays[-1])
+        missing = _MISSING[len(arrays) - 1]
         scratch = borrow(self.workspace_bytes)
         try:
-            operands: Any = (*before, *(None,) * (_BEFORE - len(before)), out, scratch)
+            operands: Any = (*arrays[:-1], *missing, arrays[-1], scratch)
             for job in self.addresses:
                 pool.run(job, self.workers, operands)
         finally:
