@@ -6,17 +6,24 @@ pixels. Both are the same bits for any number of threads and in every run.
 
 from __future__ import annotations
 
-import functools
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, dtype_name, empty_output, memory_layout, normal_strides, require_array
+from ..arrays import (
+    Array,
+    dtype_name,
+    empty_output,
+    memory_layout,
+    normal_strides,
+    plain,
+    require_array,
+)
 from ..calls import problem_of_shapes
 from ..companions import check_groups, check_memory, check_weight
-from ..contract.arguments import Padding, Sizes, canonical_arguments, whole_number
+from ..contract.arguments import Padding, Sizes, canonical_arguments, is_plain, whole_number
 from ..contract.errors import DTypeError, ShapeError
 from ..contract.problem import ConvProblem
 from ..contract.spec import Binding, ConvPlan, dense_strides
@@ -50,7 +57,6 @@ def _sizes(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     return sizes
 
 
-@functools.lru_cache(1024)
 def _problem(
     x_shape: tuple[int, ...], weight_shape: tuple[int, ...], grad_shape: tuple[int, ...],
     arguments: tuple[Any, Any, Any, Any], op: str, dtype: str, layout: str,
@@ -71,9 +77,6 @@ def _problem(
     return problem.with_(op=op)
 
 
-_transposed = functools.lru_cache(1024)(input_gradient)
-
-
 def _operands(ndim: int, name: str, array: Any, grad_output: Any) -> tuple[Array, Array]:
     """Check an operand and the gradient for the output: NumPy's, of one type, with all axes."""
     checked = []
@@ -90,49 +93,77 @@ def _operands(ndim: int, name: str, array: Any, grad_output: Any) -> tuple[Array
     return checked[0], checked[1]
 
 
-def _input_gradient(
-    ndim: int, input_size: Sequence[int], weight: Array, grad_output: Array,
+#: A gradient whose arguments have been checked: of an operand and the gradient for the output.
+_Call = Callable[[Array, Array], Array]
+
+_calls: dict[tuple[Any, ...], _Call] = {}
+_MOST_CALLS = 1024
+
+
+def _gradient(
+    prepare: Callable[..., _Call], ndim: int, size: Any, array: Any, grad_output: Any,
     arguments: tuple[Any, Any, Any, Any],
 ) -> Array:  # fmt: skip
+    """Compute a gradient; what was prepared for equal shapes, strides and arguments is kept."""
+    key: tuple[Any, ...] | None = None
+    if type(array) is np.ndarray is type(grad_output) and is_plain((size, *arguments)):
+        key = (
+            prepare, ndim, size, array.shape, array.strides, array.dtype,
+            grad_output.shape, grad_output.strides, grad_output.dtype, arguments, settings(),
+        )  # fmt: skip
+        call = _calls.get(key)
+        if call is not None:
+            return call(array, grad_output)
+    call = prepare(ndim, size, array, grad_output, arguments)
+    if key is not None:
+        if len(_calls) >= _MOST_CALLS:
+            _calls.clear()
+        _calls[key] = call
+    return call(plain(array), plain(grad_output))
+
+
+def _input_call(
+    ndim: int, input_size: Sequence[int], weight: Array, grad_output: Array,
+    arguments: tuple[Any, Any, Any, Any],
+) -> _Call:  # fmt: skip
     weight, grad_output = _operands(ndim, "weight", weight, grad_output)
     check_weight(weight, ndim, "output channels, input channels / groups, kernel size")
     check_groups(arguments[3], weight)
     size = _sizes("input_size", input_size, ndim)
     told = canonical_arguments(ndim, arguments)
     dtype = dtype_name("grad_output", grad_output.dtype)
-    transposed = _transposed(
+    transposed = input_gradient(
         _problem(size, weight.shape, grad_output.shape, told, "conv", dtype, "channels_first")
     )
-    return _TRANSPOSED[ndim](
-        grad_output, weight, None, transposed.stride, transposed.padding,
-        transposed.output_padding, transposed.groups, transposed.dilation,
+    function, sizes = _TRANSPOSED[ndim], (
+        transposed.stride, transposed.padding, transposed.output_padding, transposed.groups,
+        transposed.dilation,
     )  # fmt: skip
+    return lambda weight, grad: function(grad, weight, None, *sizes)
 
 
-@functools.lru_cache(256)
-def _weight_plan(problem: ConvProblem, binding: Binding, _: Any) -> ConvPlan:
-    """Return the plan of a gradient for the weight; settings are part of the key."""
-    with steady_choice():
-        return make_plan(problem, binding)[1]
-
-
-def _weight_gradient(
-    ndim: int, x: Array, weight_size: Sequence[int], grad_output: Array,
+def _weight_call(
+    ndim: int, weight_size: Sequence[int], x: Array, grad_output: Array,
     arguments: tuple[Any, Any, Any, Any],
-) -> Array:  # fmt: skip
+) -> _Call:  # fmt: skip
     x, grad_output = _operands(ndim, "input", x, grad_output)
     size = _sizes("weight_size", weight_size, ndim)
     told = canonical_arguments(ndim, arguments)
     where = "conv_weight_grad", dtype_name("grad_output", grad_output.dtype), memory_layout(x)
     problem = _problem(x.shape, size, grad_output.shape, told, *where)
-    out = empty_output(x, size, "channels_first")
     if problem.batch == 0:
-        out[...] = 0
-        return out
+        return lambda x, grad: np.zeros(size, x.dtype)
     weight_strides = dense_strides(size, x.dtype.itemsize)
     binding = Binding(normal_strides(x), weight_strides, normal_strides(grad_output))
-    _weight_plan(problem, binding, settings()).run(x, grad_output, None, None, out)
-    return out
+    with steady_choice():
+        plan: ConvPlan = make_plan(problem, binding)[1]
+
+    def run(x: Array, grad: Array) -> Array:
+        out = empty_output(x, size, "channels_first")
+        plan.run(x, grad, None, None, out)
+        return out
+
+    return run
 
 
 def conv1d_input(
@@ -153,7 +184,8 @@ def conv1d_input(
     >>> fastconv.grad.conv1d_input((1, 1, 6), weight, grad)
     array([[[1., 2., 3., 3., 2., 1.]]], dtype=float32)
     """
-    return _input_gradient(1, input_size, weight, grad_output, (stride, padding, dilation, groups))
+    arguments = (stride, padding, dilation, groups)
+    return _gradient(_input_call, 1, input_size, weight, grad_output, arguments)
 
 
 def conv2d_input(
@@ -198,7 +230,8 @@ def conv2d_input(
     >>> fastconv.grad.conv2d_input((1, 3, 10, 9), weight, grad, stride=2, padding=1).shape
     (1, 3, 10, 9)
     """
-    return _input_gradient(2, input_size, weight, grad_output, (stride, padding, dilation, groups))
+    arguments = (stride, padding, dilation, groups)
+    return _gradient(_input_call, 2, input_size, weight, grad_output, arguments)
 
 
 def conv3d_input(
@@ -219,7 +252,8 @@ def conv3d_input(
     >>> fastconv.grad.conv3d_input((1, 1, 4, 4, 4), weight, grad).shape
     (1, 1, 4, 4, 4)
     """
-    return _input_gradient(3, input_size, weight, grad_output, (stride, padding, dilation, groups))
+    arguments = (stride, padding, dilation, groups)
+    return _gradient(_input_call, 3, input_size, weight, grad_output, arguments)
 
 
 def conv1d_weight(
@@ -240,7 +274,8 @@ def conv1d_weight(
     >>> fastconv.grad.conv1d_weight(x, (1, 1, 3), np.ones((1, 1, 4), np.float32))
     array([[[ 6., 10., 14.]]], dtype=float32)
     """
-    return _weight_gradient(1, input, weight_size, grad_output, (stride, padding, dilation, groups))
+    arguments = (stride, padding, dilation, groups)
+    return _gradient(_weight_call, 1, weight_size, input, grad_output, arguments)
 
 
 def conv2d_weight(
@@ -288,7 +323,8 @@ def conv2d_weight(
            [20., 25., 20.],
            [16., 20., 16.]], dtype=float32)
     """
-    return _weight_gradient(2, input, weight_size, grad_output, (stride, padding, dilation, groups))
+    arguments = (stride, padding, dilation, groups)
+    return _gradient(_weight_call, 2, weight_size, input, grad_output, arguments)
 
 
 def conv3d_weight(
@@ -309,4 +345,5 @@ def conv3d_weight(
     >>> fastconv.grad.conv3d_weight(x, (2, 1, 2, 2, 2), grad).shape
     (2, 1, 2, 2, 2)
     """
-    return _weight_gradient(3, input, weight_size, grad_output, (stride, padding, dilation, groups))
+    arguments = (stride, padding, dilation, groups)
+    return _gradient(_weight_call, 3, weight_size, input, grad_output, arguments)
