@@ -18,6 +18,7 @@ from .contract import first_use
 from .contract.arguments import bind_call
 from .contract.array_problem import ArrayProblem
 from .contract.errors import DeviceError
+from .contract.pair_problem import PairProblem
 from .contract.problem import ConvProblem
 from .contract.problem_line import parse_any_line
 from .contract.settings import config
@@ -69,18 +70,23 @@ class Row:
     reasons: list[str]
 
 
+#: What can be explained: what is dispatched, and what is made of such.
+_Explained = Problem | TransposedProblem | PairProblem
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """The dispatcher's view of one problem; ``str()`` gives a table.
 
     Parameters
     ----------
-    problem : ConvProblem, SparseProblem, TransposedProblem or ArrayProblem
+    problem : ConvProblem, SparseProblem, TransposedProblem, PairProblem or ArrayProblem
         What is computed.
     packed : bool
         Whether a weight is packed once for many calls, or in each call.
     rows : list of Row
-        One a kernel; of a transposed convolution one for each kind of phase, with its kernel.
+        One a kernel; of a transposed convolution one for each kind of phase, of a pair one for each
+        kind of a band's two calls, with its kernel.
     note : str
         What else is known of a call: of a sparse one, the rulebook.
     gpu : str or None
@@ -89,7 +95,7 @@ class Explanation:
         Where the costs of a CPU problem are from: measured on this machine, or shipped.
     """
 
-    problem: Problem | TransposedProblem
+    problem: _Explained
     packed: bool
     rows: list[Row]
     note: str = ""
@@ -119,23 +125,25 @@ class Explanation:
         return "\n".join(lines)
 
 
-def _facts(problem: Problem | TransposedProblem, packed: bool) -> list[str]:
+def _facts(problem: _Explained, packed: bool) -> list[str]:
     """Return what stands beside a problem's line."""
     facts = [problem.dtype]
     if isinstance(problem, ArrayProblem):
         return [*facts, problem.layout]
-    if isinstance(problem, (ConvProblem, TransposedProblem)):
+    if isinstance(problem, (ConvProblem, TransposedProblem, PairProblem)):
         facts.append(problem.layout)
     elif problem.op != "sparse_conv":
         return facts
     facts.append(f"{problem.flops / 1e6:,.{1 if problem.flops > 1e5 else 4}f} MFLOP")
+    if isinstance(problem, PairProblem):
+        return [*facts, f"weights packed {'once' if packed else 'in each call, or remembered'}"]
     if not packed and calls_of_weight(problem) > 1:
         return [*facts, "weight remembered"]
     return [*facts, f"weight packed {'once' if packed else 'in each call'}"]
 
 
 def explain(
-    what: Problem | TransposedProblem | str | Callable[..., Any],
+    what: _Explained | str | Callable[..., Any],
     *args: Any,
     gpu: str | None = None,
     **kwargs: Any,
@@ -144,7 +152,7 @@ def explain(
 
     Parameters
     ----------
-    what : ConvProblem, SparseProblem, TransposedProblem, str, function or object
+    what : ConvProblem, SparseProblem, TransposedProblem, PairProblem, str, function or object
         A problem, a problem line (see `fastconv.contract.problem_line.parse_any_line`), or
         ``conv1d``, ``conv2d``, ``conv3d``, one of ``conv_transpose1d`` to ``3d`` or an operator of
         `fastconv.sparse` with the arguments of a call, which is not made, or an object of `Conv1d`
@@ -179,7 +187,10 @@ def explain(
         if gpu is not None:
             model = named_model(gpu)
             stack.enter_context(use_device(EMULATED, model))
-            problem = replace(cast(Any, problem), device="cuda")
+            if isinstance(problem, PairProblem):
+                problem = problem.with_(device="cuda")
+            else:
+                problem = replace(cast(Any, problem), device="cuda")
         try:
             return _explain(problem, packed, note)
         except DeviceError as error:
@@ -189,14 +200,14 @@ def explain(
 
 def _problem_of(
     stack: contextlib.ExitStack, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Problem | TransposedProblem, bool, str]:
+) -> tuple[_Explained, bool, str]:
     """Return the problem, whether its weight is packed once, and what else is known of the call.
 
     The stack enters the device that the call's arrays live on.
     """
     if isinstance(what, str):
         return parse_any_line(what)[0], True, ""
-    if isinstance(what, (ConvProblem, SparseProblem, TransposedProblem, ArrayProblem)):
+    if isinstance(what, (ConvProblem, SparseProblem, TransposedProblem, PairProblem, ArrayProblem)):
         return what, True, ""
     if getattr(what, "__module__", "").startswith("fastconv.sparse."):
         return _sparse_problem_of(stack, what, *args, **kwargs)
@@ -263,30 +274,57 @@ def _explain_parts(problem: TransposedProblem, packed: bool) -> Explanation:
     kinds, note = _parts(problem)
     rows, costs = [], ""
     for dense, places in kinds.items():
-        with steady_choice():
-            told = _explain(dense, packed)
-        row, costs = next(row for row in told.rows if row.chosen), told.costs
-        times = (
-            (row.milliseconds or 0.0) * len(places),
-            (row.pack_milliseconds or 0.0) * len(places),
-        )
         shown = places if len(places) < 4 else [*places[:2], "...", places[-1]]
-        why = f"{'x'.join(map(str, dense.kernel_size))} taps, outputs {' '.join(shown)}"
-        rows.append(Row(row.kernel, True, *times, row.workspace, [why, *row.reasons]))
+        row, costs = _part_row(dense, len(places), f"outputs {' '.join(shown)}", packed)
+        rows.append(row)
     return Explanation(problem, packed, rows, note, costs=costs)
 
 
-def _explain(problem: Problem | TransposedProblem, packed: bool, note: str = "") -> Explanation:
+def _part_row(dense: ConvProblem, count: int, why: str, packed: bool) -> tuple[Row, str]:
+    """Tell which kernel computes one kind of part, with the time of all, and whose costs it is."""
+    with steady_choice():
+        told = _explain(dense, packed)
+    row = next(row for row in told.rows if row.chosen)
+    times = (row.milliseconds or 0.0) * count, (row.pack_milliseconds or 0.0) * count
+    why = f"{'x'.join(map(str, dense.kernel_size))} taps, {why}"
+    return Row(row.kernel, True, *times, row.workspace, [why, *row.reasons]), told.costs
+
+
+def _explain_pair(problem: PairProblem, packed: bool) -> Explanation:
+    """Tell of each kind of a band's two calls which kernel computes it, with the time of all."""
+    kinds: dict[tuple[str, ConvProblem], int] = {}
+    for parts, count in problem.kinds():
+        for name, dense in zip(("first", "second"), parts, strict=True):
+            if dense is not None:
+                kinds[name, dense] = kinds.get((name, dense), 0) + count
+    rows, costs = [], ""
+    for (name, dense), count in sorted(kinds.items(), key=lambda kind: kind[0][0]):
+        why = f"{name} convolution, {dense.out_size[0]} rows at a time, {count} times"
+        row, costs = _part_row(dense, count, why, packed)
+        rows.append(row)
+    size = f"{max(1, problem.band_bytes >> 10)} KiB"
+    note = f"two convolutions, by bands whose middle takes {size}: {problem.band_count}"
+    return Explanation(problem, packed, rows, note, costs=costs)
+
+
+def _refuse_gpu(problem: TransposedProblem | PairProblem, name: str) -> None:
+    if problem.device != "cpu":
+        raise DeviceError(
+            f"what: got {problem.line()} for a GPU, want one for the CPU: {name} has no kernels "
+            "for GPUs"
+        )
+
+
+def _explain(problem: _Explained, packed: bool, note: str = "") -> Explanation:
     if problem.op == "conv_input_grad":
         assert isinstance(problem, ConvProblem)
         return replace(_explain(input_gradient(problem), packed), problem=problem)
     if isinstance(problem, TransposedProblem):
-        if problem.device != "cpu":
-            raise DeviceError(
-                f"what: got {problem.line()} for a GPU, want one for the CPU: transposed "
-                "convolution has no kernels for GPUs"
-            )
+        _refuse_gpu(problem, "transposed convolution")
         return _explain_parts(problem, packed)
+    if isinstance(problem, PairProblem):
+        _refuse_gpu(problem, "a pair of convolutions")
+        return _explain_pair(problem, packed)
     given = problem
     if isinstance(problem, ConvProblem):
         problem, taps = trim(problem)

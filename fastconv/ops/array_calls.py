@@ -41,7 +41,16 @@ from ..packing import PackedWeights
 from ..race import measure_choice
 from ..recall import recall
 
-__all__ = ["MODULES", "ArrayOp", "check_axes", "compute", "compute_batch", "tell", "told"]
+__all__ = [
+    "MODULES",
+    "ArrayOp",
+    "asked",
+    "check_axes",
+    "compute",
+    "compute_batch",
+    "tell",
+    "told",
+]
 
 
 #: Modules whose public functions end in `compute`.
@@ -59,6 +68,8 @@ MODULES = (
     "fastconv.ops.pool",
     "fastconv.ops.rearrange",
     "fastconv.ops.resize",
+    "fastconv.ops.separable",
+    "fastconv.ops.separable_layers",
     "fastconv.ops.softmax",
     "fastconv.ops.unfold",
     "fastconv.ops.unpool",
@@ -141,6 +152,11 @@ def told(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     finally:
         _telling.reset(token)
     return None
+
+
+def asked() -> bool:
+    """Tell whether a call is asked for its problem alone, and so must come to `tell`."""
+    return _telling.get()
 
 
 def tell(problem: Any) -> None:

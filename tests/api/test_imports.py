@@ -159,8 +159,9 @@ def test_folders_of_kernels_form_no_circle() -> None:
 
 
 #: What the library reaches of kernels beside the registry: code that is no kernel. Sites meet by
-#: rulebooks, which no problem is dispatched to; commands measure, audit, forecast and emulate; the
-#: reference is the truth of whoever compares.
+#: rulebooks, which no problem is dispatched to; what lies between two kernels is borrowed as their
+#: workspaces are; commands measure, audit, forecast and emulate; the reference is the truth of
+#: whoever compares.
 BESIDE_THE_REGISTRY = {
     "fastconv.bench.array_truth": {"reference"},
     "fastconv.bench.transposed_truth": {"reference"},
@@ -177,6 +178,7 @@ BESIDE_THE_REGISTRY = {
     "fastconv.forecast": {"cuda.forecast.forecast"},
     "fastconv.fuzz": {"reference", "reference.sparse"},
     "fastconv.information": {"cpu.gemm.peak", "cpu.machine.seconds"},
+    "fastconv.ops.pair_calls": {"cpu.runtime.scratch"},
     "fastconv.recall": {"cpu.runtime.compare"},
     "fastconv.sparse.rulebook": {"*.rulebook.build"},
     "fastconv.sparse.sites": {"cpu.rulebook.build", "cpu.rulebook.join"},
