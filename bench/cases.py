@@ -17,6 +17,7 @@ from typing import Any
 
 from fastconv.contract.array_problem import ArrayProblem
 from fastconv.contract.errors import DTypeError
+from fastconv.contract.pair_problem import PairProblem
 from fastconv.contract.problem import DTYPES
 from fastconv.contract.problem_line import parse_any_line
 from fastconv.contract.transposed_problem import TransposedProblem
@@ -37,7 +38,7 @@ class Case:
 
     Parameters
     ----------
-    problem : ConvProblem, TransposedProblem, ArrayProblem or SparseLayer
+    problem : ConvProblem, TransposedProblem, PairProblem, ArrayProblem or SparseLayer
         What is computed.
     name : str
         The row's label.
@@ -59,7 +60,7 @@ class Case:
             return "array"
         if self.problem.op in ("conv_input_grad", "conv_weight_grad"):
             return "gradient"
-        kinds = {SparseLayer: "sparse", TransposedProblem: "transposed"}
+        kinds = {SparseLayer: "sparse", TransposedProblem: "transposed", PairProblem: "pair"}
         return kinds.get(type(self.problem), "dense")
 
 

@@ -27,7 +27,7 @@ NETWORKS = {
 }
 KINDS = {
     "core", "depthwise", "dilated", "grouped", "conv1d", "conv3d", "image", "float64", "transposed",
-    "pool", "gradients", "deform", "rearrange", "norm", "resize",
+    "pool", "gradients", "deform", "rearrange", "norm", "resize", "separable",
 }  # fmt: skip
 
 
@@ -81,6 +81,7 @@ def test_kind_suites_hold_their_kind(suite: str) -> None:
         "rearrange": lambda p: p.op.endswith(("shuffle", "fold")),
         "norm": lambda p: p.op.endswith(("norm", "softmax", "prelu")),
         "resize": lambda p: p.op == "interpolate",
+        "separable": lambda p: p.op == "conv_pair",
     }[suite]
     assert all(test(problem) for problem in problems)
 
@@ -93,7 +94,7 @@ def test_case_with_count_and_spaces() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("suite", ["core", "image", "float64", "transposed"])
+@pytest.mark.parametrize("suite", ["core", "image", "float64", "transposed", "separable"])
 def test_rows_in_another_element_type(suite: str, dtype: str) -> None:
     for case in load(suite):
         other = in_dtype(case, dtype)

@@ -53,8 +53,8 @@ def choices() -> Iterator[str]:
         for case in load(suite):
             sparse = isinstance(case.problem, SparseLayer)
             of = of_scan(case.problem) if sparse else case.problem
-            # Transposed convolutions are made of dense problems.
-            if of is not None and of.op not in ("conv_transpose", "conv_input_grad"):
+            # Transposed convolutions and pairs are made of dense problems.
+            if of is not None and of.op not in ("conv_transpose", "conv_input_grad", "conv_pair"):
                 yield f"{suite} {case.line} {cheapest(of)}"
 
 
