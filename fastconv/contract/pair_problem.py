@@ -24,7 +24,7 @@ from .problem import ConvProblem
 __all__ = ["Band", "PairProblem"]
 
 #: Bytes of a middle that is made at once, and of a band of a larger one.
-_WHOLE_BYTES, _BAND_BYTES = 4 << 20, 1 << 20
+_WHOLE_BYTES, _BAND_BYTES = 4 << 20, 2 << 20
 
 #: Bands at each end of an image that `PairProblem.kinds` looks at.
 _ENDS = 3
@@ -56,6 +56,13 @@ class Band(NamedTuple):
     samples: slice
     first_padding: _Pads
     second_padding: _Pads
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What bands have in common that are computed alike, at other places."""
+        sizes = (part.stop - part.start for part in (self.images, self.outputs, self.middle))
+        samples = self.samples.stop - self.samples.start
+        return (*sizes, self.kept, samples, self.first_padding, self.second_padding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +191,10 @@ class PairProblem:
         if image <= _WHOLE_BYTES:
             return _evenly(self.batch, _WHOLE_BYTES // max(1, image)), outputs
         rows = _BAND_BYTES // max(1, image // shape[2])
+        stride = self.second.stride[0]
         reach = self.second.dilation[0] * (self.second.kernel_size[0] - 1) + 1
-        return 1, _evenly(outputs, (rows - reach) // self.second.stride[0] + 1)
+        # What is kept is copied, and so not more than what is new.
+        return 1, _evenly(outputs, max((rows - reach) // stride + 1, (reach - 1) // stride))
 
     @property
     def band_count(self) -> int:

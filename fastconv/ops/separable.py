@@ -12,8 +12,9 @@ import numpy as np
 
 from ..arrays import Array, plain
 from ..contract.arguments import Activation, Padding, Sizes
-from .pair_calls import PairOperands, compute_pair
+from .pair_calls import compute_pair
 from .pair_checks import PAIR, SEPARABLE
+from .pair_plan import PairOperands
 
 __all__ = ["conv2d_pair", "pointwise_filters", "separable_conv2d"]
 

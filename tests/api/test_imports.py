@@ -178,7 +178,7 @@ BESIDE_THE_REGISTRY = {
     "fastconv.forecast": {"cuda.forecast.forecast"},
     "fastconv.fuzz": {"reference", "reference.sparse"},
     "fastconv.information": {"cpu.gemm.peak", "cpu.machine.seconds"},
-    "fastconv.ops.pair_calls": {"cpu.runtime.scratch"},
+    "fastconv.ops.pair_plan": {"cpu.runtime.scratch"},
     "fastconv.recall": {"cpu.runtime.compare"},
     "fastconv.sparse.rulebook": {"*.rulebook.build"},
     "fastconv.sparse.sites": {"cpu.rulebook.build", "cpu.rulebook.join"},

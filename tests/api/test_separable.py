@@ -15,7 +15,8 @@ from fastconv.contract.pair_problem import PairProblem
 from fastconv.contract.problem_line import parse_any_line
 from fastconv.kernels import reference
 from fastconv.kernels.tolerance import TOLERANCE
-from fastconv.ops import pair_calls
+from fastconv.ops import pair_calls, pair_plan
+from fastconv.ops.pair_checks import PAIR
 from helpers import DTYPES, bits, in_layout, memory_orders
 
 LINES = (
@@ -73,6 +74,7 @@ def bands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     if request.param == "bands":
         monkeypatch.setattr(pair_problem, "_WHOLE_BYTES", 0)
         monkeypatch.setattr(pair_problem, "_BAND_BYTES", 700)
+        monkeypatch.setattr(pair_plan, "_MOST_STEPS", 6)  # of some of the lines there are more
     pair_calls._prepared.clear()
     return str(request.param)
 
@@ -240,8 +242,27 @@ def test_lines_that_are_no_pair() -> None:
 
 def test_a_line_of_any_size_is_explained_at_once() -> None:
     told = fastconv.explain("--op=conv_pair ic8ih1073741824iw64oc8kh1kw3+oc8kh3kw1")
-    assert told.problem.band_count > 1 << 20  # type: ignore[union-attr]
+    assert told.problem.band_count > 10**6  # type: ignore[union-attr]
     assert {row.reasons[0].split()[1] for row in told.rows} >= {"taps,"}
+
+
+def test_what_is_prepared_does_not_grow_with_the_bands() -> None:
+    of = problem("g2mb5ic2ih4096iw999oc2kh3ph1+oc1kh9sh4sw9")
+    x = np.broadcast_to(np.float32(0), of.x_shape)
+    weights = [np.zeros(part.weight_shape, np.float32) for part in (of.first, of.second)]
+    layer = fastconv.Conv2dPair(*weights, **keywords(of))
+    prepared = pair_calls.prepare_pair(PAIR, x, layer._given, None, None, True)
+    assert of.band_count > pair_plan._MOST_STEPS and prepared.steps is None
+    assert len(prepared.calls) <= 4 and sum(map(len, prepared.orders)) == 2
+
+
+@pytest.mark.parametrize(
+    "line", ["ic8ih512iw9999oc8kh3+oc8kh9", "ic8ih512iw9999oc8kh3+oc8kh3sh2dh9"]
+)
+def test_a_band_keeps_no_more_rows_than_it_makes(line: str) -> None:
+    *bands, _ = problem(line).bands()
+    assert all(band.kept <= band.middle.stop - band.middle.start - band.kept for band in bands)
+    assert any(band.kept for band in bands)
 
 
 def test_explain_tells_of_both_convolutions() -> None:
@@ -261,6 +282,8 @@ def test_explain_tells_of_both_convolutions() -> None:
 X = np.zeros((1, 6, 7, 9), np.float32)
 DEPTHWISE, POINTWISE = np.zeros((12, 1, 3, 3), np.float32), np.zeros((5, 12), np.float32)
 REFUSALS = {
+    "none": ({"input": None}, "input: got NoneType"),
+    "no_weight": ({"pointwise_weight": None}, "pointwise_weight: got NoneType"),
     "list": ({"input": [[1.0]]}, "input: got list"),
     "axes": ({"input": X[0, 0]}, "input: got 2 axes"),
     "channels": ({"input": X[:, :5]}, "depthwise_weight: got 12 filters"),
@@ -295,6 +318,7 @@ REFUSALS = {
     "out": ({"out": np.zeros((1, 5, 9, 9), np.float32)}, "out: got shape"),
     "residual": ({"residual": np.zeros((1, 5, 9, 9), np.float32)}, "residual: got shape"),
     "tune": ({"tune": 2}, "tune: got 2"),
+    "tunes": ({"tune": [True]}, "tune: got"),
 }  # fmt: skip
 
 
