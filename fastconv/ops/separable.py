@@ -90,7 +90,8 @@ def separable_conv2d(
     What lies between the two is of the input's dtype: halves are rounded there, as two calls would
     do. NaN, infinities and denormal numbers are treated as by `fastconv.conv2d`. The bits are the
     same for any number of threads. TensorFlow's weights are ``(kh, kw, C, m)`` and ``(1, 1, C * m,
-    K)``: give ``w.transpose(2, 3, 0, 1).reshape(-1, 1, kh, kw)`` and ``w[0, 0].T``.
+    K)``: give ``w.transpose(2, 3, 0, 1).reshape(-1, 1, kh, kw)`` and ``w[0, 0].T``. Gradients are
+    those of two convolutions, `fastconv.grad.conv2d_input` and `conv2d_weight`.
 
     After L. Sifre and S. Mallat, "Rigid-motion scattering for texture classification" (2014),
     arXiv:1403.1687, and F. Chollet, "Xception" (2016), arXiv:1610.02357.
@@ -176,7 +177,8 @@ def conv2d_pair(
 
     Notes
     -----
-    As for `separable_conv2d`. Rows of the middle that two bands read are kept, not made again.
+    As for `separable_conv2d`. What lies between the two takes 4 MiB at most, or twice the rows that
+    an output reads where that is more. Rows that two bands read are kept, not made again.
 
     After C. Szegedy et al., "Rethinking the Inception architecture for computer vision" (2015),
     arXiv:1512.00567.
