@@ -126,7 +126,8 @@ def _draw(separable: bool, draw: Draw, name: str, options: Options) -> Case:
     calls = draw_calls(
         draw, options, name, sizes=None, optional=("residual", "out"), optional_weights=weights
     )
-    calls.layouts.pop("weight", None)
+    if words := calls.layouts.pop("weight", ""):
+        calls.layouts[weights[draw(st.integers(0, 1))]] = words
     # Halves are rounded between the two, whole numbers among them.
     return calls.case(name, params, draw(st.sampled_from(("float32", "float32", "float64"))))
 
