@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, plain
+from ..arrays import Array, is_masked, plain
 from ..contract.arguments import Activation, Padding, Sizes
 from .pair_calls import compute_pair
 from .pair_checks import PAIR, SEPARABLE
@@ -24,9 +24,10 @@ POINTWISE = (1, 0, 1, 1)
 
 def pointwise_filters(weight: Any) -> Any:
     """Return a matrix as filters of one tap, anything else as it is."""
-    if isinstance(weight, np.ndarray) and np.ndim(plain(weight)) == 2:
-        return plain(weight)[:, :, None, None]
-    return weight
+    if not isinstance(weight, np.ndarray) or is_masked(weight):
+        return weight
+    matrix = plain(weight)
+    return matrix[:, :, None, None] if matrix.ndim == 2 else weight
 
 
 def separable_conv2d(

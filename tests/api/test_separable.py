@@ -297,6 +297,10 @@ REFUSALS = {
         "depthwise_weight: got a kernel that reaches over 9",
     ),
     "pointwise": ({"pointwise_weight": POINTWISE[:, :9]}, "pointwise_weight: got 9 input channels"),
+    "pointwise_mask": (
+        {"pointwise_weight": np.ma.masked_array(POINTWISE)},
+        "pointwise_weight: got a masked array",
+    ),
     "pointwise_size": (
         {"pointwise_weight": np.zeros((5, 12, 3, 3), np.float32)},
         r"pointwise_weight: got shape \(5, 12, 3, 3\), want \(K, 12\) or \(K, 12, 1, 1\)",
