@@ -196,6 +196,12 @@ class PairProblem:
         # What is kept is copied, and so not more than what is new.
         return 1, _evenly(outputs, max((rows - reach) // stride + 1, (reach - 1) // stride))
 
+    def is_one(self, band: Band) -> bool:
+        """Whether a band reads all of the input and makes all of the output."""
+        samples, outputs = slice(0, self.first.in_size[0]), slice(0, self.second.out_size[0])
+        whole = slice(0, self.batch), outputs, samples
+        return (band.images, band.outputs, band.samples) == whole
+
     @property
     def band_count(self) -> int:
         """Number of bands."""

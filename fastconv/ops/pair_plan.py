@@ -70,6 +70,7 @@ class _Step(NamedTuple):
     """One band: its calls, and where they read and write.
 
     `moved` are rows of the middle that the last band made and this one reads again: from and to.
+    `whole` says that the band is all there is: small calls save the time that slices take.
     """
 
     samples: _Index
@@ -77,10 +78,11 @@ class _Step(NamedTuple):
     fresh: _Index
     middle: _Index
     outputs: _Index
+    whole: bool
     calls: _Calls
 
 
-def _step(band: Band, before: int, calls: _Calls) -> _Step:
+def _step(problem: PairProblem, band: Band, before: int, calls: _Calls) -> _Step:
     """Return one band's step; the last one's middle began at the row `before`."""
     images = slice(0, band.images.stop - band.images.start)
     rows, kept = band.middle.stop - band.middle.start, band.kept
@@ -94,6 +96,7 @@ def _step(band: Band, before: int, calls: _Calls) -> _Step:
         (images, _ALL, slice(kept, rows)),
         (images, _ALL, slice(0, rows)),
         (band.images, _ALL, band.outputs),
+        problem.is_one(band),
         calls,
     )
 
@@ -101,7 +104,7 @@ def _step(band: Band, before: int, calls: _Calls) -> _Step:
 def _steps(problem: PairProblem, calls: Mapping[_Kind, _Calls]) -> Iterator[_Step]:
     before = 0
     for band in problem.bands():
-        yield _step(band, before, calls[band.kind])
+        yield _step(problem, band, before, calls[band.kind])
         before = band.middle.start
 
 
@@ -183,7 +186,11 @@ def _run_step(
     step: _Step, middle: Array, x: Array, packed: tuple[tuple[Any, ...], ...],
     biases: tuple[Array | None, Array | None], residual: Array | None, out: Array,
 ) -> None:  # fmt: skip
-    samples, moved, fresh, read, outputs, (first, second, orders) = step
+    samples, moved, fresh, read, outputs, whole, (first, second, orders) = step
+    if whole and first is not None:
+        first.run(x, packed[0][orders[0]], biases[0], None, middle)
+        second.run(middle, packed[1][orders[1]], biases[1], residual, out)
+        return
     if moved is not None:
         middle[moved[1]] = middle[moved[0]]
     if first is not None:
