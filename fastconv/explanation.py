@@ -108,7 +108,7 @@ class Explanation:
         return next((row.kernel for row in self.rows if row.chosen), "")
 
     def __str__(self) -> str:
-        width = max(22, *(len(row.kernel) for row in self.rows))
+        width = max([22, *(len(row.kernel) for row in self.rows)])
         lines = [
             f"{self.problem.line()}  {', '.join(_facts(self.problem, self.packed))}"
             + (f", forecast for {self.gpu}" if self.gpu else f", costs {self.costs}"),
@@ -293,8 +293,8 @@ def _part_row(dense: ConvProblem, count: int, why: str, packed: bool) -> tuple[R
 def _explain_pair(problem: PairProblem, packed: bool) -> Explanation:
     """Tell of each kind of a band's two calls which kernel computes it, with the time of all."""
     kinds: dict[tuple[str, ConvProblem], int] = {}
-    for parts, count in problem.kinds():
-        for name, dense in zip(("first", "second"), parts, strict=True):
+    for band, count in problem.kinds():
+        for name, dense in zip(("first", "second"), problem.parts(band), strict=True):
             if dense is not None:
                 kinds[name, dense] = kinds.get((name, dense), 0) + count
     rows, costs = [], ""

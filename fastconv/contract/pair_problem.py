@@ -12,8 +12,9 @@ arXiv:1403.1687, and C. Szegedy et al., "Rethinking the Inception architecture f
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,8 +27,9 @@ __all__ = ["Band", "PairProblem"]
 #: Bytes of a middle that is made at once, and of a band of a larger one.
 _WHOLE_BYTES, _BAND_BYTES = 4 << 20, 2 << 20
 
-#: Bands at each end of an image that `PairProblem.kinds` looks at.
-_ENDS = 3
+#: Bands in which an image's edge passes by all taps of the first convolution, at most: each of them
+#: is of a kind of its own.
+_EDGE = 8
 
 _Pads = tuple[int, int]
 
@@ -191,10 +193,13 @@ class PairProblem:
         if image <= _WHOLE_BYTES:
             return _evenly(self.batch, _WHOLE_BYTES // max(1, image)), outputs
         rows = _BAND_BYTES // max(1, image // shape[2])
-        stride = self.second.stride[0]
-        reach = self.second.dilation[0] * (self.second.kernel_size[0] - 1) + 1
+        stride, reach = self.second.stride[0], _reach(self.second)
+        edge = -(-_reach(self.first) // (_EDGE * self.first.stride[0] * stride))
         # What is kept is copied, and so not more than what is new.
-        return 1, _evenly(outputs, max((rows - reach) // stride + 1, (reach - 1) // stride))
+        least = max(edge, (reach - 1) // stride)
+        most = outputs // max(1, least)
+        count = min(-(-outputs // max(1, (rows - reach) // stride + 1)), max(1, most))
+        return 1, -(-outputs // count)
 
     def is_one(self, band: Band) -> bool:
         """Whether a band reads all of the input and makes all of the output."""
@@ -240,27 +245,31 @@ class PairProblem:
         images = band.images.stop - band.images.start
         return images * (band.middle.stop - band.middle.start) * row
 
-    def kinds(self) -> Iterator[tuple[tuple[ConvProblem | None, ConvProblem], int]]:
-        """Yield the convolutions of bands, and how many bands have such.
+    def kinds(self) -> Iterator[tuple[Band, int]]:
+        """Yield bands and how many are computed alike; of some kinds more than one comes.
 
-        Of many bands those near both ends of an image are looked at, and one of the others, which
-        are alike.
+        It takes no more time for more bands.
         """
-        batch, rows = self._step()
+        images, rows = self._step()
         if not self.batch:
             return
-        size = self.second.out_size[0]
-        bands, groups = -(-size // rows), -(-self.batch // batch)
-        near = {n for n in (*range(_ENDS), *range(bands - _ENDS, bands)) if 0 <= n < bands}
-        counts = dict.fromkeys(sorted(near), 1)
-        if bands > len(near):
-            counts[_ENDS] = bands - len(near)
+        middle, size = self.first.out_size[0], self.second.out_size[0]
+        groups = -(-self.batch // images)
+
+        def numbered(group: int, number: int) -> Band:
+            start, image = number * rows, group * images
+            made = _reads(self.second, slice(0, start))[0].stop
+            batch = slice(image, min(image + images, self.batch))
+            return self._band(batch, slice(start, min(start + rows, size)), made)
+
+        def alike(group: int, number: int) -> Hashable:
+            band = numbered(group, number)
+            # Zeros after the last row count for others than those before the first.
+            return band.kind, band.middle.start < middle, band.samples.start < self.first.in_size[0]
+
         for group, repeats in {0: groups - 1, groups - 1: 1}.items():
-            image = slice(group * batch, min((group + 1) * batch, self.batch))
-            for number, count in counts.items():
-                made = _reads(self.second, slice(0, number * rows))[0].stop
-                band = self._band(image, slice(number * rows, min((number + 1) * rows, size)), made)
-                yield self.parts(band), count * repeats
+            for first, count in _runs(0, -(-size // rows) - 1, functools.partial(alike, group)):
+                yield numbered(group, first), count * repeats
 
     def parts(self, band: Band) -> tuple[ConvProblem | None, ConvProblem]:
         """Return the convolutions of a band; the first is None where nothing is new."""
@@ -276,16 +285,32 @@ def _evenly(size: int, most: int) -> int:
     return -(-size // max(1, count))
 
 
+def _runs(first: int, last: int, key: Callable[[int], Hashable]) -> Iterator[tuple[int, int]]:
+    """Yield where numbers of equal keys begin and how many there are; no key comes back later."""
+    if key(first) == key(last):
+        yield first, last - first + 1
+    else:
+        half = (first + last) // 2
+        yield from _runs(first, half, key)
+        yield from _runs(half + 1, last, key)
+
+
+def _reach(of: ConvProblem) -> int:
+    """Return how many rows of its input an output reads, the holes between them too."""
+    return of.dilation[0] * (of.kernel_size[0] - 1) + 1
+
+
 def _reads(of: ConvProblem, outputs: slice) -> tuple[slice, _Pads]:
     """Return the rows of a convolution's input that rows of its output read, and zeros around."""
     if outputs.stop <= outputs.start:
         return slice(0, 0), (0, 0)
     begin = outputs.start * of.stride[0] - of.padding[0][0]
     end = (outputs.stop - 1) * of.stride[0] - of.padding[0][0]
-    end += of.dilation[0] * (of.kernel_size[0] - 1) + 1
+    end += _reach(of)
     low, high = max(begin, 0), min(end, of.in_size[0])
     if low >= high:  # zeros alone
-        return slice(0, 0), (end - begin, 0)
+        edge = min(low, of.in_size[0])
+        return slice(edge, edge), (end - begin, 0)
     return slice(low, high), (low - begin, end - high)
 
 

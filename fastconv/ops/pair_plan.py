@@ -206,18 +206,14 @@ def plan_pair(
     """Prepare the calls of every kind of bands; arguments are as for `pair_calls.prepare_pair`."""
     if math.prod(problem.out_shape) == 0:
         return PreparedPair(problem, {})
-    kinds: dict[_Kind, Band] = {}
-    images = rows = count = 0
-    for band in problem.bands():
-        kinds.setdefault(band.kind, band)
-        images = max(images, band.images.stop - band.images.start)
-        rows = max(rows, band.middle.stop - band.middle.start)
-        count += 1
+    kinds = {band.kind: band for band, _ in problem.kinds()}
+    images = max(band.images.stop - band.images.start for band in kinds.values())
+    rows = max(band.middle.stop - band.middle.start for band in kinds.values())
     _, channels, _, *rest = problem.second.x_shape
     shape = (images, channels, rows, *rest)
     planner = _Planner(problem, x, given, residual, out, packed, shape)
     calls = {kind: planner.calls(band) for kind, band in kinds.items()}
-    steps = tuple(_steps(problem, calls)) if count <= _MOST_STEPS else None
+    steps = tuple(_steps(problem, calls)) if problem.band_count <= _MOST_STEPS else None
     orders = tuple(planner.orders[0].values()), tuple(planner.orders[1].values())
     packing = tuple(planner.orders[0]), tuple(planner.orders[1])
     return PreparedPair(problem, calls, steps, orders, shape, planner.middle.strides, packing)

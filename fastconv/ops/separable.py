@@ -178,8 +178,9 @@ def conv2d_pair(
 
     Notes
     -----
-    As for `separable_conv2d`. What lies between the two takes 4 MiB at most, or twice the rows that
-    an output reads where that is more. Rows that two bands read are kept, not made again.
+    As for `separable_conv2d`. What lies between the two takes 4 MiB at most, or, where outputs read
+    rows that lie far apart, three times as many as the second convolution reaches over or a quarter
+    of those of the first. Rows that two bands read are kept, not made again.
 
     After C. Szegedy et al., "Rethinking the Inception architecture for computer vision" (2015),
     arXiv:1512.00567.
