@@ -17,6 +17,8 @@ import pytest
 import fastconv
 from fastconv import dispatch
 
+pytestmark = pytest.mark.program
+
 ROOT = Path(__file__).resolve().parents[2]
 LOADERS = ("import_module", "load", "__import__", "find_spec")
 
