@@ -246,20 +246,22 @@ def _sparse_problem_of(
     return call.problem, call.keeps_weight, call.note()
 
 
-def _parts(problem: TransposedProblem) -> tuple[dict[ConvProblem, list[str]], str]:
+def _parts(problem: TransposedProblem, packed: bool) -> tuple[dict[ConvProblem, list[str]], str]:
     """Return each kind of dense convolution that a transposed one is made of, where each writes.
 
     And what they are.
     """
     kinds: dict[ConvProblem, list[str]] = {}
-    if problem.is_product:
+    stack = first_use.load("fastconv.ops.transposed_stack").find_stack(problem, packed)
+    if stack is not None:
         step = problem.stride[0]
         bands = problem.bands()
         for rows in bands:
             outputs = f"[{rows.start * step}:{rows.stop * step}]"
-            kinds.setdefault(problem.product(rows), []).append(outputs)
+            kinds.setdefault(problem.stacked(stack, rows), []).append(outputs)
+        made = "product" if problem.is_product else "convolution of all phases of the stride"
         return kinds, (
-            "one product, whose channels are interleaved into pixels, by bands of samples: "
+            f"one {made}, whose channels are interleaved into pixels, by bands of samples: "
             f"{len(bands)}"
         )
     for phase in problem.phases():
@@ -271,7 +273,7 @@ def _parts(problem: TransposedProblem) -> tuple[dict[ConvProblem, list[str]], st
 
 def _explain_parts(problem: TransposedProblem, packed: bool) -> Explanation:
     """Tell of each kind of part which kernel computes it, with the time of all of its kind."""
-    kinds, note = _parts(problem)
+    kinds, note = _parts(problem, packed)
     rows, costs = [], ""
     for dense, places in kinds.items():
         shown = places if len(places) < 4 else [*places[:2], "...", places[-1]]
