@@ -1,6 +1,7 @@
 """Sizes and costs of a stack of layers, computed from shapes alone.
 
-For each layer: output shape, parameters, multiply-accumulates (MACs), bytes and receptive field.
+For each layer: output shape, parameters, multiply-accumulates (MACs), operations (FLOPs; two a
+multiply-accumulate, and what pools, norms and activations do instead), bytes and receptive field.
 Nothing is run and no array is made, so the numbers of a whole network take microseconds.
 
 Examples
@@ -12,10 +13,20 @@ The first layers of AlexNet:
 ...     [Conv(96, 11, stride=4, name="conv1"), Pool(3, stride=2, name="pool1")], (3, 227, 227)
 ... )
 >>> print(report)
-layer    output  parameters         MACs      bytes  receptive field  step
-conv1  96x55x55      34,944  105,415,200  1,919,724            11x11   4x4
-pool1  96x27x27           0            0  1,441,536            19x19   8x8
-total  96x27x27      34,944  105,415,200  3,361,260            19x19   8x8
+layer    output  parameters         MACs        FLOPs      bytes  receptive field  step
+conv1  96x55x55      34,944  105,415,200  210,830,400  1,919,724            11x11   4x4
+pool1  96x27x27           0            0      629,856  1,441,536            19x19   8x8
+total  96x27x27      34,944  105,415,200  211,460,256  3,361,260            19x19   8x8
+
+A decoder's: an output of a layer that enlarges sees a step of less than one further on.
+
+>>> from fastconv.analysis import ConvTranspose, Operator
+>>> stack = [ConvTranspose(8, 4, stride=2, padding=1), Operator("interpolate", scale=2.0)]
+>>> print(analyse(stack, (16, 8, 8)))
+layer                 output  parameters     MACs    FLOPs   bytes  receptive field     step
+conv_transpose 4 s2  8x16x16       2,056  131,072  262,144  20,512              2x2  1/2x1/2
+interpolate 2.0      8x32x32           0        0    8,192  40,960              2x2  1/4x1/4
+total                8x32x32       2,056  131,072  270,336  61,472              2x2  1/4x1/4
 """
 
 from __future__ import annotations
@@ -23,28 +34,31 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TypeVar
 
 from .analysis_layers import (
     Conv,
+    ConvTranspose,
     Layer,
     Linear,
+    Operator,
     Padding,
     Pool,
     Size,
     Window,
     by,
-    describe,
-    window_of,
 )
-from .contract.errors import DTypeError, ShapeError
-from .contract.problem import ConvProblem
+from .contract.errors import ArgumentError, DTypeError, ShapeError
+from .contract.reach import Reach
 
 __all__ = [
     "Conv",
+    "ConvTranspose",
     "Layer",
     "LayerReport",
     "Linear",
+    "Operator",
     "Pool",
     "ReceptiveField",
     "Report",
@@ -61,22 +75,24 @@ _ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 class ReceptiveField:
     """Which input positions one output position sees, per spatial axis of the input.
 
-    Output position ``i`` sees the inputs ``start + i * step`` up to, but not including,
-    ``start + i * step + size``; those below zero or past the end are padding.
+    Output position ``i`` sees the inputs from ``start + i * step`` to ``start + i * step + size -
+    1``, both included; those below zero or past the end are padding. Behind layers that enlarge an
+    axis the three may be fractions, as what an output sees then depends on where it is: the whole
+    numbers between the two bounds.
 
     Parameters
     ----------
-    size : tuple of int
+    size : tuple of (int or Fraction)
         Extent in input positions, holes of a dilation included.
-    step : tuple of int
+    step : tuple of (int or Fraction)
         Distance between neighbouring outputs, in input positions (the product of all strides).
-    start : tuple of int
+    start : tuple of (int or Fraction)
         First input position that output 0 sees; negative inside padding.
     """
 
-    size: tuple[int, ...]
-    step: tuple[int, ...]
-    start: tuple[int, ...]
+    size: tuple[int | Fraction, ...]
+    step: tuple[int | Fraction, ...]
+    start: tuple[int | Fraction, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +107,9 @@ class LayerReport:
         ``(C, *spatial)``, or ``(features,)`` after a `Linear`.
     parameters, macs : int
         Weights and biases; multiply-accumulates, those that meet padding included and biases not.
+    flops : int
+        Floating point operations, two a multiply-accumulate. Of layers without them the operations
+        on elements, as the operator's problem counts them.
     bytes : int
         Input and parameters read once and output written once.
     receptive_field : ReceptiveField
@@ -102,6 +121,7 @@ class LayerReport:
     output_shape: tuple[int, ...]
     parameters: int
     macs: int
+    flops: int
     bytes: int
     receptive_field: ReceptiveField
 
@@ -134,8 +154,8 @@ class Report:
 
     @property
     def flops(self) -> int:
-        """Floating point operations, two a multiply-accumulate."""
-        return 2 * self.macs
+        """Floating point operations of all layers."""
+        return sum(row.flops for row in self.rows)
 
     @property
     def bytes(self) -> int:
@@ -143,7 +163,8 @@ class Report:
         return sum(row.bytes for row in self.rows)
 
     def __str__(self) -> str:
-        head = ("layer", "output", "parameters", "MACs", "bytes", "receptive field", "step")
+        head = ("layer", "output", "parameters", "MACs", "FLOPs", "bytes", "receptive field",
+                "step")  # fmt: skip
         table = [head, *(_cells(row.name, row) for row in self.rows), _cells("total", self)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         return "\n".join(
@@ -157,8 +178,9 @@ class Report:
 
 def _cells(name: str, row: LayerReport | Report) -> tuple[str, ...]:
     field = row.receptive_field
-    counts = (f"{count:,}" for count in (row.parameters, row.macs, row.bytes))
-    return (name, by(row.output_shape), *counts, by(field.size), by(field.step))
+    counts = (f"{count:,}" for count in (row.parameters, row.macs, row.flops, row.bytes))
+    most = tuple(map(math.floor, field.size))
+    return (name, by(row.output_shape), *counts, by(most), by(field.step))
 
 
 def analyse(
@@ -168,7 +190,7 @@ def analyse(
 
     Parameters
     ----------
-    stack : iterable of Conv, Pool or Linear
+    stack : iterable of Conv, ConvTranspose, Pool, Linear or Operator
         The layers in order; at least one.
     input_shape : tuple of int
         ``(C, *spatial)`` of one sample, 1 to 3 spatial axes.
@@ -186,6 +208,8 @@ def analyse(
         Where a layer does not fit the output of the one before; the message names the layer.
     DTypeError
         For another `dtype`.
+    ArgumentError
+        Where an `Operator` has another argument than its problem.
 
     Examples
     --------
@@ -204,11 +228,11 @@ def analyse(
     shape, field = tuple(input_shape), _input_field(len(input_shape) - 1)
     rows: list[LayerReport] = []
     for index, layer in enumerate(stack):
-        name = layer.name or describe(layer)
+        name = layer.name or layer.describe()
         try:
-            row = _layer_report(name, layer, shape, field, _ITEM_BYTES[dtype])
-        except ShapeError as error:
-            raise ShapeError(f"layer {index} ({name}): {error}") from error
+            row = _layer_report(name, layer, shape, field, dtype)
+        except (ArgumentError, ShapeError) as error:
+            raise type(error)(f"layer {index} ({name}): {error}") from error
         rows.append(row)
         shape, field = row.output_shape, row.receptive_field
     if not rows:
@@ -265,8 +289,9 @@ def receptive_field(stack: Iterable[Layer], ndim: int = 2) -> ReceptiveField:
 
     Parameters
     ----------
-    stack : iterable of Conv or Pool
-        The layers in order. What a `Linear` sees depends on the input's size: `analyse` tells it.
+    stack : iterable of Conv, ConvTranspose or Pool
+        The layers in order. What a `Linear` or an `Operator` sees depends on the input's size:
+        `analyse` tells it.
     ndim : int
         Number of spatial axes, 1 to 3.
 
@@ -278,7 +303,7 @@ def receptive_field(stack: Iterable[Layer], ndim: int = 2) -> ReceptiveField:
     Raises
     ------
     ShapeError
-        Where a layer's sizes do not fit `ndim`, and for a `Linear`.
+        Where a layer's sizes do not fit `ndim`, and for a `Linear` or an `Operator`.
 
     Examples
     --------
@@ -291,9 +316,7 @@ def receptive_field(stack: Iterable[Layer], ndim: int = 2) -> ReceptiveField:
     """
     field = _input_field(ndim)
     for layer in stack:
-        if isinstance(layer, Linear):
-            raise ShapeError("stack: got a Linear, which sees its whole input; want analyse()")
-        field = _seen_through(field, window_of(layer, ndim))
+        field = _seen_through(field, layer.reach(ndim))
     return field
 
 
@@ -304,42 +327,30 @@ def _input_field(ndim: int) -> ReceptiveField:
     return ReceptiveField((1,) * ndim, (1,) * ndim, (0,) * ndim)
 
 
-def _seen_through(field: ReceptiveField, window: Window) -> ReceptiveField:
-    """Return what one position sees when `window` slides over positions that see `field`."""
-    axes = [
-        (size + dilation * (kernel - 1) * step, step * stride, start - low * step)
-        for size, step, start, kernel, stride, (low, _), dilation in zip(
-            field.size, field.step, field.start, *window, strict=True
+def _seen_through(field: ReceptiveField, reach: tuple[Reach, ...]) -> ReceptiveField:
+    """Return what is seen by outputs whose layer sees positions that see `field`."""
+    if not reach:
+        return field
+    if len(reach) != len(field.size):
+        raise ShapeError(
+            f"input: got {len(reach)} spatial axes, want {len(field.size)} as the stack's input has"
         )
+    before = zip(field.size, field.step, field.start, strict=True)
+    axes = [
+        Reach(*map(Fraction, own)).through(later) for own, later in zip(before, reach, strict=True)
     ]
-    return ReceptiveField(*zip(*axes, strict=True))
+    return ReceptiveField(*(tuple(map(_plain, numbers)) for numbers in zip(*axes, strict=True)))
+
+
+def _plain(number: Fraction) -> int | Fraction:
+    """Return a whole number as an integer."""
+    return number.numerator if number.denominator == 1 else number
 
 
 def _layer_report(
-    name: str, layer: Layer, shape: tuple[int, ...], field: ReceptiveField, item_bytes: int
+    name: str, layer: Layer, shape: tuple[int, ...], field: ReceptiveField, dtype: str
 ) -> LayerReport:
-    out_shape, parameters, macs, window = _cost(layer, shape, len(field.size))
-    moved = item_bytes * (math.prod(shape) + parameters + math.prod(out_shape))
-    seen = _seen_through(field, window)
-    return LayerReport(name, shape, out_shape, parameters, macs, moved, seen)
-
-
-def _cost(
-    layer: Layer, shape: tuple[int, ...], ndim: int
-) -> tuple[tuple[int, ...], int, int, Window]:
-    """Return output shape, parameters, MACs and the window through which the layer sees."""
-    if isinstance(layer, Linear):
-        if layer.out_features < 1:
-            raise ShapeError(f"out_features: got {layer.out_features}, want at least 1")
-        weights = math.prod(shape) * layer.out_features
-        # One output sees the whole map, as a kernel of the map's size would.
-        window = Window.of(ndim, shape[1:] or 1, 1, 0, 1)
-        return (layer.out_features,), weights + layer.bias * layer.out_features, weights, window
-    if len(shape) == 1:
-        raise ShapeError(f"input: got the {shape[0]} features of a Linear, want spatial axes")
-    window = window_of(layer, ndim)
-    if isinstance(layer, Pool):
-        return (shape[0], *window.positions(shape[1:], layer.ceil_mode)), 0, 0, window
-    problem = ConvProblem(1, shape[0], layer.out_channels, shape[1:], *window, layer.groups)
-    parameters = math.prod(problem.weight_shape) + layer.bias * layer.out_channels
-    return problem.out_shape[1:], parameters, problem.macs, window
+    own = layer.figures(shape, dtype)
+    seen = _seen_through(field, own.reach)
+    moved = _ITEM_BYTES[dtype] * own.moved
+    return LayerReport(name, shape, own.out_shape, own.parameters, own.macs, own.flops, moved, seen)

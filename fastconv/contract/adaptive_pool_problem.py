@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from .array_problem import ArrayProblem, Call, Operand, number, option, per_axis_size
 from .errors import ShapeError
+from .reach import Reach
 
 __all__ = ["AdaptivePoolProblem"]
 
@@ -84,6 +86,19 @@ class AdaptivePoolProblem(ArrayProblem):
         along = zip(self.in_size, self.out_size, strict=True)
         taps = math.prod(-(-size // outputs) for size, outputs in along)
         return self.batch * self.channels * math.prod(self.out_size) * taps
+
+    def reach(self) -> tuple[Reach, ...]:
+        """Return what an output position sees of the input along each spatial axis.
+
+        From ``floor(o * step)`` to before ``ceil((o + 1) * step)``: whatever is more than one less
+        than the first of these products and less than the second one, in steps of their grain.
+        """
+        made = []
+        for size, outputs in zip(self.in_size, self.out_size, strict=True):
+            step = Fraction(size, outputs)
+            grain = Fraction(1, step.denominator)
+            made.append(Reach(step + 2 - 2 * grain, step, grain - 1))
+        return tuple(made)
 
     def call(self) -> Call:
         """Return the public function that computes it, and its keyword arguments."""

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import first_use
-from .errors import DeviceError, DTypeError, ShapeError
+from .errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from .problem import DTYPES, LAYOUTS, MOST, ElementSizes
+from .reach import Reach
 from .spec import dense_strides
 
 if TYPE_CHECKING:
@@ -100,6 +101,25 @@ def option(default: Any) -> Any:
     Its default's type is the value's: a boolean is written as 0 or 1.
     """
     return dataclasses.field(default=default, metadata={"flag": True})
+
+
+def _fields(cls: Any) -> dict[str, dataclasses.Field[Any]]:
+    """Return what a problem's class is made of beside the operator."""
+    return {each.name: each for each in dataclasses.fields(cls) if each.name != "op"}
+
+
+def _spread(cls: Any, op: str, sizes: dict[str, Any]) -> dict[str, Any]:
+    """Return fields by name, as tuples those that have a number for each axis, else raise."""
+    known, axes = _fields(cls), sizes["in_size"]
+    count = len(axes) if isinstance(axes, (tuple, list)) else 1
+    made: dict[str, Any] = {}
+    for name, value in sizes.items():
+        if name not in known:
+            raise ArgumentError(f"{name}: got it for {op}, want one of {', '.join(known)}")
+        made[name] = value
+        if known[name].default == ():
+            made[name] = tuple(value) if isinstance(value, (tuple, list)) else (value,) * count
+    return made
 
 
 class Operand(NamedTuple):
@@ -195,6 +215,63 @@ class ArrayProblem(ElementSizes):
     def flops(self) -> int:
         """Operations on elements, for rates in tables."""
         raise NotImplementedError
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of a weight: none where there are no such sums."""
+        return 0
+
+    @property
+    def learned(self) -> int:
+        """Numbers of weight and bias, which training finds."""
+        own = (operand for operand in self.inputs if operand.name in ("weight", "bias"))
+        return sum(math.prod(operand.shape) for operand in own)
+
+    @property
+    def moved(self) -> int:
+        """Bytes of all operands: each input read once, each output written once."""
+        return sum(
+            math.prod(operand.shape) * BYTES.get(operand.dtype, self.itemsize)
+            for operand in (*self.inputs, *self.outputs)
+        )
+
+    def reach(self) -> tuple[Reach, ...]:
+        """Return what an output position sees of the input along each spatial axis.
+
+        Empty where it sees its own place, in whichever channels. Statistics do not count: what
+        they are taken over is not seen.
+        """
+        return ()
+
+    @classmethod
+    def of_sample(cls, op: str, shape: tuple[int, ...], **sizes: Any) -> Self:
+        """Return the problem whose input is one sample.
+
+        Parameters
+        ----------
+        op : str
+            The operator.
+        shape : tuple of int
+            ``(C, *spatial)``, or ``(features,)``.
+        **sizes
+            Other fields; one number stands for all spatial axes.
+
+        Raises
+        ------
+        ShapeError, DTypeError, ArgumentError
+            Where the problem has no such field, or the sample and the fields do not fit.
+        """
+        make: Any = cls
+        made: Self = make(op, **_spread(cls, op, cls._sample_fields(op, shape, sizes)))
+        if math.prod(made.x_shape) != math.prod(shape):
+            raise ShapeError(f"input: got shape {shape}, want {made.x_shape[1:]}")
+        return made
+
+    @classmethod
+    def _sample_fields(cls, op: str, shape: tuple[int, ...], sizes: dict[str, Any]) -> Any:
+        """Return the fields of a sample's problem; `sizes` are those that the caller knows."""
+        channels = "channels" if "channels" in _fields(cls) else "in_channels"
+        return {channels: shape[0], "in_size": shape[1:] or (1,)} | sizes
 
     def call(self) -> Call:
         """Return the public function that computes it, and its keyword arguments."""

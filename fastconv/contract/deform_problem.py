@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from .array_problem import ArrayProblem, Call, Operand, number, option, per_axis_size
 from .errors import ShapeError
 from .padding import output_size
+from .reach import Reach, window_reach
 from .spec import ACTIVATIONS
 
 __all__ = ["DeformProblem"]
@@ -176,6 +177,11 @@ class DeformProblem(ArrayProblem):
         taps = math.prod(self.kernel_size)
         samples = self.batch * math.prod(self.out_size) * taps * self.in_channels
         return 2 * self.macs + 8 * samples
+
+    def reach(self) -> tuple[Reach, ...]:
+        """Return what an output position sees along each axis where offsets are zero."""
+        pads = tuple((pad, pad) for pad in self.padding)
+        return window_reach(self.kernel_size, self.stride, pads, self.dilation)
 
     def call(self) -> Call:
         """Return the public function that computes it, and its keyword arguments."""

@@ -85,9 +85,14 @@ class LinearProblem(ArrayProblem):
         return (Operand("out", (*self.in_size, self.out_channels)),)
 
     @property
+    def macs(self) -> int:
+        """Multiply-accumulates: one for each number of the matrix and each row."""
+        return self.in_size[0] * self.channels * self.out_channels
+
+    @property
     def flops(self) -> int:
         """A multiplication and an addition for each number of the matrix and each row."""
-        return 2 * self.in_size[0] * self.channels * self.out_channels
+        return 2 * self.macs
 
     def call(self) -> Call:
         """Return the public function that computes it, and its keyword arguments."""

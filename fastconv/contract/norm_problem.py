@@ -153,6 +153,13 @@ class NormProblem(ArrayProblem):
         given = self.op == "batch_norm" and not self.training
         return (2 if given else 6) * math.prod(self.out_shape)
 
+    @classmethod
+    def _sample_fields(cls, op: str, shape: tuple[int, ...], sizes: dict[str, Any]) -> Any:
+        rows, size = shape[:1], shape[1:] or (1,)
+        if op == "layer_norm":
+            rows, size = shape[:-1], shape[-1:]
+        return {"channels": math.prod(rows), "in_size": size} | sizes
+
     def call(self) -> Call:
         """Return the public function that computes it, and its keyword arguments."""
         keywords: dict[str, Any] = {"eps": self.eps}

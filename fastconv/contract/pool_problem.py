@@ -14,6 +14,7 @@ from .array_problem import ArrayProblem, Call, Operand, number, option, per_axis
 from .errors import ShapeError
 from .padding import output_size
 from .problem import MOST
+from .reach import Reach, window_reach
 
 __all__ = ["PoolProblem", "pooled_size"]
 
@@ -178,6 +179,16 @@ class PoolProblem(ArrayProblem):
     def flops(self) -> int:
         """One operation for each tap of each window."""
         return self.batch * self.channels * math.prod(self.out_size) * math.prod(self.kernel_size)
+
+    def reach(self) -> tuple[Reach, ...]:
+        """Return what an output position sees of the input along each spatial axis."""
+        pads = tuple((pad, pad) for pad in self.padding)
+        return window_reach(self.kernel_size, self.stride, pads, self.dilation)
+
+    @classmethod
+    def _sample_fields(cls, op: str, shape: tuple[int, ...], sizes: dict[str, Any]) -> Any:
+        own = {"channels": shape[0], "in_size": shape[1:] or (1,)}
+        return own | {"stride": sizes.get("kernel_size", ())} | sizes
 
     def call(self) -> Call:
         """Return the public function that computes it, and its keyword arguments."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import first_use
 from .errors import DeviceError, DTypeError, ShapeError
 from .padding import Pads, output_size
+from .reach import Reach, window_reach
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -73,6 +74,10 @@ class DenseSizes(ElementSizes):
     @property
     def macs(self) -> int:
         """Multiply-accumulates."""
+        raise NotImplementedError
+
+    def reach(self) -> tuple[Reach, ...]:
+        """Return what an output position sees of the input along each spatial axis."""
         raise NotImplementedError
 
     @property
@@ -248,6 +253,10 @@ class ConvProblem(DenseSizes):
     def macs(self) -> int:
         """Multiply-accumulates, counting those that meet padding."""
         return math.prod(self.out_shape) * math.prod(self.weight_shape[1:])
+
+    def reach(self) -> tuple[Reach, ...]:
+        """Return what an output position sees of the input along each spatial axis."""
+        return window_reach(self.kernel_size, self.stride, self.padding, self.dilation)
 
     @property
     def is_depthwise(self) -> bool:

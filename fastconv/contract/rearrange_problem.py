@@ -19,6 +19,7 @@ from typing import NamedTuple
 from .array_problem import ArrayProblem, Call, Operand, number, per_axis_size
 from .errors import ShapeError
 from .problem import MOST
+from .reach import Reach, transposed_reach, window_reach
 
 __all__ = ["Axis", "RearrangeProblem"]
 
@@ -132,6 +133,14 @@ class RearrangeProblem(ArrayProblem):
     def flops(self) -> int:
         """One operation for each element that is moved."""
         return math.prod(self.out_shape)
+
+    def reach(self) -> tuple[Reach, ...]:
+        """Return what an output pixel sees of the input along each spatial axis."""
+        if self.op == "channel_shuffle":
+            return ()
+        block, pads = (self.factor,) * 2, ((0, 0),) * 2
+        of = transposed_reach if self.op == "pixel_shuffle" else window_reach
+        return of(block, block, pads, (1, 1))
 
     def call(self) -> Call:
         """Return the public function that computes it, and its keyword arguments."""

@@ -24,11 +24,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 from .array_problem import ArrayProblem, Call, Operand, number, option, per_axis_size
 from .errors import ArgumentError, ShapeError
+from .reach import Reach
 
 __all__ = ["MODES", "NEAREST_MODES", "ResizeProblem", "scaled_size"]
 
@@ -200,6 +202,32 @@ class ResizeProblem(ArrayProblem):
             return math.prod(self._output)
         taps = 4 if self.mode == "bicubic" else 2
         return 2 * taps * len(self.in_size) * math.prod(self._output)
+
+    def reach(self) -> tuple[Reach, ...]:
+        """Return what an output position sees of the input along each spatial axis.
+
+        Samples are those between ``s - width`` and ``s + width``, without these two, or, in the
+        nearest modes, between ``s - 1``, without it, and ``s``.
+        """
+        scales: Sequence[float | None] = self.scale or (None,) * len(self.in_size)
+        return tuple(map(self._reach, self.in_size, self.out_size, scales))
+
+    def _reach(self, inputs: int, outputs: int, scale: float | None) -> Reach:
+        if self.align_corners:
+            step = Fraction(inputs - 1, outputs - 1) if outputs > 1 else Fraction(0)
+        elif scale is None:
+            step = Fraction(inputs, outputs)
+        else:
+            step = (1 / Fraction(scale)).limit_denominator(1 << 20)
+        first = Fraction(0)
+        if not self.align_corners and self.mode != "nearest":
+            first = step / 2 - (0 if self.mode == "nearest-exact" else Fraction(1, 2))
+        # Positions are multiples of the grain: less than a number is at most one grain less.
+        grain = Fraction(1, math.lcm(step.denominator, first.denominator))
+        if self.mode in NEAREST_MODES:
+            return Reach(2 - grain, step, first - 1 + grain)
+        width = 2 if self.mode == "bicubic" else 1
+        return Reach(2 * (width - grain) + 1, step, first - width + grain)
 
     def call(self) -> Call:
         """Return the public function that computes it, and its keyword arguments."""

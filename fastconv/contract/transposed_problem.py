@@ -22,6 +22,7 @@ from typing import NamedTuple
 from .errors import ShapeError
 from .padding import Pads
 from .problem import MOST, ConvProblem, DenseSizes
+from .reach import Reach, transposed_reach
 
 __all__ = ["Phase", "Stack", "TransposedProblem", "input_gradient"]
 
@@ -187,6 +188,10 @@ class TransposedProblem(DenseSizes):
     def macs(self) -> int:
         """Multiply-accumulates, counting those of outputs that padding crops."""
         return math.prod(self.x_shape) * math.prod(self.weight_shape[1:])
+
+    def reach(self) -> tuple[Reach, ...]:
+        """Return what an output position sees of the input along each spatial axis."""
+        return transposed_reach(self.kernel_size, self.stride, self.padding, self.dilation)
 
     def phases(self) -> Iterator[Phase]:
         """Yield the dense convolutions that together write every output.

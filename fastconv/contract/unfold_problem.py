@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .array_problem import ArrayProblem, Call, Operand, number, per_axis_size
 from .errors import ShapeError
 from .padding import output_size
+from .reach import Reach, transposed_reach, window_reach
 from .rearrange_problem import Axis
 
 __all__ = ["UnfoldProblem"]
@@ -107,6 +109,21 @@ class UnfoldProblem(ArrayProblem):
     def flops(self) -> int:
         """One operation for each number of the columns."""
         return math.prod(self.columns_shape)
+
+    def reach(self) -> tuple[Reach, ...]:
+        """Return what an output sees along each axis of the image; columns are windows there."""
+        pads = tuple((pad, pad) for pad in self.padding)
+        of = window_reach if self.op == "unfold" else transposed_reach
+        return of(self.kernel_size, self.stride, pads, self.dilation)
+
+    @classmethod
+    def _sample_fields(cls, op: str, shape: tuple[int, ...], sizes: dict[str, Any]) -> Any:
+        made = {"channels": shape[0], "in_size": shape[1:] or (1,)} | sizes
+        if op == "fold":
+            taps, size = made.get("kernel_size", 1), made["in_size"]
+            axes = len(size) if isinstance(size, (tuple, list)) else 1
+            made["channels"] //= max(1, taps**axes if isinstance(taps, int) else math.prod(taps))
+        return made
 
     def call(self) -> Call:
         """Return the public function that computes it, and its keyword arguments."""

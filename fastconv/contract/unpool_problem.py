@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from .array_problem import ArrayProblem, Call, Operand, number, per_axis_size
 from .errors import ShapeError
+from .reach import Reach, transposed_reach
 
 __all__ = ["UnpoolProblem"]
 
@@ -32,7 +34,7 @@ class UnpoolProblem(ArrayProblem):
     kernel_size, stride, padding : tuple of int
         Of the pool that `max_unpool` goes back behind; they say which sizes it may have had.
     out_size : tuple of int
-        The size in which indices count.
+        The size in which indices count; the least that such a pool has where it is empty.
     dtype, layout, device
         As for `fastconv.ConvProblem`.
 
@@ -63,21 +65,24 @@ class UnpoolProblem(ArrayProblem):
     def __post_init__(self) -> None:
         self._fill(kernel_size=1, stride=1, padding=0)
         self._check_kind()
-        self._check_axes(in_size=1, kernel_size=1, stride=1, padding=0, out_size=1)
+        self._check_axes(in_size=1, kernel_size=1, stride=1, padding=0)
+        if not self.out_size:
+            object.__setattr__(self, "out_size", self._usual_size)
+        self._check_axes(out_size=1)
         if self.op == "max_unpool":
             self._check_unpooled()
         self._check_bytes()
 
+    @property
+    def _usual_size(self) -> tuple[int, ...]:
+        """The least size that a pool makes the input's of without leaving any out."""
+        along = zip(self.in_size, self.kernel_size, self.stride, self.padding, strict=True)
+        return tuple((size - 1) * step + kernel - 2 * pad for size, kernel, step, pad in along)
+
     def _check_unpooled(self) -> None:
         """Raise where no pool makes the input's size of the output's."""
-        least = tuple(
-            (size - 1) * step + kernel - 2 * pad
-            for size, kernel, step, pad in zip(
-                self.in_size, self.kernel_size, self.stride, self.padding, strict=True
-            )
-        )
         for axis, (size, usual, step) in enumerate(
-            zip(self.out_size, least, self.stride, strict=True)
+            zip(self.out_size, self._usual_size, self.stride, strict=True)
         ):
             if not usual - step < size < usual + step:
                 raise ShapeError(
@@ -106,6 +111,16 @@ class UnpoolProblem(ArrayProblem):
     def flops(self) -> int:
         """One operation for each place."""
         return math.prod(self._shape(self.in_size))
+
+    def reach(self) -> tuple[Reach, ...]:
+        """Return what an output position sees of the input along each spatial axis."""
+        pads, none = tuple((pad, pad) for pad in self.padding), (1,) * len(self.in_size)
+        return transposed_reach(self.kernel_size, self.stride, pads, none)
+
+    @classmethod
+    def _sample_fields(cls, op: str, shape: tuple[int, ...], sizes: dict[str, Any]) -> Any:
+        own = {"channels": shape[0], "in_size": shape[1:] or (1,)}
+        return own | {"stride": sizes.get("kernel_size", ())} | sizes
 
     def call(self) -> Call:
         """Return the public function that computes it, and its keyword arguments."""
