@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from .ops.deform import deform_conv2d
     from .ops.deform_layers import DeformConv2d
     from .ops.linear import Linear, linear
+    from .ops.norm import batch_norm, group_norm, instance_norm, layer_norm
+    from .ops.pointwise import local_response_norm, prelu
     from .ops.pool import (
         avg_pool1d,
         avg_pool2d,
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from .ops.resize import interpolate
     from .ops.separable import conv2d_pair, separable_conv2d
     from .ops.separable_layers import Conv2dPair, SeparableConv2d
+    from .ops.softmax import log_softmax, softmax
     from .ops.transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
     from .ops.transposed_layers import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
     from .ops.unfold import fold, unfold
@@ -158,6 +161,7 @@ __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "batch_norm",
     "channel_shuffle",
     "conv1d",
     "conv2d",
@@ -172,8 +176,13 @@ __all__ = [
     "fold_batch_norm",
     "get_num_threads",
     "grad",
+    "group_norm",
+    "instance_norm",
     "interpolate",
+    "layer_norm",
     "linear",
+    "local_response_norm",
+    "log_softmax",
     "lp_pool1d",
     "lp_pool2d",
     "lp_pool3d",
@@ -186,8 +195,10 @@ __all__ = [
     "pixel_shuffle",
     "pixel_unshuffle",
     "precision",
+    "prelu",
     "separable_conv2d",
     "set_num_threads",
+    "softmax",
     "sparse",
     "unfold",
     "use_kernel",

@@ -7,10 +7,13 @@ of threads and in every run.
 from __future__ import annotations
 
 from .conv import (
+    conv1d_bias,
     conv1d_input,
     conv1d_weight,
+    conv2d_bias,
     conv2d_input,
     conv2d_weight,
+    conv3d_bias,
     conv3d_input,
     conv3d_weight,
 )
@@ -79,6 +82,17 @@ from .softmax import (
     prelu_weight,
     softmax_input,
 )
+from .transposed import (
+    conv_transpose1d_bias,
+    conv_transpose1d_input,
+    conv_transpose1d_weight,
+    conv_transpose2d_bias,
+    conv_transpose2d_input,
+    conv_transpose2d_weight,
+    conv_transpose3d_bias,
+    conv_transpose3d_input,
+    conv_transpose3d_weight,
+)
 
 __all__ = [
     "adaptive_avg_pool1d_input",
@@ -94,12 +108,24 @@ __all__ = [
     "batch_norm_input",
     "batch_norm_weight",
     "channel_shuffle_input",
+    "conv1d_bias",
     "conv1d_input",
     "conv1d_weight",
+    "conv2d_bias",
     "conv2d_input",
     "conv2d_weight",
+    "conv3d_bias",
     "conv3d_input",
     "conv3d_weight",
+    "conv_transpose1d_bias",
+    "conv_transpose1d_input",
+    "conv_transpose1d_weight",
+    "conv_transpose2d_bias",
+    "conv_transpose2d_input",
+    "conv_transpose2d_weight",
+    "conv_transpose3d_bias",
+    "conv_transpose3d_input",
+    "conv_transpose3d_weight",
     "deform_conv2d_bias",
     "deform_conv2d_input",
     "deform_conv2d_mask",

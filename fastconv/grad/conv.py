@@ -1,60 +1,42 @@
 """Gradients of convolutions, with the signatures of ``torch.nn.grad``.
 
 The gradient for the input is a transposed convolution, the one for the weight a matrix product over
-pixels. Both are the same bits for any number of threads and in every run.
+pixels, and that for a bias a sum over them. All are the same bits for any number of threads and in
+every run.
 """
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..arrays import (
-    Array,
-    dtype_name,
-    empty_output,
-    memory_layout,
-    normal_strides,
-    plain,
-    require_array,
-)
+from ..arrays import Array, dtype_name, empty_output, memory_layout, normal_strides, plain
 from ..calls import problem_of_shapes
-from ..companions import check_groups, check_memory, check_weight
-from ..contract.arguments import Padding, Sizes, canonical_arguments, is_plain, whole_number
-from ..contract.errors import DTypeError, ShapeError
+from ..companions import check_groups, check_weight
+from ..contract.arguments import Padding, Sizes, canonical_arguments, is_plain
+from ..contract.errors import ShapeError
 from ..contract.problem import ConvProblem
 from ..contract.spec import Binding, ConvPlan, dense_strides
 from ..contract.transposed_problem import input_gradient
 from ..dispatch import make_plan, settings, steady_choice
 from ..ops.transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
+from .operands import check_gradient, check_operands, check_shape, sum_channels
 
 __all__ = [
+    "conv1d_bias",
     "conv1d_input",
     "conv1d_weight",
+    "conv2d_bias",
     "conv2d_input",
     "conv2d_weight",
+    "conv3d_bias",
     "conv3d_input",
     "conv3d_weight",
 ]
 
 _TRANSPOSED = {1: conv_transpose1d, 2: conv_transpose2d, 3: conv_transpose3d}
-
-
-def _sizes(name: str, value: Any, ndim: int) -> tuple[int, ...]:
-    """Return the shape of an array that a gradient is for."""
-    array = name.removesuffix("_size")
-    if isinstance(value, np.ndarray) and value.ndim == 1:
-        value = tuple(value.tolist())
-    if not isinstance(value, (tuple, list)) or len(value) != ndim + 2:
-        got = f"an array of shape {value.shape}" if hasattr(value, "shape") else reprlib.repr(value)
-        raise ShapeError(f"{name}: got {got}, want {ndim + 2} whole numbers, say {array}.shape")
-    sizes = tuple(whole_number(name, size) for size in value)
-    if min(sizes) < 0 or min(sizes[1:]) < 1:
-        raise ShapeError(f"{name}: got {sizes}, want every size to be at least 1")
-    return sizes
 
 
 def _problem(
@@ -75,22 +57,6 @@ def _problem(
             f"input of shape {x_shape} and a weight of shape {weight_shape}"
         )
     return problem.with_(op=op)
-
-
-def _operands(ndim: int, name: str, array: Any, grad_output: Any) -> tuple[Array, Array]:
-    """Check an operand and the gradient for the output: NumPy's, of one type, with all axes."""
-    checked = []
-    for each, given in ((name, array), ("grad_output", grad_output)):
-        given = require_array(each, given)
-        check_memory(each, given, "a gradient")
-        if given.ndim != ndim + 2:
-            raise ShapeError(f"{each}: got {given.ndim} axes {given.shape}, want {ndim + 2}")
-        checked.append(given)
-    if checked[0].dtype != checked[1].dtype:
-        raise DTypeError(
-            f"grad_output: got {checked[1].dtype}, want {checked[0].dtype} as the {name} has"
-        )
-    return checked[0], checked[1]
 
 
 #: A gradient whose arguments have been checked: of an operand and the gradient for the output.
@@ -126,10 +92,10 @@ def _input_call(
     ndim: int, input_size: Sequence[int], weight: Array, grad_output: Array,
     arguments: tuple[Any, Any, Any, Any],
 ) -> _Call:  # fmt: skip
-    weight, grad_output = _operands(ndim, "weight", weight, grad_output)
+    weight, grad_output = check_operands(ndim, "weight", weight, grad_output)
     check_weight(weight, ndim, "output channels, input channels / groups, kernel size")
     check_groups(arguments[3], weight)
-    size = _sizes("input_size", input_size, ndim)
+    size = check_shape("input_size", input_size, ndim)
     told = canonical_arguments(ndim, arguments)
     dtype = dtype_name("grad_output", grad_output.dtype)
     transposed = input_gradient(
@@ -146,8 +112,8 @@ def _weight_call(
     ndim: int, weight_size: Sequence[int], x: Array, grad_output: Array,
     arguments: tuple[Any, Any, Any, Any],
 ) -> _Call:  # fmt: skip
-    x, grad_output = _operands(ndim, "input", x, grad_output)
-    size = _sizes("weight_size", weight_size, ndim)
+    x, grad_output = check_operands(ndim, "input", x, grad_output)
+    size = check_shape("weight_size", weight_size, ndim)
     told = canonical_arguments(ndim, arguments)
     where = "conv_weight_grad", dtype_name("grad_output", grad_output.dtype), memory_layout(x)
     problem = _problem(x.shape, size, grad_output.shape, told, *where)
@@ -347,3 +313,58 @@ def conv3d_weight(
     """
     arguments = (stride, padding, dilation, groups)
     return _gradient(_weight_call, 3, weight_size, input, grad_output, arguments)
+
+
+def conv1d_bias(grad_output: Array) -> Array:
+    """Return the gradient of `fastconv.conv1d` for its bias; see `conv2d_bias`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> fastconv.grad.conv1d_bias(np.ones((2, 3, 4), np.float32))
+    array([8., 8., 8.], dtype=float32)
+    """
+    return sum_channels(check_gradient("grad_output", grad_output, 1))
+
+
+def conv2d_bias(grad_output: Array) -> Array:
+    """Return the gradient of `fastconv.conv2d` for its bias: sums over images and pixels.
+
+    Parameters
+    ----------
+    grad_output : ndarray, shape (N, K, H_out, W_out)
+        Gradient for the output, of any strides.
+
+    Returns
+    -------
+    ndarray, shape (K,)
+        Summed in float64 and rounded once.
+
+    Raises
+    ------
+    ShapeError
+        For another number of axes.
+    DTypeError
+        For unsupported element types.
+    DeviceError
+        For arrays on a GPU.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> fastconv.grad.conv2d_bias(np.ones((2, 3, 4, 4), np.float32))
+    array([32., 32., 32.], dtype=float32)
+    """
+    return sum_channels(check_gradient("grad_output", grad_output, 2))
+
+
+def conv3d_bias(grad_output: Array) -> Array:
+    """Return the gradient of `fastconv.conv3d` for its bias; see `conv2d_bias`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> fastconv.grad.conv3d_bias(np.ones((1, 2, 3, 3, 3), np.float32))
+    array([27., 27.], dtype=float32)
+    """
+    return sum_channels(check_gradient("grad_output", grad_output, 3))

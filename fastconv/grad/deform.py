@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, memory_layout, require_array
-from ..companions import check_memory
+from ..arrays import Array, memory_layout
 from ..contract.arguments import Sizes, whole_number
 from ..contract.deform_problem import DeformProblem
 from ..contract.errors import DTypeError, ShapeError
 from ..ops.array_calls import ArrayOp, compute
 from ..ops.deform import make_deform_problem
+from .operands import check_gradient, sum_channels
 
 __all__ = [
     "deform_conv2d_bias",
@@ -284,15 +284,7 @@ def deform_conv2d_bias(grad_output: Array) -> Array:
     >>> fastconv.grad.deform_conv2d_bias(np.ones((2, 3, 4, 4), np.float32))
     array([32., 32., 32.], dtype=float32)
     """
-    grad_output = require_array("grad_output", grad_output)
-    check_memory("grad_output", grad_output, "a gradient")
-    if grad_output.ndim != 4:
-        raise ShapeError(
-            f"grad_output: got {grad_output.ndim} axes {grad_output.shape}, want 4 (batch, "
-            "channels, height, width)"
-        )
-    sums = np.ascontiguousarray(grad_output).sum((0, 2, 3), np.float64)
-    return np.asarray(sums, grad_output.dtype)
+    return sum_channels(check_gradient("grad_output", grad_output, 2))
 
 
 def _fixed(size: Any) -> Any:
