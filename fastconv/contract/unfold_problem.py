@@ -118,7 +118,7 @@ class UnfoldProblem(ArrayProblem):
 
     @classmethod
     def _sample_fields(cls, op: str, shape: tuple[int, ...], sizes: dict[str, Any]) -> Any:
-        made = {"channels": shape[0], "in_size": shape[1:] or (1,)} | sizes
+        made: dict[str, Any] = {"channels": shape[0], "in_size": shape[1:] or (1,)} | sizes
         if op == "fold":
             taps, size = made.get("kernel_size", 1), made["in_size"]
             axes = len(size) if isinstance(size, (tuple, list)) else 1
