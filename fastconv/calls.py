@@ -30,6 +30,7 @@ from .arrays import (
 )
 from .companions import check_companion, check_groups, check_weight
 from .contract.arguments import (
+    PRELU,
     Activation,
     canonical_activation,
     canonical_arguments,
@@ -180,7 +181,7 @@ def prepare(
     ndim : int
         Spatial axes.
     x, weight, bias, residual, out : ndarray or None
-        As for `conv2d`, with a batch axis.
+        As for `conv2d`, with a batch axis; bias and activation are those of `join_slopes`.
     arguments : tuple
         Of a convolution ``(stride, padding, dilation, groups)``, as the caller gave them.
     activation : str, (str, float) or None
@@ -242,7 +243,7 @@ def _prepare(
 ) -> PreparedCall:  # fmt: skip
     problem = make_problem(ndim, x, weight, arguments)
     name, alpha = parse_activation(activation)
-    check_companions(problem, x, weight, bias, residual, out)
+    check_companions(problem, x, weight, bias, residual, out, activation)
     shape, layout = problem.out_shape, problem.layout
     if math.prod(shape) == 0:
         return PreparedCall(None, "", shape, layout)
@@ -355,10 +356,15 @@ def check_companions(
     bias: Any,
     residual: Any,
     out: Any,
+    activation: Activation,
 ) -> None:
-    """Check bias, residual and out against the problem."""
+    """Check bias, residual and out against the problem; of prelu also the bias's row of slopes."""
+    channels = (problem.out_channels,)
+    if activation is PRELU:
+        check_companion("activation", bias[1], channels, x, "input")
+        bias = bias[0]
     shapes = {
-        "bias": (bias, (problem.out_channels,)),
+        "bias": (bias, channels),
         "residual": (residual, problem.out_shape),
         "out": (out, problem.out_shape),
     }

@@ -23,6 +23,7 @@ from .contract.arguments import Activation, Padding, Sizes, bind_call
 from .contract.errors import ArgumentError
 from .contract.problem import ConvProblem
 from .recall import recall
+from .slopes import join_slopes
 
 if TYPE_CHECKING:
     from .contract.transposed_problem import TransposedProblem
@@ -68,6 +69,7 @@ def convolve(
     tune: bool,
 ) -> Array:  # fmt: skip
     """Compute a call of an operator of a family, on whichever device its arrays live."""
+    bias, activation = join_slopes(bias, activation, x)
     views = None if type(x) is np.ndarray else view_operands(x, weight, bias, residual, out)
     if views is None:
         return _compute(family, ndim, x, weight, bias, arguments, activation, residual, out, tune)
@@ -173,9 +175,10 @@ def conv2d(
         Step between the taps of the kernel, in pixels.
     groups : int
         Independent groups of channels; ``groups=C`` is depthwise.
-    activation : str or (str, float), optional
+    activation : str, (str, float) or ("prelu", ndarray), optional
         relu, leaky_relu, elu, silu, sigmoid, tanh, relu6, hardswish or gelu; the number is
-        the parameter of leaky_relu (0.01) and elu (1).
+        the parameter of leaky_relu (0.01) and elu (1). Of prelu, for arrays of NumPy, it is an
+        array of K slopes: an output channel's negative sums are multiplied by its own.
     residual : ndarray, shape of the output, optional
         Added before the activation.
     out : ndarray, shape of the output, optional

@@ -15,10 +15,12 @@ import numpy as np
 from .array_libraries import view_array, view_beside, view_operands
 from .arrays import Array, private_copy, require_array, shown, unwrap
 from .calls import Family, prepare, run_prepared, unbatch
+from .companions import check_companion
 from .contract.arguments import Activation, flag, parse_activation
 from .contract.errors import DTypeError, ShapeError
 from .device_arrays import DeviceArray
 from .packing import PackedWeights
+from .slopes import join_slopes, slopes_of
 
 __all__ = ["PackedLayer", "refuse_sizes"]
 
@@ -74,8 +76,16 @@ class PackedLayer:
                 f"({self._leading}, kernel size)"
             )
         number = self._groups(weight, arguments)
-        self._bias = self._own_bias(weight, bias, self._out_channels(weight, number))
-        parse_activation(activation)
+        channels = self._out_channels(weight, number)
+        self._bias = self._own_bias(weight, bias, channels)
+        slopes = slopes_of(activation)
+        if slopes is None:
+            parse_activation(activation)
+        else:
+            check_companion("activation", slopes, (channels,), weight, "weight")
+            activation = ("prelu", private_copy(slopes))
+        #: What calls are prepared with in the place of bias and activation.
+        self._bias_row, self._epilogue = join_slopes(self._bias, activation, weight)
         # Private copies: what is packed later must be what was given.
         self._weight = private_copy(weight)
         _finish(self._weight)
@@ -163,9 +173,9 @@ class PackedLayer:
             self._ndim,
             x,
             self._weight,
-            self._bias,
+            self._bias_row,
             self._arguments,
-            self.activation,
+            self._epilogue,
             residual,
             out,
             True,
@@ -208,4 +218,4 @@ class PackedLayer:
             return result[0] if out is None else out
         call = self._prepare(x, residual, out)
         packed = self._pack(call)
-        return run_prepared(call, x, self._weight, packed, self._bias, residual, out)
+        return run_prepared(call, x, self._weight, packed, self._bias_row, residual, out)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from fastconv.contract.problem import ConvProblem
 
-__all__ = ["ACTIVATION_CODES", "LAST_CLAMP", "name_axes", "name_problem_axes"]
+__all__ = ["ACTIVATION_CODES", "LAST_CLAMP", "PRELU", "name_axes", "name_problem_axes"]
 
 #: Codes of the activations in machine code; those that are a clamp come first.
 ACTIVATION_CODES = {
@@ -24,9 +24,12 @@ ACTIVATION_CODES = {
     "tanh": 7,
     "hardswish": 8,
     "gelu": 9,
+    "prelu": 10,
 }
 #: Code of the last activation that is a clamp.
 LAST_CLAMP = ACTIVATION_CODES["relu6"]
+#: Code of the activation with a parameter for each channel.
+PRELU = ACTIVATION_CODES["prelu"]
 
 
 def name_axes(letter: str, values: Sequence[int], fill: int) -> dict[str, int]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import inspect
 
 __all__ = [
+    "PRELU",
     "Activation",
     "Padding",
     "Sizes",
@@ -35,7 +36,10 @@ __all__ = [
 
 Sizes = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
-Activation = str | tuple[str, float] | None
+#: A name, or a pair of it and a number: an array of one for each output channel where it is prelu.
+Activation = str | tuple[str, Any] | None
+#: What stands for prelu where its slopes are told beside: this object, and none that equals it.
+PRELU: Activation = ("prelu", 0.0)
 
 
 def is_plain(arguments: tuple[Any, ...]) -> bool:
@@ -127,12 +131,19 @@ def parse_activation(activation: Activation) -> tuple[str | None, float]:
     """Return an activation's name and parameter."""
     if activation is None:
         return None, 0.0
+    if activation is PRELU:
+        return "prelu", 0.0
     given: Any = activation if isinstance(activation, tuple) else (activation, None)
     if len(given) != 2 or not isinstance(given[0], str):
         raise ArgumentError(
             f"activation: got {activation!r}, want None, a name or a pair of a name and a number"
         )
     name, alpha = given
+    if name == "prelu":
+        raise ArgumentError(
+            "activation: got 'prelu', want a name or, where an operator takes slopes by channel, "
+            "('prelu', slopes) with an array of one slope for each output channel"
+        )
     if name not in ACTIVATIONS:
         raise ArgumentError(
             f"activation: got {name!r}, want None or one of {', '.join(ACTIVATIONS)}"

@@ -172,7 +172,7 @@ class Binding:
     residual_strides : tuple of int or None
         As `out_strides`; None without a residual.
     activation : str or None
-        A key of `ACTIVATIONS`.
+        A key of `ACTIVATIONS`, or "prelu", whose slopes lie behind the biases.
     alpha : float
         The activation's parameter.
     flush : bool
@@ -241,7 +241,7 @@ class ConvPlan(Protocol):
         """Return `weight` in the kernel's own order, or itself where that is its order."""
 
     def run(self, x: Any, packed: Any, bias: Any | None, residual: Any | None, out: Any, /) -> None:
-        """Compute into `out`."""
+        """Compute into `out`; of prelu the bias is two rows, biases and slopes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from fastconv.kernels import reference
 from fastconv.trim import trim
 
 from . import truth
+from .activations import as_argument
 from .case import Case
 from .operators import Operator, Params, Shapes
 
@@ -118,19 +119,20 @@ def fixed(value: Any) -> Any:
     return tuple(map(fixed, value)) if isinstance(value, list) else value
 
 
-def keywords(params: Params) -> dict[str, Any]:
+def keywords(params: Params, arrays: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments beside the arrays, as a caller gives them."""
-    names = ("stride", "padding", "dilation", "groups", "activation")
-    return {name: fixed(params[name]) for name in names}
+    told = {name: fixed(params[name]) for name in ("stride", "padding", "dilation", "groups")}
+    activation = as_argument(params["activation"], params["filters"], params["groups"], arrays)
+    return told | {"activation": activation}
 
 
 def _function(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
     call = getattr(fastconv, f"conv{ndim}d")
-    return call(**arrays, **keywords(params))
+    return call(**arrays, **keywords(params, arrays))
 
 
 def _make(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
-    return getattr(fastconv, f"Conv{ndim}d")(**arrays, **keywords(params))
+    return getattr(fastconv, f"Conv{ndim}d")(**arrays, **keywords(params, arrays))
 
 
 def _truth(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
@@ -153,7 +155,7 @@ def _truth(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
 
 def _problem(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
     x = arrays["input"]
-    told = keywords(params)
+    told = keywords(params, arrays)
     given = tuple(told[name] for name in ("stride", "padding", "dilation", "groups"))
     problem = make_problem(ndim, x[None] if x.ndim == ndim + 1 else x, arrays["weight"], given)
     return trim(problem)[0]  # as kernels see it
@@ -194,6 +196,7 @@ def _operator(ndim: int) -> Operator:
         work=_work,
         make=bind(_make),
         weights=("weight", "bias"),
+        channels=-1 - ndim,
         bad=BAD,
     )
 

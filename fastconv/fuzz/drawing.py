@@ -79,9 +79,10 @@ def draw_dtype(draw: Draw) -> str:
     return str(draw(st.sampled_from(("float32", "float32", "float64", "float16", "bfloat16"))))
 
 
-def draw_activation(draw: Draw) -> Any:
-    """Draw an activation, or none."""
-    activation = draw(st.one_of(st.none(), st.sampled_from(_ACTIVATIONS)))
+def draw_activation(draw: Draw, slopes: bool = True) -> Any:
+    """Draw an activation, or none; PReLU where there are slopes by channel."""
+    choices = (*_ACTIVATIONS, "prelu") if slopes else _ACTIVATIONS
+    activation = draw(st.one_of(st.none(), st.sampled_from(choices)))
     return list(activation) if isinstance(activation, tuple) else activation
 
 

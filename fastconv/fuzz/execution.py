@@ -22,6 +22,7 @@ from fastconv.contract.spec import KernelSpec
 from fastconv.kernels import reference
 
 from . import bad
+from .activations import SLOPES, as_parameter
 from .case import Case, Failure, Report, Step
 from .compiling import compiler
 from .judge import differs, is_exact_activation
@@ -263,8 +264,8 @@ class _Program:
         if call.truth is None:
             wide = self._wide(call)
             sums = self.operator.truth(wide, call.params)
-            name, alpha = _activation(call.params)
-            call.truth = sums, reference.activate(sums, name, alpha)
+            given, axis = call.params.get("activation"), self.operator.channels
+            call.truth = sums, reference.activate(sums, *as_parameter(given, sums, axis))
         return call.truth
 
     def _wide(self, call: _Call) -> dict[str, Any]:
@@ -291,8 +292,7 @@ class _Program:
         tolerance = None
         if spec is not None and not (exact and spec.exact):
             tolerance = spec.tolerance[self.case.dtype]
-        _, alpha = _activation(call.params)
-        gain = max(1.0, abs(alpha or 0.0))
+        gain = _gain(call.params)
         terms = self.operator.work(call.shapes, call.params) / max(2, 2 * result.size)
         dtype = self.case.dtype
         told = differs(
@@ -302,9 +302,13 @@ class _Program:
             raise Failed("wrong result", told)
 
 
-def _activation(params: Params) -> tuple[str | None, float | None]:
+def _gain(params: Params) -> float:
+    """Return by how much an activation enlarges an error at most."""
     given = params.get("activation")
-    return tuple(given) if isinstance(given, (list, tuple)) else (given, None)
+    parameters: tuple[float, ...] = SLOPES if given == "prelu" else ()
+    if isinstance(given, (list, tuple)):
+        parameters = (given[1],)
+    return max(1.0, *map(abs, parameters), 0.0)
 
 
 def run_case(case: Case, progress: Callable[[int, str], None] = lambda *_: None) -> Report:

@@ -15,7 +15,7 @@ from .memory import numpy_dtype
 __all__ = ["EXACT_ACTIVATIONS", "differs", "is_exact_activation"]
 
 #: Activations that are exact on whole numbers.
-EXACT_ACTIVATIONS = (None, "relu", "relu6", ("leaky_relu", 0.25))
+EXACT_ACTIVATIONS = (None, "relu", "relu6", ("leaky_relu", 0.25), "prelu")
 
 Reals = NDArray[np.float64]
 

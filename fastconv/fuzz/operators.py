@@ -106,6 +106,8 @@ class Operator:
         `bad.VALUES`, or "array", "lone" (an array whose size and type fit no other) or "output".
     inside : bool
         Whether kernels of `op` are chosen inside, for parts of a call: the loosest one counts.
+    channels : int
+        Axis of output channels, counted from the last: activations have parameters along it.
     rounds : bool
         Whether results of whole numbers are no whole numbers: a mean.
     """
@@ -125,6 +127,7 @@ class Operator:
     required: tuple[str, ...] = ("input",)
     weights: tuple[str, ...] = ()
     inside: bool = False
+    channels: int = -1
     rounds: bool = False
     bad: Mapping[str, str] = field(default_factory=dict)
 

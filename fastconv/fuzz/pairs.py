@@ -120,7 +120,7 @@ def _draw(separable: bool, draw: Draw, name: str, options: Options) -> Case:
             "channels": draw(_CHANNELS), "groups": draw(groups), "second_groups": draw(groups)
         }  # fmt: skip
     _keep_small(params, _MOST_LARGE_WORK if large else _MOST_WORK)
-    params |= {"between": draw(_BETWEEN), "activation": draw_activation(draw)}
+    params |= {"between": draw(_BETWEEN), "activation": draw_activation(draw, slopes=False)}
     params["batch"] = draw(st.sampled_from((1, 1, 2, None, 0)))
     weights = _SEPARABLE_WEIGHTS if separable else _PAIR_WEIGHTS
     calls = draw_calls(

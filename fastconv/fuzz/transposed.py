@@ -111,17 +111,17 @@ def _draw(ndim: int, draw: Draw, name: str, options: Options) -> Case:
     return calls.case(name, params, draw_dtype(draw))
 
 
-def _keywords(params: Params) -> dict[str, Any]:
+def _keywords(params: Params, arrays: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments beside the arrays, as a caller gives them."""
-    return keywords(params) | {"output_padding": fixed(params["extra"])}
+    return keywords(params, arrays) | {"output_padding": fixed(params["extra"])}
 
 
 def _function(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
-    return getattr(fastconv, f"conv_transpose{ndim}d")(**arrays, **_keywords(params))
+    return getattr(fastconv, f"conv_transpose{ndim}d")(**arrays, **_keywords(params, arrays))
 
 
 def _make(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
-    return getattr(fastconv, f"ConvTranspose{ndim}d")(**arrays, **_keywords(params))
+    return getattr(fastconv, f"ConvTranspose{ndim}d")(**arrays, **_keywords(params, arrays))
 
 
 def _truth(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
@@ -148,6 +148,7 @@ def _operator(ndim: int) -> Operator:
         group="dense",
         op="conv",
         inside=True,
+        channels=-1 - ndim,
         defaults=_DEFAULTS,
         draw=bind(_draw),
         shapes=bind(_shapes),

@@ -181,7 +181,7 @@ def _prepare(
     residual: Any, out: Any, packed: bool, tune: bool,
 ) -> PreparedPhases | PreparedStack:  # fmt: skip
     problem = make_transposed_problem(ndim, x, weight, arguments)
-    check_companions(problem, x, weight, bias, residual, out)
+    check_companions(problem, x, weight, bias, residual, out, activation)
     shape, layout, groups = problem.out_shape, problem.layout, problem.groups
     if math.prod(shape) == 0:
         return PreparedPhases((), groups, "", shape, layout, None)

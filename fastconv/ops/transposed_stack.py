@@ -72,7 +72,7 @@ class PreparedStack:
         """Compute, into `out` if there is one."""
         if out is None:
             out = empty_output(x, self.out_shape, self.layout)
-        repeated = None if bias is None else np.repeat(bias, math.prod(self.stride))
+        repeated = None if bias is None else np.repeat(bias, math.prod(self.stride), axis=-1)
         for rows, call in self.bands:
             samples, outputs = _taken(self.stack, rows, len(self.bands), self.stride)
             part = call.run(x[samples], packed[call.packing], repeated, None, None)
@@ -125,7 +125,7 @@ def prepare_stack(
     """Prepare a call of a problem that is a stack and has no residual."""
     ndim, phases = problem.ndim, len(stack.places)
     filters = _filters(weight, stack, problem.groups)
-    biases = None if bias is None else np.repeat(bias, phases)
+    biases = None if bias is None else np.repeat(bias, phases, axis=-1)
     arguments = ((1,) * ndim, stack.padding, (1,) * ndim, problem.groups)
     rows_of_bands = problem.bands()
     bands = []

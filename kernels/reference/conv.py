@@ -68,6 +68,11 @@ def gelu(y: Array) -> Array:
     return y * (0.5 * (1.0 + _erf(y / math.sqrt(2.0))))
 
 
+def prelu(y: Array, alpha: Array) -> Array:
+    """``y`` where it is positive, else ``alpha * y``: a slope for each channel."""
+    return np.where(y > 0, y, alpha * y)
+
+
 ACTIVATIONS: dict[str, Callable[..., Array]] = {
     "relu": relu,
     "leaky_relu": leaky_relu,
@@ -78,10 +83,11 @@ ACTIVATIONS: dict[str, Callable[..., Array]] = {
     "relu6": relu6,
     "hardswish": hardswish,
     "gelu": gelu,
+    "prelu": prelu,
 }
 
 
-def activate(y: Array, activation: str | None, alpha: float | None = None) -> Array:
+def activate(y: Array, activation: str | None, alpha: ArrayLike | None = None) -> Array:
     """Apply an activation by name.
 
     Parameters
@@ -89,8 +95,9 @@ def activate(y: Array, activation: str | None, alpha: float | None = None) -> Ar
     y : float64 array of any shape
     activation : str or None
         A key of `ACTIVATIONS`, or None for none.
-    alpha : float, optional
-        Slope of ``leaky_relu`` (default 0.01), scale of ``elu`` (default 1.0).
+    alpha : float or array, optional
+        Slope of ``leaky_relu`` (default 0.01), scale of ``elu`` (default 1.0), slopes of ``prelu``
+        (of a shape that is broadcast to `y`).
 
     Returns
     -------
@@ -101,7 +108,7 @@ def activate(y: Array, activation: str | None, alpha: float | None = None) -> Ar
     KeyError
         The name is unknown.
     TypeError
-        `alpha` is given to an activation that has none.
+        `alpha` is given to an activation that has none, or missing for ``prelu``.
 
     Examples
     --------
@@ -146,13 +153,15 @@ def _finish(
     bias: ArrayLike | None,
     residual: ArrayLike | None,
     activation: str | None,
-    alpha: float | None,
+    alpha: ArrayLike | None,
 ) -> Array:
     """Add a bias a channel, then a residual, then apply the activation."""
     if bias is not None:
         sums = sums + np.asarray(bias).astype(np.float64).reshape(-1, *[1] * (sums.ndim - 2))
     if residual is not None:
         sums = sums + np.asarray(residual).astype(np.float64)
+    if activation == "prelu":
+        alpha = np.asarray(alpha).astype(np.float64).reshape(-1, *[1] * (sums.ndim - 2))
     return activate(sums, activation, alpha)
 
 
@@ -167,7 +176,7 @@ def conv(
     groups: int = 1,
     residual: ArrayLike | None = None,
     activation: str | None = None,
-    alpha: float | None = None,
+    alpha: ArrayLike | None = None,
 ) -> Array:
     """Convolution of one to three spatial dimensions: the definition, in float64.
 
@@ -189,8 +198,8 @@ def conv(
     residual : array of the output's shape, optional
     activation : str, optional
         A key of `ACTIVATIONS`.
-    alpha : float, optional
-        Parameter of ``leaky_relu`` and ``elu``.
+    alpha : float or array of shape (out_channels,), optional
+        Parameter of ``leaky_relu`` and ``elu``; slopes of ``prelu``.
 
     Returns
     -------
@@ -239,7 +248,7 @@ def conv_transpose(
     groups: int = 1,
     residual: ArrayLike | None = None,
     activation: str | None = None,
-    alpha: float | None = None,
+    alpha: ArrayLike | None = None,
 ) -> Array:
     """Transposed convolution: every sample adds a filter to the outputs, then borders are cropped.
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fastconv.contract.problem import ConvProblem
+from fastconv.contract.spec import ACTIVATIONS
 from fastconv.kernels import reference
 from helpers import geometry
 from problem_matrix import matrix, problem
@@ -126,7 +127,7 @@ def test_against_pytorch(rng: np.random.Generator) -> None:
         np.testing.assert_allclose(actual, truth, rtol=1e-10, atol=1e-10, err_msg=of.line())
 
 
-@pytest.mark.parametrize("name", reference.ACTIVATIONS)
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_against_pytorch(name: str) -> None:
     torch = pytest.importorskip("torch", reason="package torch is not installed")
     values = [-np.inf, -800.0, -20.0, -3.0, -1.0, -1e-9, -0.0, 0.0, 1e-9, 2.9, 6.5, 40.0, np.nan]
@@ -138,6 +139,13 @@ def test_activations_against_pytorch(name: str) -> None:
     if name in ("leaky_relu", "elu"):
         truth = function(torch.from_numpy(y), 0.3).numpy()
         np.testing.assert_allclose(reference.activate(y, name, 0.3), truth, rtol=1e-12)
+
+
+def test_prelu_against_pytorch(rng: np.random.Generator) -> None:
+    torch = pytest.importorskip("torch", reason="package torch is not installed")
+    y, slopes = rng.standard_normal((2, 3, 4)), np.array([0.25, -2.0, np.inf])
+    truth = torch.nn.functional.prelu(torch.from_numpy(y), torch.from_numpy(slopes)).numpy()
+    np.testing.assert_allclose(reference.activate(y, "prelu", slopes[:, None]), truth, rtol=1e-12)
 
 
 @pytest.mark.parametrize("with_bias", [False, True])

@@ -21,6 +21,7 @@ from fastconv.contract.spec import ACTIVATIONS, KernelSpec
 from fastconv.kernels import reference
 from helpers import (
     CALLS,
+    DTYPES,
     Tensors,
     assert_close,
     assert_exact,
@@ -37,7 +38,7 @@ from problem_matrix import matrix, problem
 
 KERNELS = dispatch.kernels(op="conv", device="cpu")
 MATRIX = matrix()
-EPILOGUES = (None, "relu", ("leaky_relu", 0.25), "relu6")  # exact on small integers
+EPILOGUES = (None, "relu", ("leaky_relu", 0.25), "relu6", "prelu")  # exact on small integers
 SMALL_PROBLEMS = (
     problem((5, 19), (6, 35), 3, padding=1),
     problem((3, 3), (6, 35), 3, padding=1, groups=3),
@@ -59,7 +60,21 @@ def supported(problems: Iterable[ConvProblem]) -> list[Any]:
 
 def epilogue_of(of: ConvProblem) -> object:
     """A different activation from problem to problem, the same in every run."""
-    return EPILOGUES[(sum(of.in_size) + of.out_channels) % len(EPILOGUES)]
+    chosen = EPILOGUES[(sum(of.in_size) + of.out_channels) % len(EPILOGUES)]
+    return prelu_of(of) if chosen == "prelu" else chosen
+
+
+def prelu_of(of: ConvProblem) -> object:
+    """PReLU with slopes that are powers of two, neighbours' different."""
+    return "prelu", np.resize([0.25, -1.0, 0.5, 2.0], of.out_channels).astype(DTYPES[of.dtype])
+
+
+def with_slopes(of: ConvProblem, name: str) -> tuple[Any, Any]:
+    """An activation for a call, and its parameter as the reference takes it."""
+    if name != "prelu":
+        return name, None
+    activation: Any = prelu_of(of)
+    return activation, activation[1].astype(np.float64).reshape(-1, *(1,) * of.ndim)
 
 
 def test_registry_is_not_empty_and_every_kernel_has_work() -> None:
@@ -139,7 +154,7 @@ def test_refused_problems_raise_the_kernels_own_sentences(
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, "prelu"])
 @pytest.mark.parametrize(("spec", "each"), supported(SMALL_PROBLEMS))
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 def test_every_activation(
@@ -153,10 +168,11 @@ def test_every_activation(
         return
     tensors = gaussians(each, rng)
     tensors.residual *= 8  # reach the saturated ends as well
+    told, parameter = with_slopes(each, activation)
     with dispatch.use_kernel(spec.name):
-        actual = functional(each, tensors, epilogue=True, activation=activation, out=None)
+        actual = functional(each, tensors, epilogue=True, activation=told, out=None)
     sums = expected(each, tensors, epilogue=True)
-    truth = reference.activate(sums, activation)
+    truth = reference.activate(sums, activation, parameter)
     assert_close(actual, truth, spec.tolerance[dtype], activation, sums)
 
 
@@ -228,10 +244,11 @@ def test_a_nan_survives_every_activation(
     tensors = gaussians(each, rng)
     tensors.residual[(0,) * each.ndim] = np.nan
     with dispatch.use_kernel(spec.name):
-        for activation in ACTIVATIONS:
-            actual = functional(each, tensors, epilogue=True, activation=activation, out=None)
+        for activation in (*ACTIVATIONS, "prelu"):
+            told, parameter = with_slopes(each, activation)
+            actual = functional(each, tensors, epilogue=True, activation=told, out=None)
             sums = expected(each, tensors, epilogue=True)
-            truth = reference.activate(sums, activation)
+            truth = reference.activate(sums, activation, parameter)
             assert_close(actual, truth, spec.tolerance[each.dtype], activation, sums)
 
 

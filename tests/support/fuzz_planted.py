@@ -13,6 +13,7 @@ import numpy as np
 
 import fastconv
 from fastconv.contract.errors import ShapeError
+from fastconv.fuzz.activations import as_parameter
 from fastconv.fuzz.operators import Operator, operators
 from fastconv.kernels import reference
 
@@ -28,9 +29,8 @@ def right(arrays: dict[str, Any], params: dict[str, Any]) -> Any:
     wide = {name: array.astype(np.float64) for name, array in given.items()}
     with np.errstate(all="ignore"):
         sums = CONV.truth(wide, params)
-        activation = params["activation"]
-        name, alpha = activation if isinstance(activation, list) else (activation, None)
-        result = reference.activate(sums, name, alpha).astype(given["input"].dtype)
+        told = as_parameter(params["activation"], sums, CONV.channels)
+        result = reference.activate(sums, *told).astype(given["input"].dtype)
     if out is None:
         return result
     out[...] = result

@@ -80,6 +80,8 @@ _FIELDS = (
     "lane_step",
     "row_residual",
     "lane_residual",
+    "row_slope",  # bytes between the slopes of rows and of lanes: 0 where they are pixels
+    "lane_slope",
     "worker_bytes",
     "partial_at",
     "sums_at",
@@ -99,8 +101,9 @@ def _make_epilogue_rows(lanes: int, storage: int, compute: int) -> Any:
 
     @numba.njit
     def epilogue_across(
-        g: Any, sums: int, pitch: int, out: int, residual: int, rows: int, width: int, scratch: int
-    ) -> None:
+        g: Any, sums: int, pitch: int, slopes: int, out: int, residual: int, rows: int, width: int,
+        scratch: int,
+    ) -> None:  # fmt: skip
         """Finish blocks of rows by lanes with the rows' axis contiguous."""
         finished = storage == compute and g.epilogue_code == 0 and not g.has_residual
         for row in range(0, rows, lanes):
@@ -122,15 +125,17 @@ def _make_epilogue_rows(lanes: int, storage: int, compute: int) -> Any:
                         g, scratch + (1 + lane) * lanes * size, 0.0,
                         out + row * g.row_step + (start + lane) * g.lane_step, g.row_step,
                         residual + row * g.row_residual + (start + lane) * g.lane_residual,
-                        g.row_residual, count, scratch,
+                        g.row_residual, slopes + row * g.row_slope + (start + lane) * g.lane_slope,
+                        g.row_slope, count, scratch,
                     )  # fmt: skip
 
     @numba.njit
     def epilogue_rows(
-        g: Any, sums: int, pitch: int, out: int, residual: int, rows: int, width: int, scratch: int
-    ) -> None:
+        g: Any, sums: int, pitch: int, slopes: int, out: int, residual: int, rows: int, width: int,
+        scratch: int,
+    ) -> None:  # fmt: skip
         if g.row_step == item and g.lane_step != item:
-            epilogue_across(g, sums, pitch, out, residual, rows, width, scratch)
+            epilogue_across(g, sums, pitch, slopes, out, residual, rows, width, scratch)
             return
         for row in range(rows):
             for start in range(0, width, lanes):
@@ -138,6 +143,7 @@ def _make_epilogue_rows(lanes: int, storage: int, compute: int) -> Any:
                     g, sums + row * pitch + start * size, 0.0,
                     out + row * g.row_step + start * g.lane_step, g.lane_step,
                     residual + row * g.row_residual + start * g.lane_residual, g.lane_residual,
+                    slopes + row * g.row_slope + start * g.lane_slope, g.lane_slope,
                     min(lanes, width - start), scratch,
                 )  # fmt: skip
 
@@ -170,7 +176,8 @@ def _make_multiply_panel(lanes: int, storage: int, compute: int) -> Any:
                 channels,
             )  # fmt: skip
             epilogue_rows(
-                g, sums, pitch, out + at * g.yw, residual + at * g.rw, rows, width, scratch
+                g, sums, pitch, bias + g.slopes_at, out + at * g.yw, residual + at * g.rw, rows,
+                width, scratch,
             )  # fmt: skip
 
     @numba.njit
@@ -305,6 +312,10 @@ def _output_fields(
     )
     fields["direct"] = int(not fields["needs_epilogue"])
     fields |= {"row_step": row[0], "lane_step": lane[0]}
+    size = problem.compute_itemsize
+    fields |= {"row_slope": 0, "lane_slope": size} if side == PIXEL_ROWS else {
+        "row_slope": size, "lane_slope": 0,
+    }  # fmt: skip
     return fields | {"row_residual": row[1], "lane_residual": lane[1]}
 
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from fastconv.contract.spec import Binding
 
-from ...axes import ACTIVATION_CODES, LAST_CLAMP
+from ...axes import ACTIVATION_CODES, LAST_CLAMP, PRELU
+from ..simd.arithmetic import mul, pick_positive
 from ..simd.intrinsics import (
     add,
     get_word,
@@ -35,6 +36,7 @@ from .segments import SEGMENT_WORDS
 __all__ = [
     "EPILOGUE_FIELDS",
     "epilogue_fields",
+    "make_activation",
     "make_epilogue_strided",
     "make_epilogue_tile",
     "make_epilogue_vector",
@@ -62,18 +64,40 @@ def epilogue_fields(binding: Binding, direct: bool, clamped: bool = True) -> dic
 
 
 @functools.cache
+def make_activation(lanes: int, compute: int) -> Any:
+    """Return a function that applies an activation by its code to the lanes of a mask.
+
+    `slopes` is the address of what PReLU multiplies negative lanes by: one number for all of them
+    where `slope_step` is 0, else one for each.
+    """
+
+    @numba.njit
+    def apply(value: Any, code: int, alpha: float, slopes: int, slope_step: int, mask: int) -> Any:
+        if code != PRELU:
+            return activate(value, code, alpha)
+        slope = splat(load_scalar(slopes, compute), lanes)
+        if slope_step:
+            slope = load_masked(slopes, mask, compute, lanes)
+        return pick_positive(value, value, mul(value, slope))
+
+    return apply
+
+
+@functools.cache
 def make_epilogue_strided(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that finishes one vector of sums: bias, residual, activation, store.
 
-    Its elements lie `out_step` and `residual_step` bytes apart: neighbours along any axis.
+    Its elements lie `out_step` and `residual_step` bytes apart: neighbours along any axis. Slopes
+    are those of `make_activation`.
     """
     item, size = ITEMSIZE[storage], ITEMSIZE[compute]
+    apply_activation = make_activation(lanes, compute)
     as_compute = np.float64 if compute == F64 else np.float32
 
     @numba.njit
     def end_strided(
         g: Any, source: int, bias: float, out: int, out_step: int, residual: int,
-        residual_step: int, count: int, scratch: int,
+        residual_step: int, slopes: int, slope_step: int, count: int, scratch: int,
     ) -> None:  # fmt: skip
         mask = range_mask(0, count)
         value = load_masked(source, mask, compute, lanes)
@@ -83,7 +107,7 @@ def make_epilogue_strided(lanes: int, storage: int, compute: int) -> Any:
                 value = add(value, load_masked(residual, mask, storage, lanes))
             else:
                 value = add(value, load_gather(residual, residual_step, mask, storage, lanes))
-        value = activate(value, g.epilogue_code, g.alpha)
+        value = apply_activation(value, g.epilogue_code, g.alpha, slopes, slope_step, mask)
         if out_step == item:
             store_masked(out, value, mask, storage)
         else:
@@ -97,14 +121,15 @@ def make_epilogue_strided(lanes: int, storage: int, compute: int) -> Any:
 
 @functools.cache
 def make_epilogue_vector(lanes: int, storage: int, compute: int) -> Any:
-    """Return a function that finishes one vector of sums of neighbouring pixels."""
+    """Return a function that finishes one vector of sums of neighbouring pixels of a channel."""
     end_strided = make_epilogue_strided(lanes, storage, compute)
 
     @numba.njit
     def end_vector(
-        g: Any, source: int, bias: float, out: int, residual: int, count: int, scratch: int
-    ) -> None:
-        end_strided(g, source, bias, out, g.yw, residual, g.rw, count, scratch)
+        g: Any, source: int, bias: float, out: int, residual: int, slope: int, count: int,
+        scratch: int,
+    ) -> None:  # fmt: skip
+        end_strided(g, source, bias, out, g.yw, residual, g.rw, slope, 0, count, scratch)
 
     return end_vector
 
@@ -113,18 +138,19 @@ def make_epilogue_vector(lanes: int, storage: int, compute: int) -> Any:
 def make_epilogue_tile(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that finishes `rows` rows of one panel.
 
-    `out` and `residual` are the addresses of the first row's map, `source` that of the panel's
-    first sum.
+    `out` and `residual` are the addresses of the first row's map, `bias` that of its channel's,
+    `source` that of the panel's first sum.
     """
     size = ITEMSIZE[compute]
     end_vector = make_epilogue_vector(lanes, storage, compute)
 
     @numba.njit
     def end_tile(
-        g: Any, source: int, pitch: int, rows: int, out: int, residual: int,
+        g: Any, source: int, pitch: int, rows: int, bias: int, out: int, residual: int,
         segments: int, count: int, scratch: int,
     ) -> None:  # fmt: skip
         for row in range(rows):
+            slope = bias + g.slopes_at + row * size
             for s in range(count):
                 words = segments + 8 * SEGMENT_WORDS * s
                 d, h, w = get_word(words, 2), get_word(words, 3), get_word(words, 4)
@@ -135,7 +161,7 @@ def make_epilogue_tile(lanes: int, storage: int, compute: int) -> Any:
                 for start in range(0, length, lanes):
                     end_vector(
                         g, sums + start * size, 0.0, to + start * g.yw, extra + start * g.rw,
-                        min(lanes, length - start), scratch,
+                        slope, min(lanes, length - start), scratch,
                     )  # fmt: skip
 
     return end_tile

@@ -183,8 +183,9 @@ def _make_write_rows(lanes: int, storage: int, compute: int) -> Any:
 
     @numba.njit
     def write_rows(
-        g: Any, r: int, bias: float, out: int, residual: int, h: int, w: int, row: int, scratch: int
+        g: Any, r: int, bias: int, out: int, residual: int, h: int, w: int, row: int, scratch: int
     ) -> None:  # fmt: skip
+        shift, slope = load_scalar(bias, compute), bias + g.slopes_at
         pitch = g.cols * size
         width = min(g.cols * g.m1, g.ow - w)
         for i in range(min(g.tile_rows * g.m2, g.oh - h)):
@@ -193,7 +194,7 @@ def _make_write_rows(lanes: int, storage: int, compute: int) -> Any:
             y, extra = out + (h + i) * g.yh + w * g.yw, residual + (h + i) * g.rh + w * g.rw
             for start in range(0, width, lanes):
                 end_vector(
-                    g, row + start * size, bias, y + start * g.yw, extra + start * g.rw,
+                    g, row + start * size, shift, y + start * g.yw, extra + start * g.rw, slope,
                     min(lanes, width - start), scratch,
                 )  # fmt: skip
 
@@ -209,12 +210,12 @@ def _make_write_segments(lanes: int, storage: int, compute: int) -> Any:
 
     @numba.njit
     def write_segments(
-        g: Any, r: int, bias: float, out: int, residual: int, first: int, position: int, row: int,
+        g: Any, r: int, bias: int, out: int, residual: int, first: int, position: int, row: int,
         scratch: int,
     ) -> None:  # fmt: skip
         """`first` is the place of row 0 in its segment, `position` that of the block's output 0."""
         pitch, segment = g.cols * size, g.rows * g.m1 * g.m2
-        lines = g.tile_rows * g.m2
+        lines, shift, slope = g.tile_rows * g.m2, load_scalar(bias, compute), bias + g.slopes_at
         for v in range(g.cols // lanes):
             start = position + v * lanes * segment + first
             if start >= g.ow:
@@ -234,8 +235,8 @@ def _make_write_segments(lanes: int, storage: int, compute: int) -> Any:
                     if w >= g.ow:
                         break
                     end_vector(
-                        g, scratch + (1 + lane) * lanes * size, bias, out + w * g.yw,
-                        residual + w * g.rw, min(count, g.ow - w), scratch,
+                        g, scratch + (1 + lane) * lanes * size, shift, out + w * g.yw,
+                        residual + w * g.rw, slope, min(count, g.ow - w), scratch,
                     )  # fmt: skip
 
     return write_segments
@@ -252,7 +253,7 @@ def make_kernel(lanes: int, storage: int, compute: int, fold: int) -> Any:
 
     @numba.njit
     def output_channel(
-        g: Any, u: int, bias: float, out: int, residual: int, first_row: int, w: int, mine: int
+        g: Any, u: int, bias: int, out: int, residual: int, first_row: int, w: int, mine: int
     ) -> None:  # fmt: skip
         """Compute the block for one output channel."""
         m, r = mine + g.products_at, mine + g.sums_at
@@ -288,7 +289,7 @@ def make_kernel(lanes: int, storage: int, compute: int, fold: int) -> Any:
         u_step = g.n1 * g.n2 * g.c * g.taps_h * g.taps_w * size
         for k in range(group * g.k, (group + 1) * g.k):
             output_channel(
-                g, weight + k * u_step, load_scalar(bias + k * size, compute),
+                g, weight + k * u_step, bias + k * size,
                 out + image * g.yn + k * g.yc, residual + image * g.rn + k * g.rc, first_row, w,
                 mine,
             )  # fmt: skip

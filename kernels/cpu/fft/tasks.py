@@ -180,7 +180,7 @@ def make_epilogue(lanes: int, storage: int, compute: int) -> Any:
                 for start in range(0, width, lanes):
                     end_vector(
                         g, source + start * size, shift, y + start * g.yw, extra + start * g.rw,
-                        min(lanes, width - start), scratch + 64,
+                        bias + k * size + g.slopes_at, min(lanes, width - start), scratch + 64,
                     )  # fmt: skip
 
     return task

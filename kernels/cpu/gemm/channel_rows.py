@@ -241,8 +241,8 @@ def _make_kernel(tile: RegisterTile, storage: int, result: int) -> Any:
             for panel in range(0, width, nr):
                 count = list_segments(region, start + panel, segments)
                 end_tile(
-                    g, sums + panel * size, pitch, rows, out, residual, segments, count,
-                    b + g.scratch_at,
+                    g, sums + panel * size, pitch, rows, bias + channel * size, out, residual,
+                    segments, count, b + g.scratch_at,
                 )  # fmt: skip
 
     return task

@@ -220,8 +220,8 @@ def _make_kernel(tile: RegisterTile, storage: int, result: int) -> Any:
             for pixel in range(0, pixels, mr):
                 count = list_segments(g.region, first + pixel, w + g.segments_at)
                 end_tile(
-                    g, maps + pixel * size, map_pitch, columns, out, residual, w + g.segments_at,
-                    count, w + g.scratch_at,
+                    g, maps + pixel * size, map_pitch, columns, bias + channel * size, out,
+                    residual, w + g.segments_at, count, w + g.scratch_at,
                 )  # fmt: skip
 
     return task

@@ -28,12 +28,13 @@ _CLAMPS = {None: (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 
 
 # n: images; groups; c, k: input and output channels of one group. Then by axis: input size,
 # output size, kernel, stride, padding at the low side, dilation. Then byte strides of input,
-# output, residual and weight. `flush`: whether denormal numbers count as zero; pool.py sees to it.
+# output, residual and weight. `slopes_at`: bytes from a channel's bias to its slope, 0 where the
+# activation has none. `flush`: whether denormal numbers count as zero; pool.py sees to it.
 _COMMON = (
     "n groups c k "
     "id ih iw od oh ow kd kh kw sd sh sw pd ph pw dd dh dw "
     "xn xc xd xh xw yn yc yd yh yw rn rc rd rh rw wk wc wd wh ww "
-    "has_residual activation flush"
+    "has_residual activation slopes_at flush"
 ).split()
 _REALS = ("alpha", "low", "high")
 
@@ -73,6 +74,8 @@ def make_record(
     values["flush"] = int(binding.flush)
     values["activation"] = ACTIVATION_CODES[binding.activation]
     values["alpha"] = binding.alpha
+    if binding.activation == "prelu":
+        values["slopes_at"] = problem.out_channels * problem.compute_itemsize
     values["low"], values["high"] = _CLAMPS.get(binding.activation, _CLAMPS[None])
     for name, value in values.items():
         record[name] = value

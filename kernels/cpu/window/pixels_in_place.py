@@ -28,8 +28,7 @@ import numba
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
-from ..common.activations import activate
-from ..common.epilogue import epilogue_fields
+from ..common.epilogue import epilogue_fields, make_activation
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
 from ..simd.intrinsics import add, load_masked, range_mask, store_masked
@@ -47,9 +46,12 @@ __all__ = ["plan"]
 def _make_kernel(lanes: int, storage: int) -> Any:
     """Return the task: see the loop nest above."""
     item, size = ITEMSIZE[storage], ITEMSIZE[compute_code(storage)]
+    apply_activation = make_activation(lanes, compute_code(storage))
 
     @numba.njit
-    def apply_epilogue(g: Any, out: int, residual: int, rows: int, channels: int) -> None:
+    def apply_epilogue(
+        g: Any, slopes: int, out: int, residual: int, rows: int, channels: int
+    ) -> None:
         """Apply residual and activation to a band where it lies."""
         for row in range(rows):
             for column in range(g.ow):
@@ -59,7 +61,9 @@ def _make_kernel(lanes: int, storage: int) -> Any:
                     value = load_masked(y + c * item, mask, storage, lanes)
                     if g.has_residual:
                         value = add(value, load_masked(r + c * item, mask, storage, lanes))
-                    value = activate(value, g.epilogue_code, g.alpha)
+                    value = apply_activation(
+                        value, g.epilogue_code, g.alpha, slopes + c * size, size, mask
+                    )
                     store_masked(y + c * item, value, mask, storage)
 
     def task(
@@ -86,7 +90,7 @@ def _make_kernel(lanes: int, storage: int) -> Any:
         call_parts(g, geometry, 0, g.parts, rows_of_band)
         if g.needs_epilogue:
             extra = residual + image * g.rn + od * g.rd + first_row * g.rh + c * item
-            apply_epilogue(g, y, extra, rows, channels)
+            apply_epilogue(g, bias + c * size + g.slopes_at, y, extra, rows, channels)
 
     return task
 

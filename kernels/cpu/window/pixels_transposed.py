@@ -130,14 +130,16 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
     end_vector = make_epilogue_vector(lanes, storage, compute)
 
     @numba.njit
-    def apply_epilogue(g: Any, out: int, residual: int, channels: int, scratch: int) -> None:
+    def apply_epilogue(
+        g: Any, slopes: int, out: int, residual: int, channels: int, scratch: int
+    ) -> None:
         """Apply residual and activation to some channels where they lie."""
         pixels = g.od * g.oh * g.ow
         for c in range(channels):
             for p in range(0, pixels, lanes):
                 at = out + c * g.yc + p * item
-                count = min(lanes, pixels - p)
-                end_vector(g, at, 0.0, at, residual + c * g.rc + p * item, count, scratch)
+                extra, count = residual + c * g.rc + p * item, min(lanes, pixels - p)
+                end_vector(g, at, 0.0, at, extra, slopes + c * size, count, scratch)
 
     def task(
         geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
@@ -164,7 +166,8 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
         y = out + image * g.yn + c * g.yc
         bring_back(g, sums, channels, y)
         if g.needs_epilogue:
-            apply_epilogue(g, y, residual + image * g.rn + c * g.rc, channels, scratch)
+            slopes, extra = bias + c * size + g.slopes_at, residual + image * g.rn + c * g.rc
+            apply_epilogue(g, slopes, y, extra, channels, scratch)
 
     return task
 

@@ -50,8 +50,9 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
 
     @numba.njit
     def apply_epilogue(
-        g: Any, sums: int, out: int, residual: int, rows: int, column: int, end: int, scratch: int
-    ) -> None:
+        g: Any, sums: int, slopes: int, out: int, residual: int, rows: int, column: int, end: int,
+        scratch: int,
+    ) -> None:  # fmt: skip
         """Bring a band and span of one group's sums to where it belongs."""
         for k in range(g.k):
             for row in range(rows):
@@ -60,7 +61,7 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
                 for start in range(column, end, lanes):
                     end_vector(
                         g, source + (start - column) * size, 0.0, y + start * g.yw,
-                        r + start * g.rw, min(lanes, end - start), scratch,
+                        r + start * g.rw, slopes + k * size, min(lanes, end - start), scratch,
                     )  # fmt: skip
 
     def task(
@@ -98,7 +99,8 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
             )  # fmt: skip
             call_parts(g, geometry, first, end, rows_of_band)
             if not g.direct:
-                apply_epilogue(g, sums, y, extra, rows, column, column_end, scratch)
+                slopes = bias + k * size + g.slopes_at
+                apply_epilogue(g, sums, slopes, y, extra, rows, column, column_end, scratch)
 
     return task
 

@@ -46,7 +46,9 @@ def _make_kernel(lanes: int, code: int) -> Any:
     end_vector = make_epilogue_vector(lanes, code, code)
 
     @numba.njit
-    def apply_epilogue(g: Any, out: int, residual: int, maps: int, rows: int, scratch: int) -> None:
+    def apply_epilogue(
+        g: Any, slopes: int, out: int, residual: int, maps: int, rows: int, scratch: int
+    ) -> None:
         """Apply residual and activation to a band of some channels where it lies."""
         for k in range(maps):
             for row in range(rows):
@@ -54,7 +56,7 @@ def _make_kernel(lanes: int, code: int) -> Any:
                 for start in range(0, g.ow, lanes):
                     at = y + start * size
                     count = min(lanes, g.ow - start)
-                    end_vector(g, at, 0.0, at, r + start * g.rw, count, scratch)
+                    end_vector(g, at, 0.0, at, r + start * g.rw, slopes + k * size, count, scratch)
 
     @numba.njit
     def group_strips(
@@ -104,8 +106,8 @@ def _make_kernel(lanes: int, code: int) -> Any:
                 )  # fmt: skip
                 if g.needs_epilogue:
                     apply_epilogue(
-                        g, y + od * g.yd + first_row * g.yh, r + od * g.rd + first_row * g.rh,
-                        groups * g.k, rows, workspace,
+                        g, bias + k * size + g.slopes_at, y + od * g.yd + first_row * g.yh,
+                        r + od * g.rd + first_row * g.rh, groups * g.k, rows, workspace,
                     )  # fmt: skip
             item += groups
 

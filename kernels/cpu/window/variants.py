@@ -82,7 +82,8 @@ def _channels_last(problem: ConvProblem, binding: Binding, device: DeviceInfo) -
     lie_so = all(strides is None or strides[1] == problem.itemsize for strides in orders)
     if lie_so and stores_results(problem, binding):
         yield Variant("pixels_in_place", map_cycles(problem, device))
-    row = as_row(problem, binding, device)
+    # A row's sums are finished with one slope.
+    row = None if binding.activation == "prelu" else as_row(problem, binding, device)
     if row is not None and _rows_in_place(*row, device):
         yield Variant("rows_interleaved", interleaved_cycles(problem, device))
 

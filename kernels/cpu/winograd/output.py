@@ -71,7 +71,8 @@ def _make_inverse(lanes: int, compute: int) -> Any:
 @functools.cache
 def _make_store_row(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that stores one row of joined pixels for up to `lanes` channels."""
-    item, line, full = ITEMSIZE[storage], lanes * ITEMSIZE[compute], (1 << lanes) - 1
+    item, size, full = ITEMSIZE[storage], ITEMSIZE[compute], (1 << lanes) - 1
+    line = lanes * size
     end_strided = make_epilogue_strided(lanes, storage, compute)
     as_compute = np.float64 if compute == F64 else np.float32
 
@@ -100,8 +101,8 @@ def _make_store_row(lanes: int, storage: int, compute: int) -> Any:
             at = joined + pixel * line
             store(at, add(load(at, compute, lanes), shift), compute)
             end_strided(
-                g, at, 0.0, out + pixel * g.yw, g.yc, residual + pixel * g.rw, g.rc, channels,
-                scratch,
+                g, at, 0.0, out + pixel * g.yw, g.yc, residual + pixel * g.rw, g.rc,
+                bias + g.slopes_at, size, channels, scratch,
             )  # fmt: skip
 
     @numba.njit
@@ -128,8 +129,8 @@ def _make_store_row(lanes: int, storage: int, compute: int) -> Any:
                 for c in range(channels):
                     end_strided(
                         g, scratch + line + c * line, 0.0, out + c * g.yc + start * g.yw, g.yw,
-                        residual + c * g.rc + start * g.rw, g.rw, min(lanes, width - start),
-                        scratch,
+                        residual + c * g.rc + start * g.rw, g.rw, bias + c * size + g.slopes_at, 0,
+                        min(lanes, width - start), scratch,
                     )  # fmt: skip
 
     return store_row

@@ -59,7 +59,8 @@ __all__ = ["plan", "workspace"]
 @functools.cache
 def _make_multiply_row(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that computes one output row for one panel of output channels."""
-    line = lanes * ITEMSIZE[compute]
+    size = ITEMSIZE[compute]
+    line = lanes * size
     end_strided = make_epilogue_strided(lanes, storage, compute)
 
     @numba.njit
@@ -75,13 +76,14 @@ def _make_multiply_row(lanes: int, storage: int, compute: int) -> Any:
                 g.tiles, v, g.table, g.steps, u, sums, line, 0, first, rows, bias, channels, low,
                 high,
             )  # fmt: skip
+            slope_row, slope_lane = 0, size
             if g.rows_are_channels:
-                rows, width = width, rows
+                rows, width, slope_row, slope_lane = width, rows, size, 0
             for row in range(rows):
                 end_strided(
                     g, sums + row * line, 0.0, out + first * g.yw + row * g.row_step, g.lane_step,
-                    residual + first * g.rw + row * g.row_residual, g.lane_residual, width,
-                    worker + g.scratch_at,
+                    residual + first * g.rw + row * g.row_residual, g.lane_residual,
+                    bias + g.slopes_at + row * slope_row, slope_lane, width, worker + g.scratch_at,
                 )  # fmt: skip
 
     @numba.njit
