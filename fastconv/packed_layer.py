@@ -15,12 +15,11 @@ import numpy as np
 from .array_libraries import view_array, view_beside, view_operands
 from .arrays import Array, private_copy, require_array, shown, unwrap
 from .calls import Family, prepare, run_prepared, unbatch
-from .companions import check_companion
 from .contract.arguments import Activation, flag, parse_activation
 from .contract.errors import DTypeError, ShapeError
 from .device_arrays import DeviceArray
 from .packing import PackedWeights
-from .slopes import join_slopes, slopes_of
+from .slopes import join_slopes, split_slopes
 
 __all__ = ["PackedLayer", "refuse_sizes"]
 
@@ -78,11 +77,9 @@ class PackedLayer:
         number = self._groups(weight, arguments)
         channels = self._out_channels(weight, number)
         self._bias = self._own_bias(weight, bias, channels)
-        slopes = slopes_of(activation)
-        if slopes is None:
-            parse_activation(activation)
-        else:
-            check_companion("activation", slopes, (channels,), weight, "weight")
+        parsed, slopes = split_slopes(activation, channels, weight)
+        parse_activation(parsed)
+        if slopes is not None:
             activation = ("prelu", private_copy(slopes))
         #: What calls are prepared with in the place of bias and activation.
         self._bias_row, self._epilogue = join_slopes(self._bias, activation, weight)

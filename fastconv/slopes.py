@@ -13,12 +13,12 @@ import numpy as np
 
 from .array_libraries import view_array
 from .arrays import Array, require_array
-from .companions import check_memory
+from .companions import check_companion, check_memory
 from .contract.arguments import PRELU, Activation
 from .contract.errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from .device_arrays import DeviceArray
 
-__all__ = ["join_slopes", "slopes_of"]
+__all__ = ["join_slopes", "slopes_of", "split_slopes"]
 
 
 def slopes_of(activation: Any) -> Array | None:
@@ -39,6 +39,20 @@ def slopes_of(activation: Any) -> Array | None:
             f"activation: got slopes of shape {slopes.shape}, want one for each output channel"
         )
     return slopes
+
+
+def split_slopes(
+    activation: Activation, channels: int, like: Array
+) -> tuple[Activation, Array | None]:
+    """Return an activation without its slopes, and them: of so many channels, of one type.
+
+    `like` is the weight.
+    """
+    slopes = slopes_of(activation)
+    if slopes is None:
+        return activation, None
+    check_companion("activation", slopes, (channels,), like, "weight")
+    return PRELU, slopes
 
 
 def join_slopes(

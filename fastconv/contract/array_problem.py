@@ -223,9 +223,9 @@ class ArrayProblem(ElementSizes):
 
     @property
     def learned(self) -> int:
-        """Numbers of weight and bias, which training finds."""
-        own = (operand for operand in self.inputs if operand.name in ("weight", "bias"))
-        return sum(math.prod(operand.shape) for operand in own)
+        """Numbers of weight, bias and slopes, which training finds."""
+        own = (each for each in self.inputs if each.name in ("weight", "bias", "slopes"))
+        return sum(math.prod(each.shape) for each in own)
 
     @property
     def moved(self) -> int:
@@ -284,7 +284,9 @@ class ArrayProblem(ElementSizes):
         """
         named = {operand.name: array for operand, array in zip(self.inputs, given, strict=True)}
         first = (named.pop("input"),) if "input" in named else ()
-        return first, named | self.call().keywords
+        if "slopes" in named:
+            named["activation"] = ("prelu", named.pop("slopes"))
+        return first, self.call().keywords | named
 
     @property
     def x_shape(self) -> tuple[int, ...]:

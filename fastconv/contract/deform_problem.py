@@ -20,7 +20,7 @@ __all__ = ["DeformProblem"]
 
 #: What each operator reads, in the order in which kernels take it.
 _READ = {
-    "deform_conv": ("input", "offset", "weight", "bias", "mask"),
+    "deform_conv": ("input", "offset", "weight", "bias", "mask", "slopes"),
     "deform_conv_grad_input": ("grad_output", "offset", "weight", "mask"),
     "deform_conv_grad_offset": ("grad_output", "input", "offset", "weight", "mask"),
     "deform_conv_grad_weight": ("grad_output", "input", "offset", "mask"),
@@ -45,7 +45,7 @@ class DeformProblem(ArrayProblem):
     mask, bias : bool
         Whether samples are multiplied by a mask, and whether a bias is added.
     activation : str
-        A key of `fastconv.contract.spec.ACTIVATIONS`, "" for none.
+        A key of `fastconv.contract.spec.ACTIVATIONS`, "" for none; "prelu" reads slopes.
     alpha : float
         The activation's parameter.
     dtype, layout, device
@@ -91,9 +91,9 @@ class DeformProblem(ArrayProblem):
             raise ShapeError(f"input: got {len(self.in_size)} spatial axes, want 2")
         self._check_axes(in_size=1, kernel_size=1, stride=1, padding=0, dilation=1)
         self._check_channels()
-        if self.activation not in ("", *ACTIVATIONS):
+        if self.activation not in ("", *ACTIVATIONS, "prelu"):
             raise ShapeError(
-                f"activation: got {self.activation!r}, want one of {', '.join(ACTIVATIONS)}"
+                f"activation: got {self.activation!r}, want one of {', '.join(ACTIVATIONS)}, prelu"
             )
         if min(self.out_size) < 1:
             padded = tuple(n + 2 * p for n, p in zip(self.in_size, self.padding, strict=True))
@@ -126,13 +126,18 @@ class DeformProblem(ArrayProblem):
         return tuple(output_size(n, k, s, (p, p), d) for n, k, s, p, d in along)
 
     @property
+    def slopes(self) -> bool:
+        """Whether each output channel has a slope for its negative sums."""
+        return self.activation == "prelu"
+
+    @property
     def weight_shape(self) -> tuple[int, ...]:
         """Shape of the weight, ``(K, C / groups, kh, kw)``."""
         return (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
 
     @property
     def inputs(self) -> tuple[Operand, ...]:
-        """Input, offset and weight, then bias and mask where there are such.
+        """Input, offset and weight, then bias, mask and slopes where there are such.
 
         Of a gradient that for the output first, and of these what it reads.
         """
@@ -162,6 +167,7 @@ class DeformProblem(ArrayProblem):
             "weight": self.weight_shape,
             "bias": (self.out_channels,),
             "mask": (self.batch, taps, *self.out_size),
+            "slopes": (self.out_channels,),
         }
         return {name: Operand(name, shape) for name, shape in shapes.items()}
 
@@ -190,8 +196,9 @@ class DeformProblem(ArrayProblem):
         if self.op != "deform_conv":
             return self._gradient_call(keywords)
         name = self.activation
-        has_alpha = name and ACTIVATIONS[name].parameter
-        keywords["activation"] = (name, self.alpha) if has_alpha else name or None
+        if not self.slopes:
+            has_alpha = name and ACTIVATIONS[name].parameter
+            keywords["activation"] = (name, self.alpha) if has_alpha else name or None
         return Call("deform_conv2d", keywords, "DeformConv2d")
 
     def _gradient_call(self, keywords: dict[str, object]) -> Call:

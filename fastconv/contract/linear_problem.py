@@ -32,7 +32,7 @@ class LinearProblem(ArrayProblem):
     bias : bool
         Whether there is one.
     activation : str
-        As for `fastconv.conv2d`, "" for none.
+        As for `fastconv.conv2d`, "" for none; "prelu" reads slopes.
     alpha : float
         Its parameter.
     dtype, layout, device
@@ -74,10 +74,11 @@ class LinearProblem(ArrayProblem):
 
     @property
     def inputs(self) -> tuple[Operand, ...]:
-        """Rows, the matrix, and the bias where there is one."""
+        """Rows, the matrix, and the bias and slopes where there are such."""
         bias = (Operand("bias", (self.out_channels,)),) * self.bias
+        slopes = (Operand("slopes", (self.out_channels,)),) * (self.activation == "prelu")
         weight = Operand("weight", (self.out_channels, self.channels))
-        return (Operand("input", (*self.in_size, self.channels)), weight, *bias)
+        return (Operand("input", (*self.in_size, self.channels)), weight, *bias, *slopes)
 
     @property
     def outputs(self) -> tuple[Operand, ...]:
@@ -96,6 +97,6 @@ class LinearProblem(ArrayProblem):
 
     def call(self) -> Call:
         """Return the public function that computes it, and its keyword arguments."""
-        if not self.activation:
+        if self.activation in ("", "prelu"):
             return Call("linear", {})
         return Call("linear", {"activation": (self.activation, self.alpha)})

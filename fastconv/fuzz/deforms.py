@@ -12,6 +12,7 @@ from fastconv import grad
 from fastconv.kernels import reference
 from fastconv.ops.array_calls import told
 
+from .activations import as_argument
 from .case import Case
 from .dense import axes_of, fixed
 from .drawing import Draw, Options, draw_activation, draw_calls, draw_dtype, plain
@@ -56,9 +57,10 @@ def _shapes(params: Params) -> Shapes:
     return shapes
 
 
-def _keywords(params: Params) -> dict[str, Any]:
-    names = ("stride", "padding", "dilation", "activation")
-    return {name: fixed(params[name]) for name in names}
+def _keywords(params: Params, arrays: dict[str, Any]) -> dict[str, Any]:
+    told_by_name = {name: fixed(params[name]) for name in ("stride", "padding", "dilation")}
+    activation = as_argument(params["activation"], params["filters"], params["groups"], arrays)
+    return told_by_name | {"activation": activation}
 
 
 def _params(draw: Draw) -> Params:
@@ -74,7 +76,7 @@ def _params(draw: Draw) -> Params:
         "filters": draw(_CHANNELS), "groups": draw(st.sampled_from((1, 1, 2, 3))),
         "sets": draw(st.sampled_from((1, 1, 2, 4))), "size": plain(size), "kernel": plain(kernel),
         "stride": plain([draw(st.integers(1, 3)) for _ in size]), "padding": plain(padding),
-        "dilation": plain(dilation), "activation": draw_activation(draw, slopes=False),
+        "dilation": plain(dilation), "activation": draw_activation(draw),
     }  # fmt: skip
 
 
@@ -87,16 +89,16 @@ def _draw(draw: Draw, name: str, options: Options) -> Case:
 
 
 def _function(arrays: dict[str, Any], params: Params) -> Any:
-    return fastconv.deform_conv2d(**arrays, **_keywords(params))
+    return fastconv.deform_conv2d(**arrays, **_keywords(params, arrays))
 
 
 def _make(arrays: dict[str, Any], params: Params) -> Any:
-    return fastconv.DeformConv2d(**arrays, **_keywords(params))
+    return fastconv.DeformConv2d(**arrays, **_keywords(params, arrays))
 
 
 def _problem(arrays: dict[str, Any], params: Params) -> Any:
     given = {name: array for name, array in arrays.items() if name != "out"}
-    return told(fastconv.deform_conv2d, **given, **_keywords(params))
+    return told(fastconv.deform_conv2d, **given, **_keywords(params, arrays))
 
 
 def _truth(arrays: dict[str, Any], params: Params) -> Any:
@@ -170,7 +172,7 @@ OPERATORS = (
     Operator(
         name="deform_conv2d", group="array", op="deform_conv", defaults=_DEFAULTS, draw=_draw,
         shapes=_shapes, function=_function, truth=_truth, problem=_problem, work=_work, make=_make,
-        required=("input", "offset"), weights=("weight", "bias"), bad=_BAD,
+        required=("input", "offset"), weights=("weight", "bias"), bad=_BAD, channels=-3,
     ),
     *map(_gradient, _GRADIENTS),
 )  # fmt: skip

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 import fastconv
 from fastconv.kernels import reference
 
+from .activations import as_argument
 from .case import Case
-from .dense import fixed
 from .drawing import Draw, Options, draw_activation, draw_calls, draw_dtype
 from .operators import Operator, Params, Shapes, chosen_inside
 
@@ -33,7 +33,7 @@ def _shapes(params: Params) -> Shapes:
 def _draw(draw: Draw, name: str, options: Options) -> Case:
     rows = draw(st.sampled_from(([], [1], [2], [7], [9], [40], [3, 5], [2, 1, 2], [0], [2, 0])))
     params = {
-        "rows": rows, "activation": draw_activation(draw, slopes=False),
+        "rows": rows, "activation": draw_activation(draw),
         "features": draw(st.one_of(st.integers(1, 70), st.sampled_from((512, 1025, 3000)))),
         "outputs": draw(st.integers(1, 130)),
     }  # fmt: skip
@@ -44,12 +44,16 @@ def _draw(draw: Draw, name: str, options: Options) -> Case:
     return calls.case(name, params, draw_dtype(draw))
 
 
+def _activation(arrays: dict[str, Any], params: Params) -> Any:
+    return as_argument(params["activation"], params["outputs"], 1, arrays)
+
+
 def _function(arrays: dict[str, Any], params: Params) -> Any:
-    return fastconv.linear(**arrays, activation=fixed(params["activation"]))
+    return fastconv.linear(**arrays, activation=_activation(arrays, params))
 
 
 def _make(arrays: dict[str, Any], params: Params) -> Any:
-    return fastconv.Linear(**arrays, activation=fixed(params["activation"]))
+    return fastconv.Linear(**arrays, activation=_activation(arrays, params))
 
 
 def _truth(arrays: dict[str, Any], params: Params) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..arrays import Array, dtype_name, memory_layout
-from ..companions import check_weight
-from ..contract.arguments import Activation, Sizes, parse_activation, per_axis
+from ..arrays import Array, dtype_name, memory_layout, require_array
+from ..companions import check_companion, check_weight
+from ..contract.arguments import PRELU, Activation, Sizes, parse_activation, per_axis
 from ..contract.deform_problem import DeformProblem
 from ..contract.errors import ShapeError
 from ..packing import PackedWeights
+from ..slopes import slopes_of
 from .array_calls import ArrayOp, check_axes, compute_batch
 
 __all__ = ["compute_deform", "deform_conv2d", "make_deform_problem"]
@@ -19,8 +20,11 @@ __all__ = ["compute_deform", "deform_conv2d", "make_deform_problem"]
 def make_deform_problem(
     arrays: tuple[Any, ...], arguments: tuple[Any, ...], op: str = "deform_conv"
 ) -> DeformProblem:
-    """Return the problem of arrays (input, offset, weight, bias, mask), the last two or None."""
-    x, offset, weight, bias, mask = arrays
+    """Return the problem of arrays (input, offset, weight, bias, mask), the last two or None.
+
+    Slopes of PReLU may follow them.
+    """
+    x, offset, weight, bias, mask, *_ = arrays
     stride, padding, dilation, activation = arguments
     check_axes("input", x, 2)
     check_axes("offset", offset, 2)
@@ -54,8 +58,8 @@ def _offset_groups(offset: Array, kernel_size: tuple[int, ...], channels: int) -
 
 
 _DEFORM_CONV = ArrayOp(
-    "deform_conv", ("input", "offset", "weight", "bias", "mask"), make_deform_problem,
-    optional=("bias", "mask"), weight="weight",
+    "deform_conv", ("input", "offset", "weight", "bias", "mask", "slopes"), make_deform_problem,
+    optional=("bias", "mask", "slopes"), weight="weight",
 )  # fmt: skip
 
 
@@ -65,7 +69,15 @@ def compute_deform(
 ) -> Array:  # fmt: skip
     """Compute a call; arrays and arguments are those of `make_deform_problem`."""
     batched = ("input", "offset", "mask")
-    result: Array = compute_batch(_DEFORM_CONV, 2, arrays, arguments, out, batched, kept)
+    *window, activation = arguments
+    slopes = slopes_of(activation)
+    if slopes is not None:
+        activation = PRELU
+        weight = require_array("weight", arrays[2])
+        check_companion("activation", slopes, weight.shape[:1], weight, "weight")
+    result: Array = compute_batch(
+        _DEFORM_CONV, 2, (*arrays, slopes), (*window, activation), out, batched, kept
+    )
     return result
 
 

@@ -24,6 +24,7 @@ from ..contract.settings import config
 from ..dispatch import choose, steady_choice
 from ..functional import conv1d
 from ..nn import Conv1d
+from ..slopes import split_slopes
 from .array_calls import ArrayOp, compute, tell
 
 __all__ = ["Linear", "linear"]
@@ -65,7 +66,7 @@ def _as_rows(array: Array) -> Array:
 
 
 def _few_problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> LinearProblem:
-    (x, weight, bias), (activation,) = arrays, arguments
+    (x, weight, bias, _), (activation,) = arrays, arguments
     name, alpha = parse_activation(activation)
     return LinearProblem(
         "linear", x.shape[1], x.shape[:1], weight.shape[0], bias is not None, name or "", alpha,
@@ -76,7 +77,9 @@ def _few_problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> LinearP
 #: Rows up to which halves that are read in place are faster than packed: 4096 > 4096 features take
 #: 1.2 and 2.8 ms with one row, 4096 > 1000 1.2 and 1.0 with eight.
 _MOST_HALF_ROWS = 4
-_FEW_ROWS = ArrayOp("linear", ("input", "weight", "bias"), _few_problem, optional=("bias",))
+_FEW_ROWS = ArrayOp(
+    "linear", ("input", "weight", "bias", "slopes"), _few_problem, optional=("bias", "slopes")
+)
 
 
 def _reads_in_place(x: Array, weight: Array, packed: bool) -> bool:
@@ -117,7 +120,8 @@ def _multiply(
     if x.size:
         rows = _as_rows(made)
         if _reads_in_place(x, weight, packed):
-            compute(_FEW_ROWS, (_as_rows(x), weight, bias), (activation,), rows)
+            activation, slopes = split_slopes(activation, len(weight), weight)
+            compute(_FEW_ROWS, (_as_rows(x), weight, bias, slopes), (activation,), rows)
         else:
             with contextlib.nullcontext() if measured or config.tune else steady_choice():
                 convolve(as_signal(x), rows.T[None])
@@ -145,7 +149,7 @@ def linear(
         Of the input's dtype.
     bias : ndarray, shape (out_features,), optional
         Added to each row.
-    activation : str or (str, float), optional
+    activation : str, (str, float) or ("prelu", ndarray), optional
         As for `fastconv.conv2d`.
     out : ndarray, shape of the output, optional
         Where to write; of the input's dtype and any strides.
@@ -180,7 +184,7 @@ def linear(
     checked = _check_weight(weight)
     x = _check_input(input, checked)
     _check_bias(bias, checked)
-    parse_activation(activation)
+    parse_activation(split_slopes(activation, len(checked), checked)[0])
 
     def convolve(signal: Array, target: Array) -> None:
         filters = checked[..., None]
@@ -262,8 +266,9 @@ class Linear:
             return ""
         if _reads_in_place(x, weight, packed=True):
             self(x)
-            arrays = (_as_rows(x), weight, self.bias)
-            return choose(_few_problem(arrays, (self._layer.activation,))).name
+            activation, slopes = split_slopes(self._layer.activation, len(weight), weight)
+            arrays = (_as_rows(x), weight, self.bias, slopes)
+            return choose(_few_problem(arrays, (activation,))).name
         made = empty_output(x, (math.prod(x.shape[:-1]), len(weight)), "channels_first")
         measured = self._layer.tune or config.tune
         with contextlib.nullcontext() if measured else steady_choice():

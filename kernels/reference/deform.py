@@ -94,7 +94,7 @@ def _columns(
 def deform_conv(
     x: ArrayLike, offset: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, *,
     mask: ArrayLike | None = None, stride: tuple[int, ...], padding: tuple[int, ...],
-    dilation: tuple[int, ...], activation: str | tuple[str, float] | None = None,
+    dilation: tuple[int, ...], activation: str | tuple[str, Any] | None = None,
 ) -> Any:  # fmt: skip
     """Return the deformable convolution; a mask of None is one of ones.
 
@@ -119,6 +119,8 @@ def deform_conv(
     if bias is not None:
         out += np.asarray(bias).astype(np.float64)[:, None, None]
     name, alpha = activation if isinstance(activation, tuple) else (activation, None)
+    if name == "prelu":
+        alpha = np.asarray(alpha).astype(np.float64)[:, None, None]
     return activate(out, name, alpha)
 
 

@@ -17,7 +17,7 @@ def linear(
     weight: ArrayLike,
     bias: ArrayLike | None = None,
     *,
-    activation: tuple[str, float] | None = None,
+    activation: tuple[str, Any] | None = None,
 ) -> Any:
     """Multiply rows by a matrix.
 
@@ -29,4 +29,7 @@ def linear(
     sums = np.asarray(x).astype(np.float64) @ np.asarray(weight).astype(np.float64).T
     if bias is not None:
         sums = sums + np.asarray(bias).astype(np.float64)
-    return sums if activation is None else activate(sums, *activation)
+    if activation is None:
+        return sums
+    name, alpha = activation
+    return activate(sums, name, np.asarray(alpha).astype(np.float64) if name == "prelu" else alpha)

@@ -72,6 +72,34 @@ def test_transposed(
     assert_exact(fastconv.ConvTranspose2d(w, b, **call)(x), wanted)
 
 
+@pytest.mark.parametrize("rows", [1, 5, 40])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_linear(rows: int, bias: bool, dtype: str, rng: np.random.Generator) -> None:
+    x, w = whole(rng, rows, 21, dtype=dtype), whole(rng, 35, 21, dtype=dtype)
+    b, slopes = whole(rng, 35, dtype=dtype) if bias else None, slopes_of(35, dtype)
+    wanted = reference.linear(x, w, b, activation=("prelu", slopes))
+    layer = fastconv.Linear(w, b, activation=("prelu", slopes))
+    assert_exact(layer(x), wanted)
+    assert layer.prepare(x)
+    for order in memory_orders(slopes).values():
+        assert_exact(fastconv.linear(x, w, b, activation=("prelu", order)), wanted)
+
+
+@pytest.mark.parametrize("more", [(), ("bias",), ("mask",), ("bias", "mask")])
+def test_deformable(more: tuple[str, ...], rng: np.random.Generator) -> None:
+    given = {"bias": whole(rng, 35), "mask": whole(rng, 1, 9, 5, 7)}
+    given = {name: given[name] for name in more}
+    x, offset, w = whole(rng, 1, 4, 5, 7), whole(rng, 1, 18, 5, 7), whole(rng, 35, 4, 3, 3)
+    call = {"activation": ("prelu", slopes_of(35)), "padding": (1, 1)}
+    wanted = reference.deform_conv(x, offset, w, **given, **call, stride=(1, 1), dilation=(1, 1))
+    assert_exact(fastconv.deform_conv2d(x, offset, w, **given, **call), wanted)
+    layer = fastconv.DeformConv2d(w, given.get("bias"), **call)
+    assert_exact(layer(x, offset, given.get("mask")), wanted)
+    assert_exact(pickle.loads(pickle.dumps(layer))(x, offset, given.get("mask")), wanted)
+    assert fastconv.explain(layer, x, offset).problem.activation == "prelu"
+
+
 def test_a_folded_batch_norm_is_followed_by_it(rng: np.random.Generator) -> None:
     x, w = rng.standard_normal((1, 3, 8, 8)), rng.standard_normal((4, 3, 3, 3))
     mean, var, gamma, beta = rng.uniform(0.5, 1.5, (4, 4))
@@ -115,6 +143,10 @@ def test_bad_slopes(activation: Any, error: Any, words: str, bias: Any) -> None:
     for call in (
         lambda: fastconv.conv2d(X, W, bias, activation=activation, out=out),
         lambda: fastconv.Conv2d(W, bias, activation=activation),
+        lambda: fastconv.linear(X[0, 0], W[:, 0, 0, [0, 1, 2, 0]], bias, activation=activation),
+        lambda: fastconv.deform_conv2d(
+            X, np.zeros((1, 18, 2, 2), np.float32), W, bias, activation=activation
+        ),
     ):
         with pytest.raises(error, match=f"activation: .*{words}"):
             call()

@@ -58,6 +58,10 @@ _DEFORMED = [
     "--mask=1 ic6oc18ih3iw40kh3ph1g6",
     "--mask=1 ic130oc20ih6iw5kh2",
 ]
+_WITH_SLOPES = [
+    "--activation=prelu ic5oc35ih6iw7kh3ph1",
+    "--mask=1 --bias=1 --activation=prelu ic6oc18ih5kh2g2",
+]
 _WINDOWS = [
     "mb2ic3ih9iw11kh3ph1",
     "ic5ih13iw37kh3sh2ph1",
@@ -147,7 +151,7 @@ LINES: dict[str, list[str]] = {
     "max_unpool": _UNPOOLS,
     "max_pool_grad": _PLACED,
     "max_unpool_grad": _PLACED,
-    "deform_conv": _DEFORMED,
+    "deform_conv": [*_DEFORMED, *_WITH_SLOPES],
     "interleave": [
         "mb2ic12ih5iw7sh2", "ic18ih4iw37sh3", "ic24ih3iw19sh2sw4", "ic25ih3iw5sh5sw1",
         "ic5ih4iw3sh1", "mb2ic16iw40sw8", "ic7iw33sw7", "ic16id2ih3iw17sd2sh2sw2",

@@ -40,6 +40,7 @@ __all__ = [
     "make_epilogue_strided",
     "make_epilogue_tile",
     "make_epilogue_vector",
+    "make_gathered_activation",
 ]
 
 #: Fields of a geometry that decide where sums lie and what an epilogue does to them.
@@ -78,6 +79,20 @@ def make_activation(lanes: int, compute: int) -> Any:
         slope = splat(load_scalar(slopes, compute), lanes)
         if slope_step:
             slope = load_masked(slopes, mask, compute, lanes)
+        return pick_positive(value, value, mul(value, slope))
+
+    return apply
+
+
+@functools.cache
+def make_gathered_activation(lanes: int, storage: int) -> Any:
+    """Return a function as `make_activation` does, whose slopes lie `slope_step` bytes apart."""
+
+    @numba.njit
+    def apply(value: Any, code: int, alpha: float, slopes: int, slope_step: int, mask: int) -> Any:
+        if code != PRELU:
+            return activate(value, code, alpha)
+        slope = load_gather(slopes, slope_step, mask, storage, lanes)
         return pick_positive(value, value, mul(value, slope))
 
     return apply

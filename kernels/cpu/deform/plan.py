@@ -184,6 +184,7 @@ def plan(problem: DeformProblem, binding: ArrayBinding, device: DeviceInfo) -> A
     values |= {
         "tile": tile_address(tile, compute_code(code), adjacent=ADJACENT), "workers_at": copied,
         "has_bias": int(problem.bias), "bias_step": strides.get("bias", (0,))[0],
+        "has_slopes": int(problem.slopes), "slope_step": strides.get("slopes", (0,))[0],
         "out_run": math.prod(problem.out_size) if is_run else width,
     }  # fmt: skip
     key = (tile.mr, tile.nv, tile.lanes, code)

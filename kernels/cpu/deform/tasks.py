@@ -9,7 +9,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from ..common.activations import activate
+from ..common.epilogue import make_gathered_activation
 from ..gemm.pack import make_pack_weights
 from ..gemm.split import REDUCTION
 from ..gemm.tile import TileArguments, call_tile
@@ -34,6 +34,8 @@ FIELDS = (
     *PLACE_FIELDS,
     "has_bias",
     "bias_step",  # bytes from one bias to the next
+    "has_slopes",
+    "slope_step",
     "code",  # of an activation that is no clamp
     *COPY_FIELDS,
     "out_run",  # pixels of the output that lie one behind the other
@@ -107,18 +109,26 @@ def _make_multiply(tile: RegisterTile, compute: int) -> Any:
 def _make_end(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that finishes a task's sums and brings them to the output."""
     size, store_run = ITEMSIZE[compute], make_store_run(lanes, storage)
+    apply_activation = make_gathered_activation(lanes, storage)
 
     @numba.njit
-    def apply(g: Any, sums: int, pixels: int, columns: int) -> None:
+    def apply(g: Any, sums: int, slopes: int, pixels: int, columns: int) -> None:
         for pixel in range(pixels):
             for column in range(0, columns, lanes):
                 at = sums + pixel * g.sums_pitch + column * size
-                store(at, activate(load(at, compute, lanes), g.code, g.alpha), compute)
+                mask = range_mask(0, min(lanes, columns - column))
+                value = apply_activation(
+                    load(at, compute, lanes), g.code, g.alpha, slopes + column * g.slope_step,
+                    g.slope_step, mask,
+                )  # fmt: skip
+                store(at, value, compute)
 
     @numba.njit
-    def end(g: Any, sums: int, first: int, pixels: int, columns: int, out: int) -> None:
+    def end(
+        g: Any, sums: int, slopes: int, first: int, pixels: int, columns: int, out: int
+    ) -> None:
         if g.code:
-            apply(g, sums, pixels, columns)
+            apply(g, sums, slopes, pixels, columns)
         pixel = 0
         while pixel < pixels:
             row = (first + pixel) // g.out_run
@@ -178,16 +188,20 @@ def make_kernel(tile: RegisterTile, storage: int, masked: int) -> Any:
         columns = min(g.part_columns, g.k - column)
         channel = group * g.k + column
         w = workspace + g.workers_at + worker * g.worker_bytes
-        bias = mask = more
-        if g.has_bias and g.has_mask:
-            bias, mask = get_word(more, 0), get_word(more, 1)
+        bias = mask = slopes = more
+        if g.has_bias + g.has_mask + g.has_slopes > 1:
+            bias, mask = get_word(more, 0), get_word(more, g.has_bias)
+            slopes = get_word(more, g.has_bias + g.has_mask)
 
         samples = (workspace if g.copied else x) + image * g.sampled_n
         place_group(g, samples, offset + image * g.fn, mask + image * g.mn, group, first, pixels, w)
         start(g, bias + channel * g.bias_step, w + g.sums_at, pixels, columns)
         panels = group * ((g.k + nr - 1) // nr) + column // nr
         reduce(g, weight + panels * g.steps * nr * size, group, pixels, columns, w)
-        end(g, w + g.sums_at, first, pixels, columns, out + image * g.yn + channel * g.yc)
+        end(
+            g, w + g.sums_at, slopes + channel * g.slope_step, first, pixels, columns,
+            out + image * g.yn + channel * g.yc,
+        )  # fmt: skip
 
     return task
 

@@ -29,7 +29,7 @@ from fastconv.contract.linear_problem import LinearProblem
 from fastconv.contract.spec import DeviceInfo
 
 from ...axes import ACTIVATION_CODES
-from ..common.activations import activate
+from ..common.epilogue import make_gathered_activation
 from ..common.workspace import Workspace
 from ..gemm.split import REDUCTION
 from ..machine.lines import whole_lines
@@ -64,6 +64,7 @@ FIELDS = (
     "out_step",
     "bias_step",
     "has_bias",
+    "slope_step",
     "activation_code",
     "sums_at",  # workspace of the workers
     "worker_bytes",
@@ -97,15 +98,15 @@ def _make_rows(storage: int) -> Any:
 def _make_finish(lanes: int, storage: int) -> Any:
     """Return what finishes a vector of sums: bias, activation, rounding."""
     item, compute = ITEMSIZE[storage], compute_code(storage)
-    size = ITEMSIZE[compute]
+    size, apply_activation = ITEMSIZE[compute], make_gathered_activation(lanes, storage)
 
     @numba.njit
-    def finish(g: Any, sums: int, bias: int, out: int, count: int) -> None:
+    def finish(g: Any, sums: int, bias: int, slopes: int, out: int, count: int) -> None:
         mask = range_mask(0, count)
         value = load_masked(sums, mask, compute, lanes)
         if g.has_bias:
             value = add(value, load_gather(bias, g.bias_step, mask, storage, lanes))
-        value = activate(value, g.activation_code, g.alpha)
+        value = apply_activation(value, g.activation_code, g.alpha, slopes, g.slope_step, mask)
         if g.out_step == item:
             store_masked(out, value, mask, storage)
         else:
@@ -151,6 +152,7 @@ def _make_kernel(rows: int, lanes: int, storage: int) -> Any:
     ) -> None:  # fmt: skip
         g = view(geometry)
         sums = workspace + g.sums_at + worker * g.worker_bytes
+        slopes = fourth if g.has_bias else bias
         first = number * g.block
         count = min(g.block, g.features - first)
         for row in range(rows):
@@ -162,8 +164,8 @@ def _make_kernel(rows: int, lanes: int, storage: int) -> Any:
             for start in range(0, count, lanes):
                 finish(
                     g, sums + row * g.sums_pitch + start * size,
-                    bias + (first + start) * g.bias_step, target + start * g.out_step,
-                    min(lanes, count - start),
+                    bias + (first + start) * g.bias_step, slopes + (first + start) * g.slope_step,
+                    target + start * g.out_step, min(lanes, count - start),
                 )  # fmt: skip
 
     return task
@@ -188,7 +190,9 @@ def workspace(problem: LinearProblem, device: DeviceInfo) -> int:
 
 def plan(problem: LinearProblem, binding: ArrayBinding, device: DeviceInfo) -> ArrayPlan:
     """Prepare the kernel for one problem, whose weight is contiguous along its rows."""
-    x, weight, *bias, out = binding.strides
+    x, weight, *more, out = binding.strides
+    bias = more[0][0] if problem.bias else 0
+    slopes = more[-1][0] if problem.activation == "prelu" else 0
     storage, rows = storage_code(problem.dtype), problem.in_size[0]
     lanes, block = device.lanes(problem.compute_itemsize), features_of_task(problem, device)
     pitch, shared, own = _parts(problem, device)
@@ -196,7 +200,7 @@ def plan(problem: LinearProblem, binding: ArrayBinding, device: DeviceInfo) -> A
         "terms": problem.channels, "features": problem.out_channels, "block": block,
         "x_row": x[0], "x_step": x[1], "x_pitch": pitch, "w_row": weight[0],
         "out_row": out[0], "out_step": out[1],
-        "bias_step": bias[0][0] if bias else 0, "has_bias": len(bias),
+        "bias_step": bias, "has_bias": int(problem.bias), "slope_step": slopes,
         "activation_code": ACTIVATION_CODES[problem.activation or None], "alpha": problem.alpha,
         "sums_at": shared.fields["sums_at"], "worker_bytes": own.fields["worker_bytes"],
         "sums_pitch": own.fields["worker_bytes"] // rows,
