@@ -53,7 +53,7 @@ NAMES = frozenset(
         "grad_output", "output", "output_padding", "rulebook", "indice_key", "weight_layout",
         "offset", "mask", "upscale_factor", "downscale_factor",
         "in_channels", "out_channels", "mode", "ceil_mode", "output_size", "norm_type",
-        "count_include_pad", "divisor_override", "return_indices", "input_size",
+        "count_include_pad", "divisor_override", "return_indices", "input_size", "weight_size",
         "dim", "num_groups",
         "normalized_shape", "running_mean", "running_var", "size", "scale_factor",
         "depthwise_weight", "depthwise_bias", "depthwise_activation", "pointwise_weight",

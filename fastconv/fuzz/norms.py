@@ -15,7 +15,10 @@ from .operators import Operator, Params, Shapes
 
 __all__ = ["OPERATORS"]
 
-_DEFAULTS = {"shape": [1, 1, 2], "dim": 1, "groups": 1, "axes": 1, "shared": False}
+_DEFAULTS = {
+    "shape": [1, 1, 2], "dim": 1, "groups": 1, "axes": 1, "shared": False, "window": 1,
+    "response": [1e-4, 0.75, 1.0],
+}  # fmt: skip
 _CHANNELS = (1, 2, 3, 8, 17, 33)
 
 
@@ -96,6 +99,47 @@ def _group_norm() -> Operator:
     )  # fmt: skip
 
 
+def _pixels(draw: Draw) -> dict[str, Any]:
+    """Draw the sizes of images that have a spatial axis, and two pixels at least."""
+    shape = _image(draw)
+    return {"shape": shape if math.prod(shape[2:]) > 1 else [*shape, 2]}
+
+
+def _instance_norm() -> Operator:
+    def truth(arrays: dict[str, Any], params: Params) -> Any:
+        return reference.instance_norm(*map(arrays.get, ("input", "weight", "bias")))
+
+    return array_operator(
+        "instance_norm", op="instance_norm", axes=None, defaults=_DEFAULTS, sizes=_pixels,
+        shapes=lambda params: _with_channels(params, "weight", "bias"),
+        keywords=lambda params: {}, optional=("weight", "bias"), truth=truth, rounds=True,
+        bad={"input": "type", "out": "output"},
+    )  # fmt: skip
+
+
+def _response_sizes(draw: Draw) -> dict[str, Any]:
+    response = [draw(st.floats(least, 2.0)) for least in (1e-4, 0.25, 0.5)]
+    return _pixels(draw) | {"window": draw(st.integers(1, 9)), "response": response}
+
+
+def _response_keywords(params: Params) -> dict[str, Any]:
+    told = dict(zip(("alpha", "beta", "k"), params["response"], strict=True))
+    # A bad value stands under the argument's own name, and a case names no window "size".
+    return told | {"size": params.get("size", params["window"])}
+
+
+def _local_response_norm() -> Operator:
+    def truth(arrays: dict[str, Any], params: Params) -> Any:
+        return reference.local_response_norm(arrays["input"], **_response_keywords(params))
+
+    return array_operator(
+        "local_response_norm", op="local_response_norm", axes=None, defaults=_DEFAULTS,
+        sizes=_response_sizes, shapes=_same, keywords=_response_keywords, truth=truth,
+        rounds=True, bad={"size": "positive", "input": "type", "out": "output"},
+        spared=("huge", "tiny", "minute"),
+    )  # fmt: skip
+
+
 def _layer_shapes(params: Params) -> Shapes:
     shapes = _same(params)
     own = shapes["input"][len(params["shape"]) - params["axes"] :]
@@ -146,6 +190,8 @@ OPERATORS = (
     _softmax("log_softmax"),
     _batch_norm(),
     _group_norm(),
+    _instance_norm(),
+    _local_response_norm(),
     _layer_norm(),
     _prelu(),
 )

@@ -34,6 +34,7 @@ _TABLES = tuple(
         "dense",
         "transposed",
         "dense_grad",
+        "transposed_grad",
         "deforms",
         "linear",
         "norms",

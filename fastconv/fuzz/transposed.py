@@ -12,13 +12,14 @@ import fastconv
 from fastconv.kernels import reference
 
 from .case import Case
-from .dense import BAD, DEFAULTS, axes_of, fixed, keywords, window_arguments
+from .dense import BAD, axes_of, fixed, keywords, window_arguments
+from .dense import DEFAULTS as DENSE
 from .drawing import Draw, Options, draw_activation, draw_calls, draw_dtype, plain
 from .operators import Operator, Params, Shapes, chosen_inside
 
-__all__ = ["OPERATORS"]
+__all__ = ["DEFAULTS", "OPERATORS", "draw_params", "transposed_shapes"]
 
-_DEFAULTS = DEFAULTS | {"extra": 0}
+DEFAULTS = DENSE | {"extra": 0}
 _CHANNELS = st.sampled_from((1, 2, 3, 4, 5, 8, 9, 16, 17, 33))
 _TAPS = st.one_of(st.sampled_from((1, 2, 3, 4)), st.integers(1, 9))
 #: Products of a case.
@@ -51,7 +52,8 @@ def _is_valid(ndim: int, params: Params) -> bool:
     return min(_out_size(params, ndim)) >= 1
 
 
-def _shapes(ndim: int, params: Params) -> Shapes:
+def transposed_shapes(ndim: int, params: Params) -> Shapes:
+    """Return the shapes of a transposed convolution's arrays."""
     batch = () if params["batch"] is None else (params["batch"],)
     channels, filters = params["channels"] * params["groups"], params["filters"] * params["groups"]
     shapes = {
@@ -76,7 +78,8 @@ def _axis(draw: Draw, size: int, taps: int) -> tuple[int, tuple[int, int], int, 
     return stride, (low, max(0, high)), dilation, extra
 
 
-def _draw(ndim: int, draw: Draw, name: str, options: Options) -> Case:
+def draw_params(ndim: int, draw: Draw) -> Params:
+    """Draw sizes and arguments."""
     depthwise = draw(st.booleans())
     params: dict[str, Any] = {"groups": draw(_CHANNELS)} if depthwise else {
         "groups": draw(st.sampled_from((1, 1, 2, 3))), "channels": draw(_CHANNELS),
@@ -94,7 +97,7 @@ def _draw(ndim: int, draw: Draw, name: str, options: Options) -> Case:
     axes = [_axis(draw, size, taps) for size, taps in zip(sizes, kernel, strict=True)]
     pairs = [list(pads) for _, pads, _, _ in axes]
     alike = all(low == high for low, high in pairs)
-    params |= {
+    return params | {
         "size": plain(sizes),
         "kernel": plain(kernel),
         "stride": plain([stride for stride, *_ in axes]),
@@ -104,6 +107,10 @@ def _draw(ndim: int, draw: Draw, name: str, options: Options) -> Case:
         "activation": draw_activation(draw),
         "batch": draw(st.sampled_from((1, 2, None, 0))),
     }
+
+
+def _draw(ndim: int, draw: Draw, name: str, options: Options) -> Case:
+    params = draw_params(ndim, draw)
     calls = draw_calls(
         draw, options, name, sizes=None, optional=("residual", "out"), optional_weights=("bias",),
         ndim=ndim + 2, weight_ndim=ndim + 2,
@@ -149,9 +156,9 @@ def _operator(ndim: int) -> Operator:
         op="conv",
         inside=True,
         channels=-1 - ndim,
-        defaults=_DEFAULTS,
+        defaults=DEFAULTS,
         draw=bind(_draw),
-        shapes=bind(_shapes),
+        shapes=bind(transposed_shapes),
         function=bind(_function),
         truth=bind(_truth),
         problem=chosen_inside,
