@@ -107,7 +107,8 @@ def _pixels(draw: Draw) -> dict[str, Any]:
 
 def _instance_norm() -> Operator:
     def truth(arrays: dict[str, Any], params: Params) -> Any:
-        return reference.instance_norm(*map(arrays.get, ("input", "weight", "bias")))
+        given = (arrays["input"], arrays.get("weight"), arrays.get("bias"))
+        return reference.instance_norm(*given)
 
     return array_operator(
         "instance_norm", op="instance_norm", axes=None, defaults=_DEFAULTS, sizes=_pixels,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from fastconv.contract.pool_problem import pooled_size
 
-from .array_ops import array_operator
+from .array_ops import array_gradient, array_operator
 from .dense import axes_of, fixed
 from .drawing import Draw, plain
 from .operators import Operator, Params, Shapes
@@ -96,9 +97,9 @@ def _mean_keywords(ndim: int, params: Params) -> dict[str, Any]:
     return made if ndim == 1 else made | {"divisor_override": params["divisor"]}
 
 
-def _avg_pool(ndim: int) -> Operator:
-    return array_operator(
-        f"avg_pool{ndim}d", op="avg_pool", axes=ndim, rounds=True,
+def _avg_pool(make: Callable[..., Operator], op: str, ndim: int) -> Operator:
+    return make(
+        f"avg_pool{ndim}d", op=op, axes=ndim, rounds=True,
         defaults={**_DEFAULTS, "counted": True, "divisor": None},
         bad={name: kind for name, kind in _BAD.items() if name != "dilation"},
         sizes=lambda draw: _mean_sizes(ndim, draw), shapes=lambda params: _shapes(ndim, params),
@@ -138,21 +139,25 @@ def _adaptive_shapes(ndim: int, params: Params) -> Shapes:
     return {"input": (*first, *size), "out": (*first, *outputs)}
 
 
-def _adaptive_pool(op: str, ndim: int) -> Operator:
-    return array_operator(
-        f"{op}{ndim}d", op=op, axes=ndim, rounds=op == "adaptive_avg_pool",
+def _adaptive_pool(make: Callable[..., Operator], name: str, op: str, ndim: int) -> Operator:
+    return make(
+        f"{name}{ndim}d", op=op, axes=ndim, rounds=name == "adaptive_avg_pool",
         defaults={"batch": 1, "channels": 1, "size": 1, "outputs": 1},
         sizes=lambda draw: _adaptive_sizes(ndim, draw),
         shapes=lambda params: _adaptive_shapes(ndim, params),
-        keywords=lambda params: {"output_size": fixed(params["outputs"])},
+        keywords=lambda params: {"output_size": fixed(params["outputs"])} if make is array_operator
+        else {},
     )  # fmt: skip
 
 
 OPERATORS = tuple(
     made(ndim)
     for made in (
-        _max_pool, _avg_pool, _lp_pool, partial(_adaptive_pool, "adaptive_max_pool"),
-        partial(_adaptive_pool, "adaptive_avg_pool"),
+        _max_pool, partial(_avg_pool, array_operator, "avg_pool"),
+        partial(_avg_pool, array_gradient, "avg_pool_grad"), _lp_pool,
+        partial(_adaptive_pool, array_operator, "adaptive_max_pool", "adaptive_max_pool"),
+        partial(_adaptive_pool, array_operator, "adaptive_avg_pool", "adaptive_avg_pool"),
+        partial(_adaptive_pool, array_gradient, "adaptive_avg_pool", "adaptive_avg_pool_grad"),
     )
     for ndim in (1, 2, 3)
 )  # fmt: skip

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fastconv.contract.padding import output_size
 
-from .array_ops import array_operator
+from .array_ops import array_gradient, array_operator
 from .dense import axes_of, fixed
 from .drawing import Draw, plain
 from .operators import Operator, Params, Shapes
@@ -61,13 +61,16 @@ def _channel_sizes(draw: Draw) -> dict[str, Any]:
 
 def _shuffle(
     name: str, argument: str, axes: int | None, shapes: Callable[[Params], Shapes],
-    sizes: Callable[[Draw], dict[str, Any]],
+    sizes: Callable[[Draw], dict[str, Any]], back: str = "",
 ) -> Operator:  # fmt: skip
+    """Return a shuffle's operator, or its gradient's where `back` is what the registry calls it."""
+
     def keywords(params: Params) -> dict[str, Any]:
         return {argument: fixed(params.get(argument, params["number"]))}
 
-    return array_operator(
-        name, op=name, axes=axes, defaults=_SHUFFLES, sizes=sizes, shapes=shapes,
+    make: Any = functools.partial(array_gradient, sized=False) if back else array_operator
+    return make(
+        name, op=back or name, axes=axes, defaults=_SHUFFLES, sizes=sizes, shapes=shapes,
         keywords=keywords, bad={argument: "count", "out": "output"},
     )  # fmt: skip
 
@@ -124,22 +127,35 @@ def _window_keywords(name: str, params: Params) -> dict[str, Any]:
     }
 
 
-def _window(name: str) -> Operator:
-    return array_operator(
-        name, op=name, axes=None, defaults=_WINDOWS, sizes=_window_sizes,
+def _window(name: str, back: str = "") -> Operator:
+    """Return the operator, or its gradient's where `back` is what the registry calls it."""
+    make: Any = array_operator
+    if back:
+        make = functools.partial(array_gradient, sized=name == "unfold")
+    return make(
+        name, op=back or name, axes=None, defaults=_WINDOWS, sizes=_window_sizes,
         shapes=functools.partial(_window_shapes, name),
-        keywords=functools.partial(_window_keywords, name), bad=_WINDOW_BAD,
+        # Gradients have their images' sizes from elsewhere.
+        keywords=functools.partial(_window_keywords, "unfold" if back else name), bad=_WINDOW_BAD,
     )  # fmt: skip
 
 
-_FACTORS = {"pixel_shuffle": "upscale_factor", "pixel_unshuffle": "downscale_factor"}
+#: Shuffles, their argument, and the operator that is their gradient.
+_FACTORS = (
+    ("pixel_shuffle", "upscale_factor", "pixel_unshuffle"),
+    ("pixel_unshuffle", "downscale_factor", "pixel_shuffle"),
+)
 
 OPERATORS = (
     *(
-        _shuffle(name, factor, 2, functools.partial(_pixels, name), _pixel_sizes)
-        for name, factor in _FACTORS.items()
+        _shuffle(name, factor, 2, functools.partial(_pixels, name), _pixel_sizes, op)
+        for name, factor, back in _FACTORS
+        for op in ("", back)
     ),
     _shuffle("channel_shuffle", "groups", None, _channels, _channel_sizes),
+    _shuffle("channel_shuffle", "groups", None, _channels, _channel_sizes, "channel_shuffle"),
     _window("unfold"),
+    _window("unfold", "fold"),
     _window("fold"),
+    _window("fold", "unfold"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from fastconv.contract.resize_problem import MODES, NEAREST_MODES, scaled_size
 
-from .array_ops import array_operator
+from .array_ops import array_gradient, array_operator
 from .dense import axes_of, fixed
 from .drawing import Draw, plain
 from .operators import Operator, Params, Shapes
@@ -70,13 +71,17 @@ def _sizes(ndim: int, draw: Draw) -> dict[str, Any]:
     return {"batch": batch, "channels": channels, "size": plain(size), **drawn}
 
 
-def _operator(ndim: int) -> Operator:
-    made = array_operator(
-        "interpolate", op="interpolate", axes=ndim, defaults=_DEFAULTS, bad=_BAD, rounds=True,
+def _operator(make: Callable[..., Operator], op: str, ndim: int) -> Operator:
+    made = make(
+        "interpolate", op=op, axes=ndim, defaults=_DEFAULTS, bad=_BAD, rounds=True,
         sizes=lambda draw: _sizes(ndim, draw), shapes=lambda params: _shapes(ndim, params),
         keywords=lambda params: _keywords(ndim, params),
     )  # fmt: skip
-    return replace(made, name=f"interpolate{ndim}d")
+    return replace(made, name=made.name.replace("interpolate", f"interpolate{ndim}d"))
 
 
-OPERATORS = tuple(map(_operator, (1, 2, 3)))
+OPERATORS = tuple(
+    _operator(make, op, ndim)
+    for make, op in ((array_operator, "interpolate"), (array_gradient, "interpolate_grad"))
+    for ndim in (1, 2, 3)
+)
