@@ -13,15 +13,14 @@ from .arrays import Array, require_array
 from .calls import (
     CONV,
     Family,
-    make_problem,
     prepare,
     run_prepared,
-    unbatch,
 )
 from .contract import first_use
 from .contract.arguments import Activation, Padding, Sizes, bind_call
 from .contract.errors import ArgumentError
 from .contract.problem import ConvProblem
+from .dense_problem import make_problem, unbatch
 from .recall import recall
 from .slopes import join_slopes
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from .arrays import Array
-from .calls import CONV, make_problem
+from .calls import CONV
 from .companions import check_groups
 from .contract.arguments import Activation, Padding, Sizes, canonical_arguments
 from .contract.problem import ConvProblem
+from .dense_problem import make_problem
 from .packed_layer import PackedLayer, refuse_sizes
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d"]

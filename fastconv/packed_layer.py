@@ -14,9 +14,10 @@ import numpy as np
 
 from .array_libraries import view_array, view_beside, view_operands
 from .arrays import Array, private_copy, require_array, shown, unwrap
-from .calls import Family, prepare, run_prepared, unbatch
+from .calls import Family, prepare, run_prepared
 from .contract.arguments import Activation, flag, parse_activation
 from .contract.errors import DTypeError, ShapeError
+from .dense_problem import unbatch
 from .device_arrays import DeviceArray
 from .packing import PackedWeights
 from .slopes import join_slopes, split_slopes

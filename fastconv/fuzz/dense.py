@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import fastconv
-from fastconv.calls import make_problem
+from fastconv.dense_problem import make_problem
 from fastconv.kernels import reference
 from fastconv.trim import trim
 

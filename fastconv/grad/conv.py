@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, dtype_name, empty_output, memory_layout, normal_strides, plain
-from ..calls import problem_of_shapes
 from ..companions import check_groups, check_weight
 from ..contract.arguments import Padding, Sizes, canonical_arguments, is_plain
 from ..contract.errors import ShapeError
 from ..contract.problem import ConvProblem
 from ..contract.spec import Binding, ConvPlan, dense_strides
 from ..contract.transposed_problem import input_gradient
+from ..dense_problem import problem_of_shapes
 from ..dispatch import make_plan, settings, steady_choice
 from ..ops.transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from .operands import check_gradient, check_operands, check_shape, sum_channels

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, check_writable, dtype_name, empty_output, require_array
-from ..calls import make_problem
 from ..companions import check_memory
 from ..contract.arguments import Activation, parse_activation
 from ..contract.errors import DTypeError, ShapeError
 from ..contract.linear_problem import MOST_ROWS, LinearProblem
 from ..contract.settings import config
+from ..dense_problem import make_problem
 from ..dispatch import choose, steady_choice
 from ..functional import conv1d
 from ..nn import Conv1d

@@ -21,10 +21,10 @@ from ..arrays import (
     require_array,
     shares_memory,
 )
-from ..calls import unbatch
 from ..companions import check_companion, check_memory
 from ..contract.arguments import canonical_activation, flag, is_plain
 from ..contract.settings import config
+from ..dense_problem import unbatch
 from ..dispatch import settings, steady_choice
 from ..packing import PackedWeights
 from .array_calls import asked, tell

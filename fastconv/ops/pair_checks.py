@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ..arrays import Array, dtype_name, require_array
-from ..calls import check_arrays, make_problem, problem_of_shapes
 from ..companions import check_companion, check_groups, check_memory, check_weight
 from ..contract.arguments import Activation, canonical_arguments, parse_activation
 from ..contract.errors import DTypeError, FastconvError, ShapeError
 from ..contract.pair_problem import PairProblem
 from ..contract.problem import ConvProblem
+from ..dense_problem import check_arrays, make_problem, problem_of_shapes
 
 __all__ = [
     "PAIR",

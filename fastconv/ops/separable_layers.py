@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..arrays import Array, private_copy, require_array, shown
-from ..calls import unbatch
 from ..companions import check_memory
 from ..contract.arguments import Activation, Padding, Sizes, canonical_activation, flag
 from ..contract.pair_problem import PairProblem
+from ..dense_problem import unbatch
 from ..packing import PackedWeights
 from .array_calls import told
 from .pair_calls import compute_pair, prepare_pair

@@ -23,9 +23,6 @@ from ..calls import (
     CONV,
     Family,
     PreparedCall,
-    check_arrays,
-    check_companions,
-    check_input_channels,
     prepare,
 )
 from ..companions import check_groups, check_memory
@@ -34,6 +31,7 @@ from ..contract.errors import ShapeError
 from ..contract.padding import canonical_padding
 from ..contract.settings import config
 from ..contract.transposed_problem import Phase, TransposedProblem
+from ..dense_problem import check_arrays, check_companions, check_input_channels
 from ..dispatch import steady_choice
 from .rearrange import interleave
 from .transposed_stack import PreparedStack, find_stack, prepare_stack

@@ -1,0 +1,148 @@
+"""What a dense call's arrays and arguments describe: checked, and brought to a problem.
+
+A message names the argument, what came and what is wanted; nothing is written before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .arrays import Array, check_writable, dtype_name, memory_layout, plain, require_array
+from .companions import check_companion, check_groups, check_weight
+from .contract.arguments import PRELU, Activation, per_axis
+from .contract.errors import DeviceError, DTypeError, ShapeError
+from .contract.padding import normalise_padding
+from .contract.problem import ConvProblem
+from .device_arrays import DeviceArray
+
+if TYPE_CHECKING:
+    from .contract.transposed_problem import TransposedProblem
+
+__all__ = [
+    "check_arrays",
+    "check_companions",
+    "check_input_channels",
+    "make_problem",
+    "problem_of_shapes",
+    "unbatch",
+]
+
+
+def check_arrays(ndim: int, x: Any, weight: Any, leading: str) -> tuple[Array, Array]:
+    """Check what input and weight are; `leading` names the weight's first two axes."""
+    x, weight = require_array("input", x), require_array("weight", weight)
+    if isinstance(weight, DeviceArray) and not isinstance(x, DeviceArray):
+        raise DeviceError("input: got a NumPy array, want one on a GPU as the weight is")
+    axes = ", ".join(("depth", "height", "width")[3 - ndim :])
+    if x.ndim != ndim + 2:
+        lacks = "; x[None, None] makes one of one channel" if x.ndim == ndim else ""
+        raise ShapeError(
+            f"input: got {x.ndim} axes {x.shape}, want {ndim + 2} (batch, channels, {axes}) "
+            f"or {ndim + 1} without the batch{lacks}"
+        )
+    check_weight(weight, ndim, f"{leading}, {axes}")
+    if weight.dtype != x.dtype:
+        raise DTypeError(f"input: got {x.dtype} with a weight of {weight.dtype}, want one type")
+    return x, weight
+
+
+def make_problem(
+    ndim: int, x: Any, weight: Any, arguments: tuple[Any, Any, Any, Any]
+) -> ConvProblem:
+    """Check input, weight and arguments and return the problem that they describe."""
+    x, weight = check_arrays(ndim, x, weight, "output channels, input channels / groups")
+    stride, padding, dilation, groups = arguments
+    stride, dilation = per_axis("stride", stride, ndim), per_axis("dilation", dilation, ndim)
+    groups = check_groups(groups, weight)
+    check_input_channels(
+        x, weight.shape[1] * groups, f"{weight.shape[1]} input channels a group and groups={groups}"
+    )
+    return problem_of_shapes(
+        x.shape, weight.shape, (stride, padding, dilation, groups), dtype_name("input", x.dtype),
+        memory_layout(x), "cuda" if isinstance(x, DeviceArray) else "cpu",
+    )  # fmt: skip
+
+
+def problem_of_shapes(
+    x_shape: tuple[int, ...], weight_shape: tuple[int, ...], arguments: tuple[Any, Any, Any, Any],
+    *where: str,
+) -> ConvProblem:  # fmt: skip
+    """Return the convolution of two shapes; `where` are its element type, layout and device.
+
+    Stride and dilation have one entry an axis; padding is as a caller gives it.
+    """
+    stride, padding, dilation, groups = arguments
+    for name, values in (("stride", stride), ("dilation", dilation)):
+        if min(values) < 1:
+            raise ShapeError(f"{name}: got {values}, want every value to be at least 1")
+    pads = normalise_padding(padding, x_shape[2:], weight_shape[2:], stride, dilation)
+    return ConvProblem(
+        x_shape[0], x_shape[1], weight_shape[0], x_shape[2:], weight_shape[2:], stride, pads,
+        dilation, groups, *where,
+    )  # fmt: skip
+
+
+def check_input_channels(x: Array, channels: int, having: str) -> None:
+    """Raise where an input has other channels than its weight, `having` so many, wants."""
+    if x.shape[1] != channels:
+        raise ShapeError(
+            f"input: got {x.shape[1]} channels (axis 1 of {x.shape}) with a weight of {having}, "
+            f"want {channels}" + _channels_last_hint(x.shape, channels)
+        )
+
+
+def _channels_last_hint(shape: tuple[int, ...], channels: int) -> str:
+    """Return how to call with an input whose channels stand last, where they seem to."""
+    if shape[-1] != channels:
+        return ""
+    return (
+        f"; the last axis has {channels}: if it is the channels, give "
+        f"numpy.moveaxis(input, -1, {1 - len(shape)}), which copies nothing"
+    )
+
+
+def check_companions(
+    problem: ConvProblem | TransposedProblem,
+    x: Array,
+    weight: Array,
+    bias: Any,
+    residual: Any,
+    out: Any,
+    activation: Activation,
+) -> None:
+    """Check bias, residual and out against the problem; of prelu also the bias's row of slopes."""
+    channels = (problem.out_channels,)
+    if activation is PRELU:
+        check_companion("activation", bias[1], channels, x, "input")
+        bias = bias[0]
+    shapes = {
+        "bias": (bias, channels),
+        "residual": (residual, problem.out_shape),
+        "out": (out, problem.out_shape),
+    }
+    for name, (array, shape) in shapes.items():
+        if array is not None:
+            check_companion(name, array, shape, x, "input")
+    if out is not None:
+        check_writable("out", out)
+
+
+def unbatch(
+    ndim: int, x: Array, residual: Array | None, out: Array | None
+) -> tuple[Array, Array | None, Array | None]:
+    """Give an unbatched input, residual and output a batch axis of size one."""
+    for name, array in (("residual", residual), ("out", out)):
+        if array is not None and require_array(name, array).ndim != ndim + 1:
+            raise ShapeError(
+                f"{name}: got {array.ndim} axes {array.shape}, want {ndim + 1} as the input has"
+            )
+    return (
+        _one_image(require_array("input", x)),
+        None if residual is None else _one_image(residual),
+        None if out is None else _one_image(out),
+    )
+
+
+def _one_image(array: Array) -> Array:
+    """Return an array with a batch axis; no subclass of NumPy's array has a say in its form."""
+    return plain(array)[None]
