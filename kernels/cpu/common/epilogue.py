@@ -72,7 +72,7 @@ def make_activation(lanes: int, compute: int) -> Any:
     where `slope_step` is 0, else one for each.
     """
 
-    @numba.njit
+    @numba.njit(forceinline=True)  # vectors would be passed through memory
     def apply(value: Any, code: int, alpha: float, slopes: int, slope_step: int, mask: int) -> Any:
         if code != PRELU:
             return activate(value, code, alpha)
@@ -88,7 +88,7 @@ def make_activation(lanes: int, compute: int) -> Any:
 def make_gathered_activation(lanes: int, storage: int) -> Any:
     """Return a function as `make_activation` does, whose slopes lie `slope_step` bytes apart."""
 
-    @numba.njit
+    @numba.njit(forceinline=True)  # vectors would be passed through memory
     def apply(value: Any, code: int, alpha: float, slopes: int, slope_step: int, mask: int) -> Any:
         if code != PRELU:
             return activate(value, code, alpha)
