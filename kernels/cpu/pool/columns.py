@@ -33,6 +33,7 @@ from ..simd.ir import (
     load_vector,
     pointer,
 )
+from ..simd.shifts import split_phases, tap_vectors
 from .geometry import LARGEST, NORM
 from .rules import larger
 
@@ -169,23 +170,6 @@ def join_columns(typingctx: Any, a: Any, b: Any, rule: Any) -> Any:
     return a(a, b, rule), codegen
 
 
-def _lanes_of(builder: Any, a: Any, b: Any, places: list[int]) -> Any:
-    """Return lanes of two vectors laid end to end."""
-    kind = ir.VectorType(I32, len(places))
-    return builder.shuffle_vector(a, b, ir.Constant(kind, [I32(place) for place in places]))
-
-
-def _end_to_end(builder: Any, vectors: list[Any]) -> Any:
-    """Return as many vectors as one; what is undefined stands behind an odd one."""
-    while len(vectors) > 1:
-        if len(vectors) % 2:
-            vectors = [*vectors, ir.Constant(vectors[0].type, ir.Undefined)]
-        size = 2 * vectors[0].type.count
-        pairs = zip(vectors[::2], vectors[1::2], strict=True)
-        vectors = [_lanes_of(builder, a, b, list(range(size))) for a, b in pairs]
-    return vectors[0]
-
-
 @intrinsic(prefer_literal=True)
 def split(typingctx: Any, columns: Any, rule: Any) -> Any:
     """Return every `step`-th of the columns from each of the first `step` on, and their marks."""
@@ -196,14 +180,7 @@ def split(typingctx: Any, columns: Any, rule: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         *vectors, marks = cgutils.unpack_tuple(builder, args[0])
         marks = _note(builder, shape[0], vectors, marks)
-        step, lanes = len(vectors), vectors[0].type.count
-        if step > 1:
-            wide = _end_to_end(builder, vectors)
-            vectors = [
-                _lanes_of(builder, wide, wide, [phase + step * lane for lane in range(lanes)])
-                for phase in range(step)
-            ]
-        return cgutils.pack_array(builder, [*vectors, marks])
+        return cgutils.pack_array(builder, [*split_phases(builder, vectors), marks])
 
     return columns(columns, rule), codegen
 
@@ -217,12 +194,6 @@ def join_taps(typingctx: Any, now: Any, following: Any, rule: Any, taps: Any) ->
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         (*here, _), (*behind, _) = (cgutils.unpack_tuple(builder, each) for each in args[:2])
-        lanes, values = now.dtype.lanes, []
-        for tap in range(shape[1]):
-            steps, phase = divmod(tap, len(here))
-            shifted = list(range(steps, steps + lanes))
-            first, second = here[phase], behind[phase]
-            values.append(_lanes_of(builder, first, second, shifted) if steps else first)
-        return _join(builder, shape[0], values)
+        return _join(builder, shape[0], tap_vectors(builder, here, behind, shape[1]))
 
     return now.dtype(now, following, rule, taps), codegen

@@ -1,7 +1,8 @@
 """Gradient of a depthwise convolution for its weight: lanes are pixels of one channel's row.
 
 A channel's gradient is a sum over its own plane, so there is no product of matrices to make, and
-`plan.py` would fill one lane of its tiles. Wins where each group holds one input channel. Here a
+`plan.py` would fill one lane of its tiles. Wins where each group holds one input channel. Rows that
+are contiguous are read where they lie (depthwise_rows.py). Of others a
 tap's products are summed by vectors along a row, with the sums of the taps of a kernel's row in
 registers::
 
@@ -31,7 +32,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastconv.contract.problem import ConvProblem
-from fastconv.contract.spec import Binding, DeviceInfo
+from fastconv.contract.spec import Binding, DeviceInfo, dense_binding
 
 from ..common.copies import make_copy_vector, pair_mask
 from ..common.phase_rows import PHASE_FIELDS, make_copy_band
@@ -59,7 +60,8 @@ from ..simd.ir import (
     store_vector,
 )
 from ..window.row_costs import row_phases
-from .depthwise_costs import TAPS, cut
+from .depthwise_costs import TAPS, cut, reads_rows_in_place
+from .depthwise_rows import plan_rows, rows_workspace
 
 __all__ = ["plan", "workspace"]
 
@@ -286,11 +288,15 @@ def _workers(problem: ConvProblem, device: DeviceInfo) -> int:
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
     """Return the scratch bytes of a call, over all threads."""
+    if reads_rows_in_place(problem, dense_binding(problem), device):
+        return rows_workspace(problem, device)
     return _layout(problem, device)["worker_bytes"] * _workers(problem, device)
 
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel; the binding's `out_strides` are the gradient's, its weight is dense."""
+    if reads_rows_in_place(problem, binding, device):
+        return plan_rows(problem, binding, device)
     storage = storage_code(problem.dtype)
     size, fields = ITEMSIZE[compute_code(storage)], _layout(problem, device)
     lanes, kw, sw = device.lanes(size), problem.kernel_size[-1], problem.stride[-1]
