@@ -19,6 +19,7 @@ from .arrays import (
     assign,
     check_writable,
     dtype_name,
+    dtype_of,
     empty_output,
     empty_twin,
     is_writable,
@@ -28,11 +29,12 @@ from .arrays import (
     require_array,
     shares_memory,
 )
-from .companions import check_companion, check_groups, check_weight
+from .companions import check_companion, check_groups, check_result, check_weight
 from .contract.arguments import (
     Activation,
     canonical_activation,
     canonical_arguments,
+    canonical_dtype,
     flag,
     is_plain,
     parse_activation,
@@ -40,7 +42,7 @@ from .contract.arguments import (
 )
 from .contract.errors import DeviceError, DTypeError, ShapeError
 from .contract.padding import normalise_padding
-from .contract.problem import ConvProblem
+from .contract.problem import INTEGERS, ConvProblem, result_dtypes
 from .contract.settings import config
 from .contract.spec import Binding, ConvPlan, KernelSpec
 from .device_arrays import DeviceArray
@@ -88,6 +90,8 @@ class PreparedCall:
         Whether no array is of a subclass of NumPy's, whose shape and indexing may be its own.
     remembers : bool
         Whether the functional form remembers the packed weight.
+    dtype : dtype or None
+        Element type of an output that the call makes; None where it is the input's.
     """
 
     plan: ConvPlan | None
@@ -98,6 +102,7 @@ class PreparedCall:
     packing: Hashable = None
     plain: bool = True
     remembers: bool = False
+    dtype: np.dtype[Any] | None = None
 
     def pack(self, weight: Array) -> Array | None:
         """Return the weight in the kernel's order."""
@@ -115,7 +120,7 @@ class PreparedCall:
     ) -> Array:
         """Compute, into `out` if there is one."""
         if out is None:
-            out = empty_output(x, self.out_shape, self.layout)
+            out = empty_output(x, self.out_shape, self.layout, self.dtype)
         if self.plan is not None:
             self.plan.run(x, packed, bias, residual, out)
         return out
@@ -182,7 +187,8 @@ def prepare(
     x, weight, bias, residual, out : ndarray or None
         As for `conv2d`, with a batch axis.
     arguments : tuple
-        Of a convolution ``(stride, padding, dilation, groups)``, as the caller gave them.
+        Of a convolution ``(stride, padding, dilation, groups)``, as the caller gave them, and the
+        result's element type where it was told.
     activation : str, (str, float) or None
         As for `conv2d`.
     packed : bool
@@ -233,23 +239,24 @@ def _made_plain(
     named = {"input": x, "weight": weight, "bias": bias, "residual": residual, "out": out}
     if all(type(array) in _PLAIN for array in named.values()):
         return None
-    return tuple(None if a is None else require_array(name, a) for name, a in named.items())
+    return tuple(None if a is None else require_array(name, a, True) for name, a in named.items())
 
 
 def _prepare(
-    ndim: int, x: Any, weight: Any, bias: Any, arguments: tuple[Any, Any, Any, Any],
+    ndim: int, x: Any, weight: Any, bias: Any, arguments: tuple[Any, ...],
     activation: Activation, residual: Any, out: Any, packed: bool, tune: bool,
 ) -> PreparedCall:  # fmt: skip
-    problem = make_problem(ndim, x, weight, arguments)
+    problem = make_problem(ndim, x, weight, arguments, out)
     name, alpha = parse_activation(activation)
     check_companions(problem, x, weight, bias, residual, out)
     shape, layout = problem.out_shape, problem.layout
+    dtype = dtype_of(problem.result_dtype) if problem.dtype in INTEGERS else None
     if math.prod(shape) == 0:
-        return PreparedCall(None, "", shape, layout)
+        return PreparedCall(None, "", shape, layout, dtype=dtype)
     remembers = type(weight) is np.ndarray and recall.calls(weight.nbytes) > 1
     problem, taps = trim(problem)
     weight = _tapped(weight, taps)
-    target = empty_output(x, shape, layout) if out is None else out
+    target = empty_output(x, shape, layout, dtype) if out is None else out
     binding = Binding(
         normal_strides(x),
         normal_strides(weight),
@@ -269,15 +276,22 @@ def _prepare(
             _prepared.clear()  # which may hold another choice for this problem
     spec, plan = make_plan(problem, binding, packed)
     packing = taps, plan.packing
-    return PreparedCall(plan, spec.name, shape, layout, taps, packing, remembers=remembers)
+    return PreparedCall(
+        plan, spec.name, shape, layout, taps, packing, remembers=remembers, dtype=dtype
+    )
 
 
 CONV = Family("conv", canonical_arguments, _prepare)
 
 
-def check_arrays(ndim: int, x: Any, weight: Any, leading: str) -> tuple[Array, Array]:
-    """Check what input and weight are; `leading` names the weight's first two axes."""
-    x, weight = require_array("input", x), require_array("weight", weight)
+def check_arrays(
+    ndim: int, x: Any, weight: Any, leading: str, integers: bool = False
+) -> tuple[Array, Array]:
+    """Check what input and weight are; `leading` names the weight's first two axes.
+
+    `integers` tells whether the operator has code for an input of integers.
+    """
+    x, weight = require_array("input", x, integers), require_array("weight", weight)
     if isinstance(weight, DeviceArray) and not isinstance(x, DeviceArray):
         raise DeviceError("input: got a NumPy array, want one on a GPU as the weight is")
     axes = ", ".join(("depth", "height", "width")[3 - ndim :])
@@ -288,26 +302,43 @@ def check_arrays(ndim: int, x: Any, weight: Any, leading: str) -> tuple[Array, A
             f"or {ndim + 1} without the batch{lacks}"
         )
     check_weight(weight, ndim, f"{leading}, {axes}")
-    if weight.dtype != x.dtype:
+    if x.dtype.name in INTEGERS:
+        if weight.dtype != np.float32:
+            raise DTypeError(f"weight: got {weight.dtype} with an input of {x.dtype}, want float32")
+    elif weight.dtype != x.dtype:
         raise DTypeError(f"input: got {x.dtype} with a weight of {weight.dtype}, want one type")
     return x, weight
 
 
 def make_problem(
-    ndim: int, x: Any, weight: Any, arguments: tuple[Any, Any, Any, Any]
+    ndim: int, x: Any, weight: Any, arguments: tuple[Any, ...], out: Any = None
 ) -> ConvProblem:
-    """Check input, weight and arguments and return the problem that they describe."""
-    x, weight = check_arrays(ndim, x, weight, "output channels, input channels / groups")
-    stride, padding, dilation, groups = arguments
+    """Check input, weight and arguments and return the problem that they describe.
+
+    Behind stride, padding, dilation and groups may stand the result's element type; where it does
+    not, that of `out` decides what becomes of integers.
+    """
+    leading = "output channels, input channels / groups"
+    x, weight = check_arrays(ndim, x, weight, leading, integers=True)
+    stride, padding, dilation, groups, *told = arguments
     stride, dilation = per_axis("stride", stride, ndim), per_axis("dilation", dilation, ndim)
     groups = check_groups(groups, weight)
     check_input_channels(
         x, weight.shape[1] * groups, f"{weight.shape[1]} input channels a group and groups={groups}"
     )
-    return problem_of_shapes(
-        x.shape, weight.shape, (stride, padding, dilation, groups), dtype_name("input", x.dtype),
-        memory_layout(x), "cuda" if isinstance(x, DeviceArray) else "cpu",
+    dtype = dtype_name("input", x.dtype, integers=True)
+    problem = problem_of_shapes(
+        x.shape, weight.shape, (stride, padding, dilation, groups), dtype, memory_layout(x),
+        "cuda" if isinstance(x, DeviceArray) else "cpu",
     )  # fmt: skip
+    if told:
+        return problem.with_(out_dtype=canonical_dtype(told[0]))
+    if out is None or dtype not in INTEGERS:
+        return problem
+    result, wanted = require_array("out", out, integers=True).dtype, result_dtypes(dtype)
+    if result.name not in wanted:
+        raise DTypeError(f"out: got {result}, want {' or '.join(wanted)} for an input of {dtype}")
+    return problem.with_(out_dtype=result.name)
 
 
 def problem_of_shapes(
@@ -362,9 +393,16 @@ def check_companions(
         "residual": (residual, problem.out_shape),
         "out": (out, problem.out_shape),
     }
+    integers = problem.dtype in INTEGERS
     for name, (array, shape) in shapes.items():
-        if array is not None:
+        if array is None:
+            continue
+        if not integers:
             check_companion(name, array, shape, x, "input")
+        elif name == "bias":
+            check_companion(name, array, shape, weight, "weight")
+        else:
+            check_result(name, array, shape, problem.result_dtype)
     if out is not None:
         check_writable("out", out)
 
@@ -391,12 +429,12 @@ def unbatch(
 ) -> tuple[Array, Array | None, Array | None]:
     """Give an unbatched input, residual and output a batch axis of size one."""
     for name, array in (("residual", residual), ("out", out)):
-        if array is not None and require_array(name, array).ndim != ndim + 1:
+        if array is not None and require_array(name, array, True).ndim != ndim + 1:
             raise ShapeError(
                 f"{name}: got {array.ndim} axes {array.shape}, want {ndim + 1} as the input has"
             )
     return (
-        _one_image(require_array("input", x)),
+        _one_image(require_array("input", x, True)),
         None if residual is None else _one_image(residual),
         None if out is None else _one_image(out),
     )

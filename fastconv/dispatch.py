@@ -264,7 +264,7 @@ def calls_of_weight(problem: Problem | TransposedProblem) -> int:
     """Return in how many calls of the functional form a weight is thought to be packed once."""
     if isinstance(problem, (SparseProblem, ArrayProblem)) or problem.device != "cpu":
         return 1
-    return recall.calls(math.prod(problem.weight_shape) * problem.itemsize)
+    return recall.calls(math.prod(problem.weight_shape) * problem.weight_itemsize)
 
 
 def list_candidates(problem: Problem, packed: bool) -> list[Candidate]:
