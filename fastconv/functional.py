@@ -172,7 +172,7 @@ def conv2d(
     input : array, shape (N, C, H, W) or (C, H, W)
         Images, of NumPy, CuPy or PyTorch (CUDA), of any strides; the others are of the same kind
         and on the same device, and so is the result. float32, float64, float16 or bfloat16, and on
-        the CPU uint8 and int16; halves and integers are summed in float32.
+        the CPU uint8, uint16 and int16; halves and integers are summed in float32.
     weight : ndarray, shape (K, C / groups, kh, kw)
         Filters, of the input's dtype; for integers of float32.
     bias : ndarray, shape (K,), optional
@@ -195,8 +195,9 @@ def conv2d(
         Where to write; of the output's dtype and any strides.
     out_dtype : dtype, optional
         What becomes of integers: float32, as NumPy's promotion has it, where neither this nor
-        `out` says otherwise, or "uint8" or "int16": then the sum, with bias, residual and
-        activation, is rounded to the nearest integer, halves to even, and saturated, and NaN is 0.
+        `out` says otherwise, or "uint8", "uint16" or "int16": then the sum, with bias, residual
+        and activation, is rounded to the nearest integer, halves to even, and saturated, and NaN
+        is 0.
     tune : bool
         Measure which kernel is fastest the first time that a problem comes, on these arrays, and
         remember it on disk; this takes some tens of milliseconds (and what compiling the kernels

@@ -91,8 +91,8 @@ class Conv2d(_Conv):
     stride, padding, dilation, groups, activation
         As for `fastconv.conv2d`.
     out_dtype : dtype, optional
-        What becomes of integers, as for `fastconv.conv2d`: uint8 and int16 are convolved by weights
-        of float32.
+        What becomes of integers, as for `fastconv.conv2d`: they are convolved by weights of
+        float32.
     tune : bool
         Measure which kernel is fastest the first time that an input of another shape comes, and
         remember it on disk, as for `fastconv.conv2d`.

@@ -31,8 +31,10 @@ __all__ = [
 #: Supported element types and their names in a problem line.
 DTYPES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16"}
 #: Integers that a convolution reads and stores, with a weight of float32.
-INTEGERS = {"uint8": "u8", "int16": "s16"}
-_ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "uint8": 1, "int16": 2}
+INTEGERS = {"uint8": "u8", "uint16": "u16", "int16": "s16"}
+_ITEMSIZE = {"float64": 8, "float32": 4, "uint8": 1} | dict.fromkeys(
+    ("float16", "bfloat16", "uint16", "int16"), 2
+)
 #: Most bytes of an operand, and most positions that a step, a pad or a padded axis may span: what
 #: an address space holds. Kernels may so multiply and add sizes in 64 bits.
 MOST = 1 << 47
@@ -208,7 +210,7 @@ class ConvProblem(DenseSizes):
         Zeros before and after each spatial axis.
     groups : int
         Number of independent channel groups.
-    dtype : {"float32", "float64", "float16", "bfloat16", "uint8", "int16"}
+    dtype : {"float32", "float64", "float16", "bfloat16", "uint8", "uint16", "int16"}
         Element type of the input, and of weight and output too but for the integers, whose weight
         is float32. Halves and integers are accumulated in float32.
     layout : {"channels_first", "channels_last", "strided"}

@@ -124,7 +124,7 @@ def parse_any_line(text: str) -> tuple[_Problem, str]:
         ``--dt=f32|f64|f16|bf16``, ``--tag=abx|axb|any`` and options of the operator first, then
         keys and numbers in benchdnn's grammar, as the notes list them for convolutions. Of a
         convolution of integers the types of input, weight and output are told: ``--dt=u8:f32:u8``,
-        where ``s16`` and, for the output, ``f32`` may stand, too.
+        where ``u16``, ``s16`` and, for the output, ``f32`` may stand, too.
 
     Returns
     -------

@@ -20,7 +20,8 @@ from fastconv.kernels.cpu.simd.ir import F32, ITEMSIZE, storage_code
 
 HARD = np.array(
     [0.5, 1.5, 2.5, -0.5, -1.5, 0.49999997, 254.5, 255.5, 255.49998, 256, 32766.5, 32767.5, 1e9,
-     -32768.5, -32769, -1e30, np.inf, -np.inf, np.nan, -np.nan, 1e-40, -0.0, 127, 4194304.5],
+     65534.5, 65535.5, -32768.5, -32769, -1e30, np.inf, -np.inf, np.nan, -np.nan, 1e-40, -0.0,
+     127, 4194304.5],
     np.float32,
 )  # fmt: skip
 
@@ -58,7 +59,7 @@ def converters(code: int, lanes: int) -> tuple[Any, Any]:
     return to_integers, to_floats
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int16"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
 @pytest.mark.parametrize("lanes", [4, 16])
 def test_vectors_saturate_round_to_even_and_come_back(
     dtype: str, lanes: int, rng: np.random.Generator
@@ -77,7 +78,7 @@ def test_vectors_saturate_round_to_even_and_come_back(
     assert back[-1] == 0.25
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int16"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
 def test_scalars_do_the_same(dtype: str) -> None:
     code = storage_code(dtype)
     item = ITEMSIZE[code]

@@ -92,7 +92,7 @@ def _tensors(problem: ConvProblem, draw: Callable[[tuple[int, ...], str], np.nda
 
 def small_integers(problem: ConvProblem, rng: np.random.Generator) -> Tensors:
     """Arrays whose every partial sum is an exact float32, so any order of adding is exact."""
-    least = {"uint8": 0}
+    least = {"uint8": 0, "uint16": 0}
 
     def draw(shape: tuple[int, ...], name: str) -> np.ndarray:
         dtype = {"x": problem.dtype, "residual": problem.result_dtype}.get(name, "")

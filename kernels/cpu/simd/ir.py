@@ -1,7 +1,7 @@
 """LLVM building blocks of the intrinsics: vectors, masks, conversions between element types.
 
-- *Storage* is what lies in memory: float32, float64, float16, bfloat16, unsigned bytes or signed
-  16-bit integers, named by the codes `F32`, `F64`, `F16`, `BF16`, `U8`, `S16`.
+- *Storage* is what lies in memory: float32, float64, float16, bfloat16, unsigned bytes or 16-bit
+  integers, named by the codes `F32`, `F64`, `F16`, `BF16`, `U8`, `U16`, `S16`.
 - *Compute* is what lies in registers: float64 for float64, else float32. Loads widen, stores round
   to nearest even; to integers they saturate, and NaN becomes 0.
 - `HALF_BITS` is a half as it lies, whatever it means, in the low bits of a float32: what is only
@@ -25,13 +25,16 @@ from numba.extending import models, register_model
 from fastconv.contract.cpu import cpu_info
 from fastconv.contract.problem import ConvProblem
 
-F32, F64, F16, BF16, BF16_PAIR, HALF_BITS, U8, S16 = range(8)
+F32, F64, F16, BF16, BF16_PAIR, HALF_BITS, U8, U16, S16 = range(9)
 _CODES = {
-    "float32": F32, "float64": F64, "float16": F16, "bfloat16": BF16, "uint8": U8, "int16": S16,
+    "float32": F32, "float64": F64, "float16": F16, "bfloat16": BF16,
+    "uint8": U8, "uint16": U16, "int16": S16,
 }  # fmt: skip
-ITEMSIZE = {F32: 4, F64: 8, F16: 2, BF16: 2, BF16_PAIR: 4, HALF_BITS: 2, U8: 1, S16: 2}
+ITEMSIZE = {
+    F32: 4, F64: 8, F16: 2, BF16: 2, BF16_PAIR: 4, HALF_BITS: 2, U8: 1, U16: 2, S16: 2,
+}  # fmt: skip
 #: Least and largest integer of a storage code.
-_LIMITS = {U8: (0, 255), S16: (-(1 << 15), (1 << 15) - 1)}
+_LIMITS = {U8: (0, 255), U16: (0, (1 << 16) - 1), S16: (-(1 << 15), (1 << 15) - 1)}
 #: Added to a float32 below 2**22 in magnitude it leaves the nearest integer in the low bits.
 _TO_INTEGER = 1.5 * 2.0**23
 #: Elements of one word of a panel.
@@ -128,7 +131,7 @@ def compute_ir(storage: int) -> ir.Type:
 
 def memory_ir(storage: int) -> ir.Type:
     """Return the LLVM type of one stored element; the halves travel as 16-bit integers."""
-    return (FLOAT, DOUBLE, I16, I16, FLOAT, I16, I8, I16)[storage]
+    return (FLOAT, DOUBLE, I16, I16, FLOAT, I16, I8, I16, I16)[storage]
 
 
 def call(builder: Any, name: str, returns: ir.Type, *arguments: Any) -> Any:
@@ -238,7 +241,7 @@ def widen(builder: Any, raw: Any, storage: int) -> Any:
     if storage == S16:
         return builder.sitofp(builder.sext(raw, like(I32)), like(FLOAT))
     bits = builder.zext(raw, like(I32))
-    if storage == U8:
+    if storage in (U8, U16):
         return builder.sitofp(bits, like(FLOAT))
     if storage == HALF_BITS:
         return builder.bitcast(bits, like(FLOAT))
@@ -300,7 +303,7 @@ def _round_integer(builder: Any, value: Any, storage: int, like: Any) -> Any:
     only, of which the low ones are the integer's own.
     """
     low, high = (constant(like(FLOAT), float(limit)) for limit in _LIMITS[storage])
-    if storage != U8:  # whose comparison with the lower limit makes 0 of NaN
+    if _LIMITS[storage][0] < 0:  # else the comparison with the lower limit makes 0 of NaN
         is_number = builder.fcmp_ordered("ord", value, value)
         value = builder.select(is_number, value, constant(like(FLOAT), 0.0))
     value = builder.select(builder.fcmp_ordered(">", value, low), value, low)
