@@ -8,6 +8,7 @@ from typing import Any
 
 import fastconv
 from fastconv.calls import make_problem
+from fastconv.contract.problem import INTEGERS
 from fastconv.kernels import reference
 from fastconv.trim import trim
 
@@ -121,7 +122,19 @@ def fixed(value: Any) -> Any:
 def keywords(params: Params) -> dict[str, Any]:
     """Return the arguments beside the arrays, as a caller gives them."""
     names = ("stride", "padding", "dilation", "groups", "activation")
-    return {name: fixed(params[name]) for name in names}
+    return {name: fixed(params[name]) for name in names} | _result(params)
+
+
+def _result(params: Params) -> dict[str, Any]:
+    """Return the keyword for the output's element type, where it is told."""
+    return {"out_dtype": params["out_dtype"]} if params.get("out_dtype") is not None else {}
+
+
+def _element_type(name: str, dtype: str, params: Params) -> str:
+    """Return the element type of an argument: integers have weights of float32."""
+    if dtype not in INTEGERS or name == "input":
+        return dtype
+    return params["out_dtype"] or "float32" if name in ("residual", "out") else "float32"
 
 
 def _function(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
@@ -155,6 +168,7 @@ def _problem(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
     x = arrays["input"]
     told = keywords(params)
     given = tuple(told[name] for name in ("stride", "padding", "dilation", "groups"))
+    given += tuple(_result(params).values())
     problem = make_problem(ndim, x[None] if x.ndim == ndim + 1 else x, arrays["weight"], given)
     return trim(problem)[0]  # as kernels see it
 
@@ -185,7 +199,7 @@ def _operator(ndim: int) -> Operator:
         name=f"conv{ndim}d",
         group="dense",
         op="conv",
-        defaults=DEFAULTS,
+        defaults=DEFAULTS | {"out_dtype": None},
         draw=bind(_draw),
         shapes=bind(conv_shapes),
         function=bind(_function),
@@ -194,7 +208,8 @@ def _operator(ndim: int) -> Operator:
         work=_work,
         make=bind(_make),
         weights=("weight", "bias"),
-        bad=BAD,
+        bad=BAD | {"out_dtype": "element"},
+        element_type=_element_type,
     )
 
 

@@ -59,6 +59,10 @@ def _called(made: Any, arrays: dict[str, Any], params: Params) -> Any:
     return made(**arrays)
 
 
+def _one_type(name: str, dtype: str, params: Params) -> str:
+    return dtype
+
+
 def chosen_inside(arrays: dict[str, Any], params: Params) -> None:
     """Return no problem: kernels are chosen inside, for what a call is made of."""
 
@@ -108,6 +112,9 @@ class Operator:
         Whether kernels of `op` are chosen inside, for parts of a call: the loosest one counts.
     rounds : bool
         Whether results of whole numbers are no whole numbers: a mean.
+    element_type : callable
+        ``element_type(name, dtype, params)`` returns the element type of an array of a case of
+        that dtype, where they differ.
     """
 
     name: str
@@ -126,6 +133,7 @@ class Operator:
     weights: tuple[str, ...] = ()
     inside: bool = False
     rounds: bool = False
+    element_type: Callable[[str, str, Params], str] = _one_type
     bad: Mapping[str, str] = field(default_factory=dict)
 
 
