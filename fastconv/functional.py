@@ -236,9 +236,8 @@ def conv2d(
       products are equal, the worst case, at most 1.5e-5 under ``precision("exact")``.
     - A float16 or bfloat16 result that its type cannot hold is infinite.
     - Integers are converted as they are read and stored; no converted copy of an image is made.
-      With whole weights sums are exact up to 2**24; else a result may be one off where its sum lies
-      within the error above of the middle between two integers. Kernels that transform the
-      arithmetic are not used.
+      Under ``precision("exact")`` sums of whole weights are exact up to 2**24; else a sum has the
+      error above before it is rounded, so that of bytes a few may be one off.
 
     Examples
     --------

@@ -64,7 +64,8 @@ def test_halves_round_to_even_and_nan_is_zero() -> None:
 def test_sound_of_16_bits_saturates(rng: np.random.Generator) -> None:
     sound = rng.integers(-32768, 32768, (2, 4000)).astype(np.int16)
     taps = rng.integers(-2, 3, (2, 1, 33)).astype(np.float32)
-    made = fastconv.conv1d(sound, taps, padding="same", groups=2, out_dtype="int16")
+    with fastconv.precision("exact"):
+        made = fastconv.conv1d(sound, taps, padding="same", groups=2, out_dtype="int16")
     truth = reference.conv(
         sound[None], taps, stride=(1,), padding=((16, 16),), dilation=(1,), groups=2
     )

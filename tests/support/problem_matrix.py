@@ -210,6 +210,9 @@ def integers() -> Iterator[ConvProblem]:
         problem((1, 1), (35, 70), 3, padding=1),
         problem((6, 6), (5, 6, 17), 3, padding=1, groups=6),
         problem((3, 3), (20, 33), 9, padding=4, groups=3, **last),
+        problem((1, 1), (50, 70), 31, padding=15),
+        problem((2, 3), (400,), 65, padding=32),
+        problem((2, 2), (33, 40), (9, 12), padding=4, groups=2, **any_order),
     ):
         dtype, result = next(kinds)
         yield each.with_(dtype=dtype, out_dtype=result)
