@@ -60,7 +60,8 @@ class Worker:
         self.call = None
         case = parse_case(line)
         problem, truth = case.problem, TRUTHS[case.kind]
-        if problem.dtype in INTEGERS and not self.peer.integers:
+        types = {problem.dtype, getattr(problem, "out_dtype", "")}
+        if types & INTEGERS.keys() and not self.peer.integers:
             raise Refusal(f"{self.peer.distribution} is called on floating-point numbers only")
         call = self.peer.prepare(problem, *truth.arrays(problem))
         result = self.peer.to_numpy(problem, call())

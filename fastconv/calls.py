@@ -250,7 +250,7 @@ def _prepare(
     name, alpha = parse_activation(activation)
     check_companions(problem, x, weight, bias, residual, out)
     shape, layout = problem.out_shape, problem.layout
-    dtype = dtype_of(problem.result_dtype) if problem.dtype in INTEGERS else None
+    dtype = dtype_of(problem.result_dtype) if problem.result_dtype != problem.dtype else None
     if math.prod(shape) == 0:
         return PreparedCall(None, "", shape, layout, dtype=dtype)
     remembers = type(weight) is np.ndarray and recall.calls(weight.nbytes) > 1
@@ -393,11 +393,11 @@ def check_companions(
         "residual": (residual, problem.out_shape),
         "out": (out, problem.out_shape),
     }
-    integers = problem.dtype in INTEGERS
+    one_type = problem.result_dtype == problem.dtype and problem.dtype not in INTEGERS
     for name, (array, shape) in shapes.items():
         if array is None:
             continue
-        if not integers:
+        if one_type:
             check_companion(name, array, shape, x, "input")
         elif name == "bias":
             check_companion(name, array, shape, weight, "weight")

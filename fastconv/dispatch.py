@@ -233,6 +233,8 @@ def _reasons(spec: KernelSpec, problem: Problem, device: DeviceInfo | CudaInfo) 
     reasons = []
     if problem.dtype not in spec.tolerance:
         reasons.append(f"has no {problem.dtype} code, only {', '.join(spec.tolerance)}")
+    elif problem.result_dtype not in spec.tolerance:
+        reasons.append(f"stores no {problem.result_dtype}, only {', '.join(spec.tolerance)}")
     reasons += spec.reasons(problem, device)
     if not spec.exact and _precision.get() == "exact":
         reasons.append('transforms the arithmetic, which precision("exact") rules out')

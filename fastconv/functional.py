@@ -194,10 +194,10 @@ def conv2d(
     out : ndarray, shape of the output, optional
         Where to write; of the output's dtype and any strides.
     out_dtype : dtype, optional
-        What becomes of integers: float32, as NumPy's promotion has it, where neither this nor
-        `out` says otherwise, or "uint8", "uint16" or "int16": then the sum, with bias, residual
-        and activation, is rounded to the nearest integer, halves to even, and saturated, and NaN
-        is 0.
+        What becomes of integers, and of float32: float32, or "uint8", "uint16" or "int16": then
+        the sum, with bias, residual and activation, is rounded to the nearest integer, halves to
+        even, and saturated, and NaN is 0. An `out` of integers says it, too, where the input is
+        integers.
     tune : bool
         Measure which kernel is fastest the first time that a problem comes, on these arrays, and
         remember it on disk; this takes some tens of milliseconds (and what compiling the kernels

@@ -44,7 +44,7 @@ LAYOUTS = {"channels_first": "abx", "channels_last": "axb", "strided": "any"}
 
 def result_dtypes(dtype: str) -> tuple[str, ...]:
     """Return the element types that an input's convolution can have; the first is the default."""
-    return ("float32", *INTEGERS) if dtype in INTEGERS else (dtype,)
+    return ("float32", *INTEGERS) if dtype == "float32" or dtype in INTEGERS else (dtype,)
 
 
 class ElementSizes:
@@ -221,7 +221,7 @@ class ConvProblem(DenseSizes):
         The operator: the convolution, or one of its gradients, whose sizes are the convolution's.
     out_dtype : str
         Element type of the output where it is not the default, one of `result_dtypes`: integers
-        give float32, or integers that are rounded to nearest even and saturated.
+        and float32 give float32, or integers that are rounded to nearest even and saturated.
 
     Raises
     ------
@@ -267,6 +267,8 @@ class ConvProblem(DenseSizes):
         wanted = result_dtypes(self.dtype)
         if self.dtype in INTEGERS and self.op != "conv":
             raise DTypeError(f"dtype: got {self.dtype}, want one of {', '.join(DTYPES)}")
+        if self.op != "conv":
+            wanted = (self.dtype,)
         if self.out_dtype and self.out_dtype not in wanted:
             raise DTypeError(
                 f"out_dtype: got {self.out_dtype}, want {' or '.join(wanted)} of an input of "

@@ -46,10 +46,7 @@ def format_line(problem: _Problem, name: str = "") -> str:
     parts = []
     if problem.op != "conv":
         parts.append(f"--op={problem.op} ")
-    if problem.dtype in INTEGERS:
-        parts.append(f"--dt={INTEGERS[problem.dtype]}:f32:{_TYPES[problem.result_dtype]} ")
-    elif problem.dtype != "float32":
-        parts.append(f"--dt={DTYPES[problem.dtype]} ")
+    parts.append(_format_types(problem))
     if problem.layout != "channels_first":
         parts.append(f"--tag={LAYOUTS[problem.layout]} ")
     if isinstance(problem, PairProblem):
@@ -57,6 +54,16 @@ def format_line(problem: _Problem, name: str = "") -> str:
     else:
         parts.append(_format_keys(problem))
     return "".join(parts) + (f'n"{name}"' if name else "")
+
+
+def _format_types(problem: _Problem) -> str:
+    """Return the flag of the element types, those of input, weight and output where they differ."""
+    if isinstance(problem, ConvProblem) and not (
+        problem.dtype == problem.weight_dtype == problem.result_dtype
+    ):
+        result = _TYPES[problem.result_dtype]
+        return f"--dt={_TYPES[problem.dtype]}:{_TYPES[problem.weight_dtype]}:{result} "
+    return f"--dt={DTYPES[problem.dtype]} " if problem.dtype != "float32" else ""
 
 
 def _format_keys(problem: ConvProblem | TransposedProblem, of_input: bool = True) -> str:
@@ -123,7 +130,7 @@ def parse_any_line(text: str) -> tuple[_Problem, str]:
         Flags ``--op=conv|conv_input_grad|conv_weight_grad|conv_transpose|conv_pair|max_pool|...``,
         ``--dt=f32|f64|f16|bf16``, ``--tag=abx|axb|any`` and options of the operator first, then
         keys and numbers in benchdnn's grammar, as the notes list them for convolutions. Of a
-        convolution of integers the types of input, weight and output are told: ``--dt=u8:f32:u8``,
+        convolution of or to integers the types of input, weight and output: ``--dt=u8:f32:u8``,
         where ``u16``, ``s16`` and, for the output, ``f32`` may stand, too.
 
     Returns
@@ -195,7 +202,7 @@ def parse_any_line(text: str) -> tuple[_Problem, str]:
 
 
 def _lookup_types(value: str) -> tuple[str, str]:
-    """Return the types of the input and, where that is of integers, of the output."""
+    """Return the types of the input and, where one of both is integers, of the output."""
     types = value.split(":")
     if len(types) != 3:
         return _lookup("dt", value, DTYPES), ""
@@ -206,7 +213,7 @@ def _lookup_types(value: str) -> tuple[str, str]:
         raise ShapeError(
             f"problem line: got --dt={value}, want {_TYPES[dtype]}:{_TYPES[wanted]}:{results}"
         )
-    return dtype, result if dtype in INTEGERS else ""
+    return dtype, result if dtype in INTEGERS or result != dtype else ""
 
 
 def _pair(

@@ -132,9 +132,10 @@ def _result(params: Params) -> dict[str, Any]:
 
 def _element_type(name: str, dtype: str, params: Params) -> str:
     """Return the element type of an argument: integers have weights of float32."""
-    if dtype not in INTEGERS or name == "input":
-        return dtype
-    return params["out_dtype"] or "float32" if name in ("residual", "out") else "float32"
+    of_weight = "float32" if dtype in INTEGERS else dtype
+    if name in ("residual", "out"):
+        return params.get("out_dtype") or of_weight
+    return dtype if name == "input" else of_weight
 
 
 def _function(ndim: int, arrays: dict[str, Any], params: Params) -> Any:

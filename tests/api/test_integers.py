@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv.contract.errors import DTypeError, ShapeError
+from fastconv.contract.errors import DTypeError, NoKernelError, ShapeError
 from fastconv.contract.problem import INTEGERS, ConvProblem
 from fastconv.contract.problem_line import parse_line
 from fastconv.kernels import reference
@@ -134,8 +134,12 @@ def test_companions_have_the_types_of_weight_and_result(image: np.ndarray) -> No
             "out_dtype: got float64, want float32 or uint8 or uint16 or int16",
         ),
         (
-            {"input": image.astype(np.float32), "out_dtype": "uint8"},
-            "out_dtype: got uint8, want float32",
+            {
+                "input": image.astype(np.float16),
+                "weight": SOBEL.astype(np.float16),
+                "out_dtype": "uint8",
+            },
+            "out_dtype: got uint8, want float16",
         ),
         ({"out_dtype": "colour"}, "out_dtype: got 'colour', want"),
     )
@@ -182,7 +186,7 @@ def test_lines_tell_the_types_of_input_weight_and_output() -> None:
             assert parse_line(of.line())[0] == of
     same = parse_line("--dt=f16:f16:f16 ic3ih9oc8kh3")[0]
     assert same == parse_line("--dt=f16 ic3ih9oc8kh3")[0]
-    for wrong in ("u8", "u8:u8:u8", "u8:f32:f64", "f32:f32:u8", "u8:f32"):
+    for wrong in ("u8", "u8:u8:u8", "u8:f32:f64", "f64:f64:u8", "u8:f32"):
         with pytest.raises(ShapeError, match="problem line: got --dt="):
             parse_line(f"--dt={wrong} ic3ih9oc8kh3")
     with pytest.raises(ShapeError, match="want --op=conv"):
@@ -201,3 +205,34 @@ def test_results_are_the_same_bits_for_any_number_of_threads(rng: np.random.Gene
     finally:
         fastconv.set_num_threads(before)
     assert all(np.array_equal(made[0], each) for each in made[1:])
+
+
+def test_floats_become_bytes_too(image: np.ndarray) -> None:
+    floats, truth = image.astype(np.float32), sums(image, SOBEL)
+    made = fastconv.conv2d(floats, SOBEL, padding=1, out_dtype="uint8")
+    np.testing.assert_array_equal(made, reference.as_integers(truth, "uint8"))
+    with pytest.raises(DTypeError, match="out: got uint8, want"):
+        fastconv.conv2d(floats, SOBEL, padding=1, out=np.empty_like(image))
+    line = fastconv.Conv2d(SOBEL, padding=1, out_dtype="uint8").problem(floats).line()
+    assert line.startswith("--dt=f32:f32:u8 ")
+    with fastconv.use_kernel("cpu.brgemm"), pytest.raises(NoKernelError, match="stores no uint8"):
+        fastconv.conv2d(floats, SOBEL, padding=1, out_dtype="uint8")
+
+
+@pytest.mark.parametrize("kernel", ["cpu.fast_fir", "cpu.depthwise"])
+def test_a_gaussian_of_a_photograph(kernel: str, rng: np.random.Generator) -> None:
+    photo = np.moveaxis(rng.integers(0, 256, (50, 61, 3), np.uint8), -1, 0)
+    bell = np.exp(-((np.arange(15) - 7.0) ** 2) / 18)
+    bell /= bell.sum()
+    gauss = np.repeat(np.outer(bell, bell)[None, None].astype(np.float32), 3, axis=0)
+    shift = np.array([-20, 0, 200], np.float32)
+    extra = np.ones_like(photo)
+    with fastconv.use_kernel(kernel):
+        layer = fastconv.Conv2d(gauss, shift, padding=7, groups=3, out_dtype="uint8")
+        made = layer(photo, residual=extra)
+    truth = reference.conv(
+        photo[None], gauss, stride=(1, 1), padding=((7, 7), (7, 7)), dilation=(1, 1), groups=3
+    )
+    truth = np.clip(truth[0] + shift[:, None, None] + 1.0, 0, 255)
+    assert made.dtype == np.uint8 and np.abs(made - truth).max() <= 0.51
+    assert (made == 255).any()

@@ -170,7 +170,8 @@ def functional(
 
 def _result(problem: ConvProblem, out: Any) -> dict[str, str]:
     """The keyword for an output of another type than what follows from the input and `out`."""
-    return {} if out is not None or not problem.out_dtype else {"out_dtype": problem.out_dtype}
+    follows = not problem.out_dtype or (out is not None and problem.dtype in INTEGERS)
+    return {} if follows else {"out_dtype": problem.out_dtype}
 
 
 def packed(

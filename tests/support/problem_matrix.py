@@ -187,7 +187,9 @@ def dtypes_and_layouts() -> Iterator[ConvProblem]:
 
 def integers() -> Iterator[ConvProblem]:
     """Every way that an input is read and an output written, each with one pair of types."""
-    kinds = cycle(product(INTEGERS, ("uint8", "float32", "int16", "uint16")))
+    kinds = cycle(
+        [*product(INTEGERS, ("uint8", "float32", "int16", "uint16")), ("float32", "uint8")]
+    )
     last, any_order = {"layout": "channels_last"}, {"layout": "strided"}
     for each in (
         problem((1, 1), (33, 70), 5, padding=2),
