@@ -27,6 +27,7 @@ class Fastconv(Peer):
     name = "fastconv"
     modules: ClassVar[tuple[str, ...]] = ("fastconv",)
     distribution = "fastconv"
+    integers = True
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
@@ -132,4 +133,6 @@ class FastconvBest(Fastconv):
 
 
 def _fastconv_arguments(problem: ConvProblem) -> dict[str, Any]:
-    return {name: getattr(problem, name) for name in ("stride", "padding", "dilation", "groups")}
+    names = ("stride", "padding", "dilation", "groups")
+    result = {"out_dtype": problem.out_dtype} if problem.out_dtype else {}
+    return {name: getattr(problem, name) for name in names} | result

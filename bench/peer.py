@@ -36,6 +36,8 @@ class Peer:
     distribution: ClassVar[str]
     #: What the report says about how this library is called; empty where nothing is special.
     note: ClassVar[str] = ""
+    #: Whether it is called on integers, too.
+    integers: ClassVar[bool] = False
 
     #: ``prepare(problem, *arrays)`` returns the call to be timed, or raises `Refusal`. The arrays
     #: are those of the module in `fastconv.bench.registry.TRUTHS` for the kind of problem.

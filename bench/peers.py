@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastconv.contract.problem import ConvProblem
+from fastconv.contract.problem import INTEGERS, ConvProblem
 
 from .ncnn_peer import Ncnn
 from .own import Fastconv, FastconvBest, FastconvFunctional
@@ -216,7 +216,7 @@ def _openvino_tensor(array: np.ndarray) -> Any:
 
 def refuse_all_but_filters(problem: ConvProblem, library: str) -> None:
     """Raise where a problem is not one kernel a channel, dense, with stride 1."""
-    if problem.dtype not in ("float32", "float64"):
+    if problem.dtype in ("float16", "bfloat16"):
         raise Refusal(f"{library} is called on float32 and float64 only")
     if not problem.in_channels == problem.out_channels == problem.groups:
         raise Refusal(f"{library} filters each channel by itself, with one kernel a channel")
@@ -276,11 +276,20 @@ class SciPy(Peer):
 
 
 class OpenCV(Peer):
-    """``cv2.filter2D``, a channel at a time, zeros outside the image."""
+    """``cv2.filter2D``, zeros outside the image.
+
+    A channel at a time, or all at once where they lie side by side and have one filter.
+    """
 
     name = "opencv"
     modules = ("cv2",)
     distribution = "opencv-python-headless"
+    integers = True
+
+    depths: ClassVar[dict[str, str]] = {
+        "float32": "CV_32F", "float64": "CV_64F", "uint8": "CV_8U", "uint16": "CV_16U",
+        "int16": "CV_16S",
+    }  # fmt: skip
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
@@ -301,17 +310,28 @@ class OpenCV(Peer):
         refuse_all_but_filters(problem, "OpenCV")
         if problem.ndim != 2:
             raise Refusal("OpenCV filters 2-D images only")
+        result = problem.result_dtype
+        if result in INTEGERS and problem.dtype not in ("uint8", result):
+            raise Refusal(f"OpenCV's filter2D makes no {result} of {problem.dtype}")
         if not is_same(problem):
             raise Refusal("OpenCV's filter2D is called on odd kernels with 'same' padding only")
-        depth = cv2.CV_32F if problem.dtype == "float32" else cv2.CV_64F
+        depth = getattr(cv2, self.depths[result])
+        border, pixels = cv2.BORDER_CONSTANT, np.moveaxis(x[0], 0, -1)
+        one_filter = problem.batch == 1 and np.all(w == w[:1])
+        if problem.layout == "channels_last" and one_filter and pixels.flags.c_contiguous:
+
+            def filter_pixels() -> Any:
+                made = cv2.filter2D(pixels, depth, w[0, 0], borderType=border)
+                return np.moveaxis(made, -1, 0)[None]
+
+            return filter_pixels
         image = np.ascontiguousarray(x)
         planes = list(np.ndindex(image.shape[:2]))
 
         def call() -> Any:
-            out = np.empty_like(image)
+            out = np.empty(problem.out_shape, result)
             for n, c in planes:
-                plane, kernel = image[n, c], w[c, 0]
-                cv2.filter2D(plane, depth, kernel, out[n, c], borderType=cv2.BORDER_CONSTANT)
+                cv2.filter2D(image[n, c], depth, w[c, 0], out[n, c], borderType=border)
             return out
 
         return call

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.contract.problem import ConvProblem, DenseSizes, ElementSizes
+from fastconv.contract.problem import INTEGERS, ConvProblem, DenseSizes, ElementSizes
 
 __all__ = [
     "TOLERANCE",
@@ -56,8 +56,10 @@ def arrays(problem: ConvProblem) -> tuple[np.ndarray, np.ndarray]:
     """Return input and weight of a problem: normal numbers from a seed that its line decides.
 
     The input lies in memory as ``problem.layout`` says; the weight is scaled so that outputs are
-    about 1.
+    about 1. Integers are of their whole range, and every channel of a picture has one filter.
     """
+    if problem.dtype in INTEGERS:
+        return _draw_integers(problem)
     return draw(problem, prod(problem.weight_shape[1:]))
 
 
@@ -72,6 +74,17 @@ def draw(problem: DenseSizes, terms: float) -> tuple[np.ndarray, np.ndarray]:
     return lay_out(x.astype(dtype, copy=False), problem.layout), w.astype(dtype, copy=False)
 
 
+def _draw_integers(problem: ConvProblem) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(zlib.crc32(problem.line().encode()))
+    limits = np.iinfo(problem.dtype)
+    x = rng.integers(limits.min, limits.max, problem.x_shape, problem.dtype, endpoint=True)
+    w = rng.standard_normal(problem.weight_shape, dtype=np.float32)
+    w /= np.float32(np.sqrt(prod(problem.weight_shape[1:])))
+    if problem.is_depthwise:
+        w[:] = w[:1]
+    return lay_out(x, problem.layout), w
+
+
 def lay_out(x: np.ndarray, layout: str) -> np.ndarray:
     """Return the same values in the memory order of a layout."""
     if layout == "channels_last":
@@ -82,7 +95,18 @@ def lay_out(x: np.ndarray, layout: str) -> np.ndarray:
 
 
 def expected(problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Return the convolution in float64, shape ``problem.out_shape``."""
+    """Return the convolution in float64, shape ``problem.out_shape``.
+
+    What integers hold of it is saturated, and not rounded.
+    """
+    sums = _sums(problem, x, w)
+    if problem.result_dtype in INTEGERS:
+        limits = np.iinfo(problem.result_dtype)
+        np.clip(sums, limits.min, limits.max, out=sums)
+    return sums
+
+
+def _sums(problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), *problem.padding))
     weight = w.astype(np.float64)
     dense = set(problem.stride) == {1} == set(problem.dilation)
@@ -167,7 +191,10 @@ def setting() -> str:
 
 def wrong(problem: ElementSizes, result: np.ndarray, truth: np.ndarray) -> str | None:
     """Return the sentence that says why a result gets no figure, or None for a right one."""
-    return verdict(result, truth, TOLERANCE[problem.dtype])
+    allowed = TOLERANCE[problem.weight_dtype]
+    if problem.result_dtype in INTEGERS:
+        allowed += 0.5 / max(1.0, float(np.abs(truth).max(initial=0.0)))
+    return verdict(result, truth, allowed)
 
 
 def verdict(result: np.ndarray, truth: np.ndarray, allowed: float) -> str | None:

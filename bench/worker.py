@@ -19,6 +19,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from fastconv.contract.problem import INTEGERS
+
 from .cases import parse_case
 from .peer import Call, Peer, Refusal
 from .registry import PEERS, TRUTHS
@@ -58,6 +60,9 @@ class Worker:
         self.call = None
         case = parse_case(line)
         problem, truth = case.problem, TRUTHS[case.kind]
+        types = {problem.dtype, getattr(problem, "out_dtype", "")}
+        if types & INTEGERS.keys() and not self.peer.integers:
+            raise Refusal(f"{self.peer.distribution} is called on floating-point numbers only")
         call = self.peer.prepare(problem, *truth.arrays(problem))
         result = self.peer.to_numpy(problem, call())
         expected = np.load(path, mmap_mode="r")

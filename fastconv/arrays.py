@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .array_libraries import EmulatedArray
 from .contract import first_use, recycling
 from .contract.errors import DeviceError, DTypeError, ShapeError
-from .contract.problem import DTYPES
+from .contract.problem import DTYPES, INTEGERS
 from .contract.settings import config
 from .device_arrays import DeviceArray
 
@@ -50,6 +50,7 @@ __all__ = [
 _NAMES: dict[np.dtype[Any], str] = {
     np.dtype(name): name for name in ("float32", "float64", "float16")
 }
+_INTEGERS = {np.dtype(name): name for name in INTEGERS}
 #: An array as checks and kernels see it: NumPy's, or a `DeviceArray`, which has the attributes
 #: of one that they use. No type of NumPy's describes both.
 Array = Any
@@ -63,12 +64,12 @@ _MOST_DIFFERENCES = 1 << 20
 _GPU_LIBRARIES = {"cupy": "CuPy", "torch": "PyTorch", "jax": "JAX", "jaxlib": "JAX"}
 
 
-def require_array(name: str, value: Any) -> Array:
+def require_array(name: str, value: Any, integers: bool = False) -> Array:
     """Return an array to compute on, of a supported dtype, else raise.
 
     That is a NumPy array, or a `DeviceArray`, which has all the attributes that are used of one. A
     subclass of NumPy's type may say anything of its shape and strides: what comes back is the
-    memory as NumPy knows it.
+    memory as NumPy knows it. `integers` are supported where the operator has code for them.
 
     Raises
     ------
@@ -103,7 +104,7 @@ def require_array(name: str, value: Any) -> Array:
         hint = f": numpy.asarray({name}, numpy.float32)" if nested else ""
         raise DTypeError(f"{name}: got {type(value).__name__}, want a NumPy array{hint}")
     array = plain(value)
-    dtype_name(name, array.dtype)
+    dtype_name(name, array.dtype, integers and not isinstance(array, DeviceArray))
     return array
 
 
@@ -123,14 +124,17 @@ def is_masked(value: Any) -> bool:
     return isinstance(value, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ()))
 
 
-def dtype_name(argument: str, dtype: np.dtype[Any]) -> str:
+def dtype_name(argument: str, dtype: np.dtype[Any], integers: bool = False) -> str:
     """Return the name of a supported dtype, else raise `DTypeError`."""
     known = _NAMES.get(dtype)
+    if known is None and integers:
+        known = _INTEGERS.get(dtype)
     if known is None:
         # ml_dtypes.bfloat16 is known by its name, so that ml_dtypes need not be installed.
         if dtype.name != "bfloat16" or dtype.itemsize != 2 or not dtype.isnative:
-            order = " in this machine's byte order" if dtype.name in DTYPES else ""
-            raise DTypeError(f"{argument}: got {dtype}, want one of {', '.join(DTYPES)}{order}")
+            wanted = (*DTYPES, *INTEGERS) if integers else tuple(DTYPES)
+            order = " in this machine's byte order" if dtype.name in wanted else ""
+            raise DTypeError(f"{argument}: got {dtype}, want one of {', '.join(wanted)}{order}")
         known = _NAMES.setdefault(dtype, "bfloat16")
     return known
 
@@ -200,8 +204,8 @@ def normal_strides(array: Array) -> tuple[int, ...]:
 def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return an uninitialised array that starts at a cache line, as NumPy's own do not.
 
-    A full vector's store to it then touches one line, not two. NaN, or the least whole number,
-    fills it where workspaces are poisoned.
+    A full vector's store to it then touches one line, not two. NaN, or a whole number at an end of
+    the range, fills it where workspaces are poisoned.
     """
     size = math.prod(shape) * dtype.itemsize
     if size < _ALIGNED_BYTES:
@@ -211,15 +215,28 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         raw = recycling.take(size) if size >= recycling.LARGE else np.empty(size, np.uint8)
         made = np.ndarray(shape, dtype, raw, -raw.ctypes.data % _LINE)
     if config.poison_workspace:
-        made.fill(np.iinfo(dtype).min if dtype.kind == "i" else np.nan)
+        made.fill(_poison(dtype))
     return made
 
 
-def empty_output(like: Array, shape: tuple[int, ...], layout: str) -> Array:
-    """Return an uninitialised output for the input `like`, in the memory order of `layout`."""
+def _poison(dtype: np.dtype[Any]) -> float:
+    """Return what a result is least likely to be: NaN, or a whole number at an end of its range."""
+    if dtype.kind not in "iu":
+        return np.nan
+    limits = np.iinfo(dtype)
+    return limits.min or limits.max
+
+
+def empty_output(
+    like: Array, shape: tuple[int, ...], layout: str, dtype: np.dtype[Any] | None = None
+) -> Array:
+    """Return an uninitialised output for the input `like`, in the memory order of `layout`.
+
+    Its element type is the input's, or a `dtype` of NumPy's.
+    """
     if isinstance(like, DeviceArray):
         return like.new_output(shape, layout)
-    return empty_array(shape, like.dtype, layout)
+    return empty_array(shape, like.dtype if dtype is None else dtype, layout)
 
 
 def empty_array(shape: tuple[int, ...], dtype: np.dtype[Any], layout: str) -> Array:

@@ -17,6 +17,7 @@ from . import recall, tuning
 from .arrays import (
     Array,
     assign,
+    dtype_of,
     empty_output,
     empty_twin,
     is_writable,
@@ -72,6 +73,8 @@ class PreparedCall:
         Whether no array is of a subclass of NumPy's, whose shape and indexing may be its own.
     remembers : bool
         Whether the functional form remembers the packed weight.
+    dtype : dtype or None
+        Element type of an output that the call makes; None where it is the input's.
     """
 
     plan: ConvPlan | None
@@ -82,6 +85,7 @@ class PreparedCall:
     packing: Hashable = None
     plain: bool = True
     remembers: bool = False
+    dtype: np.dtype[Any] | None = None
 
     def pack(self, weight: Array) -> Array | None:
         """Return the weight in the kernel's order."""
@@ -99,7 +103,7 @@ class PreparedCall:
     ) -> Array:
         """Compute, into `out` if there is one."""
         if out is None:
-            out = empty_output(x, self.out_shape, self.layout)
+            out = empty_output(x, self.out_shape, self.layout, self.dtype)
         if self.plan is not None:
             self.plan.run(x, packed, bias, residual, out)
         return out
@@ -166,7 +170,8 @@ def prepare(
     x, weight, bias, residual, out : ndarray or None
         As for `conv2d`, with a batch axis; bias and activation are those of `join_slopes`.
     arguments : tuple
-        Of a convolution ``(stride, padding, dilation, groups)``, as the caller gave them.
+        Of a convolution ``(stride, padding, dilation, groups)``, as the caller gave them, and the
+        result's element type where it was told.
     activation : str, (str, float) or None
         As for `conv2d`.
     packed : bool
@@ -217,23 +222,24 @@ def _made_plain(
     named = {"input": x, "weight": weight, "bias": bias, "residual": residual, "out": out}
     if all(type(array) in _PLAIN for array in named.values()):
         return None
-    return tuple(None if a is None else require_array(name, a) for name, a in named.items())
+    return tuple(None if a is None else require_array(name, a, True) for name, a in named.items())
 
 
 def _prepare(
-    ndim: int, x: Any, weight: Any, bias: Any, arguments: tuple[Any, Any, Any, Any],
+    ndim: int, x: Any, weight: Any, bias: Any, arguments: tuple[Any, ...],
     activation: Activation, residual: Any, out: Any, packed: bool, tune: bool,
 ) -> PreparedCall:  # fmt: skip
-    problem = make_problem(ndim, x, weight, arguments)
+    problem = make_problem(ndim, x, weight, arguments, out)
     name, alpha = parse_activation(activation)
     check_companions(problem, x, weight, bias, residual, out, activation)
     shape, layout = problem.out_shape, problem.layout
+    dtype = dtype_of(problem.result_dtype) if problem.result_dtype != problem.dtype else None
     if math.prod(shape) == 0:
-        return PreparedCall(None, "", shape, layout)
+        return PreparedCall(None, "", shape, layout, dtype=dtype)
     remembers = type(weight) is np.ndarray and recall.calls(weight.nbytes) > 1
     problem, taps = trim(problem)
     weight = _tapped(weight, taps)
-    target = empty_output(x, shape, layout) if out is None else out
+    target = empty_output(x, shape, layout, dtype) if out is None else out
     binding = Binding(
         normal_strides(x),
         normal_strides(weight),
@@ -253,7 +259,9 @@ def _prepare(
             _prepared.clear()  # which may hold another choice for this problem
     spec, plan = make_plan(problem, binding, packed)
     packing = taps, plan.packing
-    return PreparedCall(plan, spec.name, shape, layout, taps, packing, remembers=remembers)
+    return PreparedCall(
+        plan, spec.name, shape, layout, taps, packing, remembers=remembers, dtype=dtype
+    )
 
 
 CONV = Family("conv", canonical_arguments, _prepare)

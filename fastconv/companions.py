@@ -9,7 +9,7 @@ from .contract.arguments import whole_number
 from .contract.errors import DeviceError, DTypeError, ShapeError
 from .device_arrays import DeviceArray
 
-__all__ = ["check_companion", "check_groups", "check_memory", "check_weight"]
+__all__ = ["check_companion", "check_groups", "check_memory", "check_result", "check_weight"]
 
 
 def check_memory(name: str, array: Array, operator: str) -> None:
@@ -59,5 +59,17 @@ def check_companion(name: str, array: Any, shape: tuple[int, ...], like: Array, 
     checked = require_array(name, array)
     if checked.dtype != like.dtype:
         raise DTypeError(f"{name}: got {checked.dtype}, want {like.dtype} as the {whose} has")
-    if checked.shape != shape:
-        raise ShapeError(f"{name}: got shape {checked.shape}, want {shape}")
+    _check_shape(name, checked, shape)
+
+
+def check_result(name: str, array: Any, shape: tuple[int, ...], dtype: str) -> None:
+    """Raise where an array has not the type of a result of integers, or not the shape."""
+    checked = require_array(name, array, integers=True)
+    if checked.dtype.name != dtype:
+        raise DTypeError(f"{name}: got {checked.dtype}, want {dtype} as the result has")
+    _check_shape(name, checked, shape)
+
+
+def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ShapeError(f"{name}: got shape {array.shape}, want {shape}")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .arrays import Array, check_writable, dtype_name, memory_layout, plain, require_array
-from .companions import check_companion, check_groups, check_weight
-from .contract.arguments import PRELU, Activation, per_axis
+from .companions import check_companion, check_groups, check_result, check_weight
+from .contract.arguments import PRELU, Activation, canonical_dtype, per_axis
 from .contract.errors import DeviceError, DTypeError, ShapeError
 from .contract.padding import normalise_padding
-from .contract.problem import ConvProblem
+from .contract.problem import INTEGERS, ConvProblem, result_dtypes
 from .device_arrays import DeviceArray
 
 if TYPE_CHECKING:
@@ -28,9 +30,14 @@ __all__ = [
 ]
 
 
-def check_arrays(ndim: int, x: Any, weight: Any, leading: str) -> tuple[Array, Array]:
-    """Check what input and weight are; `leading` names the weight's first two axes."""
-    x, weight = require_array("input", x), require_array("weight", weight)
+def check_arrays(
+    ndim: int, x: Any, weight: Any, leading: str, integers: bool = False
+) -> tuple[Array, Array]:
+    """Check what input and weight are; `leading` names the weight's first two axes.
+
+    `integers` tells whether the operator has code for an input of integers.
+    """
+    x, weight = require_array("input", x, integers), require_array("weight", weight)
     if isinstance(weight, DeviceArray) and not isinstance(x, DeviceArray):
         raise DeviceError("input: got a NumPy array, want one on a GPU as the weight is")
     axes = ", ".join(("depth", "height", "width")[3 - ndim :])
@@ -41,26 +48,43 @@ def check_arrays(ndim: int, x: Any, weight: Any, leading: str) -> tuple[Array, A
             f"or {ndim + 1} without the batch{lacks}"
         )
     check_weight(weight, ndim, f"{leading}, {axes}")
-    if weight.dtype != x.dtype:
+    if x.dtype.name in INTEGERS:
+        if weight.dtype != np.float32:
+            raise DTypeError(f"weight: got {weight.dtype} with an input of {x.dtype}, want float32")
+    elif weight.dtype != x.dtype:
         raise DTypeError(f"input: got {x.dtype} with a weight of {weight.dtype}, want one type")
     return x, weight
 
 
 def make_problem(
-    ndim: int, x: Any, weight: Any, arguments: tuple[Any, Any, Any, Any]
+    ndim: int, x: Any, weight: Any, arguments: tuple[Any, ...], out: Any = None
 ) -> ConvProblem:
-    """Check input, weight and arguments and return the problem that they describe."""
-    x, weight = check_arrays(ndim, x, weight, "output channels, input channels / groups")
-    stride, padding, dilation, groups = arguments
+    """Check input, weight and arguments and return the problem that they describe.
+
+    Behind stride, padding, dilation and groups may stand the result's element type; where it does
+    not, that of `out` decides what becomes of integers.
+    """
+    leading = "output channels, input channels / groups"
+    x, weight = check_arrays(ndim, x, weight, leading, integers=True)
+    stride, padding, dilation, groups, *told = arguments
     stride, dilation = per_axis("stride", stride, ndim), per_axis("dilation", dilation, ndim)
     groups = check_groups(groups, weight)
     check_input_channels(
         x, weight.shape[1] * groups, f"{weight.shape[1]} input channels a group and groups={groups}"
     )
-    return problem_of_shapes(
-        x.shape, weight.shape, (stride, padding, dilation, groups), dtype_name("input", x.dtype),
-        memory_layout(x), "cuda" if isinstance(x, DeviceArray) else "cpu",
+    dtype = dtype_name("input", x.dtype, integers=True)
+    problem = problem_of_shapes(
+        x.shape, weight.shape, (stride, padding, dilation, groups), dtype, memory_layout(x),
+        "cuda" if isinstance(x, DeviceArray) else "cpu",
     )  # fmt: skip
+    if told:
+        return problem.with_(out_dtype=canonical_dtype(told[0]))
+    if out is None or dtype not in INTEGERS:
+        return problem
+    result, wanted = require_array("out", out, integers=True).dtype, result_dtypes(dtype)
+    if result.name not in wanted:
+        raise DTypeError(f"out: got {result}, want {' or '.join(wanted)} for an input of {dtype}")
+    return problem.with_(out_dtype=result.name)
 
 
 def problem_of_shapes(
@@ -112,8 +136,10 @@ def check_companions(
 ) -> None:
     """Check bias, residual and out against the problem; of prelu also the bias's row of slopes."""
     channels = (problem.out_channels,)
+    one_type = problem.result_dtype == problem.dtype and problem.dtype not in INTEGERS
+    model, of_model = (x, "input") if one_type else (weight, "weight")
     if activation is PRELU:
-        check_companion("activation", bias[1], channels, x, "input")
+        check_companion("activation", bias[1], channels, model, of_model)
         bias = bias[0]
     shapes = {
         "bias": (bias, channels),
@@ -121,8 +147,12 @@ def check_companions(
         "out": (out, problem.out_shape),
     }
     for name, (array, shape) in shapes.items():
-        if array is not None:
-            check_companion(name, array, shape, x, "input")
+        if array is None:
+            continue
+        if one_type or name == "bias":
+            check_companion(name, array, shape, model, of_model)
+        else:
+            check_result(name, array, shape, problem.result_dtype)
     if out is not None:
         check_writable("out", out)
 
@@ -132,12 +162,12 @@ def unbatch(
 ) -> tuple[Array, Array | None, Array | None]:
     """Give an unbatched input, residual and output a batch axis of size one."""
     for name, array in (("residual", residual), ("out", out)):
-        if array is not None and require_array(name, array).ndim != ndim + 1:
+        if array is not None and require_array(name, array, True).ndim != ndim + 1:
             raise ShapeError(
                 f"{name}: got {array.ndim} axes {array.shape}, want {ndim + 1} as the input has"
             )
     return (
-        _one_image(require_array("input", x)),
+        _one_image(require_array("input", x, True)),
         None if residual is None else _one_image(residual),
         None if out is None else _one_image(out),
     )

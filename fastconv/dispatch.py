@@ -233,6 +233,8 @@ def _reasons(spec: KernelSpec, problem: Problem, device: DeviceInfo | CudaInfo) 
     reasons = []
     if problem.dtype not in spec.tolerance:
         reasons.append(f"has no {problem.dtype} code, only {', '.join(spec.tolerance)}")
+    elif problem.result_dtype not in spec.tolerance:
+        reasons.append(f"stores no {problem.result_dtype}, only {', '.join(spec.tolerance)}")
     reasons += spec.reasons(problem, device)
     if not spec.exact and _precision.get() == "exact":
         reasons.append('transforms the arithmetic, which precision("exact") rules out')
@@ -264,7 +266,7 @@ def calls_of_weight(problem: Problem | TransposedProblem) -> int:
     """Return in how many calls of the functional form a weight is thought to be packed once."""
     if isinstance(problem, (SparseProblem, ArrayProblem)) or problem.device != "cpu":
         return 1
-    return recall.calls(math.prod(problem.weight_shape) * problem.itemsize)
+    return recall.calls(math.prod(problem.weight_shape) * problem.weight_itemsize)
 
 
 def list_candidates(problem: Problem, packed: bool) -> list[Candidate]:

@@ -128,6 +128,11 @@ class Explanation:
 def _facts(problem: _Explained, packed: bool) -> list[str]:
     """Return what stands beside a problem's line."""
     facts = [problem.dtype]
+    if (
+        isinstance(problem, ConvProblem)
+        and not problem.dtype == problem.weight_dtype == problem.result_dtype
+    ):
+        facts = [f"{problem.dtype} to {problem.result_dtype}"]
     if isinstance(problem, ArrayProblem):
         return [*facts, problem.layout]
     if isinstance(problem, (ConvProblem, TransposedProblem, PairProblem)):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .array_libraries import view_array, view_operands
 from .arrays import Array, require_array
@@ -51,11 +52,12 @@ def problem_of_call(
     bound.apply_defaults()
     given, ndim = bound.arguments, number % 3 + 1
     x, weight = (view_array(name, given[name]) or given[name] for name in ("input", "weight"))
-    x = require_array("input", x)
+    x = require_array("input", x, integers=True)
     x = x[None] if x.ndim == ndim + 1 else x
     if number < 3:
-        arguments = (given["stride"], given["padding"], given["dilation"], given["groups"])
-        return make_problem(ndim, x, weight, arguments)
+        told = () if given["out_dtype"] is None else (given["out_dtype"],)
+        arguments = (given["stride"], given["padding"], given["dilation"], given["groups"], *told)
+        return make_problem(ndim, x, weight, arguments, given["out"])
     names = ("stride", "padding", "output_padding", "groups", "dilation")
     chosen = tuple(given[name] for name in names)
     problem: TransposedProblem = transposed_calls.make_transposed_problem(ndim, x, weight, chosen)
@@ -108,6 +110,7 @@ def conv1d(
     activation: Activation = None,
     residual: Array | None = None,
     out: Array | None = None,
+    out_dtype: DTypeLike | None = None,
     tune: bool = False,
 ) -> Array:
     """Convolve signals: `conv2d` with one spatial axis.
@@ -118,7 +121,7 @@ def conv1d(
         Signals.
     weight : ndarray, shape (K, C / groups, k)
         Filters.
-    bias, stride, padding, dilation, groups, activation, residual, out, tune
+    bias, stride, padding, dilation, groups, activation, residual, out, out_dtype, tune
         As for `conv2d`.
 
     Returns
@@ -131,8 +134,16 @@ def conv1d(
     >>> x = np.arange(5, dtype=np.float32).reshape(1, 5)
     >>> fastconv.conv1d(x, np.ones((1, 1, 3), np.float32), padding="same")
     array([[1., 3., 6., 9., 7.]], dtype=float32)
+
+    Samples of 16 bits, which stay such:
+
+    >>> sound = np.array([[100, 200, 300, 32767]], np.int16)
+    >>> mean = np.full((1, 1, 2), 0.75, np.float32)
+    >>> fastconv.conv1d(sound, mean, padding="same", out_dtype="int16")
+    array([[  225,   375, 24800, 24575]], dtype=int16)
     """
-    arguments = (stride, padding, dilation, groups)
+    told = () if out_dtype is None else (out_dtype,)
+    arguments = (stride, padding, dilation, groups, *told)
     return convolve(CONV, 1, input, weight, bias, arguments, activation, residual, out, tune)
 
 
@@ -148,23 +159,25 @@ def conv2d(
     activation: Activation = None,
     residual: Array | None = None,
     out: Array | None = None,
+    out_dtype: DTypeLike | None = None,
     tune: bool = False,
 ) -> Array:
     """Convolve images: ``out = activation(conv(input, weight) + bias + residual)``.
 
     As in PyTorch this is a cross-correlation: the kernel is not flipped. The output has the
-    input's dtype and memory order (a channels-last input gives a channels-last output).
+    input's dtype, but for integers, and memory order (a channels-last input gives a channels-last
+    output).
 
     Parameters
     ----------
     input : array, shape (N, C, H, W) or (C, H, W)
         Images, of NumPy, CuPy or PyTorch (CUDA), of any strides; the others are of the same kind
-        and on the same device, and so is the result. float32, float64, float16 or bfloat16; the
-        halves are summed in float32.
+        and on the same device, and so is the result. float32, float64, float16 or bfloat16, and on
+        the CPU uint8, uint16 and int16; halves and integers are summed in float32.
     weight : ndarray, shape (K, C / groups, kh, kw)
-        Filters, of the input's dtype.
+        Filters, of the input's dtype; for integers of float32.
     bias : ndarray, shape (K,), optional
-        Added to each output channel.
+        Added to each output channel; of the weight's dtype.
     stride : int or tuple of int
         Step between output positions, in pixels.
     padding : int, tuple, 'same' or 'valid'
@@ -179,9 +192,14 @@ def conv2d(
         the parameter of leaky_relu (0.01) and elu (1). Of prelu, for arrays of NumPy, it is an
         array of K slopes: an output channel's negative sums are multiplied by its own.
     residual : ndarray, shape of the output, optional
-        Added before the activation.
+        Added before the activation; of the output's dtype.
     out : ndarray, shape of the output, optional
-        Where to write; of the input's dtype and any strides.
+        Where to write; of the output's dtype and any strides.
+    out_dtype : dtype, optional
+        What becomes of integers, and of float32: float32, or "uint8", "uint16" or "int16": then
+        the sum, with bias, residual and activation, is rounded to the nearest integer, halves to
+        even, and saturated, and NaN is 0. An `out` of integers says it, too, where the input is
+        integers.
     tune : bool
         Measure which kernel is fastest the first time that a problem comes, on these arrays, and
         remember it on disk; this takes some tens of milliseconds (and what compiling the kernels
@@ -219,6 +237,9 @@ def conv2d(
       hardly grows with their length: of the size of the largest output about 1e-6, and where all
       products are equal, the worst case, at most 1.5e-5 under ``precision("exact")``.
     - A float16 or bfloat16 result that its type cannot hold is infinite.
+    - Integers are converted as they are read and stored; no converted copy of an image is made.
+      Under ``precision("exact")`` sums of whole weights are exact up to 2**24; else a sum has the
+      error above before it is rounded, so that of bytes a few may be one off.
 
     Examples
     --------
@@ -228,8 +249,19 @@ def conv2d(
     >>> y = fastconv.conv2d(x, w, stride=2, padding=1, activation="relu")
     >>> y.shape, float(y[0, 0, 1, 1])
     ((1, 16, 4, 4), 27.0)
+
+    A photograph, height x width x colours, smoothed colour by colour:
+
+    >>> photo = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    >>> box = np.full((3, 1, 5, 5), 1 / 25, np.float32)
+    >>> smooth = fastconv.conv2d(
+    ...     np.moveaxis(photo, -1, 0), box, padding="same", groups=3, out_dtype=photo.dtype
+    ... )
+    >>> np.moveaxis(smooth, 0, -1).shape, smooth.dtype
+    ((48, 64, 3), dtype('uint8'))
     """
-    arguments = (stride, padding, dilation, groups)
+    told = () if out_dtype is None else (out_dtype,)
+    arguments = (stride, padding, dilation, groups, *told)
     return convolve(CONV, 2, input, weight, bias, arguments, activation, residual, out, tune)
 
 
@@ -245,6 +277,7 @@ def conv3d(
     activation: Activation = None,
     residual: Array | None = None,
     out: Array | None = None,
+    out_dtype: DTypeLike | None = None,
     tune: bool = False,
 ) -> Array:
     """Convolve volumes or clips: `conv2d` with three spatial axes.
@@ -255,7 +288,7 @@ def conv3d(
         Volumes.
     weight : ndarray, shape (K, C / groups, kd, kh, kw)
         Filters.
-    bias, stride, padding, dilation, groups, activation, residual, out, tune
+    bias, stride, padding, dilation, groups, activation, residual, out, out_dtype, tune
         As for `conv2d`.
 
     Returns
@@ -269,5 +302,6 @@ def conv3d(
     >>> fastconv.conv3d(x, np.ones((2, 1, 3, 3, 3), np.float32), padding=1).shape
     (2, 4, 4, 4)
     """
-    arguments = (stride, padding, dilation, groups)
+    told = () if out_dtype is None else (out_dtype,)
+    arguments = (stride, padding, dilation, groups, *told)
     return convolve(CONV, 3, input, weight, bias, arguments, activation, residual, out, tune)

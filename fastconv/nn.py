@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from numpy.typing import DTypeLike
+
 from .arrays import Array
 from .calls import CONV
 from .companions import check_groups
-from .contract.arguments import Activation, Padding, Sizes, canonical_arguments
+from .contract.arguments import (
+    Activation,
+    Padding,
+    Sizes,
+    canonical_arguments,
+    canonical_dtype,
+)
 from .contract.problem import ConvProblem
 from .dense_problem import make_problem
 from .packed_layer import PackedLayer, refuse_sizes
@@ -19,7 +27,7 @@ class _Conv(PackedLayer):
     """What the three ranks share."""
 
     _family = CONV
-    _names = ("stride", "padding", "dilation", "groups")
+    _names = ("stride", "padding", "dilation", "groups", "out_dtype")
     _leading = "output channels, input channels / groups"
 
     def __init__(
@@ -32,9 +40,12 @@ class _Conv(PackedLayer):
         groups: int = 1,
         *,
         activation: Activation = None,
+        out_dtype: DTypeLike | None = None,
         tune: bool = False,
     ) -> None:
-        self._set(weight, bias, (stride, padding, dilation, groups), activation, tune)
+        told = () if out_dtype is None else (canonical_dtype(out_dtype),)
+        arguments = (stride, padding, dilation, groups, *told)
+        self._set(weight, bias, arguments, activation, tune)
 
     def __new__(cls, *given: Any, **named: Any) -> Any:
         """Refuse sizes in the place of the weight."""
@@ -45,8 +56,7 @@ class _Conv(PackedLayer):
     __new__.__wrapped__ = __init__  # type: ignore[attr-defined]
 
     def _groups(self, weight: Array, arguments: tuple[Any, ...]) -> int:
-        *_, number = canonical_arguments(self._ndim, arguments)
-        return check_groups(number, weight)
+        return check_groups(canonical_arguments(self._ndim, arguments)[3], weight)
 
     def _out_channels(self, weight: Array, groups: int) -> int:
         return int(weight.shape[0])
@@ -81,6 +91,9 @@ class Conv2d(_Conv):
         Added to each output channel; copied.
     stride, padding, dilation, groups, activation
         As for `fastconv.conv2d`.
+    out_dtype : dtype, optional
+        What becomes of integers, as for `fastconv.conv2d`: they are convolved by weights of
+        float32.
     tune : bool
         Measure which kernel is fastest the first time that an input of another shape comes, and
         remember it on disk, as for `fastconv.conv2d`.

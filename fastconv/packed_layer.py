@@ -59,7 +59,8 @@ class PackedLayer:
     """An operator's weight and arguments, and the weight packed for each kernel that asked."""
 
     _ndim: int
-    #: Operators that a call computes one of, names of their arguments, and the weight's first axes.
+    #: Operators that a call computes one of, names of their arguments, of which the last may have
+    #: no value, and the weight's first axes.
     _family: Family
     _names: tuple[str, ...]
     _leading: str
@@ -122,8 +123,9 @@ class PackedLayer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         make: Any = type(self).__init__
+        arguments = dict(zip(self._names, state["_arguments"], strict=False))
         make(
-            self, state["_weight"], state["_bias"], *state["_arguments"],
+            self, state["_weight"], state["_bias"], **arguments,
             activation=state["activation"], tune=state["tune"],
         )  # fmt: skip
 
@@ -139,13 +141,13 @@ class PackedLayer:
 
     def __repr__(self) -> str:
         described = ", ".join(
-            f"{name}={value}" for name, value in zip(self._names, self._arguments, strict=True)
+            f"{name}={value}" for name, value in zip(self._names, self._arguments, strict=False)
         )
         return f"{type(self).__name__}({self._weight.shape} {self._weight.dtype}, {described})"
 
     def _batched(self, input: Array) -> Array:
         """Return an input as kernels see it, with a batch axis."""
-        x = require_array("input", view_array("input", input) or input)
+        x = require_array("input", view_array("input", input) or input, integers=True)
         return x[None] if x.ndim == self._ndim + 1 else x
 
     def prepare(self, input: Array, residual: Array | None = None, out: Array | None = None) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from fastconv.contract.problem import INTEGERS
 from fastconv.contract.spec import Tolerance
 
-__all__ = ["TOLERANCE"]
+__all__ = ["INTEGER_TOLERANCE", "TOLERANCE"]
 
 # Sums in compute precision lose a few units in the last place (of the largest output: 1e-6 for any
 # number of products, since no single sum is long; see cpu/gemm/split.py, also for sums of equal
@@ -17,3 +18,6 @@ TOLERANCE = {
     "float16": Tolerance(2.0**-11),
     "bfloat16": Tolerance(2.0**-8),
 }
+# Of kernels that read and store integers: of the sums, before those are rounded and saturated. A
+# result is the true one, or its neighbour where the true sum lies within that of the middle.
+INTEGER_TOLERANCE = TOLERANCE | dict.fromkeys(INTEGERS, TOLERANCE["float32"])

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import ArgumentError, ShapeError
+from .errors import ArgumentError, DTypeError, ShapeError
 from .padding import as_index, canonical_padding
+from .problem import DTYPES, INTEGERS
 from .spec import ACTIVATIONS
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = [
     "bind_call",
     "canonical_activation",
     "canonical_arguments",
+    "canonical_dtype",
     "flag",
     "is_plain",
     "parse_activation",
@@ -64,17 +66,31 @@ def is_plain(arguments: tuple[Any, ...]) -> bool:
     return True
 
 
-def canonical_arguments(
-    ndim: int, arguments: tuple[Any, Any, Any, Any]
-) -> tuple[Any, Any, Any, Any]:
-    """Check stride, padding, dilation and groups and return them as integers, tuples and words."""
-    stride, padding, dilation, groups = arguments
+def canonical_arguments(ndim: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Check stride, padding, dilation and groups and return them as integers, tuples and words.
+
+    So is the result's element type, where it stands behind them.
+    """
+    stride, padding, dilation, groups, *result = arguments
     return (
         per_axis("stride", stride, ndim),
         canonical_padding(padding, ndim),
         per_axis("dilation", dilation, ndim),
         whole_number("groups", groups),
+        *map(canonical_dtype, result),
     )
+
+
+def canonical_dtype(dtype: Any) -> str:
+    """Return the name of a result's element type, told as a name, a type or a dtype of NumPy's."""
+    known = (*DTYPES, *INTEGERS)
+    try:
+        name = str(dtype) if isinstance(dtype, str) and dtype in known else np.dtype(dtype).name
+    except (TypeError, ValueError):
+        name = ""
+    if dtype is None or name not in known:
+        raise DTypeError(f"out_dtype: got {dtype!r}, want one of {', '.join(known)}")
+    return name
 
 
 def whole_number(name: str, value: Any) -> int:

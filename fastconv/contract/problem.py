@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import first_use
 from .errors import DeviceError, DTypeError, ShapeError
@@ -18,15 +18,34 @@ from .reach import Reach, window_reach
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["DTYPES", "LAYOUTS", "MOST", "ConvProblem", "DenseSizes", "ElementSizes"]
+__all__ = [
+    "DTYPES",
+    "INTEGERS",
+    "LAYOUTS",
+    "MOST",
+    "ConvProblem",
+    "DenseSizes",
+    "ElementSizes",
+    "result_dtypes",
+]
 
 #: Supported element types and their names in a problem line.
 DTYPES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16"}
+#: Integers that a convolution reads and stores, with a weight of float32.
+INTEGERS = {"uint8": "u8", "uint16": "u16", "int16": "s16"}
+_ITEMSIZE = {"float64": 8, "float32": 4, "uint8": 1} | dict.fromkeys(
+    ("float16", "bfloat16", "uint16", "int16"), 2
+)
 #: Most bytes of an operand, and most positions that a step, a pad or a padded axis may span: what
 #: an address space holds. Kernels may so multiply and add sizes in 64 bits.
 MOST = 1 << 47
 #: Memory orders of the input and their names in a problem line ("strided" is any other order).
 LAYOUTS = {"channels_first": "abx", "channels_last": "axb", "strided": "any"}
+
+
+def result_dtypes(dtype: str) -> tuple[str, ...]:
+    """Return the element types that an input's convolution can have; the first is the default."""
+    return ("float32", *INTEGERS) if dtype == "float32" or dtype in INTEGERS else (dtype,)
 
 
 class ElementSizes:
@@ -37,12 +56,32 @@ class ElementSizes:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one stored element."""
-        return {"float64": 8, "float32": 4}.get(self.dtype, 2)
+        """Bytes of one stored element, of the input where arrays differ."""
+        return _ITEMSIZE[self.dtype]
+
+    @property
+    def weight_dtype(self) -> str:
+        """Element type of weight and bias."""
+        return self.dtype
+
+    @property
+    def result_dtype(self) -> str:
+        """Element type of the output, and of a residual."""
+        return self.dtype
+
+    @property
+    def weight_itemsize(self) -> int:
+        """Bytes of one element of the weight."""
+        return _ITEMSIZE[self.weight_dtype]
+
+    @property
+    def out_itemsize(self) -> int:
+        """Bytes of one element of the output."""
+        return _ITEMSIZE[self.result_dtype]
 
     @property
     def compute_itemsize(self) -> int:
-        """Bytes of one element of a sum; the halves are summed in float32."""
+        """Bytes of one element of a sum; the halves and integers are summed in float32."""
         return max(self.itemsize, 4)
 
 
@@ -53,6 +92,7 @@ class DenseSizes(ElementSizes):
     """
 
     __slots__ = ()
+    _element_types: ClassVar[dict[str, str]] = DTYPES
     batch: int
     in_channels: int
     out_channels: int
@@ -119,8 +159,9 @@ class DenseSizes(ElementSizes):
 
     def _check_sizes(self) -> None:
         """Raise where what every dense problem has is not valid by itself."""
-        if self.dtype not in DTYPES:
-            raise DTypeError(f"dtype: got {self.dtype}, want one of {', '.join(DTYPES)}")
+        if self.dtype not in self._element_types:
+            wanted = ", ".join(self._element_types)
+            raise DTypeError(f"dtype: got {self.dtype}, want one of {wanted}")
         if self.layout not in LAYOUTS:
             raise ShapeError(f"layout: got {self.layout!r}, want one of {', '.join(LAYOUTS)}")
         if self.device not in ("cpu", "cuda"):
@@ -150,9 +191,13 @@ class DenseSizes(ElementSizes):
 
     def _check_bytes(self) -> None:
         """Raise where an operand would not fit in an address space."""
-        shapes = {"input": self.x_shape, "weight": self.weight_shape, "output": self.out_shape}
-        for name, shape in shapes.items():
-            if math.prod(shape) * self.itemsize > MOST:
+        operands = (
+            ("input", self.x_shape, self.itemsize),
+            ("weight", self.weight_shape, self.weight_itemsize),
+            ("output", self.out_shape, self.out_itemsize),
+        )
+        for name, shape, itemsize in operands:
+            if math.prod(shape) * itemsize > MOST:
                 raise ShapeError(f"{name}: got shape {shape}, want at most 2**47 bytes")
 
 
@@ -170,14 +215,18 @@ class ConvProblem(DenseSizes):
         Zeros before and after each spatial axis.
     groups : int
         Number of independent channel groups.
-    dtype : {"float32", "float64", "float16", "bfloat16"}
-        Element type of input, weight and output. The halves are accumulated in float32.
+    dtype : {"float32", "float64", "float16", "bfloat16", "uint8", "uint16", "int16"}
+        Element type of the input, and of weight and output too but for the integers, whose weight
+        is float32. Halves and integers are accumulated in float32.
     layout : {"channels_first", "channels_last", "strided"}
         Memory order of the input; a channels-last input gives a channels-last output.
     device : {"cpu", "cuda"}
         Where the arrays live.
     op : {"conv", "conv_input_grad", "conv_weight_grad"}
         The operator: the convolution, or one of its gradients, whose sizes are the convolution's.
+    out_dtype : str
+        Element type of the output where it is not the default, one of `result_dtypes`: integers
+        and float32 give float32, or integers that are rounded to nearest even and saturated.
 
     Raises
     ------
@@ -206,12 +255,32 @@ class ConvProblem(DenseSizes):
     layout: str = "channels_first"
     device: str = "cpu"
     op: str = "conv"
+    out_dtype: str = ""
+
+    _element_types: ClassVar[dict[str, str]] = DTYPES | INTEGERS
 
     def __post_init__(self) -> None:
         self._fill(stride=1, dilation=1, padding=(0, 0))
         self._check_sizes()
+        if self.out_dtype or self.dtype in INTEGERS:
+            self._check_results()
         self._check_padding()
         self._check_bytes()
+
+    def _check_results(self) -> None:
+        """Raise where an input has no such output; the default becomes ""."""
+        wanted = result_dtypes(self.dtype)
+        if self.dtype in INTEGERS and self.op != "conv":
+            raise DTypeError(f"dtype: got {self.dtype}, want one of {', '.join(DTYPES)}")
+        if self.op != "conv":
+            wanted = (self.dtype,)
+        if self.out_dtype and self.out_dtype not in wanted:
+            raise DTypeError(
+                f"out_dtype: got {self.out_dtype}, want {' or '.join(wanted)} of an input of "
+                f"{self.dtype}"
+            )
+        if self.out_dtype == wanted[0]:
+            object.__setattr__(self, "out_dtype", "")
 
     def _check_padding(self) -> None:
         if len(self.padding) != self.ndim:
@@ -228,6 +297,16 @@ class ConvProblem(DenseSizes):
                     f"weight: got a kernel that reaches over {reach} positions of spatial axis "
                     f"{axis}, want at most the padded input's {padded}"
                 )
+
+    @property
+    def weight_dtype(self) -> str:
+        """Element type of weight and bias."""
+        return "float32" if self.dtype in INTEGERS else self.dtype
+
+    @property
+    def result_dtype(self) -> str:
+        """Element type of the output, and of a residual."""
+        return self.out_dtype or self.weight_dtype
 
     @property
     def out_size(self) -> tuple[int, ...]:

@@ -14,12 +14,13 @@ from .array_problem import ARRAY_OPS, ArrayProblem
 from .errors import ShapeError
 from .padding import Pads, output_size
 from .pair_problem import PairProblem
-from .problem import DTYPES, LAYOUTS, ConvProblem
+from .problem import DTYPES, INTEGERS, LAYOUTS, ConvProblem, result_dtypes
 from .transposed_problem import TransposedProblem
 
 __all__ = ["LINE_KEYS", "format_line", "parse_any_line", "parse_line"]
 
 _AXES = "dhw"
+_TYPES = DTYPES | INTEGERS
 #: Operators of a `ConvProblem`.
 _CONV_OPS = ("conv", "conv_input_grad", "conv_weight_grad")
 _OPS = {name: name for name in (*_CONV_OPS, "conv_transpose", "conv_pair", *ARRAY_OPS)}
@@ -45,8 +46,7 @@ def format_line(problem: _Problem, name: str = "") -> str:
     parts = []
     if problem.op != "conv":
         parts.append(f"--op={problem.op} ")
-    if problem.dtype != "float32":
-        parts.append(f"--dt={DTYPES[problem.dtype]} ")
+    parts.append(_format_types(problem))
     if problem.layout != "channels_first":
         parts.append(f"--tag={LAYOUTS[problem.layout]} ")
     if isinstance(problem, PairProblem):
@@ -54,6 +54,16 @@ def format_line(problem: _Problem, name: str = "") -> str:
     else:
         parts.append(_format_keys(problem))
     return "".join(parts) + (f'n"{name}"' if name else "")
+
+
+def _format_types(problem: _Problem) -> str:
+    """Return the flag of the element types, those of input, weight and output where they differ."""
+    if isinstance(problem, ConvProblem) and not (
+        problem.dtype == problem.weight_dtype == problem.result_dtype
+    ):
+        result = _TYPES[problem.result_dtype]
+        return f"--dt={_TYPES[problem.dtype]}:{_TYPES[problem.weight_dtype]}:{result} "
+    return f"--dt={DTYPES[problem.dtype]} " if problem.dtype != "float32" else ""
 
 
 def _format_keys(problem: ConvProblem | TransposedProblem, of_input: bool = True) -> str:
@@ -119,7 +129,9 @@ def parse_any_line(text: str) -> tuple[_Problem, str]:
     text : str
         Flags ``--op=conv|conv_input_grad|conv_weight_grad|conv_transpose|conv_pair|max_pool|...``,
         ``--dt=f32|f64|f16|bf16``, ``--tag=abx|axb|any`` and options of the operator first, then
-        keys and numbers in benchdnn's grammar, as the notes list them for convolutions.
+        keys and numbers in benchdnn's grammar, as the notes list them for convolutions. Of a
+        convolution of or to integers the types of input, weight and output: ``--dt=u8:f32:u8``,
+        where ``u16``, ``s16`` and, for the output, ``f32`` may stand, too.
 
     Returns
     -------
@@ -152,8 +164,12 @@ def parse_any_line(text: str) -> tuple[_Problem, str]:
     >>> problem, _ = parse_any_line("--op=conv_transpose ic8ih5oc3oh10kh3sh2ph1")
     >>> problem.out_size, problem.output_padding
     ((10, 10), (1, 1))
+    >>> problem, _ = parse_any_line("--dt=u8:f32:s16 ic1ih480oc1kh3ph1")
+    >>> problem.dtype, problem.weight_dtype, problem.result_dtype
+    ('uint8', 'float32', 'int16')
     """
     op, dtype, layout, descriptor = "conv", "float32", "channels_first", text.strip()
+    result = ""
     options: dict[str, str] = {}
     while descriptor.startswith("--"):
         flag, _, descriptor = descriptor.partition(" ")
@@ -162,7 +178,7 @@ def parse_any_line(text: str) -> tuple[_Problem, str]:
         if key == "--op":
             op = _lookup("op", value, _OPS)
         elif key == "--dt":
-            dtype = _lookup("dt", value, DTYPES)
+            dtype, result = _lookup_types(value)
         elif key in ("--tag", "--stag"):
             layout = _lookup("tag", value, LAYOUTS)
         else:
@@ -171,6 +187,8 @@ def parse_any_line(text: str) -> tuple[_Problem, str]:
     if op == "conv_pair":  # names, which may hold anything, stand behind the second
         first, _, descriptor = descriptor.partition("+")
     values, name = _tokens(descriptor, text)
+    if result and op != "conv":
+        raise ShapeError(f"problem line: got integers in {_shorten(text)}, want --op=conv")
     if op in ARRAY_OPS:
         where = {"dtype": dtype, "layout": layout}
         return read_array_line(op, options, values, where, text), name
@@ -179,7 +197,23 @@ def parse_any_line(text: str) -> tuple[_Problem, str]:
         raise ShapeError(f"problem line: got flag {flags!r}, want --op=, --dt= or --tag=")
     if op == "conv_pair":
         return _pair(_tokens(first, text)[0], values, dtype, layout, text), name
-    return _from_values(op, values, dtype, layout, text), name
+    made = _from_values(op, values, dtype, layout, text)
+    return (made.with_(out_dtype=result) if result else made), name
+
+
+def _lookup_types(value: str) -> tuple[str, str]:
+    """Return the types of the input and, where one of both is integers, of the output."""
+    types = value.split(":")
+    if len(types) != 3:
+        return _lookup("dt", value, DTYPES), ""
+    dtype, weight, result = (_lookup("dt", each, _TYPES) for each in types)
+    wanted = "float32" if dtype in INTEGERS else dtype
+    if weight != wanted or result not in result_dtypes(dtype):
+        results = "|".join(_TYPES[each] for each in result_dtypes(dtype))
+        raise ShapeError(
+            f"problem line: got --dt={value}, want {_TYPES[dtype]}:{_TYPES[wanted]}:{results}"
+        )
+    return dtype, result if dtype in INTEGERS or result != dtype else ""
 
 
 def _pair(

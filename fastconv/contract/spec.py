@@ -225,8 +225,8 @@ def dense_binding(problem: ConvProblem) -> Binding:
     spacing = 2 if problem.layout == "strided" else 1
     return Binding(
         dense_strides(problem.x_shape, spacing * size, last),
-        dense_strides(problem.weight_shape, size),
-        dense_strides(problem.out_shape, size, last),
+        dense_strides(problem.weight_shape, problem.weight_itemsize),
+        dense_strides(problem.out_shape, problem.out_itemsize, last),
     )
 
 

@@ -43,6 +43,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "count": (*_NUMBERS, None, [1], 997, 2**64),
     "type": ("text", "int32", "complex64", "object", "swapped"),
     "axis": (1.5, "1", None, [1], True, 99, -99, 2**70),
+    "element": ("nope", "int8", "complex64", 5, [], True),
     "activation": ("nope", "", 5, ["relu", "x"], ["nope", 1.0], ["leaky_relu", "a"], [], True),
 }
 #: What a message may call an argument by.
@@ -55,7 +56,7 @@ NAMES = frozenset(
         "in_channels", "out_channels", "mode", "ceil_mode", "output_size", "norm_type",
         "count_include_pad", "divisor_override", "return_indices", "input_size", "weight_size",
         "dim", "num_groups",
-        "normalized_shape", "running_mean", "running_var", "size", "scale_factor",
+        "normalized_shape", "running_mean", "running_var", "size", "scale_factor", "out_dtype",
         "depthwise_weight", "depthwise_bias", "depthwise_activation", "pointwise_weight",
         *(f"{part}_{name}" for part in ("first", "second") for name in (
             "weight", "bias", "stride", "padding", "dilation", "groups", "activation",
@@ -78,9 +79,11 @@ def replacement(kind: str, array: NDArray[Any]) -> Any:
         with np.errstate(all="ignore"):
             return np.zeros(array.shape, kind)
     if kind == "swapped":
-        return np.zeros(array.shape, array.dtype.newbyteorder())
+        dtype = array.dtype if array.itemsize > 1 else np.dtype(np.float32)
+        return np.zeros(array.shape, dtype.newbyteorder())
     if kind == "other":
-        return np.zeros(array.shape, np.float32 if array.dtype != np.float32 else np.float64)
+        other = np.float64 if array.dtype == np.float32 or array.dtype.kind in "iu" else np.float32
+        return np.zeros(array.shape, other)
     if kind in ("more", "fewer"):
         return array[None, None] if kind == "more" else np.zeros(3, array.dtype)
     if kind == "longer":

@@ -61,7 +61,7 @@ class Case:
     params : dict
         The operator's sizes and arguments, where they are not its defaults.
     dtype : str
-        Element type of every array.
+        Element type of every array, or of what an operator's other types follow from.
     values : str
         What the arrays hold: a key of `values.VALUES`.
     seed : int

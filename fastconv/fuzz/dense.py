@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import fastconv
+from fastconv.contract.problem import INTEGERS
 from fastconv.dense_problem import make_problem
 from fastconv.kernels import reference
 from fastconv.trim import trim
@@ -123,7 +124,20 @@ def keywords(params: Params, arrays: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments beside the arrays, as a caller gives them."""
     told = {name: fixed(params[name]) for name in ("stride", "padding", "dilation", "groups")}
     activation = as_argument(params["activation"], params["filters"], params["groups"], arrays)
-    return told | {"activation": activation}
+    return told | {"activation": activation} | _result(params)
+
+
+def _result(params: Params) -> dict[str, Any]:
+    """Return the keyword for the output's element type, where it is told."""
+    return {"out_dtype": params["out_dtype"]} if params.get("out_dtype") is not None else {}
+
+
+def _element_type(name: str, dtype: str, params: Params) -> str:
+    """Return the element type of an argument: integers have weights of float32."""
+    of_weight = "float32" if dtype in INTEGERS else dtype
+    if name in ("residual", "out"):
+        return params.get("out_dtype") or of_weight
+    return dtype if name == "input" else of_weight
 
 
 def _function(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
@@ -157,6 +171,7 @@ def _problem(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
     x = arrays["input"]
     told = keywords(params, arrays)
     given = tuple(told[name] for name in ("stride", "padding", "dilation", "groups"))
+    given += tuple(_result(params).values())
     problem = make_problem(ndim, x[None] if x.ndim == ndim + 1 else x, arrays["weight"], given)
     return trim(problem)[0]  # as kernels see it
 
@@ -187,7 +202,7 @@ def _operator(ndim: int) -> Operator:
         name=f"conv{ndim}d",
         group="dense",
         op="conv",
-        defaults=DEFAULTS,
+        defaults=DEFAULTS | {"out_dtype": None},
         draw=bind(_draw),
         shapes=bind(conv_shapes),
         function=bind(_function),
@@ -197,7 +212,8 @@ def _operator(ndim: int) -> Operator:
         make=bind(_make),
         weights=("weight", "bias"),
         channels=-1 - ndim,
-        bad=BAD,
+        bad=BAD | {"out_dtype": "element"},
+        element_type=_element_type,
     )
 
 

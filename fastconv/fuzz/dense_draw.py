@@ -8,8 +8,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from fastconv.contract.problem import INTEGERS
+
 from .case import Case
 from .drawing import Draw, Options, draw_activation, draw_calls, draw_dtype, plain
+from .operators import find_operator
 
 __all__ = ["draw_case"]
 
@@ -134,6 +137,9 @@ def draw_case(
         elif params["batch"] is None:  # gradients have neither
             params["batch"] = 1
     dtype = draw_dtype(draw)
+    if "out_dtype" in find_operator(name).defaults and draw(st.integers(0, 4)) == 4:
+        dtype = draw(st.sampled_from(("float32", *INTEGERS)))
+        params["out_dtype"] = draw(st.sampled_from((None, "float32", *INTEGERS)))
     calls = draw_calls(
         draw, options, name,
         sizes=None if flavour == "long" or "out" not in optional

@@ -74,9 +74,14 @@ class _Program:
     def _place(self, name: str, shape: tuple[int, ...], layout: str) -> Placed:
         case = self.case
         factor = name == "mask" or name.endswith("weight") or name in self.operator.required[1:]
-        values = draw_values(case.values, name, shape, case.dtype, case.seed, not factor)
+        dtype = self._dtype(name, self.params)
+        values = draw_values(case.values, name, shape, dtype, case.seed, not factor)
         with np.errstate(over="ignore"):
-            return place(values, numpy_dtype(case.dtype), layout)
+            return place(values, numpy_dtype(dtype), layout)
+
+    def _dtype(self, name: str, params: Params) -> str:
+        """Return the element type of an argument."""
+        return self.operator.element_type(name, self.case.dtype, params)
 
     def _weights(self, shapes: Shapes) -> dict[str, Placed]:
         layouts = self.case.layouts
@@ -97,8 +102,9 @@ class _Program:
         out = None
         if "out" in step.layouts and "out" in shapes:
             out = place(
-                shapes["out"], numpy_dtype(self.case.dtype), step.layouts["out"], placed["input"]
-            )
+                shapes["out"], numpy_dtype(self._dtype("out", params)), step.layouts["out"],
+                placed["input"],
+            )  # fmt: skip
         return _Call(step, params, shapes, placed, out)
 
     def run(self, number: int, step: Step) -> None:
@@ -242,7 +248,8 @@ class _Program:
             result = self.invoke(call)
         if call.out is not None and result is not call.out.array:
             raise Failed("not out", "the result is not the array given as out")
-        if type(result) is not np.ndarray or result.dtype != numpy_dtype(self.case.dtype):
+        dtype = numpy_dtype(self._dtype("out", call.params))
+        if type(result) is not np.ndarray or result.dtype != dtype:
             raise Failed("wrong type", f"got {type(result).__name__} {result.dtype}")
         if result.shape != call.shapes["out"]:
             raise Failed("wrong shape", f"got {result.shape}, want {call.shapes['out']}")
@@ -294,7 +301,7 @@ class _Program:
             tolerance = spec.tolerance[self.case.dtype]
         gain = _gain(call.params)
         terms = self.operator.work(call.shapes, call.params) / max(2, 2 * result.size)
-        dtype = self.case.dtype
+        dtype = self._dtype("out", call.params)
         told = differs(
             result, sums, truth, dtype, tolerance, lambda: self._typical(call), gain, terms
         )

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.contract.problem import INTEGERS
 from fastconv.contract.spec import Tolerance
+from fastconv.kernels import reference
 
 from .memory import numpy_dtype
 
@@ -61,9 +63,10 @@ def differs(
         How many products an output sums, each of which counts as zero where it is less than the
         least normal number.
     """
+    integers = dtype in INTEGERS
     with np.errstate(all="ignore"):
-        rounded = truth.astype(numpy_dtype(dtype)).astype(np.float64)
-        values = result.astype(np.float64)
+        made = reference.as_integers(truth, dtype) if integers else truth.astype(numpy_dtype(dtype))
+        rounded, values = made.astype(np.float64), result.astype(np.float64)
     if values.shape != rounded.shape:
         return f"shape {values.shape}, want {rounded.shape}"
     finite = np.isfinite(rounded)
@@ -74,14 +77,15 @@ def differs(
         wrong = finite & (values != rounded)
         return _told("not exact", values, rounded, wrong) if wrong.any() else ""
     with np.errstate(all="ignore"):
-        errors = np.where(finite, np.abs(values - truth), 0.0)
+        near = _saturated(truth, dtype) if integers else truth
+        errors = np.where(finite, np.abs(values - near), 0.0)
     errors[np.isnan(errors)] = np.inf
-    largest = float(errors.max(initial=0.0))
+    largest = float(errors.max(initial=0.0)) - (0.5 if integers else 0.0)
     # Products of float16 are float32's, far from where those end.
-    least = _LEAST[dtype] * (1.0 if dtype == "float16" else max(1.0, terms))
+    least = _LEAST.get(dtype, _LEAST["float32"]) * (1.0 if dtype == "float16" else max(1.0, terms))
     # An activation may make values less and not their error, or, as a sigmoid, more.
     held = sums[np.isfinite(sums)]
-    scale = float(max(np.abs(held).max(initial=0.0), np.abs(truth[finite]).max(initial=0.0)))
+    scale = float(max(np.abs(held).max(initial=0.0), np.abs(near[finite]).max(initial=0.0)))
     bound = gain * (tolerance.relative * scale + least)
     if largest <= bound:
         return ""
@@ -90,7 +94,13 @@ def differs(
     if largest <= bound:
         return ""
     what = f"relative error {largest / scale if scale else np.inf:.3g} > {tolerance.relative:.3g}"
-    return _told(what, values, rounded, errors == largest)
+    return _told(what, values, rounded, errors == errors.max())
+
+
+def _saturated(truth: Reals, dtype: str) -> Reals:
+    """Return numbers within a type's range, before they are rounded."""
+    limits = np.iinfo(dtype)
+    return np.clip(np.where(np.isnan(truth), 0.0, truth), limits.min, limits.max)
 
 
 def _told(what: str, values: Reals, truth: Reals, wrong: NDArray[np.bool_]) -> str:

@@ -181,7 +181,7 @@ def place(
     array: NDArray[Any] = np.ndarray(shape, dtype, memory, start, strides)
     if not output:
         array[...] = values
-    elif "nan" in words and array.size:
+    elif "nan" in words and array.size and dtype.kind not in "iu":
         array[...] = np.nan
     placed = Placed(array, memory, start)
     if "readonly" in words:

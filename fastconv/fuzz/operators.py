@@ -60,6 +60,10 @@ def _called(made: Any, arrays: dict[str, Any], params: Params) -> Any:
     return made(**arrays)
 
 
+def _one_type(name: str, dtype: str, params: Params) -> str:
+    return dtype
+
+
 def chosen_inside(arrays: dict[str, Any], params: Params) -> None:
     """Return no problem: kernels are chosen inside, for what a call is made of."""
 
@@ -111,6 +115,9 @@ class Operator:
         Axis of output channels, counted from the last: activations have parameters along it.
     rounds : bool
         Whether results of whole numbers are no whole numbers: a mean.
+    element_type : callable
+        ``element_type(name, dtype, params)`` returns the element type of an array of a case of
+        that dtype, where they differ.
     """
 
     name: str
@@ -130,6 +137,7 @@ class Operator:
     inside: bool = False
     channels: int = -1
     rounds: bool = False
+    element_type: Callable[[str, str, Params], str] = _one_type
     bad: Mapping[str, str] = field(default_factory=dict)
 
 

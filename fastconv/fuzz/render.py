@@ -20,7 +20,8 @@ def render(case: Case) -> str:
     shapes = operator.shapes(params)
     for name in operator.weights:
         if name in shapes and (name.endswith("weight") or name in case.layouts):
-            lines.append("    " + _array(name, shapes, case.layouts.get(name, ""), case.dtype))
+            dtype = operator.element_type(name, case.dtype, params)
+            lines.append("    " + _array(name, shapes, case.layouts.get(name, ""), dtype))
     for number, step in enumerate(case.steps):
         lines += _step(number, step, case, params)
     return "\n".join(lines)
@@ -54,5 +55,6 @@ def _step(number: int, step: Step, case: Case, params: dict[str, Any]) -> list[s
     lines = [f"  {number + 1}. {how[step.form]}({arguments}) {'; '.join(notes)}".rstrip()]
     shapes = operator.shapes(params)
     for name, layout in {**dict.fromkeys(operator.required, ""), **step.layouts}.items():
-        lines.append("    " + _array(name, shapes, layout, case.dtype))
+        dtype = operator.element_type(name, case.dtype, params)
+        lines.append("    " + _array(name, shapes, layout, dtype))
     return lines

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.contract.problem import INTEGERS
+
 __all__ = ["EXACT", "VALUES", "draw_values"]
 
 #: Kinds of values and what they are.
@@ -51,6 +53,8 @@ def draw_values(
         where sums overflow, the order of the additions decides between infinity and NaN.
     """
     rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
+    if dtype in INTEGERS:
+        return _draw_integers(rng, kind, shape, dtype)
     if kind in EXACT:
         made = rng.integers(-4, 5, shape).astype(np.float64)
         if kind == "nonfinite" and name == "input" and made.size:
@@ -71,6 +75,17 @@ def draw_values(
     if kind == "huge" and scaled:
         made *= _HUGE.get(dtype, 1e30)
     return made
+
+
+def _draw_integers(
+    rng: np.random.Generator, kind: str, shape: tuple[int, ...], dtype: str
+) -> NDArray[np.float64]:
+    """Return small integers, ones, or integers of the whole range, of which there is no NaN."""
+    limits = np.iinfo(dtype)
+    if kind == "constant":
+        return np.ones(shape)
+    ends = (max(limits.min, -4), 5) if kind in EXACT else (limits.min, limits.max + 1)
+    return rng.integers(*ends, shape).astype(np.float64)
 
 
 def _separable(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:

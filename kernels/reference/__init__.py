@@ -9,6 +9,7 @@ from __future__ import annotations
 from .conv import (
     ACTIVATIONS,
     activate,
+    as_integers,
     conv,
     conv_transpose,
     conv_weight_grad,
@@ -71,6 +72,7 @@ __all__ = [
     "adaptive_avg_pool",
     "adaptive_avg_pool_grad",
     "adaptive_max_pool",
+    "as_integers",
     "avg_pool",
     "avg_pool_grad",
     "batch_norm",

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -120,6 +121,28 @@ def activate(y: Array, activation: str | None, alpha: ArrayLike | None = None) -
     function = ACTIVATIONS[activation]
     with np.errstate(over="ignore", invalid="ignore"):
         return function(y) if alpha is None else function(y, alpha)
+
+
+def as_integers(y: Array, dtype: str) -> NDArray[Any]:
+    """Return the nearest integers, halves to even, saturated; NaN is 0.
+
+    Parameters
+    ----------
+    y : float64 array of any shape
+    dtype : {"uint8", "int16"}
+
+    Returns
+    -------
+    array of the same shape and of that dtype
+
+    Examples
+    --------
+    >>> as_integers(np.array([2.5, -3.0, 300.0, np.nan]), "uint8").tolist()
+    [2, 0, 255, 0]
+    """
+    limits = np.iinfo(dtype)
+    whole = np.rint(np.where(np.isnan(y), 0.0, y))
+    return np.clip(whole, limits.min, limits.max).astype(dtype)
 
 
 def _out_size(

@@ -30,6 +30,7 @@ TRUTHS = [
     "--dt=f16 ic4ih6oc4kh3ph1",
     "--tag=axb ic4ih6oc4kh3ph1",
     "ic3ih8oc4oh4kh3sh2ph0",
+    "--dt=u8:f32:s16 ic3ih9oc2kh3ph1",
 ]
 
 
@@ -39,7 +40,7 @@ def test_truth_is_the_reference(line: str) -> None:
     x, w = truth.arrays(problem)
     again, _ = truth.arrays(problem)
     np.testing.assert_array_equal(x, again)
-    assert x.dtype.name == w.dtype.name == problem.dtype
+    assert (x.dtype.name, w.dtype.name) == (problem.dtype, problem.weight_dtype)
     assert x.shape == problem.x_shape
     wanted = reference.conv(
         x,

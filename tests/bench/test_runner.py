@@ -74,16 +74,20 @@ LINES = {
     "1d": 'g8ic8iw100oc8kw5pw2n"1d"',
     "3d": 'g2ic4id6ih7iw8oc4kd3kh2kw1sd1sh2sw1pd1ph0pw2dd1dh0dw0n"3d"',
     "batch": 'mb2ic4ih9oc4kh3n"batch"',
+    "bytes": '--dt=u8:f32:u8 ic1ih20iw24oc1kh5ph2n"bytes"',
+    "colours": '--dt=u8:f32:s16 --tag=axb g3ic3ih20iw24oc3kh3ph1n"colours"',
+    "narrowed": '--dt=s16:f32:u8 ic3ih20iw24oc2kh3n"narrowed"',
 }
+FLOATS = set(LINES) - {"bytes", "colours", "narrowed"}
 #: What each library does; the rest it must refuse with a reason of its own.
 COVERED = {
-    "torch": set(LINES),
-    "torch_channels_last": set(LINES) - {"1d"},
-    "onnxruntime": set(LINES) - {"filter64", "bfloat"},
-    "openvino": set(LINES) - {"filter64"},
-    "ncnn": set(LINES) - {"filter64", "half", "bfloat", "batch"},
+    "torch": FLOATS,
+    "torch_channels_last": FLOATS - {"1d"},
+    "onnxruntime": FLOATS - {"filter64", "bfloat"},
+    "openvino": FLOATS - {"filter64"},
+    "ncnn": FLOATS - {"filter64", "half", "bfloat", "batch"},
     "scipy": {"filter", "filter64", "1d"},
-    "opencv": {"filter", "filter64"},
+    "opencv": {"filter", "filter64", "bytes", "colours"},
     "fastconv": set(LINES),
     "fastconv_functional": set(LINES),
     "fastconv_best": set(LINES),

@@ -9,7 +9,7 @@ import pytest
 
 from fastconv.bench.cases import in_dtype, load, parse_case, select, suite_names
 from fastconv.contract.errors import ShapeError
-from fastconv.contract.problem import DTYPES
+from fastconv.contract.problem import DTYPES, INTEGERS
 from fastconv.contract.problem_line import parse_any_line
 
 NETWORKS = {
@@ -28,6 +28,7 @@ NETWORKS = {
 KINDS = {
     "core", "depthwise", "dilated", "grouped", "conv1d", "conv3d", "image", "float64", "transposed",
     "pool", "gradients", "deform", "rearrange", "norm", "resize", "separable",
+    "integers",
 }  # fmt: skip
 
 
@@ -82,6 +83,7 @@ def test_kind_suites_hold_their_kind(suite: str) -> None:
         "norm": lambda p: p.op.endswith(("norm", "softmax", "prelu")),
         "resize": lambda p: p.op == "interpolate",
         "separable": lambda p: p.op == "conv_pair",
+        "integers": lambda p: p.dtype in INTEGERS,
     }[suite]
     assert all(test(problem) for problem in problems)
 

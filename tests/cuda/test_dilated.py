@@ -21,9 +21,9 @@ from fastconv.kernels.cuda.gemm import dilated, dilated_costs
 from fastconv.kernels.cuda.gemm.tile import BlockTile, tiles_for
 from fastconv.kernels.taps import dilated_reasons
 from helpers import DTYPES, assert_exact, expected, small_integers
-from problem_matrix import matrix, problem
+from problem_matrix import float_matrix, problem
 
-DILATED = [each for each in matrix() if each.batch > 0 and not dilated_reasons(each)]
+DILATED = [each for each in float_matrix() if each.batch > 0 and not dilated_reasons(each)]
 
 
 def taps_in_reach(each: ConvProblem, pixel: int) -> set[int]:

@@ -31,9 +31,9 @@ from helpers import (
     small_integers,
 )
 from helpers import geometry as arguments
-from problem_matrix import matrix, problem
+from problem_matrix import float_matrix, problem
 
-MATRIX = [each.with_(device="cuda") for each in matrix()]
+MATRIX = [each.with_(device="cuda") for each in float_matrix()]
 KERNELS = dispatch.kernels(op="conv", device="cuda")
 LAYER = problem((16, 24), (14, 14), 3, padding=1, batch=2)
 

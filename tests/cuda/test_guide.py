@@ -21,9 +21,9 @@ from fastconv.kernels.cuda import specs
 from fastconv.kernels.cuda.audit import check
 from fastconv.kernels.cuda.common import roofline
 from fastconv.kernels.cuda.forecast.forecast import forecast
-from problem_matrix import matrix
+from problem_matrix import float_matrix
 
-MATRIX = [each.with_(device="cuda") for each in matrix()[::12] if each.batch > 0]
+MATRIX = [each.with_(device="cuda") for each in float_matrix()[::12] if each.batch > 0]
 
 
 @pytest.fixture(scope="module")

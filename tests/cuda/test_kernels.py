@@ -41,9 +41,9 @@ from helpers import (
     memory_orders,
     small_integers,
 )
-from problem_matrix import matrix, problem
+from problem_matrix import float_matrix, problem
 
-MATRIX = [each.with_(device="cuda") for each in matrix() if each.batch > 0]
+MATRIX = [each.with_(device="cuda") for each in float_matrix() if each.batch > 0]
 EPILOGUES = (None, "relu", ("leaky_relu", 0.25), "relu6")  # exact on small integers
 
 

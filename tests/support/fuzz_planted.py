@@ -14,6 +14,7 @@ import numpy as np
 import fastconv
 from fastconv.contract.errors import ShapeError
 from fastconv.fuzz.activations import as_parameter
+from fastconv.fuzz.dense import DEFAULTS
 from fastconv.fuzz.operators import Operator, operators
 from fastconv.kernels import reference
 
@@ -93,7 +94,10 @@ def hang(arrays: dict[str, Any], params: dict[str, Any]) -> Any:
 
 
 def planted(function: Any, **changes: Any) -> Operator:
-    plain = {"function": function, "make": None, "bad": {}, "problem": lambda arrays, params: None}
+    plain = {
+        "function": function, "make": None, "bad": {}, "problem": lambda arrays, params: None,
+        "defaults": DEFAULTS,
+    }  # fmt: skip
     return replace(CONV, name=function.__name__, group="planted", **{**plain, **changes})
 
 

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 
 import fastconv
-from fastconv.contract.problem import ConvProblem
+from fastconv.contract.problem import INTEGERS, ConvProblem
 from fastconv.contract.spec import KernelSpec, Tolerance
 from fastconv.kernels import reference
 
@@ -26,6 +26,8 @@ DTYPES: dict[str, np.dtype] = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
+#: With those of convolutions' inputs and outputs.
+ALL_DTYPES = DTYPES | {name: np.dtype(name) for name in INTEGERS}
 FUNCTIONS = {1: fastconv.conv1d, 2: fastconv.conv2d, 3: fastconv.conv3d}
 MODULES = {1: fastconv.Conv1d, 2: fastconv.Conv2d, 3: fastconv.Conv3d}
 
@@ -73,14 +75,16 @@ def memory_orders(array: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _tensors(problem: ConvProblem, draw: Callable[[tuple[int, ...], str], np.ndarray]) -> Tensors:
-    dtype = DTYPES[problem.dtype]
-    shapes = {
-        "x": problem.x_shape,
-        "weight": problem.weight_shape,
-        "bias": (problem.out_channels,),
-        "residual": problem.out_shape,
+    operands = {
+        "x": (problem.x_shape, problem.dtype),
+        "weight": (problem.weight_shape, problem.weight_dtype),
+        "bias": ((problem.out_channels,), problem.weight_dtype),
+        "residual": (problem.out_shape, problem.result_dtype),
     }
-    arrays = {name: draw(shape, name).astype(dtype) for name, shape in shapes.items()}
+    arrays = {
+        name: draw(shape, name).astype(ALL_DTYPES[dtype])
+        for name, (shape, dtype) in operands.items()
+    }
     for name in ("x", "residual"):
         arrays[name] = in_layout(arrays[name], problem.layout)
     return Tensors(**arrays)
@@ -88,14 +92,27 @@ def _tensors(problem: ConvProblem, draw: Callable[[tuple[int, ...], str], np.nda
 
 def small_integers(problem: ConvProblem, rng: np.random.Generator) -> Tensors:
     """Arrays whose every partial sum is an exact float32, so any order of adding is exact."""
-    return _tensors(problem, lambda shape, _: rng.integers(-4, 5, shape))
+    least = {"uint8": 0, "uint16": 0}
+
+    def draw(shape: tuple[int, ...], name: str) -> np.ndarray:
+        dtype = {"x": problem.dtype, "residual": problem.result_dtype}.get(name, "")
+        return rng.integers(least.get(dtype, -4), 5, shape)
+
+    return _tensors(problem, draw)
 
 
 def gaussians(problem: ConvProblem, rng: np.random.Generator) -> Tensors:
-    """Standard normal input and weights scaled so that outputs are of order one."""
+    """Standard normal input and weights scaled so that outputs are of order one.
+
+    Integers are of their whole range, and so are some of the outputs.
+    """
     fan_in = np.sqrt(np.prod(problem.weight_shape[1:]))
 
     def draw(shape: tuple[int, ...], name: str) -> np.ndarray:
+        dtype = {"x": problem.dtype, "residual": problem.result_dtype}.get(name, "")
+        if dtype in INTEGERS:
+            limits = np.iinfo(dtype)
+            return rng.integers(limits.min, limits.max + 1, shape)
         values = rng.standard_normal(shape)
         return values / fan_in if name == "weight" else values
 
@@ -147,7 +164,14 @@ def functional(
         activation=activation,
         out=out,
         **geometry(problem),
+        **_result(problem, out),
     )
+
+
+def _result(problem: ConvProblem, out: Any) -> dict[str, str]:
+    """The keyword for an output of another type than what follows from the input and `out`."""
+    follows = not problem.out_dtype or (out is not None and problem.dtype in INTEGERS)
+    return {} if follows else {"out_dtype": problem.out_dtype}
 
 
 def packed(
@@ -155,8 +179,9 @@ def packed(
 ) -> np.ndarray:
     """The same through a `Conv1d`, `Conv2d` or `Conv3d` object."""
     layer = MODULES[problem.ndim](
-        t.weight, t.bias if epilogue else None, activation=activation, **geometry(problem)
-    )
+        t.weight, t.bias if epilogue else None, activation=activation, **geometry(problem),
+        **_result(problem, out),
+    )  # fmt: skip
     return layer(t.x, residual=t.residual if epilogue else None, out=out)
 
 
@@ -164,14 +189,18 @@ CALLS = {"functional": functional, "packed": packed}
 
 
 def nan_output(problem: ConvProblem) -> np.ndarray:
-    """An output full of NaN in the memory order that the problem's output has."""
-    out = np.full(problem.out_shape, np.nan, DTYPES[problem.dtype])
+    """An output full of NaN, or 165, in the memory order that the problem's output has."""
+    fill = 0xA5 if problem.result_dtype in INTEGERS else np.nan
+    out = np.full(problem.out_shape, fill, ALL_DTYPES[problem.result_dtype])
     return in_layout(out, "channels_last") if problem.layout == "channels_last" else out
 
 
 def assert_exact(actual: np.ndarray, truth: np.ndarray, what: str = "") -> None:
     """Every element equals the reference, rounded to the dtype of `actual`."""
-    rounded = truth.astype(actual.dtype)
+    integers = actual.dtype.name in INTEGERS
+    rounded = (
+        reference.as_integers(truth, actual.dtype.name) if integers else truth.astype(actual.dtype)
+    )
     np.testing.assert_array_equal(
         actual.astype(np.float64), rounded.astype(np.float64), err_msg=what, strict=True
     )
@@ -187,16 +216,22 @@ def assert_close(
     """The largest error is within the tolerance; NaN and infinity lie where the truth has them.
 
     An activation makes values smaller and not the error of their sums, so an error is measured
-    against the largest value that the activation was given, where that is told.
+    against the largest value that the activation was given, where that is told. Integers differ
+    from what they are rounded from by half of one more.
     """
     assert actual.shape == truth.shape, what
     values = actual.astype(np.float64)
+    half = 0.0
+    if actual.dtype.name in INTEGERS:
+        limits, half = np.iinfo(actual.dtype), 0.5
+        before_activation = truth if before_activation is None else before_activation
+        truth = np.clip(np.where(np.isnan(truth), 0.0, truth), limits.min, limits.max)
     finite = np.isfinite(truth)
     np.testing.assert_array_equal(values[~finite], truth[~finite], err_msg=what)
     largest = truth if before_activation is None else before_activation
     scale = np.max(np.abs(largest[finite]), initial=1.0)
     error = np.max(np.abs(values[finite] - truth[finite]), initial=0.0)
-    assert error <= tolerance.relative * scale, (
+    assert error <= half + tolerance.relative * scale, (
         f"{what}: error {error:.3g} > {tolerance.relative:.3g} x {scale:.3g}"
     )
 

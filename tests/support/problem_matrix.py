@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from itertools import product
+from itertools import cycle, product
 
-from fastconv.contract.problem import DTYPES, ConvProblem
+from fastconv.contract.problem import DTYPES, INTEGERS, ConvProblem
 
 CHANNELS = (1, 3, 5, 13, 17, 33, 65)
 WIDTHS = (1, 2, 7, 14, 31, 33, 50, 70)
@@ -185,6 +185,41 @@ def dtypes_and_layouts() -> Iterator[ConvProblem]:
         yield problem((6, 6), (5, 6, 17), 3, padding=1, groups=6, **kind)
 
 
+def integers() -> Iterator[ConvProblem]:
+    """Every way that an input is read and an output written, each with one pair of types."""
+    kinds = cycle(
+        [*product(INTEGERS, ("uint8", "float32", "int16", "uint16")), ("float32", "uint8")]
+    )
+    last, any_order = {"layout": "channels_last"}, {"layout": "strided"}
+    for each in (
+        problem((1, 1), (33, 70), 5, padding=2),
+        problem((13, 33), (7, 14), 1, batch=2),
+        problem((3, 3), (14, 50), 5, padding=2, groups=3, **last),
+        problem((3, 17), (15, 31), 5, stride=2, padding=2),
+        problem((13, 13), (9, 50), 3, padding=1, groups=13),
+        problem((17, 17), (14, 14), 7, padding=3, groups=17),
+        problem((2, 1), (20, 50), 7, padding=3),
+        problem((5, 13), (14, 31), 3, dilation=4, padding=4),
+        problem((17, 17), (9, 20), 3, padding=1, groups=17, **last),
+        problem((13, 5), (70,), 4, padding=((1, 2),)),
+        problem((1, 1), (900,), 65, padding=32),
+        problem((17, 17), (14, 14), 27, padding=13, groups=17),
+        problem((3, 16), (15, 31), 3, stride=2, padding=1, **last),
+        problem((5, 17), (7, 33), 3, padding=1, **any_order),
+        problem((4, 12), (15, 33), 3, stride=2, padding=1, groups=4),
+        problem((3, 3), (37, 40), 17, padding=8, groups=3),
+        problem((3, 5), (5, 6, 7), 3, padding=1, **last),
+        problem((1, 1), (35, 70), 3, padding=1),
+        problem((6, 6), (5, 6, 17), 3, padding=1, groups=6),
+        problem((3, 3), (20, 33), 9, padding=4, groups=3, **last),
+        problem((1, 1), (50, 70), 31, padding=15),
+        problem((2, 3), (400,), 65, padding=32),
+        problem((2, 2), (33, 40), (9, 12), padding=4, groups=2, **any_order),
+    ):
+        dtype, result = next(kinds)
+        yield each.with_(dtype=dtype, out_dtype=result)
+
+
 def large_kernels() -> Iterator[ConvProblem]:
     yield problem((1, 1), (300,), 64, padding=32)
     yield problem((3, 3), (200,), 65, padding=((64, 0),), groups=3)
@@ -290,5 +325,10 @@ def as_called(of: ConvProblem) -> ConvProblem:
 
 
 def matrix() -> list[ConvProblem]:
-    """Every problem once."""
+    """Every problem of the CPU once."""
+    return [*float_matrix(), *map(as_called, integers())]
+
+
+def float_matrix() -> list[ConvProblem]:
+    """Every problem once that both devices have kernels for."""
     return list(dict.fromkeys(as_called(each) for family in FAMILIES for each in family()))

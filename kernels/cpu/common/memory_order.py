@@ -33,7 +33,7 @@ def is_contiguous(sizes: Sequence[int], strides: Sequence[int], step: int) -> bo
 
 def has_dense_maps(problem: ConvProblem, binding: Binding) -> bool:
     """Return whether each output map is contiguous in the order of its pixels."""
-    return is_contiguous(problem.out_size, binding.out_strides[2:], problem.itemsize)
+    return is_contiguous(problem.out_size, binding.out_strides[2:], problem.out_itemsize)
 
 
 def clamps_only(binding: Binding) -> bool:
@@ -44,6 +44,6 @@ def clamps_only(binding: Binding) -> bool:
 def stores_results(problem: ConvProblem, binding: Binding) -> bool:
     """Return whether what is stored where it belongs can be finished there.
 
-    Halves are rounded when they are stored, so nothing may be left to do to them.
+    Halves and integers are rounded when they are stored, so nothing may be left to do to them.
     """
-    return problem.itemsize >= 4 or clamps_only(binding)
+    return problem.out_itemsize >= 4 or clamps_only(binding)

@@ -48,13 +48,16 @@ def _ask_workspace(module: str, variant: tuple[int, ...]) -> Callable[[Any, Devi
 
 def operand_bytes(problem: ConvProblem) -> int:
     """Return the bytes of all operands."""
-    elements = math.prod(problem.x_shape) + math.prod(problem.out_shape)
-    return problem.itemsize * (elements + math.prod(problem.weight_shape))
+    return (
+        problem.itemsize * math.prod(problem.x_shape)
+        + problem.weight_itemsize * math.prod(problem.weight_shape)
+        + problem.out_itemsize * math.prod(problem.out_shape)
+    )
 
 
 def plain_pack_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     """Count nothing for a weight that is read as it lies; the halves are widened."""
-    return copy_seconds(problem, device) if problem.dtype in ("float16", "bfloat16") else 0.0
+    return copy_seconds(problem, device) if problem.weight_itemsize < 4 else 0.0
 
 
 def extent_reasons(problem: ConvProblem) -> list[str]:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from fastconv.contract.problem import ConvProblem
+from fastconv.contract.problem import INTEGERS, ConvProblem
 from fastconv.contract.spec import DeviceInfo, Tolerance
 
 from ..common.specs import MOST_PLANES, cpu_spec
@@ -302,7 +302,7 @@ _TOLERANCE = {
     "float64": Tolerance(2e-5 * 2.0**-29),
     "float16": Tolerance(2.0**-11 + 2e-5),
     "bfloat16": Tolerance(2.0**-8 + 2e-5),
-}
+} | dict.fromkeys(INTEGERS, Tolerance(2e-5))
 
 
 def _reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:

@@ -52,7 +52,7 @@ from ..common.workspace import Workspace
 from ..machine.lines import whole_lines
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
-from ..simd.ir import F64, ITEMSIZE, compute_code, storage_code
+from ..simd.ir import F64, ITEMSIZE, operand_codes
 from ..window.separable import with_passes
 from .costs import Sizes, choose
 from .fields import FIELDS
@@ -102,9 +102,8 @@ def _addresses(s: Sizes, lanes: int, code: int) -> dict[str, int]:
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan:
     """Prepare the kernel for one problem and one binding."""
-    storage = storage_code(problem.dtype)
-    code = compute_code(storage)
-    size = ITEMSIZE[code]
+    codes = operand_codes(problem)
+    code, size = codes.compute, problem.compute_itemsize
     lanes, channels = device.lanes(size), problem.in_channels // problem.groups
     s = choose(problem, device)[1]
     names = ("m1", "m2", "n1", "n2", "taps_h", "taps_w", "rows", "in_rows", "cols", "in_cols",
@@ -112,16 +111,17 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan
     fields = epilogue_fields(binding, direct=False, clamped=False)
     fields |= {name: getattr(s, name) for name in names}
     fields |= {"tile_rows": s.rh, "tile_bytes": s.nv * lanes * size}
-    fields["in_place"] = int(storage == code and binding.x_strides[-1] == size)
+    fields["in_place"] = int(codes.x == code and binding.x_strides[-1] == size)
     fields |= _addresses(s, lanes, code) | _offsets(s, channels, lanes, size)
     wide = device.lanes(ITEMSIZE[F64])  # the weights' transform is in float64
     fields["transform"] = transform_address(s.m1, s.m2, wide, code)
     fields["pack_plane"] = whole_lines((channels * s.taps_h * s.taps_w + wide) * size)
     fields["pack_worker_bytes"] = s.m1 * s.m2 * fields["pack_plane"]
     workers = worth_helpers(problem.macs, device.threads)
-    key = (lanes, storage, code, int(s.fold))
-    kernel = compile_kernel(make_kernel(*key), "fast_fir", *key)
-    pack = compile_kernel(make_pack_kernel(*key[1:]), "fast_fir_pack", *key[1:])
+    fold = int(s.fold)
+    kernel = compile_kernel(make_kernel(lanes, codes, fold), "fast_fir", lanes, *codes, fold)
+    key = (codes.weight, code, fold)
+    pack = compile_kernel(make_pack_kernel(*key), "fast_fir_pack", *key)
     packed_size = problem.out_channels * s.n1 * s.n2 * channels * s.taps_h * s.taps_w
     whole = CpuPlan(
         record=make_record(problem, binding, {name: fields[name] for name in FIELDS}),

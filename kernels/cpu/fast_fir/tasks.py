@@ -15,7 +15,7 @@ import numba
 from ..common.epilogue import make_epilogue_vector
 from ..common.toom_cook_lines import call_lines
 from ..simd.intrinsics import load_gather, load_masked, load_scalar, range_mask, store
-from ..simd.ir import ITEMSIZE
+from ..simd.ir import ITEMSIZE, Codes
 from ..simd.transposes import transpose_block
 from .fields import view
 from .tile import call_correlate, call_join, call_split
@@ -29,7 +29,7 @@ CHUNK = 8
 @functools.cache
 def _make_copy_row(lanes: int, storage: int, compute: int) -> Any:
     """Return a function that copies part of a row in compute precision, with zeros outside."""
-    size = ITEMSIZE[compute]
+    item, size = ITEMSIZE[storage], ITEMSIZE[compute]
 
     @numba.njit
     def copy_row(g: Any, x: int, column: int, length: int, target: int) -> None:
@@ -37,7 +37,7 @@ def _make_copy_row(lanes: int, storage: int, compute: int) -> Any:
             first = min(max(-(column + start), 0), lanes)
             stop = max(min(g.iw - column - start, lanes), first)
             at = x + (column + start) * g.xw
-            if g.in_place:
+            if g.xw == item:
                 values = load_masked(at, range_mask(first, stop), storage, lanes)
             else:
                 values = load_gather(at, g.xw, range_mask(first, stop), storage, lanes)
@@ -243,13 +243,13 @@ def _make_write_segments(lanes: int, storage: int, compute: int) -> Any:
 
 
 @functools.cache
-def make_kernel(lanes: int, storage: int, compute: int, fold: int) -> Any:
+def make_kernel(lanes: int, codes: Codes, fold: int) -> Any:
     """Return the task: see the drawing in plan.py."""
-    size = ITEMSIZE[compute]
-    transform = _make_transform(lanes, storage, compute, fold)
+    compute, size = codes.compute, ITEMSIZE[codes.compute]
+    transform = _make_transform(lanes, codes.x, compute, fold)
     products = _make_products(lanes, compute)
-    write_rows = _make_write_rows(lanes, storage, compute)
-    write_segments = _make_write_segments(lanes, storage, compute)
+    write_rows = _make_write_rows(lanes, codes.out, compute)
+    write_segments = _make_write_segments(lanes, codes.out, compute)
 
     @numba.njit
     def output_channel(

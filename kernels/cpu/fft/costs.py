@@ -16,6 +16,7 @@ from typing import NamedTuple
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
+from ...tolerance import INTEGER_TOLERANCE
 from ..common.specs import cpu_spec
 from ..machine.mechanisms import Fft
 from ..machine.seconds import profile
@@ -207,5 +208,8 @@ def _pack_seconds(problem: ConvProblem, device: DeviceInfo) -> float:
 
 
 SPECS = (
-    cpu_spec("fft", "fft.plan", _reasons, _cost, pack_cost=_pack_seconds, exact=False),
+    cpu_spec(
+        "fft", "fft.plan", _reasons, _cost,
+        tolerance=INTEGER_TOLERANCE, pack_cost=_pack_seconds, exact=False,
+    ),
 )  # fmt: skip

@@ -40,7 +40,7 @@ from ..runtime import pool
 from ..runtime.plan import as_bias, compile_kernel, compute_dtype
 from ..runtime.record import make_record
 from ..runtime.scratch import borrow_arrays, give_back
-from ..simd.ir import ITEMSIZE, compute_code, storage_code
+from ..simd.ir import operand_codes
 from ..window.separable import with_passes
 from .costs import Blocks, choose, dilated_extent
 from .tasks import FIELDS, make_epilogue, make_multiply, make_read
@@ -166,22 +166,22 @@ def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> ConvPlan:
     """Prepare the kernel for one problem and one binding."""
     fft = first_use.load("scipy.fft")
-    storage = storage_code(problem.dtype)
-    code = compute_code(storage)
-    lanes, blocks = device.lanes(ITEMSIZE[code]), choose(problem, device)[1]
+    codes = operand_codes(problem)
+    code, lanes = codes.compute, device.lanes(problem.compute_itemsize)
+    blocks = choose(problem, device)[1]
     fields = epilogue_fields(binding, direct=False, clamped=False)
     for name, values in (("f", blocks.lengths), ("step", blocks.steps), ("blocks", blocks.counts)):
         padded = (1, 1, *values)[-3:]
         fields |= {f"{name}_{axis}": value for axis, value in zip("dhw", padded, strict=True)}
-    key = (lanes, storage, code)
+    read, end = (lanes, codes.x, code), (lanes, codes.out, code)
     whole = FftPlan(
         problem=problem,
         blocks=blocks,
         record=make_record(problem, binding, {name: fields[name] for name in FIELDS}),
         kernels=(
-            compile_kernel(make_read(*key), "fft_read", *key),
+            compile_kernel(make_read(*read), "fft_read", *read),
             compile_kernel(make_multiply(lanes, code), "fft_multiply", lanes, code),
-            compile_kernel(make_epilogue(*key), "fft_epilogue", *key),
+            compile_kernel(make_epilogue(*end), "fft_epilogue", *end),
         ),
         compute=compute_dtype(problem.dtype),
         threads=device.threads,

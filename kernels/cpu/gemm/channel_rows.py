@@ -53,7 +53,7 @@ from ..common.workspace import Workspace
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import as_record, make_record
 from ..simd.intrinsics import get_word
-from ..simd.ir import ITEMSIZE, compute_code, panel_code, storage_code
+from ..simd.ir import ITEMSIZE, Codes, operand_codes, panel_code
 from ..simd.register_tiles import RegisterTile, operand_tile
 from .costs import channel_row_split
 from .in_place import InPlace, channel_rows_in_place
@@ -177,13 +177,12 @@ def _make_multiply_block(tile: RegisterTile, compute: int, result: int) -> Any:
 
 
 @functools.cache
-def _make_kernel(tile: RegisterTile, storage: int, result: int) -> Any:
+def _make_kernel(tile: RegisterTile, codes: Codes, result: int) -> Any:
     """Return the task: see the loop nest above; tiles store `result`."""
-    compute = compute_code(storage)
-    mr, nr, depth, size = tile.mr, tile.nr, tile.depth, ITEMSIZE[compute]
-    pack_pixels = make_pack_pixels(nr, tile.lanes, storage, panel_code(storage, depth))
-    multiply_block, item = _make_multiply_block(tile, compute, result), ITEMSIZE[result]
-    end_tile = make_epilogue_tile(tile.lanes, storage, compute)
+    mr, nr, depth, size = tile.mr, tile.nr, tile.depth, ITEMSIZE[codes.compute]
+    pack_pixels = make_pack_pixels(nr, tile.lanes, codes.x, panel_code(codes.x, depth))
+    multiply_block, item = _make_multiply_block(tile, codes.compute, result), ITEMSIZE[result]
+    end_tile = make_epilogue_tile(tile.lanes, codes.out, codes.compute)
     list_segments = make_list_segments(nr)
 
     def task(
@@ -275,8 +274,7 @@ def _layout(
     problem: ConvProblem, device: DeviceInfo, regions: Sequence[Region], in_place: InPlace
 ) -> Any:
     """Return block sizes and where a worker's workspace holds what."""
-    storage = storage_code(problem.dtype)
-    tile, size = operand_tile(device, problem), ITEMSIZE[compute_code(storage)]
+    tile, size = operand_tile(device, problem), problem.compute_itemsize
     split = channel_row_split(problem, device, regions, in_place)
     panels, parts = split.panels, split.parts
     part_rows = -(-(problem.out_channels // problem.groups) // (tile.mr * parts)) * tile.mr
@@ -294,7 +292,7 @@ def _layout(
         "channel_block": block, "panels": panels, "parts": parts, "part_rows": part_rows,
         "steps": words * taps,
     }  # fmt: skip
-    return tile, storage, memory.fields | fields
+    return tile, memory.fields | fields
 
 
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
@@ -328,21 +326,24 @@ def plan_regions(
         that it needs.
     """
     in_place = channel_rows_in_place(problem, binding, device, regions)
-    tile, storage, fields = _layout(problem, device, regions, in_place)
+    (tile, fields), codes = _layout(problem, device, regions, in_place), operand_codes(problem)
     table, blocks = region_table(problem, regions, fields["panels"] * tile.nr)
     workers = worth_helpers(problem.macs, device.threads)
     images = problem.batch * problem.groups
     fields |= epilogue_fields(binding, in_place.stores)
-    result = storage if in_place.stores else compute_code(storage)
-    fields["tile"] = tile_address(tile, panel_code(storage, tile.depth), result)
+    result = codes.out if in_place.stores else codes.compute
+    fields["tile"] = tile_address(tile, panel_code(codes.x, tile.depth), result)
     fields["in_place"] = int(in_place.reads)
     fields["spread"] = spread(blocks, workers)
     stretch_blocks = -(-blocks // fields["spread"])
     fields |= {"blocks": blocks, "regions": table.ctypes.data, "region_count": len(regions)}
-    key = (tile.mr, tile.nv, tile.lanes, tile.depth, storage)
+    shape = (tile.mr, tile.nv, tile.lanes, tile.depth)
+    key = (*shape, codes.weight)
     row_panels = -(-(problem.out_channels // problem.groups) // tile.mr)
-    kernel = compile_kernel(_make_kernel(tile, storage, result), "im2col_gemm", *key, result)
-    pack = compile_kernel(_make_pack_kernel(tile, storage), "im2col_gemm_pack", *key)
+    kernel = compile_kernel(
+        _make_kernel(tile, codes, result), "im2col_gemm", *shape, *codes, result
+    )
+    pack = compile_kernel(_make_pack_kernel(tile, codes.weight), "im2col_gemm_pack", *key)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields[name] for name in _FIELDS}),
         stages=(Stage(kernel, images * fields["parts"] * fields["spread"] * stretch_blocks),),

@@ -12,6 +12,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo, dense_binding
 
 from ...taps import Region, dilated_reasons, regions, whole
+from ...tolerance import INTEGER_TOLERANCE
 from ..common.specs import cpu_spec, operand_bytes
 from ..machine.seconds import call_seconds, profile
 from ..simd.register_tiles import operand_tile
@@ -133,8 +134,15 @@ def _swapped_gemm_cost(problem: ConvProblem, device: DeviceInfo) -> float:
     )
 
 
-SPECS = (
-    cpu_spec("im2col_gemm", "gemm.channel_rows", _no_reasons, _im2col_gemm_cost),
-    cpu_spec("swapped_gemm", "gemm.pixel_rows", _no_reasons, _swapped_gemm_cost),
-    cpu_spec("dilated", "gemm.dilated", lambda problem, _: dilated_reasons(problem), _dilated_cost),
+def _dilated_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
+    return dilated_reasons(problem)
+
+
+SPECS = tuple(
+    cpu_spec(name, f"gemm.{module}", reasons, cost, tolerance=INTEGER_TOLERANCE)
+    for name, module, reasons, cost in (
+        ("im2col_gemm", "channel_rows", _no_reasons, _im2col_gemm_cost),
+        ("swapped_gemm", "pixel_rows", _no_reasons, _swapped_gemm_cost),
+        ("dilated", "dilated", _dilated_reasons, _dilated_cost),
+    )
 )

@@ -40,7 +40,7 @@ def _is_pointwise(problem: ConvProblem, binding: Binding) -> bool:
     """Return whether a channel's pixels are the columns of the matrix, as they lie in memory."""
     if math.prod(problem.kernel_size) > 1 or any(max(pair) for pair in problem.padding):
         return False
-    if max(problem.stride) > 1 or problem.itemsize < 4:
+    if max(problem.stride) > 1 or problem.itemsize != problem.compute_itemsize:
         return False
     return is_contiguous(problem.in_size, binding.x_strides[2:], problem.itemsize)
 
@@ -48,17 +48,17 @@ def _is_pointwise(problem: ConvProblem, binding: Binding) -> bool:
 def channel_rows_in_place(
     problem: ConvProblem, binding: Binding, device: DeviceInfo, regions: Sequence[Region]
 ) -> InPlace:
-    """Return what channel_rows.py copies not; it stores halves only where sums are complete."""
+    """Return what channel_rows.py copies not; it rounds only sums that are complete."""
     if len(regions) > 1:
         return InPlace(reads=False, stores=False)
     stores = has_dense_maps(problem, binding)
-    if problem.itemsize < 4:
+    if problem.out_itemsize < 4:
         at_once = sums_at_once(problem, operand_tile(device, problem).depth)
         stores = stores and at_once and clamps_only(binding) and list(regions) == whole(problem)
     return InPlace(reads=_is_pointwise(problem, binding), stores=stores)
 
 
 def pixel_rows_in_place(problem: ConvProblem, binding: Binding) -> InPlace:
-    """Return what pixel_rows.py copies not; it stores halves where no epilogue reads sums."""
+    """Return what pixel_rows.py copies not; it rounds where no epilogue reads sums."""
     stores = has_dense_maps(problem, binding) and stores_results(problem, binding)
     return InPlace(reads=_is_pointwise(problem, binding), stores=stores)

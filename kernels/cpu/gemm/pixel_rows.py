@@ -44,7 +44,7 @@ from ..machine.lines import LINE
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import as_record, make_record
 from ..simd.intrinsics import expect_write, load_masked, range_mask, store
-from ..simd.ir import ITEMSIZE, compute_code, panel_code, storage_code
+from ..simd.ir import ITEMSIZE, Codes, operand_codes, panel_code
 from ..simd.register_tiles import RegisterTile, operand_tile
 from ..simd.transposes import transpose_masked
 from .costs import pixel_row_split
@@ -179,13 +179,12 @@ def _make_reduce(tile: RegisterTile, storage: int) -> Any:
 
 
 @functools.cache
-def _make_kernel(tile: RegisterTile, storage: int, result: int) -> Any:
+def _make_kernel(tile: RegisterTile, codes: Codes, result: int) -> Any:
     """Return the task: see the loop nest above; sums are transposed to maps of `result`."""
-    compute = compute_code(storage)
-    mr, nr, size, item = tile.mr, tile.nr, ITEMSIZE[compute], ITEMSIZE[result]
-    reduce = _make_reduce(tile, storage)
-    start_sums, transpose_sums = _make_start_and_transpose(tile.lanes, compute, result)
-    end_tile = make_epilogue_tile(tile.lanes, storage, compute)
+    mr, nr, size, item = tile.mr, tile.nr, ITEMSIZE[codes.compute], ITEMSIZE[result]
+    reduce = _make_reduce(tile, codes.x)
+    start_sums, transpose_sums = _make_start_and_transpose(tile.lanes, codes.compute, result)
+    end_tile = make_epilogue_tile(tile.lanes, codes.out, codes.compute)
     list_segments = make_list_segments(mr)
 
     def task(
@@ -293,22 +292,23 @@ def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding."""
-    code = storage_code(problem.dtype)
-    compute = compute_code(code)
-    in_place = pixel_rows_in_place(problem, binding)
-    result = code if in_place.stores else compute
+    codes, in_place = operand_codes(problem), pixel_rows_in_place(problem, binding)
+    result = codes.out if in_place.stores else codes.compute
     tile, fields = _layout(problem, device, in_place)
     table, _ = region_table(problem, whole(problem), fields["block_pixels"])
     workers = worth_helpers(problem.macs, device.threads)
     fields |= epilogue_fields(binding, in_place.stores)
     fields |= {
-        "tile": tile_address(tile, panel_code(code, tile.depth)),
+        "tile": tile_address(tile, panel_code(codes.x, tile.depth)),
         "region": table.ctypes.data,
     }
-    key = (tile.mr, tile.nv, tile.lanes, tile.depth, code)
+    shape = (tile.mr, tile.nv, tile.lanes, tile.depth)
+    key = (*shape, codes.weight)
     panels = problem.groups * -(-(problem.out_channels // problem.groups) // tile.nr)
-    kernel = compile_kernel(_make_kernel(tile, code, result), "swapped_gemm", *key, result)
-    pack = compile_kernel(_make_pack_kernel(tile, code), "swapped_gemm_pack", *key)
+    kernel = compile_kernel(
+        _make_kernel(tile, codes, result), "swapped_gemm", *shape, *codes, result
+    )
+    pack = compile_kernel(_make_pack_kernel(tile, codes.weight), "swapped_gemm_pack", *key)
     tasks = problem.batch * problem.groups * fields["blocks"] * fields["parts"]
     return CpuPlan(
         record=make_record(problem, binding, {name: fields[name] for name in _FIELDS}),
@@ -318,7 +318,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         compute=compute_dtype(problem.dtype),
         bias_size=problem.out_channels,
         pack_stage=Stage(pack, panels),
-        pack_bytes=tile.lanes * tile.lanes * ITEMSIZE[compute] * workers,
+        pack_bytes=tile.lanes * tile.lanes * ITEMSIZE[codes.compute] * workers,
         packed_size=panels * fields["steps"] * tile.nr,
         packing=("swapped_gemm", *key, fields["channel_block"]),
         tables=(table,),

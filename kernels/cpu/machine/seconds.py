@@ -96,7 +96,7 @@ def call_seconds(
 def copy_seconds(problem: ConvProblem, device: DeviceInfo) -> float:
     """Return the time of bringing a weight into another order: it is read and written once."""
     machine = profile(device)
-    moved = math.prod(problem.weight_shape) * (problem.itemsize + problem.compute_itemsize)
+    moved = math.prod(problem.weight_shape) * (problem.weight_itemsize + problem.compute_itemsize)
     bandwidth = machine.memory.repacked * device.threads
     return moved / bandwidth + machine.packing.copy_start
 

@@ -60,9 +60,9 @@ def as_bias(bias: NDArray[Any] | None, zeros: NDArray[Any]) -> NDArray[Any]:
 
 def in_weight_order(problem: ConvProblem, binding: Binding) -> bool:
     """Return whether a weight lies in memory in its logical order and in compute precision."""
-    if problem.dtype not in ("float32", "float64"):
+    if problem.weight_dtype not in ("float32", "float64"):
         return False
-    expected = np.dtype(problem.dtype).itemsize
+    expected = problem.weight_itemsize
     for size, stride in zip(
         reversed(problem.weight_shape), reversed(binding.weight_strides), strict=True
     ):

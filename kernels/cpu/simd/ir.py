@@ -1,9 +1,9 @@
 """LLVM building blocks of the intrinsics: vectors, masks, conversions between element types.
 
-- *Storage* is what lies in memory: float32, float64, float16 or bfloat16, named by the codes
-  `F32`, `F64`, `F16`, `BF16`.
+- *Storage* is what lies in memory: float32, float64, float16, bfloat16, unsigned bytes or 16-bit
+  integers, named by the codes `F32`, `F64`, `F16`, `BF16`, `U8`, `U16`, `S16`.
 - *Compute* is what lies in registers: float64 for float64, else float32. Loads widen, stores round
-  to nearest even.
+  to nearest even; to integers they saturate, and NaN becomes 0.
 - `HALF_BITS` is a half as it lies, whatever it means, in the low bits of a float32: what is only
   moved keeps every bit.
 - Operands of a matrix product lie in panels in compute precision, or as `BF16_PAIR`: words of two
@@ -16,17 +16,27 @@ Everything here runs while Numba compiles and emits LLVM; what kernels call is i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import models, register_model
 
 from fastconv.contract.cpu import cpu_info
+from fastconv.contract.problem import ConvProblem
 
-F32, F64, F16, BF16, BF16_PAIR, HALF_BITS = range(6)
-_CODES = {"float32": F32, "float64": F64, "float16": F16, "bfloat16": BF16}
-ITEMSIZE = {F32: 4, F64: 8, F16: 2, BF16: 2, BF16_PAIR: 4, HALF_BITS: 2}
+F32, F64, F16, BF16, BF16_PAIR, HALF_BITS, U8, U16, S16 = range(9)
+_CODES = {
+    "float32": F32, "float64": F64, "float16": F16, "bfloat16": BF16,
+    "uint8": U8, "uint16": U16, "int16": S16,
+}  # fmt: skip
+ITEMSIZE = {
+    F32: 4, F64: 8, F16: 2, BF16: 2, BF16_PAIR: 4, HALF_BITS: 2, U8: 1, U16: 2, S16: 2,
+}  # fmt: skip
+#: Least and largest integer of a storage code.
+_LIMITS = {U8: (0, 255), U16: (0, (1 << 16) - 1), S16: (-(1 << 15), (1 << 15) - 1)}
+#: Added to a float32 below 2**22 in magnitude it leaves the nearest integer in the low bits.
+_TO_INTEGER = 1.5 * 2.0**23
 #: Elements of one word of a panel.
 DEPTH = {F32: 1, F64: 1, BF16_PAIR: 2}
 
@@ -52,6 +62,30 @@ def storage_code(dtype: str) -> int:
 def compute_code(storage: int) -> int:
     """Return the code of what registers hold for a storage code."""
     return F64 if storage == F64 else F32
+
+
+class Codes(NamedTuple):
+    """The codes of a convolution's operands.
+
+    Parameters
+    ----------
+    x, weight, out : int
+        Storage codes of the input, of the weight, of output and residual.
+    compute : int
+        What registers hold; the bias is brought to it.
+    """
+
+    x: int
+    weight: int
+    out: int
+    compute: int
+
+
+def operand_codes(problem: ConvProblem) -> Codes:
+    """Return the codes of a problem's operands."""
+    types = (problem.dtype, problem.weight_dtype, problem.result_dtype)
+    x, weight, out = (_CODES[dtype] for dtype in types)
+    return Codes(x, weight, out, compute_code(x))
 
 
 def panel_code(storage: int, depth: int) -> int:
@@ -97,7 +131,7 @@ def compute_ir(storage: int) -> ir.Type:
 
 def memory_ir(storage: int) -> ir.Type:
     """Return the LLVM type of one stored element; the halves travel as 16-bit integers."""
-    return (FLOAT, DOUBLE, I16, I16, FLOAT, I16)[storage]
+    return (FLOAT, DOUBLE, I16, I16, FLOAT, I16, I8, I16, I16)[storage]
 
 
 def call(builder: Any, name: str, returns: ir.Type, *arguments: Any) -> Any:
@@ -197,14 +231,18 @@ def first_lanes(builder: Any, count: Any, lanes: int, offset: int = 0) -> Any:
 
 def widen(builder: Any, raw: Any, storage: int) -> Any:
     """Turn loaded elements (scalar or vector) into compute precision."""
-    if storage not in (F16, BF16, HALF_BITS):
+    if storage in (F32, F64, BF16_PAIR):
         return raw
     vector = isinstance(raw.type, ir.VectorType)
 
     def like(kind: ir.Type) -> ir.Type:
         return ir.VectorType(kind, raw.type.count) if vector else kind
 
+    if storage == S16:
+        return builder.sitofp(builder.sext(raw, like(I32)), like(FLOAT))
     bits = builder.zext(raw, like(I32))
+    if storage in (U8, U16):
+        return builder.sitofp(bits, like(FLOAT))
     if storage == HALF_BITS:
         return builder.bitcast(bits, like(FLOAT))
     if storage == BF16:
@@ -238,13 +276,15 @@ def _widen_half_bits(builder: Any, bits: Any, like: Any) -> Any:
 
 def narrow(builder: Any, value: Any, storage: int) -> Any:
     """Round compute precision (scalar or vector) to stored elements, nearest even."""
-    if storage not in (F16, BF16, HALF_BITS):
+    if storage in (F32, F64, BF16_PAIR):
         return value
     vector = isinstance(value.type, ir.VectorType)
 
     def like(kind: ir.Type) -> ir.Type:
         return ir.VectorType(kind, value.type.count) if vector else kind
 
+    if storage in _LIMITS:
+        return _round_integer(builder, value, storage, like)
     if storage == F16 and vector and value.type.count >= 8:
         return builder.bitcast(builder.fptrunc(value, like(ir.HalfType())), like(I16))
     if storage == BF16 and vector and cpu_info().bf16_dot:
@@ -254,6 +294,22 @@ def narrow(builder: Any, value: Any, storage: int) -> Any:
         return builder.trunc(bits, like(I16))
     wide = (_round_half if storage == F16 else _round_bfloat)(builder, bits, like)
     return builder.trunc(wide, like(I16))
+
+
+def _round_integer(builder: Any, value: Any, storage: int, like: Any) -> Any:
+    """Round float32 to the nearest integer that can be stored; NaN becomes 0.
+
+    The adder rounds: the sum of a value within the limits and a number of 24 bits has whole bits
+    only, of which the low ones are the integer's own.
+    """
+    low, high = (constant(like(FLOAT), float(limit)) for limit in _LIMITS[storage])
+    if _LIMITS[storage][0] < 0:  # else the comparison with the lower limit makes 0 of NaN
+        is_number = builder.fcmp_ordered("ord", value, value)
+        value = builder.select(is_number, value, constant(like(FLOAT), 0.0))
+    value = builder.select(builder.fcmp_ordered(">", value, low), value, low)
+    value = builder.select(builder.fcmp_ordered("<", value, high), value, high)
+    summed = builder.fadd(value, constant(like(FLOAT), _TO_INTEGER))
+    return builder.trunc(builder.bitcast(summed, like(I32)), like(memory_ir(storage)))
 
 
 def _round_bfloat(builder: Any, bits: Any, like: Any) -> Any:

@@ -11,6 +11,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo, dense_binding
 
 from ...sums import sum_reasons
+from ...tolerance import INTEGER_TOLERANCE
 from ..common.specs import MOST_PLANES, cpu_spec, extent_reasons, plain_pack_cost
 from ..gemm.split import LONGEST_SUM
 from ..machine.seconds import copy_seconds, profile
@@ -42,7 +43,7 @@ def _vector_seconds(cycles: float, device: DeviceInfo) -> float:
 
 def _seconds(problem: ConvProblem, device: DeviceInfo, variant: Variant) -> float:
     """Count the cycles of the cut, and bytes where operands do not fit the cores' L2."""
-    size, machine = problem.itemsize, profile(device)
+    size, stored, machine = problem.itemsize, problem.out_itemsize, profile(device)
     costs, cycles = machine.window, variant.cycles
     channels = problem.in_channels // problem.groups
     outputs_at_once = row_blocking(problem, device, problem.compute_itemsize).block
@@ -50,14 +51,15 @@ def _seconds(problem: ConvProblem, device: DeviceInfo, variant: Variant) -> floa
     if channels > costs.few_planes:  # what is read again comes from L2, or from beyond
         cycles *= 1 + again * min(1.0, channels * math.prod(problem.in_size) * size / device.l2)
     inputs, outputs = math.prod(problem.x_shape), math.prod(problem.out_shape)
-    if size < 4 and variant.name == "rows_in_place":
+    if variant.name in ("rows_in_place", "rows_interleaved") and min(size, stored) < 4:
         lanes = device.lanes(problem.compute_itemsize)
         cycles += costs.rounded * outputs / lanes / max(problem.batch, 1)
     elif size < 4 or (problem.layout != "channels_first" and not variant.keeps_channels_last):
         # Elements are gathered into a copy and scattered from one, one by one or converted.
         moved = costs.gathered * inputs + costs.scattered * outputs
         cycles += moved / max(problem.batch, 1) / (1 if size > 2 else costs.halves)
-    traffic = size * (inputs + 2 * outputs)  # the output is also read before it is written
+    # The output is also read before it is written.
+    traffic = size * inputs + 2 * stored * outputs
     if traffic > device.l3 // 2:
         memory = traffic / machine.memory.window_memory
     elif traffic > device.l2 * device.threads:
@@ -111,9 +113,10 @@ def _direct_reasons(problem: ConvProblem, device: DeviceInfo) -> list[str]:
 SPECS = (
     cpu_spec(
         "depthwise", "window.depthwise", _depthwise_reasons, _depthwise_cost,
-        pack_cost=_depthwise_pack_cost,
+        tolerance=INTEGER_TOLERANCE, pack_cost=_depthwise_pack_cost,
     ),
     cpu_spec(
-        "direct", "window.direct", _direct_reasons, _direct_cost, pack_cost=plain_pack_cost
+        "direct", "window.direct", _direct_reasons, _direct_cost,
+        tolerance=INTEGER_TOLERANCE, pack_cost=plain_pack_cost,
     ),
 )  # fmt: skip

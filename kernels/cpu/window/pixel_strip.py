@@ -100,8 +100,8 @@ class PixelStripShape(NamedTuple):
         Whether all weights stay there.
     masked : int
         Whether some lanes have no channel.
-    storage : int
-        Element type.
+    storage, stored : int
+        Element types of the input and of the output.
     """
 
     kh: int
@@ -117,6 +117,7 @@ class PixelStripShape(NamedTuple):
     in_registers: int
     masked: int
     storage: int
+    stored: int
 
 
 class _Pixels(Window):
@@ -161,7 +162,7 @@ class _PixelStrip(_Pixels, Strip):
         self.weights: dict[tuple[int, int], list[Any]] = {}
         code = compute_code(strip.storage)
         super(Strip, self).__init__(builder, args, code, [self.lanes] * strip.pixels)
-        self.storage = strip.storage
+        self.storage, self.stored = strip.storage, strip.stored
         channels = first_lanes(builder, self.arg["width"], self.lanes)
         self.channels = channels if strip.masked else None
 
@@ -215,8 +216,8 @@ def _strip_loop(shape: PixelStripShape, rest: int) -> int:
 
     `rest` is the number of lanes for the last channels, 0 where there are only full vectors.
     """
-    item, size = ITEMSIZE[shape.storage], ITEMSIZE[compute_code(shape.storage)]
-    lanes = shape.lanes
+    item, out_item = ITEMSIZE[shape.storage], ITEMSIZE[shape.stored]
+    size, lanes = ITEMSIZE[compute_code(shape.storage)], shape.lanes
     full = make_window(_PixelStrip, shape)
     last = make_window(_PixelStrip, shape._replace(lanes=max(rest, 1), masked=1))
 
@@ -237,7 +238,7 @@ def _strip_loop(shape: PixelStripShape, rest: int) -> int:
                 strip = Rows(
                     x=x + c * item, channels=1, xc=0, depths=depths, xd=g.in_d,
                     h0=h, dh=g.unit, h_end=h_end, xh=g.in_h, col0=col0, dw=0, iw=0, columns=0,
-                    w=weight + c * taps, wk=0, wc=0, wd=wd, out=y + c * item, yh=pitch, yc=0,
+                    w=weight + c * taps, wk=0, wc=0, wd=wd, out=y + c * out_item, yh=pitch, yc=0,
                     bias=bias + c * size, width=lanes, rows=count,
                 )  # fmt: skip
                 steps = PixelSteps(xw=g.in_w, yw=g.to_w, wt=lanes * size)
@@ -247,7 +248,7 @@ def _strip_loop(shape: PixelStripShape, rest: int) -> int:
                 strip = Rows(
                     x=x + c * item, channels=1, xc=0, depths=depths, xd=g.in_d,
                     h0=h, dh=g.unit, h_end=h_end, xh=g.in_h, col0=col0, dw=0, iw=0, columns=0,
-                    w=weight + c * taps, wk=0, wc=0, wd=wd, out=y + c * item, yh=pitch, yc=0,
+                    w=weight + c * taps, wk=0, wc=0, wd=wd, out=y + c * out_item, yh=pitch, yc=0,
                     bias=bias + c * size, width=channels - c, rows=count,
                 )  # fmt: skip
                 steps = PixelSteps(xw=g.in_w, yw=g.to_w, wt=lanes * size)
@@ -292,9 +293,12 @@ def _tile_loop(shape: tuple[int, ...]) -> int:
 
 
 def pixel_table(
-    problem: ConvProblem, device: DeviceInfo, blocking: PixelBlocking, storage: int
+    problem: ConvProblem, device: DeviceInfo, blocking: PixelBlocking, storage: int, stored: int
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
-    """Compile the strips or tiles of a row; return the table of `call_parts`, and its fields."""
+    """Compile the strips or tiles of a row; return the table of `call_parts`, and its fields.
+
+    The codes are of what is read and stored, which tiles know as one.
+    """
     lanes = device.lanes(8 if storage == F64 else 4)
     rest = problem.groups % lanes
     rest = max(4, 1 << (rest - 1).bit_length()) if rest else 0
@@ -311,7 +315,7 @@ def pixel_table(
         shape = PixelStripShape(
             kh=kh, kw=kw, row_step=blocking.row_step, pixels=pixels, lanes=lanes, sw=sw, dw=dw,
             low=low, high=high, singleton_flags=singleton_flags(problem),
-            in_registers=int(blocking.in_registers), masked=0, storage=storage,
+            in_registers=int(blocking.in_registers), masked=0, storage=storage, stored=stored,
         )  # fmt: skip
         return _strip_loop(shape, rest)
 

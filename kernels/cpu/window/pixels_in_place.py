@@ -14,7 +14,7 @@ pixels in the place of vectors::
 
 Budget (AVX-512, float32, 3x3): 5 pixels x 3 rows of sums, 5 pixels, 9 weights: 29 of 32 registers;
 45 multiply-adds out of 7 loads. 7x7: 3 x 7 sums, 3 pixels; 147 multiply-adds out of 9 loads and 49
-of weights. Halves are widened as they are loaded and rounded as they are stored.
+of weights. Halves and integers are widened as they are loaded and rounded as they are stored.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ..common.epilogue import epilogue_fields, make_activation
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
 from ..simd.intrinsics import add, load_masked, range_mask, store_masked
-from ..simd.ir import ITEMSIZE, compute_code, storage_code
+from ..simd.ir import ITEMSIZE, Codes, operand_codes
 from .pixel_costs import pixel_blocking
 from .pixel_strip import FIELDS, pixel_table, view
 from .pixel_weights import make_pixel_weights
@@ -43,10 +43,10 @@ __all__ = ["plan"]
 
 
 @functools.cache
-def _make_kernel(lanes: int, storage: int) -> Any:
+def _make_kernel(lanes: int, codes: Codes) -> Any:
     """Return the task: see the loop nest above."""
-    item, size = ITEMSIZE[storage], ITEMSIZE[compute_code(storage)]
-    apply_activation = make_activation(lanes, compute_code(storage))
+    item, out_item, size = ITEMSIZE[codes.x], ITEMSIZE[codes.out], ITEMSIZE[codes.compute]
+    stored, apply_activation = codes.out, make_activation(lanes, codes.compute)
 
     @numba.njit
     def apply_epilogue(
@@ -58,13 +58,13 @@ def _make_kernel(lanes: int, storage: int) -> Any:
                 y, r = out + row * g.yh + column * g.yw, residual + row * g.rh + column * g.rw
                 for c in range(0, channels, lanes):
                     mask = range_mask(0, min(lanes, channels - c))
-                    value = load_masked(y + c * item, mask, storage, lanes)
+                    value = load_masked(y + c * out_item, mask, stored, lanes)
                     if g.has_residual:
-                        value = add(value, load_masked(r + c * item, mask, storage, lanes))
+                        value = add(value, load_masked(r + c * out_item, mask, stored, lanes))
                     value = apply_activation(
                         value, g.epilogue_code, g.alpha, slopes + c * size, size, mask
                     )
-                    store_masked(y + c * item, value, mask, storage)
+                    store_masked(y + c * out_item, value, mask, stored)
 
     def task(
         geometry: int, x: int, weight: int, bias: int, residual: int, out: int,
@@ -81,7 +81,7 @@ def _make_kernel(lanes: int, storage: int) -> Any:
         skipped = max(0, (g.dd - 1 - d0) // g.dd)
         depths = max(0, min(g.kd, (g.id - d0 + g.dd - 1) // g.dd) - skipped)
         source = x + image * g.xn + (d0 + skipped * g.dd) * g.xd + c * item
-        y = out + image * g.yn + od * g.yd + first_row * g.yh + c * item
+        y = out + image * g.yn + od * g.yd + first_row * g.yh + c * out_item
         rows_of_band = Band(
             x=source, weight=weight + (c * g.kd + skipped * lanes) * g.kh * g.kw * size,
             bias=bias + c * size, out=y, h0=first_row * g.sh - g.ph, h_end=g.ih, rows=rows,
@@ -89,7 +89,7 @@ def _make_kernel(lanes: int, storage: int) -> Any:
         )  # fmt: skip
         call_parts(g, geometry, 0, g.parts, rows_of_band)
         if g.needs_epilogue:
-            extra = residual + image * g.rn + od * g.rd + first_row * g.rh + c * item
+            extra = residual + image * g.rn + od * g.rd + first_row * g.rh + c * out_item
             apply_epilogue(g, bias + c * size + g.slopes_at, y, extra, rows, channels)
 
     return task
@@ -121,13 +121,12 @@ def _tasks(problem: ConvProblem, device: DeviceInfo, lanes: int) -> dict[str, in
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for a problem and a binding for which variants.py chose this."""
-    storage = storage_code(problem.dtype)
-    size = ITEMSIZE[compute_code(storage)]
-    lanes = device.lanes(size)
+    codes = operand_codes(problem)
+    lanes = device.lanes(problem.compute_itemsize)
     blocking = pixel_blocking(problem, device, False)
     assert blocking is not None
     padded = -(-problem.groups // lanes) * lanes
-    table, parts = pixel_table(problem, device, blocking, storage)
+    table, parts = pixel_table(problem, device, blocking, codes.x, codes.out)
     x, out = ((0, 0, *strides[2:])[-3:] for strides in (binding.x_strides, binding.out_strides))
     fields = _tasks(problem, device, lanes) | epilogue_fields(binding, direct=True)
     fields |= parts | {
@@ -140,8 +139,9 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         "row_interleave": blocking.row_interleave,
     }
     tasks = problem.batch * math.prod(problem.out_size[:-2]) * fields["bands"] * fields["chunks"]
-    kernel = compile_kernel(_make_kernel(lanes, storage), "channels_last", lanes, storage)
-    pack = compile_kernel(make_pixel_weights(lanes, storage), "pack_pixels", lanes, storage)
+    kernel = compile_kernel(_make_kernel(lanes, codes), "channels_last", lanes, *codes)
+    order = (lanes, codes.weight)
+    pack = compile_kernel(make_pixel_weights(*order), "pack_pixels", *order)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields.get(name, 0) for name in FIELDS}),
         stages=(Stage(kernel, tasks),),
@@ -152,6 +152,6 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         pack_stage=Stage(pack, padded // lanes),
         pack_bytes=0,
         packed_size=math.prod(problem.kernel_size) * padded,
-        packing=("pixels", lanes, storage),
+        packing=("pixels", *order),
         tables=(table,),
     )

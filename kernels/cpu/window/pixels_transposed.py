@@ -41,12 +41,12 @@ from ..simd.ir import (
     I8,
     I64,
     ITEMSIZE,
-    compute_code,
+    Codes,
     lane_mask,
     literals,
     load_vector,
+    operand_codes,
     pointer,
-    storage_code,
     store_vector,
     transposed,
 )
@@ -90,9 +90,10 @@ def _transpose_back(
 
 
 @functools.cache
-def _make_transposes(lanes: int, storage: int, compute: int) -> tuple[Any, Any]:
+def _make_transposes(lanes: int, codes: Codes) -> tuple[Any, Any]:
     """Return the functions that fill a block from some channels and bring one back."""
-    item, vector = ITEMSIZE[storage], lanes * ITEMSIZE[compute]
+    storage, stored, compute = codes.x, codes.out, codes.compute
+    item, out_item, vector = ITEMSIZE[storage], ITEMSIZE[stored], lanes * ITEMSIZE[compute]
     zero = np.float64(0.0) if compute == F64 else np.float32(0.0)
 
     @numba.njit
@@ -115,19 +116,19 @@ def _make_transposes(lanes: int, storage: int, compute: int) -> tuple[Any, Any]:
         pixels = g.od * g.oh * g.ow
         for p in range(0, pixels, lanes):
             _transpose_back(
-                sums + p * vector, out + p * item, g.yc, channels,
-                range_mask(0, min(lanes, pixels - p)), (lanes, compute, storage),
+                sums + p * vector, out + p * out_item, g.yc, channels,
+                range_mask(0, min(lanes, pixels - p)), (lanes, compute, stored),
             )  # fmt: skip
 
     return fill, bring_back
 
 
 @functools.cache
-def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
+def _make_kernel(lanes: int, codes: Codes) -> Any:
     """Return the task: see the loop nest above."""
-    item, size = ITEMSIZE[storage], ITEMSIZE[compute]
-    fill, bring_back = _make_transposes(lanes, storage, compute)
-    end_vector = make_epilogue_vector(lanes, storage, compute)
+    out_item, size = ITEMSIZE[codes.out], ITEMSIZE[codes.compute]
+    fill, bring_back = _make_transposes(lanes, codes)
+    end_vector = make_epilogue_vector(lanes, codes.out, codes.compute)
 
     @numba.njit
     def apply_epilogue(
@@ -137,8 +138,8 @@ def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
         pixels = g.od * g.oh * g.ow
         for c in range(channels):
             for p in range(0, pixels, lanes):
-                at = out + c * g.yc + p * item
-                extra, count = residual + c * g.rc + p * item, min(lanes, pixels - p)
+                at = out + c * g.yc + p * out_item
+                extra, count = residual + c * g.rc + p * out_item, min(lanes, pixels - p)
                 end_vector(g, at, 0.0, at, extra, slopes + c * size, count, scratch)
 
     def task(
@@ -207,20 +208,20 @@ def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for a problem and a binding for which variants.py chose this."""
-    storage = storage_code(problem.dtype)
-    compute = compute_code(storage)
-    lanes = device.lanes(ITEMSIZE[compute])
+    codes = operand_codes(problem)
+    lanes = device.lanes(problem.compute_itemsize)
     blocking, fields = pixel_blocking(problem, device, True), _layout(problem, device)
     assert blocking is not None
-    table, parts = pixel_table(problem, device, blocking, compute)
+    table, parts = pixel_table(problem, device, blocking, codes.compute, codes.compute)
     padded = fields["chunks"] * lanes
     workers = worth_helpers(problem.macs, device.threads)
     fields |= epilogue_fields(binding, direct=True) | parts
     fields |= {
-        "in_stretch": problem.in_size[-1] * ITEMSIZE[storage],
+        "in_stretch": problem.in_size[-1] * problem.itemsize,
     }
-    kernel = compile_kernel(_make_kernel(lanes, storage, compute), "blocks", lanes, storage)
-    pack = compile_kernel(make_pixel_weights(lanes, storage), "pack_pixels", lanes, storage)
+    kernel = compile_kernel(_make_kernel(lanes, codes), "blocks", lanes, *codes)
+    order = (lanes, codes.weight)
+    pack = compile_kernel(make_pixel_weights(*order), "pack_pixels", *order)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields.get(name, 0) for name in FIELDS}),
         stages=(Stage(kernel, problem.batch * fields["chunks"]),),
@@ -231,6 +232,6 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         pack_stage=Stage(pack, padded // lanes),
         pack_bytes=0,
         packed_size=math.prod(problem.kernel_size) * padded,
-        packing=("pixels", lanes, storage),
+        packing=("pixels", *order),
         tables=(table,),
     )

@@ -233,7 +233,7 @@ def interleaved(problem: ConvProblem, device: DeviceInfo) -> ConvProblem | None:
         not depthwise
         or not 1 < channels < lanes
         or problem.stride[-1] != 1
-        or size != problem.itemsize
+        or size != problem.weight_itemsize
     ):
         return None
     vectors = pattern_vectors(pattern_period(channels, lanes)) * math.prod(problem.kernel_size)

@@ -123,12 +123,12 @@ def strip_table(
     problem: ConvProblem,
     blocking: RowBlocking,
     source: int,
-    codes: tuple[int, int],
+    codes: tuple[int, int, int],
     period: int = 0,
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
     """Compile the strips of a row; return the table of `call_parts`, and its fields.
 
-    `codes` are of sums and of what is read in place and stored, which tiles know as one.
+    `codes` are of sums, of what is read in place and of what is stored, which tiles know as one.
     """
     kh, kw = (1, *problem.kernel_size)[-2:]
     total, lanes = problem.out_size[-1], blocking.lanes
@@ -156,7 +156,7 @@ def strip_table(
 def _strip_loop(shape: StripShape) -> int:
     """Return the address of the loop over strips of one shape."""
     size, lanes, block = ITEMSIZE[shape.code], shape.lanes, shape.block
-    item = ITEMSIZE[shape.storage]
+    item = ITEMSIZE[shape.stored]
     source, period = shape.source, shape.period
     strip = make_window(Strip, shape)
 

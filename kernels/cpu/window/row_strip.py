@@ -73,8 +73,8 @@ class StripShape(NamedTuple):
         Which vectors may reach over a side: bits 1 first, 2 last, 4 any.
     period : int
         Interleaved channels whose weights come back after so many lanes; 0 for none.
-    code, storage : int
-        Element type of sums, weights and copies; that of outputs, and of what is read in place.
+    code, storage, stored : int
+        Element type of sums, weights and copies; of what is read in place; of outputs.
     """
 
     kh: int
@@ -93,6 +93,7 @@ class StripShape(NamedTuple):
     period: int
     code: int
     storage: int
+    stored: int
 
 
 class Strip(Window):
@@ -112,7 +113,7 @@ class Strip(Window):
         # One pair of vectors for all taps: they reach no further than into the next vector.
         self.paired = self.source == PAIRS and self.dense and 2 * (self.kw // 2) <= tail
         super().__init__(builder, args, strip.code, [self.lanes] * (strip.nv - 1) + [tail])
-        self.storage = strip.storage
+        self.storage, self.stored = strip.storage, strip.stored
 
     def weight(self, base: Any, block: int, tap: Any) -> list[Any]:
         """Return a weight for each vector: one number, or what interleaved channels make of it."""

@@ -121,7 +121,7 @@ class Window:
     def __init__(self, builder: Any, args: _Arguments, code: int, widths: Sequence[int]) -> None:
         self.builder, self.code, self.widths = builder, code, list(widths)
         self.kind, self.size = compute_ir(code), ITEMSIZE[code]
-        self.storage = code  # of what is read and stored
+        self.storage = self.stored = code  # of what is read, and of what is stored
         self.starts = [sum(widths[:j]) for j in range(len(widths))]
         self.arg, self.bounds = dict(args.words), list(args.bounds)
         for name in self.addresses:
@@ -131,7 +131,7 @@ class Window:
 
     @property
     def item(self) -> int:
-        """Bytes of an element of what is read and stored."""
+        """Bytes of an element of what is read."""
         return ITEMSIZE[self.storage]
 
     def loop(self, count: Any, sums: Sums, body: Callable[[Any, Sums], Sums]) -> Sums:
@@ -222,7 +222,7 @@ class Window:
     def target(self, row: Any, block: int, j: int) -> Any:
         """Return where vector `j` of an output row goes."""
         base = self.at(self.arg["out"], (row, self.arg["yh"]), (I64(block), self.arg["yc"]))
-        return self.builder.gep(base, [I64(self.starts[j] * self.item)])
+        return self.builder.gep(base, [I64(self.starts[j] * ITEMSIZE[self.stored])])
 
     def store_mask(self, j: int) -> Any:
         """Return flags for the lanes of vector `j` that exist, None for all."""
@@ -236,7 +236,7 @@ class Window:
             low, high = (broadcast(self.builder, bound, self.widths[j]) for bound in self.bounds)
             value = clamp_high(self.builder, clamp_low(self.builder, value, low), high)
             store_vector(
-                self.builder, self.target(row, block, j), value, self.storage, self.store_mask(j)
+                self.builder, self.target(row, block, j), value, self.stored, self.store_mask(j)
             )
 
 

@@ -32,7 +32,7 @@ from ..common.memory_order import stores_results
 from ..common.phase_rows import make_copy_band
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
-from ..simd.ir import ITEMSIZE, compute_code, storage_code
+from ..simd.ir import ITEMSIZE, Codes, operand_codes
 from .row_calls import Band, call_parts, part_begin
 from .row_loops import FIELDS, pack_stage, strip_table, view
 from .row_strip import COPY
@@ -42,11 +42,11 @@ __all__ = ["plan", "workspace"]
 
 
 @functools.cache
-def _make_kernel(lanes: int, storage: int, compute: int) -> Any:
+def _make_kernel(lanes: int, codes: Codes) -> Any:
     """Return the task: see the loop nest above."""
-    size = ITEMSIZE[compute]
-    copy_band = make_copy_band(lanes, storage, compute)
-    end_vector = make_epilogue_vector(lanes, storage, compute)
+    size = ITEMSIZE[codes.compute]
+    copy_band = make_copy_band(lanes, codes.x, codes.compute)
+    end_vector = make_epilogue_vector(lanes, codes.out, codes.compute)
 
     @numba.njit
     def apply_epilogue(
@@ -113,21 +113,20 @@ def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     """Prepare the kernel for one problem and one binding."""
-    storage = storage_code(problem.dtype)
-    compute = compute_code(storage)
-    size = ITEMSIZE[compute]
+    codes = operand_codes(problem)
+    compute, size = codes.compute, problem.compute_itemsize
     blocking, fields = layout(problem, device)
     sw, taps = problem.stride[-1], np.arange(problem.kernel_size[-1], dtype=np.int64)
     phase, after = taps % fields["phases"], taps * problem.dilation[-1] // sw
     columns = (phase * fields["phase_length"] + after) * size
-    contiguous = binding.out_strides[-1] == ITEMSIZE[storage] or problem.out_size[-1] == 1
+    contiguous = binding.out_strides[-1] == ITEMSIZE[codes.out] or problem.out_size[-1] == 1
     # Strips round what they store, tiles do not.
-    rounds = storage == compute or blocking.rows == 0
+    rounds = codes.out == compute or blocking.rows == 0
     direct = rounds and contiguous and stores_results(problem, binding)
     fields |= epilogue_fields(binding, direct=direct)
     fields["direct"] = int(not fields["needs_epilogue"])
-    stored = storage if fields["direct"] else compute
-    table, parts = strip_table(problem, blocking, COPY, (compute, stored))
+    stored = codes.out if fields["direct"] else compute
+    table, parts = strip_table(problem, blocking, COPY, (compute, compute, stored))
     if fields["direct"]:
         fields |= {"to_c": binding.out_strides[1], "to_h": (0, *binding.out_strides[2:])[-2]}
     fields |= parts | {"columns": columns.ctypes.data}
@@ -135,7 +134,7 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     chunks = -(-problem.batch * problem.groups // fields["items"])
     blocks = fields["bands"] * fields["spans"]
     lanes = device.lanes(size)
-    kernel = compile_kernel(_make_kernel(lanes, storage, compute), "sliding", lanes, storage)
+    kernel = compile_kernel(_make_kernel(lanes, codes), "sliding", lanes, *codes)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields.get(name, 0) for name in FIELDS}),
         stages=(Stage(kernel, chunks * math.prod(problem.out_size[:-2]) * blocks),),
@@ -143,9 +142,9 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
         workspace_bytes=fields["worker_bytes"] * workers,
         compute=compute_dtype(problem.dtype),
         bias_size=problem.out_channels,
-        pack_stage=pack_stage(problem, binding, storage, compute),
+        pack_stage=pack_stage(problem, binding, codes.weight, compute),
         pack_bytes=0,
         packed_size=math.prod(problem.weight_shape),
-        packing=("plain", compute, storage),
+        packing=("plain", compute, codes.weight),
         tables=(columns, table),
     )

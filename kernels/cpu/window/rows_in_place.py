@@ -1,8 +1,8 @@
 """Sliding windows over the input itself: no copy, borders by masks.
 
 The twin of rows_copied.py for inputs whose rows are contiguous, with a horizontal stride of 1 or 2
-and a kernel whose sums fit the registers; halves are widened as they are loaded, and rounded as
-they are stored where nothing but a clamp is left to do. It wins there by the copy
+and a kernel whose sums fit the registers; halves and integers are widened as they are loaded, and
+rounded as they are stored where nothing but a clamp is left to do. It wins there by the copy
 that it saves, which on the 3x3 layers of mobile networks costs as much as the arithmetic::
 
     task = some images and groups x slab of output depths x band of rows
@@ -30,7 +30,7 @@ from ..common.epilogue import epilogue_fields, make_epilogue_vector
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import make_record
 from ..simd.intrinsics import load_scalar, store_scalar
-from ..simd.ir import ITEMSIZE, compute_code, storage_code
+from ..simd.ir import ITEMSIZE, operand_codes
 from .row_calls import Band, call_parts
 from .row_costs import pattern_period, pattern_vectors, row_blocking
 from .row_loops import FIELDS, pack_stage, pattern_kernel, strip_table, view
@@ -41,7 +41,7 @@ __all__ = ["plan"]
 
 @functools.cache
 def _make_kernel(lanes: int, code: int) -> Any:
-    """Return the task: see the loop nest above; `code` is of weights, and of what is not halved."""
+    """Return the task: see the loop nest above; `code` is of weights, and of whole results."""
     size = ITEMSIZE[code]
     end_vector = make_epilogue_vector(lanes, code, code)
 
@@ -140,13 +140,13 @@ def plan(
 
     Rows of one channel may be those of some that are `interleaved` (rows_interleaved.py).
     """
-    storage = storage_code(problem.dtype)
-    code = compute_code(storage)
-    size = ITEMSIZE[code]
+    codes = operand_codes(problem)
+    code, size = codes.compute, problem.compute_itemsize
     lanes, period = device.lanes(size), pattern_period(interleaved, device.lanes(size))
     pattern = pattern_vectors(period) * lanes * size if period else size
     blocking = row_blocking(problem, device, size)
-    table, parts = strip_table(problem, blocking, problem.stride[-1], (code, storage), period)
+    told = (code, codes.x, codes.out)
+    table, parts = strip_table(problem, blocking, problem.stride[-1], told, period)
     tasks = _tasks(problem, device.threads)
     x, out = ((0, 0, *strides[2:])[-3:] for strides in (binding.x_strides, binding.out_strides))
     dilation = (1, 1, *problem.dilation)[-3:]
@@ -175,7 +175,7 @@ def plan(
     chunks = -(-problem.batch * problem.groups // tasks["items"])
     kernel = compile_kernel(_make_kernel(lanes, code), "stencil", lanes, code)
     workers, taps = worth_helpers(problem.macs, device.threads), math.prod(problem.weight_shape)
-    plain = pack_stage(problem, binding, storage, code)
+    plain = pack_stage(problem, binding, codes.weight, code)
     return CpuPlan(
         record=make_record(problem, binding, {name: fields.get(name, 0) for name in FIELDS}),
         stages=(Stage(kernel, chunks * tasks["slabs"] * tasks["bands"]),),
@@ -186,6 +186,6 @@ def plan(
         pack_stage=Stage(pattern_kernel(lanes, code), taps) if period else plain,
         pack_bytes=0,
         packed_size=taps * pattern // size,
-        packing=("pattern", lanes, code) if period else ("plain", code, storage),
+        packing=("pattern", lanes, code) if period else ("plain", code, codes.weight),
         tables=(table,),
     )

@@ -136,7 +136,7 @@ class SeparablePlan:
             self.whole.run(x, packed, bias, residual, out)
             return
         rows, columns = packed
-        memory, (between,) = borrow_arrays((self.between, out.dtype))
+        memory, (between,) = borrow_arrays((self.between, self.row_pass.compute))
         try:
             for n in range(x.shape[0]):
                 extra = None if residual is None else residual[n : n + 1]
@@ -153,20 +153,21 @@ def with_passes(
     if (
         problem.ndim != 2
         or not problem.is_depthwise
-        or problem.dtype not in ("float32", "float64")
+        or problem.weight_dtype not in ("float32", "float64")
         or min(problem.kernel_size) < 3
     ):
         return whole
     size = np.dtype(compute_dtype(problem.dtype)).itemsize
     (kh, kw), (sh, sw), (dh, dw) = problem.kernel_size, problem.stride, problem.dilation
     one = problem.with_(
-        batch=1, kernel_size=(1, kw), stride=(1, sw), dilation=(1, dw),
+        out_dtype="", batch=1, kernel_size=(1, kw), stride=(1, sw), dilation=(1, dw),
         padding=((0, 0), problem.padding[1]),
     )  # fmt: skip
     two = one.with_(
         in_channels=problem.out_channels, groups=problem.out_channels, in_size=one.out_size,
         kernel_size=(kh, 1), stride=(sh, 1), dilation=(dh, 1),
         padding=(problem.padding[0], (0, 0)), layout="channels_first",
+        dtype=problem.weight_dtype, out_dtype=problem.out_dtype,
     )  # fmt: skip
     _, channels, height, width = one.out_shape
     dense = (channels * height * width * size, height * width * size, width * size, size)

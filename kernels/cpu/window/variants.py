@@ -43,11 +43,10 @@ class Variant(NamedTuple):
 
 def _rows_in_place(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> bool:
     """Return whether rows can be read, and outputs written, where they lie."""
-    size = problem.itemsize
     if problem.stride[-1] > 2 or not stores_results(problem, binding):
         return False
-    contiguous = problem.in_size[-1] == 1 or binding.x_strides[-1] == size
-    if not contiguous or binding.out_strides[-1] != size:
+    contiguous = problem.in_size[-1] == 1 or binding.x_strides[-1] == problem.itemsize
+    if not contiguous or binding.out_strides[-1] != problem.out_itemsize:
         return False
     return row_blocking(problem, device, problem.compute_itemsize).rows == 0
 
@@ -62,24 +61,28 @@ def as_row(
     problem, binding, device
         As for every kernel.
     """
-    row, item = interleaved(problem, device), problem.itemsize
+    row = interleaved(problem, device)
     if row is None:
         return None
     bound: dict[str, Any] = {}
-    for name in ("x_strides", "out_strides", "residual_strides"):
-        strides = getattr(binding, name)
-        if strides is None:
-            continue
+    for name, strides, item in _orders(problem, binding):
         if strides[1] != item or strides[-1] != problem.groups * item:
             return None
         bound[name] = (*strides[:-1], item)
     return row, replace(binding, **bound)
 
 
+def _orders(problem: ConvProblem, binding: Binding) -> Iterator[tuple[str, tuple[int, ...], int]]:
+    """Yield the strides of input, output and residual by their names, and the elements' bytes."""
+    yield "x_strides", binding.x_strides, problem.itemsize
+    yield "out_strides", binding.out_strides, problem.out_itemsize
+    if binding.residual_strides is not None:
+        yield "residual_strides", binding.residual_strides, problem.out_itemsize
+
+
 def _channels_last(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> Iterator[Variant]:
     """Yield the variants whose lanes are channels as they lie; the first of equals is better."""
-    orders = (binding.x_strides, binding.out_strides, binding.residual_strides)
-    lie_so = all(strides is None or strides[1] == problem.itemsize for strides in orders)
+    lie_so = all(strides[1] == item for _, strides, item in _orders(problem, binding))
     if lie_so and stores_results(problem, binding):
         yield Variant("pixels_in_place", map_cycles(problem, device))
     # A row's sums are finished with one slope.
@@ -90,8 +93,8 @@ def _channels_last(problem: ConvProblem, binding: Binding, device: DeviceInfo) -
 
 def _transposed_cycles(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> float:
     """Return the cycles of one image whose channels are transposed into lanes, infinite if not."""
-    item, residual = problem.itemsize, binding.residual_strides
-    if not is_contiguous(problem.in_size, binding.x_strides[2:], item):
+    item, residual = problem.out_itemsize, binding.residual_strides
+    if not is_contiguous(problem.in_size, binding.x_strides[2:], problem.itemsize):
         return math.inf
     if not has_dense_maps(problem, binding):
         return math.inf
