@@ -55,6 +55,7 @@ MODULES = (
     "fastconv.ops.deform",
     "fastconv.ops.linear",
     "fastconv.ops.norm",
+    "fastconv.ops.padding",
     "fastconv.ops.pointwise",
     "fastconv.ops.pool",
     "fastconv.ops.rearrange",

@@ -171,6 +171,17 @@ LINES: dict[str, list[str]] = {
     ],
     "unfold": [*_WINDOWS, *_UNPADDED],
     "fold": [*_WINDOWS, *_UNPADDED, "ic2iw9001kw3pw1", "iw12997ic1kw5sw3pw2", "ic1iw13001kw7sw11"],
+    "pad": [
+        "mb2ic3ih9iw11ph1", "--mode=reflect mb2ic3ih9iw11ph2pw3", "--mode=symmetric ic5ih13iw37ph3",
+        "--mode=replicate ic17ih7iw7ph1pw9", "--mode=circular ic3ih8iw90ph2pw5",
+        "--mode=reflect ic3ih3iw2ph7pw5", "--mode=symmetric ic2ih2iw1ph5pw4",
+        "--mode=circular ic2ih3iw2ph8pw5", "--mode=reflect ic1ih1iw1ph2",
+        "--value=-2.0 ic4ih6iw20ph2pw1oh11ow40", "--mode=reflect ic4ih6iw40ph-3pw1oh5ow39",
+        "--mode=circular ic4ih9iw40ph-5pw-30oh7ow33", "--value=3.0 ic20ih4iw5ph-9pw2oh3",
+        "--mode=reflect ic33iw50pw4", "--mode=symmetric ic2iw30001pw70",
+        "--mode=reflect mb2ic18id3ih5iw6pd1ph2pw1", "--value=0.5 ic3id2ih4iw17pd1",
+        "ic1ih1iw1ph0", "--mode=replicate ic7ih4iw33ph0pw-33oh4ow4",
+    ],
     "batch_norm_grad": [*_CHANNELS, "--weight=0 mb2ic33ih5iw7", "--eps=0.25 ic9iw400"],
     "group_norm_grad": [
         "mb2ic32ih5iw7g8", "ic64ih9iw13g4", "mb3ic18iw50g18", "mb5ic70iw1g7", "ic6ih3iw3g1",
