@@ -17,9 +17,10 @@ from .array_libraries import view_array
 from .contract import first_use
 from .contract.arguments import bind_call
 from .contract.array_problem import ArrayProblem
+from .contract.boundary_problem import BoundaryProblem
 from .contract.errors import DeviceError
 from .contract.problem import ConvProblem
-from .contract.problem_line import parse_any_line
+from .contract.problem_line import AnyProblem, parse_any_line
 from .contract.settings import config
 from .contract.sparse_problem import SparseProblem
 from .contract.spec import CudaInfo
@@ -35,6 +36,7 @@ from .dispatch import (
     settings,
     steady_choice,
     tuned_choice,
+    unforced,
 )
 from .trim import trim
 
@@ -75,12 +77,13 @@ class Explanation:
 
     Parameters
     ----------
-    problem : ConvProblem, SparseProblem, TransposedProblem or ArrayProblem
+    problem : ConvProblem, SparseProblem, TransposedProblem, BoundaryProblem or ArrayProblem
         What is computed.
     packed : bool
         Whether a weight is packed once for many calls, or in each call.
     rows : list of Row
-        One a kernel; of a transposed convolution one for each kind of phase, with its kernel.
+        One a kernel; of a transposed convolution one for each kind of phase, with its kernel, and
+        of one with a boundary mode one for each kind of part and of copy.
     note : str
         What else is known of a call: of a sparse one, the rulebook.
     gpu : str or None
@@ -89,7 +92,7 @@ class Explanation:
         Where the costs of a CPU problem are from: measured on this machine, or shipped.
     """
 
-    problem: Problem | TransposedProblem
+    problem: Problem | AnyProblem
     packed: bool
     rows: list[Row]
     note: str = ""
@@ -119,12 +122,12 @@ class Explanation:
         return "\n".join(lines)
 
 
-def _facts(problem: Problem | TransposedProblem, packed: bool) -> list[str]:
+def _facts(problem: Problem | AnyProblem, packed: bool) -> list[str]:
     """Return what stands beside a problem's line."""
     facts = [problem.dtype]
     if isinstance(problem, ArrayProblem):
         return [*facts, problem.layout]
-    if isinstance(problem, (ConvProblem, TransposedProblem)):
+    if isinstance(problem, (ConvProblem, TransposedProblem, BoundaryProblem)):
         facts.append(problem.layout)
     elif problem.op != "sparse_conv":
         return facts
@@ -135,7 +138,7 @@ def _facts(problem: Problem | TransposedProblem, packed: bool) -> list[str]:
 
 
 def explain(
-    what: Problem | TransposedProblem | str | Callable[..., Any],
+    what: Problem | AnyProblem | str | Callable[..., Any],
     *args: Any,
     gpu: str | None = None,
     **kwargs: Any,
@@ -144,7 +147,7 @@ def explain(
 
     Parameters
     ----------
-    what : ConvProblem, SparseProblem, TransposedProblem, str, function or object
+    what : ConvProblem, SparseProblem, TransposedProblem, BoundaryProblem, str, function or object
         A problem, a problem line (see `fastconv.contract.problem_line.parse_any_line`), or
         ``conv1d``, ``conv2d``, ``conv3d``, one of ``conv_transpose1d`` to ``3d`` or an operator of
         `fastconv.sparse` with the arguments of a call, which is not made, or an object of `Conv1d`
@@ -179,7 +182,10 @@ def explain(
         if gpu is not None:
             model = named_model(gpu)
             stack.enter_context(use_device(EMULATED, model))
-            problem = replace(cast(Any, problem), device="cuda")
+            if isinstance(problem, BoundaryProblem):
+                problem = problem.with_(device="cuda")
+            else:
+                problem = replace(cast(Any, problem), device="cuda")
         try:
             return _explain(problem, packed, note)
         except DeviceError as error:
@@ -189,14 +195,15 @@ def explain(
 
 def _problem_of(
     stack: contextlib.ExitStack, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Problem | TransposedProblem, bool, str]:
+) -> tuple[Problem | AnyProblem, bool, str]:
     """Return the problem, whether its weight is packed once, and what else is known of the call.
 
     The stack enters the device that the call's arrays live on.
     """
     if isinstance(what, str):
         return parse_any_line(what)[0], True, ""
-    if isinstance(what, (ConvProblem, SparseProblem, TransposedProblem, ArrayProblem)):
+    known = (ConvProblem, SparseProblem, TransposedProblem, BoundaryProblem, ArrayProblem)
+    if isinstance(what, known):
         return what, True, ""
     if getattr(what, "__module__", "").startswith("fastconv.sparse."):
         return _sparse_problem_of(stack, what, *args, **kwargs)
@@ -235,12 +242,12 @@ def _sparse_problem_of(
     return call.problem, call.keeps_weight, call.note()
 
 
-def _parts(problem: TransposedProblem) -> tuple[dict[ConvProblem, list[str]], str]:
+def _phases(problem: TransposedProblem) -> tuple[dict[Any, list[str]], str]:
     """Return each kind of dense convolution that a transposed one is made of, where each writes.
 
     And what they are.
     """
-    kinds: dict[ConvProblem, list[str]] = {}
+    kinds: dict[Any, list[str]] = {}
     if problem.is_product:
         step = problem.stride[0]
         bands = problem.bands()
@@ -258,33 +265,63 @@ def _parts(problem: TransposedProblem) -> tuple[dict[ConvProblem, list[str]], st
     return kinds, f"phases of the stride, each a dense convolution of stride 1: {count}"
 
 
-def _explain_parts(problem: TransposedProblem, packed: bool) -> Explanation:
+def _boundary_parts(problem: BoundaryProblem, packed: bool) -> tuple[dict[Any, list[str]], str]:
+    """Return each kind of dense convolution of one with a boundary mode, and of copy.
+
+    And what they are.
+    """
+    calls = first_use.load("fastconv.ops.boundary_calls")
+    with steady_choice():
+        parts = calls.choose_parts(problem, packed)
+    kinds: dict[Any, list[str]] = {}
+    for part in parts:
+        span = ", ".join(f"{each.start}:{each.stop}" for each in part.outputs)
+        kinds.setdefault(problem.dense(part), []).append(f"[{span}]")
+    for part in parts:
+        if not part.inside:
+            kinds.setdefault(problem.copy(part), []).append(f"{part.size}")
+    if len(parts) > 1:
+        return kinds, "outputs that read the input alone, and slabs around them, from copies"
+    return kinds, f"the input is {'read as it is' if parts[0].inside else 'copied'} for all outputs"
+
+
+def _explain_parts(problem: TransposedProblem | BoundaryProblem, packed: bool) -> Explanation:
     """Tell of each kind of part which kernel computes it, with the time of all of its kind."""
-    kinds, note = _parts(problem)
+    if isinstance(problem, BoundaryProblem):
+        kinds, note = _boundary_parts(problem, packed)
+    else:
+        kinds, note = _phases(problem)
     rows, costs = [], ""
     for dense, places in kinds.items():
-        with steady_choice():
+        copies = isinstance(dense, ArrayProblem)
+        with steady_choice(), unforced() if copies else contextlib.nullcontext():
             told = _explain(dense, packed)
-        row, costs = next(row for row in told.rows if row.chosen), told.costs
+        row, costs = next((row for row in told.rows if row.chosen), None), told.costs
+        if row is None:
+            return replace(told, problem=problem, note=note)
         times = (
             (row.milliseconds or 0.0) * len(places),
             (row.pack_milliseconds or 0.0) * len(places),
         )
         shown = places if len(places) < 4 else [*places[:2], "...", places[-1]]
-        why = f"{'x'.join(map(str, dense.kernel_size))} taps, outputs {' '.join(shown)}"
+        what = "copies" if copies else f"{'x'.join(map(str, dense.kernel_size))} taps, outputs"
+        why = f"{what} {' '.join(shown)}"
         rows.append(Row(row.kernel, True, *times, row.workspace, [why, *row.reasons]))
     return Explanation(problem, packed, rows, note, costs=costs)
 
 
-def _explain(problem: Problem | TransposedProblem, packed: bool, note: str = "") -> Explanation:
+def _explain(problem: Problem | AnyProblem, packed: bool, note: str = "") -> Explanation:
     if problem.op == "conv_input_grad":
         assert isinstance(problem, ConvProblem)
         return replace(_explain(input_gradient(problem), packed), problem=problem)
-    if isinstance(problem, TransposedProblem):
+    if isinstance(problem, (TransposedProblem, BoundaryProblem)):
         if problem.device != "cpu":
+            which = "transposed convolution"
+            if isinstance(problem, BoundaryProblem):
+                which = f"padding_mode={problem.word!r}"
             raise DeviceError(
-                f"what: got {problem.line()} for a GPU, want one for the CPU: transposed "
-                "convolution has no kernels for GPUs"
+                f"what: got {problem.line()} for a GPU, want one for the CPU: {which} has no "
+                "kernels for GPUs"
             )
         return _explain_parts(problem, packed)
     given = problem

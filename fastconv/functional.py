@@ -10,21 +10,21 @@ import numpy as np
 
 from .array_libraries import view_array, view_operands
 from .arrays import Array, require_array
+from .boundary_modes import conv_family, conv_problem
 from .calls import (
-    CONV,
     Family,
-    make_problem,
     prepare,
     run_prepared,
     unbatch,
 )
 from .contract import first_use
-from .contract.arguments import Activation, Padding, Sizes, bind_call
+from .contract.arguments import Activation, Padding, PaddingMode, Sizes, bind_call
 from .contract.errors import ArgumentError
 from .contract.problem import ConvProblem
 from .recall import recall
 
 if TYPE_CHECKING:
+    from .contract.boundary_problem import BoundaryProblem
     from .contract.transposed_problem import TransposedProblem
 
 __all__ = ["conv1d", "conv2d", "conv3d", "convolve"]
@@ -32,7 +32,7 @@ __all__ = ["conv1d", "conv2d", "conv3d", "convolve"]
 
 def problem_of_call(
     function: Callable[..., Any], *args: Any, **kwargs: Any
-) -> ConvProblem | TransposedProblem:
+) -> ConvProblem | TransposedProblem | BoundaryProblem:
     """Return the problem that a call of a convolution, transposed or not, would compute."""
     transposed, transposed_calls = (
         first_use.load(f"fastconv.ops.{name}") for name in ("transposed", "transposed_calls")
@@ -55,7 +55,7 @@ def problem_of_call(
     x = x[None] if x.ndim == ndim + 1 else x
     if number < 3:
         arguments = (given["stride"], given["padding"], given["dilation"], given["groups"])
-        return make_problem(ndim, x, weight, arguments)
+        return conv_problem(ndim, x, weight, arguments, given["padding_mode"])
     names = ("stride", "padding", "output_padding", "groups", "dilation")
     chosen = tuple(given[name] for name in names)
     problem: TransposedProblem = transposed_calls.make_transposed_problem(ndim, x, weight, chosen)
@@ -104,6 +104,7 @@ def conv1d(
     dilation: Sizes = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     activation: Activation = None,
     residual: Array | None = None,
     out: Array | None = None,
@@ -117,7 +118,7 @@ def conv1d(
         Signals.
     weight : ndarray, shape (K, C / groups, k)
         Filters.
-    bias, stride, padding, dilation, groups, activation, residual, out, tune
+    bias, stride, padding, dilation, groups, padding_mode, activation, residual, out, tune
         As for `conv2d`.
 
     Returns
@@ -131,8 +132,8 @@ def conv1d(
     >>> fastconv.conv1d(x, np.ones((1, 1, 3), np.float32), padding="same")
     array([[1., 3., 6., 9., 7.]], dtype=float32)
     """
-    arguments = (stride, padding, dilation, groups)
-    return convolve(CONV, 1, input, weight, bias, arguments, activation, residual, out, tune)
+    family, arguments = conv_family(padding_mode), (stride, padding, dilation, groups)
+    return convolve(family, 1, input, weight, bias, arguments, activation, residual, out, tune)
 
 
 def conv2d(
@@ -144,6 +145,7 @@ def conv2d(
     dilation: Sizes = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     activation: Activation = None,
     residual: Array | None = None,
     out: Array | None = None,
@@ -173,6 +175,11 @@ def conv2d(
         Step between the taps of the kernel, in pixels.
     groups : int
         Independent groups of channels; ``groups=C`` is depthwise.
+    padding_mode : str or ("constant", float)
+        What the padding holds instead of zeros: "reflect" mirrors the input at its first and last
+        pixel, "symmetric" beside them, so that they are repeated, "replicate" repeats them alone,
+        "circular" goes on at the other side; a number. Pads may be larger than the input, as for
+        `numpy.pad`. On the CPU.
     activation : str or (str, float), optional
         relu, leaky_relu, elu, silu, sigmoid, tanh, relu6, hardswish or gelu; the number is
         the parameter of leaky_relu (0.01) and elu (1).
@@ -227,8 +234,8 @@ def conv2d(
     >>> y.shape, float(y[0, 0, 1, 1])
     ((1, 16, 4, 4), 27.0)
     """
-    arguments = (stride, padding, dilation, groups)
-    return convolve(CONV, 2, input, weight, bias, arguments, activation, residual, out, tune)
+    family, arguments = conv_family(padding_mode), (stride, padding, dilation, groups)
+    return convolve(family, 2, input, weight, bias, arguments, activation, residual, out, tune)
 
 
 def conv3d(
@@ -240,6 +247,7 @@ def conv3d(
     dilation: Sizes = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     activation: Activation = None,
     residual: Array | None = None,
     out: Array | None = None,
@@ -253,7 +261,7 @@ def conv3d(
         Volumes.
     weight : ndarray, shape (K, C / groups, kd, kh, kw)
         Filters.
-    bias, stride, padding, dilation, groups, activation, residual, out, tune
+    bias, stride, padding, dilation, groups, padding_mode, activation, residual, out, tune
         As for `conv2d`.
 
     Returns
@@ -267,5 +275,5 @@ def conv3d(
     >>> fastconv.conv3d(x, np.ones((2, 1, 3, 3, 3), np.float32), padding=1).shape
     (2, 4, 4, 4)
     """
-    arguments = (stride, padding, dilation, groups)
-    return convolve(CONV, 3, input, weight, bias, arguments, activation, residual, out, tune)
+    family, arguments = conv_family(padding_mode), (stride, padding, dilation, groups)
+    return convolve(family, 3, input, weight, bias, arguments, activation, residual, out, tune)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from .arrays import Array
-from .calls import CONV, make_problem
+from .boundary_modes import conv_family, conv_problem
+from .calls import CONV
 from .companions import check_groups
-from .contract.arguments import Activation, Padding, Sizes, canonical_arguments
+from .contract.arguments import Activation, Padding, PaddingMode, Sizes, canonical_arguments
+from .contract.boundary_problem import BoundaryProblem
 from .contract.problem import ConvProblem
 from .packed_layer import PackedLayer, refuse_sizes
 
@@ -17,7 +19,6 @@ __all__ = ["Conv1d", "Conv2d", "Conv3d"]
 class _Conv(PackedLayer):
     """What the three ranks share."""
 
-    _family = CONV
     _names = ("stride", "padding", "dilation", "groups")
     _leading = "output channels, input channels / groups"
 
@@ -30,9 +31,17 @@ class _Conv(PackedLayer):
         dilation: Sizes = 1,
         groups: int = 1,
         *,
+        padding_mode: PaddingMode = "zeros",
         activation: Activation = None,
         tune: bool = False,
     ) -> None:
+        self._family = conv_family(padding_mode)
+        if self._family is not CONV:
+            self._options = {
+                "padding_mode": padding_mode
+                if isinstance(padding_mode, str)
+                else tuple(padding_mode)
+            }
         self._set(weight, bias, (stride, padding, dilation, groups), activation, tune)
 
     def __new__(cls, *given: Any, **named: Any) -> Any:
@@ -50,9 +59,10 @@ class _Conv(PackedLayer):
     def _out_channels(self, weight: Array, groups: int) -> int:
         return int(weight.shape[0])
 
-    def problem(self, input: Array) -> ConvProblem:
+    def problem(self, input: Array) -> ConvProblem | BoundaryProblem:
         """Return the problem that a call with this input computes."""
-        return make_problem(self._ndim, self._batched(input), self._weight, self._arguments)
+        x, mode = self._batched(input), self._options.get("padding_mode", "zeros")
+        return conv_problem(self._ndim, x, self._weight, self._arguments, mode)
 
 
 class Conv1d(_Conv):
@@ -78,7 +88,7 @@ class Conv2d(_Conv):
         Filters, of NumPy, CuPy or PyTorch (CUDA), as inputs must be; copied.
     bias : array, shape (K,), optional
         Added to each output channel; copied.
-    stride, padding, dilation, groups, activation
+    stride, padding, dilation, groups, padding_mode, activation
         As for `fastconv.conv2d`.
     tune : bool
         Measure which kernel is fastest the first time that an input of another shape comes, and

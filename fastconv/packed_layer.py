@@ -61,6 +61,8 @@ class PackedLayer:
     _family: Family
     _names: tuple[str, ...]
     _leading: str
+    #: Arguments by name alone, beside activation and tune, where they are not as usual.
+    _options: dict[str, Any] = {}  # noqa: RUF012 - replaced, never changed
 
     def _set(
         self, weight: Array, bias: Array | None, arguments: tuple[Any, ...],
@@ -110,13 +112,14 @@ class PackedLayer:
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle holds: what was given, and nothing that was packed."""
         given = {"_weight": self.weight, "_bias": self.bias, "_arguments": self._arguments}
-        return given | {"activation": self.activation, "tune": self.tune}
+        named = {"activation": self.activation, "tune": self.tune, "options": self._options}
+        return given | named
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         make: Any = type(self).__init__
         make(
             self, state["_weight"], state["_bias"], *state["_arguments"],
-            activation=state["activation"], tune=state["tune"],
+            activation=state["activation"], tune=state["tune"], **state["options"],
         )  # fmt: skip
 
     @property
@@ -130,9 +133,8 @@ class PackedLayer:
         return None if self._bias is None else shown(self._bias)
 
     def __repr__(self) -> str:
-        described = ", ".join(
-            f"{name}={value}" for name, value in zip(self._names, self._arguments, strict=True)
-        )
+        given = dict(zip(self._names, self._arguments, strict=True)) | self._options
+        described = ", ".join(f"{name}={value}" for name, value in given.items())
         return f"{type(self).__name__}({self._weight.shape} {self._weight.dtype}, {described})"
 
     def _batched(self, input: Array) -> Array:

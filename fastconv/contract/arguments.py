@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Activation",
     "Padding",
+    "PaddingMode",
     "Sizes",
     "bind_call",
     "canonical_activation",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 Sizes = int | Sequence[int]
+PaddingMode = str | tuple[str, float]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 Activation = str | tuple[str, float] | None
 

@@ -11,12 +11,16 @@ from typing import Any
 
 from .array_line import format_array_line, read_array_line
 from .array_problem import ARRAY_OPS, ArrayProblem
+from .boundary_problem import BoundaryProblem, parse_mode
 from .errors import ShapeError
 from .padding import Pads, output_size
 from .problem import DTYPES, LAYOUTS, ConvProblem
 from .transposed_problem import TransposedProblem
 
-__all__ = ["LINE_KEYS", "format_line", "parse_any_line", "parse_line"]
+__all__ = ["LINE_KEYS", "AnyProblem", "format_line", "parse_any_line", "parse_line"]
+
+#: What a line describes.
+AnyProblem = ConvProblem | TransposedProblem | BoundaryProblem | ArrayProblem
 
 _AXES = "dhw"
 #: Operators of a `ConvProblem`.
@@ -33,10 +37,12 @@ _MOST_DIGITS = 19
 _TOKEN = re.compile(rf'([a-z]+)(-?[0-9]{{1,{_MOST_DIGITS}}})(?![0-9])|n"([^"]*)"|n([^\s"]\S*)$|_')
 
 
-def format_line(problem: ConvProblem | TransposedProblem | ArrayProblem, name: str = "") -> str:
+def format_line(problem: AnyProblem, name: str = "") -> str:
     """Return a problem as one line; `parse_any_line` reads it back."""
     if isinstance(problem, ArrayProblem):
         return format_array_line(problem, name)
+    if isinstance(problem, BoundaryProblem):
+        return f"--padding_mode={problem.word} {format_line(problem.sizes, name)}"
     axes = _AXES[3 - problem.ndim :]
     parts = []
     if problem.op != "conv":
@@ -94,19 +100,21 @@ def parse_line(text: str) -> tuple[ConvProblem, str]:
     return problem, name
 
 
-def parse_any_line(text: str) -> tuple[ConvProblem | TransposedProblem | ArrayProblem, str]:
+def parse_any_line(text: str) -> tuple[AnyProblem, str]:
     """Read a problem line of any operator over dense arrays.
 
     Parameters
     ----------
     text : str
         Flags ``--op=conv|conv_input_grad|conv_weight_grad|conv_transpose|max_pool|...``,
-        ``--dt=f32|f64|f16|bf16``, ``--tag=abx|axb|any`` and options of the operator first, then
-        keys and numbers in benchdnn's grammar, as the notes list them for convolutions.
+        ``--dt=f32|f64|f16|bf16``, ``--tag=abx|axb|any``, of a convolution
+        ``--padding_mode=reflect|symmetric|replicate|circular|constant:NUMBER``, of others their
+        options first, then keys and numbers in benchdnn's grammar, as the notes list them for
+        convolutions.
 
     Returns
     -------
-    (ConvProblem, TransposedProblem or ArrayProblem, str)
+    (ConvProblem, TransposedProblem, BoundaryProblem or ArrayProblem, str)
         The problem and its name ("" without one).
 
     Notes
@@ -153,10 +161,16 @@ def parse_any_line(text: str) -> tuple[ConvProblem | TransposedProblem | ArrayPr
     if op in ARRAY_OPS:
         where = {"dtype": dtype, "layout": layout}
         return read_array_line(op, options, values, where, text), name
+    mode = options.pop("padding_mode", "zeros") if op == "conv" else "zeros"
     if options:
         flags = ", ".join(f"--{key}={value}" for key, value in options.items())
         raise ShapeError(f"problem line: got flag {flags!r}, want --op=, --dt= or --tag=")
-    return _from_values(op, values, dtype, layout, text), name
+    problem = _from_values(op, values, dtype, layout, text)
+    number = parse_mode(mode)
+    if number == ("constant", 0.0):
+        return problem, name
+    assert isinstance(problem, ConvProblem)
+    return BoundaryProblem(problem, *number), name
 
 
 def _lookup(flag: str, value: str, table: dict[str, str]) -> str:

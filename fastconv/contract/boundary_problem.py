@@ -1,0 +1,249 @@
+"""A convolution whose input goes on at its borders: what is computed, and of which dense parts.
+
+Outputs are cut into boxes, each a dense convolution without padding. Most of a large output reads
+nothing from outside: that box is computed from the input as it lies, by any kernel at full speed,
+and a *frame* of slabs around it, at most two an axis, from small copies with the boundary in them.
+Of a small input, or where taps reach far, the *whole* with its boundary is copied instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import first_use
+from .errors import ArgumentError, ShapeError
+from .pad_problem import MODES, MOST_OUTSIDE, PadProblem
+from .problem import ConvProblem, DenseSizes
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["BoundaryProblem", "Part", "canonical_mode", "parse_mode"]
+
+#: One object, so that keys with it are equal.
+_NAN = math.nan
+
+
+def canonical_mode(padding_mode: Any) -> tuple[str, float]:
+    """Return a boundary mode and its constant; padding with zeros is ("constant", 0.0).
+
+    Raises
+    ------
+    ArgumentError
+        For anything else than a mode.
+
+    Examples
+    --------
+    >>> canonical_mode("reflect"), canonical_mode("zeros"), canonical_mode(("constant", 2))
+    (('reflect', 0.0), ('constant', 0.0), ('constant', 2.0))
+    """
+    if isinstance(padding_mode, str):
+        if padding_mode == "zeros":
+            return "constant", 0.0
+        if padding_mode in MODES[1:]:
+            return padding_mode, 0.0
+    elif isinstance(padding_mode, (tuple, list)) and len(padding_mode) == 2:
+        name, value = padding_mode
+        if isinstance(name, str) and name == "constant":
+            return "constant", _constant(value)
+    words = ", ".join(repr(mode) for mode in ("zeros", *MODES[1:]))
+    raise ArgumentError(
+        f"padding_mode: got {padding_mode!r:.200}, want one of {words} or ('constant', NUMBER)"
+    )
+
+
+def _constant(value: Any) -> float:
+    number = first_use.load("fastconv.contract.arguments").real_number("padding_mode", value)
+    return _NAN if math.isnan(number) else float(number)
+
+
+def parse_mode(word: str) -> tuple[str, float]:
+    """Return the mode that a problem line names: ``reflect``, ``constant:1.5``."""
+    name, _, number = word.partition(":")
+    if name == "constant" and number:
+        try:
+            return canonical_mode((name, float(number)))
+        except ValueError:
+            pass
+    elif not number and name in ("zeros", *MODES[1:]):
+        return canonical_mode(name)
+    raise ShapeError(
+        f"problem line: got --padding_mode={word}, want zeros, {', '.join(MODES[1:])} or "
+        "constant:NUMBER"
+    )
+
+
+class Part(NamedTuple):
+    """A box of outputs.
+
+    Parameters
+    ----------
+    outputs : tuple of slice
+        Along each axis the outputs.
+    start, size : tuple of int
+        The first position of the input that they read, negative in what lies before it, and how
+        many.
+    inside : bool
+        Whether all of these are samples of the input.
+    """
+
+    outputs: tuple[slice, ...]
+    start: tuple[int, ...]
+    size: tuple[int, ...]
+    inside: bool
+
+    @property
+    def samples(self) -> tuple[slice, ...]:
+        """What a part that is inside reads."""
+        return tuple(
+            slice(start, start + size) for start, size in zip(self.start, self.size, strict=True)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryProblem(DenseSizes):
+    """One convolution with a boundary mode, described by sizes alone.
+
+    Parameters
+    ----------
+    sizes : ConvProblem
+        The convolution of the same sizes, whose padding is with zeros.
+    mode : str
+        One of `fastconv.contract.pad_problem.MODES`.
+    value : float
+        The constant of that mode.
+
+    Raises
+    ------
+    ShapeError
+        For pads beyond 2**20, and for an input without samples where the mode takes some.
+
+    Examples
+    --------
+    >>> sizes = ConvProblem(1, 8, 16, (9, 9), (3, 3), (2, 2), ((1, 1), (1, 1)))
+    >>> of = BoundaryProblem(sizes, "reflect")
+    >>> of.out_shape, of.line()
+    ((1, 16, 5, 5), '--padding_mode=reflect ic8ih9oc16oh5kh3sh2ph1')
+    >>> for part in of.frame():
+    ...     print([(each.start, each.stop) for each in part.outputs], part.start, part.size)
+    [(1, 4), (1, 4)] (1, 1) (7, 7)
+    [(0, 1), (0, 5)] (-1, -1) (3, 11)
+    [(4, 5), (0, 5)] (7, -1) (3, 11)
+    [(1, 4), (0, 1)] (1, -1) (7, 3)
+    [(1, 4), (4, 5)] (1, 7) (7, 3)
+    """
+
+    sizes: ConvProblem
+    mode: str
+    value: float = 0.0
+
+    def __post_init__(self) -> None:
+        most = max(map(max, self.sizes.padding))
+        if most > MOST_OUTSIDE:
+            raise ShapeError(
+                f"padding: got {self.sizes.padding} with padding_mode={self.mode!r}, want at most "
+                f"{MOST_OUTSIDE} at each side"
+            )
+        if self.mode != "constant" and min(self.in_size) < 1:
+            raise ShapeError(
+                f"input: got a size of {self.in_size} with padding_mode={self.mode!r}, want at "
+                "least one sample along each axis"
+            )
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a size of the convolution with zeros."""
+        return getattr(object.__getattribute__(self, "sizes"), name)
+
+    @property
+    def out_size(self) -> tuple[int, ...]:
+        """Spatial size of the output."""
+        return self.sizes.out_size
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weight, ``(K, C / groups, *kernel)``."""
+        return self.sizes.weight_shape
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        return self.sizes.macs
+
+    def with_(self, **changes: Any) -> Self:
+        """Return a copy with other sizes, mode or constant."""
+        own = {name: changes.pop(name) for name in ("mode", "value") if name in changes}
+        record: Any = self
+        copy: Self = replace(record, sizes=self.sizes.with_(**changes), **own)
+        return copy
+
+    @property
+    def word(self) -> str:
+        """The mode as a problem line says it."""
+        return f"constant:{self.value!r}" if self.mode == "constant" else self.mode
+
+    def _reads(self, axis: int, first: int, last: int) -> tuple[int, int]:
+        """Return the first position that outputs of an axis read, and how many."""
+        of = self.sizes
+        step, reach = of.stride[axis], of.dilation[axis] * (of.kernel_size[axis] - 1) + 1
+        return first * step - of.padding[axis][0], (last - 1 - first) * step + reach
+
+    def _part(self, spans: list[tuple[int, int]]) -> Part:
+        """Return the box of outputs of these spans, one an axis."""
+        reads = [self._reads(axis, *span) for axis, span in enumerate(spans)]
+        inside = all(
+            start >= 0 and start + size <= n
+            for (start, size), n in zip(reads, self.sizes.in_size, strict=True)
+        )
+        start, size = (tuple(values) for values in zip(*reads, strict=True))
+        return Part(tuple(slice(*span) for span in spans), start, size, inside)
+
+    def whole(self) -> Part:
+        """Return the box of all outputs."""
+        return self._part([(0, count) for count in self.out_size])
+
+    def _inner(self, axis: int) -> tuple[int, int]:
+        """Return the outputs of an axis that read nothing from outside: the first and the end."""
+        of, count = self.sizes, self.out_size[axis]
+        step, low = of.stride[axis], of.padding[axis][0]
+        reach = of.dilation[axis] * (of.kernel_size[axis] - 1) + 1
+        first = min(-(-low // step), count)
+        return first, max(first, min((of.in_size[axis] + low - reach) // step + 1, count))
+
+    def frame(self) -> list[Part]:
+        """Return the box of outputs that read nothing from outside, and the slabs around it.
+
+        There are none where every output does.
+        """
+        inner = [self._inner(axis) for axis in range(self.ndim)]
+        if any(first == end for first, end in inner):
+            return []
+        return [self._part(inner), *self._slabs(inner)]
+
+    def _slabs(self, inner: list[tuple[int, int]]) -> Iterator[Part]:
+        """Yield what lies before and behind the inner box along each axis.
+
+        Slabs of the first axes go all along the others, so their rows are whole.
+        """
+        for axis, (first, end) in enumerate(inner):
+            for span in ((0, first), (end, self.out_size[axis])):
+                if span[0] < span[1]:
+                    behind = [(0, count) for count in self.out_size[axis + 1 :]]
+                    yield self._part([*inner[:axis], span, *behind])
+
+    def dense(self, part: Part) -> ConvProblem:
+        """Return the convolution of a part."""
+        layout = self.sizes.layout
+        if not part.inside and layout == "strided":
+            layout = "channels_first"  # as it is copied
+        return self.sizes.with_(in_size=part.size, padding=((0, 0),) * self.ndim, layout=layout)
+
+    def copy(self, part: Part) -> PadProblem:
+        """Return the copy of what a part reads."""
+        of = self.sizes
+        return PadProblem(
+            "pad", of.batch, of.in_channels, of.in_size, tuple(-start for start in part.start),
+            part.size, self.mode, self.value, of.dtype, of.layout,
+        )  # fmt: skip

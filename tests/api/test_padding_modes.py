@@ -1,0 +1,327 @@
+"""padding_mode of convolutions: against np.pad and the definition, and PyTorch's padding."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import fastconv
+from fastconv import calls
+from fastconv.array_libraries import EmulatedArray
+from fastconv.contract.boundary_problem import BoundaryProblem
+from fastconv.contract.errors import ArgumentError, DeviceError, NoKernelError, ShapeError
+from fastconv.contract.pad_problem import MODES, source_indices
+from fastconv.contract.padding import normalise_padding
+from fastconv.contract.problem_line import parse_any_line
+from fastconv.contract.settings import get_num_threads, set_num_threads
+from fastconv.kernels import reference
+from fastconv.kernels.tolerance import TOLERANCE
+from fastconv.ops import boundary_calls
+from helpers import DTYPES, FUNCTIONS, MODULES, bits, in_layout, memory_orders
+
+WORDS = {"replicate": "edge", "circular": "wrap"}
+ALL = ("reflect", "symmetric", "replicate", "circular", ("constant", 1.5))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A convolution, small enough for the definition."""
+
+    size: tuple[int, ...]
+    kernel: tuple[int, ...]
+    padding: Any = 1
+    stride: Any = 1
+    dilation: Any = 1
+    channels: tuple[int, int, int] = (3, 4, 1)  # of a group, filters of a group, groups
+    batch: int = 2
+    layout: str = "channels_first"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        told = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
+        return told | {"groups": self.channels[2]}
+
+    def sides(self) -> dict[str, Any]:
+        ndim = len(self.size)
+        steps = {
+            name: value if isinstance(value, tuple) else (value,) * ndim
+            for name, value in (("stride", self.stride), ("dilation", self.dilation))
+        }
+        pads = normalise_padding(self.padding, self.size, self.kernel, **steps)
+        return steps | {"padding": pads, "groups": self.channels[2]}
+
+
+CASES = (
+    Case((9, 11), (3, 3)),
+    Case((23, 40), (3, 3), batch=1),
+    Case((12, 31), (5, 7), (2, 3), channels=(1, 1, 1), batch=1),
+    Case((20, 33), (3, 3), 1, 2, channels=(5, 7, 2)),
+    Case((9, 8), (3, 3), ((1, 0), (0, 2))),
+    Case((9, 8), (2, 4), "same", dilation=(2, 1)),
+    Case((14, 17), (3, 3), 2, dilation=2, channels=(4, 3, 2)),
+    Case((14, 35), (3, 3), 1, channels=(1, 2, 9)),
+    Case((9, 10), (3, 3), layout="channels_last", channels=(20, 6, 1)),
+    Case((9, 10), (3, 3), layout="channels_last", channels=(1, 1, 18)),
+    Case((9, 10), (3, 3), layout="strided"),
+    Case((3, 2), (3, 3), (7, 5)),  # pads beyond the input: mirrored again
+    Case((1, 1), (3, 3), 2),
+    Case((6, 7), (1, 1), 2, 3),
+    Case((70,), (9,), 4, channels=(2, 3, 1)),
+    Case((300,), (16,), (((5, 9),)), 3, channels=(1, 1, 5)),
+    Case((4, 6, 9), (3, 3, 3), 1, channels=(4, 4, 1)),
+    Case((4, 6, 9), (2, 1, 3), (1, 0, 2), (1, 2, 2), channels=(2, 2, 3)),
+    Case((5, 6), (3, 3), batch=0),
+)
+
+
+def word(mode: Any) -> str:
+    return mode if isinstance(mode, str) else f"constant {mode[1]}"
+
+
+def drawn(
+    case: Case, rng: np.random.Generator, dtype: str = "float32", integers: bool = True
+) -> Any:
+    c, k, groups = case.channels
+
+    def draw(shape: tuple[int, ...]) -> np.ndarray:
+        values = rng.integers(-4, 5, shape) if integers else rng.standard_normal(shape)
+        return values.astype(DTYPES[dtype])
+
+    x = in_layout(draw((case.batch, c * groups, *case.size)), case.layout)
+    return x, draw((k * groups, c, *case.kernel)), draw((k * groups,))
+
+
+def padded(x: np.ndarray, pads: Any, mode: Any) -> np.ndarray:
+    """The input with its boundary, as NumPy makes it."""
+    told: dict[str, Any] = {} if isinstance(mode, str) else {"constant_values": mode[1]}
+    name: Any = WORDS.get(mode, mode) if isinstance(mode, str) else "constant"
+    return np.pad(np.asarray(x, np.float64), ((0, 0), (0, 0), *pads), name, **told)
+
+
+def truth(case: Case, mode: Any, x: Any, w: Any, bias: Any, **more: Any) -> np.ndarray:
+    sides = case.sides()
+    around = padded(x, sides.pop("padding"), mode)
+    nothing = ((0, 0),) * len(case.size)
+    return reference.conv(around, w, bias, padding=nothing, **sides, **more)
+
+
+@pytest.fixture(params=["chosen", "frame"])
+def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """By the parts of the lowest cost, and by a frame wherever there is one."""
+    if request.param == "frame":
+        monkeypatch.setattr(
+            boundary_calls, "choose_parts", lambda of, packed: of.frame() or [of.whole()]
+        )
+    calls._prepared.clear()
+    yield request.param
+    calls._prepared.clear()
+
+
+@pytest.mark.parametrize("mode", ALL, ids=word)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_small_integers_are_exact(
+    case: Case, mode: Any, parts: str, rng: np.random.Generator
+) -> None:
+    x, w, bias = drawn(case, rng)
+    function, layer = FUNCTIONS[len(case.size)], MODULES[len(case.size)]
+    with fastconv.precision("exact"):
+        made = function(x, w, bias, padding_mode=mode, **case.arguments)
+    wanted = truth(case, mode, x, w, bias)
+    np.testing.assert_array_equal(made, wanted)
+    residual = rng.integers(-4, 5, made.shape).astype(np.float32)
+    out = np.full(made.shape, np.nan, np.float32)
+    told = {"padding_mode": mode, "activation": "relu", **case.arguments}
+    packed = layer(w, bias, **told)
+    again = copy.copy(pickle.loads(pickle.dumps(packed)))
+    with fastconv.precision("exact"):
+        assert packed(x, residual, out) is out
+        np.testing.assert_array_equal(again(x), np.maximum(wanted, 0))
+    np.testing.assert_array_equal(out, np.maximum(wanted + residual, 0))
+    assert packed.problem(x).out_shape == made.shape
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mode", ALL, ids=word)
+def test_random_numbers(mode: Any, dtype: str, parts: str, rng: np.random.Generator) -> None:
+    for case in CASES[1:11:3]:
+        x, w, bias = drawn(case, rng, dtype, integers=False)
+        made = FUNCTIONS[len(case.size)](x, w, bias, padding_mode=mode, **case.arguments)
+        wanted = truth(case, mode, x, w, bias)
+        assert made.dtype == x.dtype
+        error = np.abs(made.astype(np.float64) - wanted).max() / np.abs(wanted).max()
+        assert error <= TOLERANCE[dtype].relative + (2e-5 if dtype != "float64" else 4e-14)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_pytorch_pads_alike(mode: str, rng: np.random.Generator) -> None:
+    x, w = rng.standard_normal((2, 3, 9, 12)), rng.standard_normal((4, 3, 3, 5))
+    theirs = torch.nn.Conv2d(3, 4, (3, 5), 2, (1, 2), bias=False, padding_mode=mode).double()
+    theirs.weight.data = torch.from_numpy(w)
+    wanted = theirs(torch.from_numpy(x)).detach().numpy()
+    made = fastconv.conv2d(x, w, stride=2, padding=(1, 2), padding_mode=mode)
+    np.testing.assert_allclose(made, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_samples_are_those_of_numpy(mode: str) -> None:
+    for size, low, high in itertools.product((1, 2, 3, 7), (0, 1, 5, 16), (0, 2, 9)):
+        name: Any = WORDS.get(mode, mode)
+        told: dict[str, Any] = {"constant_values": -1} if mode == "constant" else {}
+        wanted = np.pad(np.arange(size), (low, high), name, **told)
+        assert source_indices(mode, size, -low, low + size + high).tolist() == wanted.tolist()
+
+
+def test_parts_write_every_output_once() -> None:
+    for case in CASES[:-1]:
+        sides = case.sides()
+        c, k, groups = case.channels
+        line = fastconv.ConvProblem(
+            1, c * groups, k * groups, case.size, case.kernel, sides["stride"], sides["padding"],
+            sides["dilation"], groups,
+        )  # fmt: skip
+        of = BoundaryProblem(line, "reflect")
+        for parts in ([of.whole()], of.frame()):
+            written = np.zeros(of.out_size, int)
+            for part in parts:
+                assert of.dense(part).out_size == written[part.outputs].shape
+                assert part.inside or of.copy(part).out_size == part.size
+                written[part.outputs] += 1
+            assert not parts or (written == 1).all()
+
+
+def test_kernels_that_are_forced(rng: np.random.Generator) -> None:
+    case = Case((13, 18), (3, 3), channels=(16, 16, 1), batch=1)
+    x, w, bias = drawn(case, rng)
+    wanted = truth(case, "reflect", x, w, bias)
+    told = fastconv.explain(fastconv.conv2d, x, w)
+    for row in told.rows:
+        if row.milliseconds is None:
+            continue
+        with fastconv.use_kernel(row.kernel):
+            made = fastconv.conv2d(x, w, bias, padding=1, padding_mode="reflect")
+            explained = fastconv.explain(fastconv.conv2d, x, w, padding=1, padding_mode="reflect")
+        assert explained.chosen == row.kernel
+        np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+    with fastconv.use_kernel("cpu.depthwise"), pytest.raises(NoKernelError, match=r"depthwise"):
+        fastconv.conv2d(x, w, padding=1, padding_mode="reflect")
+
+
+def test_any_memory_and_aliases(parts: str, rng: np.random.Generator) -> None:
+    x = rng.integers(-4, 5, (2, 3, 8, 9)).astype(np.float32)
+    w = rng.integers(-4, 5, (3, 3, 3, 3)).astype(np.float32)
+    told = {"padding": 1, "padding_mode": "symmetric"}
+    wanted = bits(fastconv.conv2d(x, w, **told))
+    for ordered in memory_orders(x).values():
+        assert bits(fastconv.conv2d(ordered, w, **told)) == wanted
+    for name, out in memory_orders(np.zeros_like(x)).items():
+        if name != "read_only":
+            assert fastconv.conv2d(x, w, out=out, **told) is out
+            assert bits(out) == wanted
+    one = fastconv.conv2d(x[0], w, **told)
+    assert bits(one) == bits(fastconv.conv2d(x, w, **told)[0])
+    assert fastconv.conv2d(x, w, residual=x, out=x, **told) is x
+
+
+def test_bits_do_not_depend_on_threads(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((1, 24, 61, 67), np.float32)
+    w = rng.standard_normal((24, 24, 3, 3), np.float32)
+    before, made = get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            set_num_threads(threads)
+            made.append(bits(fastconv.conv2d(x, w, padding=1, padding_mode="reflect")))
+    finally:
+        set_num_threads(before)
+    assert made[0] == made[1] == made[2]
+
+
+def test_zeros_are_the_plain_call(rng: np.random.Generator) -> None:
+    x, w, _ = drawn(CASES[0], rng)
+    wanted = fastconv.conv2d(x, w, padding=1)
+    for mode in ("zeros", ("constant", 0), ["constant", -0.0]):
+        assert bits(fastconv.conv2d(x, w, padding=1, padding_mode=mode)) == bits(wanted)
+    unpadded = fastconv.conv2d(x, w, padding_mode="circular")
+    assert bits(unpadded) == bits(fastconv.conv2d(x, w))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e30])
+def test_constants_reach_the_border_alone(value: float) -> None:
+    x, w = np.zeros((1, 1, 5, 6), np.float32), np.ones((1, 1, 3, 3), np.float32)
+    for _ in range(2):
+        y = fastconv.conv2d(x, w, padding=1, padding_mode=("constant", value))
+        assert not y[..., 1:-1, 1:-1].any()
+        y[..., 1:-1, 1:-1] = y[0, 0, 0, 0]
+        np.testing.assert_array_equal(np.isnan(y), np.isnan(value))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--padding_mode=reflect ic4ih9oc4kh3ph1", "--padding_mode=constant:1.5 ic4iw90oc4kw3pw1",
+        "--padding_mode=circular --dt=f64 --tag=axb g4ic4ih9oc4kh3sh2ph1",
+        "--padding_mode=symmetric ic1id4ih9oc1kd3ph1",
+    ],
+)  # fmt: skip
+def test_lines_and_explanations(line: str, rng: np.random.Generator) -> None:
+    of, _ = parse_any_line(line)
+    assert isinstance(of, BoundaryProblem)
+    assert parse_any_line(of.line("a b")) == (of, "a b")
+    x = in_layout(rng.standard_normal(of.x_shape).astype(DTYPES[of.dtype]), of.layout)
+    w = rng.standard_normal(of.weight_shape).astype(x.dtype)
+    mode = ("constant", of.value) if of.mode == "constant" else of.mode
+    told = {name: getattr(of, name) for name in ("stride", "padding", "dilation", "groups")}
+    layer = MODULES[of.ndim](w, padding_mode=mode, **told)
+    assert layer.problem(x) == of and mode in (layer._options["padding_mode"], None)
+    told["padding_mode"] = mode
+    explained = fastconv.explain(FUNCTIONS[of.ndim], x, w, **told)
+    assert explained.problem == of and "cpu.pad" in str(explained)
+    assert str(fastconv.explain(layer, x)).partition("  ")[0] == of.line()
+
+
+BAD = (
+    ("mirror", ArgumentError, r"padding_mode: got 'mirror', want .*'reflect'.*'constant', NUMBER"),
+    ("constant", ArgumentError, r"padding_mode: got 'constant'"),
+    (None, ArgumentError, r"padding_mode: got None"),
+    (np.ones(3), ArgumentError, r"padding_mode: got array"),
+    (("constant", "1"), ArgumentError, r"padding_mode: got '1', want a number"),
+    (("constant", True), ArgumentError, r"padding_mode: got True, want a number"),
+    (("reflect", 1.0), ArgumentError, r"padding_mode: got \('reflect', 1.0\)"),
+    (("constant", 1.0, 2), ArgumentError, r"padding_mode: got \('constant', 1.0, 2\)"),
+)
+
+
+@pytest.mark.parametrize(("mode", "error", "words"), BAD, ids=lambda value: str(value)[:30])
+def test_bad_modes(mode: Any, error: type[Exception], words: str) -> None:
+    x, w = np.ones((1, 2, 5, 5), np.float32), np.ones((2, 2, 3, 3), np.float32)
+    out = np.full((1, 2, 5, 5), 7, np.float32)
+    with pytest.raises(error, match=words):
+        fastconv.conv2d(x, w, padding=1, padding_mode=mode, out=out)
+    with pytest.raises(error, match=words):
+        fastconv.Conv2d(w, padding=1, padding_mode=mode)
+    assert (out == 7).all()
+
+
+def test_other_bad_input() -> None:
+    x, w = np.ones((1, 2, 0, 5), np.float32), np.ones((2, 2, 3, 3), np.float32)
+    with pytest.raises(ShapeError, match=r"input: got a size of \(0, 5\).*reflect.*one sample"):
+        fastconv.conv2d(x, w, padding=2, padding_mode="reflect")
+    some = np.ones((1, 2, 5, 5), np.float32)
+    with pytest.raises(ShapeError, match=r"padding: got .*circular.*at most 1048576"):
+        fastconv.conv2d(some, w, padding=2**21, stride=2**20, padding_mode="circular")
+    with pytest.raises(ShapeError, match=r"stride"):
+        fastconv.conv2d(some, w, stride=0, padding_mode="reflect")
+    on_gpu = EmulatedArray(some), EmulatedArray(w)
+    with pytest.raises(DeviceError, match=r"input: got an array on a GPU.*padding_mode='reflect'"):
+        fastconv.conv2d(*on_gpu, padding=1, padding_mode="reflect")
+    with pytest.raises(DeviceError, match=r"padding_mode='reflect' has no kernels for GPUs"):
+        fastconv.explain("--padding_mode=reflect ic4ih9oc4kh3ph1", gpu="A100")
+    for line in ("--padding_mode=mirror ic4ih9oc4kh3", "--padding_mode=constant:x ic4ih9oc4kh3"):
+        with pytest.raises(ShapeError, match=r"problem line: got --padding_mode="):
+            parse_any_line(line)
