@@ -41,7 +41,16 @@ from ..packing import PackedWeights
 from ..race import measure_choice
 from ..recall import recall
 
-__all__ = ["MODULES", "ArrayOp", "check_axes", "compute", "compute_batch", "tell", "told"]
+__all__ = [
+    "MODULES",
+    "ArrayOp",
+    "check_axes",
+    "compute",
+    "compute_batch",
+    "is_telling",
+    "tell",
+    "told",
+]
 
 
 #: Modules whose public functions end in `compute`.
@@ -142,6 +151,11 @@ def told(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     finally:
         _telling.reset(token)
     return None
+
+
+def is_telling() -> bool:
+    """Tell whether a call is asked for its problem alone."""
+    return _telling.get()
 
 
 def tell(problem: Any) -> None:

@@ -325,3 +325,53 @@ def test_other_bad_input() -> None:
     for line in ("--padding_mode=mirror ic4ih9oc4kh3", "--padding_mode=constant:x ic4ih9oc4kh3"):
         with pytest.raises(ShapeError, match=r"problem line: got --padding_mode="):
             parse_any_line(line)
+
+
+POOLS = {
+    f"{op}_pool{ndim}d": (op, ndim) for op in ("max", "avg") for ndim in (1, 2, 3)
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ALL, ids=word)
+@pytest.mark.parametrize("name", POOLS)
+def test_pools(name: str, mode: Any, rng: np.random.Generator) -> None:
+    _, ndim = POOLS[name]
+    function = getattr(fastconv, name)
+    for layout, pad in (("channels_first", 1), ("channels_last", 4), ("strided", 0)):
+        values = rng.integers(-40, 40, (2, 5, 9, 7, 6)[: ndim + 2]).astype(np.float32)
+        x = in_layout(values, layout)
+        around = padded(x, ((pad, pad),) * ndim, mode).astype(np.float32)
+        told = {"kernel_size": 3, "stride": 2, "ceil_mode": True}
+        wanted = function(around, **told)
+        out = np.full(wanted.shape, np.nan, np.float32)
+        made = function(x, padding=pad, padding_mode=mode, out=out, **told)
+        assert made is out
+        np.testing.assert_array_equal(out, wanted)
+        one = function(x[0], padding=pad, padding_mode=mode, **told)
+        np.testing.assert_array_equal(one, wanted[0])
+    explained = fastconv.explain(function, x, 3, padding=1, padding_mode=mode)
+    assert explained.problem.x_shape == (2, 5, *(n + 2 for n in x.shape[2:]))
+
+
+def test_places_of_maxima_are_samples(rng: np.random.Generator) -> None:
+    x = rng.permutation(2 * 3 * 8 * 9).reshape(2, 3, 8, 9).astype(np.float32)
+    for mode in ALL[:4]:
+        made, places = fastconv.max_pool2d(
+            x, 3, 1, 5, return_indices=True, padding_mode=mode
+        )  # fmt: skip
+        found = np.take_along_axis(x.reshape(2, 3, -1), places.reshape(2, 3, -1), 2)
+        np.testing.assert_array_equal(found.reshape(made.shape), made)
+
+
+def test_bad_pools() -> None:
+    x = np.ones((1, 2, 5, 5), np.float32)
+    with pytest.raises(ArgumentError, match=r"return_indices: got True.*constant"):
+        fastconv.max_pool2d(x, 3, return_indices=True, padding_mode=("constant", 1.0))
+    with pytest.raises(ArgumentError, match=r"count_include_pad: got False.*reflect"):
+        fastconv.avg_pool2d(x, 3, count_include_pad=False, padding_mode="reflect")
+    with pytest.raises(ArgumentError, match=r"padding_mode: got 'mirror'"):
+        fastconv.avg_pool2d(x, 3, padding_mode="mirror")
+    with pytest.raises(ShapeError, match=r"padding: got \(-1, -1\)"):
+        fastconv.max_pool2d(x, 3, padding=-1, padding_mode="reflect")
+    with pytest.raises(ShapeError, match=r"input: got a size of \(0, 5\)"):
+        fastconv.max_pool2d(x[:, :, :0], 3, padding=2, padding_mode="reflect")
