@@ -9,7 +9,7 @@ from typing import Any
 
 from .calls import CONV, Family, make_problem
 from .contract import first_use
-from .contract.boundary_problem import BoundaryProblem, canonical_mode
+from .contract.boundary_problem import NO_BOUNDARY, BoundaryProblem, canonical_mode
 from .contract.problem import ConvProblem
 
 __all__ = ["conv_family", "conv_problem"]
@@ -30,7 +30,7 @@ def conv_family(padding_mode: Any) -> Family:
     if type(padding_mode) is str and (family := _families.get(padding_mode)) is not None:
         return family
     mode, value = canonical_mode(padding_mode)
-    if (mode, value) == ("constant", 0.0):
+    if (mode, value) == NO_BOUNDARY:
         return CONV
     key = mode if mode != "constant" else (mode, value)
     family = _families.get(key)
@@ -48,7 +48,7 @@ def conv_problem(
 ) -> ConvProblem | BoundaryProblem:
     """Check a call's input, weight and arguments and return the problem that they describe."""
     mode, value = canonical_mode(padding_mode)
-    if (mode, value) == ("constant", 0.0):
+    if (mode, value) == NO_BOUNDARY:
         return make_problem(ndim, x, weight, arguments)
     calls = first_use.load("fastconv.ops.boundary_calls")
     problem: BoundaryProblem = calls.make_boundary_problem(ndim, x, weight, arguments, mode, value)

@@ -178,8 +178,8 @@ def conv2d(
     padding_mode : str or ("constant", float)
         What the padding holds instead of zeros: "reflect" mirrors the input at its first and last
         pixel, "symmetric" beside them, so that they are repeated, "replicate" repeats them alone,
-        "circular" goes on at the other side; a number. Pads may be larger than the input, as for
-        `numpy.pad`. On the CPU.
+        "circular" goes on at the other side; or a number. Pads are at most as wide as the input
+        for "symmetric" and "circular", one less for "reflect". On the CPU.
     activation : str or (str, float), optional
         relu, leaky_relu, elu, silu, sigmoid, tanh, relu6, hardswish or gelu; the number is
         the parameter of leaky_relu (0.01) and elu (1).

@@ -16,18 +16,32 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import first_use
 from .errors import ArgumentError, ShapeError
 from .pad_problem import MODES, MOST_OUTSIDE, PadProblem
+from .padding import Pads
 from .problem import ConvProblem, DenseSizes
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["BoundaryProblem", "Part", "canonical_mode", "parse_mode"]
+__all__ = [
+    "NO_BOUNDARY",
+    "Boundary",
+    "BoundaryProblem",
+    "Part",
+    "canonical_mode",
+    "check_pads",
+    "parse_mode",
+]
+
+#: A boundary mode and its constant.
+Boundary = tuple[str, float]
+#: Padding with zeros, which convolutions do themselves.
+NO_BOUNDARY: Boundary = ("constant", 0.0)
 
 #: One object, so that keys with it are equal.
 _NAN = math.nan
 
 
-def canonical_mode(padding_mode: Any) -> tuple[str, float]:
+def canonical_mode(padding_mode: Any) -> Boundary:
     """Return a boundary mode and its constant; padding with zeros is ("constant", 0.0).
 
     Raises
@@ -42,7 +56,7 @@ def canonical_mode(padding_mode: Any) -> tuple[str, float]:
     """
     if isinstance(padding_mode, str):
         if padding_mode == "zeros":
-            return "constant", 0.0
+            return NO_BOUNDARY
         if padding_mode in MODES[1:]:
             return padding_mode, 0.0
     elif isinstance(padding_mode, (tuple, list)) and len(padding_mode) == 2:
@@ -60,7 +74,7 @@ def _constant(value: Any) -> float:
     return _NAN if math.isnan(number) else float(number)
 
 
-def parse_mode(word: str) -> tuple[str, float]:
+def parse_mode(word: str) -> Boundary:
     """Return the mode that a problem line names: ``reflect``, ``constant:1.5``."""
     name, _, number = word.partition(":")
     if name == "constant" and number:
@@ -74,6 +88,49 @@ def parse_mode(word: str) -> tuple[str, float]:
         f"problem line: got --padding_mode={word}, want zeros, {', '.join(MODES[1:])} or "
         "constant:NUMBER"
     )
+
+
+def check_pads(pads: Pads, size: tuple[int, ...], mode: str) -> None:
+    """Raise where a boundary mode cannot make pads of an input: one mirrors or wraps it once.
+
+    Parameters
+    ----------
+    pads : tuple of (int, int)
+        Positions before and behind the samples of each axis.
+    size : tuple of int
+        Samples of each axis.
+    mode : str
+        One of `fastconv.contract.pad_problem.MODES`.
+
+    Raises
+    ------
+    ShapeError
+        For pads beyond 2**20, an input without samples where the mode takes some, and pads wider
+        than the samples that ``circular`` and ``symmetric`` take for them, of which ``reflect``
+        has one less.
+
+    Examples
+    --------
+    >>> check_pads(((4, 4),), (5,), "reflect")
+    """
+    told = f"padding: got {pads} with padding_mode={mode!r}"
+    if max(map(max, pads)) > MOST_OUTSIDE:
+        raise ShapeError(f"{told}, want at most {MOST_OUTSIDE} at each side")
+    if mode == "constant":
+        return
+    if min(size) < 1:
+        raise ShapeError(
+            f"input: got a size of {size} with padding_mode={mode!r}, want at least one sample "
+            "along each axis"
+        )
+    if mode == "replicate":
+        return
+    most = tuple(count - (mode == "reflect") for count in size)
+    if any(max(sides) > limit for sides, limit in zip(pads, most, strict=True)):
+        which = "one less than" if mode == "reflect" else "as many as"
+        raise ShapeError(
+            f"{told} and an input of size {size}, want at most {most}, {which} there are samples"
+        )
 
 
 class Part(NamedTuple):
@@ -119,7 +176,7 @@ class BoundaryProblem(DenseSizes):
     Raises
     ------
     ShapeError
-        For pads beyond 2**20, and for an input without samples where the mode takes some.
+        For pads that `check_pads` refuses.
 
     Examples
     --------
@@ -141,17 +198,7 @@ class BoundaryProblem(DenseSizes):
     value: float = 0.0
 
     def __post_init__(self) -> None:
-        most = max(map(max, self.sizes.padding))
-        if most > MOST_OUTSIDE:
-            raise ShapeError(
-                f"padding: got {self.sizes.padding} with padding_mode={self.mode!r}, want at most "
-                f"{MOST_OUTSIDE} at each side"
-            )
-        if self.mode != "constant" and min(self.in_size) < 1:
-            raise ShapeError(
-                f"input: got a size of {self.in_size} with padding_mode={self.mode!r}, want at "
-                "least one sample along each axis"
-            )
+        check_pads(self.sizes.padding, self.in_size, self.mode)
 
     def __getattr__(self, name: str) -> Any:
         """Return a size of the convolution with zeros."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from .array_line import format_array_line, read_array_line
 from .array_problem import ARRAY_OPS, ArrayProblem
-from .boundary_problem import BoundaryProblem, parse_mode
+from .boundary_problem import NO_BOUNDARY, BoundaryProblem, parse_mode
 from .errors import ShapeError
 from .padding import Pads, output_size
 from .problem import DTYPES, LAYOUTS, ConvProblem
@@ -167,7 +167,7 @@ def parse_any_line(text: str) -> tuple[AnyProblem, str]:
         raise ShapeError(f"problem line: got flag {flags!r}, want --op=, --dt= or --tag=")
     problem = _from_values(op, values, dtype, layout, text)
     number = parse_mode(mode)
-    if number == ("constant", 0.0):
+    if number == NO_BOUNDARY:
         return problem, name
     assert isinstance(problem, ConvProblem)
     return BoundaryProblem(problem, *number), name

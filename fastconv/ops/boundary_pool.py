@@ -9,9 +9,9 @@ import numpy as np
 from ..arrays import Array, empty_output, memory_layout, plain, require_array
 from ..companions import check_memory
 from ..contract.arguments import flag, per_axis
-from ..contract.boundary_problem import canonical_mode
+from ..contract.boundary_problem import canonical_mode, check_pads
 from ..contract.errors import ArgumentError, ShapeError
-from ..contract.pad_problem import MOST_OUTSIDE, source_indices
+from ..contract.pad_problem import source_indices
 from ..dispatch import unforced
 from .array_calls import ArrayOp, check_axes, compute, compute_batch, is_telling
 from .padding import PAD
@@ -79,13 +79,9 @@ def _check(
     op: ArrayOp, x: Array, pads: tuple[int, ...], arguments: tuple[Any, ...], mode: str, given: Any
 ) -> None:
     """Raise where a pool cannot have a boundary mode."""
-    if not 0 <= min(pads) <= max(pads) <= MOST_OUTSIDE:
-        raise ShapeError(f"padding: got {pads}, want every value from 0 to {MOST_OUTSIDE}")
-    if mode != "constant" and min(x.shape[2:]) < 1:
-        raise ShapeError(
-            f"input: got a size of {x.shape[2:]} with padding_mode={given!r}, want at least one "
-            "sample along each axis"
-        )
+    if min(pads) < 0:
+        raise ShapeError(f"padding: got {pads}, want every value to be at least 0")
+    check_pads(tuple((pad, pad) for pad in pads), x.shape[2:], mode)
     if op.name == "avg_pool" and not flag("count_include_pad", arguments[5]):
         raise ArgumentError(
             f"count_include_pad: got False with padding_mode={given!r}, whose padding holds "

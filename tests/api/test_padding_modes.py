@@ -70,8 +70,7 @@ CASES = (
     Case((9, 10), (3, 3), layout="channels_last", channels=(20, 6, 1)),
     Case((9, 10), (3, 3), layout="channels_last", channels=(1, 1, 18)),
     Case((9, 10), (3, 3), layout="strided"),
-    Case((3, 2), (3, 3), (7, 5)),  # pads beyond the input: mirrored again
-    Case((1, 1), (3, 3), 2),
+    Case((3, 2), (3, 3), (2, 1)),  # no wider pads can be mirrored
     Case((6, 7), (1, 1), 2, 3),
     Case((70,), (9,), 4, channels=(2, 3, 1)),
     Case((300,), (16,), (((5, 9),)), 3, channels=(1, 1, 5)),
@@ -313,8 +312,20 @@ def test_other_bad_input() -> None:
     with pytest.raises(ShapeError, match=r"input: got a size of \(0, 5\).*reflect.*one sample"):
         fastconv.conv2d(x, w, padding=2, padding_mode="reflect")
     some = np.ones((1, 2, 5, 5), np.float32)
-    with pytest.raises(ShapeError, match=r"padding: got .*circular.*at most 1048576"):
-        fastconv.conv2d(some, w, padding=2**21, stride=2**20, padding_mode="circular")
+    with pytest.raises(ShapeError, match=r"padding: got .*replicate.*at most 1048576"):
+        fastconv.conv2d(some, w, padding=2**21, stride=2**20, padding_mode="replicate")
+    out = np.full((1, 2, 4, 15), 7, np.float32)
+    for mode, most in (("reflect", 4), ("symmetric", 5), ("circular", 5)):
+        fastconv.conv2d(some, w, padding=most, padding_mode=mode)
+        bad = {"padding": (0, most + 1), "padding_mode": mode}
+        wanted = rf"padding: got .*{mode}.* input of size \(5, 5\), want at most \({most}, {most}\)"
+        with pytest.raises(ShapeError, match=wanted):
+            fastconv.conv2d(some, w, out=out, **bad)
+        with pytest.raises(ShapeError, match=wanted):
+            fastconv.Conv2d(w, **bad)(some, out=out)
+        with pytest.raises(ShapeError, match=wanted):
+            fastconv.avg_pool2d(some, 3, 1, out=out, **bad)
+        assert (out == 7).all()
     with pytest.raises(ShapeError, match=r"stride"):
         fastconv.conv2d(some, w, stride=0, padding_mode="reflect")
     on_gpu = EmulatedArray(some), EmulatedArray(w)
