@@ -49,6 +49,7 @@ from .race import Operands, measure_choice, trial
 from .trim import Taps, trim
 
 if TYPE_CHECKING:
+    from .contract.boundary_problem import BoundaryProblem
     from .contract.transposed_problem import TransposedProblem
 
 __all__ = [
@@ -349,7 +350,7 @@ def _channels_last_hint(shape: tuple[int, ...], channels: int) -> str:
 
 
 def check_companions(
-    problem: ConvProblem | TransposedProblem,
+    problem: ConvProblem | TransposedProblem | BoundaryProblem,
     x: Array,
     weight: Array,
     bias: Any,

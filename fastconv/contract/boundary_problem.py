@@ -37,6 +37,9 @@ Boundary = tuple[str, float]
 #: Padding with zeros, which convolutions do themselves.
 NO_BOUNDARY: Boundary = ("constant", 0.0)
 
+#: Pixels of an input with its boundary, beyond 32 for each of its own: mirrored and wrapped ones
+#: have 27 at most.
+_MOST_PADDED = 1 << 24
 #: One object, so that keys with it are equal.
 _NAN = math.nan
 
@@ -105,9 +108,9 @@ def check_pads(pads: Pads, size: tuple[int, ...], mode: str) -> None:
     Raises
     ------
     ShapeError
-        For pads beyond 2**20, an input without samples where the mode takes some, and pads wider
-        than the samples that ``circular`` and ``symmetric`` take for them, of which ``reflect``
-        has one less.
+        For pads beyond 2**20 or around whose input there would be too many pixels, an input
+        without samples where the mode takes some, and pads wider than the samples that
+        ``circular`` and ``symmetric`` take for them, of which ``reflect`` has one less.
 
     Examples
     --------
@@ -116,6 +119,13 @@ def check_pads(pads: Pads, size: tuple[int, ...], mode: str) -> None:
     told = f"padding: got {pads} with padding_mode={mode!r}"
     if max(map(max, pads)) > MOST_OUTSIDE:
         raise ShapeError(f"{told}, want at most {MOST_OUTSIDE} at each side")
+    pixels = math.prod(count + sum(sides) for count, sides in zip(size, pads, strict=True))
+    most_pixels = _MOST_PADDED + 32 * math.prod(size)
+    if pixels > most_pixels:
+        raise ShapeError(
+            f"{told} and an input of size {size}, want at most {most_pixels} pixels in all; there "
+            f"would be {pixels}"
+        )
     if mode == "constant":
         return
     if min(size) < 1:

@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from .case import Case
+from .dense import can_pad
 from .drawing import Draw, Options, draw_activation, draw_calls, draw_dtype, plain
 
 __all__ = ["draw_case"]
@@ -27,6 +28,8 @@ _FAR = st.one_of(
     st.sampled_from((2**31 - 1, 2**31, 2**32, 2**32 + 1, 2**40)),
     st.integers(4, 40).map(lambda power: 2**power),
 )
+_MODES = ("reflect", "symmetric", "replicate", "circular", ["constant", 1.0])
+_MOST_PAD = 200
 #: Multiply-adds of a case that is not a long one.
 _MOST_WORK = 1 << 20
 
@@ -120,6 +123,7 @@ def draw_case(
         for size, taps in zip(sizes, kernel, strict=True)
     ]  # fmt: skip
     _keep_small(params, sizes, kernel, axes, flavour)
+    params["padding_mode"] = _draw_mode(draw, sizes, [pads for _, pads, _ in axes])
     params |= {
         "size": plain(sizes),
         "kernel": plain(kernel),
@@ -168,6 +172,16 @@ def _keep_small(
             low += max(0, short)
             stride *= 2 if outputs[axis] > sizes[axis] else 1
         axes[axis] = (stride, (low, high), dilation)
+
+
+def _draw_mode(draw: Draw, sizes: list[int], pads: list[tuple[int, int]]) -> Any:
+    """Draw a boundary mode, mostly one that can make the pads."""
+    mode = draw(st.one_of(st.just("zeros"), st.sampled_from(_MODES)))
+    if max(map(max, pads)) > _MOST_PAD:  # a reference pads as far
+        return "zeros"
+    if can_pad(mode, tuple(sizes), tuple(pads)) or not draw(st.integers(0, 7)):
+        return mode
+    return "replicate"
 
 
 def _spelling(draw: Draw, axes: list[Any], kernel: list[int]) -> Any:
