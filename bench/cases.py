@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fastconv.contract.array_problem import ArrayProblem
+from fastconv.contract.boundary_problem import BoundaryProblem
 from fastconv.contract.errors import DTypeError
 from fastconv.contract.problem import DTYPES
 from fastconv.contract.problem_line import parse_any_line
@@ -37,7 +38,7 @@ class Case:
 
     Parameters
     ----------
-    problem : ConvProblem, TransposedProblem, ArrayProblem or SparseLayer
+    problem : ConvProblem, TransposedProblem, BoundaryProblem, ArrayProblem or SparseLayer
         What is computed.
     name : str
         The row's label.
@@ -59,7 +60,9 @@ class Case:
             return "array"
         if self.problem.op in ("conv_input_grad", "conv_weight_grad"):
             return "gradient"
-        kinds = {SparseLayer: "sparse", TransposedProblem: "transposed"}
+        kinds: dict[type, str] = {
+            SparseLayer: "sparse", TransposedProblem: "transposed", BoundaryProblem: "boundary",
+        }  # fmt: skip
         return kinds.get(type(self.problem), "dense")
 
 

@@ -294,6 +294,13 @@ class OpenCV(Peer):
 
         return str(cv2.__version__)
 
+    def border(self, problem: Any) -> int:
+        """Return the number of what lies outside the image."""
+        import cv2
+
+        number: int = cv2.BORDER_CONSTANT
+        return number
+
     def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
         """Return one filter2D a plane into a new output."""
         import cv2
@@ -305,13 +312,13 @@ class OpenCV(Peer):
             raise Refusal("OpenCV's filter2D is called on odd kernels with 'same' padding only")
         depth = cv2.CV_32F if problem.dtype == "float32" else cv2.CV_64F
         image = np.ascontiguousarray(x)
-        planes = list(np.ndindex(image.shape[:2]))
+        planes, border = list(np.ndindex(image.shape[:2])), self.border(problem)
 
         def call() -> Any:
             out = np.empty_like(image)
             for n, c in planes:
                 plane, kernel = image[n, c], w[c, 0]
-                cv2.filter2D(plane, depth, kernel, out[n, c], borderType=cv2.BORDER_CONSTANT)
+                cv2.filter2D(plane, depth, kernel, out[n, c], borderType=border)
             return out
 
         return call
