@@ -65,7 +65,8 @@ def _around(of: str, ndim: int, arrays: dict[str, Any], params: Params) -> Any:
     pixels = np.arange(math.prod(size)).reshape(1, 1, *size)
     held = pad_input(pixels, {**params, "padding_mode": mode}, ndim).ravel().astype(np.intp)
     made = np.zeros((*grad.shape[:2], 1 + pixels.size))
-    np.add.at(made, (..., held), grad.reshape(*grad.shape[:2], -1))
+    where: Any = (..., held)
+    np.add.at(made, where, grad.reshape(*grad.shape[:2], -1))
     made = made[..., :-1]
     return made.reshape(*grad.shape[:2], *size)
 
