@@ -181,6 +181,8 @@ LINES: dict[str, list[str]] = {
         "--mode=reflect ic33iw50pw4", "--mode=symmetric ic2iw30001pw70",
         "--mode=reflect mb2ic18id3ih5iw6pd1ph2pw1", "--value=0.5 ic3id2ih4iw17pd1",
         "ic1ih1iw1ph0", "--mode=replicate ic7ih4iw33ph0pw-33oh4ow4",
+        "--mode=reflect mb2ic9ih70iw90ph3pw2oh76ow6", "--mode=circular ic5ih40iw50ph2pw-46oh44ow8",
+        "--value=1.5 ic3id4ih30iw40pd1ph1pw-39od6oh32ow4",
     ],
     "batch_norm_grad": [*_CHANNELS, "--weight=0 mb2ic33ih5iw7", "--eps=0.25 ic9iw400"],
     "group_norm_grad": [

@@ -35,6 +35,7 @@ __all__ = [
     "counter_bytes",
     "fold_span",
     "fold_tasks",
+    "is_narrow",
     "pad_cut",
     "padded_bytes",
 ]
@@ -47,7 +48,9 @@ _POSITION, _ELEMENT = 12.0, 1.5
 #: Cycles for a row of sums, and for a vector of one tap in it.
 _ROW, _TAP = 60.0, 4.0
 #: Cycles to look up a line of a padded copy, and a column of it; columns of a part of a line.
-_LINE, _COLUMN, _PIECE = 25.0, 3.0, 64
+_LINE, _COLUMN, _PIECE = 38.0, 3.0, 64
+#: Columns of a narrow box, and the cycles of a line and of a column of it.
+_NARROW, _NARROW_LINE, _NARROW_COLUMN = 24, 12.0, 2.0
 #: Bytes of a padded copy: of any problem, and beyond that for each byte of its operands.
 _LEAST_PADDED, _MOST_PADDED = 64 << 20, 8
 #: Outputs of a row at a time, about: their sums stay in L1.
@@ -189,6 +192,11 @@ class PadCut(NamedTuple):
     block: int
 
 
+def is_narrow(problem: PadProblem, pixels: bool) -> bool:
+    """Tell whether a line of a padded copy is a few elements, of which a table tells each."""
+    return not pixels and problem.out_size[-1] <= _NARROW
+
+
 def pad_cut(problem: PadProblem, pixels: bool) -> PadCut:
     """Return the tasks of a padded copy; with `pixels` a line holds all channels."""
     *outer, columns = problem.out_size
@@ -210,6 +218,8 @@ def _pad_seconds(problem: PadProblem, device: DeviceInfo) -> float:
     each = _LINE + _COLUMN * outside + 2.0 * vectors
     if problem.layout == "strided":
         each += _ELEMENT * width.inside
+    if is_narrow(problem, pixels):
+        each = _NARROW_LINE + _NARROW_COLUMN * problem.out_size[-1]
     machine, tasks = profile(device), cut.parts * cut.pieces
     return call_seconds(
         cut.lines * each + tasks * machine.calls.task, 2.0 * problem.flops * problem.itemsize,
