@@ -66,7 +66,7 @@ def _around(of: str, ndim: int, arrays: dict[str, Any], params: Params) -> Any:
     held = pad_input(pixels, {**params, "padding_mode": mode}, ndim).ravel().astype(np.intp)
     made = np.zeros((*grad.shape[:2], 1 + pixels.size))
     where: Any = (..., held)
-    np.add.at(made, where, grad.reshape(*grad.shape[:2], -1))
+    np.add.at(made, where, grad.reshape(*grad.shape[:2], held.size))
     made = made[..., :-1]
     return made.reshape(*grad.shape[:2], *size)
 
