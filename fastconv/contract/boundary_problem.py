@@ -196,11 +196,11 @@ class BoundaryProblem(DenseSizes):
     ((1, 16, 5, 5), '--padding_mode=reflect ic8ih9oc16oh5kh3sh2ph1')
     >>> for part in of.frame():
     ...     print([(each.start, each.stop) for each in part.outputs], part.start, part.size)
-    [(1, 4), (1, 4)] (1, 1) (7, 7)
     [(0, 1), (0, 5)] (-1, -1) (3, 11)
     [(4, 5), (0, 5)] (7, -1) (3, 11)
     [(1, 4), (0, 1)] (1, -1) (7, 3)
     [(1, 4), (4, 5)] (1, 7) (7, 3)
+    [(1, 4), (1, 4)] (1, 1) (7, 7)
     """
 
     sizes: ConvProblem
@@ -270,14 +270,15 @@ class BoundaryProblem(DenseSizes):
         return first, max(first, min((of.in_size[axis] + low - reach) // step + 1, count))
 
     def frame(self) -> list[Part]:
-        """Return the box of outputs that read nothing from outside, and the slabs around it.
+        """Return the slabs around the outputs that read nothing from outside, and their box.
 
-        There are none where every output does.
+        It is the last, as it reads again what the slabs read. There are none where every output
+        reads something from outside.
         """
         inner = [self._inner(axis) for axis in range(self.ndim)]
         if any(first == end for first, end in inner):
             return []
-        return [self._part(inner), *self._slabs(inner)]
+        return [*self._slabs(inner), self._part(inner)]
 
     def _slabs(self, inner: list[tuple[int, int]]) -> Iterator[Part]:
         """Yield what lies before and behind the inner box along each axis.

@@ -40,7 +40,7 @@ __all__ = ["PreparedBoundary", "choose_parts", "make_boundary_problem", "make_fa
 
 _EVERY = (slice(None), slice(None))
 #: Seconds that a call of a part takes beside its kernel, as those of one thread are counted.
-_CALL = 10e-6
+_CALL = 5e-6
 
 
 class _Copy(NamedTuple):

@@ -49,6 +49,8 @@ _POSITION, _ELEMENT = 12.0, 1.5
 _ROW, _TAP = 60.0, 4.0
 #: Cycles to look up a line of a padded copy, and a column of it; columns of a part of a line.
 _LINE, _COLUMN, _PIECE = 38.0, 3.0, 64
+#: Bytes from or to memory for each that a padded copy writes.
+_PADDED_TRAFFIC = 1.2
 #: Columns of a narrow box, and the cycles of a line and of a column of it.
 _NARROW, _NARROW_LINE, _NARROW_COLUMN = 24, 12.0, 2.0
 #: Bytes of a padded copy: of any problem, and beyond that for each byte of its operands.
@@ -209,7 +211,7 @@ def pad_cut(problem: PadProblem, pixels: bool) -> PadCut:
 
 
 def _pad_seconds(problem: PadProblem, device: DeviceInfo) -> float:
-    """Count what is read, which of an input may be little: as much as is written."""
+    """Count what is written, which is mostly in a cache when it is read again, and some more."""
     pixels = problem.layout == "channels_last" and problem.channels > 1
     cut, width = pad_cut(problem, pixels), problem.maps[-1]
     unit, outside = problem.channels if pixels else 1, problem.out_size[-1] - width.inside
@@ -222,7 +224,8 @@ def _pad_seconds(problem: PadProblem, device: DeviceInfo) -> float:
         each = _NARROW_LINE + _NARROW_COLUMN * problem.out_size[-1]
     machine, tasks = profile(device), cut.parts * cut.pieces
     return call_seconds(
-        cut.lines * each + tasks * machine.calls.task, 2.0 * problem.flops * problem.itemsize,
+        cut.lines * each + tasks * machine.calls.task,
+        _PADDED_TRAFFIC * problem.flops * problem.itemsize,
         clock=machine.core.sustained, bandwidth=machine.memory.operands,
         start=machine.calls.start, workers=max(1, min(tasks, device.threads)),
     )  # fmt: skip
