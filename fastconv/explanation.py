@@ -276,10 +276,12 @@ def _boundary_parts(problem: BoundaryProblem, packed: bool) -> tuple[dict[Any, l
     kinds: dict[Any, list[str]] = {}
     for part in parts:
         span = ", ".join(f"{each.start}:{each.stop}" for each in part.outputs)
-        kinds.setdefault(problem.dense(part), []).append(f"[{span}]")
+        turned = " turned" if part.turned else ""
+        kinds.setdefault(problem.dense(part), []).append(f"[{span}]{turned}")
     for part in parts:
         if not part.inside:
-            kinds.setdefault(problem.copy(part), []).append(f"{part.size}")
+            copy = problem.copy(part)
+            kinds.setdefault(copy, []).append(f"{copy.out_size}")
     if len(parts) > 1:
         return kinds, "outputs that read the input alone, and slabs around them, from copies"
     return kinds, f"the input is {'read as it is' if parts[0].inside else 'copied'} for all outputs"

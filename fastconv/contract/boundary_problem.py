@@ -30,6 +30,7 @@ __all__ = [
     "canonical_mode",
     "check_pads",
     "parse_mode",
+    "turn",
 ]
 
 #: A boundary mode and its constant.
@@ -40,6 +41,8 @@ NO_BOUNDARY: Boundary = ("constant", 0.0)
 #: Pixels of an input with its boundary, beyond 32 for each of its own: mirrored and wrapped ones
 #: have 27 at most.
 _MOST_PADDED = 1 << 24
+#: Columns of a slab that may be turned.
+_MOST_TURNED = 16
 #: One object, so that keys with it are equal.
 _NAN = math.nan
 
@@ -143,6 +146,11 @@ def check_pads(pads: Pads, size: tuple[int, ...], mode: str) -> None:
         )
 
 
+def turn(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what there is of each axis with the last two in the other order."""
+    return (*values[:-2], values[-1], values[-2])
+
+
 class Part(NamedTuple):
     """A box of outputs.
 
@@ -155,12 +163,16 @@ class Part(NamedTuple):
         many.
     inside : bool
         Whether all of these are samples of the input.
+    turned : bool
+        Whether it is computed with rows for columns and columns for rows: kernels go along rows,
+        of which a slab of few columns has nothing but ends.
     """
 
     outputs: tuple[slice, ...]
     start: tuple[int, ...]
     size: tuple[int, ...]
     inside: bool
+    turned: bool = False
 
     @property
     def samples(self) -> tuple[slice, ...]:
@@ -291,17 +303,31 @@ class BoundaryProblem(DenseSizes):
                     behind = [(0, count) for count in self.out_size[axis + 1 :]]
                     yield self._part([*inner[:axis], span, *behind])
 
+    def can_turn(self, part: Part) -> bool:
+        """Tell whether a part is a slab of few columns and more rows, with sums over channels."""
+        if self.ndim < 2 or part.inside or self.sizes.layout == "channels_last":
+            return False
+        rows, columns = (each.stop - each.start for each in part.outputs[-2:])
+        return not self.sizes.is_depthwise and columns < _MOST_TURNED and columns < rows
+
     def dense(self, part: Part) -> ConvProblem:
         """Return the convolution of a part."""
         layout = self.sizes.layout
         if not part.inside and layout == "strided":
             layout = "channels_first"  # as it is copied
-        return self.sizes.with_(in_size=part.size, padding=((0, 0),) * self.ndim, layout=layout)
+        of = self.sizes.with_(in_size=part.size, padding=((0, 0),) * self.ndim, layout=layout)
+        if not part.turned:
+            return of
+        names = ("in_size", "kernel_size", "stride", "dilation")
+        return of.with_(**{name: turn(getattr(of, name)) for name in names})
 
     def copy(self, part: Part) -> PadProblem:
         """Return the copy of what a part reads."""
-        of = self.sizes
+        of, low = self.sizes, tuple(-start for start in part.start)
+        sizes = of.in_size, low, part.size
+        if part.turned:
+            sizes = turn(of.in_size), turn(low), turn(part.size)
         return PadProblem(
-            "pad", of.batch, of.in_channels, of.in_size, tuple(-start for start in part.start),
-            part.size, self.mode, self.value, of.dtype, of.layout,
+            "pad", of.batch, of.in_channels, *sizes, self.mode, self.value, of.dtype,
+            "strided" if part.turned else of.layout,
         )  # fmt: skip

@@ -70,6 +70,12 @@ class _Ready(NamedTuple):
     outputs: tuple[slice, ...]
     call: PreparedCall
     copy: _Copy | None
+    turned: bool
+
+    @property
+    def packing(self) -> Hashable:
+        """What tells the order of its weight."""
+        return self.call.packing, self.turned
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +100,8 @@ class PreparedBoundary:
         weight = weight if self.plain else plain(weight)
         packed: dict[Hashable, Any] = {}
         for part in self.parts:
-            if part.call.packing not in packed:
-                packed[part.call.packing] = part.call.pack(weight)
+            if part.packing not in packed:
+                packed[part.packing] = part.call.pack(_turned(weight) if part.turned else weight)
         return packed
 
     def run(
@@ -104,14 +110,23 @@ class PreparedBoundary:
         """Compute, into `out` if there is one."""
         if out is None:
             out = empty_output(x, self.out_shape, self.layout)
-        for samples, outputs, call, copy in self.parts:
-            added = None if residual is None else residual[outputs]
-            others = packed[call.packing], bias, added, out[outputs]
-            if copy is None:
-                call.run(x[samples], *others)
+        for part in self.parts:
+            added = None if residual is None else residual[part.outputs]
+            target, read = out[part.outputs], x
+            if part.turned:
+                added = None if added is None else _turned(added)
+                target, read = _turned(target), _turned(x)
+            others = packed[part.packing], bias, added, target
+            if part.copy is None:
+                part.call.run(read[part.samples], *others)
             else:
-                copy.run(call, x, *others)
+                part.copy.run(part.call, read, *others)
         return out
+
+
+def _turned(array: Array) -> Array:
+    """Return a view with rows for columns and columns for rows."""
+    return array.swapaxes(-1, -2)
 
 
 def make_boundary_problem(
@@ -141,7 +156,14 @@ def choose_parts(problem: BoundaryProblem, packed: bool) -> list[Part]:
         copied = sum(_seconds(problem.copy(part), True) for part in parts if not part.inside)
         return copied + sum(_seconds(problem.dense(part), packed) for part in parts)
 
-    return min([whole], frame, key=seconds)
+    def turned(part: Part) -> Part:
+        """Return a slab as it is computed in less time."""
+        if not problem.can_turn(part):
+            return part
+        ways = part, part._replace(turned=True)
+        return min(ways, key=lambda way: _seconds(problem.dense(way), packed))
+
+    return min([whole], list(map(turned, frame)), key=seconds)
 
 
 def _prepare_copy(problem: BoundaryProblem, part: Part, x: Array, read: Array) -> _Copy:
@@ -149,6 +171,32 @@ def _prepare_copy(problem: BoundaryProblem, part: Part, x: Array, read: Array) -
     with unforced():
         _, plan = make_plan(problem.copy(part), binding)
     return _Copy(plan, read.nbytes, read.shape, read.strides)
+
+
+def _prepare_part(
+    problem: BoundaryProblem, part: Part, operands: tuple[Any, ...], activation: Activation,
+    packed: bool, tune: bool,
+) -> _Ready:  # fmt: skip
+    """Prepare a part for operands; those that are there are turned with it."""
+    x, weight, bias, residual, out = operands
+    outputs, samples = (*_EVERY, *part.outputs), (*_EVERY, *part.samples) if part.inside else ()
+    added, written = None if residual is None else residual[outputs], out[outputs]
+    if part.turned:
+        x, weight, written = _turned(x), _turned(weight), _turned(written)
+        added = None if added is None else _turned(added)
+    dense, copy = problem.dense(part), None
+    if part.inside:
+        read = x[samples]
+    else:
+        read = empty_output(x, dense.x_shape, dense.layout)
+        copy = _prepare_copy(problem, part, x, read)
+        if tune:  # which measures on what the part will read
+            copy.plan.run(x, read)
+    arguments = dense.stride, dense.padding, dense.dilation, dense.groups
+    call = prepare(
+        CONV, problem.ndim, read, weight, bias, arguments, activation, added, written, packed, tune
+    )
+    return _Ready(samples, outputs, call, copy, part.turned)
 
 
 def _prepare(
@@ -163,28 +211,13 @@ def _prepare(
         return PreparedBoundary((), "", shape, layout, None)
     target = empty_output(x, shape, layout) if out is None else out
     measured = flag("tune", tune) or config.tune
-    of = problem.sizes
-    dense = (of.stride, ((0, 0),) * ndim, of.dilation, of.groups)
     parts = []
     with contextlib.nullcontext() if measured else steady_choice():
         for part in choose_parts(problem, packed):
-            outputs, copy = (*_EVERY, *part.outputs), None
-            samples = (*_EVERY, *part.samples) if part.inside else ()
-            if part.inside:
-                read = x[samples]
-            else:
-                read = empty_output(x, (*x.shape[:2], *part.size), layout)
-                copy = _prepare_copy(problem, part, x, read)
-                if measured:
-                    copy.plan.run(x, read)
-            added = None if residual is None else residual[outputs]
-            call = prepare(
-                CONV, ndim, read, weight, bias, dense, activation, added, target[outputs], packed,
-                tune,
-            )  # fmt: skip
-            parts.append(_Ready(samples, outputs, call, copy))
+            operands = x, weight, bias, residual, target
+            parts.append(_prepare_part(problem, part, operands, activation, packed, measured))
     kernels = ", ".join(sorted({part.call.kernel for part in parts}))
-    packing = "boundary", tuple(dict.fromkeys(part.call.packing for part in parts))
+    packing = "boundary", tuple(dict.fromkeys(part.packing for part in parts))
     remembers = any(part.call.remembers for part in parts)
     return PreparedBoundary(tuple(parts), kernels, shape, layout, packing, remembers=remembers)
 

@@ -16,7 +16,7 @@ import torch
 import fastconv
 from fastconv import calls
 from fastconv.array_libraries import EmulatedArray
-from fastconv.contract.boundary_problem import BoundaryProblem
+from fastconv.contract.boundary_problem import BoundaryProblem, Part
 from fastconv.contract.errors import ArgumentError, DeviceError, NoKernelError, ShapeError
 from fastconv.contract.pad_problem import MODES, source_indices
 from fastconv.contract.padding import normalise_padding
@@ -112,13 +112,18 @@ def truth(case: Case, mode: Any, x: Any, w: Any, bias: Any, **more: Any) -> np.n
     return reference.conv(around, w, bias, padding=nothing, **sides, **more)
 
 
-@pytest.fixture(params=["chosen", "frame"])
+@pytest.fixture(params=["chosen", "frame", "turned"])
 def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """By the parts of the lowest cost, and by a frame wherever there is one."""
-    if request.param == "frame":
-        monkeypatch.setattr(
-            boundary_calls, "choose_parts", lambda of, packed: of.frame() or [of.whole()]
-        )
+    """By the parts of the lowest cost, by a frame wherever there is one, and by turned slabs."""
+
+    def framed(of: BoundaryProblem, packed: bool) -> list[Part]:
+        parts = of.frame() or [of.whole()]
+        if request.param == "frame":
+            return parts
+        return [part._replace(turned=of.can_turn(part)) for part in parts]
+
+    if request.param != "chosen":
+        monkeypatch.setattr(boundary_calls, "choose_parts", framed)
     calls._prepared.clear()
     yield request.param
     calls._prepared.clear()
