@@ -213,9 +213,12 @@ def _problem_of(
     )
     if getattr(what, "__module__", "") in array_calls.MODULES:
         bound = bind_call(what, args, kwargs)
-        problem = array_calls.told(what, *bound.args, **bound.kwargs)
+        telling = first_use.load("fastconv.ops.telling")
+        told = telling.told_call(what, *bound.args, **bound.kwargs)
+        problem = None if told is None else told.problem
         function = isinstance(what, FunctionType)
-        return problem, not function or isinstance(problem, ArrayProblem), ""
+        note = "" if told is None or told.copy is None else _copy_note(told.copy)
+        return problem, not function or isinstance(problem, ArrayProblem), note
     given = kwargs.get("input", args[0] if args else None)
     view = None if given is None else view_array("input", given)
     if view is not None:
@@ -224,6 +227,14 @@ def _problem_of(
         bound = bind_call(what.problem, args, kwargs)
         return what.problem(*bound.args, **bound.kwargs), True, ""
     return functional.problem_of_call(what, *args, **kwargs), False, ""
+
+
+def _copy_note(copy: ArrayProblem) -> str:
+    """Say what copying the input with its boundary takes before a pool."""
+    with unforced():
+        told = _explain(copy, True)
+    row = next(row for row in told.rows if row.chosen)
+    return f"of a copy of the input with its boundary: {row.kernel}, {row.milliseconds:.3f} ms"
 
 
 def _sparse_problem_of(

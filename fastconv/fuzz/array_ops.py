@@ -8,7 +8,7 @@ from typing import Any
 
 import fastconv
 from fastconv.kernels import reference
-from fastconv.ops.array_calls import told
+from fastconv.ops.telling import told
 
 from .case import Case
 from .drawing import Draw, Options, draw_calls, draw_dtype

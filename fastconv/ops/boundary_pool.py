@@ -13,8 +13,9 @@ from ..contract.boundary_problem import canonical_mode, check_pads
 from ..contract.errors import ArgumentError, ShapeError
 from ..contract.pad_problem import source_indices
 from ..dispatch import unforced
-from .array_calls import ArrayOp, check_axes, compute, compute_batch, is_telling
+from .array_calls import ArrayOp, check_axes, compute, compute_batch
 from .padding import PAD
+from .telling import Told, is_telling
 
 __all__ = ["compute_pool"]
 
@@ -65,10 +66,16 @@ def _compute(
     size = tuple(n + 2 * pad for n, pad in zip(x.shape[2:], pads, strict=True))
     padded = empty_output(x, (*x.shape[:2], *size), memory_layout(x))
     unpadded = (*arguments[:_PADDING], 0, *arguments[_PADDING + 1 :])
-    if not is_telling():
-        op.problem((padded,), unpadded)  # which raises before anything is copied
-        with unforced():
-            compute(PAD, (x,), (pads, size, mode, value), padded)
+    copied = (x,), (pads, size, mode, value)
+    if is_telling():
+        try:
+            return compute(op, (padded,), unpadded, out)
+        except Told as told:
+            told.copy = PAD.problem(*copied)
+            raise
+    op.problem((padded,), unpadded)  # which raises before anything is copied
+    with unforced():
+        compute(PAD, *copied, padded)
     made = compute(op, (padded,), unpadded, out)
     if isinstance(made, tuple):
         _tell_sources(made[1], mode, x.shape[2:], pads)

@@ -24,7 +24,8 @@ from ..contract.settings import config
 from ..dispatch import choose, steady_choice
 from ..functional import conv1d
 from ..nn import Conv1d
-from .array_calls import ArrayOp, compute, tell
+from .array_calls import ArrayOp, compute
+from .telling import tell
 
 __all__ = ["Linear", "linear"]
 

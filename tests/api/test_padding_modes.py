@@ -368,6 +368,7 @@ def test_pools(name: str, mode: Any, rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(one, wanted[0])
     explained = fastconv.explain(function, x, 3, padding=1, padding_mode=mode)
     assert explained.problem.x_shape == (2, 5, *(n + 2 for n in x.shape[2:]))
+    assert "of a copy of the input with its boundary: cpu.pad" in str(explained)
 
 
 def test_places_of_maxima_are_samples(rng: np.random.Generator) -> None:
