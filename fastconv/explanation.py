@@ -282,7 +282,7 @@ def _boundary_parts(problem: BoundaryProblem, packed: bool) -> tuple[dict[Any, l
     And what they are.
     """
     calls = first_use.load("fastconv.ops.boundary_calls")
-    with steady_choice():
+    with _choice_of_parts():
         parts = calls.choose_parts(problem, packed)
     kinds: dict[Any, list[str]] = {}
     for part in parts:
@@ -298,6 +298,11 @@ def _boundary_parts(problem: BoundaryProblem, packed: bool) -> tuple[dict[Any, l
     return kinds, f"the input is {'read as it is' if parts[0].inside else 'copied'} for all outputs"
 
 
+def _choice_of_parts() -> contextlib.AbstractContextManager[None]:
+    """Return the context in which calls choose kernels for their parts."""
+    return contextlib.nullcontext() if config.tune else steady_choice()
+
+
 def _explain_parts(problem: TransposedProblem | BoundaryProblem, packed: bool) -> Explanation:
     """Tell of each kind of part which kernel computes it, with the time of all of its kind."""
     if isinstance(problem, BoundaryProblem):
@@ -307,7 +312,7 @@ def _explain_parts(problem: TransposedProblem | BoundaryProblem, packed: bool) -
     rows, costs = [], ""
     for dense, places in kinds.items():
         copies = isinstance(dense, ArrayProblem)
-        with steady_choice(), unforced() if copies else contextlib.nullcontext():
+        with _choice_of_parts(), unforced() if copies else contextlib.nullcontext():
             told = _explain(dense, packed)
         row, costs = next((row for row in told.rows if row.chosen), None), told.costs
         if row is None:

@@ -3,6 +3,7 @@
 Outputs are cut into boxes, each a dense convolution without padding. Most of a large output reads
 nothing from outside: that box is computed from the input as it lies, by any kernel at full speed,
 and a *frame* of slabs around it, at most two an axis, from small copies with the boundary in them.
+A slab of few columns may be *turned*, as kernels go along rows.
 Of a small input, or where taps reach far, the *whole* with its boundary is copied instead.
 """
 

@@ -129,8 +129,14 @@ def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> An
     calls._prepared.clear()
 
 
-@pytest.mark.parametrize("mode", ALL, ids=word)
-@pytest.mark.parametrize("case", CASES, ids=str)
+#: Every case in every mode, and by parts that are not chosen in one.
+CALLS = [
+    *itertools.product(CASES, ALL, ["chosen"]),
+    *((case, ALL[n % 5], how) for how in ("frame", "turned") for n, case in enumerate(CASES)),
+]
+
+
+@pytest.mark.parametrize(("case", "mode", "parts"), CALLS, ids=str, indirect=["parts"])
 def test_small_integers_are_exact(
     case: Case, mode: Any, parts: str, rng: np.random.Generator
 ) -> None:
@@ -235,16 +241,35 @@ def test_any_memory_and_aliases(parts: str, rng: np.random.Generator) -> None:
 
 
 def test_bits_do_not_depend_on_threads(rng: np.random.Generator) -> None:
-    x = rng.standard_normal((1, 24, 61, 67), np.float32)
+    image = rng.standard_normal((1, 24, 61, 67), np.float32)
     w = rng.standard_normal((24, 24, 3, 3), np.float32)
-    before, made = get_num_threads(), []
+    last, grad, told = (
+        in_layout(image, "channels_last"),
+        image[:, ::-1],
+        {"padding_mode": "reflect"},
+    )
+    signal, taps = image.reshape(1, 8, -1), w.reshape(24, 8, -1)[..., :9]
+    volume, cube = signal[..., :6144].reshape(1, 8, 16, 16, 24), w[:, :, 0].reshape(8, 8, 3, 3, 3)
+    made: dict[Any, list[bytes]] = {}
+    before = get_num_threads()
     try:
         for threads in (1, 2, 5):
             set_num_threads(threads)
-            made.append(bits(fastconv.conv2d(x, w, padding=1, padding_mode="reflect")))
+            for number, y in enumerate((
+                fastconv.conv2d(image, w, padding=1, **told),
+                fastconv.conv2d(last, w, padding=1, **told),
+                fastconv.Conv2d(w, padding=1, **told)(image),
+                fastconv.conv1d(signal, taps, padding=4, **told),
+                fastconv.conv3d(volume, cube, padding=1, **told),
+                fastconv.max_pool2d(image, 3, 1, 1, **told),
+                fastconv.avg_pool2d(last, 5, 2, 4, **told),
+                fastconv.grad.conv2d_input(image.shape, w, grad, padding=1, **told),
+                fastconv.grad.conv2d_weight(image, w.shape, grad, padding=1, **told),
+            )):  # fmt: skip
+                made.setdefault(number, []).append(bits(y))
     finally:
         set_num_threads(before)
-    assert made[0] == made[1] == made[2]
+    assert all(len(set(each)) == 1 for each in made.values())
 
 
 def test_zeros_are_the_plain_call(rng: np.random.Generator) -> None:
