@@ -67,8 +67,7 @@ class ArrayTorch(Torch):
             raise Refusal(f"PyTorch has {name} for images alone")
         tensors = [self._ordered(torch_tensor(array)) for array in arrays]
         args, keywords = problem.arguments(tensors)
-        given = {name: value for name, value in keywords.items() if value is not None}
-        return lambda: _first(function(*args, **given))
+        return lambda: _first(function(*args, **keywords))
 
     def _ordered(self, tensor: Any) -> Any:
         return tensor

@@ -18,6 +18,7 @@ from typing import Any
 from fastconv.contract.array_problem import ArrayProblem
 from fastconv.contract.boundary_problem import BoundaryProblem
 from fastconv.contract.errors import DTypeError
+from fastconv.contract.pair_problem import PairProblem
 from fastconv.contract.problem import DTYPES
 from fastconv.contract.problem_line import parse_any_line
 from fastconv.contract.transposed_problem import TransposedProblem
@@ -38,7 +39,7 @@ class Case:
 
     Parameters
     ----------
-    problem : ConvProblem, TransposedProblem, BoundaryProblem, ArrayProblem or SparseLayer
+    problem : ConvProblem, SparseLayer or another of problem lines
         What is computed.
     name : str
         The row's label.
@@ -62,6 +63,7 @@ class Case:
             return "gradient"
         kinds: dict[type, str] = {
             SparseLayer: "sparse", TransposedProblem: "transposed", BoundaryProblem: "boundary",
+            PairProblem: "pair",
         }  # fmt: skip
         return kinds.get(type(self.problem), "dense")
 

@@ -155,7 +155,7 @@ def relative_error(result: np.ndarray, truth: np.ndarray) -> float:
     return error if np.isfinite(error) else float("inf")
 
 
-def flops(problem: DenseSizes) -> int:
+def flops(problem: Any) -> int:
     """Return the floating point operations."""
     return problem.flops
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         NoKernelError,
         ShapeError,
     )
+    from .contract.pair_problem import PairProblem
     from .contract.problem import ConvProblem
     from .contract.settings import get_num_threads, set_num_threads
     from .contract.transposed_problem import TransposedProblem
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
     )
     from .ops.rearrange import channel_shuffle, pixel_shuffle, pixel_unshuffle
     from .ops.resize import interpolate
+    from .ops.separable import conv2d_pair, separable_conv2d
+    from .ops.separable_layers import Conv2dPair, SeparableConv2d
     from .ops.transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
     from .ops.transposed_layers import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
     from .ops.unfold import fold, unfold
@@ -114,8 +117,11 @@ _MODULES = {
     "ops.pointwise": ("local_response_norm", "prelu"),
     "ops.softmax": ("log_softmax", "softmax"),
     "ops.resize": ("interpolate",),
+    "ops.separable": ("conv2d_pair", "separable_conv2d"),
+    "ops.separable_layers": ("Conv2dPair", "SeparableConv2d"),
     "ops.transposed": ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
     "ops.transposed_layers": ("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"),
+    "contract.pair_problem": ("PairProblem",),
     "contract.problem": ("ConvProblem",),
     "contract.transposed_problem": ("TransposedProblem",),
 }
@@ -126,6 +132,7 @@ __all__ = [
     "ArgumentError",
     "Conv1d",
     "Conv2d",
+    "Conv2dPair",
     "Conv3d",
     "ConvProblem",
     "ConvTranspose1d",
@@ -137,6 +144,8 @@ __all__ = [
     "FastconvError",
     "Linear",
     "NoKernelError",
+    "PairProblem",
+    "SeparableConv2d",
     "ShapeError",
     "TransposedProblem",
     "adaptive_avg_pool1d",
@@ -152,6 +161,7 @@ __all__ = [
     "channel_shuffle",
     "conv1d",
     "conv2d",
+    "conv2d_pair",
     "conv3d",
     "conv_transpose1d",
     "conv_transpose2d",
@@ -176,6 +186,7 @@ __all__ = [
     "pixel_shuffle",
     "pixel_unshuffle",
     "precision",
+    "separable_conv2d",
     "set_num_threads",
     "sparse",
     "unfold",

@@ -17,6 +17,7 @@ from typing import Literal
 from .contract.array_problem import ArrayProblem, dense_array_binding
 from .contract.boundary_problem import BoundaryProblem
 from .contract.errors import DeviceError, FastconvError, ShapeError
+from .contract.pair_problem import PairProblem
 from .contract.problem import ConvProblem
 from .contract.problem_line import parse_any_line
 from .contract.spec import CudaInfo, SparseBinding, dense_binding, dense_strides
@@ -61,6 +62,10 @@ def list_code(what: Problem | str, form: Form, gpu: str | None = None) -> str:
         raise ShapeError(
             f"code: got {problem.line()}, want one of its parts, which explain lists: each is a "
             "dense convolution"
+        )
+    if isinstance(problem, PairProblem):
+        raise ShapeError(
+            f"code: got {problem.line()}, want one of its two convolutions, which explain lists"
         )
     if isinstance(problem, ConvProblem):
         problem, _ = trim(problem)

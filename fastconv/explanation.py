@@ -14,11 +14,13 @@ from types import FunctionType
 from typing import Any, cast
 
 from .array_libraries import view_array
+from .composition import parts_of
 from .contract import first_use
 from .contract.arguments import bind_call
 from .contract.array_problem import ArrayProblem
 from .contract.boundary_problem import BoundaryProblem
 from .contract.errors import DeviceError
+from .contract.pair_problem import PairProblem
 from .contract.problem import ConvProblem
 from .contract.problem_line import AnyProblem, parse_any_line
 from .contract.settings import config
@@ -71,19 +73,27 @@ class Row:
     reasons: list[str]
 
 
+#: What can be explained: what is dispatched, and what is made of such.
+_Explained = Problem | AnyProblem
+_KNOWN = (
+    ConvProblem, SparseProblem, TransposedProblem, BoundaryProblem, PairProblem, ArrayProblem,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """The dispatcher's view of one problem; ``str()`` gives a table.
 
     Parameters
     ----------
-    problem : ConvProblem, SparseProblem, TransposedProblem, BoundaryProblem or ArrayProblem
+    problem : ConvProblem, SparseProblem or any that a line describes
         What is computed.
     packed : bool
         Whether a weight is packed once for many calls, or in each call.
     rows : list of Row
-        One a kernel; of a transposed convolution one for each kind of phase, with its kernel, and
-        of one with a boundary mode one for each kind of part and of copy.
+        One a kernel; of a transposed convolution one for each kind of phase, of a pair one for each
+        kind of a band's two calls, with its kernel, and of one with a boundary mode one for each
+        kind of part and of copy.
     note : str
         What else is known of a call: of a sparse one, the rulebook.
     gpu : str or None
@@ -92,7 +102,7 @@ class Explanation:
         Where the costs of a CPU problem are from: measured on this machine, or shipped.
     """
 
-    problem: Problem | AnyProblem
+    problem: _Explained
     packed: bool
     rows: list[Row]
     note: str = ""
@@ -105,7 +115,7 @@ class Explanation:
         return next((row.kernel for row in self.rows if row.chosen), "")
 
     def __str__(self) -> str:
-        width = max(22, *(len(row.kernel) for row in self.rows))
+        width = max([22, *(len(row.kernel) for row in self.rows)])
         lines = [
             f"{self.problem.line()}  {', '.join(_facts(self.problem, self.packed))}"
             + (f", forecast for {self.gpu}" if self.gpu else f", costs {self.costs}"),
@@ -122,23 +132,25 @@ class Explanation:
         return "\n".join(lines)
 
 
-def _facts(problem: Problem | AnyProblem, packed: bool) -> list[str]:
+def _facts(problem: _Explained, packed: bool) -> list[str]:
     """Return what stands beside a problem's line."""
     facts = [problem.dtype]
     if isinstance(problem, ArrayProblem):
         return [*facts, problem.layout]
-    if isinstance(problem, (ConvProblem, TransposedProblem, BoundaryProblem)):
+    if isinstance(problem, (ConvProblem, TransposedProblem, BoundaryProblem, PairProblem)):
         facts.append(problem.layout)
     elif problem.op != "sparse_conv":
         return facts
     facts.append(f"{problem.flops / 1e6:,.{1 if problem.flops > 1e5 else 4}f} MFLOP")
+    if isinstance(problem, PairProblem):
+        return [*facts, f"weights packed {'once' if packed else 'in each call, or remembered'}"]
     if not packed and calls_of_weight(problem) > 1:
         return [*facts, "weight remembered"]
     return [*facts, f"weight packed {'once' if packed else 'in each call'}"]
 
 
 def explain(
-    what: Problem | AnyProblem | str | Callable[..., Any],
+    what: _Explained | str | Callable[..., Any],
     *args: Any,
     gpu: str | None = None,
     **kwargs: Any,
@@ -147,7 +159,7 @@ def explain(
 
     Parameters
     ----------
-    what : ConvProblem, SparseProblem, TransposedProblem, BoundaryProblem, str, function or object
+    what : a problem, str, function or object
         A problem, a problem line (see `fastconv.contract.problem_line.parse_any_line`), or
         ``conv1d``, ``conv2d``, ``conv3d``, one of ``conv_transpose1d`` to ``3d`` or an operator of
         `fastconv.sparse` with the arguments of a call, which is not made, or an object of `Conv1d`
@@ -182,7 +194,7 @@ def explain(
         if gpu is not None:
             model = named_model(gpu)
             stack.enter_context(use_device(EMULATED, model))
-            if isinstance(problem, BoundaryProblem):
+            if isinstance(problem, (BoundaryProblem, PairProblem)):
                 problem = problem.with_(device="cuda")
             else:
                 problem = replace(cast(Any, problem), device="cuda")
@@ -195,15 +207,14 @@ def explain(
 
 def _problem_of(
     stack: contextlib.ExitStack, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Problem | AnyProblem, bool, str]:
+) -> tuple[_Explained, bool, str]:
     """Return the problem, whether its weight is packed once, and what else is known of the call.
 
     The stack enters the device that the call's arrays live on.
     """
     if isinstance(what, str):
         return parse_any_line(what)[0], True, ""
-    known = (ConvProblem, SparseProblem, TransposedProblem, BoundaryProblem, ArrayProblem)
-    if isinstance(what, known):
+    if isinstance(what, _KNOWN):
         return what, True, ""
     if getattr(what, "__module__", "").startswith("fastconv.sparse."):
         return _sparse_problem_of(stack, what, *args, **kwargs)
@@ -215,7 +226,7 @@ def _problem_of(
         bound = bind_call(what, args, kwargs)
         telling = first_use.load("fastconv.ops.telling")
         told = telling.told_call(what, *bound.args, **bound.kwargs)
-        problem = None if told is None else told.problem
+        problem: Any = None if told is None else told.problem
         function = isinstance(what, FunctionType)
         note = "" if told is None or told.copy is None else _copy_note(told.copy)
         return problem, not function or isinstance(problem, ArrayProblem), note
@@ -253,49 +264,18 @@ def _sparse_problem_of(
     return call.problem, call.keeps_weight, call.note()
 
 
-def _phases(problem: TransposedProblem) -> tuple[dict[Any, list[str]], str]:
-    """Return each kind of dense convolution that a transposed one is made of, where each writes.
-
-    And what they are.
-    """
-    kinds: dict[Any, list[str]] = {}
-    if problem.is_product:
-        step = problem.stride[0]
-        bands = problem.bands()
-        for rows in bands:
-            outputs = f"[{rows.start * step}:{rows.stop * step}]"
-            kinds.setdefault(problem.product(rows), []).append(outputs)
-        return kinds, (
-            "one product, whose channels are interleaved into pixels, by bands of samples: "
-            f"{len(bands)}"
-        )
-    for phase in problem.phases():
-        outputs = ", ".join(f"{each.start or 0}::{each.step or 1}" for each in phase.outputs)
-        kinds.setdefault(problem.dense(phase), []).append(f"[{outputs}]")
-    count = sum(map(len, kinds.values()))
-    return kinds, f"phases of the stride, each a dense convolution of stride 1: {count}"
-
-
-def _boundary_parts(problem: BoundaryProblem, packed: bool) -> tuple[dict[Any, list[str]], str]:
-    """Return each kind of dense convolution of one with a boundary mode, and of copy.
-
-    And what they are.
-    """
-    calls = first_use.load("fastconv.ops.boundary_calls")
+def _explain_parts(problem: TransposedProblem | BoundaryProblem, packed: bool) -> Explanation:
+    """Tell of each kind of part which kernel computes it, with the time of all of its kind."""
     with _choice_of_parts():
-        parts = calls.choose_parts(problem, packed)
-    kinds: dict[Any, list[str]] = {}
-    for part in parts:
-        span = ", ".join(f"{each.start}:{each.stop}" for each in part.outputs)
-        turned = " turned" if part.turned else ""
-        kinds.setdefault(problem.dense(part), []).append(f"[{span}]{turned}")
-    for part in parts:
-        if not part.inside:
-            copy = problem.copy(part)
-            kinds.setdefault(copy, []).append(f"{copy.out_size}")
-    if len(parts) > 1:
-        return kinds, "outputs that read the input alone, and slabs around them, from copies"
-    return kinds, f"the input is {'read as it is' if parts[0].inside else 'copied'} for all outputs"
+        kinds, note = parts_of(problem, packed)
+    rows, costs = [], ""
+    for of, places in kinds.items():
+        shown = places if len(places) < 4 else [*places[:2], "...", places[-1]]
+        row, costs = _part_row(of, len(places), " ".join(shown), packed)
+        if row is None:
+            return replace(_explain(of, packed), problem=problem, note=note)
+        rows.append(row)
+    return Explanation(problem, packed, rows, note, costs=costs)
 
 
 def _choice_of_parts() -> contextlib.AbstractContextManager[None]:
@@ -303,45 +283,66 @@ def _choice_of_parts() -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if config.tune else steady_choice()
 
 
-def _explain_parts(problem: TransposedProblem | BoundaryProblem, packed: bool) -> Explanation:
-    """Tell of each kind of part which kernel computes it, with the time of all of its kind."""
-    if isinstance(problem, BoundaryProblem):
-        kinds, note = _boundary_parts(problem, packed)
-    else:
-        kinds, note = _phases(problem)
+def _part_row(
+    of: ConvProblem | ArrayProblem, count: int, why: str, packed: bool
+) -> tuple[Row | None, str]:
+    """Tell which kernel computes one kind of part, with the time of all, and whose costs it is.
+
+    There is no row where a kernel is forced that cannot.
+    """
+    with (
+        _choice_of_parts(),
+        unforced() if isinstance(of, ArrayProblem) else contextlib.nullcontext(),
+    ):
+        told = _explain(of, packed)
+    row = next((row for row in told.rows if row.chosen), None)
+    if row is None:
+        return None, told.costs
+    times = (row.milliseconds or 0.0) * count, (row.pack_milliseconds or 0.0) * count
+    if isinstance(of, ConvProblem):
+        why = f"{'x'.join(map(str, of.kernel_size))} taps, {why}"
+    return Row(row.kernel, True, *times, row.workspace, [why, *row.reasons]), told.costs
+
+
+def _explain_pair(problem: PairProblem, packed: bool) -> Explanation:
+    """Tell of each kind of a band's two calls which kernel computes it, with the time of all."""
+    kinds: dict[tuple[str, ConvProblem], int] = {}
+    for band, count in problem.kinds():
+        for name, dense in zip(("first", "second"), problem.parts(band), strict=True):
+            if dense is not None:
+                kinds[name, dense] = kinds.get((name, dense), 0) + count
     rows, costs = [], ""
-    for dense, places in kinds.items():
-        copies = isinstance(dense, ArrayProblem)
-        with _choice_of_parts(), unforced() if copies else contextlib.nullcontext():
-            told = _explain(dense, packed)
-        row, costs = next((row for row in told.rows if row.chosen), None), told.costs
-        if row is None:
-            return replace(told, problem=problem, note=note)
-        times = (
-            (row.milliseconds or 0.0) * len(places),
-            (row.pack_milliseconds or 0.0) * len(places),
-        )
-        shown = places if len(places) < 4 else [*places[:2], "...", places[-1]]
-        what = "copies" if copies else f"{'x'.join(map(str, dense.kernel_size))} taps, outputs"
-        why = f"{what} {' '.join(shown)}"
-        rows.append(Row(row.kernel, True, *times, row.workspace, [why, *row.reasons]))
+    for (name, dense), count in sorted(kinds.items(), key=lambda kind: kind[0][0]):
+        why = f"{name} convolution, {dense.out_size[0]} rows at a time, {count} times"
+        row, costs = _part_row(dense, count, why, packed)
+        assert row is not None
+        rows.append(row)
+    size = f"{max(1, problem.band_bytes >> 10)} KiB"
+    note = f"two convolutions, by bands whose middle takes {size}: {problem.band_count}"
     return Explanation(problem, packed, rows, note, costs=costs)
 
 
-def _explain(problem: Problem | AnyProblem, packed: bool, note: str = "") -> Explanation:
+def _refuse_gpu(problem: TransposedProblem | BoundaryProblem | PairProblem, name: str) -> None:
+    if problem.device != "cpu":
+        raise DeviceError(
+            f"what: got {problem.line()} for a GPU, want one for the CPU: {name} has no kernels "
+            "for GPUs"
+        )
+
+
+def _explain(problem: _Explained, packed: bool, note: str = "") -> Explanation:
     if problem.op == "conv_input_grad":
         assert isinstance(problem, ConvProblem)
         return replace(_explain(input_gradient(problem), packed), problem=problem)
-    if isinstance(problem, (TransposedProblem, BoundaryProblem)):
-        if problem.device != "cpu":
-            which = "transposed convolution"
-            if isinstance(problem, BoundaryProblem):
-                which = f"padding_mode={problem.word!r}"
-            raise DeviceError(
-                f"what: got {problem.line()} for a GPU, want one for the CPU: {which} has no "
-                "kernels for GPUs"
-            )
+    if isinstance(problem, TransposedProblem):
+        _refuse_gpu(problem, "transposed convolution")
         return _explain_parts(problem, packed)
+    if isinstance(problem, BoundaryProblem):
+        _refuse_gpu(problem, f"padding_mode={problem.word!r}")
+        return _explain_parts(problem, packed)
+    if isinstance(problem, PairProblem):
+        _refuse_gpu(problem, "a pair of convolutions")
+        return _explain_pair(problem, packed)
     given = problem
     if isinstance(problem, ConvProblem):
         problem, taps = trim(problem)

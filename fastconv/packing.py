@@ -17,9 +17,9 @@ _MOST_ORDERS, _MOST_BYTES = 8, 256 << 20
 
 
 def packed_bytes(packed: Any) -> int:
-    """Return the bytes of a packed weight: an array, or some by order."""
+    """Return the bytes of a packed weight: an array, or those of an operator's parts."""
     if isinstance(packed, dict):
-        packed = tuple(packed.values())
+        return packed_bytes(tuple(packed.values()))
     if isinstance(packed, tuple):
         return sum(map(packed_bytes, packed))
     return 0 if packed is None else math.prod(packed.shape) * int(packed.dtype.itemsize)

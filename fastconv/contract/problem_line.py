@@ -14,18 +14,19 @@ from .array_problem import ARRAY_OPS, ArrayProblem
 from .boundary_problem import NO_BOUNDARY, BoundaryProblem, parse_mode
 from .errors import ShapeError
 from .padding import Pads, output_size
+from .pair_problem import PairProblem
 from .problem import DTYPES, LAYOUTS, ConvProblem
 from .transposed_problem import TransposedProblem
 
 __all__ = ["LINE_KEYS", "AnyProblem", "format_line", "parse_any_line", "parse_line"]
 
 #: What a line describes.
-AnyProblem = ConvProblem | TransposedProblem | BoundaryProblem | ArrayProblem
+AnyProblem = ConvProblem | TransposedProblem | BoundaryProblem | PairProblem | ArrayProblem
 
 _AXES = "dhw"
 #: Operators of a `ConvProblem`.
 _CONV_OPS = ("conv", "conv_input_grad", "conv_weight_grad")
-_OPS = {name: name for name in (*_CONV_OPS, "conv_transpose", *ARRAY_OPS)}
+_OPS = {name: name for name in (*_CONV_OPS, "conv_transpose", "conv_pair", *ARRAY_OPS)}
 #: The keys of a problem line, as help and errors tell them.
 LINE_KEYS = (
     "g (groups), mb (batch), ic and oc (input and output channels), and with d, h or w for depth, "
@@ -43,7 +44,6 @@ def format_line(problem: AnyProblem, name: str = "") -> str:
         return format_array_line(problem, name)
     if isinstance(problem, BoundaryProblem):
         return f"--padding_mode={problem.word} {format_line(problem.sizes, name)}"
-    axes = _AXES[3 - problem.ndim :]
     parts = []
     if problem.op != "conv":
         parts.append(f"--op={problem.op} ")
@@ -51,9 +51,20 @@ def format_line(problem: AnyProblem, name: str = "") -> str:
         parts.append(f"--dt={DTYPES[problem.dtype]} ")
     if problem.layout != "channels_first":
         parts.append(f"--tag={LAYOUTS[problem.layout]} ")
+    if isinstance(problem, PairProblem):
+        parts += [_format_keys(problem.first), "+", _format_keys(problem.second, of_input=False)]
+    else:
+        parts.append(_format_keys(problem))
+    return "".join(parts) + (f'n"{name}"' if name else "")
+
+
+def _format_keys(problem: ConvProblem | TransposedProblem, of_input: bool = True) -> str:
+    """Return a convolution's keys and numbers, those of its input or without."""
+    axes = _AXES[3 - problem.ndim :]
+    parts = []
     if problem.groups != 1:
         parts.append(f"g{problem.groups}")
-    if problem.batch != 1:
+    if problem.batch != 1 and of_input:
         parts.append(f"mb{problem.batch}")
     sizes = {
         "i": (problem.in_size, None),
@@ -64,12 +75,14 @@ def format_line(problem: AnyProblem, name: str = "") -> str:
         "d": (tuple(d - 1 for d in problem.dilation), 0),
     }
     for letter, (values, default) in sizes.items():
+        if letter == "i" and not of_input:
+            continue
         if letter == "i":
             parts.append(f"ic{problem.in_channels}")
         if letter == "o":
             parts.append(f"oc{problem.out_channels}")
         parts.append(_format_sizes(letter, axes, values, default))
-    return "".join(parts) + (f'n"{name}"' if name else "")
+    return "".join(parts)
 
 
 def _format_sizes(letter: str, axes: str, values: tuple[int, ...], default: int | None) -> str:
@@ -106,7 +119,7 @@ def parse_any_line(text: str) -> tuple[AnyProblem, str]:
     Parameters
     ----------
     text : str
-        Flags ``--op=conv|conv_input_grad|conv_weight_grad|conv_transpose|max_pool|...``,
+        Flags ``--op=conv|conv_input_grad|conv_weight_grad|conv_transpose|conv_pair|max_pool|...``,
         ``--dt=f32|f64|f16|bf16``, ``--tag=abx|axb|any``, of a convolution
         ``--padding_mode=reflect|symmetric|replicate|circular|constant:NUMBER``, of others their
         options first, then keys and numbers in benchdnn's grammar, as the notes list them for
@@ -114,7 +127,7 @@ def parse_any_line(text: str) -> tuple[AnyProblem, str]:
 
     Returns
     -------
-    (ConvProblem, TransposedProblem, BoundaryProblem or ArrayProblem, str)
+    (ConvProblem, TransposedProblem, BoundaryProblem, PairProblem or ArrayProblem, str)
         The problem and its name ("" without one).
 
     Notes
@@ -135,7 +148,8 @@ def parse_any_line(text: str) -> tuple[AnyProblem, str]:
     ``n"name"``            a name for people
     =====================  ==================================================================
 
-    A missing width copies the height, a missing height the depth.
+    A missing width copies the height, a missing height the depth. Of a pair (``--op=conv_pair``)
+    the keys of the second convolution follow a ``+``; its input is the first one's output.
 
     Examples
     --------
@@ -157,6 +171,9 @@ def parse_any_line(text: str) -> tuple[AnyProblem, str]:
             layout = _lookup("tag", value, LAYOUTS)
         else:
             options[key.removeprefix("--")] = value
+    first = ""
+    if op == "conv_pair":  # names, which may hold anything, stand behind the second
+        first, _, descriptor = descriptor.partition("+")
     values, name = _tokens(descriptor, text)
     if op in ARRAY_OPS:
         where = {"dtype": dtype, "layout": layout}
@@ -165,12 +182,35 @@ def parse_any_line(text: str) -> tuple[AnyProblem, str]:
     if options:
         flags = ", ".join(f"--{key}={value}" for key, value in options.items())
         raise ShapeError(f"problem line: got flag {flags!r}, want --op=, --dt= or --tag=")
+    if op == "conv_pair":
+        return _pair(_tokens(first, text)[0], values, dtype, layout, text), name
     problem = _from_values(op, values, dtype, layout, text)
     number = parse_mode(mode)
     if number == NO_BOUNDARY:
         return problem, name
     assert isinstance(problem, ConvProblem)
     return BoundaryProblem(problem, *number), name
+
+
+def _pair(
+    first: dict[str, int], second: dict[str, int], dtype: str, layout: str, text: str
+) -> PairProblem:
+    """Return the pair of two convolutions, of whose second the input's keys need not be told."""
+    before = _from_values("conv", first, dtype, layout, text)
+    assert isinstance(before, ConvProblem)
+    batch, channels, *size = before.out_shape
+    axes = _AXES[3 - before.ndim :]
+    made = {"mb": batch, "ic": channels}
+    made |= {f"i{axis}": length for axis, length in zip(axes, size, strict=True)}
+    if wrong := {key for key in made.keys() & second.keys() if made[key] != second[key]}:
+        got = ", ".join(f"{key}{second[key]}" for key in sorted(wrong))
+        raise ShapeError(
+            f"problem line: got {got} behind + in {_shorten(text)}, want the first convolution's "
+            f"output, {before.out_shape}"
+        )
+    after = _from_values("conv", second | made, dtype, layout, text)
+    assert isinstance(after, ConvProblem)
+    return PairProblem(before, after)
 
 
 def _lookup(flag: str, value: str, table: dict[str, str]) -> str:

@@ -57,6 +57,10 @@ NAMES = frozenset(
         "count_include_pad", "divisor_override", "return_indices", "input_size",
         "dim", "num_groups",
         "normalized_shape", "running_mean", "running_var", "size", "scale_factor",
+        "depthwise_weight", "depthwise_bias", "depthwise_activation", "pointwise_weight",
+        *(f"{part}_{name}" for part in ("first", "second") for name in (
+            "weight", "bias", "stride", "padding", "dilation", "groups", "activation",
+        )),
     )
 )  # fmt: skip
 

@@ -101,7 +101,7 @@ def draw_layout(draw: Draw, ndim: int, output: bool = False) -> str:
 
 def _draw_bad(draw: Draw, operator: Operator, given: Sequence[str]) -> dict[str, Any]:
     """Draw one argument that must be refused, among those that the call has."""
-    arrays = {*given, *operator.weights[:1]}
+    arrays = {*given, *(name for name in operator.weights if name.endswith("weight"))}
     kinds = {
         name: kind
         for name, kind in operator.bad.items()

@@ -72,8 +72,8 @@ class _Program:
 
     def _place(self, name: str, shape: tuple[int, ...], layout: str) -> Placed:
         case = self.case
-        scaled = name not in ("weight", "mask") and name not in self.operator.required[1:]
-        values = draw_values(case.values, name, shape, case.dtype, case.seed, scaled)
+        factor = name == "mask" or name.endswith("weight") or name in self.operator.required[1:]
+        values = draw_values(case.values, name, shape, case.dtype, case.seed, not factor)
         with np.errstate(over="ignore"):
             return place(values, numpy_dtype(case.dtype), layout)
 
@@ -82,7 +82,7 @@ class _Program:
         return {
             name: self._place(name, shapes[name], layouts.get(name, ""))
             for name in self.operator.weights
-            if name in shapes and (name == "weight" or name in layouts)
+            if name in shapes and (name.endswith("weight") or name in layouts)
         }
 
     def call(self, step: Step) -> _Call:

@@ -37,6 +37,7 @@ _TABLES = tuple(
         "deforms",
         "linear",
         "norms",
+        "pairs",
         "pools",
         "rearrange",
         "resizes",

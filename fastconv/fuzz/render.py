@@ -19,7 +19,7 @@ def render(case: Case) -> str:
     lines = [f"  {case.dtype} arrays, {VALUES[case.values]}, seed {case.seed}"]
     shapes = operator.shapes(params)
     for name in operator.weights:
-        if name in shapes and (name == "weight" or name in case.layouts):
+        if name in shapes and (name.endswith("weight") or name in case.layouts):
             lines.append("    " + _array(name, shapes, case.layouts.get(name, ""), case.dtype))
     for number, step in enumerate(case.steps):
         lines += _step(number, step, case, params)

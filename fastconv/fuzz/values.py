@@ -61,12 +61,12 @@ def draw_values(
         return rng.uniform(0.5, 1.5, shape)
     if kind == "constant":
         return np.ones(shape)
-    if kind == "separable" and name == "weight":
+    if kind == "separable" and name.endswith("weight"):
         return _separable(rng, shape)
     made = rng.standard_normal(shape)
     if kind in ("tiny", "minute") and scaled:
         made *= _TINY.get(dtype, 1e-30)
-    if kind == "minute" and name == "weight":
+    if kind == "minute" and name.endswith("weight"):
         made *= 1e-5
     if kind == "huge" and scaled:
         made *= _HUGE.get(dtype, 1e30)

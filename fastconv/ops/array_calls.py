@@ -39,7 +39,7 @@ from ..dispatch import make_plan, plan_of, settings, steady_choice
 from ..packing import PackedWeights
 from ..race import measure_choice
 from ..recall import recall
-from .telling import is_telling, tell
+from .telling import asked, tell
 
 __all__ = [
     "MODULES",
@@ -66,6 +66,8 @@ MODULES = (
     "fastconv.ops.pool",
     "fastconv.ops.rearrange",
     "fastconv.ops.resize",
+    "fastconv.ops.separable",
+    "fastconv.ops.separable_layers",
     "fastconv.ops.softmax",
     "fastconv.ops.unfold",
     "fastconv.ops.unpool",
@@ -260,7 +262,7 @@ def _find(op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out:
         words = _frozen(arguments)
         kinds = _kinds(words)
     key: tuple[Any, ...] | None = None
-    if kinds is not None and not is_telling():
+    if kinds is not None and not asked():
         try:
             writable = out is None or is_writable(out)
             signatures = tuple([

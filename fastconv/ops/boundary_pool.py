@@ -15,7 +15,7 @@ from ..contract.pad_problem import source_indices
 from ..dispatch import unforced
 from .array_calls import ArrayOp, check_axes, compute, compute_batch
 from .padding import PAD
-from .telling import Told, is_telling
+from .telling import Told, asked
 
 __all__ = ["compute_pool"]
 
@@ -67,7 +67,7 @@ def _compute(
     padded = empty_output(x, (*x.shape[:2], *size), memory_layout(x))
     unpadded = (*arguments[:_PADDING], 0, *arguments[_PADDING + 1 :])
     copied = (x,), (pads, size, mode, value)
-    if is_telling():
+    if asked():
         try:
             return compute(op, (padded,), unpadded, out)
         except Told as told:

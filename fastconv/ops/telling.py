@@ -8,7 +8,7 @@ from typing import Any
 
 from ..contract.array_problem import ArrayProblem
 
-__all__ = ["Told", "is_telling", "tell", "told", "told_call"]
+__all__ = ["Told", "asked", "tell", "told", "told_call"]
 
 _telling: ContextVar[bool] = ContextVar("fastconv_telling", default=False)
 
@@ -41,8 +41,8 @@ def told(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return None if caught is None else caught.problem
 
 
-def is_telling() -> bool:
-    """Tell whether a call is asked for its problem alone."""
+def asked() -> bool:
+    """Tell whether a call is asked for its problem alone, and so must come to `tell`."""
     return _telling.get()
 
 

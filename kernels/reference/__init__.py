@@ -33,6 +33,9 @@ from .norm import (
     local_response_norm,
     prelu,
 )
+from .pair import (
+    conv_pair,
+)
 from .pool import (
     adaptive_avg_pool,
     adaptive_avg_pool_grad,
@@ -75,6 +78,7 @@ __all__ = [
     "batch_norm_grad",
     "channel_shuffle",
     "conv",
+    "conv_pair",
     "conv_transpose",
     "conv_weight_grad",
     "deform_conv",

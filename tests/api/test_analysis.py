@@ -23,6 +23,8 @@ from fastconv.analysis import (
 )
 from fastconv.contract.errors import DTypeError, ShapeError
 
+pytestmark = pytest.mark.program
+
 # Krizhevsky et al. 2012, with the 227x227 input that its sizes imply.
 ALEXNET = [
     Conv(96, 11, stride=4, name="conv1"),

@@ -18,6 +18,8 @@ from fastconv.contract import cache
 from fastconv.contract.settings import config
 from fastconv.information import cache_facts
 
+pytestmark = pytest.mark.program
+
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:

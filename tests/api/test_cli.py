@@ -16,6 +16,8 @@ from fastconv.cli import main
 from fastconv.contract.cpu import cpu_info
 from fastconv.contract.problem_line import LINE_KEYS
 
+pytestmark = pytest.mark.program
+
 _LINE = 'ic64ih56oc64kh3ph1n"res2"'
 _COMMANDS = (
     "info",

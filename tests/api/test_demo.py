@@ -13,6 +13,8 @@ from fastconv.demo import cases, engines, picture, report
 from fastconv.demo.cases import Array, Case
 from fastconv.demo.engines import Measured, PeerMeasured
 
+pytestmark = pytest.mark.program
+
 _NAMES = [
     "Gaussian 15x15",
     "Sharpen 3x3",

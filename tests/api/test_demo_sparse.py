@@ -17,6 +17,8 @@ from fastconv.scans.read import Scan, read_scan
 from fastconv.sparse import Geometry, SparseTensor
 from scan_writer import POINTS, write_scan
 
+pytestmark = pytest.mark.program
+
 
 def test_a_sweep_is_the_same_for_a_seed() -> None:
     points = lidar.sweep(1)

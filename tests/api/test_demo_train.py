@@ -11,6 +11,8 @@ import torch
 from fastconv.cli import main
 from fastconv.demo import lenet, train, train_picture
 
+pytestmark = pytest.mark.program
+
 FEW, HELD = 256, 64
 
 

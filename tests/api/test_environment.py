@@ -13,6 +13,8 @@ import fastconv
 from fastconv.contract import processors, settings
 from fastconv.contract.errors import FastconvError
 
+pytestmark = pytest.mark.program
+
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,8 @@ from fastconv.fuzz.hunt import Finding, Hunt
 from fastconv.fuzz.render import render
 from fastconv.kernels import reference
 
+pytestmark = pytest.mark.program
+
 SUPPORT = str(Path(__file__).parents[1] / "support")
 
 

@@ -17,6 +17,8 @@ import pytest
 import fastconv
 from fastconv import dispatch
 
+pytestmark = pytest.mark.program
+
 ROOT = Path(__file__).resolve().parents[2]
 LOADERS = ("import_module", "load", "__import__", "find_spec")
 
@@ -159,8 +161,9 @@ def test_folders_of_kernels_form_no_circle() -> None:
 
 
 #: What the library reaches of kernels beside the registry: code that is no kernel. Sites meet by
-#: rulebooks, which no problem is dispatched to; commands measure, audit, forecast and emulate; the
-#: reference is the truth of whoever compares.
+#: rulebooks, which no problem is dispatched to; what lies between two kernels is borrowed as their
+#: workspaces are; commands measure, audit, forecast and emulate; the reference is the truth of
+#: whoever compares.
 BESIDE_THE_REGISTRY = {
     "fastconv.bench.array_truth": {"reference"},
     "fastconv.bench.boundary_truth": {"reference"},
@@ -179,6 +182,7 @@ BESIDE_THE_REGISTRY = {
     "fastconv.fuzz": {"reference", "reference.sparse"},
     "fastconv.information": {"cpu.gemm.peak", "cpu.machine.seconds"},
     "fastconv.ops.boundary_calls": {"cpu.runtime.scratch"},
+    "fastconv.ops.pair_plan": {"cpu.runtime.scratch"},
     "fastconv.recall": {"cpu.runtime.compare"},
     "fastconv.sparse.rulebook": {"*.rulebook.build"},
     "fastconv.sparse.sites": {"cpu.rulebook.build", "cpu.rulebook.join"},

@@ -24,6 +24,8 @@ from fastconv.kernels.cpu.simd.ir import F32
 from fastconv.kernels.cpu.simd.register_tiles import gemm_tile
 from fastconv.kernels.reference import conv
 
+pytestmark = pytest.mark.program
+
 LINE = "ic16ih28oc32kh3ph1"
 DEPTHWISE = "g16ic16ih28oc16kh3ph1"
 X86 = cpu_info().isa in ("avx512", "avx2", "sse2")

@@ -16,6 +16,8 @@ from fastconv.arrays import check_writable
 from fastconv.contract.errors import NoKernelError, ShapeError
 from fastconv.contract.problem import ConvProblem
 
+pytestmark = pytest.mark.program
+
 
 @pytest.fixture(autouse=True)
 def exact() -> Iterator[None]:

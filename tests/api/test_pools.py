@@ -119,6 +119,21 @@ def test_special_values_are_pytorch_s(
     )
 
 
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 1), (2, 2, 0), (5, 1, 2)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_nan_is_in_every_maximum_over_it(
+    dtype: type, kernel: int, stride: int, padding: int, rng: np.random.Generator
+) -> None:
+    """Each channel has its NaN in another place, among negative and positive samples."""
+    size = 21
+    x = rng.standard_normal((1, size * size, size, size)).astype(dtype)
+    np.put_along_axis(
+        x.reshape(1, size * size, -1), np.arange(size * size)[None, :, None], np.nan, 2
+    )
+    theirs = torch.nn.functional.max_pool2d(torch.from_numpy(x), kernel, stride, padding)
+    np.testing.assert_array_equal(fastconv.max_pool2d(x, kernel, stride, padding), theirs.numpy())
+
+
 def test_a_global_maximum_keeps_nan() -> None:
     x = np.full((1, 2, 7, 9), -np.inf, np.float32)
     x[0, 1, 6, 8] = np.nan

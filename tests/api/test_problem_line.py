@@ -9,6 +9,8 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.problem_line import parse_line
 from problem_matrix import matrix, problem
 
+pytestmark = pytest.mark.program
+
 # Lines as oneDNN's tests/benchdnn/inputs/conv and its knobs_conv.md have them.
 BENCHDNN = {
     'mb256ic3ih227oc96oh55kh11sh4ph0n"alexnet:conv1"': problem(

@@ -14,6 +14,8 @@ import fastconv
 from fastconv import dispatch
 from fastconv.kernels.cpu.machine.zen4 import ZEN4
 
+pytestmark = pytest.mark.program
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -51,6 +51,19 @@ def test_a_weight_is_packed_twice_and_not_again(
     assert w.nbytes < kept.nbytes < 20 * w.nbytes
 
 
+@pytest.mark.parametrize(("size", "stride"), [(2, 2), (3, 2), (3, 1), (8, 4)])
+def test_parts_of_a_weight_are_remembered(
+    size: int, stride: int, rng: np.random.Generator, kept: recall.Recall
+) -> None:
+    """A transposed convolution packs one order a phase, or one a kind of band."""
+    x, w = make(rng, 1, 64, 14, 14), make(rng, 64, 48, size, size)
+    results = [fastconv.conv_transpose2d(x, w, stride=stride) for _ in range(4)]
+    layer = fastconv.ConvTranspose2d(w, stride=stride)
+    for result in [*results[1:], layer(x), layer(x[:, :, :9])[:, :, :5]]:
+        np.testing.assert_array_equal(result, results[0][:, :, : result.shape[2]])
+    assert kept.nbytes > w.nbytes
+
+
 @pytest.mark.parametrize("place", [(0, 0, 0, 0), (63, 63, 2, 2), (31, 7, 1, 0)])
 def test_a_weight_that_is_written_to_is_packed_anew(
     rng: np.random.Generator, kept: recall.Recall, place: tuple[int, ...]

@@ -23,6 +23,8 @@ from fastconv.scans.read import ScanError, read_scan
 from helpers import run_function
 from scan_writer import POINTS, write_scan
 
+pytestmark = pytest.mark.program
+
 #: Bytes beyond the file's own that reading may take whatever the file is.
 _SLACK = 4 << 20
 

@@ -15,6 +15,8 @@ import pytest
 
 from fastconv.contract import sources
 
+pytestmark = pytest.mark.program
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("fastconv.kernels.", "fastconv.contract.")
 

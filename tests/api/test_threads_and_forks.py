@@ -34,7 +34,10 @@ WITH_NUMBA = (
 )
 LAYERS = ("omp", "tbb", "workqueue")
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork")
+pytestmark = [
+    pytest.mark.program,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork"),
+]
 
 
 def tbb_library() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,8 @@ from fastconv.kernels import reference
 from fastconv.trim import trim
 from helpers import geometry
 from problem_matrix import matrix
+
+pytestmark = pytest.mark.program
 
 small = st.integers(1, 9)
 pads = st.integers(0, 15)

@@ -23,6 +23,8 @@ from fastconv.contract.settings import config
 from fastconv.tuning import Choice, Memory
 from problem_matrix import problem
 
+pytestmark = pytest.mark.program
+
 OF = problem((16, 16), (14, 14), 3, padding=1)
 X, WEIGHT = np.ones(OF.x_shape, np.float32), np.ones(OF.weight_shape, np.float32)
 

@@ -28,8 +28,7 @@ NETWORKS = {
 }
 KINDS = {
     "core", "depthwise", "dilated", "grouped", "conv1d", "conv3d", "image", "float64", "transposed",
-    "pool", "gradients", "deform", "rearrange", "norm", "resize",
-    "boundary",
+    "pool", "gradients", "deform", "rearrange", "norm", "resize", "separable", "boundary",
 }  # fmt: skip
 
 
@@ -84,6 +83,7 @@ def test_kind_suites_hold_their_kind(suite: str) -> None:
         "norm": lambda p: p.op.endswith(("norm", "softmax", "prelu")),
         "resize": lambda p: p.op == "interpolate",
         "boundary": lambda p: isinstance(p, BoundaryProblem),
+        "separable": lambda p: p.op == "conv_pair",
     }[suite]
     assert all(test(problem) for problem in problems)
 
@@ -96,7 +96,9 @@ def test_case_with_count_and_spaces() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("suite", ["core", "image", "float64", "transposed", "boundary"])
+@pytest.mark.parametrize(
+    "suite", ["core", "image", "float64", "transposed", "separable", "boundary"]
+)
 def test_rows_in_another_element_type(suite: str, dtype: str) -> None:
     for case in load(suite):
         other = in_dtype(case, dtype)

@@ -54,8 +54,8 @@ def choices() -> Iterator[str]:
         for case in load(suite):
             sparse = isinstance(case.problem, SparseLayer)
             of = of_scan(case.problem) if sparse else case.problem
-            # Transposed convolutions, and those with a boundary mode, are made of dense problems.
-            composed = of is None or of.op in ("conv_transpose", "conv_input_grad")
+            # Transposed convolutions, pairs and boundary modes are made of dense problems.
+            composed = of is None or of.op in ("conv_transpose", "conv_input_grad", "conv_pair")
             if not composed and not isinstance(of, BoundaryProblem):
                 yield f"{suite} {case.line} {cheapest(of)}"
 

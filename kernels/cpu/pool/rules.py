@@ -21,12 +21,13 @@ from ..simd.ir import DOUBLE, F64, I32, broadcast, call, constant, mangle
 from .geometry import LARGEST, MEAN
 
 __all__ = [
-    "Rule", "divide", "fold_largest", "fold_total", "largest_of", "make_rule",
+    "Rule", "divide", "fold_largest", "fold_total", "larger", "make_rule",
     "multiply", "real_type",
 ]  # fmt: skip
 
 
-def _larger(builder: Any, a: Any, b: Any) -> Any:
+def larger(builder: Any, a: Any, b: Any) -> Any:
+    """Return the larger of two, the second where one is NaN."""
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
@@ -34,16 +35,16 @@ def _nan_where(builder: Any, flags: Any, value: Any) -> Any:
     return builder.select(flags, constant(value.type, math.nan), value)
 
 
-def largest_of(builder: Any, values: list[Any]) -> Any:
+def _largest_of(builder: Any, values: list[Any]) -> Any:
     """Return the largest of values, NaN where one is: a comparison finds a NaN in two of them."""
     pairs = zip(values[::2], values[1::2] + values[-1:], strict=False)
     flags = [builder.fcmp_unordered("uno", a, b) for a, b in pairs]
-    largest = functools.reduce(functools.partial(_larger, builder), values)
+    largest = functools.reduce(functools.partial(larger, builder), values)
     return _nan_where(builder, functools.reduce(builder.or_, flags), largest)
 
 
 def _largest(builder: Any, a: Any, b: Any) -> Any:
-    return largest_of(builder, [a, b])
+    return _largest_of(builder, [a, b])
 
 
 @intrinsic
@@ -57,7 +58,7 @@ def _largest_of_3(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """Return the largest of three, NaN where one is."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return largest_of(builder, list(args))
+        return _largest_of(builder, list(args))
 
     return a(a, a, a), codegen
 

@@ -4,37 +4,37 @@ At up to 8 taps along the width, and strides up to 4, a vector of outputs comes 
 of columns as the stride has steps and from those behind them::
 
     task = some output rows, or pieces of long ones
-      for vector of outputs
-        for vector of columns behind those that there are: join its rows      loads under the window
-        split columns by phases of the stride; shift by whole steps; join the taps
-        a mean divides, a norm takes its root; store
+      for output row
+        for vector of outputs
+          for vector of columns behind those that there are: join its rows    loads under the window
+          split columns by phases of the stride; shift by whole steps; join the taps
+          a mean divides, a norm takes its root; store
 
 A vector of columns is loaded and joined once for a row of outputs: at 3 x 3 and stride 2 that is 6
-loads, 12 instructions for the rows and 9 for the columns, and a store. What rows.py writes to a
-buffer and reads at other places has to wait until it is in L1, which costs rows of 14 or 28 samples
-more than all of this.
+loads, 4 maxima and 6 instructions that look for NaN for the rows, 5 for the columns, and a store.
+Rows in which a maximum met NaN are made again, an output at a time. What rows.py writes to a buffer
+and reads at other places has to wait until it is in L1, which costs rows of 14 or 28 samples more
+than all of this.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numba
 
+from ..simd.intrinsics import load_scalar, range_mask, set_word, splat, store_scalar
 from ..simd.ir import ITEMSIZE, compute_code
-from .columns import join_columns, join_taps, load_columns, no_columns
+from .columns import join_columns, join_taps, load_columns, lost_nan, mark, no_columns, split
 from .fields import view
 from .geometry import LARGEST
 from .rows import make_finish, make_put, make_tell_shares
+from .rules import make_rule, real_type
 from .windows import make_window, shares
 
 __all__ = ["make_short_rows"]
-
-#: Rows of outputs whose vectors at one place are computed one after the other.
-_STRIP_ROWS = 8
-#: Vectors of a row up to which that pays if columns are loaded again for the vector before them.
-_WIDEST = 4
 
 
 @functools.cache
@@ -48,76 +48,23 @@ def _make_columns(
     size = rows if rows else 1
 
     @numba.njit(forceinline=True)
-    def load(row: int, pitch: int, column: int, width: int) -> Any:
+    def load(row: int, pitch: int, column: int, sight: int) -> Any:
         return load_columns(
-            row, pitch, column, width, size, masked, rule, degree, step, storage, lanes
+            row, pitch, column, sight, size, masked, rule, degree, step, storage, lanes
         )  # fmt: skip
 
     @numba.njit(forceinline=True)
-    def columns(g: Any, row: int, depths: int, heights: int, column: int, width: int) -> Any:
+    def columns(g: Any, row: int, depths: int, heights: int, column: int, sight: int) -> Any:
         pitch = g.dh * g.xh
-        value = load(row, pitch, column, width)
+        value = load(row, pitch, column, sight)
         if rows == 0:
             for d in range(depths):
                 for h in range(int(d == 0), heights):
                     at = row + d * g.dd * g.xd + h * pitch
-                    value = join_columns(value, load(at, pitch, column, width), rule)
-        return value
+                    value = join_columns(value, load(at, pitch, column, sight), rule)
+        return split(value, rule)
 
     return columns
-
-
-@functools.cache
-def _make_one_block(rule: int, degree: int, taps: int, step: int, lanes: int, storage: int) -> Any:
-    """Return a function that stores a vector of outputs, of their columns and those behind."""
-    finish = make_finish(rule, degree, lanes, compute_code(storage))
-    put = make_put(lanes, storage)
-
-    @numba.njit(forceinline=True)
-    def one_block(
-        g: Any, now: Any, following: Any, out: int, count: int, table: int, share: int
-    ) -> None:
-        value = join_taps(now, following, rule, taps, step)
-        put(g, out, finish(g, value, table, share), count)
-
-    return one_block
-
-
-@functools.cache
-def _make_strip(
-    rows: int, rule: int, degree: int, taps: int, step: int, lanes: int, storage: int
-) -> Any:
-    """Return a function that computes the same vector of some rows of outputs."""
-    one_block = _make_one_block(rule, degree, taps, step, lanes, storage)
-    whole = _make_columns(rows, 0, rule, degree, step, lanes, storage)
-    part = _make_columns(rows, 1, rule, degree, step, lanes, storage)
-
-    @numba.njit
-    def strip(
-        g: Any, row: int, column: int, width: int, out: int, count: int, table: int, share: int,
-        run: int,
-    ) -> None:  # fmt: skip
-        """Compute one vector of each row; where its columns lie is the same in all."""
-        down, behind = g.sh * g.xh, column + step * lanes
-        if 0 <= column <= width - step * lanes * (2 if taps > step else 1):
-            for r in range(run):
-                at = row + r * down
-                now = whole(g, at, 1, rows, column, width)
-                following = whole(g, at, 1, rows, behind, width) if taps > step else now
-                one_block(g, now, following, out + r * g.yh, count, table, share)
-        elif taps > step and behind < width:
-            for r in range(run):
-                at = row + r * down
-                now = part(g, at, 1, rows, column, width)
-                following = part(g, at, 1, rows, behind, width)
-                one_block(g, now, following, out + r * g.yh, count, table, share)
-        else:
-            for r in range(run):
-                now = part(g, row + r * down, 1, rows, column, width)
-                nothing = no_columns(rule, step, storage, lanes)
-                one_block(g, now, nothing, out + r * g.yh, count, table, share)
-
-    return strip
 
 
 @functools.cache
@@ -126,57 +73,103 @@ def _make_blocks(
 ) -> Any:
     """Return a function that computes `count` outputs of each of `run` rows of outputs.
 
-    Windows have `rows` rows where that is not 0: then what a row of one vector needs is told once.
+    Windows have `rows` rows where that is not 0. It tells whether NaN was lost.
     """
     code = compute_code(storage)
-    size = ITEMSIZE[code]
-    one_block = _make_one_block(rule, degree, taps, step, lanes, storage)
-    strip = _make_strip(rows, rule, degree, taps, step, lanes, storage)
+    size, real = ITEMSIZE[code], real_type(code)
+    finish, put = make_finish(rule, degree, lanes, code), make_put(lanes, storage)
     whole = _make_columns(rows, 0, rule, degree, step, lanes, storage)
     part = _make_columns(rows, 1, rule, degree, step, lanes, storage)
-    widest = _WIDEST * lanes if taps > step else 1 << 40
-    # One vector more is looked at where a window reaches into it.
-    begin = -lanes if taps > step else 0
+    reach = step * lanes
 
     @numba.njit(forceinline=True)
-    def some_blocks(
-        g: Any, row: int, depths: int, heights: int, column: int, width: int, out: int, count: int,
-        table: int, share: int,
-    ) -> None:  # fmt: skip
-        now = no_columns(rule, step, storage, lanes)
-        for j in range(begin, count, lanes):
-            before = now
-            if 0 <= column <= width - step * lanes:
-                now = whole(g, row, depths, heights, column, width)
-            else:
-                now = part(g, row, depths, heights, column, width)
-            column += step * lanes
-            if j >= 0:
-                at, place = out + j * g.yw, table + j * size
-                one_block(g, before if begin else now, now, at, count - j, place, share)
+    def columns(g: Any, row: int, depths: int, heights: int, column: int, sight: int) -> Any:
+        if 0 <= column <= g.iw - reach:
+            return whole(g, row, depths, heights, column, sight)
+        if column < g.iw:
+            return part(g, row, depths, heights, column, sight)
+        return no_columns(rule, step, storage, lanes)
 
     @numba.njit
     def blocks(
-        g: Any, row: int, depths: int, heights: int, column: int, width: int, out: int, count: int,
-        table: int, share: int, run: int,
-    ) -> None:  # fmt: skip
-        down = g.sh * g.xh
-        if rows == 0 or count > widest or run == 1:
-            for r in range(run):
-                some_blocks(
-                    g, row + r * down, depths, heights, column, width, out + r * g.yh, count,
-                    table, share,
-                )  # fmt: skip
-            return
-        for first in range(0, run, _STRIP_ROWS):
-            at, target = row + first * down, out + first * g.yh
-            for j in range(0, count, lanes):
-                strip(
-                    g, at, column + j * step, width, target + j * g.yw, count - j,
-                    table + j * size, share, min(_STRIP_ROWS, run - first),
-                )  # fmt: skip
+        g: Any, row: int, depths: int, heights: int, column: int, sights: int, out: int,
+        count: int, table: int, share: int, run: int,
+    ) -> bool:  # fmt: skip
+        marks = splat(real(0.0), lanes)
+        for r in range(run):
+            at, to, here = row + r * g.sh * g.xh, out + r * g.yh, column
+            sight, place = sights, table
+            now = columns(g, at, depths, heights, here, sight)
+            for left in range(count, 0, -lanes):
+                here, sight = here + reach, sight + 8 * step
+                following = now
+                if taps > step or left > lanes:
+                    following = columns(g, at, depths, heights, here, sight)
+                marks = mark(marks, now)
+                value = join_taps(now, following, rule, taps)
+                put(g, to, finish(g, value, place, share), left)
+                now, to, place = following, to + lanes * g.yw, place + lanes * size
+            marks = mark(marks, now)
+        return lost_nan(marks)
 
     return blocks
+
+
+@functools.cache
+def _make_no_rows(rule: int, degree: int, lanes: int, storage: int) -> Any:
+    """Return a function that computes a row of outputs whose windows have no row in the input."""
+    code = compute_code(storage)
+    size, nothing = ITEMSIZE[code], real_type(code)(make_rule(rule, degree).first)
+    finish, put = make_finish(rule, degree, lanes, code), make_put(lanes, storage)
+
+    @numba.njit
+    def no_rows(g: Any, out: int, count: int, table: int, share: int) -> None:
+        for j in range(0, count, lanes):
+            value = finish(g, splat(nothing, lanes), table + j * size, share)
+            put(g, out + j * g.yw, value, count - j)
+
+    return no_rows
+
+
+@functools.cache
+def _make_single(storage: int) -> Any:
+    """Return a function that makes maxima of rows one at a time, which is where NaN is heeded."""
+    window, larger = make_window(0), make_rule(LARGEST, 0).join_scalars
+    item, nothing = ITEMSIZE[storage], real_type(compute_code(storage))(-math.inf)
+
+    @numba.njit
+    def single(
+        g: Any, row: int, depths: int, heights: int, out: int, first: int, count: int, run: int
+    ) -> None:
+        """`row` is the address of column 0 of the first of a window's rows."""
+        for r in range(run):
+            for j in range(count):
+                w, widths = window(first + j, g.iw, g.ow, g.kw, g.sw, g.pw, 1)
+                start, value = row + r * g.sh * g.xh + w * item, nothing
+                for d in range(depths):
+                    for h in range(heights):
+                        at = start + d * g.dd * g.xd + h * g.dh * g.xh
+                        for tap in range(widths):
+                            value = larger(value, load_scalar(at + tap * item, storage))
+                store_scalar(out + r * g.yh + j * g.yw, value, storage)
+
+    return single
+
+
+@functools.cache
+def _make_tell_sights(step: int, lanes: int) -> Any:
+    """Return a function that writes which columns of the vectors under a row lie in the input."""
+
+    @numba.njit
+    def tell_sights(g: Any, first: int, count: int, sights: int) -> None:
+        column = first * step - g.pw
+        for number in range(((count + lanes - 1) // lanes + 1) * step):
+            low = min(max(0, -column), lanes)
+            high = max(low, min(g.iw - column, lanes))
+            set_word(sights, number, range_mask(low, high))
+            column += lanes
+
+    return tell_sights
 
 
 @functools.cache
@@ -187,13 +180,14 @@ def _make_row(
 
     More than one only where their windows have all their rows.
     """
-    window = make_window(0)
+    window, single = make_window(0), _make_single(storage)
+    no_rows = _make_no_rows(rule, degree, lanes, storage)
     any_rows = _make_blocks(0, rule, degree, taps, step, lanes, storage)
     all_rows = _make_blocks(rows, rule, degree, taps, step, lanes, storage)
 
     @numba.njit
     def make_row(
-        g: Any, x: int, out: int, od: int, oh: int, first: int, count: int, table: int,
+        g: Any, x: int, out: int, od: int, oh: int, first: int, count: int, memory: int,
         run: int,
     ) -> None:  # fmt: skip
         depth, depths = window(od, g.id, g.od, g.kd, g.sd, g.pd, g.dd)
@@ -203,12 +197,17 @@ def _make_row(
             share = shares(od, depths, g.id, g.kd, g.sd, g.pd, g.with_pads)
             share *= shares(oh, heights, g.ih, g.kh, g.sh, g.ph, g.with_pads)
         row, column = x + depth * g.xd + height * g.xh, first * step - g.pw
-        target = out + first * g.yw
+        target, table, lost = out + first * g.yw, memory + g.shares_at, False
         if rows and depths == 1 and heights == rows:
-            all_rows(g, row, 1, rows, column, g.iw, target, count, table, share, run)
-        else:  # of no row at all nothing is read
-            width = g.iw if depths * heights else 0
-            any_rows(g, row, depths, heights, column, width, target, count, table, share, 1)
+            lost = all_rows(g, row, 1, rows, column, memory, target, count, table, share, run)
+        elif depths * heights > 0:
+            lost = any_rows(
+                g, row, depths, heights, column, memory, target, count, table, share, 1
+            )  # fmt: skip
+        else:
+            no_rows(g, target, count, table, share)
+        if rule == LARGEST and lost:
+            single(g, row, depths, heights, target, first, count, run)
 
     return make_row
 
@@ -220,13 +219,14 @@ def make_short_rows(
     """Return the task: see the loop nest above."""
     make_row = _make_row(rows, rule, degree, taps, step, lanes, storage)
     tell_shares = make_tell_shares(0, compute_code(storage))
+    tell_sights = _make_tell_sights(step, lanes)
 
     def task(
         geometry: int, x: int, second: int, third: int, fourth: int, out: int,
         workspace: int, number: int, worker: int,
     ) -> None:  # fmt: skip
         g = view(geometry)
-        table, told = workspace + worker * g.worker_bytes, -1
+        memory, told = workspace + worker * g.worker_bytes, -1
         unit = number * g.block
         oh, rest = unit % g.oh, unit // g.oh
         od, rest = rest % g.od, rest // g.od
@@ -236,8 +236,10 @@ def make_short_rows(
         while unit < stop:
             first = piece * g.piece
             count = min(g.piece, g.ow - first)
-            if rule != LARGEST and piece != told:
-                tell_shares(g, first, count, table)
+            if piece != told:
+                tell_sights(g, first, count, memory)
+                if rule != LARGEST:
+                    tell_shares(g, first, count, memory + g.shares_at)
                 told = piece
             run = 1
             if g.full_from <= oh < g.full_to:
@@ -245,7 +247,7 @@ def make_short_rows(
             make_row(
                 g, x + image * g.xn + channel * g.xc,
                 out + image * g.yn + channel * g.yc + od * g.yd + oh * g.yh,
-                od, oh, first, count, table, run,
+                od, oh, first, count, memory, run,
             )  # fmt: skip
             unit += run
             oh += run
