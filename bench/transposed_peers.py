@@ -35,10 +35,13 @@ class TransposedFastconv(Fastconv):
     def able(self, problem: TransposedProblem, *arrays: Any) -> list[str]:
         """Return the names of the kernels that can run every part."""
         from fastconv import explain
+        from fastconv.ops.transposed_stack import find_stack
 
-        kinds = {problem.dense(phase) for phase in problem.phases()}
-        if problem.is_product:
-            kinds = {problem.product(rows) for rows in problem.bands()}
+        stack = find_stack(problem, packed=True)
+        if stack is None:
+            kinds = {problem.dense(phase) for phase in problem.phases()}
+        else:
+            kinds = {problem.stacked(stack, rows) for rows in problem.bands()}
         able = [
             {row.kernel for row in explain(dense).rows if row.milliseconds is not None}
             for dense in kinds

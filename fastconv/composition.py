@@ -25,29 +25,32 @@ def parts_of(
 
     Examples
     --------
-    >>> sizes = (1, 4, 4, (5, 5), (2, 2), (2, 2))
-    >>> parts_of(TransposedProblem(*sizes), True)[1]
-    'phases of the stride, each a dense convolution of stride 1: 4'
+    >>> from fastconv.contract.problem_line import parse_any_line
+    >>> kinds, note = parts_of(parse_any_line("--padding_mode=reflect ic4ih9oc4kh3ph1")[0], True)
+    >>> note, list(kinds.values())
+    ('the input is copied for all outputs', [['outputs [0:9, 0:9]'], ['copies (11, 11)']])
     """
     if isinstance(problem, BoundaryProblem):
         return _boundary_parts(problem, packed)
-    return _phases(problem)
+    return _phases(problem, packed)
 
 
-def _phases(problem: TransposedProblem) -> tuple[dict[Any, list[str]], str]:
+def _phases(problem: TransposedProblem, packed: bool) -> tuple[dict[Any, list[str]], str]:
     """Return each kind of dense convolution that a transposed one is made of, where each writes.
 
     And what they are.
     """
     kinds: dict[Any, list[str]] = {}
-    if problem.is_product:
+    stack = first_use.load("fastconv.ops.transposed_stack").find_stack(problem, packed)
+    if stack is not None:
         step = problem.stride[0]
         bands = problem.bands()
         for rows in bands:
             outputs = f"outputs [{rows.start * step}:{rows.stop * step}]"
-            kinds.setdefault(problem.product(rows), []).append(outputs)
+            kinds.setdefault(problem.stacked(stack, rows), []).append(outputs)
+        made = "product" if problem.is_product else "convolution of all phases of the stride"
         return kinds, (
-            "one product, whose channels are interleaved into pixels, by bands of samples: "
+            f"one {made}, whose channels are interleaved into pixels, by bands of samples: "
             f"{len(bands)}"
         )
     for phase in problem.phases():

@@ -23,11 +23,11 @@ from .errors import ShapeError
 from .padding import Pads
 from .problem import MOST, ConvProblem, DenseSizes
 
-__all__ = ["Phase", "TransposedProblem", "input_gradient"]
+__all__ = ["Phase", "Stack", "TransposedProblem", "input_gradient"]
 
 
-#: Bytes of the products of a band: what two cores' L2 hold.
-_BAND_BYTES = 1 << 20
+#: Bytes of the products of a band: what two cores' L2 hold; and of outputs that a cache holds.
+_BAND_BYTES, _MOST_BYTES = 1 << 20, 8 << 20
 
 
 class _AxisPhase(NamedTuple):
@@ -61,6 +61,28 @@ class Phase(NamedTuple):
     outputs: tuple[slice, ...]
     padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
+
+
+class Stack(NamedTuple):
+    """All phases as one dense convolution, whose channels are interleaved into pixels.
+
+    Its window reaches over those of all phases, and each filter has zeros where its phase has none.
+
+    Parameters
+    ----------
+    kernel : tuple of int
+        The window's taps.
+    samples, padding : tuple
+        Along each axis the samples that are read, and the zeros before and after them.
+    places : tuple
+        For each phase, by the first output that it writes: its taps, as in `Phase`, and the slices
+        of the window in which they lie.
+    """
+
+    kernel: tuple[int, ...]
+    samples: tuple[slice, ...]
+    padding: Pads
+    places: tuple[tuple[tuple[slice, ...], tuple[slice, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +210,20 @@ class TransposedProblem(DenseSizes):
             yield Phase(*(tuple(part) for part in zip(*axes, strict=True)))
 
     @property
-    def is_product(self) -> bool:
-        """Whether samples make boxes of outputs of their own, in rows of contiguous pixels.
+    def is_woven(self) -> bool:
+        """Whether phases are as large as one another, and pixels of a row contiguous.
 
-        Then all phases together are one product, whose channels become pixels.
+        Then they may be written side by side and interleaved by whole vectors.
         """
+        whole = all(n % step == 0 for n, step in zip(self.out_size, self.stride, strict=True))
+        if self.layout != "channels_first" or self.stride[-1] == 1 or not whole:
+            return False
+        taken = [phase.taps is not None for phase in self.phases()]
+        return taken == [True] * math.prod(self.stride)
+
+    @property
+    def is_product(self) -> bool:
+        """Whether samples make boxes of outputs of their own: a stack whose window has one tap."""
         return (
             self.kernel_size == self.stride
             and self.stride[-1] > 1
@@ -202,20 +233,62 @@ class TransposedProblem(DenseSizes):
             and self.layout == "channels_first"
         )
 
+    def stack(self) -> Stack | None:
+        """Return the phases as one convolution; None where they can not, or better not, be one."""
+        few = math.prod(self.out_shape) * self.itemsize <= _MOST_BYTES
+        if not (self.is_product or (few and self.is_woven and set(self.dilation) == {1})):
+            return None
+        phases = sorted(self.phases(), key=lambda phase: [each.start for each in phase.outputs])
+        if any(each.start == each.stop for phase in phases for each in phase.samples):
+            return None
+        taps = [[len(range(*each.indices(size))) for each, size in
+                 zip(phase.taps or (), self.kernel_size, strict=True)]
+                for phase in phases]  # fmt: skip
+        begins = [
+            [each.start - low for each, (low, _) in zip(phase.samples, phase.padding, strict=True)]
+            for phase in phases
+        ]
+        lowest = [min(along) for along in zip(*begins, strict=True)]
+        kernel = [
+            max(begin + count for begin, count in zip(*along, strict=True)) - low
+            for *along, low in zip(
+                zip(*begins, strict=True), zip(*taps, strict=True), lowest, strict=True
+            )
+        ]
+        samples, padding = [], []
+        for size, n, step, low, reach in zip(
+            self.in_size, self.out_size, self.stride, lowest, kernel, strict=True
+        ):
+            end = low + n // step - 1 + reach
+            samples.append(slice(max(low, 0), min(end, size)))
+            padding.append((samples[-1].start - low, end - samples[-1].stop))
+        places = [
+            tuple(slice(begin - low, begin - low + count)
+                  for begin, low, count in zip(starts, lowest, counts, strict=True))
+            for starts, counts in zip(begins, taps, strict=True)
+        ]  # fmt: skip
+        taken = zip((phase.taps or () for phase in phases), places, strict=True)
+        return Stack(tuple(kernel), tuple(samples), tuple(padding), tuple(taken))
+
     def bands(self) -> list[slice]:
-        """Return the rows of samples, along the first axis, whose products are made at once."""
+        """Return the rows of samples, along the first axis, whose outputs are made at once."""
         size = self.in_size[0]
+        if not self.is_product:
+            return [slice(0, size)]
         row = math.prod(self.out_shape) // size * self.itemsize
         count = -(-size // max(1, _BAND_BYTES // max(1, row)))
         rows = -(-size // count)
         return [slice(start, min(start + rows, size)) for start in range(0, size, rows)]
 
-    def product(self, rows: slice) -> ConvProblem:
-        """Return the convolution of one tap that a band of samples goes through."""
-        size = (rows.stop - rows.start, *self.in_size[1:])
+    def stacked(self, stack: Stack, rows: slice) -> ConvProblem:
+        """Return the convolution of a stack that a band of samples goes through."""
+        size = tuple(each.stop - each.start for each in stack.samples)
+        if self.is_product:
+            size = (rows.stop - rows.start, *size[1:])
         return ConvProblem(
             self.batch, self.in_channels, self.out_channels * math.prod(self.stride), size,
-            (1,) * self.ndim, groups=self.groups, dtype=self.dtype, device=self.device,
+            stack.kernel, padding=stack.padding, groups=self.groups, dtype=self.dtype,
+            device=self.device,
         )  # fmt: skip
 
     def dense(self, phase: Phase) -> ConvProblem:

@@ -2,7 +2,8 @@
 
 Each phase is prepared by `fastconv.calls`, so it gets the kernel that is fastest for its sizes. Its
 outputs lie between those of the others: a kernel writes them there, with a stride, or, where rows
-of pixels are contiguous, all phases are written side by side and interleaved by whole vectors.
+of pixels are contiguous, all phases are written side by side and interleaved by whole vectors; or
+they are one convolution (`transposed_stack`).
 Kernels are chosen as for one thread, so that the bits are the same for any
 number, gradients' too; ``tune=True`` measures with the threads at hand.
 """
@@ -35,7 +36,7 @@ from ..contract.settings import config
 from ..contract.transposed_problem import Phase, TransposedProblem
 from ..dispatch import steady_choice
 from .rearrange import interleave
-from .transposed_product import PreparedProduct, prepare_product
+from .transposed_stack import PreparedStack, find_stack, prepare_stack
 
 __all__ = ["CONV_TRANSPOSE", "make_transposed_problem"]
 
@@ -118,16 +119,8 @@ def _turn(phase: Phase, stride: tuple[int, ...]) -> int:
 
 
 def _lie_side_by_side(problem: TransposedProblem) -> bool:
-    """Tell whether all phases have taps and as many outputs, few enough for the caches."""
-    whole = all(n % step == 0 for n, step in zip(problem.out_size, problem.stride, strict=True))
-    return (
-        problem.layout == "channels_first"
-        and problem.stride[-1] > 1
-        and whole
-        and math.prod(problem.out_shape) * problem.itemsize <= _MOST_BYTES
-        and [phase.taps is None for phase in problem.phases()]
-        == [False] * math.prod(problem.stride)
-    )
+    """Tell whether phases are interleaved: as large as one another, and few enough for a cache."""
+    return problem.is_woven and math.prod(problem.out_shape) * problem.itemsize <= _MOST_BYTES
 
 
 def _phase_weight(weight: Array, phase: Phase, groups: int) -> Array:
@@ -186,7 +179,7 @@ def make_transposed_problem(
 def _prepare(
     ndim: int, x: Any, weight: Any, bias: Any, arguments: tuple[Any, ...], activation: Activation,
     residual: Any, out: Any, packed: bool, tune: bool,
-) -> PreparedPhases | PreparedProduct:  # fmt: skip
+) -> PreparedPhases | PreparedStack:  # fmt: skip
     problem = make_transposed_problem(ndim, x, weight, arguments)
     check_companions(problem, x, weight, bias, residual, out)
     shape, layout, groups = problem.out_shape, problem.layout, problem.groups
@@ -195,8 +188,9 @@ def _prepare(
     target = empty_output(x, shape, layout) if out is None else out
     measured = flag("tune", tune) or config.tune
     with contextlib.nullcontext() if measured else steady_choice():
-        if residual is None and problem.is_product:
-            return prepare_product(problem, x, weight, bias, activation, packed, tune)
+        stack = find_stack(problem, packed) if residual is None else None
+        if stack is not None:
+            return prepare_stack(problem, stack, x, weight, bias, activation, packed, tune)
         woven = residual is None and _lie_side_by_side(problem)
         maps = _phase_maps(x, shape, problem.stride) if woven else None
         parts = []

@@ -283,7 +283,8 @@ def test_explain_tells_of_each_phase() -> None:
     x = np.zeros((1, 6, 7, 9), np.float32)
     of_call = fastconv.explain(fastconv.conv_transpose2d, x, W, stride=2, padding=1)
     assert of_call.problem == fastconv.ConvTranspose2d(W, stride=2, padding=1).problem(x)
-    assert len(of_call.rows) == 4 and not of_call.packed
+    assert len(of_call.rows) == 1 and "one convolution of all phases" in of_call.note
+    assert "3x3 taps, outputs [0:14]" in str(of_call) and not of_call.packed
 
 
 def test_a_kernel_as_large_as_its_stride_is_one_product_by_bands(rng: np.random.Generator) -> None:

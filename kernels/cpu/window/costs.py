@@ -15,6 +15,7 @@ from ..common.specs import MOST_PLANES, cpu_spec, extent_reasons, plain_pack_cos
 from ..gemm.split import LONGEST_SUM
 from ..machine.seconds import copy_seconds, profile
 from . import rows_copied_layout
+from .row_costs import row_blocking
 from .variants import Variant, depthwise_variant, row_variant
 
 __all__ = ["SPECS"]
@@ -44,8 +45,10 @@ def _seconds(problem: ConvProblem, device: DeviceInfo, variant: Variant) -> floa
     size, machine = problem.itemsize, profile(device)
     costs, cycles = machine.window, variant.cycles
     channels = problem.in_channels // problem.groups
-    if channels > costs.few_planes:
-        cycles *= 1 + min(1.0, channels * math.prod(problem.in_size) * size / device.l2)
+    outputs_at_once = row_blocking(problem, device, problem.compute_itemsize).block
+    again = 1 - outputs_at_once * problem.groups / problem.out_channels
+    if channels > costs.few_planes:  # what is read again comes from L2, or from beyond
+        cycles *= 1 + again * min(1.0, channels * math.prod(problem.in_size) * size / device.l2)
     inputs, outputs = math.prod(problem.x_shape), math.prod(problem.out_shape)
     if size < 4 and variant.name == "rows_in_place":
         lanes = device.lanes(problem.compute_itemsize)

@@ -1,0 +1,145 @@
+"""A transposed convolution whose phases are one dense convolution, its channels become pixels.
+
+A kernel as large as its stride is a product with ``K * taps`` filters of one tap: each sample makes
+a box of outputs of its own. It is made by bands of rows, so that what is interleaved is still in
+the caches. Other phases are filters of one window with zeros where theirs has none, which pays
+where a phase has too few filters to fill a register tile, as the last layer of a generator of
+images has: 4 taps and 3 filters a phase become 9 taps and 12 filters. `interleave` stores whole
+vectors where the phases of `transposed_calls` would store every stride-th element.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..arrays import Array, empty_output, plain
+from ..calls import CONV, PreparedCall, prepare
+from ..contract.arguments import Activation
+from ..contract.problem import ConvProblem
+from ..contract.transposed_problem import Stack, TransposedProblem
+from ..dispatch import list_candidates, pick_winner, steady_choice
+from .rearrange import interleave
+
+__all__ = ["PreparedStack", "find_stack", "prepare_stack"]
+
+_EVERY = (slice(None), slice(None))
+
+
+class _Band(NamedTuple):
+    """Rows of samples, along the first spatial axis, and their convolution."""
+
+    rows: slice
+    call: PreparedCall
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedStack:
+    """A transposed convolution, prepared: see `fastconv.calls.PreparedCall`."""
+
+    bands: tuple[_Band, ...]
+    stack: Stack
+    stride: tuple[int, ...]
+    groups: int
+    kernel: str
+    out_shape: tuple[int, ...]
+    layout: str
+    packing: Hashable
+    plain: bool = True
+    remembers: bool = False
+
+    @property
+    def plan(self) -> Any:
+        """The convolutions."""
+        return self.bands
+
+    def pack(self, weight: Array) -> Any:
+        """Return the weight in the order of each kind of band's kernel."""
+        filters = _filters(weight if self.plain else plain(weight), self.stack, self.groups)
+        packed: dict[Hashable, Any] = {}
+        for band in self.bands:
+            if band.call.packing not in packed:
+                packed[band.call.packing] = band.call.pack(filters)
+        return packed
+
+    def run(
+        self, x: Array, packed: Any, bias: Array | None, residual: Array | None, out: Array | None
+    ) -> Array:
+        """Compute, into `out` if there is one."""
+        if out is None:
+            out = empty_output(x, self.out_shape, self.layout)
+        repeated = None if bias is None else np.repeat(bias, math.prod(self.stride))
+        for rows, call in self.bands:
+            samples, outputs = _taken(self.stack, rows, len(self.bands), self.stride)
+            part = call.run(x[samples], packed[call.packing], repeated, None, None)
+            interleave(part, self.stride, out=out[outputs])
+        return out
+
+
+def _taken(
+    stack: Stack, rows: slice, bands: int, stride: tuple[int, ...]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return the samples that a band reads, and the outputs that it writes."""
+    if bands == 1:
+        return (*_EVERY, *stack.samples), _EVERY
+    return (*_EVERY, rows), (*_EVERY, slice(rows.start * stride[0], rows.stop * stride[0]))
+
+
+def _filters(weight: Array, stack: Stack, groups: int) -> Array:
+    """Return the filters: (K * phases, C / groups, *window), a channel's phases together."""
+    c, k = weight.shape[:2]
+    made = np.zeros((groups, k, len(stack.places), c // groups, *stack.kernel), weight.dtype)
+    for number, (taps, window) in enumerate(stack.places):
+        part = weight[(*_EVERY, *taps)]
+        by_group = part.reshape(groups, c // groups, k, *part.shape[2:]).swapaxes(1, 2)
+        made[:, :, number][(*_EVERY, slice(None), *window)] = by_group
+    return made.reshape(-1, c // groups, *stack.kernel)
+
+
+def _seconds(problem: ConvProblem, packed: bool) -> float:
+    """Return the time that the kernel of a dense problem is predicted to take."""
+    winner, _ = pick_winner(problem, packed, list_candidates(problem, packed))
+    return math.inf if winner is None else winner.seconds
+
+
+def find_stack(problem: TransposedProblem, packed: bool) -> Stack | None:
+    """Return the stack that a problem is best computed as, None where its phases are faster."""
+    stack = problem.stack()
+    if stack is None or problem.is_product:
+        return stack
+    phases = [problem.dense(phase) for phase in problem.phases()]
+    with steady_choice():
+        apart = {dense: _seconds(dense, packed) for dense in set(phases)}
+        together = _seconds(problem.stacked(stack, problem.bands()[0]), packed)
+    return stack if together < sum(apart[dense] for dense in phases) else None
+
+
+def prepare_stack(
+    problem: TransposedProblem, stack: Stack, x: Array, weight: Array, bias: Array | None,
+    activation: Activation, packed: bool, tune: bool,
+) -> PreparedStack:  # fmt: skip
+    """Prepare a call of a problem that is a stack and has no residual."""
+    ndim, phases = problem.ndim, len(stack.places)
+    filters = _filters(weight, stack, problem.groups)
+    biases = None if bias is None else np.repeat(bias, phases)
+    arguments = ((1,) * ndim, stack.padding, (1,) * ndim, problem.groups)
+    rows_of_bands = problem.bands()
+    bands = []
+    for rows in rows_of_bands:
+        samples, _ = _taken(stack, rows, len(rows_of_bands), problem.stride)
+        call = prepare(
+            CONV, ndim, x[samples], filters, biases, arguments, activation, None, None, packed,
+            tune,
+        )  # fmt: skip
+        bands.append(_Band(rows, call))
+    kernels = ", ".join(sorted({band.call.kernel for band in bands}))
+    packing = "stack", tuple(dict.fromkeys(band.call.packing for band in bands))
+    remembers = any(band.call.remembers for band in bands)
+    return PreparedStack(
+        tuple(bands), stack, problem.stride, problem.groups, kernels, problem.out_shape,
+        problem.layout, packing, remembers=remembers,
+    )  # fmt: skip
