@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fastconv.contract.array_problem import ArrayProblem
+from fastconv.contract.boundary_problem import BoundaryProblem
 from fastconv.contract.errors import DTypeError
 from fastconv.contract.pair_problem import PairProblem
 from fastconv.contract.problem import DTYPES
@@ -38,7 +39,7 @@ class Case:
 
     Parameters
     ----------
-    problem : ConvProblem, TransposedProblem, PairProblem, ArrayProblem or SparseLayer
+    problem : ConvProblem, SparseLayer or another of problem lines
         What is computed.
     name : str
         The row's label.
@@ -60,7 +61,10 @@ class Case:
             return "array"
         if self.problem.op in ("conv_input_grad", "conv_weight_grad"):
             return "gradient"
-        kinds = {SparseLayer: "sparse", TransposedProblem: "transposed", PairProblem: "pair"}
+        kinds: dict[type, str] = {
+            SparseLayer: "sparse", TransposedProblem: "transposed", BoundaryProblem: "boundary",
+            PairProblem: "pair",
+        }  # fmt: skip
         return kinds.get(type(self.problem), "dense")
 
 

@@ -303,6 +303,13 @@ class OpenCV(Peer):
 
         return str(cv2.__version__)
 
+    def border(self, problem: Any) -> int:
+        """Return the number of what lies outside the image."""
+        import cv2
+
+        number: int = cv2.BORDER_CONSTANT
+        return number
+
     def prepare(self, problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> Call:
         """Return one filter2D a plane into a new output."""
         import cv2
@@ -316,7 +323,7 @@ class OpenCV(Peer):
         if not is_same(problem):
             raise Refusal("OpenCV's filter2D is called on odd kernels with 'same' padding only")
         depth = getattr(cv2, self.depths[result])
-        border, pixels = cv2.BORDER_CONSTANT, np.moveaxis(x[0], 0, -1)
+        border, pixels = self.border(problem), np.moveaxis(x[0], 0, -1)
         one_filter = problem.batch == 1 and np.all(w == w[:1])
         if problem.layout == "channels_last" and one_filter and pixels.flags.c_contiguous:
 
@@ -331,7 +338,8 @@ class OpenCV(Peer):
         def call() -> Any:
             out = np.empty(problem.out_shape, result)
             for n, c in planes:
-                cv2.filter2D(image[n, c], depth, w[c, 0], out[n, c], borderType=border)
+                plane, kernel = image[n, c], w[c, 0]
+                cv2.filter2D(plane, depth, kernel, out[n, c], borderType=border)
             return out
 
         return call

@@ -5,8 +5,17 @@ from __future__ import annotations
 import importlib.util
 from types import ModuleType
 
-from . import array_truth, gradient_truth, pair_truth, sparse_truth, transposed_truth, truth
+from . import (
+    array_truth,
+    boundary_truth,
+    gradient_truth,
+    pair_truth,
+    sparse_truth,
+    transposed_truth,
+    truth,
+)
 from .array_peers import ARRAY_PEERS
+from .boundary_peers import BOUNDARY_PEERS
 from .cuda_peers import CUDA_PEERS
 from .gradient_peers import GRADIENT_PEERS
 from .own import Fastconv
@@ -23,6 +32,7 @@ __all__ = ["PEERS", "TRUTHS", "devices", "installed_peers", "missing_modules", "
 TRUTHS: dict[str, ModuleType] = {
     "dense": truth,
     "transposed": transposed_truth,
+    "boundary": boundary_truth,
     "pair": pair_truth,
     "array": array_truth,
     "gradient": gradient_truth,
@@ -33,6 +43,7 @@ TRUTHS: dict[str, ModuleType] = {
 PEERS: dict[str, dict[str, dict[str, type[Peer]]]] = {
     "dense": {"cpu": CPU_PEERS, "cuda": CUDA_PEERS},
     "transposed": {"cpu": TRANSPOSED_PEERS},
+    "boundary": {"cpu": BOUNDARY_PEERS},
     "pair": {"cpu": PAIR_PEERS},
     "array": {"cpu": ARRAY_PEERS},
     "gradient": {"cpu": GRADIENT_PEERS},

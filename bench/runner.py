@@ -63,7 +63,7 @@ class Options:
         reason instead of a figure.
     device : {"cpu", "cuda"}
         What the libraries compute on.
-    kind : {"dense", "transposed", "pair", "gradient", "array", "sparse"}
+    kind : {"dense", "transposed", "boundary", "pair", "gradient", "array", "sparse"}
         What all rows are.
     """
 
@@ -122,7 +122,7 @@ class WorkerProcess:
         Where its standard error goes.
     device : {"cpu", "cuda"}
         What it computes on.
-    kind : {"dense", "transposed", "pair", "gradient", "array", "sparse"}
+    kind : {"dense", "transposed", "boundary", "pair", "gradient", "array", "sparse"}
         Which rows it will meet.
     """
 

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 from .contract.array_problem import ArrayProblem, dense_array_binding
+from .contract.boundary_problem import BoundaryProblem
 from .contract.errors import DeviceError, FastconvError, ShapeError
 from .contract.pair_problem import PairProblem
 from .contract.problem import ConvProblem
@@ -57,9 +58,9 @@ def list_code(what: Problem | str, form: Form, gpu: str | None = None) -> str:
     'g8ic8ih8oc8oh8kh3ph1: cpu.depthwise'
     """
     problem = parse_any_line(what)[0] if isinstance(what, str) else what
-    if isinstance(problem, TransposedProblem):
+    if isinstance(problem, (TransposedProblem, BoundaryProblem)):
         raise ShapeError(
-            f"code: got {problem.line()}, want one of its phases, which explain lists: each is a "
+            f"code: got {problem.line()}, want one of its parts, which explain lists: each is a "
             "dense convolution"
         )
     if isinstance(problem, PairProblem):

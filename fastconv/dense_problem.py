@@ -18,6 +18,7 @@ from .contract.problem import INTEGERS, ConvProblem, result_dtypes
 from .device_arrays import DeviceArray
 
 if TYPE_CHECKING:
+    from .contract.boundary_problem import BoundaryProblem
     from .contract.transposed_problem import TransposedProblem
 
 __all__ = [
@@ -126,7 +127,7 @@ def _channels_last_hint(shape: tuple[int, ...], channels: int) -> str:
 
 
 def check_companions(
-    problem: ConvProblem | TransposedProblem,
+    problem: ConvProblem | TransposedProblem | BoundaryProblem,
     x: Array,
     weight: Array,
     bias: Any,

@@ -38,6 +38,7 @@ from .contract.spec import (
 from .cuda_device import current_device, device_now
 
 if TYPE_CHECKING:
+    from .contract.boundary_problem import BoundaryProblem
     from .contract.transposed_problem import TransposedProblem
 
 __all__ = [
@@ -262,7 +263,7 @@ class Candidate:
     pack_seconds: float = 0.0
 
 
-def calls_of_weight(problem: Problem | TransposedProblem) -> int:
+def calls_of_weight(problem: Problem | TransposedProblem | BoundaryProblem) -> int:
     """Return in how many calls of the functional form a weight is thought to be packed once."""
     if isinstance(problem, (SparseProblem, ArrayProblem)) or problem.device != "cpu":
         return 1

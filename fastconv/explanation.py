@@ -14,13 +14,15 @@ from types import FunctionType
 from typing import Any, cast
 
 from .array_libraries import view_array
+from .composition import parts_of
 from .contract import first_use
 from .contract.arguments import bind_call
 from .contract.array_problem import ArrayProblem
+from .contract.boundary_problem import BoundaryProblem
 from .contract.errors import DeviceError
 from .contract.pair_problem import PairProblem
 from .contract.problem import ConvProblem
-from .contract.problem_line import parse_any_line
+from .contract.problem_line import AnyProblem, parse_any_line
 from .contract.settings import config
 from .contract.sparse_problem import SparseProblem
 from .contract.spec import CudaInfo
@@ -36,6 +38,7 @@ from .dispatch import (
     settings,
     steady_choice,
     tuned_choice,
+    unforced,
 )
 from .trim import trim
 
@@ -71,7 +74,10 @@ class Row:
 
 
 #: What can be explained: what is dispatched, and what is made of such.
-_Explained = Problem | TransposedProblem | PairProblem
+_Explained = Problem | AnyProblem
+_KNOWN = (
+    ConvProblem, SparseProblem, TransposedProblem, BoundaryProblem, PairProblem, ArrayProblem,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +86,14 @@ class Explanation:
 
     Parameters
     ----------
-    problem : ConvProblem, SparseProblem, TransposedProblem, PairProblem or ArrayProblem
+    problem : ConvProblem, SparseProblem or any that a line describes
         What is computed.
     packed : bool
         Whether a weight is packed once for many calls, or in each call.
     rows : list of Row
         One a kernel; of a transposed convolution one for each kind of phase, of a pair one for each
-        kind of a band's two calls, with its kernel.
+        kind of a band's two calls, with its kernel, and of one with a boundary mode one for each
+        kind of part and of copy.
     note : str
         What else is known of a call: of a sparse one, the rulebook.
     gpu : str or None
@@ -135,7 +142,7 @@ def _facts(problem: _Explained, packed: bool) -> list[str]:
         facts = [f"{problem.dtype} to {problem.result_dtype}"]
     if isinstance(problem, ArrayProblem):
         return [*facts, problem.layout]
-    if isinstance(problem, (ConvProblem, TransposedProblem, PairProblem)):
+    if isinstance(problem, (ConvProblem, TransposedProblem, BoundaryProblem, PairProblem)):
         facts.append(problem.layout)
     elif problem.op != "sparse_conv":
         return facts
@@ -157,7 +164,7 @@ def explain(
 
     Parameters
     ----------
-    what : ConvProblem, SparseProblem, TransposedProblem, PairProblem, str, function or object
+    what : a problem, str, function or object
         A problem, a problem line (see `fastconv.contract.problem_line.parse_any_line`), or
         ``conv1d``, ``conv2d``, ``conv3d``, one of ``conv_transpose1d`` to ``3d`` or an operator of
         `fastconv.sparse` with the arguments of a call, which is not made, or an object of `Conv1d`
@@ -192,7 +199,7 @@ def explain(
         if gpu is not None:
             model = named_model(gpu)
             stack.enter_context(use_device(EMULATED, model))
-            if isinstance(problem, PairProblem):
+            if isinstance(problem, (BoundaryProblem, PairProblem)):
                 problem = problem.with_(device="cuda")
             else:
                 problem = replace(cast(Any, problem), device="cuda")
@@ -212,7 +219,7 @@ def _problem_of(
     """
     if isinstance(what, str):
         return parse_any_line(what)[0], True, ""
-    if isinstance(what, (ConvProblem, SparseProblem, TransposedProblem, PairProblem, ArrayProblem)):
+    if isinstance(what, _KNOWN):
         return what, True, ""
     if getattr(what, "__module__", "").startswith("fastconv.sparse."):
         return _sparse_problem_of(stack, what, *args, **kwargs)
@@ -222,9 +229,12 @@ def _problem_of(
     )
     if getattr(what, "__module__", "") in array_calls.MODULES:
         bound = bind_call(what, args, kwargs)
-        problem = array_calls.told(what, *bound.args, **bound.kwargs)
+        telling = first_use.load("fastconv.ops.telling")
+        told = telling.told_call(what, *bound.args, **bound.kwargs)
+        problem: Any = None if told is None else told.problem
         function = isinstance(what, FunctionType)
-        return problem, not function or isinstance(problem, ArrayProblem), ""
+        note = "" if told is None or told.copy is None else _copy_note(told.copy)
+        return problem, not function or isinstance(problem, ArrayProblem), note
     given = kwargs.get("input", args[0] if args else None)
     view = None if given is None else view_array("input", given)
     if view is not None:
@@ -233,6 +243,14 @@ def _problem_of(
         bound = bind_call(what.problem, args, kwargs)
         return what.problem(*bound.args, **bound.kwargs), True, ""
     return functional.problem_of_call(what, *args, **kwargs), False, ""
+
+
+def _copy_note(copy: ArrayProblem) -> str:
+    """Say what copying the input with its boundary takes before a pool."""
+    with unforced():
+        told = _explain(copy, True)
+    row = next(row for row in told.rows if row.chosen)
+    return f"of a copy of the input with its boundary: {row.kernel}, {row.milliseconds:.3f} ms"
 
 
 def _sparse_problem_of(
@@ -251,49 +269,43 @@ def _sparse_problem_of(
     return call.problem, call.keeps_weight, call.note()
 
 
-def _parts(problem: TransposedProblem, packed: bool) -> tuple[dict[ConvProblem, list[str]], str]:
-    """Return each kind of dense convolution that a transposed one is made of, where each writes.
-
-    And what they are.
-    """
-    kinds: dict[ConvProblem, list[str]] = {}
-    stack = first_use.load("fastconv.ops.transposed_stack").find_stack(problem, packed)
-    if stack is not None:
-        step = problem.stride[0]
-        bands = problem.bands()
-        for rows in bands:
-            outputs = f"[{rows.start * step}:{rows.stop * step}]"
-            kinds.setdefault(problem.stacked(stack, rows), []).append(outputs)
-        made = "product" if problem.is_product else "convolution of all phases of the stride"
-        return kinds, (
-            f"one {made}, whose channels are interleaved into pixels, by bands of samples: "
-            f"{len(bands)}"
-        )
-    for phase in problem.phases():
-        outputs = ", ".join(f"{each.start or 0}::{each.step or 1}" for each in phase.outputs)
-        kinds.setdefault(problem.dense(phase), []).append(f"[{outputs}]")
-    count = sum(map(len, kinds.values()))
-    return kinds, f"phases of the stride, each a dense convolution of stride 1: {count}"
-
-
-def _explain_parts(problem: TransposedProblem, packed: bool) -> Explanation:
+def _explain_parts(problem: TransposedProblem | BoundaryProblem, packed: bool) -> Explanation:
     """Tell of each kind of part which kernel computes it, with the time of all of its kind."""
-    kinds, note = _parts(problem, packed)
+    with _choice_of_parts():
+        kinds, note = parts_of(problem, packed)
     rows, costs = [], ""
-    for dense, places in kinds.items():
+    for of, places in kinds.items():
         shown = places if len(places) < 4 else [*places[:2], "...", places[-1]]
-        row, costs = _part_row(dense, len(places), f"outputs {' '.join(shown)}", packed)
+        row, costs = _part_row(of, len(places), " ".join(shown), packed)
+        if row is None:
+            return replace(_explain(of, packed), problem=problem, note=note)
         rows.append(row)
     return Explanation(problem, packed, rows, note, costs=costs)
 
 
-def _part_row(dense: ConvProblem, count: int, why: str, packed: bool) -> tuple[Row, str]:
-    """Tell which kernel computes one kind of part, with the time of all, and whose costs it is."""
-    with steady_choice():
-        told = _explain(dense, packed)
-    row = next(row for row in told.rows if row.chosen)
+def _choice_of_parts() -> contextlib.AbstractContextManager[None]:
+    """Return the context in which calls choose kernels for their parts."""
+    return contextlib.nullcontext() if config.tune else steady_choice()
+
+
+def _part_row(
+    of: ConvProblem | ArrayProblem, count: int, why: str, packed: bool
+) -> tuple[Row | None, str]:
+    """Tell which kernel computes one kind of part, with the time of all, and whose costs it is.
+
+    There is no row where a kernel is forced that cannot.
+    """
+    with (
+        _choice_of_parts(),
+        unforced() if isinstance(of, ArrayProblem) else contextlib.nullcontext(),
+    ):
+        told = _explain(of, packed)
+    row = next((row for row in told.rows if row.chosen), None)
+    if row is None:
+        return None, told.costs
     times = (row.milliseconds or 0.0) * count, (row.pack_milliseconds or 0.0) * count
-    why = f"{'x'.join(map(str, dense.kernel_size))} taps, {why}"
+    if isinstance(of, ConvProblem):
+        why = f"{'x'.join(map(str, of.kernel_size))} taps, {why}"
     return Row(row.kernel, True, *times, row.workspace, [why, *row.reasons]), told.costs
 
 
@@ -308,13 +320,14 @@ def _explain_pair(problem: PairProblem, packed: bool) -> Explanation:
     for (name, dense), count in sorted(kinds.items(), key=lambda kind: kind[0][0]):
         why = f"{name} convolution, {dense.out_size[0]} rows at a time, {count} times"
         row, costs = _part_row(dense, count, why, packed)
+        assert row is not None
         rows.append(row)
     size = f"{max(1, problem.band_bytes >> 10)} KiB"
     note = f"two convolutions, by bands whose middle takes {size}: {problem.band_count}"
     return Explanation(problem, packed, rows, note, costs=costs)
 
 
-def _refuse_gpu(problem: TransposedProblem | PairProblem, name: str) -> None:
+def _refuse_gpu(problem: TransposedProblem | BoundaryProblem | PairProblem, name: str) -> None:
     if problem.device != "cpu":
         raise DeviceError(
             f"what: got {problem.line()} for a GPU, want one for the CPU: {name} has no kernels "
@@ -328,6 +341,9 @@ def _explain(problem: _Explained, packed: bool, note: str = "") -> Explanation:
         return replace(_explain(input_gradient(problem), packed), problem=problem)
     if isinstance(problem, TransposedProblem):
         _refuse_gpu(problem, "transposed convolution")
+        return _explain_parts(problem, packed)
+    if isinstance(problem, BoundaryProblem):
+        _refuse_gpu(problem, f"padding_mode={problem.word!r}")
         return _explain_parts(problem, packed)
     if isinstance(problem, PairProblem):
         _refuse_gpu(problem, "a pair of convolutions")

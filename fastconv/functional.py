@@ -11,21 +11,22 @@ from numpy.typing import DTypeLike
 
 from .array_libraries import view_array, view_operands
 from .arrays import Array, require_array
+from .boundary_modes import conv_family, conv_problem
 from .calls import (
-    CONV,
     Family,
     prepare,
     run_prepared,
 )
 from .contract import first_use
-from .contract.arguments import Activation, Padding, Sizes, bind_call
+from .contract.arguments import Activation, Padding, PaddingMode, Sizes, bind_call
 from .contract.errors import ArgumentError
 from .contract.problem import ConvProblem
-from .dense_problem import make_problem, unbatch
+from .dense_problem import unbatch
 from .recall import recall
 from .slopes import join_slopes
 
 if TYPE_CHECKING:
+    from .contract.boundary_problem import BoundaryProblem
     from .contract.transposed_problem import TransposedProblem
 
 __all__ = ["conv1d", "conv2d", "conv3d", "convolve"]
@@ -33,7 +34,7 @@ __all__ = ["conv1d", "conv2d", "conv3d", "convolve"]
 
 def problem_of_call(
     function: Callable[..., Any], *args: Any, **kwargs: Any
-) -> ConvProblem | TransposedProblem:
+) -> ConvProblem | TransposedProblem | BoundaryProblem:
     """Return the problem that a call of a convolution, transposed or not, would compute."""
     transposed, transposed_calls = (
         first_use.load(f"fastconv.ops.{name}") for name in ("transposed", "transposed_calls")
@@ -57,7 +58,7 @@ def problem_of_call(
     if number < 3:
         told = () if given["out_dtype"] is None else (given["out_dtype"],)
         arguments = (given["stride"], given["padding"], given["dilation"], given["groups"], *told)
-        return make_problem(ndim, x, weight, arguments, given["out"])
+        return conv_problem(ndim, x, weight, arguments, given["padding_mode"], given["out"])
     names = ("stride", "padding", "output_padding", "groups", "dilation")
     chosen = tuple(given[name] for name in names)
     problem: TransposedProblem = transposed_calls.make_transposed_problem(ndim, x, weight, chosen)
@@ -107,6 +108,7 @@ def conv1d(
     dilation: Sizes = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     activation: Activation = None,
     residual: Array | None = None,
     out: Array | None = None,
@@ -121,7 +123,8 @@ def conv1d(
         Signals.
     weight : ndarray, shape (K, C / groups, k)
         Filters.
-    bias, stride, padding, dilation, groups, activation, residual, out, out_dtype, tune
+    bias, stride, padding, dilation, groups, padding_mode, activation, residual, out, out_dtype,
+    tune
         As for `conv2d`.
 
     Returns
@@ -143,8 +146,8 @@ def conv1d(
     array([[  225,   375, 24800, 24575]], dtype=int16)
     """
     told = () if out_dtype is None else (out_dtype,)
-    arguments = (stride, padding, dilation, groups, *told)
-    return convolve(CONV, 1, input, weight, bias, arguments, activation, residual, out, tune)
+    family, arguments = conv_family(padding_mode), (stride, padding, dilation, groups, *told)
+    return convolve(family, 1, input, weight, bias, arguments, activation, residual, out, tune)
 
 
 def conv2d(
@@ -156,6 +159,7 @@ def conv2d(
     dilation: Sizes = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     activation: Activation = None,
     residual: Array | None = None,
     out: Array | None = None,
@@ -187,6 +191,11 @@ def conv2d(
         Step between the taps of the kernel, in pixels.
     groups : int
         Independent groups of channels; ``groups=C`` is depthwise.
+    padding_mode : str or ("constant", float)
+        What the padding holds instead of zeros: "reflect" mirrors the input at its first and last
+        pixel, "symmetric" beside them, so that they are repeated, "replicate" repeats them alone,
+        "circular" goes on at the other side; or a number. Pads are at most as wide as the input
+        for "symmetric" and "circular", one less for "reflect". On the CPU.
     activation : str, (str, float) or ("prelu", ndarray), optional
         relu, leaky_relu, elu, silu, sigmoid, tanh, relu6, hardswish or gelu; the number is
         the parameter of leaky_relu (0.01) and elu (1). Of prelu, for arrays of NumPy, it is an
@@ -261,8 +270,8 @@ def conv2d(
     ((48, 64, 3), dtype('uint8'))
     """
     told = () if out_dtype is None else (out_dtype,)
-    arguments = (stride, padding, dilation, groups, *told)
-    return convolve(CONV, 2, input, weight, bias, arguments, activation, residual, out, tune)
+    family, arguments = conv_family(padding_mode), (stride, padding, dilation, groups, *told)
+    return convolve(family, 2, input, weight, bias, arguments, activation, residual, out, tune)
 
 
 def conv3d(
@@ -274,6 +283,7 @@ def conv3d(
     dilation: Sizes = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     activation: Activation = None,
     residual: Array | None = None,
     out: Array | None = None,
@@ -288,7 +298,8 @@ def conv3d(
         Volumes.
     weight : ndarray, shape (K, C / groups, kd, kh, kw)
         Filters.
-    bias, stride, padding, dilation, groups, activation, residual, out, out_dtype, tune
+    bias, stride, padding, dilation, groups, padding_mode, activation, residual, out, out_dtype,
+    tune
         As for `conv2d`.
 
     Returns
@@ -303,5 +314,5 @@ def conv3d(
     (2, 4, 4, 4)
     """
     told = () if out_dtype is None else (out_dtype,)
-    arguments = (stride, padding, dilation, groups, *told)
-    return convolve(CONV, 3, input, weight, bias, arguments, activation, residual, out, tune)
+    family, arguments = conv_family(padding_mode), (stride, padding, dilation, groups, *told)
+    return convolve(family, 3, input, weight, bias, arguments, activation, residual, out, tune)

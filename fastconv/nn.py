@@ -7,17 +7,19 @@ from typing import Any
 from numpy.typing import DTypeLike
 
 from .arrays import Array
+from .boundary_modes import conv_family, conv_problem
 from .calls import CONV
 from .companions import check_groups
 from .contract.arguments import (
     Activation,
     Padding,
+    PaddingMode,
     Sizes,
     canonical_arguments,
     canonical_dtype,
 )
+from .contract.boundary_problem import BoundaryProblem
 from .contract.problem import ConvProblem
-from .dense_problem import make_problem
 from .packed_layer import PackedLayer, refuse_sizes
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d"]
@@ -26,7 +28,6 @@ __all__ = ["Conv1d", "Conv2d", "Conv3d"]
 class _Conv(PackedLayer):
     """What the three ranks share."""
 
-    _family = CONV
     _names = ("stride", "padding", "dilation", "groups", "out_dtype")
     _leading = "output channels, input channels / groups"
 
@@ -39,10 +40,18 @@ class _Conv(PackedLayer):
         dilation: Sizes = 1,
         groups: int = 1,
         *,
+        padding_mode: PaddingMode = "zeros",
         activation: Activation = None,
         out_dtype: DTypeLike | None = None,
         tune: bool = False,
     ) -> None:
+        self._family = conv_family(padding_mode)
+        if self._family is not CONV:
+            self._options = {
+                "padding_mode": padding_mode
+                if isinstance(padding_mode, str)
+                else tuple(padding_mode)
+            }
         told = () if out_dtype is None else (canonical_dtype(out_dtype),)
         arguments = (stride, padding, dilation, groups, *told)
         self._set(weight, bias, arguments, activation, tune)
@@ -61,9 +70,10 @@ class _Conv(PackedLayer):
     def _out_channels(self, weight: Array, groups: int) -> int:
         return int(weight.shape[0])
 
-    def problem(self, input: Array) -> ConvProblem:
+    def problem(self, input: Array) -> ConvProblem | BoundaryProblem:
         """Return the problem that a call with this input computes."""
-        return make_problem(self._ndim, self._batched(input), self._weight, self._arguments)
+        x, mode = self._batched(input), self._options.get("padding_mode", "zeros")
+        return conv_problem(self._ndim, x, self._weight, self._arguments, mode)
 
 
 class Conv1d(_Conv):
@@ -89,7 +99,7 @@ class Conv2d(_Conv):
         Filters, of NumPy, CuPy or PyTorch (CUDA), as inputs must be; copied.
     bias : array, shape (K,), optional
         Added to each output channel; copied.
-    stride, padding, dilation, groups, activation
+    stride, padding, dilation, groups, padding_mode, activation
         As for `fastconv.conv2d`.
     out_dtype : dtype, optional
         What becomes of integers, as for `fastconv.conv2d`: they are convolved by weights of

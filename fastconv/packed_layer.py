@@ -64,6 +64,8 @@ class PackedLayer:
     _family: Family
     _names: tuple[str, ...]
     _leading: str
+    #: Arguments by name alone, beside activation and tune, where they are not as usual.
+    _options: dict[str, Any] = {}  # noqa: RUF012 - replaced, never changed
 
     def _set(
         self, weight: Array, bias: Array | None, arguments: tuple[Any, ...],
@@ -119,13 +121,14 @@ class PackedLayer:
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle holds: what was given, and nothing that was packed."""
         given = {"_weight": self.weight, "_bias": self.bias, "_arguments": self._arguments}
-        return given | {"activation": self.activation, "tune": self.tune}
+        named = {"activation": self.activation, "tune": self.tune, "options": self._options}
+        return given | named
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         make: Any = type(self).__init__
         arguments = dict(zip(self._names, state["_arguments"], strict=False))
         make(
-            self, state["_weight"], state["_bias"], **arguments,
+            self, state["_weight"], state["_bias"], **arguments, **state["options"],
             activation=state["activation"], tune=state["tune"],
         )  # fmt: skip
 
@@ -140,9 +143,8 @@ class PackedLayer:
         return None if self._bias is None else shown(self._bias)
 
     def __repr__(self) -> str:
-        described = ", ".join(
-            f"{name}={value}" for name, value in zip(self._names, self._arguments, strict=False)
-        )
+        given = dict(zip(self._names, self._arguments, strict=False)) | self._options
+        described = ", ".join(f"{name}={value}" for name, value in given.items())
         return f"{type(self).__name__}({self._weight.shape} {self._weight.dtype}, {described})"
 
     def _batched(self, input: Array) -> Array:

@@ -23,6 +23,7 @@ __all__ = [
     "PRELU",
     "Activation",
     "Padding",
+    "PaddingMode",
     "Sizes",
     "bind_call",
     "canonical_activation",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 Sizes = int | Sequence[int]
+PaddingMode = str | tuple[str, float]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 #: A name, or a pair of it and a number: an array of one for each output channel where it is prelu.
 Activation = str | tuple[str, Any] | None

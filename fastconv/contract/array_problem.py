@@ -57,6 +57,7 @@ ARRAY_OPS = {
     "channel_shuffle": "rearrange_problem:RearrangeProblem",
     "unfold": "unfold_problem:UnfoldProblem",
     "fold": "unfold_problem:UnfoldProblem",
+    "pad": "pad_problem:PadProblem",
     "batch_norm": "norm_problem:NormProblem",
     "group_norm": "norm_problem:NormProblem",
     "instance_norm": "norm_problem:NormProblem",

@@ -11,13 +11,17 @@ from typing import Any
 
 from .array_line import format_array_line, read_array_line
 from .array_problem import ARRAY_OPS, ArrayProblem
+from .boundary_problem import NO_BOUNDARY, BoundaryProblem, parse_mode
 from .errors import ShapeError
 from .padding import Pads, output_size
 from .pair_problem import PairProblem
 from .problem import DTYPES, INTEGERS, LAYOUTS, ConvProblem, result_dtypes
 from .transposed_problem import TransposedProblem
 
-__all__ = ["LINE_KEYS", "format_line", "parse_any_line", "parse_line"]
+__all__ = ["LINE_KEYS", "AnyProblem", "format_line", "parse_any_line", "parse_line"]
+
+#: What a line describes.
+AnyProblem = ConvProblem | TransposedProblem | BoundaryProblem | PairProblem | ArrayProblem
 
 _AXES = "dhw"
 _TYPES = DTYPES | INTEGERS
@@ -35,14 +39,12 @@ _MOST_DIGITS = 19
 _TOKEN = re.compile(rf'([a-z]+)(-?[0-9]{{1,{_MOST_DIGITS}}})(?![0-9])|n"([^"]*)"|n([^\s"]\S*)$|_')
 
 
-#: Problems that have lines.
-_Problem = ConvProblem | TransposedProblem | PairProblem | ArrayProblem
-
-
-def format_line(problem: _Problem, name: str = "") -> str:
+def format_line(problem: AnyProblem, name: str = "") -> str:
     """Return a problem as one line; `parse_any_line` reads it back."""
     if isinstance(problem, ArrayProblem):
         return format_array_line(problem, name)
+    if isinstance(problem, BoundaryProblem):
+        return f"--padding_mode={problem.word} {format_line(problem.sizes, name)}"
     parts = []
     if problem.op != "conv":
         parts.append(f"--op={problem.op} ")
@@ -56,7 +58,7 @@ def format_line(problem: _Problem, name: str = "") -> str:
     return "".join(parts) + (f'n"{name}"' if name else "")
 
 
-def _format_types(problem: _Problem) -> str:
+def _format_types(problem: AnyProblem) -> str:
     """Return the flag of the element types, those of input, weight and output where they differ."""
     if isinstance(problem, ConvProblem) and not (
         problem.dtype == problem.weight_dtype == problem.result_dtype
@@ -121,21 +123,22 @@ def parse_line(text: str) -> tuple[ConvProblem, str]:
     return problem, name
 
 
-def parse_any_line(text: str) -> tuple[_Problem, str]:
+def parse_any_line(text: str) -> tuple[AnyProblem, str]:
     """Read a problem line of any operator over dense arrays.
 
     Parameters
     ----------
     text : str
         Flags ``--op=conv|conv_input_grad|conv_weight_grad|conv_transpose|conv_pair|max_pool|...``,
-        ``--dt=f32|f64|f16|bf16``, ``--tag=abx|axb|any`` and options of the operator first, then
-        keys and numbers in benchdnn's grammar, as the notes list them for convolutions. Of a
-        convolution of or to integers the types of input, weight and output: ``--dt=u8:f32:u8``,
-        where ``u16``, ``s16`` and, for the output, ``f32`` may stand, too.
+        ``--dt=f32|f64|f16|bf16``, ``--tag=abx|axb|any``, of a convolution
+        ``--padding_mode=reflect|symmetric|replicate|circular|constant:NUMBER``, of others their
+        options first, then keys and numbers in benchdnn's grammar, as the notes list them for
+        convolutions. Of a convolution of or to integers the types of input, weight and output:
+        ``--dt=u8:f32:u8``, where ``u16``, ``s16`` and, for the output, ``f32`` may stand, too.
 
     Returns
     -------
-    (ConvProblem, TransposedProblem, PairProblem or ArrayProblem, str)
+    (ConvProblem, TransposedProblem, BoundaryProblem, PairProblem or ArrayProblem, str)
         The problem and its name ("" without one).
 
     Notes
@@ -192,13 +195,20 @@ def parse_any_line(text: str) -> tuple[_Problem, str]:
     if op in ARRAY_OPS:
         where = {"dtype": dtype, "layout": layout}
         return read_array_line(op, options, values, where, text), name
+    mode = options.pop("padding_mode", "zeros") if op == "conv" else "zeros"
     if options:
         flags = ", ".join(f"--{key}={value}" for key, value in options.items())
         raise ShapeError(f"problem line: got flag {flags!r}, want --op=, --dt= or --tag=")
     if op == "conv_pair":
         return _pair(_tokens(first, text)[0], values, dtype, layout, text), name
-    made = _from_values(op, values, dtype, layout, text)
-    return (made.with_(out_dtype=result) if result else made), name
+    problem = _from_values(op, values, dtype, layout, text)
+    if result:
+        problem = problem.with_(out_dtype=result)
+    number = parse_mode(mode)
+    if number == NO_BOUNDARY:
+        return problem, name
+    assert isinstance(problem, ConvProblem)
+    return BoundaryProblem(problem, *number), name
 
 
 def _lookup_types(value: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 import fastconv
 import fastconv.grad as grad
 from fastconv.kernels import reference
-from fastconv.ops.array_calls import told
+from fastconv.ops.telling import told
 
 from .case import Case
 from .drawing import Draw, Options, draw_calls, draw_dtype

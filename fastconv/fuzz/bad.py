@@ -44,6 +44,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "type": ("text", "int32", "complex64", "object", "swapped"),
     "axis": (1.5, "1", None, [1], True, 99, -99, 2**70),
     "element": ("nope", "int8", "complex64", 5, [], True),
+    "mode": ("mirror", "", "constant", 5, None, [], ["reflect", 1.0], ["constant", "1"], True),
     "activation": ("nope", "", 5, ["relu", "x"], ["nope", 1.0], ["leaky_relu", "a"], [], True),
 }
 #: What a message may call an argument by.
@@ -51,8 +52,8 @@ NAMES = frozenset(
     (
         "input", "weight", "bias", "residual", "out", "stride", "padding", "dilation", "groups",
         "kernel", "kernel_size", "activation", "x", "features", "indices", "spatial_shape", "grad",
-        "grad_output", "output", "output_padding", "rulebook", "indice_key", "weight_layout",
-        "offset", "mask", "upscale_factor", "downscale_factor",
+        "grad_output", "output", "output_padding", "padding_mode", "rulebook", "indice_key",
+        "weight_layout", "offset", "mask", "upscale_factor", "downscale_factor",
         "in_channels", "out_channels", "mode", "ceil_mode", "output_size", "norm_type",
         "count_include_pad", "divisor_override", "return_indices", "input_size", "weight_size",
         "dim", "num_groups",

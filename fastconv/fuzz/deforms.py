@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import fastconv
 from fastconv import grad
 from fastconv.kernels import reference
-from fastconv.ops.array_calls import told
+from fastconv.ops.telling import told
 
 from .activations import as_argument
 from .case import Case

@@ -7,6 +7,8 @@ import math
 from typing import Any
 
 import fastconv
+from fastconv.contract.boundary_problem import canonical_mode, check_pads
+from fastconv.contract.errors import ShapeError
 from fastconv.contract.problem import INTEGERS
 from fastconv.dense_problem import make_problem
 from fastconv.kernels import reference
@@ -22,9 +24,11 @@ __all__ = [
     "DEFAULTS",
     "OPERATORS",
     "axes_of",
+    "can_pad",
     "conv_shapes",
     "fixed",
     "keywords",
+    "pad_input",
     "pads_of",
     "window_arguments",
 ]
@@ -39,6 +43,7 @@ DEFAULTS = {
     "stride": 1,
     "padding": 0,
     "dilation": 1,
+    "padding_mode": "zeros",
     "activation": None,
 }
 
@@ -62,6 +67,28 @@ def pads_of(params: Params, ndim: int) -> tuple[tuple[int, int], ...]:
         return ((0, 0),) * ndim
     axes: tuple[Any, ...] = axes_of(padding, ndim)
     return tuple((pads, pads) if isinstance(pads, int) else (pads[0], pads[1]) for pads in axes)
+
+
+def can_pad(mode: Any, size: tuple[int, ...], pads: tuple[tuple[int, int], ...]) -> bool:
+    """Tell whether a boundary mode can make these pads of an input."""
+    if mode == "zeros":
+        return True
+    try:
+        check_pads(pads, size, canonical_mode(fixed(mode))[0])
+    except ShapeError:
+        return False
+    return True
+
+
+def pad_input(x: Any, params: Params, ndim: int) -> Any:
+    """Return an input with the boundary of its mode around it."""
+    mode, value = canonical_mode(fixed(params["padding_mode"]))
+    unbatched, pads = x.ndim == ndim + 1, pads_of(params, ndim)
+    x = x[None] if unbatched else x
+    size = tuple(n + sum(sides) for n, sides in zip(x.shape[2:], pads, strict=True))
+    low = tuple(before for before, _ in pads)
+    made = reference.pad(x, padding=low, out_size=size, mode=mode, value=value)
+    return made[0] if unbatched else made
 
 
 def window_arguments(params: Params, ndim: int) -> dict[str, Any]:
@@ -91,6 +118,8 @@ def _is_valid(ndim: int, params: Params) -> bool:
     if min(told["stride"]) < 1 or min(told["dilation"]) < 1 or min(pads) < 0:
         return False
     if params["padding"] == "same" and max(told["stride"]) > 1:
+        return False
+    if not can_pad(params["padding_mode"], axes_of(params["size"], ndim), told["padding"]):
         return False
     return min(_out_size(params, ndim)) >= 1
 
@@ -140,16 +169,24 @@ def _element_type(name: str, dtype: str, params: Params) -> str:
     return dtype if name == "input" else of_weight
 
 
+def _all_keywords(params: Params, arrays: dict[str, Any]) -> dict[str, Any]:
+    return keywords(params, arrays) | {"padding_mode": fixed(params["padding_mode"])}
+
+
 def _function(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
     call = getattr(fastconv, f"conv{ndim}d")
-    return call(**arrays, **keywords(params, arrays))
+    return call(**arrays, **_all_keywords(params, arrays))
 
 
 def _make(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
-    return getattr(fastconv, f"Conv{ndim}d")(**arrays, **keywords(params, arrays))
+    return getattr(fastconv, f"Conv{ndim}d")(**arrays, **_all_keywords(params, arrays))
 
 
 def _truth(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
+    if params["padding_mode"] != "zeros":
+        padded = pad_input(arrays["input"], params, ndim)
+        unpadded = {"padding": 0, "padding_mode": "zeros"}
+        return _truth(ndim, {**arrays, "input": padded}, {**params, **unpadded})
     told = window_arguments(params, ndim)
     x = arrays["input"]
     unbatched = x.ndim == ndim + 1
@@ -168,6 +205,9 @@ def _truth(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
 
 
 def _problem(ndim: int, arrays: dict[str, Any], params: Params) -> Any:
+    """Return what is dispatched; with a boundary mode that is done for the parts of a call."""
+    if params["padding_mode"] != "zeros":
+        return None
     x = arrays["input"]
     told = keywords(params, arrays)
     given = tuple(told[name] for name in ("stride", "padding", "dilation", "groups"))
@@ -183,6 +223,7 @@ def _work(shapes: Shapes, params: Params) -> float:
 BAD = {
     "stride": "positive",
     "padding": "pads",
+    "padding_mode": "mode",
     "dilation": "positive",
     "groups": "count",
     "activation": "activation",
@@ -212,6 +253,7 @@ def _operator(ndim: int) -> Operator:
         make=bind(_make),
         weights=("weight", "bias"),
         channels=-1 - ndim,
+        inside=True,
         bad=BAD | {"out_dtype": "element"},
         element_type=_element_type,
     )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fastconv.contract.problem import INTEGERS
 
 from .case import Case
+from .dense import can_pad
 from .drawing import Draw, Options, draw_activation, draw_calls, draw_dtype, plain
 from .operators import find_operator
 
@@ -30,6 +31,8 @@ _FAR = st.one_of(
     st.sampled_from((2**31 - 1, 2**31, 2**32, 2**32 + 1, 2**40)),
     st.integers(4, 40).map(lambda power: 2**power),
 )
+_MODES = ("reflect", "symmetric", "replicate", "circular", ["constant", 1.0])
+_MOST_PAD = 200
 #: Multiply-adds of a case that is not a long one.
 _MOST_WORK = 1 << 20
 
@@ -123,6 +126,7 @@ def draw_case(
         for size, taps in zip(sizes, kernel, strict=True)
     ]  # fmt: skip
     _keep_small(params, sizes, kernel, axes, flavour)
+    params["padding_mode"] = _draw_mode(draw, sizes, [pads for _, pads, _ in axes])
     params |= {
         "size": plain(sizes),
         "kernel": plain(kernel),
@@ -140,6 +144,7 @@ def draw_case(
     if "out_dtype" in find_operator(name).defaults and draw(st.integers(0, 4)) == 4:
         dtype = draw(st.sampled_from(("float32", *INTEGERS)))
         params["out_dtype"] = draw(st.sampled_from((None, "float32", *INTEGERS)))
+        params["padding_mode"] = "zeros"
     calls = draw_calls(
         draw, options, name,
         sizes=None if flavour == "long" or "out" not in optional
@@ -174,6 +179,16 @@ def _keep_small(
             low += max(0, short)
             stride *= 2 if outputs[axis] > sizes[axis] else 1
         axes[axis] = (stride, (low, high), dilation)
+
+
+def _draw_mode(draw: Draw, sizes: list[int], pads: list[tuple[int, int]]) -> Any:
+    """Draw a boundary mode, mostly one that can make the pads."""
+    mode = draw(st.one_of(st.just("zeros"), st.sampled_from(_MODES)))
+    if max(map(max, pads)) > _MOST_PAD:  # a reference pads as far
+        return "zeros"
+    if can_pad(mode, tuple(sizes), tuple(pads)) or not draw(st.integers(0, 7)):
+        return mode
+    return "replicate"
 
 
 def _spelling(draw: Draw, axes: list[Any], kernel: list[int]) -> Any:

@@ -6,11 +6,13 @@ import functools
 import math
 from typing import Any
 
+import numpy as np
+
 import fastconv.grad as grad
 from fastconv.kernels import reference
 
 from .case import Case
-from .dense import DEFAULTS, conv_shapes, fixed, window_arguments
+from .dense import BAD, DEFAULTS, axes_of, conv_shapes, fixed, pad_input, pads_of, window_arguments
 from .operators import Operator, Params, Shapes, chosen_inside
 
 __all__ = ["OPERATORS"]
@@ -36,7 +38,8 @@ def _draw(ndim: int, draw: Any, name: str, options: Any) -> Case:
 
 
 def _keywords(params: Params) -> dict[str, Any]:
-    return {name: fixed(params[name]) for name in ("stride", "padding", "dilation", "groups")}
+    names = ("stride", "padding", "dilation", "groups", "padding_mode")
+    return {name: fixed(params[name]) for name in names}
 
 
 def _function(of: str, ndim: int, arrays: dict[str, Any], params: Params) -> Any:
@@ -48,7 +51,29 @@ def _function(of: str, ndim: int, arrays: dict[str, Any], params: Params) -> Any
     return getattr(grad, f"conv{ndim}d_weight")(arrays["input"], size, given, **told)
 
 
+def _around(of: str, ndim: int, arrays: dict[str, Any], params: Params) -> Any:
+    """Return the truth of a gradient with a boundary mode, by the one of a padded input."""
+    pads, size = pads_of(params, ndim), axes_of(params["size"], ndim)
+    padded = [n + sum(sides) for n, sides in zip(size, pads, strict=True)]
+    unpadded = {**params, "size": padded, "padding": 0, "padding_mode": "zeros"}
+    if of == "weight":
+        around = pad_input(arrays["input"], params, ndim)
+        return _truth(of, ndim, {**arrays, "input": around}, unpadded)
+    grad = _truth(of, ndim, arrays, unpadded)
+    # Which pixel each position holds, -1 for a constant.
+    mode = params["padding_mode"] if isinstance(params["padding_mode"], str) else ["constant", -1]
+    pixels = np.arange(math.prod(size)).reshape(1, 1, *size)
+    held = pad_input(pixels, {**params, "padding_mode": mode}, ndim).ravel().astype(np.intp)
+    made = np.zeros((*grad.shape[:2], 1 + pixels.size))
+    where: Any = (..., held)
+    np.add.at(made, where, grad.reshape(*grad.shape[:2], held.size))
+    made = made[..., :-1]
+    return made.reshape(*grad.shape[:2], *size)
+
+
 def _truth(of: str, ndim: int, arrays: dict[str, Any], params: Params) -> Any:
+    if params["padding_mode"] != "zeros":
+        return _around(of, ndim, arrays, params)
     told, given = window_arguments(params, ndim), arrays["grad_output"]
     forward = conv_shapes(ndim, params)
     kernel = forward["weight"][2:]
@@ -87,7 +112,7 @@ def _operator(of: str, ndim: int) -> Operator:
         problem=chosen_inside,
         work=_work,
         required=operands,
-        bad={"stride": "positive", "padding": "pads", "dilation": "positive"}
+        bad={name: BAD[name] for name in ("stride", "padding", "padding_mode", "dilation")}
         | dict.fromkeys(operands, "array"),
     )
 

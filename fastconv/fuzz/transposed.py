@@ -165,7 +165,7 @@ def _operator(ndim: int) -> Operator:
         work=_work,
         make=bind(_make),
         weights=("weight", "bias"),
-        bad={name: kind for name, kind in BAD.items() if name != "padding"},
+        bad={name: kind for name, kind in BAD.items() if not name.startswith("padding")},
     )
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from ..arrays import Array, dtype_name, empty_output, memory_layout, normal_strides, plain
 from ..companions import check_groups, check_weight
-from ..contract.arguments import Padding, Sizes, canonical_arguments, is_plain
+from ..contract.arguments import Padding, PaddingMode, Sizes, canonical_arguments, is_plain
+from ..contract.boundary_problem import NO_BOUNDARY, Boundary, BoundaryProblem, canonical_mode
 from ..contract.errors import ShapeError
 from ..contract.problem import ConvProblem
 from ..contract.spec import Binding, ConvPlan, dense_strides
@@ -22,6 +23,7 @@ from ..contract.transposed_problem import input_gradient
 from ..dense_problem import problem_of_shapes
 from ..dispatch import make_plan, settings, steady_choice
 from ..ops.transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
+from .boundary import gather_samples, pad_input, padded_shape
 from .operands import check_gradient, check_operands, check_shape, sum_channels
 
 __all__ = [
@@ -68,19 +70,20 @@ _MOST_CALLS = 1024
 
 def _gradient(
     prepare: Callable[..., _Call], ndim: int, size: Any, array: Any, grad_output: Any,
-    arguments: tuple[Any, Any, Any, Any],
+    arguments: tuple[Any, Any, Any, Any], padding_mode: Any,
 ) -> Array:  # fmt: skip
     """Compute a gradient; what was prepared for equal shapes, strides and arguments is kept."""
     key: tuple[Any, ...] | None = None
+    boundary = canonical_mode(padding_mode)
     if type(array) is np.ndarray is type(grad_output) and is_plain((size, *arguments)):
         key = (
-            prepare, ndim, size, array.shape, array.strides, array.dtype,
-            grad_output.shape, grad_output.strides, grad_output.dtype, arguments, settings(),
+            prepare, ndim, size, array.shape, array.strides, array.dtype, grad_output.shape,
+            grad_output.strides, grad_output.dtype, arguments, boundary, settings(),
         )  # fmt: skip
         call = _calls.get(key)
         if call is not None:
             return call(array, grad_output)
-    call = prepare(ndim, size, array, grad_output, arguments)
+    call = prepare(ndim, size, array, grad_output, arguments, boundary)
     if key is not None:
         if len(_calls) >= _MOST_CALLS:
             _calls.clear()
@@ -88,9 +91,15 @@ def _gradient(
     return call(plain(array), plain(grad_output))
 
 
+def _unpadded(arguments: tuple[Any, Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
+    """Return the arguments of the convolution of an input with its boundary."""
+    stride, _, dilation, groups = arguments
+    return stride, 0, dilation, groups
+
+
 def _input_call(
     ndim: int, input_size: Sequence[int], weight: Array, grad_output: Array,
-    arguments: tuple[Any, Any, Any, Any],
+    arguments: tuple[Any, Any, Any, Any], boundary: Boundary,
 ) -> _Call:  # fmt: skip
     weight, grad_output = check_operands(ndim, "weight", weight, grad_output)
     check_weight(weight, ndim, "output channels, input channels / groups, kernel size")
@@ -98,9 +107,14 @@ def _input_call(
     size = check_shape("input_size", input_size, ndim)
     told = canonical_arguments(ndim, arguments)
     dtype = dtype_name("grad_output", grad_output.dtype)
-    transposed = input_gradient(
-        _problem(size, weight.shape, grad_output.shape, told, "conv", dtype, "channels_first")
-    )
+    problem = _problem(size, weight.shape, grad_output.shape, told, "conv", dtype, "channels_first")
+    if boundary != NO_BOUNDARY:
+        of = BoundaryProblem(problem, *boundary)
+        padded = padded_shape(of)
+        unpadded = _unpadded(told)
+        inner = _input_call(ndim, padded, weight, grad_output, unpadded, NO_BOUNDARY)
+        return lambda weight, grad: gather_samples(of, inner(weight, grad))
+    transposed = input_gradient(problem)
     function, sizes = _TRANSPOSED[ndim], (
         transposed.stride, transposed.padding, transposed.output_padding, transposed.groups,
         transposed.dilation,
@@ -110,13 +124,19 @@ def _input_call(
 
 def _weight_call(
     ndim: int, weight_size: Sequence[int], x: Array, grad_output: Array,
-    arguments: tuple[Any, Any, Any, Any],
+    arguments: tuple[Any, Any, Any, Any], boundary: Boundary,
 ) -> _Call:  # fmt: skip
     x, grad_output = check_operands(ndim, "input", x, grad_output)
     size = check_shape("weight_size", weight_size, ndim)
     told = canonical_arguments(ndim, arguments)
     where = "conv_weight_grad", dtype_name("grad_output", grad_output.dtype), memory_layout(x)
     problem = _problem(x.shape, size, grad_output.shape, told, *where)
+    if boundary != NO_BOUNDARY:
+        of = BoundaryProblem(problem.with_(op="conv"), *boundary)
+        padded = empty_output(x, padded_shape(of), memory_layout(x))
+        unpadded = _unpadded(told)
+        inner = _weight_call(ndim, size, padded, grad_output, unpadded, NO_BOUNDARY)
+        return lambda x, grad: inner(pad_input(of, x), grad)
     if problem.batch == 0:
         return lambda x, grad: np.zeros(size, x.dtype)
     weight_strides = dense_strides(size, x.dtype.itemsize)
@@ -140,6 +160,8 @@ def conv1d_input(
     padding: Padding = 0,
     dilation: Sizes = 1,
     groups: int = 1,
+    *,
+    padding_mode: PaddingMode = "zeros",
 ) -> Array:
     """Return the gradient of `fastconv.conv1d` for its input; see `conv2d_input`.
 
@@ -151,7 +173,7 @@ def conv1d_input(
     array([[[1., 2., 3., 3., 2., 1.]]], dtype=float32)
     """
     arguments = (stride, padding, dilation, groups)
-    return _gradient(_input_call, 1, input_size, weight, grad_output, arguments)
+    return _gradient(_input_call, 1, input_size, weight, grad_output, arguments, padding_mode)
 
 
 def conv2d_input(
@@ -162,6 +184,8 @@ def conv2d_input(
     padding: Padding = 0,
     dilation: Sizes = 1,
     groups: int = 1,
+    *,
+    padding_mode: PaddingMode = "zeros",
 ) -> Array:
     """Return the gradient of `fastconv.conv2d` for its input: a transposed convolution.
 
@@ -173,7 +197,7 @@ def conv2d_input(
         Filters.
     grad_output : ndarray, shape of the output
         Gradient for the convolution's output, of the weight's dtype and any strides.
-    stride, padding, dilation, groups
+    stride, padding, dilation, groups, padding_mode
         Of the convolution, as for `fastconv.conv2d`.
 
     Returns
@@ -197,7 +221,7 @@ def conv2d_input(
     (1, 3, 10, 9)
     """
     arguments = (stride, padding, dilation, groups)
-    return _gradient(_input_call, 2, input_size, weight, grad_output, arguments)
+    return _gradient(_input_call, 2, input_size, weight, grad_output, arguments, padding_mode)
 
 
 def conv3d_input(
@@ -208,6 +232,8 @@ def conv3d_input(
     padding: Padding = 0,
     dilation: Sizes = 1,
     groups: int = 1,
+    *,
+    padding_mode: PaddingMode = "zeros",
 ) -> Array:
     """Return the gradient of `fastconv.conv3d` for its input; see `conv2d_input`.
 
@@ -219,7 +245,7 @@ def conv3d_input(
     (1, 1, 4, 4, 4)
     """
     arguments = (stride, padding, dilation, groups)
-    return _gradient(_input_call, 3, input_size, weight, grad_output, arguments)
+    return _gradient(_input_call, 3, input_size, weight, grad_output, arguments, padding_mode)
 
 
 def conv1d_weight(
@@ -230,6 +256,8 @@ def conv1d_weight(
     padding: Padding = 0,
     dilation: Sizes = 1,
     groups: int = 1,
+    *,
+    padding_mode: PaddingMode = "zeros",
 ) -> Array:
     """Return the gradient of `fastconv.conv1d` for its weight; see `conv2d_weight`.
 
@@ -241,7 +269,7 @@ def conv1d_weight(
     array([[[ 6., 10., 14.]]], dtype=float32)
     """
     arguments = (stride, padding, dilation, groups)
-    return _gradient(_weight_call, 1, weight_size, input, grad_output, arguments)
+    return _gradient(_weight_call, 1, weight_size, input, grad_output, arguments, padding_mode)
 
 
 def conv2d_weight(
@@ -252,6 +280,8 @@ def conv2d_weight(
     padding: Padding = 0,
     dilation: Sizes = 1,
     groups: int = 1,
+    *,
+    padding_mode: PaddingMode = "zeros",
 ) -> Array:
     """Return the gradient of `fastconv.conv2d` for its weight: a matrix product over pixels.
 
@@ -263,7 +293,7 @@ def conv2d_weight(
         Shape ``(K, C / groups, kh, kw)`` of the weight.
     grad_output : ndarray, shape of the output
         Gradient for the convolution's output, of the input's dtype and any strides.
-    stride, padding, dilation, groups
+    stride, padding, dilation, groups, padding_mode
         Of the convolution, as for `fastconv.conv2d`.
 
     Returns
@@ -290,7 +320,7 @@ def conv2d_weight(
            [16., 20., 16.]], dtype=float32)
     """
     arguments = (stride, padding, dilation, groups)
-    return _gradient(_weight_call, 2, weight_size, input, grad_output, arguments)
+    return _gradient(_weight_call, 2, weight_size, input, grad_output, arguments, padding_mode)
 
 
 def conv3d_weight(
@@ -301,6 +331,8 @@ def conv3d_weight(
     padding: Padding = 0,
     dilation: Sizes = 1,
     groups: int = 1,
+    *,
+    padding_mode: PaddingMode = "zeros",
 ) -> Array:
     """Return the gradient of `fastconv.conv3d` for its weight; see `conv2d_weight`.
 
@@ -312,7 +344,7 @@ def conv3d_weight(
     (2, 1, 2, 2, 2)
     """
     arguments = (stride, padding, dilation, groups)
-    return _gradient(_weight_call, 3, weight_size, input, grad_output, arguments)
+    return _gradient(_weight_call, 3, weight_size, input, grad_output, arguments, padding_mode)
 
 
 def conv1d_bias(grad_output: Array) -> Array:

@@ -3,7 +3,7 @@
 An operator is an `ArrayOp`: its name, its operands and a function that checks a call's arguments
 and returns the problem. Everything else is done here once: plans are kept under a key of shapes,
 strides and settings, outputs are made in the input's memory order, `out` may share memory with an
-operand, and `told` catches the problem of a call that is not to be made.
+operand, and `fastconv.ops.telling` catches the problem of a call that is not to be made.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -40,16 +39,14 @@ from ..dispatch import make_plan, plan_of, settings, steady_choice
 from ..packing import PackedWeights
 from ..race import measure_choice
 from ..recall import recall
+from .telling import asked, tell
 
 __all__ = [
     "MODULES",
     "ArrayOp",
-    "asked",
     "check_axes",
     "compute",
     "compute_batch",
-    "tell",
-    "told",
 ]
 
 
@@ -64,6 +61,7 @@ MODULES = (
     "fastconv.ops.deform",
     "fastconv.ops.linear",
     "fastconv.ops.norm",
+    "fastconv.ops.padding",
     "fastconv.ops.pointwise",
     "fastconv.ops.pool",
     "fastconv.ops.rearrange",
@@ -108,14 +106,6 @@ class ArrayOp(NamedTuple):
     weight: str = ""
 
 
-class Told(Exception):
-    """The problem of a call that is not made; `told` alone meets it."""
-
-    def __init__(self, problem: Any) -> None:
-        super().__init__(problem)
-        self.problem = problem
-
-
 class _Output(NamedTuple):
     """How memory for an output is made: its shape, element type and memory order."""
 
@@ -135,34 +125,10 @@ class _Prepared:
     packs: int = -1
 
 
-_telling: ContextVar[bool] = ContextVar("fastconv_telling", default=False)
 _prepared: dict[tuple[Any, ...], _Prepared] = {}
 _MOST_PREPARED = 4096
 #: Types of arguments that mean the same where they are equal and of one type.
 _WORDS = frozenset((int, bool, float, str, type(None)))
-
-
-def told(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Return the problem of a call, which is not made; None where it comes to none."""
-    token = _telling.set(True)
-    try:
-        function(*args, **kwargs)
-    except Told as caught:
-        return caught.problem
-    finally:
-        _telling.reset(token)
-    return None
-
-
-def asked() -> bool:
-    """Tell whether a call is asked for its problem alone, and so must come to `tell`."""
-    return _telling.get()
-
-
-def tell(problem: Any) -> None:
-    """Do not go on where a call is asked for its problem alone: this is it, and no array's."""
-    if _telling.get():
-        raise Told(problem)
 
 
 def check_axes(name: str, array: Array, ndim: int) -> None:
@@ -296,7 +262,7 @@ def _find(op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out:
         words = _frozen(arguments)
         kinds = _kinds(words)
     key: tuple[Any, ...] | None = None
-    if kinds is not None and not _telling.get():
+    if kinds is not None and not asked():
         try:
             writable = out is None or is_writable(out)
             signatures = tuple([

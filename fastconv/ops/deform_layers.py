@@ -9,8 +9,8 @@ from ..contract.arguments import Activation, Sizes, per_axis
 from ..contract.deform_problem import DeformProblem
 from ..dispatch import choose
 from ..packed_layer import PackedLayer, refuse_sizes
-from .array_calls import told
 from .deform import compute_deform
+from .telling import told
 
 __all__ = ["DeformConv2d"]
 

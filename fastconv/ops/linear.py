@@ -25,7 +25,8 @@ from ..dispatch import choose, steady_choice
 from ..functional import conv1d
 from ..nn import Conv1d
 from ..slopes import split_slopes
-from .array_calls import ArrayOp, compute, tell
+from .array_calls import ArrayOp, compute
+from .telling import tell
 
 __all__ = ["Linear", "linear"]
 

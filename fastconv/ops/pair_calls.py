@@ -27,7 +27,6 @@ from ..contract.settings import config
 from ..dense_problem import unbatch
 from ..dispatch import settings, steady_choice
 from ..packing import PackedWeights
-from .array_calls import asked, tell
 from .pair_checks import (
     PairForm,
     canonical_pair,
@@ -36,6 +35,7 @@ from .pair_checks import (
     naming,
 )
 from .pair_plan import PairOperands, PreparedPair, plan_pair
+from .telling import asked, tell
 
 __all__ = ["compute_pair", "prepare_pair"]
 

@@ -6,10 +6,11 @@ import math
 from typing import Any
 
 from ..arrays import Array, dtype_name, memory_layout
-from ..contract.arguments import Sizes, flag, per_axis, whole_number
+from ..contract.arguments import PaddingMode, Sizes, flag, per_axis, whole_number
 from ..contract.errors import ArgumentError, ShapeError
 from ..contract.pool_problem import PoolProblem, pooled_size
 from .array_calls import ArrayOp, check_axes, compute_batch
+from .boundary_pool import compute_pool
 
 __all__ = [
     "avg_pool1d",
@@ -122,11 +123,12 @@ def max_pool1d(
     ceil_mode: bool = False,
     return_indices: bool = False,
     *,
+    padding_mode: PaddingMode = "zeros",
     out: Array | None = None,
 ) -> Any:
     """Return the largest sample of each window: `max_pool2d` with one spatial axis."""
     arguments = (1, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-    return compute_batch(_MAX_POOL, 1, (input,), arguments, out)
+    return compute_pool(_MAX_POOL, 1, input, arguments, padding_mode, out)
 
 
 def max_pool2d(
@@ -138,6 +140,7 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
     *,
+    padding_mode: PaddingMode = "zeros",
     out: Array | None = None,
 ) -> Any:
     """Return the largest sample of each window; NaN where it holds one.
@@ -158,6 +161,10 @@ def max_pool2d(
         Whether output sizes are rounded up: the last window may reach beyond the padding.
     return_indices : bool
         Whether the place of each maximum is returned, too.
+    padding_mode : str or ("constant", float)
+        "reflect", "symmetric", "replicate", "circular" or a number: the padding then holds samples
+        as for `conv2d`, of any width; places are those of the samples in the input. Otherwise it
+        is left out, whatever "zeros" says.
     out : ndarray, optional
         Where the maxima are written.
 
@@ -184,7 +191,7 @@ def max_pool2d(
              [13, 15]]]])
     """
     arguments = (2, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-    return compute_batch(_MAX_POOL, 2, (input,), arguments, out)
+    return compute_pool(_MAX_POOL, 2, input, arguments, padding_mode, out)
 
 
 def max_pool3d(
@@ -196,11 +203,12 @@ def max_pool3d(
     ceil_mode: bool = False,
     return_indices: bool = False,
     *,
+    padding_mode: PaddingMode = "zeros",
     out: Array | None = None,
 ) -> Any:
     """Return the largest sample of each window: `max_pool2d` with three spatial axes."""
     arguments = (3, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-    return compute_batch(_MAX_POOL, 3, (input,), arguments, out)
+    return compute_pool(_MAX_POOL, 3, input, arguments, padding_mode, out)
 
 
 def avg_pool1d(
@@ -211,11 +219,12 @@ def avg_pool1d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     *,
+    padding_mode: PaddingMode = "zeros",
     out: Array | None = None,
 ) -> Array:
     """Return the mean of each window: `avg_pool2d` with one spatial axis."""
     arguments = (1, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
-    return compute_batch(_AVG_POOL, 1, (input,), arguments, out)
+    return compute_pool(_AVG_POOL, 1, input, arguments, padding_mode, out)
 
 
 def avg_pool2d(
@@ -227,6 +236,7 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
     *,
+    padding_mode: PaddingMode = "zeros",
     out: Array | None = None,
 ) -> Array:
     """Return the mean of each window.
@@ -247,6 +257,8 @@ def avg_pool2d(
         Whether the padding is counted as samples.
     divisor_override : int, optional
         What sums are divided by instead of the number of samples.
+    padding_mode : str or ("constant", float)
+        What the padding holds instead of zeros, as for `conv2d`; it may then be of any width.
     out : ndarray, optional
         Where the means are written.
 
@@ -269,7 +281,7 @@ def avg_pool2d(
              [10.5, 12.5]]]], dtype=float32)
     """
     arguments = (2, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    return compute_batch(_AVG_POOL, 2, (input,), arguments, out)
+    return compute_pool(_AVG_POOL, 2, input, arguments, padding_mode, out)
 
 
 def avg_pool3d(
@@ -281,11 +293,12 @@ def avg_pool3d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
     *,
+    padding_mode: PaddingMode = "zeros",
     out: Array | None = None,
 ) -> Array:
     """Return the mean of each window: `avg_pool2d` with three spatial axes."""
     arguments = (3, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    return compute_batch(_AVG_POOL, 3, (input,), arguments, out)
+    return compute_pool(_AVG_POOL, 3, input, arguments, padding_mode, out)
 
 
 def lp_pool1d(

@@ -10,11 +10,11 @@ from ..contract.arguments import Activation, Padding, Sizes, canonical_activatio
 from ..contract.pair_problem import PairProblem
 from ..dense_problem import unbatch
 from ..packing import PackedWeights
-from .array_calls import told
 from .pair_calls import compute_pair, prepare_pair
 from .pair_checks import PAIR, SEPARABLE, Arguments, PairForm, canonical_pair, check_parameters
 from .pair_plan import PairOperands
 from .separable import POINTWISE, pointwise_filters
+from .telling import told
 
 __all__ = ["Conv2dPair", "SeparableConv2d"]
 

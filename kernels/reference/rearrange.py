@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["channel_shuffle", "fold", "interleave", "pixel_shuffle", "pixel_unshuffle", "unfold"]
+__all__ = [
+    "channel_shuffle",
+    "fold",
+    "interleave",
+    "pad",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "unfold",
+]
 
 
 def _as_float64(x: ArrayLike) -> NDArray[np.float64]:
@@ -49,6 +57,30 @@ def interleave(x: ArrayLike, *, stride: tuple[int, ...]) -> Any:
         places = tuple(slice(a, None, s) for a, s in zip(starts, stride, strict=True))
         out[(slice(None), slice(None), *places)] = x[:, number :: int(np.prod(stride))]
     return out
+
+
+_PAD_MODES = {"replicate": "edge", "circular": "wrap"}
+
+
+def pad(
+    x: ArrayLike, *, padding: tuple[int, ...], out_size: tuple[int, ...], mode: str, value: float
+) -> Any:
+    """Put a boundary around an array by `numpy.pad`, or take a box of one that lies within.
+
+    Examples
+    --------
+    >>> x = np.arange(3.0).reshape(1, 1, 3)
+    >>> pad(x, padding=(1,), out_size=(5,), mode="symmetric", value=0.0).tolist()
+    [[[0.0, 0.0, 1.0, 2.0, 2.0]]]
+    """
+    x = _as_float64(x)
+    high = [n - size - low for n, size, low in zip(out_size, x.shape[2:], padding, strict=True)]
+    sides = [(max(low, 0), max(over, 0)) for low, over in zip(padding, high, strict=True)]
+    told: Any = {"constant_values": value} if mode == "constant" else {}
+    made = np.pad(x, ((0, 0), (0, 0), *sides), _PAD_MODES.get(mode, mode), **told)  # type: ignore[call-overload]
+    starts = [max(-low, 0) for low in padding]
+    box = [slice(start, start + n) for start, n in zip(starts, out_size, strict=True)]
+    return made[(slice(None), slice(None), *box)]
 
 
 def pixel_unshuffle(x: ArrayLike, *, downscale_factor: int) -> Any:

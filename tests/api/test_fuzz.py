@@ -145,8 +145,9 @@ def test_the_printed_command_repeats_the_failure(tmp_path: Path) -> None:
     assert run.returncode == 1, run.stdout + run.stderr
     assert "wrong result" in run.stdout
     summary = json.loads((tmp_path / "found.json").read_text())
-    assert summary["seed"] == 3 and summary["calls"] > 0 and len(summary["failures"]) == 1
-    (command,) = [line for line in run.stdout.splitlines() if "--case" in line]
+    # One for each kernel that was asked to compute it.
+    assert summary["seed"] == 3 and summary["calls"] > 0 and summary["failures"]
+    command = next(line for line in run.stdout.splitlines() if "--case" in line)
     again = subprocess.run(
         [sys.executable, *shlex.split(command)[1:]],
         cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,

@@ -166,6 +166,7 @@ def test_folders_of_kernels_form_no_circle() -> None:
 #: whoever compares.
 BESIDE_THE_REGISTRY = {
     "fastconv.bench.array_truth": {"reference"},
+    "fastconv.bench.boundary_truth": {"reference"},
     "fastconv.bench.transposed_truth": {"reference"},
     "fastconv.calibration": {"cpu.calibration.measure", "cpu.machine.measured"},
     "fastconv.cli": {"cpu.runtime.jit", "cuda.audit.report"},
@@ -180,6 +181,7 @@ BESIDE_THE_REGISTRY = {
     "fastconv.forecast": {"cuda.forecast.forecast"},
     "fastconv.fuzz": {"reference", "reference.sparse"},
     "fastconv.information": {"cpu.gemm.peak", "cpu.machine.seconds"},
+    "fastconv.ops.boundary_calls": {"cpu.runtime.scratch"},
     "fastconv.ops.pair_plan": {"cpu.runtime.scratch"},
     "fastconv.recall": {"cpu.runtime.compare"},
     "fastconv.sparse.rulebook": {"*.rulebook.build"},

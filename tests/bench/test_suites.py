@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fastconv.bench.cases import in_dtype, load, parse_case, select, suite_names
+from fastconv.contract.boundary_problem import BoundaryProblem
 from fastconv.contract.errors import ShapeError
 from fastconv.contract.problem import DTYPES, INTEGERS
 from fastconv.contract.problem_line import parse_any_line
@@ -27,7 +28,7 @@ NETWORKS = {
 }
 KINDS = {
     "core", "depthwise", "dilated", "grouped", "conv1d", "conv3d", "image", "float64", "transposed",
-    "pool", "gradients", "deform", "rearrange", "norm", "resize", "separable",
+    "pool", "gradients", "deform", "rearrange", "norm", "resize", "separable", "boundary",
     "integers",
 }  # fmt: skip
 
@@ -82,6 +83,7 @@ def test_kind_suites_hold_their_kind(suite: str) -> None:
         "rearrange": lambda p: p.op.endswith(("shuffle", "fold")),
         "norm": lambda p: p.op.endswith(("norm", "softmax", "prelu")),
         "resize": lambda p: p.op == "interpolate",
+        "boundary": lambda p: isinstance(p, BoundaryProblem),
         "separable": lambda p: p.op == "conv_pair",
         "integers": lambda p: p.dtype in INTEGERS,
     }[suite]
@@ -96,7 +98,9 @@ def test_case_with_count_and_spaces() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("suite", ["core", "image", "float64", "transposed", "separable"])
+@pytest.mark.parametrize(
+    "suite", ["core", "image", "float64", "transposed", "separable", "boundary"]
+)
 def test_rows_in_another_element_type(suite: str, dtype: str) -> None:
     for case in load(suite):
         other = in_dtype(case, dtype)

@@ -17,6 +17,7 @@ from fastconv import dispatch
 from fastconv.bench.cases import load, suite_names
 from fastconv.bench.sparse import SparseLayer
 from fastconv.contract.array_problem import ArrayProblem
+from fastconv.contract.boundary_problem import BoundaryProblem
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.sparse_problem import SparseProblem
 from fastconv.kernels.cpu.machine.zen4 import ZEN4
@@ -53,8 +54,9 @@ def choices() -> Iterator[str]:
         for case in load(suite):
             sparse = isinstance(case.problem, SparseLayer)
             of = of_scan(case.problem) if sparse else case.problem
-            # Transposed convolutions and pairs are made of dense problems.
-            if of is not None and of.op not in ("conv_transpose", "conv_input_grad", "conv_pair"):
+            # Transposed convolutions, pairs and boundary modes are made of dense problems.
+            composed = of is None or of.op in ("conv_transpose", "conv_input_grad", "conv_pair")
+            if not composed and not isinstance(of, BoundaryProblem):
                 yield f"{suite} {case.line} {cheapest(of)}"
 
 

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fastconv.contract.array_problem import ArrayProblem, dense_array_binding
+from fastconv.contract.pad_problem import PadProblem
 from fastconv.contract.rearrange_problem import Axis, RearrangeProblem
 from fastconv.contract.spec import DeviceInfo, dense_strides
 from fastconv.contract.unfold_problem import UnfoldProblem
 
 from ..common.specs import array_bytes, array_seconds, array_spec
 from ..machine.lines import LINE
+from ..machine.seconds import call_seconds, profile
 from .forms import (
     ELEMENTS,
     EVERY,
@@ -33,6 +35,8 @@ __all__ = [
     "counter_bytes",
     "fold_span",
     "fold_tasks",
+    "is_narrow",
+    "pad_cut",
     "padded_bytes",
 ]
 
@@ -43,6 +47,12 @@ _MOST_TASKS = 64
 _POSITION, _ELEMENT = 12.0, 1.5
 #: Cycles for a row of sums, and for a vector of one tap in it.
 _ROW, _TAP = 60.0, 4.0
+#: Cycles to look up a line of a padded copy, and a column of it; columns of a part of a line.
+_LINE, _COLUMN, _PIECE = 38.0, 3.0, 64
+#: Bytes from or to memory for each that a padded copy writes.
+_PADDED_TRAFFIC = 1.2
+#: Columns of a narrow box, and the cycles of a line and of a column of it.
+_NARROW, _NARROW_LINE, _NARROW_COLUMN = 24, 12.0, 2.0
 #: Bytes of a padded copy: of any problem, and beyond that for each byte of its operands.
 _LEAST_PADDED, _MOST_PADDED = 64 << 20, 8
 #: Outputs of a row at a time, about: their sums stay in L1.
@@ -175,6 +185,52 @@ def _fold_seconds(problem: UnfoldProblem, device: DeviceInfo) -> float:
     return array_seconds(problem, device, cycles, fold_tasks(problem, device))
 
 
+class PadCut(NamedTuple):
+    """How a padded copy is cut: lines, tasks along them and along a line, columns of the last."""
+
+    lines: int
+    parts: int
+    pieces: int
+    block: int
+
+
+def is_narrow(problem: PadProblem, pixels: bool) -> bool:
+    """Tell whether a line of a padded copy is a few elements, of which a table tells each."""
+    return not pixels and problem.out_size[-1] <= _NARROW
+
+
+def pad_cut(problem: PadProblem, pixels: bool) -> PadCut:
+    """Return the tasks of a padded copy; with `pixels` a line holds all channels."""
+    *outer, columns = problem.out_size
+    lines = problem.batch * math.prod(outer) * (1 if pixels else problem.channels)
+    wanted = max(1, min(problem.flops * problem.itemsize // _TASK_BYTES, _MOST_TASKS))
+    parts = min(lines, wanted)
+    pieces = max(1, min(wanted // parts, columns // _PIECE))
+    block = -(-columns // pieces)
+    return PadCut(lines, parts, -(-columns // block), block)
+
+
+def _pad_seconds(problem: PadProblem, device: DeviceInfo) -> float:
+    """Count what is written, which is mostly in a cache when it is read again, and some more."""
+    pixels = problem.layout == "channels_last" and problem.channels > 1
+    cut, width = pad_cut(problem, pixels), problem.maps[-1]
+    unit, outside = problem.channels if pixels else 1, problem.out_size[-1] - width.inside
+    lanes = device.vector_bytes / problem.itemsize
+    vectors = math.ceil(width.inside * unit / lanes) + outside * math.ceil(unit / lanes)
+    each = _LINE + _COLUMN * outside + 2.0 * vectors
+    if problem.layout == "strided":
+        each += _ELEMENT * width.inside
+    if is_narrow(problem, pixels):
+        each = _NARROW_LINE + _NARROW_COLUMN * problem.out_size[-1]
+    machine, tasks = profile(device), cut.parts * cut.pieces
+    return call_seconds(
+        cut.lines * each + tasks * machine.calls.task,
+        _PADDED_TRAFFIC * problem.flops * problem.itemsize,
+        clock=machine.core.sustained, bandwidth=machine.memory.operands,
+        start=machine.calls.start, workers=max(1, min(tasks, device.threads)),
+    )  # fmt: skip
+
+
 SPECS = (
     *(
         array_spec(op, "rearrange.copy", op, _reasons, _copy_seconds)
@@ -182,4 +238,5 @@ SPECS = (
     ),
     array_spec("unfold", "rearrange.unfold", "unfold", _unfold_reasons, _unfold_seconds),
     array_spec("fold", "rearrange.fold", "fold", _fold_reasons, _fold_seconds),
+    array_spec("pad", "rearrange.pad", "pad", _reasons, _pad_seconds),
 )

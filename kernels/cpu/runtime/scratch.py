@@ -25,8 +25,9 @@ Bytes = NDArray[np.uint8]
 
 #: Larger memory is kept by `recycling`, for all threads together.
 _LARGEST_KEPT = recycling.LARGE
-#: A call holds at most two pieces at a time: one of a plan, and one of a plan that it runs.
-_MOST_KEPT = 2
+#: A call holds at most three pieces at a time: a copy of its input with a boundary, one of a plan,
+#: and one of a plan that it runs.
+_MOST_KEPT = 3
 
 
 class _Store(threading.local):
