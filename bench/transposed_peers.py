@@ -37,7 +37,7 @@ class TransposedFastconv(Fastconv):
         from fastconv import explain
         from fastconv.ops.transposed_stack import find_stack
 
-        stack = find_stack(problem, packed=True)
+        stack = find_stack(problem)
         if stack is None:
             kinds = {problem.dense(phase) for phase in problem.phases()}
         else:

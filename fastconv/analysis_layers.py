@@ -234,6 +234,10 @@ class Linear:
         return "linear"
 
 
+#: Operators that others are made of.
+_PARTS = ("interleave", "pad")
+
+
 class Operator:
     """Any other operator, by its name in problem lines.
 
@@ -261,7 +265,7 @@ class Operator:
     __slots__ = ("name", "op", "sizes")
 
     def __init__(self, op: str, *, name: str = "", **sizes: Any) -> None:
-        forward = [each for each in ARRAY_OPS if "_grad" not in each and each != "interleave"]
+        forward = [each for each in ARRAY_OPS if "_grad" not in each and each not in _PARTS]
         if op not in forward:
             raise ArgumentError(f"op: got {op!r}, want one of {', '.join(forward)}")
         self.op, self.name, self.sizes = op, name, sizes

@@ -32,16 +32,16 @@ def parts_of(
     """
     if isinstance(problem, BoundaryProblem):
         return _boundary_parts(problem, packed)
-    return _phases(problem, packed)
+    return _phases(problem)
 
 
-def _phases(problem: TransposedProblem, packed: bool) -> tuple[dict[Any, list[str]], str]:
+def _phases(problem: TransposedProblem) -> tuple[dict[Any, list[str]], str]:
     """Return each kind of dense convolution that a transposed one is made of, where each writes.
 
     And what they are.
     """
     kinds: dict[Any, list[str]] = {}
-    stack = first_use.load("fastconv.ops.transposed_stack").find_stack(problem, packed)
+    stack = first_use.load("fastconv.ops.transposed_stack").find_stack(problem)
     if stack is not None:
         step = problem.stride[0]
         bands = problem.bands()

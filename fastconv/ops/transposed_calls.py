@@ -186,7 +186,7 @@ def _prepare(
     target = empty_output(x, shape, layout) if out is None else out
     measured = flag("tune", tune) or config.tune
     with contextlib.nullcontext() if measured else steady_choice():
-        stack = find_stack(problem, packed) if residual is None else None
+        stack = find_stack(problem) if residual is None else None
         if stack is not None:
             return prepare_stack(problem, stack, x, weight, bias, activation, packed, tune)
         woven = residual is None and _lie_side_by_side(problem)

@@ -100,21 +100,24 @@ def _filters(weight: Array, stack: Stack, groups: int) -> Array:
     return made.reshape(-1, c // groups, *stack.kernel)
 
 
-def _seconds(problem: ConvProblem, packed: bool) -> float:
+def _seconds(problem: ConvProblem) -> float:
     """Return the time that the kernel of a dense problem is predicted to take."""
-    winner, _ = pick_winner(problem, packed, list_candidates(problem, packed))
+    winner, _ = pick_winner(problem, True, list_candidates(problem, packed=True))
     return math.inf if winner is None else winner.seconds
 
 
-def find_stack(problem: TransposedProblem, packed: bool) -> Stack | None:
-    """Return the stack that a problem is best computed as, None where its phases are faster."""
+def find_stack(problem: TransposedProblem) -> Stack | None:
+    """Return the stack that a problem is best computed as, None where its phases are faster.
+
+    Packed weights decide, so that functions and objects compute alike.
+    """
     stack = problem.stack()
     if stack is None or problem.is_product:
         return stack
     phases = [problem.dense(phase) for phase in problem.phases()]
     with steady_choice():
-        apart = {dense: _seconds(dense, packed) for dense in set(phases)}
-        together = _seconds(problem.stacked(stack, problem.bands()[0]), packed)
+        apart = {dense: _seconds(dense) for dense in set(phases)}
+        together = _seconds(problem.stacked(stack, problem.bands()[0]))
     return stack if together < sum(apart[dense] for dense in phases) else None
 
 

@@ -17,7 +17,7 @@ from fastconv.contract.array_problem import ARRAY_OPS, ArrayProblem
 from fastconv.contract.errors import ArgumentError, ShapeError
 from fastconv.kernels import reference
 
-FORWARD = [op for op in ARRAY_OPS if "_grad" not in op and op != "interleave"]
+FORWARD = [op for op in ARRAY_OPS if "_grad" not in op and op not in ("interleave", "pad")]
 #: Of every operator a sample, the sizes that it is told, output and parameters.
 ROWS: dict[str, tuple[tuple[int, ...], dict[str, Any], tuple[int, ...], int]] = {
     "max_pool": ((3, 11), {"kernel_size": 3, "stride": 2, "padding": 1, "dilation": 2}, (3, 5), 0),
