@@ -1,0 +1,147 @@
+"""Resize: which of ONNX's many rules for places are those of fastconv's modes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastconv
+from fastconv.contract.resize_problem import ResizeProblem
+
+from .node import Node, Refusal
+from .windows import spatial_axes
+
+__all__ = ["RESIZING"]
+
+_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+class _Target(NamedTuple):
+    """Sizes of an output by spatial axis, and the factors that places are computed with."""
+
+    sizes: tuple[int, ...]
+    factors: tuple[float, ...]
+    #: Whether the factors were given, and not the sizes.
+    scaled: bool
+
+
+def _resize(
+    node: Node, x: Any, roi: Any = None, scales: Any = None, sizes: Any = None
+) -> tuple[Any, ...]:
+    if node.version < 11:  # the second input was the factors
+        roi, scales = None, roi
+    ndim = spatial_axes(x)
+    if node.get("antialias", 0) or node.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise Refusal("fastconv resizes without antialias, and to the sizes that are given")
+    target = _read_target(node, x.shape, scales, sizes)
+    mode = node.get("mode", "nearest")
+    default = "half_pixel" if node.version >= 11 else "asymmetric"
+    where = node.get("coordinate_transformation_mode", default)
+    if mode == "nearest":
+        name, aligned = _nearest(node, x.shape[2:], target, where), None
+    elif mode == "linear":
+        name, aligned = _LINEAR[ndim], _corners(x.shape[2:], target, where)
+    elif mode == "cubic" and ndim == 2 and not node.get("exclude_outside", 0):
+        if not math.isclose(node.get("cubic_coeff_a", -0.75), -0.75):
+            raise Refusal("fastconv's cubics have the coefficient -0.75")
+        name, aligned = "bicubic", _corners(x.shape[2:], target, where)
+    else:
+        raise Refusal(f"fastconv has no such mode: {mode} over {ndim} axes")
+    chosen: dict[str, Any] = {"size": target.sizes}
+    if target.scaled and not aligned:
+        chosen = {"scale_factor": target.factors}
+    return (fastconv.interpolate(x, **chosen, mode=name, align_corners=aligned),)
+
+
+def _read_target(node: Node, shape: tuple[int, ...], scales: Any, sizes: Any) -> _Target:
+    """Return the sizes of the output; batch and channels must stay as they are."""
+    axes = [axis % len(shape) for axis in node.get("axes", None) or range(len(shape))]
+    scaled = scales is not None and scales.size > 0
+    given = scales if scaled else sizes
+    if given is None or given.shape != (len(axes),):
+        raise Refusal("neither scales nor sizes have a number for each axis")
+    factors, wanted = [1.0] * len(shape), list(shape)
+    for axis, number in zip(axes, given.tolist(), strict=True):
+        wanted[axis] = int(shape[axis] * number) if scaled else int(number)
+        factors[axis] = float(number) if scaled else number / max(1, shape[axis])
+    if tuple(wanted[:2]) != shape[:2] or factors[:2] != [1.0, 1.0]:
+        raise Refusal("fastconv resizes spatial axes alone")
+    if min(wanted[2:]) < 1:
+        raise Refusal(f"the output {tuple(wanted)} has no elements")
+    return _Target(tuple(wanted[2:]), tuple(factors[2:]), scaled)
+
+
+def _corners(in_size: tuple[int, ...], target: _Target, where: str) -> bool:
+    """Return whether corners are aligned, where places are those of fastconv's modes."""
+    whole = all(
+        math.isclose(size * factor, made)
+        for size, factor, made in zip(in_size, target.factors, target.sizes, strict=True)
+    )
+    lone = any(made == 1 < size for size, made in zip(in_size, target.sizes, strict=True))
+    if where == "align_corners" and whole:
+        return True
+    if where == "half_pixel" or (where == "half_pixel_symmetric" and whole):
+        return False
+    if where == "pytorch_half_pixel" and not lone:
+        return False
+    raise Refusal(f"fastconv has no such places of samples: {where} to {target.sizes}")
+
+
+def _nearest(node: Node, in_size: tuple[int, ...], target: _Target, where: str) -> str:
+    """Return the mode that takes the same samples."""
+    default = "round_prefer_floor" if node.version >= 11 else "floor"
+    rounding = node.get("nearest_mode", default)
+    along = list(zip(in_size, target.sizes, target.factors, strict=True))
+    if node.version < 11 and min(target.factors) < 1:
+        raise Refusal("what the nearest sample is was not told then")
+    wanted = [_rounded(_places(*axis, where), rounding, axis[0]) for axis in along]
+    for name in ("nearest", "nearest-exact"):
+        scale = target.factors if target.scaled else ()
+        problem = ResizeProblem("interpolate", 1, 1, in_size, target.sizes, name, scale=scale)
+        shift = np.float32(0.5 if name == "nearest-exact" else 0)
+        own = [
+            np.minimum((np.arange(made, dtype=np.float32) + shift) * np.float32(step), size - 1)
+            for (size, made, _), step in zip(along, problem.steps(), strict=True)
+        ]
+        if all(np.array_equal(a.astype(np.int64), b) for a, b in zip(own, wanted, strict=True)):
+            return name
+    raise Refusal(f"fastconv takes other samples than {where} with {rounding}")
+
+
+def _places(size: int, made: int, factor: float, where: str) -> NDArray[np.float64]:
+    """Return where outputs lie among the samples of an axis."""
+    outputs = np.arange(made, dtype=np.float64)
+    if where == "asymmetric":
+        return outputs / factor
+    if where == "align_corners":
+        whole = factor * size
+        return outputs * 0 if whole == 1 else outputs * (size - 1) / (whole - 1)
+    if where == "pytorch_half_pixel" and made == 1:
+        return outputs - 0.5
+    places = (outputs + 0.5) / factor - 0.5
+    if where == "half_pixel_symmetric":
+        return size / 2 * (1 - made / (factor * size)) + places
+    if where in ("half_pixel", "pytorch_half_pixel"):
+        return places
+    raise Refusal(f"fastconv has no such places of samples: {where}")
+
+
+def _rounded(places: NDArray[np.float64], rounding: str, size: int) -> NDArray[np.int64]:
+    """Return the sample that is taken at each place."""
+    if rounding == "floor":
+        taken = np.floor(places)
+    elif rounding == "ceil":
+        taken = np.ceil(places)
+    elif rounding == "round_prefer_floor":
+        taken = np.ceil(places - 0.5)
+    elif rounding == "round_prefer_ceil":
+        taken = np.floor(places + 0.5)
+    else:
+        raise Refusal(f"fastconv rounds no place by {rounding}")
+    return np.clip(taken, 0, size - 1).astype(np.int64)
+
+
+RESIZING = {"Resize": _resize}
