@@ -7,6 +7,8 @@ imported when one of these is first used; ``pip install 'fastconv[onnx]'`` bring
     Classes for ``onnx.reference.ReferenceEvaluator(model, new_ops=fastconv.onnx.OPERATORS)``.
 ``Backend``
     The interface of ``onnx.backend.base``, as ONNX's own tests call it.
+``InferenceSession``
+    A model ready to run, with the names of ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from ..contract import first_use
 
 if TYPE_CHECKING:
     from .backend import Backend
+    from .session import InferenceSession
 
     OPERATORS: list[Any]
 
-__all__ = ["OPERATORS", "Backend"]
+__all__ = ["OPERATORS", "Backend", "InferenceSession"]
 
-_HOME = {"Backend": "backend"}
+_HOME = {"Backend": "backend", "InferenceSession": "session"}
 
 
 def __getattr__(name: str) -> Any:

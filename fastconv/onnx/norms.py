@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def _prelu(node: Node, x: Any, slope: Any) -> tuple[Any, ...]:
     return (fastconv.prelu(x, slope.reshape(channels)),)
 
 
-NORMS = {
+NORMS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "BatchNormalization": _batch_norm,
     "InstanceNormalization": _instance_norm,
     "LRN": _local_response_norm,

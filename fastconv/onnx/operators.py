@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..contract.errors import FastconvError
-from .node import Node, Refusal, library, read_node
+from .node import Refusal, library, read_node
 from .translations import TRANSLATIONS, translate
 
 __all__ = ["operator_classes"]
@@ -35,9 +35,7 @@ def _members(base: Any, kind: str) -> dict[str, Any]:
         version = run_params["opsets"][""]
         self.reference_ = load("", kind, version)(onnx_node, run_params)
         base.__init__(self, onnx_node, run_params, self.reference_._schema)
-        self.node_: Node | None = None
-        if not self.has_linked_attribute:
-            self.node_ = read_node(onnx_node, version)
+        self.node_ = None if self.has_linked_attribute else read_node(onnx_node, version)
 
     def run(self: Any, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         if self.node_ is not None:

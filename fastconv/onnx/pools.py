@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -158,7 +159,7 @@ def _col2im(node: Node, x: Any, image_shape: Any, block_shape: Any) -> tuple[Any
     return (made[(..., *within)],)
 
 
-POOLS = {
+POOLS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "AveragePool": _average_pool,
     "Col2Im": _col2im,
     "GlobalAveragePool": lambda node, x: _global_pool("adaptive_avg_pool", x),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -144,4 +145,4 @@ def _rounded(places: NDArray[np.float64], rounding: str, size: int) -> NDArray[n
     return np.clip(taken, 0, size - 1).astype(np.int64)
 
 
-RESIZING = {"Resize": _resize}
+RESIZING: dict[str, Callable[..., tuple[Any, ...]]] = {"Resize": _resize}

@@ -1,0 +1,158 @@
+"""Models as they are read: whole, checked, with no byte from outside of their folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from ..contract.errors import ArgumentError, DTypeError, FastconvError
+from .node import library
+
+__all__ = ["failure", "label", "one_sentence", "read_model"]
+
+
+def read_model(source: Any) -> Any:
+    """Return a model from a file's path or its bytes, with its external data, checked.
+
+    Raises
+    ------
+    FastconvError
+        Where it cannot be read, or is not valid; the message says why.
+    """
+    library()
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _checked(_parsed(bytes(source), "bytes"), "bytes", None)
+    if not isinstance(source, (str, os.PathLike)):
+        raise DTypeError(
+            f"path_or_bytes: got {type(source).__name__}, want a path or the bytes of a model"
+        )
+    path = os.fspath(source)
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise ArgumentError(f"path_or_bytes: got {path!r}: {error.strerror}") from None
+    return _checked(_parsed(content, repr(path)), repr(path), path)
+
+
+def _parsed(content: bytes, shown: str) -> Any:
+    model = library("onnx").ModelProto()
+    try:
+        model.ParseFromString(content)
+    except library("google.protobuf.message").DecodeError:
+        raise ArgumentError(
+            f"path_or_bytes: got {shown} of {len(content)} bytes, want an ONNX model: it is cut "
+            "off, or something else"
+        ) from None
+    if not model.graph.node and not model.graph.output:
+        raise ArgumentError(f"path_or_bytes: got {shown} with no graph in it, want an ONNX model")
+    return model
+
+
+def _checked(model: Any, shown: str, path: str | None) -> Any:
+    """Return a model that ONNX's checker takes, with its external data in it."""
+    checker = library("onnx.checker")
+    load = library("onnx.external_data_helper").load_external_data_for_tensor
+    for tensor in _tensors(model):
+        if tensor.data_location != tensor.EXTERNAL:
+            continue
+        folder = _folder(tensor, path)
+        try:
+            load(tensor, folder)
+        except (checker.ValidationError, ValueError, OSError) as error:
+            raise ArgumentError(f"tensor {tensor.name!r}: {one_sentence(error)}") from None
+        tensor.data_location = tensor.DEFAULT
+        del tensor.external_data[:]
+    try:
+        checker.check_model(_outline(model))
+    except (checker.ValidationError, ValueError) as error:
+        raise ArgumentError(f"path_or_bytes: got {shown}: {one_sentence(error)}") from None
+    return model
+
+
+def _outline(model: Any) -> Any:
+    """Return a model whose initialisers are inputs, for a checker that takes 2 GB at most.
+
+    It also wants a type of each output, which models need not tell to be run.
+    """
+    onnx, graph = library("onnx"), model.graph
+    made = onnx.ModelProto(ir_version=model.ir_version)
+    made.opset_import.extend(model.opset_import)
+    made.functions.extend(model.functions)
+    made.graph.name = graph.name or "graph"
+    made.graph.node.extend(graph.node)
+    made.graph.input.extend(graph.input)
+    known = {each.name for each in graph.input}
+    held = [(each.name, each.data_type, each.dims) for each in graph.initializer]
+    held += [(s.values.name, s.values.data_type, s.dims) for s in graph.sparse_initializer]
+    made.graph.input.extend(
+        onnx.helper.make_tensor_value_info(name, element, list(dims))
+        for name, element, dims in held
+        if name not in known
+    )
+    made.graph.output.extend(graph.output)
+    for output in made.graph.output:
+        if not output.HasField("type"):
+            output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        if output.type.HasField("tensor_type"):
+            output.type.tensor_type.shape.SetInParent()
+    return made
+
+
+def _folder(tensor: Any, path: str | None) -> str:
+    """Return the model's folder; raise where a tensor lies in a file that is not in it."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    if path is None:
+        raise ArgumentError(
+            f"tensor {tensor.name!r}: got bytes of a model whose data is in {location!r}, want its "
+            "path: bytes have no folder"
+        )
+    folder = os.path.realpath(os.path.dirname(os.path.abspath(path)))
+    place = os.path.realpath(os.path.join(folder, location))
+    if not location or os.path.isabs(location) or os.path.commonpath([folder, place]) != folder:
+        raise ArgumentError(
+            f"tensor {tensor.name!r}: got data in {location!r}, want a file in the model's folder"
+        )
+    return folder
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    """Every tensor of a model, those of its functions and of graphs within nodes too."""
+    graphs, nodes = [model.graph], [node for each in model.functions for node in each.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+            nodes.extend(graph.node)
+            continue
+        for attribute in nodes.pop().attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            if attribute.HasField("g"):
+                graphs.append(attribute.g)
+            graphs.extend(attribute.graphs)
+
+
+def one_sentence(error: BaseException) -> str:
+    """Return the first line of what an error says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def label(proto: Any) -> str:
+    """Return how messages call a node."""
+    name = proto.name or next((each for each in proto.output if each), "")
+    return f"node {name!r} ({proto.op_type})"
+
+
+def failure(proto: Any, error: BaseException) -> FastconvError:
+    """Return the error of a node, of the kind that it was where fastconv raised it."""
+    kind = type(error) if isinstance(error, FastconvError) else ArgumentError
+    while error.__cause__ is not None and not isinstance(error, FastconvError):
+        error = error.__cause__
+    return kind(f"{label(proto)}: {one_sentence(error)}")
