@@ -73,6 +73,8 @@ def _conv_transpose(node: Node, x: Any, weight: Any, bias: Any = None) -> Call:
     along = zip(x.shape[2:], kernel, stride, dilation, strict=True)
     whole = tuple((n - 1) * step + hole * (k - 1) + 1 for n, k, step, hole in along)
     pads, more = _cropped(node, x.shape[2:], whole, stride, more)
+    if any(n >= max(step, hole) for n, step, hole in zip(more, stride, dilation, strict=True)):
+        raise Refusal(f"fastconv adds fewer samples than a stride or a dilation, not {more}")
     arguments = {
         "stride": stride,
         "padding": pads,

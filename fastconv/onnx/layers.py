@@ -13,7 +13,7 @@ from ..contract.errors import FastconvError
 from ..folding import fold_batch_norm
 from .convolutions import WEIGHTED, Call
 from .model import failure
-from .node import Node, Refusal, library
+from .node import Misfit, Node, Refusal, library
 from .steps import Context, Reference, Step
 
 __all__ = ["Layer", "start_layer"]
@@ -169,6 +169,8 @@ class Layer(Step):
         if key not in self._apart:
             try:
                 return (self._compute(key, given, residual, self._activation),)
+            except Misfit as error:
+                raise failure(self.protos[0], error) from None
             except (Refusal, FastconvError) as error:
                 refused = error
             if len(self._apart) < _MOST_SHAPES:

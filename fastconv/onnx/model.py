@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from ..contract.errors import ArgumentError, DTypeError, FastconvError
+from ..contract.errors import ArgumentError, DTypeError, FastconvError, ShapeError
 from .node import library
 
 __all__ = ["failure", "label", "one_sentence", "read_model"]
@@ -152,7 +152,8 @@ def label(proto: Any) -> str:
 
 def failure(proto: Any, error: BaseException) -> FastconvError:
     """Return the error of a node, of the kind that it was where fastconv raised it."""
-    kind = type(error) if isinstance(error, FastconvError) else ArgumentError
+    known = (ShapeError, DTypeError, ArgumentError, FastconvError)
+    kind = next((each for each in known if isinstance(error, each)), ArgumentError)
     while error.__cause__ is not None and not isinstance(error, FastconvError):
         error = error.__cause__
     return kind(f"{label(proto)}: {one_sentence(error)}")

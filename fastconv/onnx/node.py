@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..contract import first_use
-from ..contract.errors import FastconvError
+from ..contract.errors import FastconvError, ShapeError
 
-__all__ = ["Node", "Refusal", "library", "read_node"]
+__all__ = ["Misfit", "Node", "Refusal", "library", "read_node"]
 
 
 class Refusal(Exception):
     """A node that fastconv has no operator for, and why; another implementation computes it."""
+
+
+class Misfit(ShapeError):
+    """Shapes that do not fit to a node by ONNX's rules: there is nothing to compute."""
 
 
 def library(name: str = "onnx") -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..contract.errors import FastconvError
-from .node import Refusal, library, read_node
+from .node import Misfit, Refusal, library, read_node
 from .translations import TRANSLATIONS, translate
 
 __all__ = ["operator_classes"]
@@ -41,6 +41,8 @@ def _members(base: Any, kind: str) -> dict[str, Any]:
         if self.node_ is not None:
             try:
                 return translate(self.node_, args)
+            except Misfit:
+                raise
             except (Refusal, FastconvError):
                 pass  # what is not ours to do, and what may be a mistake of the model
         result: tuple[Any, ...] = self.reference_.run(*args, **kwargs)

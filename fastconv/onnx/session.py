@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -12,7 +13,7 @@ import numpy as np
 from ..contract.errors import ArgumentError, DTypeError, ShapeError
 from .fusion import plan_steps
 from .graph import Graph
-from .model import label, read_model
+from .model import read_model
 from .node import library
 
 __all__ = ["InferenceSession", "NodeArg"]
@@ -138,15 +139,33 @@ class InferenceSession:
         for name in names:
             if name not in self._outputs:
                 raise ArgumentError(f"output_names: got {name!r}, want of {list(self._outputs)}")
-        values = self._constants | self._defaults | self._checked(input_feed)
-        for step, ends in zip(self._steps, self._lasts, strict=True):
-            made = step.run(values)
-            values.update(zip(step.outputs, made, strict=False))
-            for name in ends:
-                values.pop(name, None)
+        values = self._values(input_feed)
+        for place in range(len(self._steps)):
+            self._advance(place, values)
         held = {id(value) for value in (*self._constants.values(), *input_feed.values())}
         made = [values[name] for name in names]
         return [value.copy() if id(value) in held else value for value in made]
+
+    def profile(self, input_feed: Mapping[str, Any]) -> list[tuple[str, float]]:
+        """Run the model and return what each step is and how many milliseconds it took."""
+        values, taken = self._values(input_feed), []
+        for place, step in enumerate(self._steps):
+            start = time.perf_counter()
+            self._advance(place, values)
+            milliseconds = (time.perf_counter() - start) * 1e3
+            taken.append((f"{step.name}: {step.described()}", milliseconds))
+        return taken
+
+    def _values(self, feed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values that are known when a run begins, by name."""
+        return self._constants | self._defaults | self._checked(feed)
+
+    def _advance(self, place: int, values: dict[str, Any]) -> None:
+        """Run a step, and let go of what nothing takes any more."""
+        step = self._steps[place]
+        values.update(zip(step.outputs, step.run(values), strict=False))
+        for name in self._lasts[place]:
+            values.pop(name, None)
 
     def _checked(self, feed: Mapping[str, Any]) -> dict[str, Any]:
         """Return the inputs of a run, checked against what the model says of them."""
@@ -173,16 +192,16 @@ class InferenceSession:
         """
         operators = Counter(step.described().partition(",")[0] for step in self._steps)
         counted = ", ".join(f"{number} {name}" for name, number in operators.most_common())
-        lines = [f"{self._folded} nodes computed once; {len(self._steps)} steps: {counted}"]
         rows = [
-            ("+".join(proto.op_type for proto in step.protos), step.described(), step.handed_on,
-             label(step.protos[0]).split("'")[1] if "'" in label(step.protos[0]) else "")
+            (step.name, "+".join(proto.op_type for proto in step.protos), step.described(),
+             f"handed on: {step.handed_on}" if step.handed_on else "")
             for step in self._steps
         ]  # fmt: skip
-        wide = [max((len(row[place]) for row in rows), default=0) for place in (0, 1)]
-        for kinds, what, why, name in rows:
-            reason = f"  handed on: {why}" if why else ""
-            lines.append(f"  {kinds:<{wide[0]}}  {what:<{wide[1]}}  {name}{reason}".rstrip())
+        wide = [max((len(row[place]) for row in rows), default=0) for place in range(3)]
+        lines = [f"{self._folded} nodes computed once; {len(self._steps)} steps: {counted}"]
+        for row in rows:
+            padded = (f"{cell:<{width}}" for cell, width in zip(row, wide, strict=False))
+            lines.append("  ".join(("", *padded, row[3])).rstrip())
         return "\n".join(lines)
 
 

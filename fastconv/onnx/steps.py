@@ -9,7 +9,7 @@ import fastconv
 
 from ..contract.errors import FastconvError
 from .model import failure
-from .node import Node, Refusal, library
+from .node import Misfit, Node, Refusal, library
 from .translations import translate
 
 __all__ = ["Context", "Reference", "Step", "Translated"]
@@ -57,6 +57,12 @@ class Step:
         #: Why a run was handed to the reference; "" where none was.
         self.handed_on = ""
 
+    @property
+    def name(self) -> str:
+        """The name of its first node, or of what that makes."""
+        proto = self.protos[0]
+        return str(proto.name or next((each for each in proto.output if each), ""))
+
     def run(self, values: dict[str, Any]) -> Sequence[Any]:
         """Return the outputs from values by name."""
         raise NotImplementedError
@@ -83,10 +89,9 @@ def implicit_inputs(proto: Any) -> list[str]:
 class Reference(Step):
     """A node on ONNX's own implementation."""
 
-    def __init__(self, context: Context, proto: Any, reason: str = "") -> None:
+    def __init__(self, context: Context, proto: Any) -> None:
         inputs = [*(name for name in proto.input if name), *implicit_inputs(proto)]
         super().__init__([proto], inputs, [name for name in proto.output if name])
-        self.handed_on = reason or "fastconv has no such operator"
         try:
             self._evaluator = context.evaluator(proto)
         except Exception as error:  # noqa: BLE001 - ONNX raises what it will for what it lacks
@@ -119,6 +124,8 @@ class Translated(Step):
         proto = self.protos[0]
         try:
             return translate(self._node, tuple(values.get(name) for name in proto.input))
+        except Misfit as error:
+            raise failure(proto, error) from None
         except (Refusal, FastconvError) as error:
             refused = error
         if self._reference is None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .node import Node, Refusal
+from .node import Misfit, Node, Refusal
 
 __all__ = ["Windows", "pad_spatial", "read_pads", "read_windows", "spatial_axes"]
 
@@ -88,7 +88,10 @@ def read_windows(node: Node, in_size: tuple[int, ...], kernel: tuple[int, ...]) 
         _outputs(*axis, up) for axis in zip(in_size, windows.reach, stride, pads, strict=True)
     )
     if min(outputs) < 1:
-        raise Refusal(f"the kernel {kernel} does not fit into the input {in_size}")
+        raise Misfit(
+            f"kernel_shape: got {kernel}, reaching over {windows.reach} samples, want one within "
+            f"the input's {in_size}, padded by {pads}"
+        )
     return windows._replace(pads=pads, outputs=outputs)
 
 
