@@ -11,6 +11,7 @@ import numpy as np
 from .graph import Graph
 from .layers import Layer, start_layer
 from .node import Node, read_node
+from .scaling import Scale
 from .steps import Reference, Step, Translated
 from .translations import TRANSLATIONS
 
@@ -50,15 +51,19 @@ class _Planner:
             return Reference(self.context, proto), place
         node = read_node(proto, self.context.version)
         layer = start_layer(self.context, proto, node, self.graph.constants)
-        if layer is None:
-            return Translated(self.context, proto, node), place
-        while not layer.activated:
+        if layer is None and proto.op_type == "BatchNormalization":
+            affine = self._norm(proto, node)
+            layer = None if affine is None else Scale(self.context, proto, *affine)
+        last = place
+        while layer is not None and not layer.activated:
             taken = self._behind(layer)
             if not taken:
                 break
             self.taken.update(taken)
-            place = max(place, *taken)
-        return layer, place
+            last = max(last, *taken)
+        if layer is None or (isinstance(layer, Scale) and last == place):
+            return Translated(self.context, proto, node), place
+        return layer, last
 
     def _behind(self, layer: Layer) -> list[int]:
         """Fuse what stands behind a layer; return the places of its nodes, none at the end."""
@@ -102,8 +107,9 @@ class _Planner:
 
     def _norm(self, proto: Any, node: Node) -> tuple[Any, Any] | None:
         """Return factor and summand of each channel, where a norm's statistics are constants."""
-        vectors = [self.graph.constants.get(name) for name in proto.input[1:5]]
-        if len(vectors) != 4 or any(each is None for each in vectors):
+        found = [self.graph.constants.get(name) for name in proto.input[1:5]]
+        vectors = [each for each in found if each is not None and each.ndim == 1]
+        if len(vectors) != 4 or len({each.shape for each in vectors}) != 1:
             return None
         trains = node.version >= 14 and node.get("training_mode", 0)
         if trains or any(proto.output[1:]) or (node.version < 9 and not node.get("spatial", 1)):
@@ -144,6 +150,10 @@ def _by_channel(constant: Any, layer: Layer) -> Any:
     shape, channels = constant.shape, layer.channels
     if layer.spatial < 0:
         fits = shape in ((channels,), (1, channels))
+    elif isinstance(layer, Scale):
+        ones = shape[1 + (shape[:1] == (1,) and shape[1:2] == (channels,)) :]
+        fits = constant.size == channels and 0 < len(ones) == ones.count(1)
+        fits = fits and layer.tell_spatial(len(ones))
     else:
         behind = (1,) * layer.spatial
         fits = shape in ((channels, *behind), (1, channels, *behind))

@@ -66,6 +66,32 @@ def test_a_residual_block_is_one_step(rng: np.random.Generator) -> None:
     assert step.handed_on == ""
 
 
+@pytest.mark.parametrize("shape", [(3, 1, 1), (1, 3, 1, 1)])
+def test_a_norm_takes_what_is_behind_it(shape: tuple[int, ...], rng: np.random.Generator) -> None:
+    nodes = [
+        make_node("BatchNormalization", ["x", "g", "b", "m", "v"], ["a"]),
+        make_node("Mul", ["a", "scale"], ["c"]),
+        make_node("Add", ["c", "shift"], ["d"]),
+        make_node("Relu", ["d"], ["y"]),
+    ]
+    constants = weights(rng, g=(3,), b=(3,), m=(3,), scale=shape, shift=shape)
+    constants["v"] = rng.random(3, dtype=np.float32) + 0.5
+    made = onnx_models.model(nodes, {"x": ["n", 3, "h", "w"]}, ["y"], constants)
+    session = compared(made, weights(rng, x=(2, 3, 4, 5)))
+    (step,) = session._steps
+    assert step.described().endswith("Mul folded, Add folded, relu") and not step.handed_on
+
+
+def test_a_norm_of_rows_is_computed_apart(rng: np.random.Generator) -> None:
+    nodes = [
+        make_node("BatchNormalization", ["x", "b", "b", "b", "v"], ["a"]),
+        make_node("Relu", ["a"], ["y"]),
+    ]
+    constants = weights(rng, b=(3,)) | {"v": np.ones(3, np.float32)}
+    made = onnx_models.model(nodes, {"x": ["n", 3]}, ["y"], constants)
+    assert "handed on: the input has 2 axes" in compared(made, weights(rng, x=(2, 3))).explain()
+
+
 def test_a_residual_that_is_broadcast_is_added_apart(rng: np.random.Generator) -> None:
     nodes = [
         make_node("Conv", ["x", "w"], ["a"]),
