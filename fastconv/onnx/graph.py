@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from ..contract.errors import ArgumentError
-from .model import one_sentence
+from .model import element_type, one_sentence
 from .node import library, read_node
 from .steps import Context, Reference, implicit_inputs
 
@@ -129,6 +129,7 @@ class Graph:
 
 def _array(tensor: Any) -> Any:
     """Return an initialiser as an array."""
+    element_type(f"tensor {tensor.name!r}", tensor.data_type)
     try:
         return library("onnx.numpy_helper").to_array(tensor)
     except (ValueError, TypeError) as error:

@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from ..contract.errors import ArgumentError, DTypeError, FastconvError, ShapeError
 from .node import library
 
-__all__ = ["failure", "label", "one_sentence", "read_model"]
+__all__ = ["element_type", "failure", "label", "one_sentence", "read_model"]
 
 
 def read_model(source: Any) -> Any:
@@ -22,7 +24,7 @@ def read_model(source: Any) -> Any:
     """
     library()
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _checked(_parsed(bytes(source), "bytes"), "bytes", None)
+        return _inlined(_checked(_parsed(bytes(source), "bytes"), "bytes", None))
     if not isinstance(source, (str, os.PathLike)):
         raise DTypeError(
             f"path_or_bytes: got {type(source).__name__}, want a path or the bytes of a model"
@@ -33,7 +35,7 @@ def read_model(source: Any) -> Any:
             content = file.read()
     except OSError as error:
         raise ArgumentError(f"path_or_bytes: got {path!r}: {error.strerror}") from None
-    return _checked(_parsed(content, repr(path)), repr(path), path)
+    return _inlined(_checked(_parsed(content, repr(path)), repr(path), path))
 
 
 def _parsed(content: bytes, shown: str) -> Any:
@@ -69,6 +71,16 @@ def _checked(model: Any, shown: str, path: str | None) -> Any:
     except (checker.ValidationError, ValueError) as error:
         raise ArgumentError(f"path_or_bytes: got {shown}: {one_sentence(error)}") from None
     return model
+
+
+def _inlined(model: Any) -> Any:
+    """Return a model with the nodes of its functions in their place, so that they can be fused."""
+    if not model.functions:
+        return model
+    try:
+        return library("onnx.inliner").inline_local_functions(model)
+    except (RuntimeError, ValueError):  # of 2 GB and more; the reference calls functions, too
+        return model
 
 
 def _outline(model: Any) -> Any:
@@ -136,6 +148,14 @@ def _tensors(model: Any) -> Iterator[Any]:
             if attribute.HasField("g"):
                 graphs.append(attribute.g)
             graphs.extend(attribute.graphs)
+
+
+def element_type(name: str, number: int) -> np.dtype[Any]:
+    """Return the NumPy type of one of ONNX's numbers; `name` is whose, for the message."""
+    try:
+        return np.dtype(library("onnx.helper").tensor_dtype_to_np_dtype(number))
+    except (KeyError, TypeError):
+        raise ArgumentError(f"{name}: got element type {number}, want one of ONNX's") from None
 
 
 def one_sentence(error: BaseException) -> str:

@@ -17,6 +17,8 @@ from .windows import spatial_axes
 
 __all__ = ["RESIZING"]
 
+#: Outputs along an axis whose places are compared.
+_MOST = 1 << 20
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
@@ -64,14 +66,16 @@ def _read_target(node: Node, shape: tuple[int, ...], scales: Any, sizes: Any) ->
     given = scales if scaled else sizes
     if given is None or given.shape != (len(axes),):
         raise Refusal("neither scales nor sizes have a number for each axis")
+    if scaled and not np.all(np.isfinite(given) & (given > 0)):
+        raise Refusal(f"scales: got {given.tolist()}, want positive numbers")
     factors, wanted = [1.0] * len(shape), list(shape)
     for axis, number in zip(axes, given.tolist(), strict=True):
         wanted[axis] = int(shape[axis] * number) if scaled else int(number)
         factors[axis] = float(number) if scaled else number / max(1, shape[axis])
     if tuple(wanted[:2]) != shape[:2] or factors[:2] != [1.0, 1.0]:
         raise Refusal("fastconv resizes spatial axes alone")
-    if min(wanted[2:]) < 1:
-        raise Refusal(f"the output {tuple(wanted)} has no elements")
+    if min(wanted[2:]) < 1 or max(wanted[2:]) > _MOST:
+        raise Refusal(f"the output {tuple(wanted)} has no elements, or too many")
     return _Target(tuple(wanted[2:]), tuple(factors[2:]), scaled)
 
 

@@ -13,8 +13,7 @@ import numpy as np
 from ..contract.errors import ArgumentError, DTypeError, ShapeError
 from .fusion import plan_steps
 from .graph import Graph
-from .model import read_model
-from .node import library
+from .model import element_type, read_model
 
 __all__ = ["InferenceSession", "NodeArg"]
 
@@ -210,7 +209,7 @@ def _wanted(info: Any) -> _Wanted:
     tensor = info.type.tensor_type
     if not info.type.HasField("tensor_type") or not tensor.elem_type:
         return _Wanted(None, None)
-    dtype = np.dtype(library("onnx.helper").tensor_dtype_to_np_dtype(tensor.elem_type))
+    dtype = element_type(f"value {info.name!r}", tensor.elem_type)
     return _Wanted(dtype, _sizes(tensor) if tensor.HasField("shape") else None)
 
 

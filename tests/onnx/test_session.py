@@ -185,6 +185,26 @@ def test_graphs_within_nodes_see_what_is_around_them(rng: np.random.Generator) -
         compared(made, {"x": np.full((1, 1, 4), sign, np.float32)})
 
 
+def test_nodes_of_a_function_are_fused_too(rng: np.random.Generator) -> None:
+    body = [make_node("Conv", ["p", "q"], ["r"]), make_node("Relu", ["r"], ["s"])]
+    opset = onnx.helper.make_opsetid("", 18)
+    function = onnx.helper.make_function("com.example", "Block", ["p", "q"], ["s"], body, [opset])
+    node = make_node("Block", ["x", "w"], ["y"], domain="com.example")
+    made = onnx_models.model([node], {"x": [1, 2, 5]}, ["y"], weights(rng, w=(3, 2, 2)))
+    made.functions.append(function)
+    session = compared(made, weights(rng, x=(1, 2, 5)))
+    assert [step.described() for step in session._steps] == ["fastconv.Conv1d, relu"]
+
+
+def test_resizing_to_no_number_is_a_sentence() -> None:
+    node = make_node("Resize", ["x", "", "s"], ["y"], mode="nearest")
+    constants = {"s": np.array([1, 1, np.inf], np.float32)}
+    made = onnx_models.model([node], {"x": [1, 2, 5]}, ["y"], constants)
+    session = InferenceSession(made.SerializeToString())
+    with pytest.raises(FastconvError, match=r"node 'y' \(Resize\): "):
+        session.run(None, {"x": np.zeros((1, 2, 5), np.float32)})
+
+
 def test_names_and_shapes_are_those_of_the_model(rng: np.random.Generator) -> None:
     node = make_node("Conv", ["x", "w"], ["y"])
     made = onnx_models.model([node], {"x": ["n", 2, 9]}, ["y"], weights(rng, w=(2, 2, 2)))
@@ -251,6 +271,9 @@ def test_models_that_cannot_be_read(tmp_path: Path) -> None:
     node = make_node("Conv", ["x"], ["y"])
     invalid = onnx_models.model([node], {"x": [1]}, ["y"]).SerializeToString()
     outside = external(tmp_path, "weights.bin").read_bytes()
+    strange = onnx_models.model([node], {"x": [1]}, ["y"], {"w": np.ones(2, np.float32)})
+    strange.graph.node[0].op_type = "Relu"
+    strange.graph.initializer[0].data_type = 99
     for source, message in {
         b"": "no graph in it",
         b"not a model": "want an ONNX model",
@@ -258,6 +281,7 @@ def test_models_that_cannot_be_read(tmp_path: Path) -> None:
         unknown: "node 'odd' \\(Frobnicate\\)",
         invalid: "Conv",
         outside: "bytes have no folder",
+        strange.SerializeToString(): "tensor 'w': got element type 99",
     }.items():
         with pytest.raises(ArgumentError, match=message):
             InferenceSession(source)
