@@ -85,6 +85,9 @@ def _corners(in_size: tuple[int, ...], target: _Target, where: str) -> bool:
         math.isclose(size * factor, made)
         for size, factor, made in zip(in_size, target.factors, target.sizes, strict=True)
     )
+    along = zip(in_size, target.sizes, target.factors, strict=True)
+    if any(size == made and factor != 1 for size, made, factor in along):
+        raise Refusal("fastconv leaves an axis as it is whose size does not change")
     lone = any(made == 1 < size for size, made in zip(in_size, target.sizes, strict=True))
     if where == "align_corners" and whole:
         return True

@@ -196,6 +196,14 @@ def test_nodes_of_a_function_are_fused_too(rng: np.random.Generator) -> None:
     assert [step.described() for step in session._steps] == ["fastconv.Conv1d, relu"]
 
 
+def test_a_factor_that_changes_no_size_moves_samples(rng: np.random.Generator) -> None:
+    node = make_node("Resize", ["x", "", "s"], ["y"], mode="linear")
+    constants = {"s": np.array([1, 1, 1.3], np.float32)}
+    made = onnx_models.model([node], {"x": [1, 1, 2]}, ["y"], constants)
+    compared(made, weights(rng, x=(1, 1, 2)))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")  # of ONNX's reference
 def test_resizing_to_no_number_is_a_sentence() -> None:
     node = make_node("Resize", ["x", "", "s"], ["y"], mode="nearest")
     constants = {"s": np.array([1, 1, np.inf], np.float32)}
