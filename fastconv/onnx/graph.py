@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from ..contract.errors import ArgumentError
-from .model import element_type, one_sentence
+from .model import Model
 from .node import library, read_node
 from .steps import Context, Reference, implicit_inputs
 
@@ -39,19 +38,13 @@ class Graph:
         How many nodes were computed.
     """
 
-    def __init__(self, model: Any) -> None:
-        self.context = Context(model)
-        graph = model.graph
-        held = {each.name: _array(each) for each in graph.initializer}
-        for sparse in graph.sparse_initializer:
-            held[sparse.values.name] = _dense(sparse)
-        named = {each.name for each in graph.input}
-        # Before version 4 of the format every initialiser had to be an input, too.
-        open_names = named & set(held) if model.ir_version >= 4 else set()
-        self.defaults = {name: held[name] for name in open_names}
-        self.constants = {name: held[name] for name in held if name not in open_names}
-        self.inputs = [each for each in graph.input if each.name not in self.constants]
-        self.outputs = list(graph.output)
+    def __init__(self, model: Model) -> None:
+        self.context = Context(model.proto)
+        graph, held = model.proto.graph, model.held
+        self.defaults = {name: held[name] for name in model.defaults}
+        self.constants = {name: held[name] for name in held if name not in model.defaults}
+        self.inputs = [_copy(each) for each in graph.input if each.name not in self.constants]
+        self.outputs = [_copy(each) for each in graph.output]
         self._same: dict[str, str] = {}
         # Values whose names must stay: outputs, and what graphs within nodes take.
         self._named = {each.name for each in self.outputs}
@@ -60,13 +53,14 @@ class Graph:
         self.folded = 0
         self.nodes = [left for proto in graph.node if (left := self._left(proto)) is not None]
         self._drop_unused()
+        self.nodes = list(map(_copy, self.nodes))
         for value in self.constants.values():
             value.flags.writeable = False
 
     def _left(self, proto: Any) -> Any:
         """Return what is left of a node: None where its outputs are known by now."""
         proto = self._renamed(proto)
-        if proto.output[0] not in self._named and self._changes_nothing(proto):
+        if self._changes_nothing(proto) and proto.output[0] not in self._named:
             self._same[proto.output[0]] = proto.input[0]
             return None
         taken = [*(name for name in proto.input if name), *implicit_inputs(proto)]
@@ -127,22 +121,8 @@ class Graph:
         return counts
 
 
-def _array(tensor: Any) -> Any:
-    """Return an initialiser as an array."""
-    element_type(f"tensor {tensor.name!r}", tensor.data_type)
-    try:
-        return library("onnx.numpy_helper").to_array(tensor)
-    except (ValueError, TypeError) as error:
-        raise ArgumentError(f"tensor {tensor.name!r}: {one_sentence(error)}") from None
-
-
-def _dense(sparse: Any) -> Any:
-    """Return a sparse initialiser as an array."""
-    values, indices = _array(sparse.values), _array(sparse.indices)
-    made = library("numpy").zeros(tuple(sparse.dims), values.dtype)
-    where = indices if indices.ndim == 1 else None
-    if where is not None:
-        made.reshape(-1)[where] = values
-    else:
-        made[tuple(indices.T)] = values
+def _copy(proto: Any) -> Any:
+    """Return a copy that does not keep the memory of the message that it was a part of."""
+    made = type(proto)()
+    made.CopyFrom(proto)
     return made

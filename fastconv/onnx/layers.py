@@ -143,6 +143,9 @@ class Layer(Step):
         """Take the activation behind it."""
         self._activation = activation
         self._behind.extend(protos)
+        made = {*self.outputs, *(name for proto in protos for name in proto.output)}
+        taken = (name for each in protos for name in each.input)
+        self.inputs.extend(name for name in taken if name and name not in made)
         for proto in protos:
             self._end_with(proto)
 

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..contract.errors import ArgumentError, DTypeError, FastconvError, ShapeError
 from .node import library
 
-__all__ = ["element_type", "failure", "label", "one_sentence", "read_model"]
+__all__ = ["Model", "element_type", "failure", "label", "one_sentence", "read_model"]
 
 
-def read_model(source: Any) -> Any:
+class Model(NamedTuple):
+    """A model without its initialisers, and these.
+
+    Parameters
+    ----------
+    proto : ModelProto
+        The rest; its graph has an input for each initialiser.
+    held : dict of str to ndarray
+        The initialisers.
+    defaults : frozenset of str
+        Those that are values of inputs which may be given, too.
+    """
+
+    proto: Any
+    held: dict[str, Any]
+    defaults: frozenset[str]
+
+
+def read_model(source: Any) -> Model:
     """Return a model from a file's path or its bytes, with its external data, checked.
 
     Raises
@@ -24,18 +42,21 @@ def read_model(source: Any) -> Any:
     """
     library()
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _inlined(_checked(_parsed(bytes(source), "bytes"), "bytes", None))
+        return _checked(_parsed(bytes(source), "bytes"), "bytes", None)
     if not isinstance(source, (str, os.PathLike)):
         raise DTypeError(
             f"path_or_bytes: got {type(source).__name__}, want a path or the bytes of a model"
         )
     path = os.fspath(source)
+    return _checked(_parsed(_content(path), repr(path)), repr(path), path)
+
+
+def _content(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            content = file.read()
+            return file.read()
     except OSError as error:
         raise ArgumentError(f"path_or_bytes: got {path!r}: {error.strerror}") from None
-    return _inlined(_checked(_parsed(content, repr(path)), repr(path), path))
 
 
 def _parsed(content: bytes, shown: str) -> Any:
@@ -52,35 +73,35 @@ def _parsed(content: bytes, shown: str) -> Any:
     return model
 
 
-def _checked(model: Any, shown: str, path: str | None) -> Any:
+def _checked(model: Any, shown: str, path: str | None) -> Model:
     """Return a model that ONNX's checker takes, with its external data in it."""
     checker = library("onnx.checker")
-    load = library("onnx.external_data_helper").load_external_data_for_tensor
     for tensor in _tensors(model):
-        if tensor.data_location != tensor.EXTERNAL:
-            continue
-        folder = _folder(tensor, path)
-        try:
-            load(tensor, folder)
-        except (checker.ValidationError, ValueError, OSError) as error:
-            raise ArgumentError(f"tensor {tensor.name!r}: {one_sentence(error)}") from None
-        tensor.data_location = tensor.DEFAULT
-        del tensor.external_data[:]
+        if tensor.data_location == tensor.EXTERNAL:
+            _load(tensor, path)
+    held = {each.name: _array(each) for each in model.graph.initializer}
+    held |= {each.values.name: _dense(each) for each in model.graph.sparse_initializer}
     try:
-        checker.check_model(_outline(model))
+        outline = _outline(model)
+        checker.check_model(outline)
     except (checker.ValidationError, ValueError) as error:
         raise ArgumentError(f"path_or_bytes: got {shown}: {one_sentence(error)}") from None
-    return model
+    if outline.functions:  # their nodes can be fused where they are called
+        outline = library("onnx.inliner").inline_local_functions(outline)
+    # Before version 4 of the format every initialiser had to be an input, too.
+    named = {each.name for each in model.graph.input} if model.ir_version >= 4 else set()
+    return Model(outline, held, frozenset(named.intersection(held)))
 
 
-def _inlined(model: Any) -> Any:
-    """Return a model with the nodes of its functions in their place, so that they can be fused."""
-    if not model.functions:
-        return model
+def _load(tensor: Any, path: str | None) -> None:
+    """Read the data of a tensor from its file."""
+    folder = _folder(tensor, path)
     try:
-        return library("onnx.inliner").inline_local_functions(model)
-    except (RuntimeError, ValueError):  # of 2 GB and more; the reference calls functions, too
-        return model
+        library("onnx.external_data_helper").load_external_data_for_tensor(tensor, folder)
+    except (library("onnx.checker").ValidationError, ValueError, OSError) as error:
+        raise ArgumentError(f"tensor {tensor.name!r}: {one_sentence(error)}") from None
+    tensor.data_location = tensor.DEFAULT
+    del tensor.external_data[:]
 
 
 def _outline(model: Any) -> Any:
@@ -90,9 +111,11 @@ def _outline(model: Any) -> Any:
     """
     onnx, graph = library("onnx"), model.graph
     made = onnx.ModelProto(ir_version=model.ir_version)
-    made.opset_import.extend(model.opset_import)
+    made.opset_import.extend(
+        onnx.helper.make_opsetid(each.domain, each.version) for each in model.opset_import
+    )
     made.functions.extend(model.functions)
-    made.graph.name = graph.name or "graph"
+    made.graph.name = "graph"
     made.graph.node.extend(graph.node)
     made.graph.input.extend(graph.input)
     known = {each.name for each in graph.input}
@@ -148,6 +171,27 @@ def _tensors(model: Any) -> Iterator[Any]:
             if attribute.HasField("g"):
                 graphs.append(attribute.g)
             graphs.extend(attribute.graphs)
+
+
+def _array(tensor: Any) -> Any:
+    """Return an initialiser as an array."""
+    element_type(f"tensor {tensor.name!r}", tensor.data_type)
+    try:
+        return library("onnx.numpy_helper").to_array(tensor)
+    except (ValueError, TypeError) as error:
+        raise ArgumentError(f"tensor {tensor.name!r}: {one_sentence(error)}") from None
+
+
+def _dense(sparse: Any) -> Any:
+    """Return a sparse initialiser as an array."""
+    values, indices = _array(sparse.values), _array(sparse.indices)
+    made = np.zeros(tuple(sparse.dims), values.dtype)
+    where = indices if indices.ndim == 1 else None
+    if where is not None:
+        made.reshape(-1)[where] = values
+    else:
+        made[tuple(indices.T)] = values
+    return made
 
 
 def element_type(name: str, number: int) -> np.dtype[Any]:

@@ -23,6 +23,7 @@ class Scale(Layer):
     def __init__(self, context: Context, proto: Any, scale: Any, shift: Any) -> None:
         node = Node(proto.op_type, context.version, {})
         super().__init__(context, proto, node, [proto.input[0]], scale, shift)
+        self.inputs = list(proto.input)
         self._spatial = 0
 
     @property
@@ -34,6 +35,7 @@ class Scale(Layer):
         """Take one more factor and summand of each channel."""
         self._weight, self._bias = self._weight * scale, self._bias * scale + shift
         self._folded.append(proto.op_type)
+        self.inputs.extend(name for name in proto.input if name not in self.outputs)
         self._end_with(proto)
         return True
 

@@ -88,8 +88,6 @@ class InferenceSession:
         self._wanted = {name: _wanted(each) for name, each in self._inputs.items()}
         self._steps = plan_steps(graph)
         taken = {name for step in self._steps for name in step.inputs} | set(self._outputs)
-        for step in self._steps:
-            taken.update(name for proto in step.protos for name in proto.input)
         self._defaults = graph.defaults
         self._constants = {name: graph.constants[name] for name in graph.constants if name in taken}
         self._lasts = self._last_uses()

@@ -16,11 +16,12 @@ __all__ = ["Context", "Reference", "Step", "Translated"]
 
 
 class Context:
-    """What nodes of one model have in common: versions of operators, and functions."""
+    """What nodes of one model have in common: versions of operators."""
 
     def __init__(self, model: Any) -> None:
         self.opsets = {each.domain or "": each.version for each in model.opset_import}
-        self._imports, self._functions = list(model.opset_import), list(model.functions)
+        make = library("onnx.helper").make_opsetid
+        self._imports = [make(each.domain, each.version) for each in model.opset_import]
 
     @property
     def version(self) -> int:
@@ -32,9 +33,8 @@ class Context:
         helper, value = library("onnx.helper"), library("onnx").ValueInfoProto
         outputs = [value(name=name) for name in proto.output if name]
         model = helper.make_model(
-            helper.make_graph([proto], "node", [], outputs), opset_imports=self._imports,
-            functions=self._functions,
-        )  # fmt: skip
+            helper.make_graph([proto], "node", [], outputs), opset_imports=self._imports
+        )
         evaluator = library("onnx.reference").ReferenceEvaluator
         return evaluator(model, new_ops=fastconv.onnx.OPERATORS)
 
