@@ -28,8 +28,11 @@ def _windows(node: Node, x: Any) -> Windows:
 
 def _symmetric(windows: Windows) -> tuple[int, ...] | None:
     """Return the padding of both sides, None where fastconv's pools do not take it."""
-    along = zip(windows.pads, windows.reach, strict=True)
-    if all(low == high and low <= reach // 2 for (low, high), reach in along):
+    along = zip(windows.in_size, windows.pads, windows.reach, strict=True)
+    if all(
+        low == high and low <= reach // 2 and size + 2 * low >= reach
+        for size, (low, high), reach in along
+    ):
         return tuple(low for low, _ in windows.pads)
     return None
 
@@ -73,29 +76,38 @@ def _flat(indices: Any, shape: tuple[int, ...], columns: bool) -> Any:
 
 
 def _average_pool(node: Node, x: Any) -> tuple[Any, ...]:
-    windows = _windows(node, x)
-    if max(windows.dilation) > 1:
-        raise Refusal("fastconv's means have no dilation")
-    function = getattr(fastconv, f"avg_pool{x.ndim - 2}d")
+    windows, ndim = _windows(node, x), x.ndim - 2
     counted, padding = bool(node.get("count_include_pad", 0)), _symmetric(windows)
-    if padding is not None:
+    function = getattr(fastconv, f"avg_pool{ndim}d")
+    if max(windows.dilation) > 1:
+        means = _dilated_means(windows, x)
+    elif padding is not None:
         rounded = windows.rounded_up
         return (function(x, windows.kernel, windows.stride, padding, rounded, counted),)
-    means = function(pad_spatial(x, windows.covering, 0), windows.kernel, windows.stride)
+    else:
+        means = function(pad_spatial(x, windows.covering, 0), windows.kernel, windows.stride)
     share = _counted_share(windows, counted)
     return (means if share is None else (means / share).astype(x.dtype),)
+
+
+def _dilated_means(windows: Windows, x: Any) -> Any:
+    """Return means over whole windows, zeros around the input counted, by a depthwise kernel."""
+    channels = x.shape[1]
+    weight = np.full((channels, 1, *windows.kernel), 1 / math.prod(windows.kernel)).astype(x.dtype)
+    convolve = getattr(fastconv, f"conv{x.ndim - 2}d")
+    return convolve(x, weight, None, windows.stride, windows.covering, windows.dilation, channels)
 
 
 def _counted_share(windows: Windows, padding: bool) -> Any:
     """Return what part of each window's samples counts, by window; None where all do."""
     shares = np.ones((), np.float32)
     for axis, (outputs, (low, high)) in enumerate(zip(windows.outputs, windows.pads, strict=True)):
-        first, end = (0, windows.in_size[axis] + low + high) if padding else (
-            low, low + windows.in_size[axis]
-        )  # fmt: skip
-        starts = np.arange(outputs) * windows.stride[axis]
-        ends = starts + windows.kernel[axis]
-        counts = np.minimum(ends, end) - np.maximum(starts, first)
+        inside = (low, low + windows.in_size[axis])
+        first, end = (0, inside[1] + high) if padding else inside
+        taps = np.arange(windows.kernel[axis]) * windows.dilation[axis]
+        places = np.arange(outputs)[:, None] * windows.stride[axis] + taps
+        # A window of padding alone is zero, whatever it is divided by.
+        counts = np.maximum(1, np.count_nonzero((places >= first) & (places < end), axis=1))
         shares = shares[..., None] * (counts / windows.kernel[axis]).astype(np.float32)
     return None if np.all(shares == 1) else shares
 

@@ -43,8 +43,6 @@ MODULES = (
 #: Cases that ONNX's reference computes, by a part of their names, and why fastconv does not.
 HANDED_ON = {
     "_uint8": "fastconv pools floating point",
-    "averagepool_2d_dilations": "a mean has no dilation",
-    "averagepool_3d_dilations": "a mean has no dilation",
     "lppool_2d_dilations": "a norm has no dilation",
     "gemm_default_matrix_bias": "what is added differs from row to row",
     "gemm_alpha": "a product has no factors",
