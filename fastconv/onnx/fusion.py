@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -70,7 +71,7 @@ class _Planner:
         name = layer.outputs[0]
         places = self.takers[name]
         if self.uses[name] == 2 and len(places) == 2:
-            return self._silu(layer, places)
+            return self._silu(layer, places) or self._gelu(layer, places)
         if self.uses[name] != 1 or len(places) != 1 or places[0] in self.taken:
             return []
         (place,) = places
@@ -141,6 +142,46 @@ class _Planner:
             return []
         layer.activate([first, second], "silu")
         return places
+
+    def _gelu(self, layer: Layer, places: list[int]) -> list[int]:
+        """Fuse ``0.5 * y * (1 + erf(y / sqrt(2)))``, which models write as five nodes."""
+        name, chain = layer.outputs[0], [places[0]]
+        kinds: list[tuple[tuple[str, Any], ...]] = [
+            (("Div", math.sqrt(2)), ("Mul", math.sqrt(0.5))),
+            (("Erf", None),),
+        ]
+        kinds += [(("Add", 1.0),), (("Mul", name),), (("Mul", 0.5),)]
+        for place, allowed in enumerate(kinds):
+            proto = self.graph.nodes[chain[-1]]
+            if not any(self._is(proto, kind, name, operand) for kind, operand in allowed):
+                return []
+            name = proto.output[0]
+            if place == len(kinds) - 1:
+                break
+            if self.uses[name] != 1 or len(self.takers[name]) != 1:
+                return []
+            chain += self.takers[name]
+        if places[1] != chain[3]:
+            return []
+        layer.activate([self.graph.nodes[place] for place in chain], "gelu")
+        return chain
+
+    def _is(self, proto: Any, kind: str, name: str, operand: Any) -> bool:
+        """Tell whether a node computes so with a value and an operand: a number, or a value."""
+        if proto.op_type != kind or name not in proto.input:
+            return False
+        rest = list(proto.input)
+        rest.remove(name)
+        if operand is None or isinstance(operand, str):
+            return rest == ([] if operand is None else [operand])
+        if len(rest) != 1 or (kind == "Div" and proto.input[0] != name):
+            return False
+        constant = self.graph.constants.get(rest[0])
+        return (
+            constant is not None
+            and constant.shape in ((), (1,))
+            and math.isclose(float(constant.reshape(())), operand, rel_tol=1e-3)
+        )
 
 
 def _by_channel(constant: Any, layer: Layer) -> Any:

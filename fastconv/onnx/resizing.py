@@ -152,4 +152,16 @@ def _rounded(places: NDArray[np.float64], rounding: str, size: int) -> NDArray[n
     return np.clip(taken, 0, size - 1).astype(np.int64)
 
 
-RESIZING: dict[str, Callable[..., tuple[Any, ...]]] = {"Resize": _resize}
+def _upsample(node: Node, x: Any, scales: Any = None) -> tuple[Any, ...]:
+    """Compute what Resize was called before version 10."""
+    given = node.get("scales", ()) if scales is None else scales
+    attributes = {
+        "mode": node.get("mode", "nearest"),
+        "coordinate_transformation_mode": "asymmetric",
+        "nearest_mode": "floor",
+    }
+    resize = node._replace(version=11, attributes=attributes)
+    return _resize(resize, x, None, np.asarray(given, np.float32))
+
+
+RESIZING: dict[str, Callable[..., tuple[Any, ...]]] = {"Resize": _resize, "Upsample": _upsample}

@@ -38,6 +38,7 @@ MODULES = (
     "prelu",
     "resize",
     "softmax",
+    "upsample",
 )
 
 #: Cases that ONNX's reference computes, by a part of their names, and why fastconv does not.

@@ -114,13 +114,24 @@ def test_a_residual_that_is_broadcast_is_added_apart(rng: np.random.Generator) -
         ([make_node("Clip", ["a", "zero"], ["y"])], "relu"),
         ([make_node("HardSwish", ["a"], ["y"])], "hardswish"),
         ([make_node("Sigmoid", ["a"], ["s"]), make_node("Mul", ["a", "s"], ["y"])], "silu"),
+        (
+            [
+                make_node("Div", ["a", "root"], ["d"]),
+                make_node("Erf", ["d"], ["e"]),
+                make_node("Add", ["e", "one"], ["f"]),
+                make_node("Mul", ["a", "f"], ["g"]),
+                make_node("Mul", ["g", "half"], ["y"]),
+            ],
+            "gelu",
+        ),
     ],
 )
 def test_an_activation_is_part_of_its_layer(
     nodes: list[Any], told: str, rng: np.random.Generator
 ) -> None:
-    constants = weights(rng, w=(3, 2, 4)) | {"zero": np.float32(0), "six": np.float32(6)}
-    constants = {name: np.asarray(value) for name, value in constants.items()}
+    numbers = {"zero": 0, "six": 6, "root": 2**0.5, "one": 1, "half": 0.5}
+    constants = weights(rng, w=(3, 2, 4))
+    constants |= {name: np.array(number, np.float32) for name, number in numbers.items()}
     first = make_node("ConvTranspose", ["x", "w"], ["a"], strides=[2])
     made = onnx_models.model([first, *nodes], {"x": [1, 3, "l"]}, ["y"], constants)
     session = compared(made, weights(rng, x=(1, 3, 7)))
