@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 import onnx_models
 from fastconv.contract.errors import ArgumentError, DTypeError, FastconvError, ShapeError
-from fastconv.onnx import InferenceSession
+from fastconv.onnx import InferenceSession, operators, session
 
 
 def weights(rng: np.random.Generator, **shapes: tuple[int, ...]) -> dict[str, Any]:
@@ -29,6 +31,12 @@ def compared(made: Any, fed: dict[str, Any]) -> InferenceSession:
         assert own.dtype == wanted.dtype
         np.testing.assert_allclose(own, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
     return session
+
+
+@pytest.mark.parametrize("module", [session, operators])
+def test_the_examples_run(module: ModuleType) -> None:
+    result = doctest.testmod(module)
+    assert result.attempted > 0 and result.failed == 0
 
 
 @pytest.mark.parametrize("name", ["squeezenet", "shufflenet"])
