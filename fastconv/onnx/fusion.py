@@ -189,6 +189,8 @@ def _by_channel(constant: Any, layer: Layer) -> Any:
     if constant.dtype.kind != "f" and constant.dtype.name != "bfloat16":
         return None
     shape, channels = constant.shape, layer.channels
+    if shape in ((), (1,)):
+        return np.full(channels, float(constant.reshape(())))
     if layer.spatial < 0:
         fits = shape in ((channels,), (1, channels))
     elif isinstance(layer, Scale):

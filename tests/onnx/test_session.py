@@ -58,10 +58,12 @@ def test_a_residual_block_is_one_step(rng: np.random.Generator) -> None:
         make_node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1]),
         make_node("BatchNormalization", ["a", "g", "b", "m", "v"], ["c"]),
         make_node("Mul", ["c", "scale"], ["d"]),
-        make_node("Add", ["d", "x"], ["e"]),
+        make_node("Mul", ["two", "d"], ["f"]),
+        make_node("Add", ["f", "x"], ["e"]),
         make_node("Relu", ["e"], ["y"]),
     ]
     constants = weights(rng, w=(4, 4, 3, 3), g=(4,), b=(4,), m=(4,), scale=(1, 4, 1, 1))
+    constants["two"] = np.array(2, np.float32)
     constants["v"] = rng.random(4, dtype=np.float32) + 0.5
     made = onnx_models.model(nodes, {"x": ["n", 4, "h", "w"]}, ["y"], constants)
     for size in (6, 9):
@@ -69,7 +71,7 @@ def test_a_residual_block_is_one_step(rng: np.random.Generator) -> None:
         session = compared(made, fed)
     (step,) = session._steps
     assert step.described() == (
-        "fastconv.Conv2d, BatchNormalization folded, Mul folded, residual, relu"
+        "fastconv.Conv2d, BatchNormalization folded, Mul folded, Mul folded, residual, relu"
     )
     assert step.handed_on == ""
 
