@@ -183,16 +183,16 @@ class Layer(Step):
 
     def _compute(self, key: Any, given: list[Any], residual: Any, activation: Any) -> Any:
         """Compute with the layer for inputs of these shapes."""
-        inputs = {"input": given[0]}
+        more = {} if residual is None else {"residual": residual}
         layer = self._shapes.get((key, activation))
-        if layer is None:
-            call = self._call(given)
-            inputs = dict(call.inputs)
-            layer = self._packed(call, activation)
-            if len(given) == 1 and len(self._shapes) < _MOST_SHAPES and not self._transposes:
-                self._shapes[key, activation] = layer
-        if residual is not None:
-            inputs["residual"] = residual
+        if layer is not None:
+            return layer(given[0], **more)
+        call = self._call(given)
+        layer, inputs = self._packed(call, activation), dict(call.inputs) | more
+        if len(given) == 1 or not self.kernel:
+            self.kernel = layer.prepare(**inputs)
+        if len(given) == 1 and len(self._shapes) < _MOST_SHAPES and not self._transposes:
+            self._shapes[key, activation] = layer
         return layer(**inputs)
 
     @property

@@ -69,6 +69,7 @@ class Scale(Layer):
             self._layers[key] = make(
                 scale, self._bias.astype(x.dtype), groups=len(scale), activation=activation
             )
+            self.kernel = self._layers[key].prepare(x)
         return self._layers[key](x)
 
     def _one_by_one(self, values: dict[str, Any], key: Any, given: list[Any]) -> Any:

@@ -184,21 +184,21 @@ class InferenceSession:
     def explain(self) -> str:
         """Return a table of the steps: what computes each, and why what fastconv does not.
 
-        Some nodes turn out in a run not to be fastconv's, by their shapes or element types: after
-        it the table says so.
+        After a run it also names the kernels of layers, and tells which nodes turned out not to be
+        fastconv's, by their shapes or element types.
         """
         operators = Counter(step.described().partition(",")[0] for step in self._steps)
         counted = ", ".join(f"{number} {name}" for name, number in operators.most_common())
         rows = [
             (step.name, "+".join(proto.op_type for proto in step.protos), step.described(),
-             f"handed on: {step.handed_on}" if step.handed_on else "")
+             step.kernel, f"handed on: {step.handed_on}" if step.handed_on else "")
             for step in self._steps
         ]  # fmt: skip
-        wide = [max((len(row[place]) for row in rows), default=0) for place in range(3)]
+        wide = [max((len(row[place]) for row in rows), default=0) for place in range(4)]
         lines = [f"{self._folded} nodes computed once; {len(self._steps)} steps: {counted}"]
         for row in rows:
             padded = (f"{cell:<{width}}" for cell, width in zip(row, wide, strict=False))
-            lines.append("  ".join(("", *padded, row[3])).rstrip())
+            lines.append("  ".join(("", *padded, row[4])).rstrip())
         return "\n".join(lines)
 
 

@@ -56,6 +56,8 @@ class Step:
         self.protos, self.inputs, self.outputs = list(protos), list(inputs), list(outputs)
         #: Why a run was handed to the reference; "" where none was.
         self.handed_on = ""
+        #: The kernel of a run, of a layer.
+        self.kernel = ""
 
     @property
     def name(self) -> str:

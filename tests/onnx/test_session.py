@@ -168,6 +168,19 @@ def test_products_take_factors_and_sums(rng: np.random.Generator) -> None:
     assert told == ["fastconv.Linear", "fastconv.Linear, Add folded, sigmoid"]
 
 
+def test_a_deformable_layer_is_packed(rng: np.random.Generator) -> None:
+    names = ["x", "w", "offset", "b", "mask"]
+    nodes = [
+        make_node("DeformConv", names, ["a"], pads=[0, 0, 1, 1], kernel_shape=[2, 2]),
+        make_node("Relu", ["a"], ["y"]),
+    ]
+    inputs = {"x": [1, 2, 4, 4], "offset": [1, 8, 4, 4], "mask": [1, 4, 4, 4]}
+    constants = weights(rng, w=(3, 2, 2, 2), b=(3,))
+    made = onnx_models.model(nodes, inputs, ["y"], constants, version=19)
+    session = compared(made, weights(rng, x=(1, 2, 4, 4), offset=(1, 8, 4, 4), mask=(1, 4, 4, 4)))
+    assert "fastconv.DeformConv2d, relu  cpu.deform_conv" in session.explain()
+
+
 def test_constants_are_computed_once(rng: np.random.Generator) -> None:
     nodes = [
         make_node("Add", ["p", "q"], ["w"]),
