@@ -12,7 +12,6 @@ import fastconv
 from fastconv.contract.errors import DeviceError, FastconvError
 from fastconv.onnx import operators
 from fastconv.onnx.node import Refusal
-from fastconv.onnx.translations import TRANSLATIONS
 
 onnx = pytest.importorskip("onnx")
 
@@ -76,24 +75,20 @@ HANDED_ON = {
 OWN = ("upsample_scales_linear_align_corners",)
 
 
-def cases() -> list[Any]:
-    """ONNX's cases of these operators; those of their definitions by others are not ours."""
+def cases(module: str) -> list[Any]:
+    """ONNX's cases of an operator; those of its definition by others are not ours."""
     node = import_module("onnx.backend.test.case.node")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in MODULES:
-            import_module(f"{node.__name__}.{name}")
-    return [
-        case
-        for case in node._NodeTestCases
-        if "_expanded" not in case.name and case.model.graph.node[0].op_type in TRANSLATIONS
-    ]
+        import_module(f"{node.__name__}.{module}")  # which computes what is expected
+    kind = module.replace("_", "")
+    named = [case for case in node._NodeTestCases if "_expanded" not in case.name]
+    return [case for case in named if case.model.graph.node[0].op_type.lower() == kind]
 
 
 @pytest.mark.filterwarnings("ignore")  # of ONNX's reference, which pads whole numbers with NaN
-@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
-def test_a_case_of_onnx(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = import_module("onnx.backend.test.runner")
+@pytest.mark.parametrize("module", MODULES)
+def test_the_cases_of_an_operator(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     refused: list[str] = []
     own = operators.translate
 
@@ -105,6 +100,19 @@ def test_a_case_of_onnx(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
             raise
 
     monkeypatch.setattr(operators, "translate", watch)
+    found = cases(module)
+    assert found
+    for case in found:
+        refused.clear()
+        check(case)
+        parts = [part for part in HANDED_ON if part in case.name]
+        handed_on = bool(parts) and not case.name.endswith(OWN)
+        assert bool(refused) == handed_on, (case.name, refused)
+
+
+def check(case: Any) -> None:
+    """Compare the evaluator with fastconv's operators, and the backend, with what is expected."""
+    runner = import_module("onnx.backend.test.runner")
     classes = fastconv.onnx.OPERATORS
     evaluator = import_module("onnx.reference").ReferenceEvaluator(case.model, new_ops=classes)
     prepared = fastconv.onnx.Backend.prepare(case.model)
@@ -112,11 +120,9 @@ def test_a_case_of_onnx(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         given = [runner._normalize_tensor(each) for each in inputs]
         wanted = [runner._normalize_tensor(each) for each in outputs]
         made = evaluator.run(None, dict(zip(evaluator.input_names, given, strict=True)))
-        runner.Runner.assert_similar_outputs(wanted, made, case.rtol, case.atol)
-        runner.Runner.assert_similar_outputs(wanted, prepared.run(given), case.rtol, case.atol)
-    parts = [part for part in HANDED_ON if part in case.name]
-    handed_on = bool(parts) and not case.name.endswith(OWN)
-    assert bool(refused) == handed_on, refused
+        runner.Runner.assert_similar_outputs(wanted, made, case.rtol, case.atol, case.name)
+        made = prepared.run(given)
+        runner.Runner.assert_similar_outputs(wanted, made, case.rtol, case.atol, case.name)
 
 
 def test_the_backend_runs_on_the_cpu_alone() -> None:
