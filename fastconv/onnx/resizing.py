@@ -43,6 +43,8 @@ def _resize(
     mode = node.get("mode", "nearest")
     default = "half_pixel" if node.version >= 11 else "asymmetric"
     where = node.get("coordinate_transformation_mode", default)
+    if mode == "linear" and where == "asymmetric":
+        return (_from_the_first(x, target),)
     if mode == "nearest":
         name, aligned = _nearest(node, x.shape[2:], target, where), None
     elif mode == "linear":
@@ -57,6 +59,20 @@ def _resize(
     if target.scaled and not aligned:
         chosen = {"scale_factor": target.factors}
     return (fastconv.interpolate(x, **chosen, mode=name, align_corners=aligned),)
+
+
+def _from_the_first(x: Any, target: _Target) -> Any:
+    """Return an enlarged input whose first samples stay in their place.
+
+    By a whole factor, those up to the last sample are what aligned corners make of as many; behind
+    it all are the last sample.
+    """
+    if any(factor != round(factor) for factor in target.factors):
+        raise Refusal("fastconv aligns first samples where factors are whole numbers")
+    behind = [round(factor) - 1 for factor in target.factors]
+    sizes = tuple(made - more for made, more in zip(target.sizes, behind, strict=True))
+    made = fastconv.interpolate(x, sizes, mode=_LINEAR[x.ndim - 2], align_corners=True)
+    return np.pad(made, ((0, 0), (0, 0), *((0, more) for more in behind)), mode="edge")
 
 
 def _read_target(node: Node, shape: tuple[int, ...], scales: Any, sizes: Any) -> _Target:

@@ -130,15 +130,15 @@ class Translated(Step):
             raise failure(proto, error) from None
         except (Refusal, FastconvError) as error:
             refused = error
-        if self._reference is None:
-            self._reference = Reference(self._context, proto)
         self.handed_on = str(refused)
         try:
+            if self._reference is None:
+                self._reference = Reference(self._context, proto)
             made = self._reference.run(values)
-        except FastconvError:
+        except FastconvError as error:
             if isinstance(refused, FastconvError):  # which says what does not fit
                 raise failure(proto, refused) from None
-            raise
+            raise type(error)(f"{error}; fastconv: {refused}") from None
         named = iter(made)
         return [next(named) if name else None for name in self.outputs]
 

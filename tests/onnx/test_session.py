@@ -230,6 +230,14 @@ def test_nodes_of_a_function_are_fused_too(rng: np.random.Generator) -> None:
     assert [step.described() for step in session._steps] == ["fastconv.Conv1d, relu"]
 
 
+def test_first_samples_that_stay_in_their_place(rng: np.random.Generator) -> None:
+    kind = {"mode": "linear", "coordinate_transformation_mode": "asymmetric"}
+    node = make_node("Resize", ["x", "", "s"], ["y"], **kind)
+    constants = {"s": np.array([1, 1, 3, 2], np.float32)}
+    made = onnx_models.model([node], {"x": [1, 2, "h", "w"]}, ["y"], constants)
+    assert "handed on" not in compared(made, weights(rng, x=(1, 2, 3, 4))).explain()
+
+
 def test_a_factor_that_changes_no_size_moves_samples(rng: np.random.Generator) -> None:
     node = make_node("Resize", ["x", "", "s"], ["y"], mode="linear")
     constants = {"s": np.array([1, 1, 1.3], np.float32)}
