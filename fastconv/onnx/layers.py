@@ -15,6 +15,7 @@ from .convolutions import WEIGHTED, Call
 from .model import failure
 from .node import Misfit, Node, Refusal, library
 from .steps import Context, Reference, Step
+from .translations import knows_attributes
 
 __all__ = ["Layer", "start_layer"]
 
@@ -36,7 +37,7 @@ def start_layer(
     context: Context, proto: Any, node: Node, constants: dict[str, Any]
 ) -> Layer | None:
     """Return the layer of a node whose weight and bias are constants, None for any other."""
-    if proto.op_type not in _PLACES:
+    if proto.op_type not in _PLACES or not knows_attributes(node):
         return None
     weighs, biased = _PLACES[proto.op_type]
     names = list(proto.input)

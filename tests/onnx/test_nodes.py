@@ -23,6 +23,7 @@ MODULES = (
     "conv",
     "convtranspose",
     "deformconv",
+    "depthtospace",
     "gemm",
     "globalaveragepool",
     "globalmaxpool",
@@ -37,6 +38,7 @@ MODULES = (
     "prelu",
     "resize",
     "softmax",
+    "spacetodepth",
     "upsample",
 )
 
