@@ -139,9 +139,9 @@ class InferenceSession:
         values = self._values(input_feed)
         for place in range(len(self._steps)):
             self._advance(place, values)
-        held = {id(value) for value in (*self._constants.values(), *input_feed.values())}
-        made = [values[name] for name in names]
-        return [value.copy() if id(value) in held else value for value in made]
+        # An output is nobody's but the caller's, also where a node returned a view of its input.
+        held = [*self._constants.values(), *self._defaults.values(), *input_feed.values()]
+        return [_own(values[name], held) for name in names]
 
     def profile(self, input_feed: Mapping[str, Any]) -> list[tuple[str, float]]:
         """Run the model and return what each step is and how many milliseconds it took."""
@@ -200,6 +200,14 @@ class InferenceSession:
             padded = (f"{cell:<{width}}" for cell, width in zip(row, wide, strict=False))
             lines.append("  ".join(("", *padded, row[4])).rstrip())
         return "\n".join(lines)
+
+
+def _own(value: Any, held: list[Any]) -> Any:
+    """Return an output, copied where it may lie in memory that others hold."""
+    if not isinstance(value, np.ndarray):
+        return value
+    arrays = (each for each in held if isinstance(each, np.ndarray))
+    return value.copy() if any(np.may_share_memory(value, each) for each in arrays) else value
 
 
 def _wanted(info: Any) -> _Wanted:

@@ -255,6 +255,20 @@ def test_resizing_to_no_number_is_a_sentence() -> None:
         session.run(None, {"x": np.zeros((1, 2, 5), np.float32)})
 
 
+def test_outputs_are_the_callers(rng: np.random.Generator) -> None:
+    nodes = [
+        make_node("Transpose", ["x"], ["y"]),
+        make_node("Identity", ["w"], ["z"]),
+    ]
+    made = onnx_models.model(nodes, {"x": [2, 3]}, ["y", "z"], weights(rng, w=(2,)))
+    session, fed = InferenceSession(made.SerializeToString()), weights(rng, x=(2, 3))
+    first = session.run(None, fed)
+    for each in first:
+        each += 1
+    for own, changed in zip(session.run(None, fed), first, strict=True):
+        np.testing.assert_allclose(own + 1, changed)
+
+
 def test_names_and_shapes_are_those_of_the_model(rng: np.random.Generator) -> None:
     node = make_node("Conv", ["x", "w"], ["y"])
     made = onnx_models.model([node], {"x": ["n", 2, 9]}, ["y"], weights(rng, w=(2, 2, 2)))
