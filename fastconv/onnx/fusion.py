@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from .gates import clipped, match_gate
 from .graph import Graph
 from .layers import Layer, start_layer
 from .node import Node, read_node
@@ -69,12 +69,11 @@ class _Planner:
     def _behind(self, layer: Layer) -> list[int]:
         """Fuse what stands behind a layer; return the places of its nodes, none at the end."""
         name = layer.outputs[0]
-        places = self.takers[name]
-        if self.uses[name] == 2 and len(places) == 2:
-            return self._silu(layer, places) or self._gelu(layer, places)
-        if self.uses[name] != 1 or len(places) != 1 or places[0] in self.taken:
+        if self.uses[name] == len(self.takers[name]) == 2:
+            return self._gate(layer, self.takers[name])
+        place = self._sole(name)
+        if place is None or place in self.taken:
             return []
-        (place,) = places
         proto = self.graph.nodes[place]
         if proto.domain not in ("", "ai.onnx"):
             return []
@@ -131,57 +130,21 @@ class _Planner:
         rest = [self.graph.constants.get(name) if name else None for name in proto.input[1:]]
         return make(node, rest)
 
-    def _silu(self, layer: Layer, places: list[int]) -> list[int]:
-        """Fuse ``y * sigmoid(y)``, which models write as two nodes."""
+    def _gate(self, layer: Layer, places: list[int]) -> list[int]:
+        """Fuse an activation of several nodes, such as ``y * sigmoid(y)``."""
+        nodes, constants, version = self.graph.nodes, self.graph.constants, self.context.version
         name = layer.outputs[0]
-        first, second = (self.graph.nodes[place] for place in places)
-        if first.op_type != "Sigmoid" or second.op_type != "Mul":
+        found = match_gate(name, places, nodes, self._sole, constants, version)
+        if found is None:
             return []
-        gate = first.output[0]
-        if {name, gate} != set(second.input) or self.uses[gate] != 1:
-            return []
-        layer.activate([first, second], "silu")
-        return places
-
-    def _gelu(self, layer: Layer, places: list[int]) -> list[int]:
-        """Fuse ``0.5 * y * (1 + erf(y / sqrt(2)))``, which models write as five nodes."""
-        name, chain = layer.outputs[0], [places[0]]
-        kinds: list[tuple[tuple[str, Any], ...]] = [
-            (("Div", math.sqrt(2)), ("Mul", math.sqrt(0.5))),
-            (("Erf", None),),
-        ]
-        kinds += [(("Add", 1.0),), (("Mul", name),), (("Mul", 0.5),)]
-        for place, allowed in enumerate(kinds):
-            proto = self.graph.nodes[chain[-1]]
-            if not any(self._is(proto, kind, name, operand) for kind, operand in allowed):
-                return []
-            name = proto.output[0]
-            if place == len(kinds) - 1:
-                break
-            if self.uses[name] != 1 or len(self.takers[name]) != 1:
-                return []
-            chain += self.takers[name]
-        if places[1] != chain[3]:
-            return []
-        layer.activate([self.graph.nodes[place] for place in chain], "gelu")
+        word, chain = found
+        layer.activate([nodes[place] for place in chain], word)
         return chain
 
-    def _is(self, proto: Any, kind: str, name: str, operand: Any) -> bool:
-        """Tell whether a node computes so with a value and an operand: a number, or a value."""
-        if proto.op_type != kind or name not in proto.input:
-            return False
-        rest = list(proto.input)
-        rest.remove(name)
-        if operand is None or isinstance(operand, str):
-            return rest == ([] if operand is None else [operand])
-        if len(rest) != 1 or (kind == "Div" and proto.input[0] != name):
-            return False
-        constant = self.graph.constants.get(rest[0])
-        return (
-            constant is not None
-            and constant.shape in ((), (1,))
-            and math.isclose(float(constant.reshape(())), operand, rel_tol=1e-3)
-        )
+    def _sole(self, name: str) -> int | None:
+        """Return the place of the node that alone takes a value, None where there is no such."""
+        places = self.takers[name]
+        return places[0] if self.uses[name] == len(places) == 1 else None
 
 
 def _by_channel(constant: Any, layer: Layer) -> Any:
@@ -203,20 +166,8 @@ def _by_channel(constant: Any, layer: Layer) -> Any:
     return constant.reshape(-1).astype(np.float64) if fits else None
 
 
-def _clip(node: Node, rest: list[Any]) -> str | None:
-    """Return the activation of a node that limits: from 0 to 6, or from 0 on."""
-    if node.version >= 11:
-        if any(each is None or each.size != 1 for each in rest):
-            return None
-        given = [float(each.reshape(())) for each in rest]
-        low, high = (*given, np.inf, np.inf)[:2]
-    else:
-        low, high = node.get("min", -np.inf), node.get("max", np.inf)
-    return {(0.0, 6.0): "relu6", (0.0, np.inf): "relu"}.get((low, high))
-
-
 _ACTIVATIONS: dict[str, Callable[[Node, list[Any]], Any]] = {
-    "Clip": _clip,
+    "Clip": clipped,
     "Elu": lambda node, _: ("elu", float(node.get("alpha", 1.0))),
     "Gelu": lambda node, _: "gelu" if node.get("approximate", "none") == "none" else None,
     "HardSwish": lambda node, _: "hardswish",

@@ -126,6 +126,22 @@ def test_a_residual_that_is_broadcast_is_added_apart(rng: np.random.Generator) -
         ([make_node("Sigmoid", ["a"], ["s"]), make_node("Mul", ["a", "s"], ["y"])], "silu"),
         (
             [
+                make_node("HardSigmoid", ["a"], ["s"], alpha=1 / 6, beta=0.5),
+                make_node("Mul", ["s", "a"], ["y"]),
+            ],
+            "hardswish",
+        ),
+        (
+            [
+                make_node("Add", ["a", "three"], ["d"]),
+                make_node("Clip", ["d", "zero", "six"], ["e"]),
+                make_node("Mul", ["a", "e"], ["f"]),
+                make_node("Div", ["f", "six"], ["y"]),
+            ],
+            "hardswish",
+        ),
+        (
+            [
                 make_node("Div", ["a", "root"], ["d"]),
                 make_node("Erf", ["d"], ["e"]),
                 make_node("Add", ["e", "one"], ["f"]),
@@ -139,13 +155,24 @@ def test_a_residual_that_is_broadcast_is_added_apart(rng: np.random.Generator) -
 def test_an_activation_is_part_of_its_layer(
     nodes: list[Any], told: str, rng: np.random.Generator
 ) -> None:
-    numbers = {"zero": 0, "six": 6, "root": 2**0.5, "one": 1, "half": 0.5}
+    numbers = {"zero": 0, "six": 6, "root": 2**0.5, "one": 1, "three": 3, "half": 0.5}
     constants = weights(rng, w=(3, 2, 4))
     constants |= {name: np.array(number, np.float32) for name, number in numbers.items()}
     first = make_node("ConvTranspose", ["x", "w"], ["a"], strides=[2])
     made = onnx_models.model([first, *nodes], {"x": [1, 3, "l"]}, ["y"], constants)
     session = compared(made, weights(rng, x=(1, 3, 7)))
     assert [step.described() for step in session._steps] == [f"fastconv.ConvTranspose1d, {told}"]
+
+
+@pytest.mark.parametrize("gate", ["Tanh", "Sigmoid"])
+def test_what_is_nearly_an_activation_is_not(gate: str, rng: np.random.Generator) -> None:
+    nodes = [
+        make_node("Conv", ["x", "w"], ["a"]),
+        make_node(gate, ["a"], ["s"]),
+        make_node("Mul" if gate == "Tanh" else "Add", ["a", "s"], ["y"]),
+    ]
+    made = onnx_models.model(nodes, {"x": [1, 2, 5]}, ["y"], weights(rng, w=(2, 2, 2)))
+    assert len(compared(made, weights(rng, x=(1, 2, 5)))._steps) == 3
 
 
 def test_what_is_an_output_too_is_not_fused(rng: np.random.Generator) -> None:
