@@ -264,6 +264,14 @@ def _demo(arguments: argparse.Namespace) -> int:
     return run(arguments.out or Path("demo.png"))
 
 
+def _configure_onnx(parser: argparse.ArgumentParser) -> None:
+    importlib.import_module("fastconv.onnx.command").add_arguments(parser)
+
+
+def _onnx(arguments: argparse.Namespace) -> int:
+    return int(importlib.import_module("fastconv.onnx.command").run(arguments))
+
+
 def _require(command: str, packages: dict[str, str], extra: str) -> None:
     """Raise where a command's packages, by the modules that they bring, are not installed."""
     missing = [name for module, name in packages.items() if find_spec(module) is None]
@@ -346,6 +354,7 @@ _COMMANDS = {
         _configure_demo,
         _demo,
     ),
+    "onnx": _Command("what runs an ONNX model, and how fast", _configure_onnx, _onnx),
     "fuzz": _Command("random problems in search of failures", _configure_fuzz, _fuzz),
     "warmup": _Command("compile every CPU kernel now", _configure_warmup, _warmup),
     "cache": _Command(

@@ -1,0 +1,251 @@
+"""A model ready to run, with the names of ONNX Runtime."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..contract.errors import ArgumentError, DTypeError, ShapeError
+from .fusion import plan_steps
+from .graph import Graph
+from .model import element_type, read_model
+
+__all__ = ["InferenceSession", "NodeArg"]
+
+#: What ONNX Runtime calls element types that have another name in NumPy.
+_TYPES = {"float32": "float", "float64": "double", "object": "string", "str": "string"}
+
+
+class NodeArg(NamedTuple):
+    """An input or output of a model.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    type : str
+        As ONNX Runtime writes it, such as ``"tensor(float)"``.
+    shape : list of int, str or None
+        Sizes; names of those that a run decides, or None where they have no name.
+    """
+
+    name: str
+    type: str
+    shape: list[Any]
+
+
+class _Wanted(NamedTuple):
+    """What an input must be: element type and shape, each None where the model does not tell."""
+
+    dtype: np.dtype[Any] | None
+    shape: list[Any] | None
+
+
+class InferenceSession:
+    """An ONNX model on fastconv's kernels, with the names of ONNX Runtime.
+
+    Constants are computed once and weights packed once; batch norms, sums and activations behind
+    convolutions and matrix products become part of them. Nodes that fastconv has no operator for
+    run on ONNX's reference implementation, in NumPy, which may be slow: `explain` tells which.
+
+    Parameters
+    ----------
+    path_or_bytes : str, path or bytes
+        A file, whose external data must lie in its folder, or what such a file holds.
+
+    Raises
+    ------
+    FastconvError
+        For a model that cannot be read, is not valid, or has operators that neither fastconv nor
+        the reference knows; the message says which node.
+
+    Examples
+    --------
+    >>> import numpy as np, onnx, fastconv.onnx
+    >>> model = onnx.parser.parse_model('''
+    ...     <ir_version: 8, opset_import: ["": 18]>
+    ...     scores (float[n, 3, 8, 8] x) => (float[n, 3, 1, 1] y) {
+    ...         z = Relu(x)
+    ...         y = GlobalAveragePool(z)
+    ...     }''')
+    >>> session = fastconv.onnx.InferenceSession(model.SerializeToString())
+    >>> session.get_inputs()[0].name, session.get_inputs()[0].shape
+    ('x', ['n', 3, 8, 8])
+    >>> session.run(None, {"x": np.ones((2, 3, 8, 8), np.float32)})[0].shape
+    (2, 3, 1, 1)
+    """
+
+    def __init__(self, path_or_bytes: str | PathLike[str] | bytes) -> None:
+        graph = Graph(read_model(path_or_bytes))
+        self._folded = graph.folded
+        self._inputs = {each.name: each for each in graph.inputs}
+        self._outputs = {each.name: each for each in graph.outputs}
+        self._wanted = {name: _wanted(each) for name, each in self._inputs.items()}
+        self._steps = plan_steps(graph)
+        taken = {name for step in self._steps for name in step.inputs} | set(self._outputs)
+        self._defaults = graph.defaults
+        self._constants = {name: graph.constants[name] for name in graph.constants if name in taken}
+        self._lasts = self._last_uses()
+
+    def _last_uses(self) -> list[list[str]]:
+        """Return, for each step, the values that nothing takes any more."""
+        kept = {*self._outputs, *self._constants}
+        lasts: list[list[str]] = []
+        for step in reversed(self._steps):
+            ends = {*step.inputs, *step.outputs} - kept
+            kept |= ends
+            lasts.append(sorted(ends))
+        return lasts[::-1]
+
+    def get_inputs(self) -> list[NodeArg]:
+        """Return the inputs that a run must be given."""
+        return [
+            _argument(each) for each in self._inputs.values() if each.name not in self._defaults
+        ]
+
+    def get_outputs(self) -> list[NodeArg]:
+        """Return the outputs of the model."""
+        return [_argument(each) for each in self._outputs.values()]
+
+    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[Any]:
+        """Run the model.
+
+        Parameters
+        ----------
+        output_names : sequence of str or None
+            Outputs to return; all of them where it is None.
+        input_feed : mapping of str to ndarray
+            The inputs, by name.
+
+        Returns
+        -------
+        list of ndarray
+            The outputs, in the order of their names.
+
+        Raises
+        ------
+        ArgumentError, ShapeError, DTypeError
+            For names that the model does not have, and inputs that do not fit.
+        """
+        names = list(self._outputs) if output_names is None else list(output_names)
+        for name in names:
+            if name not in self._outputs:
+                raise ArgumentError(f"output_names: got {name!r}, want of {list(self._outputs)}")
+        values = self._values(input_feed)
+        for place in range(len(self._steps)):
+            self._advance(place, values)
+        # An output is nobody's but the caller's, also where a node returned a view of its input.
+        held = [*self._constants.values(), *self._defaults.values(), *input_feed.values()]
+        return [_own(values[name], held) for name in names]
+
+    def profile(self, input_feed: Mapping[str, Any]) -> list[tuple[str, float]]:
+        """Run the model and return what each step is and how many milliseconds it took."""
+        values, taken = self._values(input_feed), []
+        for place, step in enumerate(self._steps):
+            start = time.perf_counter()
+            self._advance(place, values)
+            milliseconds = (time.perf_counter() - start) * 1e3
+            taken.append((f"{step.name}: {step.described()}", milliseconds))
+        return taken
+
+    def _values(self, feed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values that are known when a run begins, by name."""
+        return self._constants | self._defaults | self._checked(feed)
+
+    def _advance(self, place: int, values: dict[str, Any]) -> None:
+        """Run a step, and let go of what nothing takes any more."""
+        step = self._steps[place]
+        values.update(zip(step.outputs, step.run(values), strict=False))
+        for name in self._lasts[place]:
+            values.pop(name, None)
+
+    def _checked(self, feed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the inputs of a run, checked against what the model says of them."""
+        if not isinstance(feed, Mapping):
+            raise DTypeError(f"input_feed: got {type(feed).__name__}, want inputs by name")
+        for name in feed:
+            if name not in self._inputs:
+                raise ArgumentError(f"input_feed: got {name!r}, want of {list(self._inputs)}")
+        for name in self._inputs:
+            if name not in feed and name not in self._defaults:
+                raise ArgumentError(f"input_feed: got no {name!r}, want {list(self._inputs)}")
+        for name, value in feed.items():
+            _check_input(name, value, self._wanted[name])
+        return {
+            name: np.asarray(value) if isinstance(value, np.generic) else value
+            for name, value in feed.items()
+        }
+
+    def explain(self) -> str:
+        """Return a table of the steps: what computes each, and why what fastconv does not.
+
+        After a run it also names the kernels of layers, and tells which nodes turned out not to be
+        fastconv's, by their shapes or element types.
+        """
+        operators = Counter(step.described().partition(",")[0] for step in self._steps)
+        counted = ", ".join(f"{number} {name}" for name, number in operators.most_common())
+        rows = [
+            (step.name, "+".join(proto.op_type for proto in step.protos), step.described(),
+             step.kernel, f"handed on: {step.handed_on}" if step.handed_on else "")
+            for step in self._steps
+        ]  # fmt: skip
+        wide = [max((len(row[place]) for row in rows), default=0) for place in range(4)]
+        lines = [f"{self._folded} nodes computed once; {len(self._steps)} steps: {counted}"]
+        for row in rows:
+            padded = (f"{cell:<{width}}" for cell, width in zip(row, wide, strict=False))
+            lines.append("  ".join(("", *padded, row[4])).rstrip())
+        return "\n".join(lines)
+
+
+def _own(value: Any, held: list[Any]) -> Any:
+    """Return an output, copied where it may lie in memory that others hold."""
+    if not isinstance(value, np.ndarray):
+        return value
+    arrays = (each for each in held if isinstance(each, np.ndarray))
+    return value.copy() if any(np.may_share_memory(value, each) for each in arrays) else value
+
+
+def _wanted(info: Any) -> _Wanted:
+    """Return what the model says of an input."""
+    tensor = info.type.tensor_type
+    if not info.type.HasField("tensor_type") or not tensor.elem_type:
+        return _Wanted(None, None)
+    dtype = element_type(f"value {info.name!r}", tensor.elem_type)
+    return _Wanted(dtype, _sizes(tensor) if tensor.HasField("shape") else None)
+
+
+def _sizes(tensor: Any) -> list[Any]:
+    return [
+        each.dim_value if each.HasField("dim_value") else (each.dim_param or None)
+        for each in tensor.shape.dim
+    ]
+
+
+def _argument(info: Any) -> NodeArg:
+    dtype, shape = _wanted(info)
+    name = "" if dtype is None else _TYPES.get(dtype.name, dtype.name)
+    return NodeArg(info.name, f"tensor({name})", shape or [])
+
+
+def _check_input(name: str, value: Any, wanted: _Wanted) -> None:
+    """Raise where an input has another element type or other sizes than the model says."""
+    if wanted.dtype is None:
+        return
+    if not isinstance(value, (np.ndarray, np.generic)):
+        raise DTypeError(f"{name}: got {type(value).__name__}, want a NumPy array")
+    if value.dtype != wanted.dtype and wanted.dtype.kind not in "OU":
+        raise DTypeError(f"{name}: got {value.dtype}, want {wanted.dtype}")
+    if wanted.shape is None:
+        return
+    fits = len(wanted.shape) == value.ndim and all(
+        not isinstance(size, int) or size == own
+        for size, own in zip(wanted.shape, value.shape, strict=True)
+    )
+    if not fits:
+        shown = ", ".join("any" if size is None else str(size) for size in wanted.shape)
+        raise ShapeError(f"{name}: got shape {value.shape}, want ({shown})")
