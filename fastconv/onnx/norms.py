@@ -46,8 +46,9 @@ def _layer_norm(node: Node, x: Any, scale: Any, bias: Any = None) -> tuple[Any, 
     if not -x.ndim <= axis < x.ndim:
         raise Refusal(f"axis: got {axis}, the input has {x.ndim}")
     sizes = x.shape[axis:]
-    vectors = [None if each is None else _spread(each, sizes) for each in (scale, bias)]
-    return (fastconv.layer_norm(x, sizes, *vectors, eps=node.get("epsilon", 1e-5)),)
+    weight = None if scale is None else _spread(scale, sizes)
+    shift = None if bias is None else _spread(bias, sizes)
+    return (fastconv.layer_norm(x, sizes, weight, shift, eps=node.get("epsilon", 1e-5)),)
 
 
 def _spread(values: Any, sizes: tuple[int, ...]) -> Any:
