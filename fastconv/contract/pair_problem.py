@@ -131,6 +131,16 @@ class PairProblem:
         return self.first.device
 
     @property
+    def weight_dtype(self) -> str:
+        """Element type of weights and biases."""
+        return self.first.dtype
+
+    @property
+    def result_dtype(self) -> str:
+        """Element type of the output."""
+        return self.first.dtype
+
+    @property
     def itemsize(self) -> int:
         """Bytes of one stored element."""
         return self.first.itemsize
