@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--matrix",
         type=int,
-        default=8,
+        default=6,
         metavar="PERCENT",
         help="how much of the generated matrix to run (default: %(default)s)",
     )
