@@ -137,7 +137,7 @@ def make_blend(lanes: int, source: int, target: int, weighted: int, dense: int) 
 
 
 @functools.cache
-def make_blend_four(lanes: int, source: int, dense: int) -> Any:
+def make_blend_four(lanes: int, source: int, weighted: int, dense: int) -> Any:
     """Return ``blend(rows, count, first, offset, step, width, to, pitch, onto)`` for four planes.
 
     The first lies `first` bytes behind the rows, the others `offset` bytes behind one another, and
@@ -163,9 +163,10 @@ def make_blend_four(lanes: int, source: int, dense: int) -> Any:
                 a, b = read(at, step, bits), read(at + offset, step, bits)
                 c = read(at + 2 * offset, step, bits)
                 d = read(at + 3 * offset, step, bits)
-                weight = splat(as_compute(load_scalar(rows + 8, double)), lanes)
-                a, b = multiply(weight, a), multiply(weight, b)
-                c, d = multiply(weight, c), multiply(weight, d)
+                if weighted:
+                    weight = splat(as_compute(load_scalar(rows + 8, double)), lanes)
+                    a, b = multiply(weight, a), multiply(weight, b)
+                    c, d = multiply(weight, c), multiply(weight, d)
             for row in range(1, count):
                 at = get_word(rows, 2 * row) + apart
                 weight = splat(as_compute(load_scalar(rows + 16 * row + 8, double)), lanes)

@@ -29,7 +29,7 @@ from ..simd.ir import F64, ITEMSIZE, compute_code
 from ..simd.picks import load_places, merge_lanes, multiply, multiply_add, pick_places
 from .costs import FOUR, SEGMENT_HEADER, tap_bytes
 
-__all__ = ["ColumnShape", "make_columns", "make_far_columns", "make_store"]
+__all__ = ["ColumnShape", "make_columns", "make_far_columns"]
 
 #: Taps that are summed up apart.
 _PART = 64
@@ -59,7 +59,7 @@ class ColumnShape(NamedTuple):
 
 
 @functools.cache
-def make_store(lanes: int, storage: int, dense: int) -> Any:
+def _make_store(lanes: int, storage: int, dense: int) -> Any:
     """Return a function that stores the first elements of a vector, `step` bytes apart."""
     compute = compute_code(storage)
     size = ITEMSIZE[compute]
@@ -86,11 +86,11 @@ def make_store(lanes: int, storage: int, dense: int) -> Any:
 @functools.cache
 def _make_one(shape: ColumnShape) -> Any:
     """Return a function that makes a vector of one plane."""
-    taps, reach, lanes = shape.taps, shape.reach, shape.lanes
+    taps, weighted, reach, lanes = shape.taps, shape.weighted, shape.reach, shape.lanes
     compute = compute_code(shape.storage)
     size, line = ITEMSIZE[compute], LINE
     weights_at, block = LINE + lanes * 4, tap_bytes(lanes, size)
-    put = make_store(lanes, shape.storage, shape.dense)
+    put = _make_store(lanes, shape.storage, shape.dense)
 
     @numba.njit
     def one(
@@ -98,7 +98,8 @@ def _make_one(shape: ColumnShape) -> Any:
     ) -> None:
         at = buffer + get_word(record, 0) * size
         total = pick_places(at, record + line, reach, compute, lanes)
-        total = multiply(load(record + weights_at, compute, lanes), total)
+        if weighted:
+            total = multiply(load(record + weights_at, compute, lanes), total)
         for tap in range(1, taps):
             at = buffer + get_word(record + tap * block, 0) * size
             places = record + tap * block + line
@@ -113,11 +114,11 @@ def _make_one(shape: ColumnShape) -> Any:
 @functools.cache
 def _make_four(shape: ColumnShape) -> Any:
     """Return a function that makes a vector of each of four planes, which lie `pitch` apart."""
-    taps, reach, lanes = shape.taps, shape.reach, shape.lanes
+    taps, weighted, reach, lanes = shape.taps, shape.weighted, shape.reach, shape.lanes
     compute = compute_code(shape.storage)
     size, line = ITEMSIZE[compute], LINE
     weights_at, block = LINE + lanes * 4, tap_bytes(lanes, size)
-    put = make_store(lanes, shape.storage, shape.dense)
+    put = _make_store(lanes, shape.storage, shape.dense)
 
     @numba.njit
     def four(
@@ -128,9 +129,10 @@ def _make_four(shape: ColumnShape) -> Any:
         b = pick_places(at + pitch, places, reach, compute, lanes)
         c = pick_places(at + 2 * pitch, places, reach, compute, lanes)
         d = pick_places(at + 3 * pitch, places, reach, compute, lanes)
-        weight = load(record + weights_at, compute, lanes)
-        a, b = multiply(weight, a), multiply(weight, b)
-        c, d = multiply(weight, c), multiply(weight, d)
+        if weighted:
+            weight = load(record + weights_at, compute, lanes)
+            a, b = multiply(weight, a), multiply(weight, b)
+            c, d = multiply(weight, c), multiply(weight, d)
         for tap in range(1, taps):
             at = buffer + get_word(record + tap * block, 0) * size
             places = record + tap * block + line
@@ -158,7 +160,7 @@ def _make_uneven(shape: ColumnShape) -> Any:
     size, line, part = ITEMSIZE[compute], LINE, _PART
     weights_at, block = LINE + lanes * 4, tap_bytes(lanes, size)
     as_compute = np.float64 if compute == F64 else np.float32
-    put = make_store(lanes, shape.storage, shape.dense)
+    put = _make_store(lanes, shape.storage, shape.dense)
 
     @numba.njit
     def uneven(
@@ -232,7 +234,7 @@ def make_far_columns(shape: ColumnShape) -> Any:
     size, line, every = ITEMSIZE[compute], LINE, (1 << lanes) - 1
     weights_at, block = LINE + lanes * 4, tap_bytes(lanes, size)
     as_compute = np.float64 if compute == F64 else np.float32
-    put = make_store(lanes, storage, shape.dense)
+    put = _make_store(lanes, storage, shape.dense)
 
     @numba.njit
     def blended(rows: int, number: int, offset: int, places: int, step: int) -> Any:

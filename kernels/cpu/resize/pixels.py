@@ -8,8 +8,8 @@
           sum up the pixels of the input rows that it takes, a row at a time         a buffer in L2
           for output pixel: sum up the buffer's pixels that it takes
 
-Where columns are two or more samples apart, most of what a buffer would hold is read once or not at
-all: then each output pixel is summed up from the input where it lies.
+Where columns are two or more samples apart, or a pixel is copied, most of what a buffer would hold
+is read once or not at all: then each output pixel is summed up from the input where it lies.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from .costs import CHUNK
 from .fields import view
 from .taps import make_entry
 
-__all__ = ["make_copied_pixels", "make_entries", "make_pixels"]
+__all__ = ["make_copied_pixels", "make_pixels"]
 
 
 @functools.cache
-def make_entries(rule: int, transposed: int) -> Any:
+def _make_columns(rule: int, transposed: int) -> Any:
     """Return a function that finds the entries of a segment's pixels, and what they reach over.
 
     It returns their address, the first pixel that is read and the one behind the last.
@@ -55,12 +55,12 @@ def make_entries(rule: int, transposed: int) -> Any:
 
 
 @functools.cache
-def _make_pixel(lanes: int, storage: int) -> Any:
+def _make_pixel(lanes: int, storage: int, weighted: int) -> Any:
     """Return a function that sums up blended pixels into one that is stored."""
     compute, most, double = compute_code(storage), CHUNK, F64
     size = ITEMSIZE[compute]
-    blend = make_blend(lanes, compute, storage, 1, 1)
-    sum_up = make_blend(lanes, compute, compute, 1, 1)
+    blend = make_blend(lanes, compute, storage, weighted, 1)
+    sum_up = make_blend(lanes, compute, compute, weighted, 1)
 
     @numba.njit
     def pixel(g: Any, memory: int, entry: int, low: int, to: int) -> None:
@@ -118,8 +118,8 @@ def _make_mix(rule: int, transposed: int, lanes: int, storage: int) -> Any:
 @functools.cache
 def make_pixels(rule: int, transposed: int, lanes: int, storage: int) -> Any:
     """Return the task that blends rows and then pixels."""
-    columns, mix = make_entries(rule, transposed), _make_mix(rule, transposed, lanes, storage)
-    pixel = _make_pixel(lanes, storage)
+    columns, mix = _make_columns(rule, transposed), _make_mix(rule, transposed, lanes, storage)
+    pixel = _make_pixel(lanes, storage, 1)
 
     def task(
         geometry: int, x: int, second: int, third: int, fourth: int, out: int,
@@ -144,10 +144,10 @@ def make_pixels(rule: int, transposed: int, lanes: int, storage: int) -> Any:
 
 
 @functools.cache
-def make_copied_pixels(rule: int, lanes: int, storage: int) -> Any:
-    """Return the task that sums up input pixels where they lie."""
-    columns, (begin, list_rows) = make_entries(rule, 0), make_list_row(rule, 0)
-    blend, double = make_blend(lanes, storage, storage, 1, 1), F64
+def make_copied_pixels(rule: int, lanes: int, storage: int, weighted: int) -> Any:
+    """Return the task that sums up, or copies, input pixels where they lie."""
+    columns, (begin, list_rows) = _make_columns(rule, 0), make_list_row(rule, 0)
+    blend, double = make_blend(lanes, storage, storage, weighted, 1), F64
 
     @numba.njit
     def spread(g: Any, rows: int, listed: int, entry: int) -> int:

@@ -38,7 +38,6 @@ from .costs import (
     rule_of,
 )
 from .fields import FIELDS, REALS
-from .nearest import make_nearest_pixels, make_nearest_rows
 from .pixels import make_copied_pixels, make_pixels
 from .rows import make_far_rows, make_rows
 from .tables import make_tables
@@ -173,24 +172,12 @@ def _finish_rows(
         storage=storage,
         dense=int(record["yw"][0] == item),
     )
-    dense = int(record["xw"][0] == item)
     if is_far(problem):
         shape = shape._replace(reach=0)
         kernel = compile_kernel(make_far_rows(rule, shape), "resize_far", rule, *shape)
-    elif shape.weighted:
-        kernel = compile_kernel(
-            make_rows(rule, transposed, shape, dense),
-            "resize_rows",
-            rule,
-            transposed,
-            *shape,
-            dense,
-        )
     else:
-        code = (rule, shape, dense)
-        kernel = compile_kernel(
-            make_nearest_rows(*code), "resize_nearest_rows", rule, *shape, dense
-        )
+        code = (rule, transposed, shape, int(record["xw"][0] == item))
+        kernel = compile_kernel(make_rows(*code), "resize_rows", rule, transposed, *shape, code[3])
     return _plan(problem, binding, device, cut, record, kernel, tables)
 
 
@@ -206,11 +193,8 @@ def plan_pixels(problem: ResizeProblem, binding: ArrayBinding, device: DeviceInf
     maker = compile_kernel(make_tables(*key), "resize_tables", *key)
     tables = _make_tables(record, cut, maker)
     code: tuple[int, ...]
-    if not _is_weighted(problem):
-        code = (rule, lanes, storage)
-        kernel = compile_kernel(make_nearest_pixels(*code), "resize_nearest_pixels", *code)
-    elif copies_pixels(problem):
-        code = (rule, lanes, storage)
+    if copies_pixels(problem):
+        code = (rule, lanes, storage, _is_weighted(problem))
         kernel = compile_kernel(make_copied_pixels(*code), "resize_copied_pixels", *code)
     else:
         code = (rule, transposed, lanes, storage)

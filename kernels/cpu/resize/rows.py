@@ -35,21 +35,31 @@ __all__ = ["make_far_rows", "make_rows"]
 
 @functools.cache
 def _make_mix(rule: int, transposed: int, shape: ColumnShape, dense: int) -> Any:
-    """Return a function that blends what some planes need for an output row into the buffers."""
+    """Return a function that blends what some planes need for an output row into the buffers.
+
+    Where rows are copied and `before` is the one that lies in the buffers already, nothing is done.
+    It returns the row that lies there now.
+    """
     begin, list_rows = make_list_row(rule, transposed)
-    most, compute, four = CHUNK, compute_code(shape.storage), FOUR
-    blend = make_blend(shape.lanes, shape.storage, compute, 1, dense)
-    blend_four = make_blend_four(shape.lanes, shape.storage, dense)
+    weighted, most, compute = shape.weighted, CHUNK, compute_code(shape.storage)
+    blend = make_blend(shape.lanes, shape.storage, compute, weighted, dense)
+    blend_four, four = make_blend_four(shape.lanes, shape.storage, weighted, dense), FOUR
 
     @numba.njit
-    def mix(g: Any, memory: int, source: int, planes: int, d: int, h: int, width: int) -> None:
+    def mix(
+        g: Any, memory: int, source: int, planes: int, d: int, h: int, width: int, before: int
+    ) -> int:
         rows, buffers = memory + g.list_at, memory + g.buffers_at
         depth, height = begin(g, memory, d, h)
         first, onto = 0, 0
         while True:
             count = list_rows(g, memory, depth, height, source, first)
             if count == 0 and onto:
-                return
+                return 0
+            if not weighted and count > 0:
+                if get_word(rows, 0) == before:
+                    return before
+                before = get_word(rows, 0)
             plane = 0
             while plane + four <= planes:
                 to, apart = buffers + plane * g.buffer_bytes, plane * g.xp
@@ -60,7 +70,7 @@ def _make_mix(rule: int, transposed: int, shape: ColumnShape, dense: int) -> Any
                 blend(rows, count, plane * g.xp, g.xw, width, to, onto)
                 plane += 1
             if count < most:
-                return
+                return before
             first, onto = first + count, 1
 
     return mix
@@ -93,9 +103,10 @@ def make_rows(rule: int, transposed: int, shape: ColumnShape, dense: int) -> Any
                 planes = min(most, planes_end - plane)
                 source = x + image * g.xn + plane * g.xp + low * g.xw
                 target = out + image * g.yn + plane * g.yp + first * g.yw
+                before = 0
                 d, h = r // g.oh, r % g.oh
                 for _ in range(r, rows_end):
-                    mix(g, memory, source, planes, d, h, width)
+                    before = mix(g, memory, source, planes, d, h, width, before)
                     to = target + d * g.yd + h * g.yh
                     columns(
                         g, table, memory + g.buffers_at, planes, count, to, memory + g.result_at
