@@ -42,6 +42,8 @@ def _draw(ndim: int, draw: Draw, name: str, options: Options) -> Case:
     params = draw_params(ndim, draw) | {"activation": None}
     params["batch"] = params["batch"] or 1
     calls = draw_calls(draw, options, name, ndim=ndim + 2)
+    if calls.values == "nonfinite":  # the truth multiplies cropped places by zero, NaN there too
+        calls.values = "gaussian"
     return calls.case(name, params, draw_dtype(draw))
 
 
