@@ -19,6 +19,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .errors import ShapeError
 from .padding import Pads
 from .problem import MOST, ConvProblem, DenseSizes
@@ -71,19 +74,21 @@ class Stack(NamedTuple):
 
     Parameters
     ----------
-    kernel : tuple of int
-        The window's taps.
     samples, padding : tuple
         Along each axis the samples that are read, and the zeros before and after them.
-    places : tuple
-        For each phase, by the first output that it writes: its taps, as in `Phase`, and the slices
-        of the window in which they lie.
+    taps : tuple of ndarray, each of shape (phases, window)
+        Along each axis, for each phase by the first output that it writes and for each place of the
+        window, the tap of the kernel; -1 where there is none.
     """
 
-    kernel: tuple[int, ...]
     samples: tuple[slice, ...]
     padding: Pads
-    places: tuple[tuple[tuple[slice, ...], tuple[slice, ...]], ...]
+    taps: tuple[NDArray[np.intp], ...]
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """The window's size."""
+        return tuple(taps.shape[1] for taps in self.taps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,15 +221,17 @@ class TransposedProblem(DenseSizes):
 
     @property
     def is_woven(self) -> bool:
-        """Whether phases are as large as one another, and pixels of a row contiguous.
+        """Whether phases are written side by side and interleaved by whole vectors.
 
-        Then they may be written side by side and interleaved by whole vectors.
+        They are as large as one another then, pixels of a row contiguous, and a cache holds all.
         """
-        whole = all(n % step == 0 for n, step in zip(self.out_size, self.stride, strict=True))
-        if self.layout != "channels_first" or self.stride[-1] == 1 or not whole:
-            return False
-        taken = [phase.taps is not None for phase in self.phases()]
-        return taken == [True] * math.prod(self.stride)
+        along = zip(self.out_size, self.stride, self.kernel_size, self.dilation, strict=True)
+        return (
+            self.layout == "channels_first"
+            and self.stride[-1] > 1
+            and math.prod(self.out_shape) * self.itemsize <= _MOST_BYTES
+            and all(n % s == 0 and k >= s and math.gcd(s, d) == 1 for n, s, k, d in along)
+        )
 
     @property
     def is_product(self) -> bool:
@@ -240,40 +247,17 @@ class TransposedProblem(DenseSizes):
 
     def stack(self) -> Stack | None:
         """Return the phases as one convolution; None where they can not, or better not, be one."""
-        few = math.prod(self.out_shape) * self.itemsize <= _MOST_BYTES
-        if not (self.is_product or (few and self.is_woven and set(self.dilation) == {1})):
+        if not (self.is_product or (self.is_woven and set(self.dilation) == {1})):
             return None
-        phases = sorted(self.phases(), key=lambda phase: [each.start for each in phase.outputs])
-        if any(each.start == each.stop for phase in phases for each in phase.samples):
-            return None
-        taps = [[len(range(*each.indices(size))) for each, size in
-                 zip(phase.taps or (), self.kernel_size, strict=True)]
-                for phase in phases]  # fmt: skip
-        begins = [
-            [each.start - low for each, (low, _) in zip(phase.samples, phase.padding, strict=True)]
-            for phase in phases
-        ]
-        lowest = [min(along) for along in zip(*begins, strict=True)]
-        kernel = [
-            max(begin + count for begin, count in zip(*along, strict=True)) - low
-            for *along, low in zip(
-                zip(*begins, strict=True), zip(*taps, strict=True), lowest, strict=True
+        along = [
+            _stack_axis(*axis)
+            for axis in zip(
+                self.in_size, self.out_size, self.kernel_size, self.stride, self.padding,
+                strict=True,
             )
-        ]
-        samples, padding = [], []
-        for size, n, step, low, reach in zip(
-            self.in_size, self.out_size, self.stride, lowest, kernel, strict=True
-        ):
-            end = low + n // step - 1 + reach
-            samples.append(slice(max(low, 0), min(end, size)))
-            padding.append((samples[-1].start - low, end - samples[-1].stop))
-        places = [
-            tuple(slice(begin - low, begin - low + count)
-                  for begin, low, count in zip(starts, lowest, counts, strict=True))
-            for starts, counts in zip(begins, taps, strict=True)
         ]  # fmt: skip
-        taken = zip((phase.taps or () for phase in phases), places, strict=True)
-        return Stack(tuple(kernel), tuple(samples), tuple(padding), tuple(taken))
+        samples, padding, taps = zip(*along, strict=True)
+        return Stack(samples, padding, taps) if all(s.start < s.stop for s in samples) else None
 
     def bands(self) -> list[slice]:
         """Return the rows of samples, along the first axis, whose outputs are made at once."""
@@ -334,6 +318,25 @@ def input_gradient(problem: ConvProblem) -> TransposedProblem:
         problem.kernel_size, problem.stride, problem.padding, left, problem.dilation,
         problem.groups, problem.dtype, problem.layout, problem.device,
     )  # fmt: skip
+
+
+def _stack_axis(
+    samples: int, outputs: int, kernel: int, stride: int, pads: tuple[int, int]
+) -> tuple[slice, tuple[int, int], NDArray[np.intp]]:
+    """Return what a stack reads along one axis, its padding, and the taps of its window.
+
+    Tap ``t`` reaches output ``stride * o + phase`` from sample ``o + (phase + pad - t) / stride``,
+    for the one phase for which that is whole.
+    """
+    taps = np.arange(kernel)
+    phase = (taps - pads[0]) % stride
+    place = (phase + pads[0] - taps) // stride
+    low = int(place.min())
+    window = np.full((stride, int(place.max()) - low + 1), -1)
+    window[phase, place - low] = taps
+    end = low + outputs // stride - 1 + window.shape[1]
+    read = slice(max(low, 0), min(end, samples))
+    return read, (read.start - low, end - read.stop), window
 
 
 def _axis_phases(

@@ -39,8 +39,6 @@ from .transposed_stack import PreparedStack, find_stack, prepare_stack
 __all__ = ["CONV_TRANSPOSE", "make_transposed_problem"]
 
 _EVERY = (slice(None), slice(None))
-#: Bytes of outputs up to which they are written side by side first, and read again from a cache.
-_MOST_BYTES = 8 << 20
 
 
 class _Part(NamedTuple):
@@ -116,11 +114,6 @@ def _turn(phase: Phase, stride: tuple[int, ...]) -> int:
     return number
 
 
-def _lie_side_by_side(problem: TransposedProblem) -> bool:
-    """Tell whether phases are interleaved: as large as one another, and few enough for a cache."""
-    return problem.is_woven and math.prod(problem.out_shape) * problem.itemsize <= _MOST_BYTES
-
-
 def _phase_weight(weight: Array, phase: Phase, groups: int) -> Array:
     """Return a phase's filters as a dense convolution has them: (K, C / groups, *taps)."""
     c, k = weight.shape[:2]
@@ -189,7 +182,7 @@ def _prepare(
         stack = find_stack(problem) if residual is None else None
         if stack is not None:
             return prepare_stack(problem, stack, x, weight, bias, activation, packed, tune)
-        woven = residual is None and _lie_side_by_side(problem)
+        woven = residual is None and problem.is_woven
         maps = _phase_maps(x, shape, problem.stride) if woven else None
         parts = []
         for phase in problem.phases():

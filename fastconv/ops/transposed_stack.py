@@ -91,13 +91,14 @@ def _taken(
 
 def _filters(weight: Array, stack: Stack, groups: int) -> Array:
     """Return the filters: (K * phases, C / groups, *window), a channel's phases together."""
-    c, k = weight.shape[:2]
-    made = np.zeros((groups, k, len(stack.places), c // groups, *stack.kernel), weight.dtype)
-    for number, (taps, window) in enumerate(stack.places):
-        part = weight[(*_EVERY, *taps)]
-        by_group = part.reshape(groups, c // groups, k, *part.shape[2:]).swapaxes(1, 2)
-        made[:, :, number][(*_EVERY, slice(None), *window)] = by_group
-    return made.reshape(-1, c // groups, *stack.kernel)
+    c, ndim = weight.shape[0], weight.ndim - 2
+    met = np.pad(weight, ((0, 0), (0, 0), *((0, 1),) * ndim))  # tap -1 is zero
+    for axis, taps in enumerate(stack.taps):
+        met = np.take(met, taps, axis=2 + 2 * axis)  # whose place phases and window take
+    by_group = met.reshape(groups, c // groups, *met.shape[1:])
+    phases, window = range(3, 3 + 2 * ndim, 2), range(4, 4 + 2 * ndim, 2)
+    ordered = by_group.transpose(0, 2, *phases, 1, *window)
+    return np.ascontiguousarray(ordered).reshape(-1, c // groups, *stack.kernel)
 
 
 def _seconds(problem: ConvProblem) -> float:
@@ -126,7 +127,7 @@ def prepare_stack(
     activation: Activation, packed: bool, tune: bool,
 ) -> PreparedStack:  # fmt: skip
     """Prepare a call of a problem that is a stack and has no residual."""
-    ndim, phases = problem.ndim, len(stack.places)
+    ndim, phases = problem.ndim, math.prod(problem.stride)
     filters = _filters(weight, stack, problem.groups)
     biases = None if bias is None else np.repeat(bias, phases, axis=-1)
     arguments = ((1,) * ndim, stack.padding, (1,) * ndim, problem.groups)

@@ -303,6 +303,17 @@ def test_a_kernel_as_large_as_its_stride_is_one_product_by_bands(rng: np.random.
         assert not of.with_(**changed).is_product
 
 
+def test_a_product_is_planned_without_a_look_at_each_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are as many as the stride has outputs, a million here."""
+    of = parse_any_line("--op=conv_transpose ic1iw2oc1ow2000000kw1000000sw1000000")[0]
+
+    def refuse(problem: TransposedProblem) -> None:
+        raise AssertionError(f"phases of {problem.line()} were listed")
+
+    monkeypatch.setattr(TransposedProblem, "phases", refuse)
+    assert "one product" in fastconv.explain(of).note
+
+
 def test_phases_side_by_side_are_interleaved(rng: np.random.Generator) -> None:
     """Outputs that fill no band, two strides and groups; without a residual, as most calls are."""
     for line in ("ic4ih7iw20oc6oh14ow60kh4kw3sh2sw3ph1pw0", "g2ic4iw33oc6ow264kw16sw8pw4"):
