@@ -25,7 +25,8 @@ from typing import Any
 
 import numba
 
-from ..simd.intrinsics import load_scalar, range_mask, set_word, splat, store_scalar
+from ..common.sights import make_tell_sights
+from ..simd.intrinsics import load_scalar, splat, store_scalar
 from ..simd.ir import ITEMSIZE, compute_code
 from .columns import join_columns, join_taps, load_columns, lost_nan, mark, no_columns, split
 from .fields import view
@@ -157,22 +158,6 @@ def _make_single(storage: int) -> Any:
 
 
 @functools.cache
-def _make_tell_sights(step: int, lanes: int) -> Any:
-    """Return a function that writes which columns of the vectors under a row lie in the input."""
-
-    @numba.njit
-    def tell_sights(g: Any, first: int, count: int, sights: int) -> None:
-        column = first * step - g.pw
-        for number in range(((count + lanes - 1) // lanes + 1) * step):
-            low = min(max(0, -column), lanes)
-            high = max(low, min(g.iw - column, lanes))
-            set_word(sights, number, range_mask(low, high))
-            column += lanes
-
-    return tell_sights
-
-
-@functools.cache
 def _make_row(
     rows: int, rule: int, degree: int, taps: int, step: int, lanes: int, storage: int
 ) -> Any:
@@ -219,7 +204,7 @@ def make_short_rows(
     """Return the task: see the loop nest above."""
     make_row = _make_row(rows, rule, degree, taps, step, lanes, storage)
     tell_shares = make_tell_shares(0, compute_code(storage))
-    tell_sights = _make_tell_sights(step, lanes)
+    tell_sights = make_tell_sights(lanes)
 
     def task(
         geometry: int, x: int, second: int, third: int, fourth: int, out: int,
@@ -237,7 +222,9 @@ def make_short_rows(
             first = piece * g.piece
             count = min(g.piece, g.ow - first)
             if piece != told:
-                tell_sights(g, first, count, memory)
+                # One vector more than the outputs': windows of the last one reach into it.
+                vectors = ((count + lanes - 1) // lanes + 1) * step
+                tell_sights(memory, vectors, first * step - g.pw, g.iw)
                 if rule != LARGEST:
                     tell_shares(g, first, count, memory + g.shares_at)
                 told = piece

@@ -38,8 +38,8 @@ from ..common.copies import make_copy_vector, pair_mask
 from ..common.phase_rows import PHASE_FIELDS, make_copy_band
 from ..common.totals import make_totals
 from ..common.workspace import Workspace
-from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
-from ..runtime.record import as_record, make_record
+from ..runtime.plan import CpuPlan, compile_kernel
+from ..runtime.record import as_record
 from ..simd.intrinsics import (
     load_scalar,
     range_mask,
@@ -61,7 +61,7 @@ from ..simd.ir import (
 )
 from ..window.row_costs import row_phases
 from .depthwise_costs import TAPS, cut, reads_rows_in_place
-from .depthwise_rows import plan_rows, rows_workspace
+from .depthwise_rows import plan_groups, plan_rows, rows_workspace, workers_of
 
 __all__ = ["plan", "workspace"]
 
@@ -282,15 +282,11 @@ def _layout(problem: ConvProblem, device: DeviceInfo) -> dict[str, int]:
     }
 
 
-def _workers(problem: ConvProblem, device: DeviceInfo) -> int:
-    return min(problem.groups, worth_helpers(problem.macs, device.threads))
-
-
 def workspace(problem: ConvProblem, device: DeviceInfo) -> int:
     """Return the scratch bytes of a call, over all threads."""
     if reads_rows_in_place(problem, dense_binding(problem), device):
         return rows_workspace(problem, device)
-    return _layout(problem, device)["worker_bytes"] * _workers(problem, device)
+    return _layout(problem, device)["worker_bytes"] * workers_of(problem, device)
 
 
 def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
@@ -304,20 +300,8 @@ def plan(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
     after = taps * problem.dilation[-1] // sw
     columns = (taps % fields["phases"] * fields["phase_length"] + after) * size
     fields["columns"] = columns.ctypes.data
-    workers = _workers(problem, device)
     kernel = compile_kernel(
         _make_kernel(lanes, storage, kw), "depthwise_weight_grad", lanes, storage, kw
     )
-    return CpuPlan(
-        record=make_record(problem, binding, {name: fields[name] for name in FIELDS}),
-        stages=(Stage(kernel, problem.groups),),
-        workers=workers,
-        workspace_bytes=fields["worker_bytes"] * workers,
-        compute=compute_dtype(problem.dtype),
-        bias_size=1,
-        pack_stage=None,
-        pack_bytes=0,
-        packed_size=0,
-        packing="grad_output",
-        tables=(columns,),
-    )
+    kept = {name: fields[name] for name in FIELDS}
+    return plan_groups(problem, binding, device, kernel, kept, (columns,))

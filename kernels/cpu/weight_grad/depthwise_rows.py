@@ -34,12 +34,13 @@ from numba.extending import intrinsic
 from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import Binding, DeviceInfo
 
+from ..common.sights import make_tell_sights
 from ..common.totals import make_totals
 from ..common.workspace import Workspace
 from ..runtime.plan import CpuPlan, Stage, compile_kernel, compute_dtype, worth_helpers
 from ..runtime.record import as_record, make_record
 from ..simd.arithmetic import reduce_add
-from ..simd.intrinsics import load, range_mask, set_word, store_scalar
+from ..simd.intrinsics import load, store_scalar
 from ..simd.ir import (
     I8,
     I64,
@@ -56,7 +57,7 @@ from ..simd.ir import (
 from ..simd.shifts import split_phases, tap_vectors
 from .depthwise_costs import MOST_SUMMED, rows_at_once
 
-__all__ = ["plan_rows", "rows_workspace"]
+__all__ = ["plan_groups", "plan_rows", "rows_workspace", "workers_of"]
 
 FIELDS = ("band_rows", "worker_bytes", "sights_at", "sums_at", "totals_after")
 view = as_record(FIELDS)
@@ -194,17 +195,17 @@ def _make_block(rows: int, taps: int, step: int, lanes: int, storage: int) -> An
 
 @functools.cache
 def _make_tell_sights(step: int, lanes: int) -> Any:
-    """Return a function that writes which lanes there are under a vector of outputs."""
+    """Return a function that writes which lanes there are under a vector of outputs.
+
+    Those of the gradients, of the samples, and, for rows outside the input, of none.
+    """
+    tell = make_tell_sights(lanes)
 
     @numba.njit
     def tell_sights(g: Any, first: int, sights: int) -> None:
-        begin = first * step - g.pw
-        set_word(sights, 0, range_mask(0, min(lanes, g.ow - first)))
-        for number in range(2 * step):
-            low = min(max(0, -begin), lanes)
-            set_word(sights, 1 + number, range_mask(low, max(low, min(g.iw - begin, lanes))))
-            set_word(sights, 1 + 2 * step + number, 0)
-            begin += lanes
+        tell(sights, 1, first, g.ow)  # whose end alone may lie in it
+        tell(sights + 8, 2 * step, first * step - g.pw, g.iw)
+        tell(sights + 8 * (1 + 2 * step), 2 * step, 0, 0)
 
     return tell_sights
 
@@ -295,26 +296,24 @@ def _memory(problem: ConvProblem, device: DeviceInfo) -> dict[str, int]:
     return parts.fields | {"totals_after": sums}
 
 
-def _workers(problem: ConvProblem, device: DeviceInfo) -> int:
+def workers_of(problem: ConvProblem, device: DeviceInfo) -> int:
+    """Return the threads that take groups."""
     return min(problem.groups, worth_helpers(problem.macs, device.threads))
 
 
 def rows_workspace(problem: ConvProblem, device: DeviceInfo) -> int:
     """Return the scratch bytes of a call, over all threads."""
-    return _memory(problem, device)["worker_bytes"] * _workers(problem, device)
+    return _memory(problem, device)["worker_bytes"] * workers_of(problem, device)
 
 
-def plan_rows(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
-    """Prepare the kernel; the binding's `out_strides` are the gradient's, its weight is dense."""
-    storage, lanes = storage_code(problem.dtype), device.lanes(problem.compute_itemsize)
-    taps, step = problem.kernel_size[-1], problem.stride[-1]
-    key = (rows_at_once(problem, device), taps, step, lanes, storage)
-    fields = _memory(problem, device)
-    fields["band_rows"] = max(1, MOST_SUMMED // -(-problem.out_size[-1] // lanes))
-    workers = _workers(problem, device)
-    kernel = compile_kernel(_make_kernel(*key), "depthwise_weight_grad_rows", *key)
+def plan_groups(
+    problem: ConvProblem, binding: Binding, device: DeviceInfo, kernel: int,
+    fields: dict[str, int], tables: tuple[Any, ...] = (),
+) -> CpuPlan:  # fmt: skip
+    """Return the plan of a kernel whose tasks are groups, of nothing but a gradient's products."""
+    workers = workers_of(problem, device)
     return CpuPlan(
-        record=make_record(problem, binding, {name: fields[name] for name in FIELDS}),
+        record=make_record(problem, binding, fields),
         stages=(Stage(kernel, problem.groups),),
         workers=workers,
         workspace_bytes=fields["worker_bytes"] * workers,
@@ -324,4 +323,17 @@ def plan_rows(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> Cpu
         pack_bytes=0,
         packed_size=0,
         packing="grad_output",
+        tables=tables,
     )
+
+
+def plan_rows(problem: ConvProblem, binding: Binding, device: DeviceInfo) -> CpuPlan:
+    """Prepare the kernel; the binding's `out_strides` are the gradient's, its weight is dense."""
+    storage, lanes = storage_code(problem.dtype), device.lanes(problem.compute_itemsize)
+    taps, step = problem.kernel_size[-1], problem.stride[-1]
+    key = (rows_at_once(problem, device), taps, step, lanes, storage)
+    fields = _memory(problem, device)
+    fields["band_rows"] = max(1, MOST_SUMMED // -(-problem.out_size[-1] // lanes))
+    kernel = compile_kernel(_make_kernel(*key), "depthwise_weight_grad_rows", *key)
+    kept = {name: fields[name] for name in FIELDS}
+    return plan_groups(problem, binding, device, kernel, kept)
