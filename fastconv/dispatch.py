@@ -54,6 +54,7 @@ __all__ = [
     "pick_winner",
     "plan_of",
     "precision",
+    "predicted_seconds",
     "settings",
     "steady_choice",
     "tuned_choice",
@@ -325,6 +326,12 @@ def pick_winner(
     if tuned is not None and tuned.kernel in able:
         return able[tuned.kernel], "tuned"
     return min(able.values(), key=lambda candidate: candidate.seconds, default=None), "cost"
+
+
+def predicted_seconds(problem: Problem, packed: bool) -> float:
+    """Return the time that a call is predicted to take, infinity where no kernel can run it."""
+    winner, _ = pick_winner(problem, packed, list_candidates(problem, packed))
+    return math.inf if winner is None else winner.seconds
 
 
 def choose(problem: Problem, packed: bool = True) -> KernelSpec:

@@ -42,8 +42,8 @@ def _draw(ndim: int, draw: Draw, name: str, options: Options) -> Case:
     params = draw_params(ndim, draw) | {"activation": None}
     params["batch"] = params["batch"] or 1
     calls = draw_calls(draw, options, name, ndim=ndim + 2)
-    if calls.values == "nonfinite":  # the truth multiplies cropped places by zero, NaN there too
-        calls.values = "gaussian"
+    if calls.values == "nonfinite" and name.endswith("weight"):
+        calls.values = "gaussian"  # the truth multiplies samples by zeros for what was cropped
     return calls.case(name, params, draw_dtype(draw))
 
 

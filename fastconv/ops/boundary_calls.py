@@ -31,9 +31,8 @@ from ..contract.spec import ArrayPlan
 from ..dense_problem import check_companions, make_problem
 from ..dispatch import (
     Problem,
-    list_candidates,
     make_plan,
-    pick_winner,
+    predicted_seconds,
     settings,
     steady_choice,
     unforced,
@@ -149,8 +148,7 @@ def make_boundary_problem(
 
 def _seconds(problem: Problem, packed: bool) -> float:
     """Return the predicted time of a part of a call."""
-    winner, _ = pick_winner(problem, packed, list_candidates(problem, packed))
-    return _CALL + (math.inf if winner is None else winner.seconds)
+    return _CALL + predicted_seconds(problem, packed)
 
 
 def choose_parts(problem: BoundaryProblem, packed: bool) -> list[Part]:

@@ -20,9 +20,8 @@ import numpy as np
 from ..arrays import Array, empty_output, plain
 from ..calls import CONV, PreparedCall, prepare
 from ..contract.arguments import Activation
-from ..contract.problem import ConvProblem
 from ..contract.transposed_problem import Stack, TransposedProblem
-from ..dispatch import list_candidates, pick_winner, steady_choice
+from ..dispatch import predicted_seconds, steady_choice
 from .rearrange import interleave
 
 __all__ = ["PreparedStack", "find_stack", "prepare_stack"]
@@ -101,12 +100,6 @@ def _filters(weight: Array, stack: Stack, groups: int) -> Array:
     return np.ascontiguousarray(ordered).reshape(-1, c // groups, *stack.kernel)
 
 
-def _seconds(problem: ConvProblem) -> float:
-    """Return the time that the kernel of a dense problem is predicted to take."""
-    winner, _ = pick_winner(problem, True, list_candidates(problem, packed=True))
-    return math.inf if winner is None else winner.seconds
-
-
 def find_stack(problem: TransposedProblem) -> Stack | None:
     """Return the stack that a problem is best computed as, None where its phases are faster.
 
@@ -117,8 +110,8 @@ def find_stack(problem: TransposedProblem) -> Stack | None:
         return stack
     phases = [problem.dense(phase) for phase in problem.phases()]
     with steady_choice():
-        apart = {dense: _seconds(dense) for dense in set(phases)}
-        together = _seconds(problem.stacked(stack, problem.bands()[0]))
+        apart = {dense: predicted_seconds(dense, packed=True) for dense in set(phases)}
+        together = predicted_seconds(problem.stacked(stack, problem.bands()[0]), packed=True)
     return stack if together < sum(apart[dense] for dense in phases) else None
 
 
