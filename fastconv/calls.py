@@ -32,7 +32,6 @@ from .contract.arguments import (
     canonical_arguments,
     flag,
     is_plain,
-    parse_activation,
 )
 from .contract.settings import config
 from .contract.spec import Binding, ConvPlan, KernelSpec
@@ -230,8 +229,7 @@ def _prepare(
     activation: Activation, residual: Any, out: Any, packed: bool, tune: bool,
 ) -> PreparedCall:  # fmt: skip
     problem = make_problem(ndim, x, weight, arguments, out)
-    name, alpha = parse_activation(activation)
-    check_companions(problem, x, weight, bias, residual, out, activation)
+    name, alpha = check_companions(problem, x, weight, bias, residual, out, activation)
     shape, layout = problem.out_shape, problem.layout
     dtype = dtype_of(problem.result_dtype) if problem.result_dtype != problem.dtype else None
     if math.prod(shape) == 0:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .arrays import Array, check_writable, dtype_name, memory_layout, plain, require_array
 from .companions import check_companion, check_groups, check_result, check_weight
-from .contract.arguments import PRELU, Activation, canonical_dtype, per_axis
+from .contract.arguments import PRELU, Activation, canonical_dtype, parse_activation, per_axis
 from .contract.errors import DeviceError, DTypeError, ShapeError
 from .contract.padding import normalise_padding
 from .contract.problem import INTEGERS, ConvProblem, result_dtypes
@@ -134,8 +134,12 @@ def check_companions(
     residual: Any,
     out: Any,
     activation: Activation,
-) -> None:
-    """Check bias, residual and out against the problem; of prelu also the bias's row of slopes."""
+) -> tuple[str | None, float]:
+    """Check bias, residual and out against the problem; of prelu also the bias's row of slopes.
+
+    Returns the activation's name and parameter: it is checked where nothing is computed too.
+    """
+    parsed = parse_activation(activation)
     channels = (problem.out_channels,)
     one_type = problem.result_dtype == problem.dtype and problem.dtype not in INTEGERS
     model, of_model = (x, "input") if one_type else (weight, "weight")
@@ -156,6 +160,7 @@ def check_companions(
             check_result(name, array, shape, problem.result_dtype)
     if out is not None:
         check_writable("out", out)
+    return parsed
 
 
 def unbatch(

@@ -149,6 +149,8 @@ def array_gradient(
     own_bad = {key: kind for key, kind in (bad or {}).items() if key not in ("input", "out")}
     return array_operator(
         f"{name}_input", op=op, defaults=defaults, shapes=swapped, keywords=with_size,
-        required=("grad_output",), bad=own_bad | {"grad_output": "lone"}, module=grad,
+        required=("grad_output",), module=grad,
+        # Only a size tells how many axes the gradient has.
+        bad=own_bad | {"grad_output": "lone" if sized else "type"},
         outputs=False, **told_alike,
     )  # fmt: skip

@@ -25,7 +25,7 @@ ARRAYS = {
     "other": "an array of another float type",
     "more": "an array with two more axes",
     "fewer": "an array with one axis",
-    "longer": "an array one longer along each axis but the first",
+    "longer": "an array one longer along each axis",
 }
 #: Those of `ARRAYS` that must be refused whatever the other arguments are.
 LONE = ("none", "text", "int32", "complex64", "object", "swapped", "more", "fewer")
@@ -35,9 +35,11 @@ OUTPUTS = {
     "broadcast": "an array whose elements share memory",
 }
 _NUMBERS: tuple[Any, ...] = (0, -1, 1.5, "2", [], [1, 1, 1, 1, 1], True, {"a": 1}, -(2**70))
+_POSITIVE: tuple[Any, ...] = (*_NUMBERS, [0, 0], [1, 1.0], [[1, 1], [1, 1]])
 #: Values that each kind of argument may not have.
 VALUES: dict[str, tuple[Any, ...]] = {
-    "positive": (*_NUMBERS, None, [0, 0], [1, 1.0], [[1, 1], [1, 1]]),
+    "positive": (*_POSITIVE, None),
+    "stride": _POSITIVE,  # where None is a window's own size
     "pads": (-1, 1.5, "full", "", None, [], [1, 1, 1, 1, 1], True, [[1]], [[[1, 1]]], [-1, -1]),
     "sizes": (-1, 1.5, "2", [], [1, 1, 1, 1, 1], True, 2**45, None),
     "count": (*_NUMBERS, None, [1], 997, 2**64),
@@ -88,10 +90,7 @@ def replacement(kind: str, array: NDArray[Any]) -> Any:
     if kind in ("more", "fewer"):
         return array[None, None] if kind == "more" else np.zeros(3, array.dtype)
     if kind == "longer":
-        grown = [
-            size + (1 if axis or array.ndim == 1 else 0) for axis, size in enumerate(array.shape)
-        ]
-        return np.zeros(grown, array.dtype)
+        return np.zeros([size + 1 for size in array.shape], array.dtype)
     assert kind in OUTPUTS
     # One element shares its memory with no other, whatever its strides.
     if kind == "readonly" or array.size < 2:

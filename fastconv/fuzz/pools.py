@@ -25,7 +25,7 @@ _DEFAULTS = {
 }  # fmt: skip
 _MODES = ("reflect", "symmetric", "replicate", "circular", ["constant", 1.0])
 _BAD = {
-    "kernel_size": "positive", "stride": "positive", "padding": "pads", "dilation": "positive",
+    "kernel_size": "positive", "stride": "stride", "padding": "pads", "dilation": "positive",
     "padding_mode": "mode", "input": "lone", "out": "output",
 }  # fmt: skip
 
