@@ -10,10 +10,12 @@ import numpy as np
 
 from .gates import clipped, match_gate
 from .graph import Graph
+from .joining import Join
 from .layers import Layer, start_layer
 from .node import Node, read_node
+from .reshaping import Reshape
 from .scaling import Scale
-from .steps import Reference, Step, Translated
+from .steps import Context, Reference, Step, Translated
 from .translations import TRANSLATIONS
 
 __all__ = ["plan_steps"]
@@ -48,7 +50,11 @@ class _Planner:
 
     def _step(self, place: int, proto: Any) -> tuple[Step, int]:
         """Return the step that begins with a node, and where its last node is."""
-        if proto.domain not in ("", "ai.onnx") or proto.op_type not in TRANSLATIONS:
+        known = proto.domain in ("", "ai.onnx")
+        if known and proto.op_type in _MOVES:
+            node = read_node(proto, self.context.version)
+            return _MOVES[proto.op_type](self.context, proto, node), place
+        if not known or proto.op_type not in TRANSLATIONS:
             return Reference(self.context, proto), place
         node = read_node(proto, self.context.version)
         layer = start_layer(self.context, proto, node, self.graph.constants)
@@ -166,6 +172,7 @@ def _by_channel(constant: Any, layer: Layer) -> Any:
     return constant.reshape(-1).astype(np.float64) if fits else None
 
 
+_MOVES: dict[str, Callable[[Context, Any, Node], Step]] = {"Concat": Join, "Reshape": Reshape}
 _ACTIVATIONS: dict[str, Callable[[Node, list[Any]], Any]] = {
     "Clip": clipped,
     "Elu": lambda node, _: ("elu", float(node.get("alpha", 1.0))),

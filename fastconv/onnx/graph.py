@@ -9,7 +9,7 @@ from .model import Model
 from .node import library, read_node
 from .steps import Context, Reference, implicit_inputs
 
-__all__ = ["Graph"]
+__all__ = ["Graph", "is_random"]
 
 #: Operators whose result is another one each time.
 _RANDOM = (
@@ -64,7 +64,7 @@ class Graph:
             self._same[proto.output[0]] = proto.input[0]
             return None
         taken = [*(name for name in proto.input if name), *implicit_inputs(proto)]
-        if _is_random(proto) or not all(name in self.constants for name in taken):
+        if is_random(proto) or not all(name in self.constants for name in taken):
             return proto
         step = Reference(self.context, proto)
         made = step.run(self.constants)
@@ -121,10 +121,10 @@ class Graph:
         return counts
 
 
-def _is_random(proto: Any) -> bool:
+def is_random(proto: Any) -> bool:
     """Tell whether a node, or one in a graph within it, has another result each time."""
     graphs = [graph for each in proto.attribute for graph in (each.g, *each.graphs)]
-    return proto.op_type in _RANDOM or any(map(_is_random, (n for g in graphs for n in g.node)))
+    return proto.op_type in _RANDOM or any(map(is_random, (n for g in graphs for n in g.node)))
 
 
 def _copy(proto: Any) -> Any:

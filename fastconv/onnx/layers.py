@@ -101,6 +101,11 @@ class Layer(Step):
         self._references: list[Reference] = []
 
     @property
+    def writes(self) -> bool:  # type: ignore[override]
+        """Whether `run` can write its output where it is told to."""
+        return self.spatial >= 0
+
+    @property
     def activated(self) -> bool:
         """Whether nothing can be fused any more."""
         return self._activation is not None
@@ -165,14 +170,14 @@ class Layer(Step):
             parts.append(activation if isinstance(activation, str) else activation[0])
         return ", ".join(parts)
 
-    def run(self, values: dict[str, Any]) -> Sequence[Any]:
+    def run(self, values: dict[str, Any], out: Any = None) -> Sequence[Any]:
         """Return the output from values by name."""
         given = [values[name] for name in self._data]
         residual = values[self._residual] if self._residual else None
         key = tuple(each.shape for each in given), None if residual is None else residual.shape
         if key not in self._apart:
             try:
-                return (self._compute(key, given, residual, self._activation),)
+                return (self._compute(key, given, residual, self._activation, out),)
             except Misfit as error:
                 raise failure(self.protos[0], error) from None
             except (Refusal, FastconvError) as error:
@@ -182,9 +187,13 @@ class Layer(Step):
             self.handed_on = str(refused)
         return (self._one_by_one(values, key, given),)
 
-    def _compute(self, key: Any, given: list[Any], residual: Any, activation: Any) -> Any:
+    def _compute(
+        self, key: Any, given: list[Any], residual: Any, activation: Any, out: Any = None
+    ) -> Any:
         """Compute with the layer for inputs of these shapes."""
         more = {} if residual is None else {"residual": residual}
+        if out is not None:
+            more["out"] = out
         layer = self._shapes.get((key, activation))
         if layer is not None:
             return layer(given[0], **more)

@@ -57,7 +57,9 @@ class Scale(Layer):
             parts.append(activation if isinstance(activation, str) else activation[0])
         return ", ".join(parts)
 
-    def _compute(self, key: Any, given: list[Any], residual: Any, activation: Any) -> Any:
+    def _compute(
+        self, key: Any, given: list[Any], residual: Any, activation: Any, out: Any = None
+    ) -> Any:
         (x,) = given
         ndim = x.ndim - 2
         if not 1 <= ndim <= 3 or self._spatial not in (0, ndim):
@@ -70,7 +72,7 @@ class Scale(Layer):
                 scale, self._bias.astype(x.dtype), groups=len(scale), activation=activation
             )
             self.kernel = self._layers[key].prepare(x)
-        return self._layers[key](x)
+        return self._layers[key](x, out=out)
 
     def _one_by_one(self, values: dict[str, Any], key: Any, given: list[Any]) -> Any:
         """Compute all nodes by the reference."""

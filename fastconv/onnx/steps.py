@@ -50,6 +50,9 @@ class Step:
         Names of the values that they take and make.
     """
 
+    #: Whether `run` can write its first output where it is told to.
+    writes = False
+
     def __init__(
         self, protos: Sequence[Any], inputs: Sequence[str], outputs: Sequence[str]
     ) -> None:
@@ -65,8 +68,8 @@ class Step:
         proto = self.protos[0]
         return str(proto.name or next((each for each in proto.output if each), ""))
 
-    def run(self, values: dict[str, Any]) -> Sequence[Any]:
-        """Return the outputs from values by name."""
+    def run(self, values: dict[str, Any], out: Any = None) -> Sequence[Any]:
+        """Return the outputs from values by name; the first is `out` where it may lie there."""
         raise NotImplementedError
 
     def described(self) -> str:
@@ -99,7 +102,7 @@ class Reference(Step):
         except Exception as error:  # noqa: BLE001 - ONNX raises what it will for what it lacks
             raise failure(proto, error) from None
 
-    def run(self, values: dict[str, Any]) -> Sequence[Any]:
+    def run(self, values: dict[str, Any], out: Any = None) -> Sequence[Any]:
         """Return the outputs from values by name."""
         feeds = {name: values[name] for name in self.inputs}
         try:
@@ -121,7 +124,7 @@ class Translated(Step):
         self._context, self._node = context, node
         self._reference: Reference | None = None
 
-    def run(self, values: dict[str, Any]) -> Sequence[Any]:
+    def run(self, values: dict[str, Any], out: Any = None) -> Sequence[Any]:
         """Return the outputs from values by name."""
         proto = self.protos[0]
         try:

@@ -141,7 +141,7 @@ class ArrayPlan:
         try:
             operands: Any = (*arrays[:-1], *missing, arrays[-1], scratch)
             for job in self.addresses:
-                pool.run(job, self.workers, operands)
+                pool.run(job, self.workers, operands, self)
         finally:
             give_back(scratch)
 

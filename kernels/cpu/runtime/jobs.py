@@ -57,12 +57,14 @@ from .atomics import (
 from .interrupts import call_number, call_with, raise_if
 
 __all__ = [
+    "CALL_WORDS",
     "DATA_OFFSET",
     "FUNCTIONS",
     "ITEM_OFFSET",
     "LINE_WORDS",
     "SIZE",
     "WORDS",
+    "submit_all",
     "take_tasks",
 ]
 
@@ -78,6 +80,9 @@ _JOB, _PARKED = 32, 48
 # Words of the job, after function and operands.
 _TASKS, _WORKERS, _FLUSH = _OPERANDS + 1, _OPERANDS + 2, _OPERANDS + 3
 _CLOSED = 0xFFFFFFFF  # a next task that no job has
+#: What comes of a job that is offered.
+_FINISHED, _ASLEEP, _RAISED = range(3)
+CALL_WORDS = 7  # a job's address, and those of its operands without the geometry
 
 #: Words of the state that Python writes, by name.
 WORDS = {
@@ -266,21 +271,18 @@ def _run_alone(
     return 0
 
 
-def submit(state: int, job: int, operands: int, wakened: int) -> int:
-    """Run a job and return 0; or do nothing and return 1 where helpers must be woken first.
-
-    What a signal handler raises is raised, when no helper works on the job any more.
-    """
+@numba.njit
+def _offer(
+    state: int, job: int, x: int, w: int, b: int, r: int, y: int, s: int, wakened: int
+) -> int:
+    """Run a job on memory at addresses and return `_FINISHED`, or why that was not done."""
     function, g = read_word(job), read_word(job + 8)
     tasks, workers, flush = read_word(job + 16), read_word(job + 24), read_word(job + 32)
     shared = workers > 1 and tasks > 1 and ticks() >= load_word(state + 8 * _ALONE_UNTIL)
     if shared and not wakened:
         for worker in range(1, workers):
             if load_word(state + 8 * (_PARKED + worker * LINE_WORDS)):
-                return 1
-    none = read_word(state + 8 * _NONE)
-    x, w, b = _data(operands, 0, none), _data(operands, 1, none), _data(operands, 2, none)
-    r, y, s = _data(operands, 3, none), _data(operands, 4, none), _data(operands, 5, none)
+                return _ASLEEP
     mode, raised = float_mode(), 0
     if shared and swap_word(state + 8 * _BUSY, 1) == 0:
         for i, value in enumerate((function, g, x, w, b, r, y, s, tasks, workers, flush)):
@@ -293,8 +295,39 @@ def submit(state: int, job: int, operands: int, wakened: int) -> int:
     if alone and not raised:
         raised = _run_alone(state, job, x, w, b, r, y, s, mode)
     set_float_mode(mode, 0)
-    raise_if(raised)
-    return 0
+    return _RAISED if raised else _FINISHED
+
+
+def submit(state: int, job: int, operands: int, wakened: int) -> int:
+    """Run a job and return 0; or do nothing and return 1 where helpers must be woken first.
+
+    What a signal handler raises is raised, when no helper works on the job any more.
+    """
+    none = read_word(state + 8 * _NONE)
+    x, w, b = _data(operands, 0, none), _data(operands, 1, none), _data(operands, 2, none)
+    r, y, s = _data(operands, 3, none), _data(operands, 4, none), _data(operands, 5, none)
+    came = _offer(state, job, x, w, b, r, y, s, wakened)
+    raise_if(int(came == _RAISED))
+    return int(came == _ASLEEP)
+
+
+def submit_all(state: int, calls: int, first: int, count: int, wakened: int) -> int:
+    """Run the jobs from `first` on; return `count`, or the one for which helpers must be woken.
+
+    A call is seven words at `calls`: the job's address and those of its operands. `wakened` tells
+    that the helpers have been woken for the first one.
+    """
+    for place in range(first, count):
+        at = calls + 8 * CALL_WORDS * place
+        came = _offer(
+            state, read_word(at), read_word(at + 8), read_word(at + 16), read_word(at + 24),
+            read_word(at + 32), read_word(at + 40), read_word(at + 48),
+            int(wakened and place == first),
+        )  # fmt: skip
+        raise_if(int(came == _RAISED))
+        if came == _ASLEEP:
+            return place
+    return count
 
 
 def serve(state: int, worker: int, seen: int) -> int:

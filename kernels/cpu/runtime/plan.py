@@ -177,6 +177,6 @@ class CpuPlan:
         try:
             operands = (x, packed, bias, extra, out, scratch)
             for job in self.addresses:
-                pool.run(job, self.workers, operands)
+                pool.run(job, self.workers, operands, self)
         finally:
             give_back(scratch)

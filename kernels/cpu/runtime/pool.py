@@ -27,10 +27,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,10 +44,14 @@ from fastconv.contract.processors import MOST_THREADS
 
 from . import interrupts, jit, jobs
 
-__all__ = ["make_job", "run"]
+__all__ = ["make_job", "run", "run_all"]
 
 Array = NDArray[Any] | None
 Operands = tuple[Array, Array, Array, Array, Array, Array]
+Recorder = Callable[[int, int, Operands, Any], None]
+
+#: Told each job that a plan runs, while a recording is made.
+recorder: Recorder | None = None
 
 #: Seconds until helpers are tried again where the system let no more threads start.
 _RETRY_SECONDS = 1.0
@@ -204,7 +210,7 @@ def make_job(
     return np.array([function, geometry, tasks, min(workers, MOST_THREADS), flush], np.int64)
 
 
-def run(job: int, workers: int, operands: Operands) -> None:
+def run(job: int, workers: int, operands: Operands, owner: Any = None) -> None:
     """Run every task of a job and return when all are done.
 
     Parameters
@@ -215,6 +221,8 @@ def run(job: int, workers: int, operands: Operands) -> None:
         Most threads that may work on it, as the job says.
     operands : (x, weight, bias, extra, out, workspace)
         Arrays or None; a kernel gets their data addresses, 0 for None.
+    owner : plan, optional
+        Whose job this is, where a recording may repeat it: it keeps what the job points to.
 
     Raises
     ------
@@ -228,3 +236,33 @@ def run(job: int, workers: int, operands: Operands) -> None:
     if pool.submit(pool.state, job, id(operands), 0):
         pool.wake()
         pool.submit(pool.state, job, id(operands), 1)
+    if recorder is not None and owner is not None:
+        recorder(job, workers, operands, owner)
+
+
+@functools.cache
+def _submit_all() -> Any:
+    signature = types.intp(*([types.intp] * 5))
+    return jit.compile_function(jobs.submit_all, signature, ("pool_submit_all",))
+
+
+def run_all(calls: NDArray[np.int64], first: int, last: int, workers: int) -> None:
+    """Run calls that were recorded, from one to before another, without Python between them.
+
+    Parameters
+    ----------
+    calls : ndarray of shape (calls, jobs.CALL_WORDS)
+        Addresses of the jobs and of their operands.
+    workers : int
+        Most threads that may work on any of them.
+    """
+    pool = _pool or _started()
+    if workers > len(pool.helpers) + 1:
+        pool.grow(workers)
+    submit, address, wakened = _submit_all(), calls.ctypes.data, 0
+    while True:
+        first = submit(pool.state, address, first, last, wakened)
+        if first >= last:
+            return
+        pool.wake()
+        wakened = 1

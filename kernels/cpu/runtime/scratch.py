@@ -7,8 +7,10 @@ signal handler, a finaliser or another greenlet of the same thread, finds it gon
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from fastconv.contract.settings import config
 
 from ..machine.lines import LINE, whole_lines
 
-__all__ = ["aligned", "borrow", "borrow_arrays", "give_back"]
+__all__ = ["Store", "aligned", "borrow", "borrow_arrays", "give_back"]
 
 Bytes = NDArray[np.uint8]
 
@@ -30,14 +32,30 @@ _LARGEST_KEPT = recycling.LARGE
 _MOST_KEPT = 3
 
 
-class _Store(threading.local):
+class _Kept(threading.local):
     """What a thread keeps; taking from a list and adding to it are single steps."""
 
     def __init__(self) -> None:
         self.free: list[Bytes] = []
 
 
-_store = _Store()
+_store = _Kept()
+
+
+class Store:
+    """Scratch memory of calls that are recorded, which no other call may have."""
+
+    def __init__(self) -> None:
+        self._free: list[Bytes] = []
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Let this thread's calls borrow from here until the block ends."""
+        own, _store.free = _store.free, self._free
+        try:
+            yield
+        finally:
+            _store.free = own
 
 
 def aligned(size: int) -> Bytes:

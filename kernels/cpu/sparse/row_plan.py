@@ -142,6 +142,6 @@ class RowPlan:
         try:
             operands = (x, second, third, fourth, out, scratch)
             for job in schedule.addresses:
-                pool.run(job, self.workers, operands)
+                pool.run(job, self.workers, operands, self)
         finally:
             give_back(scratch)
