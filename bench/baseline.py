@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .report import FUNCTIONAL, PACKED, geometric_mean
+from .report import FUNCTIONAL, MODULE, PACKED, geometric_mean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +24,7 @@ __all__ = ["Comparison", "compare", "print_comparison", "read"]
 _NOISE = 1.07
 #: What makes figures incomparable where it differs.
 _MACHINE = ("cpu", "model", "isa", "l1", "l2", "l3", "threads", "gpu")
-_FORMS = {PACKED: "packed", FUNCTIONAL: "functional"}
+_FORMS = {PACKED: "packed", FUNCTIONAL: "functional", MODULE: "module"}
 
 
 class Change(NamedTuple):

@@ -1,10 +1,11 @@
 """Suites: text files of problem lines, read into cases.
 
-A line of a suite is a problem line, of `fastconv.contract.problem_line` or for a sparse layer of
-`fastconv.bench.sparse.parse_layer`, whose quoted name may end in ``*count``, as in benchdnn's
-own shape files: ``ic64ih56oc64oh56kh3ph1n"layer1.0.conv2*3"`` is a layer that the network runs
-three times. Names may hold spaces. Lines that start with ``#`` are comments. A suite is timed once
-a line; counts only weight the total at the end of the report.
+A line of a suite is a problem line, of `fastconv.contract.problem_line`, for a sparse layer of
+`fastconv.bench.sparse.parse_layer` or for a network of `fastconv.bench.network.parse_network`. Its
+quoted name may end in ``*count``, as in benchdnn's own shape files:
+``ic64ih56oc64oh56kh3ph1n"layer1.0.conv2*3"`` is a layer that the network runs three times. Names
+may hold spaces. Lines that start with ``#`` are comments. A suite is timed once a line; counts only
+weight the total at the end of the report.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from fastconv.contract.problem import DTYPES
 from fastconv.contract.problem_line import parse_any_line
 from fastconv.contract.transposed_problem import TransposedProblem
 
+from .network import NetworkRun, is_network_line, parse_network
 from .sparse import SparseLayer, is_sparse_line, parse_layer
 
 __all__ = ["Case", "in_dtype", "load", "parse_case", "select", "suite_names"]
@@ -39,7 +41,7 @@ class Case:
 
     Parameters
     ----------
-    problem : ConvProblem, SparseLayer or another of problem lines
+    problem : ConvProblem, SparseLayer, NetworkRun or another of problem lines
         What is computed.
     name : str
         The row's label.
@@ -63,7 +65,7 @@ class Case:
             return "gradient"
         kinds: dict[type, str] = {
             SparseLayer: "sparse", TransposedProblem: "transposed", BoundaryProblem: "boundary",
-            PairProblem: "pair",
+            PairProblem: "pair", NetworkRun: "network",
         }  # fmt: skip
         return kinds.get(type(self.problem), "dense")
 
@@ -86,7 +88,7 @@ def parse_case(line: str) -> Case:
     quoted = _NAME.search(text)
     # The quoted name is taken off first: it may hold spaces, and means nothing to the problem.
     sizes = text[: quoted.start()] if quoted else text
-    problem = parse_layer(sizes) if is_sparse_line(sizes) else parse_any_line(sizes)[0]
+    problem = _parse(sizes)
     label = quoted.group(1) if quoted else ""
     counted = _COUNT.search(label)
     count = int(counted.group(1)) if counted else 1
@@ -94,6 +96,13 @@ def parse_case(line: str) -> Case:
     if count < 1:
         raise ValueError(f"{text}: got a count of {count}, want at least 1")
     return Case(problem, name or problem.line(), count, text)
+
+
+def _parse(sizes: str) -> Any:
+    """Read a line without its quoted name, by what it begins with."""
+    if is_network_line(sizes):
+        return parse_network(sizes)
+    return parse_layer(sizes) if is_sparse_line(sizes) else parse_any_line(sizes)[0]
 
 
 def in_dtype(case: Case, dtype: str) -> Case:
@@ -109,7 +118,7 @@ def in_dtype(case: Case, dtype: str) -> Case:
     Raises
     ------
     DTypeError
-        Where it is another than float32 and the row is sparse.
+        Where it is another than float32 and the row is sparse or a network.
 
     Examples
     --------
@@ -118,8 +127,8 @@ def in_dtype(case: Case, dtype: str) -> Case:
     """
     if case.problem.dtype == dtype:
         return case
-    if case.kind == "sparse":
-        raise DTypeError(f"--dtype: got {dtype}, want float32 for the sparse row {case.name}")
+    if case.kind in ("sparse", "network"):
+        raise DTypeError(f"--dtype: got {dtype}, want float32 for the {case.kind} row {case.name}")
     sizes, *quoted = case.line.partition('"')
     flag = "" if dtype == "float32" else f"--dt={DTYPES[dtype]} "
     return parse_case(flag + _DTYPE.sub("", sizes) + "".join(quoted))
@@ -154,7 +163,7 @@ def load(suite: str) -> list[Case]:
         return _read(_FOLDER / f"{suite}.txt")
     if "\n" not in suite and Path(suite).is_file():
         return _read(Path(suite))
-    if re.search(r"ic\d", suite):
+    if is_network_line(suite) or re.search(r"ic\d", suite):
         return [parse_case(suite)]
     raise ValueError(
         f"suite: got {suite!r}, want a problem line, a file, or one of {', '.join(suite_names())}"

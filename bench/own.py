@@ -28,6 +28,8 @@ class Fastconv(Peer):
     modules: ClassVar[tuple[str, ...]] = ("fastconv",)
     distribution = "fastconv"
     integers = True
+    #: Kernels are compiled where a machine's cache does not have them.
+    setup_seconds = 120.0
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)

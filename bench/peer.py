@@ -39,12 +39,20 @@ class Peer:
     #: Whether it is called on integers, too.
     integers: ClassVar[bool] = False
 
+    #: How much longer than other libraries it may take to set a row up.
+    setup_seconds: ClassVar[float] = 0.0
+
     #: ``prepare(problem, *arrays)`` returns the call to be timed, or raises `Refusal`. The arrays
     #: are those of the module in `fastconv.bench.registry.TRUTHS` for the kind of problem.
     prepare: Callable[..., Call]
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
+
+    @classmethod
+    def declines(cls, problem: Any) -> str | None:
+        """Return why it has no figure on a problem, where that needs no process to find out."""
+        return None
 
     def version(self) -> str:
         """Return the library's version."""

@@ -9,6 +9,7 @@ from . import (
     array_truth,
     boundary_truth,
     gradient_truth,
+    network_truth,
     pair_truth,
     sparse_truth,
     transposed_truth,
@@ -18,6 +19,7 @@ from .array_peers import ARRAY_PEERS
 from .boundary_peers import BOUNDARY_PEERS
 from .cuda_peers import CUDA_PEERS
 from .gradient_peers import GRADIENT_PEERS
+from .network_peers import NETWORK_PEERS, NETWORK_RIVALS
 from .own import Fastconv
 from .pair_peers import PAIR_PEERS
 from .peer import Peer
@@ -25,7 +27,15 @@ from .peers import CPU_PEERS
 from .sparse_peers import SPARSE_PEERS
 from .transposed_peers import TRANSPOSED_PEERS
 
-__all__ = ["PEERS", "TRUTHS", "devices", "installed_peers", "missing_modules", "other_peers"]
+__all__ = [
+    "PEERS",
+    "RIVALS",
+    "TRUTHS",
+    "devices",
+    "installed_peers",
+    "missing_modules",
+    "other_peers",
+]
 
 #: By kind of problem, the module that makes its ``arrays``, knows what is ``expected``, says what
 #: is ``wrong`` and counts ``flops``.
@@ -37,6 +47,7 @@ TRUTHS: dict[str, ModuleType] = {
     "array": array_truth,
     "gradient": gradient_truth,
     "sparse": sparse_truth,
+    "network": network_truth,
 }
 
 #: By kind of problem, device and name, fastconv's own first.
@@ -48,7 +59,12 @@ PEERS: dict[str, dict[str, dict[str, type[Peer]]]] = {
     "array": {"cpu": ARRAY_PEERS},
     "gradient": {"cpu": GRADIENT_PEERS},
     "sparse": {"cpu": SPARSE_PEERS},
+    "network": {"cpu": NETWORK_PEERS},
 }
+
+#: By kind of problem and column of fastconv's, the columns that it is held against; where a kind is
+#: not here, every column is held against all other libraries.
+RIVALS: dict[str, dict[str, tuple[str, ...]]] = {"network": NETWORK_RIVALS}
 
 
 def devices() -> list[str]:

@@ -8,7 +8,7 @@ from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
 
 from .cases import Case
-from .registry import TRUTHS
+from .registry import RIVALS, TRUTHS
 from .runner import Measurement, Result
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ __all__ = ["build", "geometric_mean", "print_overview", "print_report"]
 
 PACKED = "fastconv"
 FUNCTIONAL = "fastconv_functional"
+#: Of networks: the module of PyTorch, optimized.
+MODULE = "fastconv_torch"
 BEST = "fastconv_best"
 
 #: A choice within so much of the fastest kernel's time counts as right.
@@ -42,14 +44,15 @@ def build(suite: str, result: Result, setting: Sequence[str] = ()) -> dict[str, 
     dict
         ``machine``, ``suite``, ``setting``, ``rows``, ``geomean_speedup`` and ``min_speedup``
         (packed fastconv against the best peer of each row; None without such a row), the same two
-        for the functional form, ``min_speedup_problem``, ``good_choices`` (the share of rows whose
-        kernel is within a tenth of the fastest one; None unless that was timed), and
-        ``total_ms``: for each library, the sum over rows of count times median, where it has
-        every row.
+        for the functional form and, of networks, for a module of PyTorch, ``min_speedup_problem``,
+        ``good_choices`` (the share of rows whose kernel is within a tenth of the fastest one; None
+        unless that was timed), and ``total_ms``: for each library, the sum over rows of count
+        times median, where it has every row.
     """
     rows = [_row(case, measured, result.peaks) for case, measured in result.rows]
     packed = [row["speedup"] for row in rows if row["speedup"] is not None]
     functional = [row["functional_speedup"] for row in rows if row["functional_speedup"]]
+    modules = [row["module_speedup"] for row in rows if row["module_speedup"]]
     worst = min(
         (row for row in rows if row["speedup"] is not None),
         key=lambda row: row["speedup"],
@@ -68,6 +71,8 @@ def build(suite: str, result: Result, setting: Sequence[str] = ()) -> dict[str, 
         "min_speedup_problem": worst["problem"] if worst else None,
         "functional_geomean_speedup": geometric_mean(functional),
         "functional_min_speedup": min(functional, default=None),
+        "module_geomean_speedup": geometric_mean(modules),
+        "module_min_speedup": min(modules, default=None),
         "good_choices": sum(good) / len(good) if good else None,
         "total_ms": _totals(rows),
     }
@@ -86,9 +91,9 @@ def geometric_mean(values: Sequence[float]) -> float | None:
 
 def _row(case: Case, measured: dict[str, Measurement], peaks: dict[str, float]) -> dict[str, Any]:
     times = {name: 1e3 * median(m.times) for name, m in measured.items() if m.times}
-    peers = {name: ms for name, ms in times.items() if not name.startswith(PACKED)}
-    best = min(peers, key=lambda name: peers[name], default=None)
-    own, functional, fastest = (times.get(name) for name in (PACKED, FUNCTIONAL, BEST))
+    best, speedup = _against_best(times, PACKED, case.kind)
+    best_module, module_speedup = _against_best(times, MODULE, case.kind)
+    own, fastest = times.get(PACKED), times.get(BEST)
     flops = TRUTHS[case.kind].flops(case.problem)
     gflops = flops / own / 1e6 if own and flops else None
     peak = peaks["float64" if case.problem.dtype == "float64" else "float32"] / 1e9
@@ -101,8 +106,10 @@ def _row(case: Case, measured: dict[str, Measurement], peaks: dict[str, float]) 
         "quartiles_ms": {name: _quartiles(m.times) for name, m in measured.items() if m.times},
         "samples": {name: len(m.times) for name, m in measured.items() if m.times},
         "best_peer": best,
-        "speedup": peers[best] / own if best and own else None,
-        "functional_speedup": peers[best] / functional if best and functional else None,
+        "speedup": speedup,
+        "functional_speedup": _against_best(times, FUNCTIONAL, case.kind)[1],
+        "best_module_peer": best_module,
+        "module_speedup": module_speedup,
         "best_kernel": measured[BEST].kernel if BEST in measured else None,
         "regret": own / fastest if own and fastest else None,
         "gflops": gflops,
@@ -110,7 +117,20 @@ def _row(case: Case, measured: dict[str, Measurement], peaks: dict[str, float]) 
         "errors": {name: m.error for name, m in measured.items() if m.error is not None},
         "refused": {name: m.reason for name, m in measured.items() if m.reason},
         "wrong": sorted(name for name, m in measured.items() if m.wrong),
+        "failed": sorted(name for name, m in measured.items() if m.failed),
+        "memory_mb": {name: m.memory / 1e6 for name, m in measured.items() if m.memory is not None},
     }
+
+
+def _against_best(
+    times: dict[str, float], column: str, kind: str
+) -> tuple[str | None, float | None]:
+    """Return the fastest of the libraries that a column is held against, and by what factor."""
+    others = [name for name in times if not name.startswith(PACKED)]
+    if kind in RIVALS:
+        others = [name for name in others if name in RIVALS[kind].get(column, ())]
+    best = min(others, key=lambda name: times[name], default=None)
+    return best, times[best] / times[column] if best and column in times else None
 
 
 def _quartiles(times: Sequence[float]) -> list[float]:
@@ -130,37 +150,65 @@ def _totals(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def print_report(report: dict[str, Any], libraries: Sequence[str], console: Console) -> None:
-    """Print the table, the reasons for missing figures, the means and the totals."""
+    """Print the tables, the reasons for missing figures, the means and the totals."""
     console.print(_table(report, libraries))
+    if any(row["memory_mb"] for row in report["rows"]):
+        console.print(_memory_table(report, libraries))
     for note in _notes(report["rows"]):
         console.print(note, style="dim", markup=False, highlight=False)
     for line in _summary(report):
         console.print(line, markup=False, highlight=False)
 
 
+#: Columns behind the libraries' that show where a row fills them: heading, value in the row, form.
+_FIGURES = (
+    ("GFLOP/s", "gflops", ".1f"),
+    ("% of\npeak", "percent_of_peak", ".0f"),
+    ("speed-up", "speedup", ".2f"),
+    ("best peer", "best_peer", ""),
+    ("module's\nspeed-up", "module_speedup", ".2f"),
+    ("its best peer", "best_module_peer", ""),
+)
+
+
 def _table(report: dict[str, Any], libraries: Sequence[str]) -> Table:
     from rich.table import Table
 
+    rows = report["rows"]
+    has_kernels = any(row["kernel"] for row in rows)
+    figures = [each for each in _FIGURES if any(row[each[1]] is not None for row in rows)]
     table = Table(title=f"{report['suite']}: median milliseconds", header_style="bold")
     table.add_column("problem", no_wrap=True)
-    table.add_column("kernel", no_wrap=True)
+    if has_kernels:
+        table.add_column("kernel", no_wrap=True)
     for name in libraries:
         table.add_column(name.replace("_", "\n"), justify="right")
-    for name in ("GFLOP/s", "% of\npeak", "speed-up"):
-        table.add_column(name, justify="right")
-    table.add_column("best peer", no_wrap=True)
-    for row in report["rows"]:
+    for heading, _, form in figures:
+        table.add_column(heading, justify="right" if form else "left", no_wrap=not form)
+    for row in rows:
         count = f" x{row['count']}" if row["count"] > 1 else ""
-        times = [_milliseconds(row["times_ms"].get(name)) for name in libraries]
+        times = ["wrong" if name in row["wrong"] else _milliseconds(row["times_ms"].get(name))
+                 for name in libraries]  # fmt: skip
         table.add_row(
             row["name"] + count,
-            row["kernel"] or "",
+            *([row["kernel"] or ""] if has_kernels else []),
             *times,
-            _number(row["gflops"], ".1f"),
-            _number(row["percent_of_peak"], ".0f"),
-            _number(row["speedup"], ".2f"),
-            row["best_peer"] or "",
+            *(_number(row[key], form) if form else row[key] or "" for _, key, form in figures),
         )
+    return table
+
+
+def _memory_table(report: dict[str, Any], libraries: Sequence[str]) -> Table:
+    from rich.table import Table
+
+    title = f"{report['suite']}: peak memory in MB, beyond the loaded library's"
+    table = Table(title=title, header_style="bold")
+    table.add_column("problem", no_wrap=True)
+    for name in libraries:
+        table.add_column(name.replace("_", "\n"), justify="right")
+    for row in report["rows"]:
+        told = (_number(row["memory_mb"].get(name), ".0f") for name in libraries)
+        table.add_row(row["name"], *told)
     return table
 
 
@@ -205,18 +253,21 @@ def _machine_line(machine: dict[str, Any]) -> str:
 def _summary(report: dict[str, Any]) -> list[str]:
     machine = report["machine"]
     lines = [_machine_line(machine), *report["setting"]]
+    networks = any(row["memory_mb"] for row in report["rows"])
     if report["geomean_speedup"] is not None:
         worst = next(r for r in report["rows"] if r["problem"] == report["min_speedup_problem"])
+        form = "session" if networks else "packed"
         lines.append(
-            f"packed against the best peer: geometric mean {report['geomean_speedup']:.3f}, "
+            f"{form} against the best peer: geometric mean {report['geomean_speedup']:.3f}, "
             f"worst {report['min_speedup']:.3f} ({worst['name']}, {worst['best_peer']})"
         )
-    if report["functional_geomean_speedup"] is not None:
-        lines.append(
-            f"functional against the best peer: geometric mean "
-            f"{report['functional_geomean_speedup']:.3f}, "
-            f"worst {report['functional_min_speedup']:.3f}"
-        )
+    for form in ("functional", "module"):
+        if report[f"{form}_geomean_speedup"] is not None:
+            lines.append(
+                f"{form} against the best peer: geometric mean "
+                f"{report[f'{form}_geomean_speedup']:.3f}, "
+                f"worst {report[f'{form}_min_speedup']:.3f}"
+            )
     if report["good_choices"] is not None:
         lines.append(
             f"dispatch: the kernel chosen is within a tenth of the fastest one on "

@@ -26,13 +26,14 @@ from types import TracebackType
 from typing import IO, Any
 
 from .cases import Case
+from .registry import PEERS
 from .worker import REFERENCE
 
 __all__ = ["BenchError", "Measurement", "Options", "Result", "WorkerProcess", "run"]
 
 _START_SECONDS = 120.0
+_TRUTH_SECONDS = 600.0
 _STOPPABLE = hasattr(signal, "SIGSTOP")
-_SLOW_SECONDS = 0.5
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -63,8 +64,12 @@ class Options:
         reason instead of a figure.
     device : {"cpu", "cuda"}
         What the libraries compute on.
-    kind : {"dense", "transposed", "boundary", "pair", "gradient", "array", "sparse"}
-        What all rows are.
+    kind : str
+        What all rows are, a key of `fastconv.bench.registry.PEERS`.
+    slow : float
+        Seconds beyond which a call is not taken again in further rounds.
+    fresh : bool
+        Whether every row has processes of its own, as where their memory is told.
     """
 
     threads: int
@@ -73,6 +78,8 @@ class Options:
     limit: float = 20.0
     device: str = "cpu"
     kind: str = "dense"
+    slow: float = 0.5
+    fresh: bool = False
 
 
 @dataclass(slots=True)
@@ -87,17 +94,23 @@ class Measurement:
         Why there is no figure.
     wrong : bool
         Whether the reason is a wrong result.
+    failed : bool
+        Whether the reason is an error or a limit of time, and not what the library cannot do.
     error : float or None
         Largest error relative to the largest output.
     kernel : str or None
         The kernel that ran, where the library tells it.
+    memory : int or None
+        Bytes by which its process grew, at most, from before the case was set up; of networks.
     """
 
     times: list[float] = field(default_factory=list)
     reason: str | None = None
     wrong: bool = False
+    failed: bool = False
     error: float | None = None
     kernel: str | None = None
+    memory: int | None = None
 
 
 @dataclass(slots=True)
@@ -122,8 +135,8 @@ class WorkerProcess:
         Where its standard error goes.
     device : {"cpu", "cuda"}
         What it computes on.
-    kind : {"dense", "transposed", "boundary", "pair", "gradient", "array", "sparse"}
-        Which rows it will meet.
+    kind : str
+        Which rows it will meet, a key of `fastconv.bench.registry.PEERS`.
     """
 
     def __init__(
@@ -222,6 +235,11 @@ class _Pool:
             self._workers.pop(name).close()
             return {"reason": str(error), "failed": True}
 
+    def close(self, *names: str) -> None:
+        """End workers by name, or all of them."""
+        for name in names or tuple(self._workers):
+            self._workers.pop(name).close()
+
     def _start(self, name: str) -> WorkerProcess:
         try:
             wanted = self._options
@@ -244,8 +262,7 @@ class _Pool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for worker in self._workers.values():
-            worker.close()
+        self.close()
         self._log.close()
         self._folder.cleanup()
 
@@ -288,10 +305,12 @@ def run(
             _look_at_peak(pool, case, peaks)
             say = _labelled(progress, case.name, index)
             rows.append((case, _measure(pool, case, names, options, say)))
+            if options.fresh:
+                pool.close()
             _look_at_peak(pool, case, peaks)
         machine = _must(pool.ask("fastconv", "machine", _START_SECONDS), "the machine")
         machine["threads"] = options.threads
-        machine["versions"] = {name: pool.versions[name] for name in names}
+        machine["versions"] = {name: pool.versions[name] for name in names if name in pool.versions}
         return Result(machine, peaks, rows)
 
 
@@ -325,45 +344,50 @@ def _measure(
 ) -> dict[str, Measurement]:
     """Check and time every library on one case."""
     measured = {}
-    with _truth(pool, case, say) as path:
+    with _truth(pool, case, options.fresh, say) as path:
         for name in names:
             say(name)
-            limit = options.limit + (_START_SECONDS if name.startswith("fastconv") else 0)
-            reply = pool.ask(name, "prepare", limit, line=case.line, path=path)
-            measured[name] = Measurement(
-                reason=reply.get("reason"),
-                wrong=reply.get("wrong", False),
-                error=reply.get("error"),
-                kernel=reply.get("kernel"),
-            )
+            measured[name] = _set_up(pool, case, name, options, path)
     for _ in range(options.rounds):
         for name, measurement in measured.items():
-            if measurement.reason is None and not _slow(measurement.times):
+            if measurement.reason is None and not _slow(measurement.times, options):
                 say(name)
                 _time(pool, name, measurement, options)
+            if measurement.reason is None and options.fresh:
+                measurement.memory = pool.ask(name, "memory", _START_SECONDS).get("bytes")
     return measured
 
 
+def _set_up(pool: _Pool, case: Case, name: str, options: Options, path: str) -> Measurement:
+    """Have a library set a case up and check its output."""
+    library = PEERS[options.kind][options.device][name]
+    if reason := library.declines(case.problem):
+        return Measurement(reason=reason)
+    limit = options.limit + library.setup_seconds
+    return Measurement(**pool.ask(name, "prepare", limit, line=case.line, path=path))
+
+
 @contextmanager
-def _truth(pool: _Pool, case: Case, say: Callable[[str], None]) -> Iterator[str]:
+def _truth(pool: _Pool, case: Case, fresh: bool, say: Callable[[str], None]) -> Iterator[str]:
     """Have the reference process write a case's true output, for as long as it is needed."""
     say(REFERENCE)
-    path = pool.folder / "truth.npy"
-    reply = pool.ask(REFERENCE, "truth", _START_SECONDS, line=case.line, path=str(path))
-    _must(reply, f"the true output of {case.line}")
-    try:
-        yield str(path)
-    finally:
-        path.unlink(missing_ok=True)
+    # In a folder, as a network's model lies beside it.
+    with tempfile.TemporaryDirectory(dir=pool.folder) as folder:
+        path = str(Path(folder) / "truth.npy")
+        reply = pool.ask(REFERENCE, "truth", _TRUTH_SECONDS, line=case.line, path=path)
+        _must(reply, f"the true output of {case.line}")
+        if fresh:
+            pool.close(REFERENCE)
+        yield path
 
 
-def _slow(times: Sequence[float]) -> bool:
-    return bool(times) and min(times) > _SLOW_SECONDS
+def _slow(times: Sequence[float], options: Options) -> bool:
+    return bool(times) and min(times) > options.slow
 
 
 def _time(pool: _Pool, name: str, measurement: Measurement, options: Options) -> None:
     reply = pool.ask(name, "time", options.limit, budget=options.budget / options.rounds)
     if "reason" in reply:
-        measurement.times, measurement.reason = [], reply["reason"]
+        measurement.times, measurement.reason, measurement.failed = [], reply["reason"], True
     else:
         measurement.times += reply["times"]

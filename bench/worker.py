@@ -3,7 +3,7 @@
 ``python -m fastconv.bench.worker NAME THREADS DEVICE KIND`` starts it; the runner does.
 Commands come as JSON lines on standard input, and each gets one JSON line back on what was
 standard output; whatever a library prints goes to standard error. The process named
-``reference`` loads no library: it only writes true outputs.
+``reference`` is none of them: it only writes true outputs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from fastconv.contract.problem import INTEGERS
 
-from .cases import parse_case
+from .cases import Case, parse_case
 from .peer import Call, Peer, Refusal
 from .registry import PEERS, TRUTHS
 from .truth import relative_error
@@ -63,7 +63,7 @@ class Worker:
         types = {problem.dtype, getattr(problem, "out_dtype", "")}
         if types & INTEGERS.keys() and not self.peer.integers:
             raise Refusal(f"{self.peer.distribution} is called on floating-point numbers only")
-        call = self.peer.prepare(problem, *truth.arrays(problem))
+        call = self.prepared(case, path)
         result = self.peer.to_numpy(problem, call())
         expected = np.load(path, mmap_mode="r")
         reply = {"kernel": self.peer.kernel(problem)}
@@ -71,6 +71,11 @@ class Worker:
             return reply | {"reason": reason, "wrong": True}
         self.call = call
         return reply | {"error": relative_error(result, expected)}
+
+    def prepared(self, case: Case, path: str) -> Call:
+        """Return the library's call of a case."""
+        assert self.peer is not None
+        return self.peer.prepare(case.problem, *TRUTHS[case.kind].arrays(case.problem))
 
     def time(self, budget: float) -> dict[str, Any]:
         """Time the case for about `budget` seconds; return the seconds of each call."""
@@ -150,6 +155,14 @@ def _private_output() -> TextIO:
     return channel
 
 
+def _worker(kind: str, peer: Peer | None) -> Worker:
+    if kind == "network":
+        from .network_worker import NetworkWorker
+
+        return NetworkWorker(peer)
+    return Worker(peer)
+
+
 def main(name: str, threads: int, device: str, kind: str) -> None:
     """Answer commands until standard input ends."""
     _die_with_parent()
@@ -159,7 +172,7 @@ def main(name: str, threads: int, device: str, kind: str) -> None:
     ready = {"version": peer.version() if peer else np.__version__}
     channel.write(json.dumps(ready) + "\n")
     channel.flush()
-    worker = Worker(peer)
+    worker = _worker(kind, peer)
     for line in sys.stdin:
         channel.write(json.dumps(answer(worker, json.loads(line))) + "\n")
         channel.flush()

@@ -34,7 +34,7 @@ KINDS = {
 
 
 def test_suites_are_those_announced() -> None:
-    assert set(suite_names()) == KINDS | set(NETWORKS) | {"sparse"}
+    assert set(suite_names()) == KINDS | set(NETWORKS) | {"sparse", "networks"}
 
 
 @pytest.mark.parametrize("suite", sorted(KINDS | set(NETWORKS)))

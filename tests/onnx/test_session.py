@@ -14,6 +14,7 @@ from onnx.helper import make_node
 from onnx.reference import ReferenceEvaluator
 
 import onnx_models
+from fastconv.bench.networks.light import light
 from fastconv.contract.errors import ArgumentError, DTypeError, FastconvError, ShapeError
 from fastconv.onnx import InferenceSession, operators, session
 
@@ -41,7 +42,7 @@ def test_the_examples_run(module: ModuleType) -> None:
 
 @pytest.mark.parametrize("name", ["squeezenet", "shufflenet"])
 def test_every_layer_of_a_network(name: str) -> None:
-    made = onnx_models.light(name, seed=1)
+    made = light(name, seed=1)
     fed = onnx_models.feeds(made, seed=2)
     wanted = onnx_models.every_value(made, fed)
     session = InferenceSession(made.SerializeToString())

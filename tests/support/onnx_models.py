@@ -1,9 +1,8 @@
-"""Models for tests of sessions: of a few nodes, and ONNX's own networks with random weights."""
+"""Models for tests of sessions, their inputs, and every value in them."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,44 +26,6 @@ def model(
     )
     opsets = [helper.make_opsetid("", version), helper.make_opsetid("com.example", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
-
-
-def light(name: str, seed: int) -> Any:
-    """One of ONNX's networks, whose weights are zeros and here random numbers."""
-    path = Path(onnx.__file__).parent / f"backend/test/data/light/light_{name}.onnx"
-    made = onnx.load(path)
-    graph, rng = made.graph, np.random.default_rng(seed)
-    shapes = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
-    used = {taken: (node.op_type, place) for node in graph.node
-            for place, taken in enumerate(node.input)}  # fmt: skip
-    nodes = [node for node in graph.node if node.op_type != "ConstantOfShape"]
-    weights = {node.output[0]: tuple(map(int, shapes[node.input[0]]))
-               for node in graph.node if node.op_type == "ConstantOfShape"}  # fmt: skip
-    weights |= {each: value.shape for each, value in shapes.items() if value.dtype == np.float32}
-    kept = {each: value for each, value in shapes.items() if each not in weights}
-    kept |= {each: _weight(rng, *used[each], shape) for each, shape in weights.items()
-             if each in used}  # fmt: skip
-    taken = {each for node in nodes for each in node.input}
-    inputs = [each for each in graph.input if each.name in taken and each.name not in kept]
-    del graph.node[:], graph.initializer[:], graph.input[:]
-    graph.node.extend(nodes)
-    graph.input.extend(inputs)
-    graph.initializer.extend(
-        numpy_helper.from_array(value, each) for each, value in kept.items() if each in taken
-    )
-    made.ir_version = 8
-    return made
-
-
-def _weight(rng: np.random.Generator, kind: str, place: int, shape: tuple[int, ...]) -> Any:
-    """Numbers with which the values of a network keep their size from layer to layer."""
-    if kind in ("Conv", "Gemm") and place == 1:
-        made = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
-    elif kind == "Unsqueeze" or (kind == "BatchNormalization" and place in (1, 4)):
-        made = rng.uniform(0.5, 1.5, shape)
-    else:
-        made = rng.normal(0, 0.1, shape)
-    return made.astype(np.float32)
 
 
 def feeds(made: Any, seed: int) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""fastconv's own columns of networks: a session of the ONNX model, and an optimized module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .network import NetworkRun
+from .network_torch import built, declines_onnx, inferring
+from .own import Fastconv
+from .peer import Call, Refusal
+
+__all__ = ["NetworkFastconv", "NetworkFastconvTorch", "require_model"]
+
+
+def require_model(file: Path) -> str:
+    """Return the path of a row's ONNX model, or raise with the sentence that says why not."""
+    if not file.exists():
+        raise Refusal(f"torch.onnx.export: {file.with_suffix('.txt').read_text()}")
+    return str(file)
+
+
+class NetworkFastconv(Fastconv):
+    """``fastconv.onnx.InferenceSession`` on a network's ONNX model."""
+
+    modules = ("fastconv", "onnx")
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        _load()
+
+    def prepare(self, run: NetworkRun, x: np.ndarray, file: Path) -> Call:
+        """Build a session; the call is ``session.run``."""
+        import fastconv.onnx
+
+        session = fastconv.onnx.InferenceSession(require_model(file))
+        feed = {session.get_inputs()[0].name: x}
+        return lambda: session.run(None, feed)[0]
+
+    def to_numpy(self, run: NetworkRun, result: Any) -> np.ndarray:
+        """Return the output as it is."""
+        array: np.ndarray = result
+        return array
+
+    def kernel(self, run: NetworkRun) -> str | None:
+        """Return None: a network has many."""
+        return None
+
+
+class NetworkFastconvTorch(NetworkFastconv):
+    """``fastconv.torch.optimize`` of a network that is written for PyTorch."""
+
+    name = "fastconv_torch"
+    modules = ("fastconv", "torch")
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        import torch
+
+        torch.set_num_threads(threads)
+
+    @classmethod
+    def declines(cls, run: NetworkRun) -> str | None:
+        """Return why ONNX's own networks have no figure."""
+        return declines_onnx(run)
+
+    def prepare(self, run: NetworkRun, x: np.ndarray, file: Path) -> Call:
+        """Optimize the module; the call is ``module(x)``."""
+        import torch
+
+        import fastconv.torch
+
+        return inferring(fastconv.torch.optimize(built(run)), torch.from_numpy(x))
+
+    def to_numpy(self, run: NetworkRun, result: Any) -> np.ndarray:
+        """Return the tensor's values."""
+        array: np.ndarray = result.numpy()
+        return array
+
+
+def _load() -> None:
+    """Have fastconv and Numba in memory before a row's own is counted."""
+    import fastconv
+
+    fastconv.conv2d(np.zeros((1, 1, 4, 4), np.float32), np.zeros((1, 1, 3, 3), np.float32))
