@@ -16,7 +16,7 @@ from fastconv.contract.problem import ConvProblem
 
 from .peer import Call, Peer, Refusal
 
-__all__ = ["Ncnn"]
+__all__ = ["Ncnn", "set_options"]
 
 _MAGIC = 7767517
 #: Of a weight in a model: elements are float32 as they stand.
@@ -42,7 +42,7 @@ class Ncnn(Peer):
         if problem.batch != 1:
             raise Refusal("ncnn computes one image at a time")
         net = ncnn.Net()
-        self._set_options(net.opt)
+        set_options(net.opt, self.threads)
         _load(net, problem, w)
         array = np.ascontiguousarray(x[0])
         # A copy, as a Mat on an array's memory neither holds the array nor aligns its channels.
@@ -58,17 +58,19 @@ class Ncnn(Peer):
 
         return call
 
-    def _set_options(self, options: Any) -> None:
-        options.num_threads = self.threads
-        options.lightmode = True
-        options.use_packing_layout = True
-        options.use_winograd_convolution = True
-        options.use_sgemm_convolution = True
-        options.use_vulkan_compute = False
-        options.use_fp16_packed = False
-        options.use_fp16_storage = False
-        options.use_fp16_arithmetic = False
-        options.use_bf16_storage = False
+
+def set_options(options: Any, threads: int) -> None:
+    """Have a net compute in float32 throughout, in its own layout, on so many threads."""
+    options.num_threads = threads
+    options.lightmode = True
+    options.use_packing_layout = True
+    options.use_winograd_convolution = True
+    options.use_sgemm_convolution = True
+    options.use_vulkan_compute = False
+    options.use_fp16_packed = False
+    options.use_fp16_storage = False
+    options.use_fp16_arithmetic = False
+    options.use_bf16_storage = False
 
 
 def _load(net: Any, problem: ConvProblem, w: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,8 @@ class NetworkFastconvTorch(NetworkFastconv):
         """Optimize the module; the call is ``module(x)``."""
         import torch
 
-        import fastconv.torch
-
-        return inferring(fastconv.torch.optimize(built(run)), torch.from_numpy(x))
+        optimize = import_module("fastconv.torch").optimize
+        return inferring(optimize(built(run)), torch.from_numpy(x))
 
     def to_numpy(self, run: NetworkRun, result: Any) -> np.ndarray:
         """Return the tensor's values."""

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .ncnn_peer import Ncnn
+from .ncnn_peer import set_options
 from .network import NetworkRun
 from .network_own import NetworkFastconv, NetworkFastconvTorch, require_model
 from .network_torch import (
@@ -100,10 +100,12 @@ class NetworkOpenVino(Peer):
         return np.array(result)
 
 
-class NetworkNcnn(Ncnn):
+class NetworkNcnn(Peer):
     """A net of ncnn, which pnnx makes of the ONNX model."""
 
-    modules = ("ncnn", "pnnx", "onnx")
+    name = "ncnn"
+    modules: ClassVar[tuple[str, ...]] = ("ncnn", "pnnx", "onnx")
+    distribution = "ncnn"
     note = "ncnn: pnnx turns the ONNX model into ncnn's own; one image at a time"
 
     def __init__(self, threads: int) -> None:
@@ -111,7 +113,7 @@ class NetworkNcnn(Ncnn):
         import ncnn
 
         self._net = ncnn.Net()
-        self._set_options(self._net.opt)
+        set_options(self._net.opt, threads)
 
     @classmethod
     def declines(cls, run: NetworkRun) -> str | None:
@@ -167,9 +169,9 @@ _TORCH: tuple[type[Peer], ...] = (
 )
 _ONNX: tuple[type[Peer], ...] = (NetworkOnnxRuntime, NetworkOpenVino, NetworkNcnn)
 
-NETWORK_PEERS: dict[str, type[Peer]] = {
-    peer.name: peer for peer in (NetworkFastconv, NetworkFastconvTorch, *_TORCH, *_ONNX)
-}
+_OWN: tuple[type[Peer], ...] = (NetworkFastconv, NetworkFastconvTorch)
+
+NETWORK_PEERS: dict[str, type[Peer]] = {peer.name: peer for peer in (*_OWN, *_TORCH, *_ONNX)}
 #: What each of fastconv's columns is held against: what is given the same form of a network.
 NETWORK_RIVALS: dict[str, tuple[str, ...]] = {
     NetworkFastconv.name: tuple(peer.name for peer in _ONNX),

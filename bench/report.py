@@ -108,7 +108,7 @@ def _row(case: Case, measured: dict[str, Measurement], peaks: dict[str, float]) 
         "best_peer": best,
         "speedup": speedup,
         "functional_speedup": _against_best(times, FUNCTIONAL, case.kind)[1],
-        "best_module_peer": best_module,
+        "best_module_peer": best_module if module_speedup else None,
         "module_speedup": module_speedup,
         "best_kernel": measured[BEST].kernel if BEST in measured else None,
         "regret": own / fastest if own and fastest else None,

@@ -29,11 +29,13 @@ def fill(network: nn.Module, seed: int) -> nn.Module:
     with torch.no_grad():
         for module in network.modules():
             transposed = isinstance(module, nn.ConvTranspose2d)
-            for name, each in module.named_parameters(recurse=False):
-                _draw(name, each, transposed, generator)
-            for name, each in module.named_buffers(recurse=False):
-                if name.startswith("running_"):
-                    _draw(name, each, transposed, generator)
+            statistics = (
+                (name, each)
+                for name, each in module.named_buffers(recurse=False)
+                if name.startswith("running_")
+            )
+            for name, values in (*module.named_parameters(recurse=False), *statistics):
+                _draw(name, values, transposed, generator)
     return network
 
 

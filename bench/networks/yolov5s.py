@@ -104,7 +104,7 @@ class _Detector(nn.Module):
 
 def _boxes(found: Tensor) -> Tensor:
     """Return a head's logits box by box: ``(N, anchors * height * width, 5 + classes)``."""
-    split = found.unflatten(1, (_ANCHORS, 5 + _CLASSES))
+    split = torch.unflatten(found, 1, (_ANCHORS, 5 + _CLASSES))
     return split.permute(0, 1, 3, 4, 2).flatten(1, 3)
 
 
