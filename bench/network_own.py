@@ -23,20 +23,34 @@ def require_model(file: Path) -> str:
     return str(file)
 
 
-class NetworkFastconv(Fastconv):
+class _Loaded(Fastconv):
+    """fastconv with Numba in memory before a row's own is counted."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        import fastconv
+
+        fastconv.conv2d(np.zeros((1, 1, 4, 4), np.float32), np.zeros((1, 1, 3, 3), np.float32))
+
+    def kernel(self, run: NetworkRun) -> str | None:
+        """Return None: a network has many."""
+        return None
+
+
+class NetworkFastconv(_Loaded):
     """``fastconv.onnx.InferenceSession`` on a network's ONNX model."""
 
     modules = ("fastconv", "onnx")
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
-        _load()
+        import fastconv.onnx
+
+        self._session = fastconv.onnx.InferenceSession
 
     def prepare(self, run: NetworkRun, x: np.ndarray, file: Path) -> Call:
         """Build a session; the call is ``session.run``."""
-        import fastconv.onnx
-
-        session = fastconv.onnx.InferenceSession(require_model(file))
+        session = self._session(require_model(file))
         feed = {session.get_inputs()[0].name: x}
         return lambda: session.run(None, feed)[0]
 
@@ -45,12 +59,8 @@ class NetworkFastconv(Fastconv):
         array: np.ndarray = result
         return array
 
-    def kernel(self, run: NetworkRun) -> str | None:
-        """Return None: a network has many."""
-        return None
 
-
-class NetworkFastconvTorch(NetworkFastconv):
+class NetworkFastconvTorch(_Loaded):
     """``fastconv.torch.optimize`` of a network that is written for PyTorch."""
 
     name = "fastconv_torch"
@@ -78,10 +88,3 @@ class NetworkFastconvTorch(NetworkFastconv):
         """Return the tensor's values."""
         array: np.ndarray = result.numpy()
         return array
-
-
-def _load() -> None:
-    """Have fastconv and Numba in memory before a row's own is counted."""
-    import fastconv
-
-    fastconv.conv2d(np.zeros((1, 1, 4, 4), np.float32), np.zeros((1, 1, 3, 3), np.float32))

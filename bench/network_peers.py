@@ -112,6 +112,7 @@ class NetworkNcnn(Peer):
         super().__init__(threads)
         import ncnn
 
+        self._program: str = import_module("pnnx").EXEC_PATH
         self._net = ncnn.Net()
         set_options(self._net.opt, threads)
 
@@ -124,7 +125,7 @@ class NetworkNcnn(Peer):
         """Convert and load the model; the call is one extractor's, from the image to the output."""
         import ncnn
 
-        _convert(run, require_model(file))
+        _convert(self._program, require_model(file), run)
         made = [file.with_suffix(f".ncnn.{part}") for part in ("param", "bin")]
         net = self._net
         if net.load_param(str(made[0])) or net.load_model(str(made[1])):
@@ -148,9 +149,8 @@ class NetworkNcnn(Peer):
         return np.array(result)[None]
 
 
-def _convert(run: NetworkRun, file: str) -> None:
+def _convert(program: str, file: str, run: NetworkRun) -> None:
     """Have pnnx write ncnn's form of a model beside it, with weights in float32."""
-    program = import_module("pnnx").EXEC_PATH
     shape = ",".join(map(str, run.x_shape))
     words = [program, file, f"inputshape=[{shape}]", "fp16=0"]
     done = subprocess.run(

@@ -66,9 +66,9 @@ def write_model(run: NetworkRun, file: Path) -> None:
     if run.is_onnx:
         import onnx
 
-        from .networks.light import light
+        from .networks.light import light_logits
 
-        onnx.save(light(run.name.removeprefix(ONNX_PREFIX), 0, run.batch), file)
+        onnx.save(light_logits(run.name.removeprefix(ONNX_PREFIX), 0, run.batch), file)
         return
     import torch
 

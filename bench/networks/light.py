@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["light"]
+__all__ = ["light", "light_logits"]
 
 
 def light(name: str, seed: int, batch: int = 1) -> Any:
@@ -49,6 +49,23 @@ def light(name: str, seed: int, batch: int = 1) -> Any:
         numpy_helper.from_array(value, each) for each, value in kept.items() if each in taken
     )
     made.ir_version = 8
+    return made
+
+
+def light_logits(name: str, seed: int, batch: int = 1) -> Any:
+    """Return the same network without the softmax at its end.
+
+    Of random weights a softmax makes one 1 and many zeros, which tell nothing of the layers before.
+
+    Parameters
+    ----------
+    name, seed, batch
+        As for `light`.
+    """
+    made = light(name, seed, batch)
+    graph = made.graph
+    if graph.node[-1].op_type == "Softmax":
+        graph.output[0].name = graph.node.pop().input[0]
     return made
 
 

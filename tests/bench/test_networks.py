@@ -30,7 +30,7 @@ from fastconv.bench.cases import load, parse_case
 from fastconv.bench.network import NetworkRun
 from fastconv.bench.network_worker import NetworkWorker
 from fastconv.bench.networks import INPUTS, build
-from fastconv.bench.networks.light import light
+from fastconv.bench.networks.light import light, light_logits
 from fastconv.bench.peer import Peer, Refusal
 from fastconv.cli import main
 from fastconv.onnx import InferenceSession
@@ -79,15 +79,16 @@ def test_weights_come_from_the_seed_and_every_layer_tells() -> None:
 
 
 def test_onnx_s_networks_take_a_batch() -> None:
-    pair = light("shufflenet", 0, batch=2)
+    pair = light_logits("shufflenet", 0, batch=2)
     fed = onnx_models.feeds(pair, seed=1)
     ((name, images),) = fed.items()
     assert images.shape == (2, 3, 224, 224)
     (together,) = InferenceSession(pair.SerializeToString()).run(None, fed)
-    alone = InferenceSession(light("shufflenet", 0).SerializeToString())
+    alone = InferenceSession(light_logits("shufflenet", 0).SerializeToString())
     for image, wanted in zip(images, together, strict=True):
         (made,) = alone.run(None, {name: image[None]})
-        np.testing.assert_allclose(made[0], wanted, rtol=0, atol=1e-5 * wanted.max())
+        np.testing.assert_allclose(made[0], wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+        assert np.ptp(wanted) > np.abs(wanted).mean() > 0  # and no constant
 
 
 def test_lines_read_back() -> None:
@@ -343,3 +344,7 @@ def test_light_models_hold_their_weights() -> None:
     made = light("squeezenet", 3)
     onnx.checker.check_model(made)
     assert [each.name for each in made.graph.input] == ["data_0"]
+    logits = light_logits("squeezenet", 3)
+    onnx.checker.check_model(logits)
+    assert [*made.graph.node[:-1]] == [*logits.graph.node]
+    assert made.graph.node[-1].input[0] == logits.graph.output[0].name
