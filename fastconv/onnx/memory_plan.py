@@ -1,4 +1,4 @@
-"""Where the values of a program lie: values that are not needed at one time share memory.
+"""Where the values of a list of jobs lie: values that are not needed at one time share memory.
 
 A value is needed from the step that makes it to the last one that takes it. Values that are joined
 by a later step lie side by side in what it makes, so that it has nothing to copy.

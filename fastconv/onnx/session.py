@@ -15,8 +15,8 @@ from ..contract.settings import config
 from ..dispatch import settings
 from .fusion import plan_steps
 from .graph import Graph
+from .job_list import JobList, key_of
 from .model import element_type, read_model
-from .program import Program, key_of
 
 __all__ = ["InferenceSession", "NodeArg"]
 
@@ -24,8 +24,8 @@ __all__ = ["InferenceSession", "NodeArg"]
 _TYPES = {"float32": "float", "float64": "double", "object": "string", "str": "string"}
 
 
-#: Kinds of inputs whose programs are kept; the oldest goes.
-_MOST_PROGRAMS = 8
+#: Kinds of inputs whose lists of jobs are kept; the oldest goes.
+_MOST_LISTS = 8
 
 
 class NodeArg(NamedTuple):
@@ -98,8 +98,8 @@ class InferenceSession:
         self._defaults = graph.defaults
         self._constants = {name: graph.constants[name] for name in graph.constants if name in taken}
         self._lasts = self._last_uses()
-        #: Programs by what they are made for; None for what has run once.
-        self._programs: dict[Any, Program | None] = {}
+        #: Lists of jobs by what they are made for; None for what has run once.
+        self._job_lists: dict[Any, JobList | None] = {}
 
     def _last_uses(self) -> list[list[str]]:
         """Return, for each step, the values that nothing takes any more."""
@@ -146,7 +146,7 @@ class InferenceSession:
             if name not in self._outputs:
                 raise ArgumentError(f"output_names: got {name!r}, want of {list(self._outputs)}")
         values = self._values(input_feed)
-        made = self._run_program(values, names)
+        made = self._run_jobs(values, names)
         if made is not None:
             return made
         for place in range(len(self._steps)):
@@ -155,8 +155,8 @@ class InferenceSession:
         held = [*self._constants.values(), *self._defaults.values(), *input_feed.values()]
         return [_own(values[name], held) for name in names]
 
-    def _run_program(self, values: dict[str, Any], names: list[str]) -> list[Any] | None:
-        """Return outputs by the program for such inputs; None where there is none yet.
+    def _run_jobs(self, values: dict[str, Any], names: list[str]) -> list[Any] | None:
+        """Return outputs by the jobs for such inputs; None where there is none yet.
 
         It is made when inputs of one kind come for the second time.
         """
@@ -165,17 +165,17 @@ class InferenceSession:
         if fits is None or config.tune:
             return None
         key = fits, settings()
-        if key not in self._programs:
-            while len(self._programs) >= _MOST_PROGRAMS:
-                self._programs.pop(next(iter(self._programs)), None)
-            self._programs[key] = None
+        if key not in self._job_lists:
+            while len(self._job_lists) >= _MOST_LISTS:
+                self._job_lists.pop(next(iter(self._job_lists)), None)
+            self._job_lists[key] = None
             return None
-        program = self._programs[key]
-        if program is None:
+        jobs = self._job_lists[key]
+        if jobs is None:
             constants = self._constants | self._defaults
-            program = Program(self._steps, self._lasts, constants, feed, list(self._outputs))
-            self._programs[key] = program
-        return program.run(feed, names)
+            jobs = JobList(self._steps, self._lasts, constants, feed, list(self._outputs))
+            self._job_lists[key] = jobs
+        return jobs.run(feed, names)
 
     def profile(self, input_feed: Mapping[str, Any]) -> list[tuple[str, float]]:
         """Run the model and return what each step is and how many milliseconds it took."""
@@ -220,7 +220,7 @@ class InferenceSession:
 
         After a run it also names the kernels of layers, and tells which nodes turned out not to be
         fastconv's, by their shapes or element types. After two runs with inputs of equal shapes it
-        tells the program that later ones run.
+        tells the jobs that later ones run.
         """
         operators = Counter(step.described().partition(",")[0] for step in self._steps)
         counted = ", ".join(f"{number} {name}" for name, number in operators.most_common())
@@ -234,7 +234,7 @@ class InferenceSession:
         for row in rows:
             padded = (f"{cell:<{width}}" for cell, width in zip(row, wide, strict=False))
             lines.append("  ".join(("", *padded, row[4])).rstrip())
-        lines += [str(program) for program in self._programs.values() if program is not None]
+        lines += [str(jobs) for jobs in self._job_lists.values() if jobs is not None]
         return "\n".join(lines)
 
 

@@ -181,7 +181,7 @@ BESIDE_THE_REGISTRY = {
     "fastconv.forecast": {"cuda.forecast.forecast"},
     "fastconv.fuzz": {"reference", "reference.sparse"},
     "fastconv.information": {"cpu.gemm.peak", "cpu.machine.seconds"},
-    "fastconv.onnx.program": {"cpu.runtime.recording"},
+    "fastconv.onnx.job_list": {"cpu.runtime.recording"},
     "fastconv.ops.boundary_calls": {"cpu.runtime.scratch"},
     "fastconv.ops.pair_plan": {"cpu.runtime.scratch"},
     "fastconv.recall": {"cpu.runtime.compare"},

@@ -1,4 +1,4 @@
-"""Programs: what later runs of a session repeat is what its first run computes."""
+"""Lists of jobs: what later runs of a session repeat is what its first run computes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import fastconv
 import onnx_models
 from fastconv.kernels.cpu.runtime import recording
 from fastconv.onnx import InferenceSession
+from fastconv.onnx.job_list import JobList
 from fastconv.onnx.joining import Join
-from fastconv.onnx.program import Program
 from fastconv.onnx.steps import Translated
 
 
-def program_of(session: InferenceSession) -> Program:
-    """The only program that a session has."""
-    (program,) = (each for each in session._programs.values() if each is not None)
-    return program
+def jobs_of(session: InferenceSession) -> JobList:
+    """The only jobs that a session has."""
+    (jobs,) = (each for each in session._job_lists.values() if each is not None)
+    return jobs
 
 
 def repeated(made: Any, shape: tuple[int, ...], rng: np.random.Generator) -> InferenceSession:
@@ -84,10 +84,10 @@ def test_the_example_runs() -> None:
 @pytest.mark.parametrize("batch", [1, 3])
 def test_joined_values_are_made_in_their_places(batch: int, rng: np.random.Generator) -> None:
     session = repeated(dense_block(rng), (batch, 4, 9, 7), rng)
-    program = program_of(session)
-    assert program.python_steps == []
+    jobs = jobs_of(session)
+    assert jobs.python_steps == []
     joins = [step for step in session._steps if isinstance(step, Join)]
-    values = program._values
+    values = jobs._values
     for place, name in ((0, "first"), (0, "second"), (1, "both"), (1, "third")):
         assert np.shares_memory(values[joins[place].outputs[0]], values[name])
     assert "jobs in a list" in session.explain()
@@ -102,7 +102,7 @@ def test_a_network(name: str, rng: np.random.Generator) -> None:
         own = session.run(None, fed)
         wanted = InferenceSession(made.SerializeToString()).run(None, fed)
         assert all(one.tobytes() == two.tobytes() for one, two in zip(own, wanted, strict=True))
-    assert {step.protos[0].op_type for step in program_of(session).python_steps} <= {"Relu"}
+    assert {step.protos[0].op_type for step in jobs_of(session).python_steps} <= {"Relu"}
 
 
 def test_sizes_that_follow_from_shapes_are_kept(rng: np.random.Generator) -> None:
@@ -119,7 +119,7 @@ def test_sizes_that_follow_from_shapes_are_kept(rng: np.random.Generator) -> Non
         onnx.numpy_helper.from_array(np.array([-1]), "rest"),
     ]
     session = repeated(model(nodes, constants, ("z",)), (2, 4, 6, 6), rng)
-    assert program_of(session).python_steps == []
+    assert jobs_of(session).python_steps == []
 
 
 def test_steps_in_python_stand_between_jobs(rng: np.random.Generator) -> None:
@@ -132,9 +132,9 @@ def test_steps_in_python_stand_between_jobs(rng: np.random.Generator) -> None:
         make_node("AveragePool", ["both"], ["z"], kernel_shape=[2, 2]),
     ]
     session = repeated(model(nodes, [convolution(rng, "w", 4, 2)], ("z",)), (1, 4, 8, 8), rng)
-    program = program_of(session)
-    kinds = [step.protos[0].op_type for step in program.python_steps]
-    assert kinds == ["Sin", "ArgMax", "Cast"] and program.jobs > 0
+    jobs = jobs_of(session)
+    kinds = [step.protos[0].op_type for step in jobs.python_steps]
+    assert kinds == ["Sin", "ArgMax", "Cast"] and jobs.jobs > 0
     assert "in Python between them" in session.explain()
 
 
@@ -170,7 +170,7 @@ def test_what_numpy_does_beside_a_job_is_found_out(
     monkeypatch.setattr(Translated, "run", run)
     nodes = [make_node("MaxPool", ["x"], ["z"], kernel_shape=[2, 2])]
     session = repeated(model(nodes, [], ("z",)), (1, 4, 8, 8), rng)
-    assert len(program_of(session).python_steps) == 1
+    assert len(jobs_of(session).python_steps) == 1
 
 
 def test_outputs_and_inputs_stay_the_callers(rng: np.random.Generator) -> None:

@@ -24,7 +24,7 @@ from .graph import is_random
 from .memory_plan import Made, place_values
 from .steps import Step
 
-__all__ = ["Program", "key_of"]
+__all__ = ["JobList", "key_of"]
 
 Values = dict[str, Any]
 #: Numbers of which the trial's inputs are made; a prime, so that no size of an axis repeats them.
@@ -46,7 +46,7 @@ class _Part(NamedTuple):
 
 
 def key_of(feed: Mapping[str, Any]) -> Any:
-    """Return what a program is made for: types and shapes of inputs; None where it cannot be."""
+    """Return what a list is made for: types and shapes of inputs; None where it cannot be."""
     if not all(_is_plain(each) and each.flags.c_contiguous for each in feed.values()):
         return None
     return tuple(sorted((name, each.shape, each.dtype.name) for name, each in feed.items()))
@@ -60,7 +60,7 @@ def _is_float(value: Any) -> bool:
     return _is_plain(value) and (value.dtype.kind == "f" or value.dtype.name == "bfloat16")
 
 
-class Program:
+class JobList:
     """What a session runs for inputs of the shapes that it was made with.
 
     Parameters
@@ -82,6 +82,8 @@ class Program:
         feed: Mapping[str, Any], outputs: Sequence[str],
     ) -> None:  # fmt: skip
         self._lock = threading.Lock()
+        #: Whether a step in Python has made a value of another shape than before.
+        self._differs = False
         self._inputs = {name: np.array(value) for name, value in feed.items()}
         self._values: Values = constants | self._inputs
         self._recording = first_use.load(_RECORDING).Recording()
@@ -193,7 +195,7 @@ class Program:
 
     def run(self, feed: Mapping[str, Any], names: Sequence[str]) -> list[Any] | None:
         """Return outputs for inputs; None where another thread runs it, or it does not fit."""
-        if not self._lock.acquire(blocking=False):
+        if self._differs or not self._lock.acquire(blocking=False):
             return None
         try:
             for name, value in feed.items():
@@ -202,6 +204,7 @@ class Program:
                 if part.last > part.first:
                     self._recording.run(part.first, part.last)
                 if part.step is not None and not self._settle(part.step):
+                    self._differs = True
                     return None
             return [_copy(self._values[name]) for name in names]
         finally:
