@@ -110,12 +110,19 @@ def _outline(model: Any) -> Any:
     It also wants a type of each output, which models need not tell to be run.
     """
     onnx, graph = library("onnx"), model.graph
-    made = onnx.ModelProto(ir_version=model.ir_version)
+    made = onnx.ModelProto(
+        ir_version=model.ir_version,
+        producer_name=model.producer_name,
+        domain=model.domain,
+        doc_string=model.doc_string,
+        model_version=model.model_version,
+        metadata_props=model.metadata_props,
+    )
     made.opset_import.extend(
         onnx.helper.make_opsetid(each.domain, each.version) for each in model.opset_import
     )
     made.functions.extend(model.functions)
-    made.graph.name = "graph"
+    made.graph.name = graph.name or "graph"  # the checker wants one
     made.graph.node.extend(graph.node)
     made.graph.input.extend(graph.input)
     known = {each.name for each in graph.input}

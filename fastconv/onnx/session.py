@@ -18,7 +18,7 @@ from .graph import Graph
 from .job_list import JobList, key_of
 from .model import element_type, read_model
 
-__all__ = ["InferenceSession", "NodeArg"]
+__all__ = ["InferenceSession", "ModelMetadata", "NodeArg"]
 
 #: What ONNX Runtime calls element types that have another name in NumPy.
 _TYPES = {"float32": "float", "float64": "double", "object": "string", "str": "string"}
@@ -44,6 +44,27 @@ class NodeArg(NamedTuple):
     name: str
     type: str
     shape: list[Any]
+
+
+class ModelMetadata(NamedTuple):
+    """What a model's file says of the model.
+
+    Parameters
+    ----------
+    producer_name, graph_name, domain, description : str
+        Of the program that wrote it, and of the model; "" where the file does not tell.
+    version : int
+        The model's version.
+    custom_metadata_map : dict of str to str
+        What else was put into the file, such as the characters that a model reads.
+    """
+
+    producer_name: str
+    graph_name: str
+    domain: str
+    description: str
+    version: int
+    custom_metadata_map: dict[str, str]
 
 
 class _Wanted(NamedTuple):
@@ -88,7 +109,9 @@ class InferenceSession:
     """
 
     def __init__(self, path_or_bytes: str | PathLike[str] | bytes) -> None:
-        graph = Graph(read_model(path_or_bytes))
+        model = read_model(path_or_bytes)
+        graph = Graph(model)
+        self._metadata = _metadata(model.proto)
         self._folded = graph.folded
         self._inputs = {each.name: each for each in graph.inputs}
         self._outputs = {each.name: each for each in graph.outputs}
@@ -120,6 +143,14 @@ class InferenceSession:
     def get_outputs(self) -> list[NodeArg]:
         """Return the outputs of the model."""
         return [_argument(each) for each in self._outputs.values()]
+
+    def get_modelmeta(self) -> ModelMetadata:
+        """Return what the model's file says of it."""
+        return self._metadata
+
+    def get_providers(self) -> list[str]:
+        """Return what ONNX Runtime calls that on which models run: the CPU."""
+        return ["CPUExecutionProvider"]
 
     def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[Any]:
         """Run the model.
@@ -246,6 +277,18 @@ def _own(value: Any, held: list[Any]) -> Any:
     return value.copy() if any(np.may_share_memory(value, each) for each in arrays) else value
 
 
+def _metadata(proto: Any) -> ModelMetadata:
+    """Return what a model says of itself."""
+    return ModelMetadata(
+        producer_name=proto.producer_name,
+        graph_name=proto.graph.name,
+        domain=proto.domain,
+        description=proto.doc_string,
+        version=proto.model_version,
+        custom_metadata_map={each.key: each.value for each in proto.metadata_props},
+    )
+
+
 def _wanted(info: Any) -> _Wanted:
     """Return what the model says of an input."""
     tensor = info.type.tensor_type
@@ -256,8 +299,11 @@ def _wanted(info: Any) -> _Wanted:
 
 
 def _sizes(tensor: Any) -> list[Any]:
+    """Return the sizes of a shape; a negative one, as some exporters write, is any."""
     return [
-        each.dim_value if each.HasField("dim_value") else (each.dim_param or None)
+        each.dim_value
+        if each.HasField("dim_value") and each.dim_value >= 0
+        else (each.dim_param or None)
         for each in tensor.shape.dim
     ]
 

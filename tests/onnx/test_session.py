@@ -305,6 +305,33 @@ def test_names_and_shapes_are_those_of_the_model(rng: np.random.Generator) -> No
     assert (x.name, x.type, x.shape, y.name) == ("x", "tensor(float)", ["n", 2, 9], "y")
 
 
+def test_a_negative_size_is_any(rng: np.random.Generator) -> None:
+    node = make_node("Conv", ["x", "w"], ["y"])
+    made = onnx_models.model([node], {"x": [-1, 2, -1]}, ["y"], weights(rng, w=(2, 2, 2)))
+    for size in (4, 7):
+        compared(made, weights(rng, x=(2, 2, size)))
+    session = InferenceSession(made.SerializeToString())
+    assert session.get_inputs()[0].shape == [None, 2, None]
+    with pytest.raises(ShapeError, match=r"want \(any, 2, any\)"):
+        session.run(None, weights(rng, x=(2, 3, 4)))
+
+
+def test_what_a_file_says_of_its_model(rng: np.random.Generator) -> None:
+    made = onnx_models.model([make_node("Relu", ["x"], ["y"])], {"x": [1]}, ["y"])
+    session = InferenceSession(made.SerializeToString())
+    told = session.get_modelmeta()
+    assert (told.producer_name, told.version, told.custom_metadata_map) == ("", 0, {})
+    made.producer_name, made.domain, made.doc_string = "a writer", "org.example", "Reads text."
+    made.model_version, made.graph.name = 3, "reader"
+    onnx.helper.set_model_props(made, {"character": "a\nb", "dictionary": "c"})
+    session = InferenceSession(made.SerializeToString())
+    assert session.get_modelmeta() == (
+        "a writer", "reader", "org.example", "Reads text.", 3,
+        {"character": "a\nb", "dictionary": "c"},
+    )  # fmt: skip
+    assert session.get_providers() == ["CPUExecutionProvider"]
+
+
 @pytest.mark.parametrize(
     ("names", "fed", "error", "message"),
     [
