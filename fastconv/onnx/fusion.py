@@ -8,25 +8,27 @@ from typing import Any
 
 import numpy as np
 
+from .branches import Branches
 from .gates import clipped, match_gate
 from .graph import Graph
 from .joining import Join
 from .layers import Layer, start_layer
 from .node import Node, read_node
+from .program import Program
 from .reshaping import Reshape
 from .scaling import Scale
 from .steps import Context, Reference, Step, Translated
 from .translations import TRANSLATIONS
 
-__all__ = ["plan_steps"]
+__all__ = ["plan_program"]
 
 
-def plan_steps(graph: Graph) -> list[Step]:
+def plan_program(graph: Graph) -> Program:
     """Return the steps of a graph, in an order in which they can run.
 
     A step stands where the last of its nodes was: all that it takes is there by then.
     """
-    return _Planner(graph).steps()
+    return Program(graph, _Planner(graph).steps())
 
 
 class _Planner:
@@ -50,11 +52,13 @@ class _Planner:
 
     def _step(self, place: int, proto: Any) -> tuple[Step, int]:
         """Return the step that begins with a node, and where its last node is."""
-        known = proto.domain in ("", "ai.onnx")
-        if known and proto.op_type in _MOVES:
+        main = proto.domain in ("", "ai.onnx")
+        if main and proto.op_type == "If":
+            return Branches(self.context, proto, self.graph.constants, plan_program), place
+        if main and proto.op_type in _MOVES:
             node = read_node(proto, self.context.version)
             return _MOVES[proto.op_type](self.context, proto, node), place
-        if not known or proto.op_type not in TRANSLATIONS:
+        if not main or proto.op_type not in TRANSLATIONS:
             return Reference(self.context, proto), place
         node = read_node(proto, self.context.version)
         layer = start_layer(self.context, proto, node, self.graph.constants)

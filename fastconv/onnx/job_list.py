@@ -22,6 +22,7 @@ from ..contract import first_use
 from ..contract.errors import FastconvError
 from .graph import is_random
 from .memory_plan import Made, place_values
+from .program import Program
 from .steps import Step
 
 __all__ = ["JobList", "key_of"]
@@ -65,22 +66,18 @@ class JobList:
 
     Parameters
     ----------
-    steps : sequence of Step
+    program : Program
         Of the session.
-    lasts : sequence of list of str
-        For each step the values that nothing takes any more.
-    constants : mapping of str to ndarray
-        Values that are the same in every run.
+    defaults : mapping of str to ndarray
+        Values of inputs that are not given.
     feed : mapping of str to ndarray
         Inputs of one run.
-    outputs : sequence of str
-        Of the model.
     """
 
     def __init__(
-        self, steps: Sequence[Step], lasts: Sequence[Sequence[str]], constants: Values,
-        feed: Mapping[str, Any], outputs: Sequence[str],
-    ) -> None:  # fmt: skip
+        self, program: Program, defaults: Mapping[str, Any], feed: Mapping[str, Any]
+    ) -> None:
+        constants = program.constants | defaults
         self._lock = threading.Lock()
         #: Whether a step in Python has made a value of another shape than before.
         self._differs = False
@@ -88,12 +85,12 @@ class JobList:
         self._values: Values = constants | self._inputs
         self._recording = first_use.load(_RECORDING).Recording()
         self._static = set(constants) - set(feed)
-        self._made = self._look(steps, lasts)
-        memory, self.nbytes = place_values(steps, self._made, outputs)
+        self._made = self._look(program)
+        memory, self.nbytes = place_values(program.steps, self._made, program.outputs)
         self._parts: list[_Part] = []
         begun = 0
         with np.errstate(all="ignore"):
-            for step in steps:
+            for step in program.steps:
                 first = len(self._recording)
                 if not self._record(step, memory):
                     self._parts.append(_Part(begun, first, step))
@@ -116,13 +113,13 @@ class JobList:
         names = ", ".join(step.name for step in self.python_steps)
         return f"{text}; in Python between them: {names}" if names else text
 
-    def _look(self, steps: Sequence[Step], lasts: Sequence[Sequence[str]]) -> dict[str, Made]:
+    def _look(self, program: Program) -> dict[str, Made]:
         """Run the steps as ever; keep what follows from shapes and return what the others make."""
         values = dict(self._values)
         found: dict[str, Made] = {}
-        for step, ends in zip(steps, lasts, strict=True):
+        for place, step in enumerate(program.steps):
             given = {name: values[name] for name in step.inputs}
-            outputs = dict(zip(step.outputs, step.run(values), strict=False))
+            outputs = program.advance(place, values)
             if self._is_static(step):
                 self._static.update(outputs)
                 self._values |= outputs
@@ -131,9 +128,6 @@ class JobList:
                 for name, value in outputs.items()
                 if _is_float(value) and name not in self._static
             }
-            values |= outputs
-            for name in ends:
-                values.pop(name, None)
         return found
 
     def _is_static(self, step: Step) -> bool:

@@ -11,7 +11,9 @@ import numpy as np
 from ..contract.errors import ArgumentError, DTypeError, FastconvError, ShapeError
 from .node import library
 
-__all__ = ["Model", "element_type", "failure", "label", "one_sentence", "read_model"]
+__all__ = [
+    "Model", "element_type", "failure", "initializers", "label", "one_sentence", "read_model",
+]  # fmt: skip
 
 
 class Model(NamedTuple):
@@ -79,8 +81,7 @@ def _checked(model: Any, shown: str, path: str | None) -> Model:
     for tensor in _tensors(model):
         if tensor.data_location == tensor.EXTERNAL:
             _load(tensor, path)
-    held = {each.name: _array(each) for each in model.graph.initializer}
-    held |= {each.values.name: _dense(each) for each in model.graph.sparse_initializer}
+    held = initializers(model.graph)
     try:
         outline = _outline(model)
         checker.check_model(outline)
@@ -91,6 +92,12 @@ def _checked(model: Any, shown: str, path: str | None) -> Model:
     # Before version 4 of the format every initialiser had to be an input, too.
     named = {each.name for each in model.graph.input} if model.ir_version >= 4 else set()
     return Model(outline, held, frozenset(named.intersection(held)))
+
+
+def initializers(graph: Any) -> dict[str, Any]:
+    """Return a graph's initialisers as arrays."""
+    held = {each.name: _array(each) for each in graph.initializer}
+    return held | {each.values.name: _dense(each) for each in graph.sparse_initializer}
 
 
 def _load(tensor: Any, path: str | None) -> None:

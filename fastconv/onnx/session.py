@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -13,10 +13,11 @@ import numpy as np
 from ..contract.errors import ArgumentError, DTypeError, ShapeError
 from ..contract.settings import config
 from ..dispatch import settings
-from .fusion import plan_steps
+from .fusion import plan_program
 from .graph import Graph
 from .job_list import JobList, key_of
 from .model import element_type, read_model
+from .program import Program
 
 __all__ = ["InferenceSession", "ModelMetadata", "NodeArg"]
 
@@ -112,27 +113,16 @@ class InferenceSession:
         model = read_model(path_or_bytes)
         graph = Graph(model)
         self._metadata = _metadata(model.proto)
-        self._folded = graph.folded
         self._inputs = {each.name: each for each in graph.inputs}
         self._outputs = {each.name: each for each in graph.outputs}
         self._wanted = {name: _wanted(each) for name, each in self._inputs.items()}
-        self._steps = plan_steps(graph)
-        taken = {name for step in self._steps for name in step.inputs} | set(self._outputs)
+        self._program = plan_program(graph)
+        self._steps, self._constants = self._program.steps, self._program.constants
         self._defaults = graph.defaults
-        self._constants = {name: graph.constants[name] for name in graph.constants if name in taken}
-        self._lasts = self._last_uses()
+        # An output is nobody's but the caller's, also where a node returned a view of its input.
+        self._held = [*self._program.every_constant(), *self._defaults.values()]
         #: Lists of jobs by what they are made for; None for what has run once.
         self._job_lists: dict[Any, JobList | None] = {}
-
-    def _last_uses(self) -> list[list[str]]:
-        """Return, for each step, the values that nothing takes any more."""
-        kept = {*self._outputs, *self._constants}
-        lasts: list[list[str]] = []
-        for step in reversed(self._steps):
-            ends = {*step.inputs, *step.outputs} - kept
-            kept |= ends
-            lasts.append(sorted(ends))
-        return lasts[::-1]
 
     def get_inputs(self) -> list[NodeArg]:
         """Return the inputs that a run must be given."""
@@ -181,9 +171,8 @@ class InferenceSession:
         if made is not None:
             return made
         for place in range(len(self._steps)):
-            self._advance(place, values)
-        # An output is nobody's but the caller's, also where a node returned a view of its input.
-        held = [*self._constants.values(), *self._defaults.values(), *input_feed.values()]
+            self._program.advance(place, values)
+        held = [*self._held, *input_feed.values()]
         return [_own(values[name], held) for name in names]
 
     def _run_jobs(self, values: dict[str, Any], names: list[str]) -> list[Any] | None:
@@ -201,10 +190,9 @@ class InferenceSession:
                 self._job_lists.pop(next(iter(self._job_lists)), None)
             self._job_lists[key] = None
             return None
-        jobs = self._job_lists[key]
+        jobs = self._job_lists.get(key)
         if jobs is None:
-            constants = self._constants | self._defaults
-            jobs = JobList(self._steps, self._lasts, constants, feed, list(self._outputs))
+            jobs = JobList(self._program, self._defaults, feed)
             self._job_lists[key] = jobs
         return jobs.run(feed, names)
 
@@ -213,7 +201,7 @@ class InferenceSession:
         values, taken = self._values(input_feed), []
         for place, step in enumerate(self._steps):
             start = time.perf_counter()
-            self._advance(place, values)
+            self._program.advance(place, values)
             milliseconds = (time.perf_counter() - start) * 1e3
             taken.append((f"{step.name}: {step.described()}", milliseconds))
         return taken
@@ -221,13 +209,6 @@ class InferenceSession:
     def _values(self, feed: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values that are known when a run begins, by name."""
         return self._constants | self._defaults | self._checked(feed)
-
-    def _advance(self, place: int, values: dict[str, Any]) -> None:
-        """Run a step, and let go of what nothing takes any more."""
-        step = self._steps[place]
-        values.update(zip(step.outputs, step.run(values), strict=False))
-        for name in self._lasts[place]:
-            values.pop(name, None)
 
     def _checked(self, feed: Mapping[str, Any]) -> dict[str, Any]:
         """Return the inputs of a run, checked against what the model says of them."""
@@ -253,20 +234,28 @@ class InferenceSession:
         fastconv's, by their shapes or element types. After two runs with inputs of equal shapes it
         tells the jobs that later ones run.
         """
-        operators = Counter(step.described().partition(",")[0] for step in self._steps)
+        steps = self._program.every_step()
+        operators = Counter(step.described().partition(",")[0] for step in steps)
         counted = ", ".join(f"{number} {name}" for name, number in operators.most_common())
-        rows = [
-            (step.name, "+".join(proto.op_type for proto in step.protos), step.described(),
-             step.kernel, f"handed on: {step.handed_on}" if step.handed_on else "")
-            for step in self._steps
-        ]  # fmt: skip
+        rows = list(_rows(self._program, ""))
         wide = [max((len(row[place]) for row in rows), default=0) for place in range(4)]
-        lines = [f"{self._folded} nodes computed once; {len(self._steps)} steps: {counted}"]
+        lines = [f"{self._program.folded} nodes computed once; {len(steps)} steps: {counted}"]
         for row in rows:
             padded = (f"{cell:<{width}}" for cell, width in zip(row, wide, strict=False))
             lines.append("  ".join(("", *padded, row[4])).rstrip())
         lines += [str(jobs) for jobs in self._job_lists.values() if jobs is not None]
         return "\n".join(lines)
+
+
+def _rows(program: Program, margin: str) -> Iterator[tuple[str, ...]]:
+    """Rows of a table of steps, those of programs within them too."""
+    for step in program.steps:
+        kinds = "+".join(proto.op_type for proto in step.protos)
+        handed_on = f"handed on: {step.handed_on}" if step.handed_on else ""
+        yield margin + step.name, kinds, step.described(), step.kernel, handed_on
+        for word, inner in step.programs.items():
+            yield f"{margin}  {word}", "", "", "", ""
+            yield from _rows(inner, f"{margin}    ")
 
 
 def _own(value: Any, held: list[Any]) -> Any:

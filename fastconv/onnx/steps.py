@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fastconv
 
@@ -12,7 +12,10 @@ from .model import failure
 from .node import Misfit, Node, Refusal, library
 from .translations import translate
 
-__all__ = ["Context", "Reference", "Step", "Translated"]
+if TYPE_CHECKING:
+    from .program import Program
+
+__all__ = ["Context", "Reference", "Step", "Translated", "implicit_inputs", "taken_from_around"]
 
 
 class Context:
@@ -21,7 +24,7 @@ class Context:
     def __init__(self, model: Any) -> None:
         self.opsets = {each.domain or "": each.version for each in model.opset_import}
         make = library("onnx.helper").make_opsetid
-        self._imports = [make(each.domain, each.version) for each in model.opset_import]
+        self.imports = [make(each.domain, each.version) for each in model.opset_import]
 
     @property
     def version(self) -> int:
@@ -33,7 +36,7 @@ class Context:
         helper, value = library("onnx.helper"), library("onnx").ValueInfoProto
         outputs = [value(name=name) for name in proto.output if name]
         model = helper.make_model(
-            helper.make_graph([proto], "node", [], outputs), opset_imports=self._imports
+            helper.make_graph([proto], "node", [], outputs), opset_imports=self.imports
         )
         evaluator = library("onnx.reference").ReferenceEvaluator
         return evaluator(model, new_ops=fastconv.onnx.OPERATORS)
@@ -61,6 +64,8 @@ class Step:
         self.handed_on = ""
         #: The kernel of a run, of a layer.
         self.kernel = ""
+        #: Programs within it, of which a run takes one, by a word for each.
+        self.programs: dict[str, Program] = {}
 
     @property
     def name(self) -> str:
@@ -83,11 +88,20 @@ def implicit_inputs(proto: Any) -> list[str]:
     for attribute in proto.attribute:
         graphs = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
         for graph in graphs:
-            known = {each.name for each in (*graph.input, *graph.initializer)}
-            for node in graph.node:
-                taken = (*node.input, *implicit_inputs(node))
-                found.extend(name for name in taken if name and name not in known)
-                known.update(node.output)
+            found.extend(taken_from_around(graph))
+    return list(dict.fromkeys(found))
+
+
+def taken_from_around(graph: Any) -> list[str]:
+    """Return the values that a graph within a node takes from around it."""
+    found: list[str] = []
+    known = {each.name for each in (*graph.input, *graph.initializer)}
+    known.update(each.values.name for each in graph.sparse_initializer)
+    for node in graph.node:
+        taken = (*node.input, *implicit_inputs(node))
+        found.extend(name for name in taken if name and name not in known)
+        known.update(node.output)
+    found.extend(each.name for each in graph.output if each.name not in known)
     return list(dict.fromkeys(found))
 
 
