@@ -6,8 +6,9 @@ import os
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -33,6 +34,15 @@ def run(name: str, *words: str | Path) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def module(path: Path) -> ModuleType:
+    """An example, imported."""
+    spec = spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    made = module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
 
 
 def lines_read(printed: str) -> dict[str, list[tuple[str, float]]]:
@@ -84,3 +94,61 @@ def test_a_sound_file_is_read(tmp_path: Path) -> None:
     wavfile.write(path, 8_000, np.full((8_000, 2), 128, np.uint8))
     printed = run("voice_activity.py", path)
     assert printed.startswith("1.00 s of sound") and "speech" not in printed
+
+
+def test_a_network_segments_alike_on_fastconv(tmp_path: Path) -> None:
+    needs("torch", "sklearn", "scipy", "matplotlib")
+    picture = tmp_path / "sky.png"
+    printed = run("segmentation.py", "--steps", "40", "--out", picture, "--report")
+    shares = re.search(r"PyTorch ([\d.]+), fastconv ([\d.]+) in common", printed)
+    difference = re.search(r"largest difference: (\S+) of", printed)
+    assert shares and difference
+    theirs, ours = map(float, shares.groups())
+    # Both round, so pixels on the border of the sky may differ; and it has learned something: where
+    # all were sky, 0.4 would be in common.
+    assert abs(ours - theirs) <= 0.002 and ours > 0.5
+    assert float(difference[1]) < 1e-4
+    assert "19 on fastconv, 0 left to PyTorch; traced by torch.fx" in printed
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_scan_goes_through_the_backbone(tmp_path: Path) -> None:
+    needs("torch", "matplotlib")
+    from fastconv.scans.lidar import sweep
+
+    np.save(tmp_path / "scan.npy", sweep(seed=1)[::4])
+    printed = run("lidar_backbone.py", tmp_path / "scan.npy", "--out", tmp_path / "above.png")
+    found = re.findall(r"stage (\d): (\d+) sites of ([\d x]+), (\d+) channels", printed)
+    assert [(grid, channels) for _, _, grid, channels in found] == [
+        ("41 x 1024 x 1024", "16"), ("21 x 512 x 512", "32"), ("11 x 256 x 256", "64"),
+        ("5 x 128 x 128", "64"), ("2 x 128 x 128", "128"),
+    ]  # fmt: skip
+    assert f"{found[0][1]} voxels" in printed  # the first stage keeps the sites
+    assert (tmp_path / "above.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_backbone_is_spconvs_but_for_its_imports(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="package torch is not installed")
+    pytest.importorskip("spconv.pytorch", reason="package spconv is not installed")
+    from fastconv.scans.lidar import sweep
+
+    source = (EXAMPLES / "lidar_backbone.py").read_text(encoding="utf-8")
+    assert len(re.findall(r"^(?:from|import) fastconv\.spconv\.", source, re.MULTILINE)) == 2
+    (tmp_path / "theirs.py").write_text(source.replace("fastconv.spconv.", "spconv."))
+    ours, theirs = module(EXAMPLES / "lidar_backbone.py"), module(tmp_path / "theirs.py")
+    points = sweep()
+    points = points[np.abs(points[:, :2]).max(axis=1) < 15]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # spconv's results on a CPU are right on one thread alone
+    try:
+        with torch.no_grad():
+            network = ours.calibrated(ours.to_voxels(points))
+            _, above = network(ours.to_voxels(points))
+            same = theirs.Backbone().eval()
+            same.load_state_dict(network.state_dict())
+            _, wanted = same(theirs.to_voxels(points))
+    finally:
+        torch.set_num_threads(threads)
+    assert above.shape == wanted.shape == (1, 256, 128, 128)
+    assert float((above - wanted).abs().max()) <= 1e-4 * float(wanted.abs().max())
+    assert float(wanted.abs().max()) > 1
