@@ -34,10 +34,6 @@ _TILE = 65537
 _OF_SHAPES = ("Shape", "Size")
 
 
-#: What records jobs; loaded when it is first used.
-_RECORDING = "fastconv.kernels.cpu.runtime.recording"
-
-
 class _Part(NamedTuple):
     """Jobs from one to before another; then, if there is one, a step in Python."""
 
@@ -77,13 +73,14 @@ class JobList:
     def __init__(
         self, program: Program, defaults: Mapping[str, Any], feed: Mapping[str, Any]
     ) -> None:
-        constants = program.constants | defaults
+        constants = {**program.constants, **defaults}
         self._lock = threading.Lock()
         #: Whether a step in Python has made a value of another shape than before.
         self._differs = False
         self._inputs = {name: np.array(value) for name, value in feed.items()}
         self._values: Values = constants | self._inputs
-        self._recording = first_use.load(_RECORDING).Recording()
+        recording = first_use.load("fastconv.kernels.cpu.runtime.recording")
+        self._recording = recording.Recording()
         self._static = set(constants) - set(feed)
         self._made = self._look(program)
         memory, self.nbytes = place_values(program.steps, self._made, program.outputs)

@@ -14,6 +14,7 @@ from onnx.helper import make_node
 
 import fastconv
 import onnx_models
+from fastconv.bench.networks.light import light
 from fastconv.kernels.cpu.runtime import recording
 from fastconv.onnx import InferenceSession
 from fastconv.onnx.job_list import JobList
@@ -95,7 +96,7 @@ def test_joined_values_are_made_in_their_places(batch: int, rng: np.random.Gener
 
 @pytest.mark.parametrize("name", ["squeezenet", "shufflenet"])
 def test_a_network(name: str, rng: np.random.Generator) -> None:
-    made = onnx_models.light(name, seed=1)
+    made = light(name, seed=1)
     session = InferenceSession(made.SerializeToString())
     for seed in range(4):
         fed = onnx_models.feeds(made, seed=seed)
