@@ -31,7 +31,9 @@ if TYPE_CHECKING:
         sparse_max_pool,
         subm_conv,
     )
+    from .parts import crop, join_batch, prune, split_batch
     from .rulebook import Rulebook
+    from .sets import add, concat, multiply, subtract, union
     from .tensor import SparseTensor
 
 _MODULES = ("grad", "nn", "voxels")
@@ -40,15 +42,24 @@ _HOME = {
     "Rulebook": "sparse.rulebook",
     "SparseProblem": "contract.sparse_problem",
     "SparseTensor": "sparse.tensor",
+    "add": "sparse.sets",
+    "concat": "sparse.sets",
+    "crop": "sparse.parts",
     "global_avg_pool": "sparse.functional",
     "global_max_pool": "sparse.functional",
+    "join_batch": "sparse.parts",
     "make_rulebook": "sparse.functional",
+    "multiply": "sparse.sets",
+    "prune": "sparse.parts",
     "sparse_avg_pool": "sparse.functional",
     "sparse_conv": "sparse.functional",
     "sparse_conv_transpose": "sparse.functional",
     "sparse_inverse_conv": "sparse.functional",
     "sparse_max_pool": "sparse.functional",
+    "split_batch": "sparse.parts",
     "subm_conv": "sparse.functional",
+    "subtract": "sparse.sets",
+    "union": "sparse.sets",
 }
 
 __all__ = [
@@ -56,17 +67,26 @@ __all__ = [
     "Rulebook",
     "SparseProblem",
     "SparseTensor",
+    "add",
+    "concat",
+    "crop",
     "global_avg_pool",
     "global_max_pool",
     "grad",
+    "join_batch",
     "make_rulebook",
+    "multiply",
     "nn",
+    "prune",
     "sparse_avg_pool",
     "sparse_conv",
     "sparse_conv_transpose",
     "sparse_inverse_conv",
     "sparse_max_pool",
+    "split_batch",
     "subm_conv",
+    "subtract",
+    "union",
     "voxels",
 ]
 

@@ -20,16 +20,36 @@ from ..device_arrays import DeviceArray
 from .calls import Filters, check_layout, describe, in_krsc, run
 from .geometry import require_tensor
 from .rulebook import Rulebook, require_rulebook
+from .set_grad import (
+    add_inputs,
+    concat_inputs,
+    crop_input,
+    join_batch_inputs,
+    multiply_inputs,
+    prune_input,
+    split_batch_input,
+    subtract_inputs,
+    union_inputs,
+)
 from .tensor import SparseTensor, require_features
 
 __all__ = [
+    "add_inputs",
     "avg_pool_input",
+    "concat_inputs",
     "conv_bias",
     "conv_input",
     "conv_weight",
+    "crop_input",
     "global_avg_pool_input",
     "global_max_pool_input",
+    "join_batch_inputs",
     "max_pool_input",
+    "multiply_inputs",
+    "prune_input",
+    "split_batch_input",
+    "subtract_inputs",
+    "union_inputs",
 ]
 
 

@@ -27,7 +27,7 @@ from .rulebook import Rulebook, require_rulebook
 from .rulebook_checks import as_integers
 from .sites import DUPLICATES, check_sites, join_duplicates
 
-__all__ = ["SparseTensor", "derived_tensor", "require_features"]
+__all__ = ["SparseTensor", "derived_tensor", "require_features", "trusted_tensor"]
 
 _MOST_AXES = 4
 #: Most bytes of a dense grid: what an address of 48 bits reaches.
@@ -201,10 +201,8 @@ class SparseTensor:
         from .voxels import voxelize
 
         features, indices, spatial_shape = voxelize(points, voxel_size, range, reduce)
-        made = object.__new__(cls)
         batch_size = len(points) if isinstance(points, (list, tuple)) else 1
-        made._set(features, freeze(indices), spatial_shape, batch_size, {})
-        return made
+        return trusted_tensor(features, freeze(indices), spatial_shape, batch_size)
 
     @property
     def feature_array(self) -> Array:
@@ -337,6 +335,15 @@ def derived_tensor(
         x._batch_size,
         x._rulebooks,
     )
+    return made
+
+
+def trusted_tensor(
+    features: Array, indices: Array, spatial_shape: tuple[int, ...], batch_size: int
+) -> SparseTensor:
+    """Return a tensor of frozen sites that the library has made; nothing is checked."""
+    made = object.__new__(SparseTensor)
+    made._set(features, indices, spatial_shape, batch_size, {})
     return made
 
 
