@@ -128,7 +128,7 @@ _MODULES = {
     "contract.problem": ("ConvProblem",),
     "contract.transposed_problem": ("TransposedProblem",),
 }
-_SUBMODULES = ("analysis", "cuda_emulator", "grad", "onnx", "sparse")
+_SUBMODULES = ("analysis", "cuda_emulator", "grad", "onnx", "sparse", "spconv")
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [

@@ -15,7 +15,15 @@ from ..device_arrays import DeviceArray
 from .rulebook import Rulebook, build_trusted, require_rulebook
 from .tensor import SparseTensor, require_key
 
-__all__ = ["find_rulebook", "make_geometry", "named_rulebook", "on_device", "require_tensor"]
+__all__ = [
+    "find_rulebook",
+    "make_geometry",
+    "named_rulebook",
+    "on_device",
+    "require_match",
+    "require_return",
+    "require_tensor",
+]
 
 _geometries: dict[tuple[Any, ...], Geometry] = {}
 _MOST_GEOMETRIES = 4096
@@ -84,11 +92,11 @@ def find_rulebook(
     if rulebook is not None:
         if indice_key is not None:
             raise ArgumentError("rulebook: got one and an indice_key, want one of the two")
-        _check_match("rulebook", require_rulebook(rulebook), geometry, x)
+        require_match("rulebook", require_rulebook(rulebook), geometry, x)
         return rulebook
     known = None if indice_key is None else x.rulebooks.get(require_key(indice_key))
     if known is not None:
-        _check_match(f"indice_key={indice_key!r}", known, geometry, x)
+        require_match(f"indice_key={indice_key!r}", known, geometry, x)
         return known
     with on_device(x.feature_array):
         built = build_trusted(geometry, x._indices)
@@ -110,7 +118,13 @@ def named_rulebook(
         if rulebook is None:
             known = ", ".join(map(repr, x.rulebooks)) or "there is none yet"
             raise ShapeError(f"indice_key: got {indice_key!r}, want one that is known: {known}")
-    rulebook = require_rulebook(rulebook)
+    return require_return(name, require_rulebook(rulebook), kernel_size, x)
+
+
+def require_return(
+    name: str, rulebook: Rulebook, kernel_size: tuple[int, ...], x: SparseTensor
+) -> Rulebook:
+    """Return a rulebook that led to the sites of `x` with such a kernel, else raise."""
     differences = []
     if rulebook.geometry.kernel_size != kernel_size:
         differences.append(f"kernel_size {rulebook.geometry.kernel_size}, not {kernel_size}")
@@ -122,7 +136,7 @@ def named_rulebook(
     return rulebook
 
 
-def _check_match(name: str, rulebook: Rulebook, geometry: Geometry, x: SparseTensor) -> None:
+def require_match(name: str, rulebook: Rulebook, geometry: Geometry, x: SparseTensor) -> None:
     """Raise where a rulebook is not what a call over `x` needs."""
     differences = ["sites before and after changed"] if rulebook.is_reversed else []
     if rulebook.geometry is not geometry:

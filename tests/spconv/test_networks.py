@@ -1,0 +1,230 @@
+"""Whole networks with the same weights: SECOND's encoder and a U-Net, beside spconv's."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from fastconv.spconv import pytorch as ours  # noqa: E402
+from spconv_helpers import (  # noqa: E402
+    assert_same_gradients,
+    assert_same_tensor,
+    random_parts,
+    threads,
+)
+
+SHAPE = (41, 40, 36)
+
+
+def block(library: Any, kind: str, channels: tuple[int, int], **arguments: Any) -> Any:
+    return library.SparseSequential(
+        getattr(library, f"{kind}3d")(*channels, 3, bias=False, **arguments),
+        torch.nn.BatchNorm1d(channels[1], eps=1e-3, momentum=0.01),
+        torch.nn.ReLU(),
+    )
+
+
+class Second(torch.nn.Module):
+    """The middle encoder of SECOND: submanifold blocks, and three steps down."""
+
+    def __init__(self, library: Any) -> None:
+        super().__init__()
+        self.library = library
+        layers = [
+            block(library, "SubMConv", (4, 16), padding=1, indice_key="subm1"),
+            block(library, "SubMConv", (16, 16), padding=1, indice_key="subm1"),
+        ]
+        for number, (before, after) in enumerate(((16, 32), (32, 64), (64, 64)), 2):
+            padding = 1 if number < 4 else (0, 1, 1)
+            layers += [
+                block(library, "SparseConv", (before, after), stride=2, padding=padding,
+                      indice_key=f"spconv{number}"),
+                block(library, "SubMConv", (after, after), padding=1, indice_key=f"subm{number}"),
+                block(library, "SubMConv", (after, after), padding=1, indice_key=f"subm{number}"),
+            ]  # fmt: skip
+        layers += [library.SparseConv3d(64, 128, (3, 1, 1), (2, 1, 1), bias=False)]
+        self.layers = library.SparseSequential(*layers)
+
+    def forward(self, features: Any, sites: Any) -> Any:
+        return self.layers(self.library.SparseConvTensor(features, sites, SHAPE, 2))
+
+
+class Residual(torch.nn.Module):
+    """Two submanifold convolutions and a shortcut, a matrix where the channels change."""
+
+    def __init__(self, library: Any, before: int, after: int, key: str) -> None:
+        super().__init__()
+        self.shortcut = library.SparseSequential(
+            library.SubMConv3d(before, after, 1, bias=False) if before != after
+            else library.Identity()
+        )  # fmt: skip
+        self.body = library.SparseSequential(
+            torch.nn.BatchNorm1d(before), torch.nn.ReLU(),
+            library.SubMConv3d(before, after, 3, padding=1, bias=False, indice_key=key),
+            torch.nn.BatchNorm1d(after), torch.nn.ReLU(),
+            library.SubMConv3d(after, after, 3, padding=1, bias=False, indice_key=key),
+        )  # fmt: skip
+
+    def forward(self, x: Any) -> Any:
+        made = self.body(x)
+        return made.replace_feature(made.features + self.shortcut(x).features)
+
+
+class Unet(torch.nn.Module):
+    """A U-Net as of MinkUNet: residual blocks, two steps down and back, channels joined."""
+
+    def __init__(self, library: Any, widths: tuple[int, ...] = (16, 24, 32)) -> None:
+        super().__init__()
+        self.library = library
+        self.first = library.SubMConv3d(4, widths[0], 3, padding=1, bias=False, indice_key="s0")
+        self.down, self.deep, self.up, self.back = (torch.nn.ModuleList() for _ in range(4))
+        for number, (wide, wider) in enumerate(itertools.pairwise(widths)):
+            self.down.append(Residual(library, wide, wide, f"s{number}"))
+            self.deep.append(
+                library.SparseConv3d(wide, wider, 2, 2, bias=False, indice_key=f"d{number}")
+            )
+            self.up.append(library.SparseInverseConv3d(wider, wide, 2, f"d{number}", bias=False))
+            self.back.append(Residual(library, 2 * wide, wide, f"s{number}"))
+        self.lowest = Residual(library, widths[-1], widths[-1], "lowest")
+        self.head = torch.nn.Linear(widths[0], 5)
+
+    def forward(self, features: Any, sites: Any) -> Any:
+        x = self.first(self.library.SparseConvTensor(features, sites, SHAPE, 2))
+        kept = []
+        for residual, step in zip(self.down, self.deep, strict=True):
+            x = residual(x)
+            kept.append(x)
+            x = step(x)
+        x = self.lowest(x)
+        for residual, step, beside in zip(
+            reversed(self.back), reversed(self.up), reversed(kept), strict=True
+        ):
+            x = step(x)
+            x = residual(x.replace_feature(torch.cat([beside.features, x.features], 1)))
+        return x.replace_feature(self.head(x.features))
+
+
+NETWORKS: dict[str, Callable[[Any], Any]] = {"second": Second, "unet": Unet}
+
+
+def warmed(net: Any, seed: int) -> Any:
+    """Batch normalisations as after training, which those in evaluation mode read."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            for values in (module.running_var, module.weight.data):
+                values.copy_(0.5 + torch.rand(values.shape, generator=generator))
+            for values in (module.running_mean, module.bias.data):
+                values.copy_(0.1 * torch.randn(values.shape, generator=generator))
+    return net
+
+
+def smooth(net: Any) -> Any:
+    """A network without kinks, whose gradients differ as its values do.
+
+    Where two libraries' float32 values lie on either side of 0, their rectifiers' gradients do too.
+    """
+    for module in net.modules():
+        for name, part in module.named_children():
+            if isinstance(part, torch.nn.ReLU):
+                setattr(module, name, torch.nn.SiLU())
+    return net
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_against_spconv(
+    name: str, dtype: str, training: bool, rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    theirs = pytest.importorskip("spconv.pytorch", reason="spconv is not installed")
+    # Their gradients ask for a CUDA stream, which those on a CPU make no use of.
+    monkeypatch.setattr("spconv.pytorch.ops.get_current_stream", lambda: 0)
+    features, sites = random_parts(rng, SHAPE, 4, 0.015)
+    net, like = NETWORKS[name](ours), warmed(NETWORKS[name](theirs), 0)
+    if dtype == "float32":
+        with torch.no_grad(), threads(1):
+            net.load_state_dict(like.state_dict())
+            assert_same_tensor(net(features, sites), like(features, sites))
+        net, like = smooth(net), smooth(like)
+    features = features.to(getattr(torch, dtype))
+    net, like = net.to(features.dtype), like.to(features.dtype)
+    net.load_state_dict(like.state_dict())
+    net.train(training)
+    like.train(training)
+    if not training:  # theirs adds no bias on a CPU in evaluation mode
+        for module in like.modules():
+            if isinstance(module, theirs.conv.SparseConvolution):
+                module.training = True
+    x, y = (features.clone().requires_grad_() for _ in range(2))
+    with threads(1):
+        made, expected = net(x, sites), like(y, sites)
+        assert_same_tensor(made, expected)
+        assert_same_gradients(made, expected, x, y, net, like)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_same_bits_with_any_threads(name: str, rng: np.random.Generator) -> None:
+    """In evaluation mode: the means of PyTorch's batch normalisation depend on its threads."""
+    features, sites = random_parts(rng, SHAPE, 4, 0.015)
+    net, made = warmed(NETWORKS[name](ours), 0).eval(), []
+    for count in (1, 2):
+        with threads(count):
+            net.zero_grad()
+            x = features.clone().requires_grad_()
+            y = net(x, sites).features
+            y.square().sum().backward()
+            grads = [
+                parameter.grad for module in net.modules() for parameter in module.parameters(False)
+                if isinstance(module, ours.SparseConvolution)
+            ]  # fmt: skip
+            made.append([y.detach(), x.grad, *grads])
+    assert len(made[0]) > 10
+    assert all(torch.equal(one, two) for one, two in zip(*made, strict=True))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_inference_is_what_autograd_sees(name: str, rng: np.random.Generator) -> None:
+    features, sites = random_parts(rng, SHAPE, 4, 0.015)
+    net = warmed(NETWORKS[name](ours), 0).eval()
+    expected = net(features, sites).features.detach()
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            for _ in range(3):  # the third call finds packed weights
+                assert torch.equal(net(features, sites).features, expected)
+
+
+def test_changed_weights_are_seen(rng: np.random.Generator) -> None:
+    """Whether PyTorch counts the change or not."""
+    features, sites = random_parts(rng, SHAPE, 32, 0.03)
+    layer = ours.SubMConv3d(32, 48, 3, bias=False)
+    x = ours.SparseConvTensor(features, sites, SHAPE, 2)
+    with torch.inference_mode():
+        before = [layer(x).features for _ in range(3)][-1]
+        layer.weight.data.mul_(2)
+        assert torch.equal(layer(x).features, 2 * before)
+        layer.weight.detach().numpy()[0] = 0
+        assert not layer(x).features[:, 0].any()
+
+
+def test_a_network_learns(rng: np.random.Generator) -> None:
+    features, sites = random_parts(rng, SHAPE, 4, 0.015)
+    torch.manual_seed(0)
+    net = Unet(ours)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    labels = (features[:, 0] > 0).long()
+    losses = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(net(features, sites).features, labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
