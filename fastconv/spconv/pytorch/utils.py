@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,8 +64,9 @@ class PointToVoxel:
         self.max_num_points_per_voxel = max_num_points_per_voxel
         sizes = np.asarray(vsize_xyz, np.float32)
         bounds = np.asarray(coors_range_xyz, np.float32).reshape(2, -1)
-        cells = np.round((bounds[1] - bounds[0]) / sizes)
-        if not (sizes > 0).all() or not (cells >= 1).all() or float(np.prod(cells)) > MOST_KEYS:
+        positive = bool((sizes > 0).all())
+        cells = np.round((bounds[1] - bounds[0]) / sizes) if positive else np.zeros(self.ndim)
+        if not (cells >= 1).all() or math.prod(map(int, cells)) > MOST_KEYS:
             raise ShapeError(
                 f"vsize_xyz: got {list(vsize_xyz)} for a range of {list(coors_range_xyz)}, want "
                 "positive sizes of at least one and at most 2**63 - 1 voxels"
