@@ -83,7 +83,7 @@ class Recall:
         """
         if type(weight) is not np.ndarray or weight.nbytes < _LEAST or order in self._in_place:
             return pack(weight)
-        if not weight.flags.forc:  # with gaps between its elements
+        if not _is_dense(weight):
             return pack(weight)
         key = (order, weight.ctypes.data, weight.shape, weight.strides, weight.dtype)
         kept = self._kept.get(key)
@@ -123,6 +123,17 @@ class Recall:
                 return
             self._kept.pop(key, None)
             total -= kept.nbytes
+
+
+def _is_dense(weight: np.ndarray) -> bool:
+    """Tell whether no gaps are between a weight's elements, in whatever order its axes lie."""
+    expected = weight.itemsize
+    steps = zip(weight.strides, weight.shape, strict=True)
+    for step, size in sorted(axis for axis in steps if axis[1] > 1):
+        if step != expected:
+            return False
+        expected *= size
+    return True
 
 
 def calls(nbytes: int) -> int:

@@ -151,6 +151,18 @@ def test_memory_is_bounded_and_the_weights_used_last_stay(
     assert count == 12
 
 
+@pytest.mark.parametrize("axes", [(0, 3, 1, 2), (3, 2, 0, 1), (1, 0, 2, 3)])
+def test_a_weight_whose_axes_lie_in_another_order(
+    rng: np.random.Generator, axes: tuple[int, ...]
+) -> None:
+    """As one of spconv's, (K, R, S, C), is handed over."""
+    kept, weight = recall.Recall(), make(rng, 64, 3, 1, 64).transpose(axes)
+    packed = [kept.find("order", weight, np.copy) for _ in range(3)]
+    assert packed[2] is packed[1] and np.array_equal(packed[1], weight)
+    weight[1, 0, 0, 0] += 1
+    assert np.array_equal(kept.find("order", weight, np.copy), weight)
+
+
 @pytest.mark.parametrize("what", ["small", "gaps", "subclass", "in place"])
 def test_what_is_not_remembered(rng: np.random.Generator, what: str) -> None:
     kept, weight = recall.Recall(), make(rng, 64, 64, 3, 3)

@@ -19,7 +19,7 @@ from ...sparse.rulebook import Rulebook
 from ...sparse.tensor import SparseTensor, require_features, trusted_tensor
 from .arrays import array_of, tensor_of
 
-__all__ = ["convolve", "multiply_matrix", "pool", "pool_globally", "rows_at"]
+__all__ = ["convolve", "multiply_matrix", "pool", "pool_globally", "rows_at", "rows_before"]
 
 
 def rows_at(features: torch.Tensor, sites: Any, shape: tuple[int, ...], batch: int) -> SparseTensor:
@@ -28,7 +28,8 @@ def rows_at(features: torch.Tensor, sites: Any, shape: tuple[int, ...], batch: i
     return trusted_tensor(rows, sites, shape, batch)
 
 
-def _before(features: torch.Tensor, rulebook: Rulebook) -> SparseTensor:
+def rows_before(features: torch.Tensor, rulebook: Rulebook) -> SparseTensor:
+    """Return features at the sites before a rulebook's operator."""
     return rows_at(features, rulebook._in_indices, rulebook.in_shape, rulebook.geometry.batch_size)
 
 
@@ -42,7 +43,7 @@ class _Convolution(torch.autograd.Function):
     ) -> torch.Tensor:  # fmt: skip
         ctx.save_for_backward(features, weight)
         ctx.rulebook, ctx.groups = rulebook, groups
-        x = _before(features, rulebook)
+        x = rows_before(features, rulebook)
         shift = None if bias is None else array_of("bias", bias)
         filters = Filters.of(
             array_of("weight", weight), shift, x.ndim, groups, "KRSC", beside=x.feature_array
@@ -98,7 +99,7 @@ class _Pool(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: torch.Tensor, rulebook: Rulebook, is_max: bool) -> torch.Tensor:
-        x = _before(features, rulebook)
+        x = rows_before(features, rulebook)
         op = "sparse_max_pool" if is_max else "sparse_avg_pool"
         made = tensor_of(pool_call(op, x, rulebook).features())
         ctx.rulebook = rulebook

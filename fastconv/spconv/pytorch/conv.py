@@ -161,12 +161,12 @@ class SparseConvolution(SparseModule):
         self, input: SparseConvTensor, add_input: SparseConvTensor | None = None
     ) -> SparseConvTensor:
         """Convolve, and add the features of another tensor at the same sites."""
-        self._check_input(input)
+        self.check_input(input)
         if self.conv1x1:
             matrix = self.weight.view(self.in_channels, self.out_channels).t()
             made = input.replace_feature(multiply_matrix(input.features, matrix, self.bias))
         else:
-            step = self._step(input)
+            step = self.step(input)
             made = step.lead(
                 convolve(input.features, self.weight, self.bias, step.rulebook, self.groups)
             )
@@ -175,7 +175,8 @@ class SparseConvolution(SparseModule):
             return made
         return made.replace_feature(made.features + add_input.features)
 
-    def _check_input(self, x: Any) -> None:
+    def check_input(self, x: Any) -> None:
+        """Raise where a tensor is none for this layer."""
         if not isinstance(x, SparseConvTensor):
             raise DTypeError(f"input: got {type(x).__name__}, want a SparseConvTensor")
         if len(x.spatial_shape) != self.ndim:
@@ -187,7 +188,8 @@ class SparseConvolution(SparseModule):
                 f"input: got {x.features.shape[1]} channels, want in_channels={self.in_channels}"
             )
 
-    def _step(self, x: SparseConvTensor) -> Step:
+    def step(self, x: SparseConvTensor) -> Step:
+        """Return the step from a tensor's sites to those after, by the layer's rulebook."""
         if self.inverse:
             return step_back(x, self.kernel_size, self.indice_key)
         kind = "submanifold" if self.subm else "transposed" if self.transposed else "regular"

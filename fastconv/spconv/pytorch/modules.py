@@ -78,6 +78,12 @@ class SparseSequential(SparseModule):
     **kwargs : nn.Module
         Further modules by name.
 
+    Notes
+    -----
+    Where gradients are off (``torch.no_grad``, ``torch.inference_mode``), a convolution, a batch
+    normalisation in evaluation mode and a rectifier that follow each other are computed in one
+    pass; results differ by rounding. Modules with hooks, or of other classes, are called.
+
     Examples
     --------
     >>> from fastconv.spconv.pytorch import SubMConv2d
@@ -113,12 +119,25 @@ class SparseSequential(SparseModule):
 
     def forward(self, input: Any) -> Any:
         """Compute module after module."""
-        for module in self._modules.values():
+        from .fusing import compute, find_run
+
+        modules = list(self._modules.values())
+        number = 0
+        while number < len(modules):
+            module = modules[number]
             assert module is not None
+            run = None
+            if isinstance(input, SparseConvTensor) and not torch.is_grad_enabled():
+                run = find_run(modules[number : number + 3])
+            if run is not None:
+                input = compute(run, input)
+                number += run.length
+                continue
             if is_spconv_module(module) or not isinstance(input, SparseConvTensor):
                 input = module(input)
             elif input.features.shape[0]:
                 input = input.replace_feature(module(input.features))
+            number += 1
         return input
 
 
