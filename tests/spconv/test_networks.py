@@ -210,6 +210,20 @@ def test_inference_is_what_autograd_sees(name: str, rng: np.random.Generator) ->
         assert torch.equal(made[0], made[2])  # which finds packed weights
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_compiler_leaves_sparse_layers_as_they_are(name: str, rng: np.random.Generator) -> None:
+    features, sites = random_parts(rng, SHAPE, 4, 0.015)
+    net = warmed(NETWORKS[name](ours), 0).eval()
+    expected = net(features, sites).features
+    expected.sum().backward()
+    grads = {key: parameter.grad for key, parameter in net.named_parameters()}
+    net.zero_grad()
+    made = torch.compile(net, backend="eager")(features, sites).features
+    assert torch.equal(made, expected)
+    made.sum().backward()
+    assert all(torch.equal(parameter.grad, grads[key]) for key, parameter in net.named_parameters())
+
+
 def folded(rng: np.random.Generator) -> tuple[Any, Any]:
     features, sites = random_parts(rng, SHAPE, 32, 0.01)
     net = warmed(block(ours, "SubMConv", (32, 48)), 0).eval()

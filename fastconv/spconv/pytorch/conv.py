@@ -16,6 +16,7 @@ from ...contract.arguments import whole_number
 from ...contract.errors import ArgumentError, DTypeError, ShapeError
 from .autograd import convolve, multiply_matrix
 from .core import ConvAlgo, SparseConvTensor, expand_nd
+from .eager import eager
 from .modules import SparseModule
 from .rulebooks import Step, Window, step_back, step_to
 
@@ -157,6 +158,7 @@ class SparseConvolution(SparseModule):
         """Return the most sites that were made, where that is recorded."""
         return getattr(self, MAX_VOXELS, None)
 
+    @eager
     def forward(
         self, input: SparseConvTensor, add_input: SparseConvTensor | None = None
     ) -> SparseConvTensor:

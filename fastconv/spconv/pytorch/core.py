@@ -20,6 +20,7 @@ from ...sparse.rulebook import Rulebook
 from ...sparse.sites import check_sites, check_unique
 from ...sparse.tensor import SparseTensor, trusted_tensor
 from .arrays import array_of
+from .eager import eager
 
 __all__ = ["ConvAlgo", "IndiceData", "Sites", "SparseConvTensor", "expand_nd"]
 
@@ -204,6 +205,7 @@ class SparseConvTensor:
     torch.Size([1, 3, 8, 8])
     """
 
+    @eager
     def __init__(
         self,
         features: torch.Tensor,
@@ -298,6 +300,7 @@ class SparseConvTensor:
         """Return the rulebook of a name, None where there is none."""
         return None if key is None else self.indice_dict.get(key)
 
+    @eager
     def replace_feature(self, feature: torch.Tensor) -> SparseConvTensor:
         """Return a tensor with other features at the same sites."""
         array_of("feature", feature)
@@ -327,6 +330,7 @@ class SparseConvTensor:
         features = x[tuple(sites.T)]
         return cls(features, sites.int(), list(x.shape[1:-1]), x.shape[0])
 
+    @eager
     def dense(self, channels_first: bool = True) -> torch.Tensor:
         """Return the grids as a tensor, 0 where no site is active.
 
@@ -349,6 +353,7 @@ class SparseConvTensor:
         """Return the tensor with the opposite features."""
         return self.replace_feature(-self._features)
 
+    @eager
     def _same_sites(self, other: SparseConvTensor) -> bool:
         mine, theirs = self.checked_sites, other.checked_sites
         if mine.spatial_shape != theirs.spatial_shape or mine.batch_size != theirs.batch_size:

@@ -13,10 +13,12 @@ from ...sparse.frozen import freeze
 from ...sparse.matching import shared_rows, union_rows
 from ...sparse.tensor import SparseTensor, trusted_tensor
 from .core import Sites, SparseConvTensor
+from .eager import eager
 
 __all__ = ["sparse_add", "sparse_add_hash_based", "sparse_multiply"]
 
 
+@eager
 def sparse_add(*tensors: SparseConvTensor) -> SparseConvTensor:
     """Add tensors at the sites that any of them has.
 
@@ -46,6 +48,7 @@ def sparse_add(*tensors: SparseConvTensor) -> SparseConvTensor:
 sparse_add_hash_based = sparse_add
 
 
+@eager
 def sparse_multiply(x: SparseConvTensor, y: SparseConvTensor) -> SparseConvTensor:
     """Multiply two tensors at the sites that both have.
 

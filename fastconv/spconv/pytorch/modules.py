@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .core import SparseConvTensor
+from .eager import eager
 
 __all__ = [
     "RemoveGrid",
@@ -117,6 +118,7 @@ class SparseSequential(SparseModule):
         assert module is not None
         return module
 
+    @eager
     def forward(self, input: Any) -> Any:
         """Compute module after module."""
         from .fusing import compute, find_run

@@ -10,6 +10,7 @@ from ...contract.errors import DTypeError, ShapeError
 from .autograd import pool, pool_globally
 from .conv import MAX_VOXELS, record_voxels
 from .core import ConvAlgo, SparseConvTensor, expand_nd
+from .eager import eager
 from .modules import SparseModule
 from .rulebooks import Window, step_to
 
@@ -76,6 +77,7 @@ class _Pool(SparseModule):
         """Return the most sites that were made, where that is recorded."""
         return getattr(self, MAX_VOXELS, None)
 
+    @eager
     def forward(self, input: SparseConvTensor) -> SparseConvTensor:
         """Pool the features of each window that holds a site."""
         if not isinstance(input, SparseConvTensor):
@@ -176,6 +178,7 @@ class _GlobalPool(SparseModule):
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name=name)
 
+    @eager
     def forward(self, input: SparseConvTensor) -> torch.Tensor:
         """Pool the features of each grid."""
         return pool_globally(input.features, input.checked_sites, self._is_max)
