@@ -34,7 +34,8 @@ def eager(function: Function) -> Function:
         if "torch._dynamo" not in sys.modules:
             return function(*args, **kwargs)
         if not disabled:
-            disabled.append(torch.compiler.disable(function))
+            compiler: Any = torch.compiler  # whose functions have no types
+            disabled.append(compiler.disable(function))
         return disabled[0](*args, **kwargs)
 
     return call  # type: ignore[return-value]
