@@ -6,6 +6,7 @@ import copy
 import gc
 import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -300,6 +301,20 @@ def test_folded_filters_go_with_their_convolution(rng: np.random.Generator) -> N
         del other
         gc.collect()
         assert len(fusing._FOLDED) == kept - 1
+
+
+def test_several_threads_may_call_one_network(rng: np.random.Generator) -> None:
+    features, sites = random_parts(rng, SHAPE, 4, 0.015)
+    net = warmed(Second(ours), 0).eval()
+
+    def run(factor: float) -> Any:
+        with torch.inference_mode():
+            return net(factor * features, sites).features
+
+    factors = [1.0, 2.0, 0.5, 1.0] * 2
+    with ThreadPoolExecutor(4) as callers:
+        made = list(callers.map(run, factors))
+    assert all(torch.equal(y, run(factor)) for y, factor in zip(made, factors, strict=True))
 
 
 def test_changed_weights_are_seen(rng: np.random.Generator) -> None:

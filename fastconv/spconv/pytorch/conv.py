@@ -46,6 +46,7 @@ class SparseConvolution(SparseModule):
         Of the window. A submanifold convolution reads kernel size and dilation alone, and a kernel
         of one tap with a stride of 1 is a product with a matrix, whose weight spconv reads as
         (C, K) whatever its shape says; so it is here.
+        The grid after a transposed convolution counts the dilation, which spconv's leaves out.
     groups : int
         Independent groups of channels.
     bias : bool
