@@ -192,7 +192,6 @@ __all__ = [
     "max_unpool1d",
     "max_unpool2d",
     "max_unpool3d",
-    "onnx",
     "pixel_shuffle",
     "pixel_unshuffle",
     "precision",
