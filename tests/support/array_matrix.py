@@ -30,6 +30,7 @@ _POOLS = [
     "ic4ih8iw5kh3kw1sh2sw1",
     "ic1ih1iw1kh1",
     "ic7iw41kw3sw1pw1",
+    "ic2iw43kw8sw1",
     "mb3ic2iw200kw4sw4",
     "ic3iw9kw9sw2pw4",
     "ic2id5ih6iw18kd3kh2kw3sd2sh2sw1pd1ph1pw1",

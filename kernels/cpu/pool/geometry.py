@@ -98,12 +98,16 @@ def is_global(problem: AnyPool, windows: Windows) -> bool:
     return math.prod(problem.out_size) == 1 and not windows.unequal and reach
 
 
-def is_short(problem: AnyPool, windows: Windows, binding: ArrayBinding) -> bool:
-    """Return whether a row of outputs is joined in registers, its input rows being contiguous."""
+def is_short(problem: AnyPool, windows: Windows, binding: ArrayBinding, lanes: int) -> bool:
+    """Return whether a row of outputs is joined in registers, its input rows being contiguous.
+
+    A vector of outputs then reads one of samples and the next, so windows reach no further.
+    """
     contiguous = binding.strides[0][-1] == problem.itemsize
     narrow = windows.kernel[-1] <= _MOST_TAPS and windows.stride[-1] <= _MOST_STEPS
     products = windows.rule != NORM or windows.degree > 0
-    usual = windows.dilation[-1] == 1 and not windows.unequal
+    near = (windows.kernel[-1] - 1) // windows.stride[-1] <= lanes
+    usual = windows.dilation[-1] == 1 and not windows.unequal and near
     return contiguous and narrow and products and usual
 
 

@@ -112,7 +112,7 @@ def _kernel(
     if along == "channels":
         key = (rule, degree, unequal, lanes, storage)
         return compile_kernel(make_channels(*key), "pool_channels", *key)
-    if is_short(problem, windows, binding):
+    if is_short(problem, windows, binding, lanes):
         rows = _known_rows(windows)
         short = (rows, rule, degree, windows.kernel[-1], windows.stride[-1], lanes, storage)
         return compile_kernel(make_short_rows(*short), "pool_short_rows", *short)
