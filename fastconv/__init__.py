@@ -128,7 +128,7 @@ _MODULES = {
     "contract.problem": ("ConvProblem",),
     "contract.transposed_problem": ("TransposedProblem",),
 }
-_SUBMODULES = ("analysis", "cuda_emulator", "grad", "onnx", "sparse", "spconv")
+_SUBMODULES = ("analysis", "cuda_emulator", "grad", "onnx", "sparse", "spconv", "torch")
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
@@ -210,7 +210,10 @@ def __getattr__(name: str) -> Any:
         return first_use.load(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'fastconv' has no attribute {name!r}")
-    value = getattr(first_use.load(f"{__name__}.{_HOME[name]}"), name)
+    home = _HOME[name]
+    value = getattr(first_use.load(f"{__name__}.{home}"), name)
+    if home.startswith(("functional", "ops.", "explanation")) and not isinstance(value, type):
+        value = first_use.load(f"{__name__}.tensors").open_to_tensors(value)
     globals()[name] = value
     return value
 

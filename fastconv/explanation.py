@@ -217,6 +217,7 @@ def _problem_of(
 
     The stack enters the device that the call's arrays live on.
     """
+    what = getattr(what, "__wrapped__", what)  # a function that the package opened to tensors
     if isinstance(what, str):
         return parse_any_line(what)[0], True, ""
     if isinstance(what, _KNOWN):

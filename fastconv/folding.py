@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import Array, dtype_of, is_masked, plain, require_array
+from .arrays import Array, is_masked, plain, require_array
 from .contract.errors import ArgumentError, DTypeError, ShapeError
+from .tensors import array_of
 
 __all__ = ["fold_batch_norm", "host_values"]
 
@@ -29,10 +30,7 @@ def host_values(name: str, value: Any) -> NDArray[Any]:
     if torch is not None and isinstance(value, torch.Tensor):
         if value.device.type != "cpu":
             raise DTypeError(f"{name}: got a tensor on {value.device}, want one on the CPU")
-        value = value.detach()
-        if value.dtype == torch.bfloat16:  # of which NumPy knows nothing by itself
-            return value.view(torch.int16).numpy().view(dtype_of("bfloat16"))
-        value = value.numpy()
+        value = array_of(name, value, recorded=False)
     if is_masked(value) or not issubclass(type(value), np.ndarray):
         kind = "a masked array" if is_masked(value) else type(value).__name__
         raise DTypeError(f"{name}: got {kind}, want a NumPy array or a PyTorch tensor on the CPU")

@@ -21,6 +21,7 @@ from .dense_problem import unbatch
 from .device_arrays import DeviceArray
 from .packing import PackedWeights
 from .slopes import join_slopes, split_slopes
+from .tensors import compute_tensors, holds_tensors
 
 __all__ = ["PackedLayer", "refuse_sizes"]
 
@@ -72,6 +73,9 @@ class PackedLayer:
         activation: Activation, tune: bool,
     ) -> None:  # fmt: skip
         """Check what is given and keep private copies of it."""
+        if holds_tensors(weight):
+            compute_tensors(self._set, (weight, bias, arguments, activation, tune), {})
+            return
         weight = require_array("weight", view_array("weight", weight) or weight)
         if weight.ndim != self._ndim + 2:
             raise ShapeError(
@@ -160,6 +164,9 @@ class PackedLayer:
         str
             Name of the kernel that a call will run.
         """
+        if holds_tensors(input):
+            name: str = compute_tensors(self.prepare, (input, residual, out), {})
+            return name
         views = view_operands(input, self._weight, self._bias, residual, out)
         x, _, _, residual, out = views or (input, None, None, residual, out)
         if x.ndim == self._ndim + 1:
@@ -205,6 +212,8 @@ class PackedLayer:
         """Convolve `input`; arguments and result are those of the function of the same name."""
         views = None
         if type(input) is not np.ndarray or isinstance(self._weight, DeviceArray):
+            if holds_tensors(input):
+                return compute_tensors(self.__call__, (input, residual, out), {})
             views = view_operands(input, self._weight, self._bias, residual, out)
         if views is None:
             return self._compute(input, residual, out)

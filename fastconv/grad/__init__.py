@@ -6,6 +6,7 @@ of threads and in every run.
 
 from __future__ import annotations
 
+from ..tensors import open_to_tensors
 from .conv import (
     conv1d_bias,
     conv1d_input,
@@ -163,3 +164,6 @@ __all__ = [
     "softmax_input",
     "unfold_input",
 ]
+
+# As handed out they take CPU tensors, too; modules that build on one another see arrays alone.
+globals().update({name: open_to_tensors(globals()[name]) for name in __all__})

@@ -9,6 +9,7 @@ from ..contract.arguments import Activation, Sizes, per_axis
 from ..contract.deform_problem import DeformProblem
 from ..dispatch import choose
 from ..packed_layer import PackedLayer, refuse_sizes
+from ..tensors import compute_tensors, holds_tensors
 from .deform import compute_deform
 from .telling import told
 
@@ -98,6 +99,8 @@ class DeformConv2d(PackedLayer):
         self, input: Array, offset: Array, mask: Array | None = None, out: Array | None = None
     ) -> Array:
         """Convolve `input`; arguments and result are those of `fastconv.deform_conv2d`."""
+        if holds_tensors(input):
+            return compute_tensors(self.__call__, (input, offset, mask, out), {})
         return compute_deform(
             (input, offset, self._weight, self._bias, mask),
             (*self._arguments, self.activation), out, self._packed,

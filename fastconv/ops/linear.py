@@ -25,6 +25,7 @@ from ..dispatch import choose, steady_choice
 from ..functional import conv1d
 from ..nn import Conv1d
 from ..slopes import split_slopes
+from ..tensors import compute_tensors, holds_tensors
 from .array_calls import ArrayOp, compute
 from .telling import tell
 
@@ -237,6 +238,13 @@ class Linear:
         activation: Activation = None,
         tune: bool = False,
     ) -> None:
+        if holds_tensors(weight):
+            compute_tensors(self._set, (weight, bias, activation, tune), {})
+        else:
+            self._set(weight, bias, activation, tune)
+
+    def _set(self, weight: Array, bias: Array | None, activation: Activation, tune: bool) -> None:
+        """Check what is given and keep private copies of it."""
         checked = _check_weight(weight)
         self._layer = Conv1d(checked[..., None], bias, activation=activation, tune=tune)
 
@@ -261,6 +269,9 @@ class Linear:
         str
             Name of the kernel that a call will run; "" where there are no rows.
         """
+        if holds_tensors(input):
+            name: str = compute_tensors(self.prepare, (input,), {})
+            return name
         weight = self.weight
         x = _check_input(input, weight)
         if x.size == 0:
@@ -277,6 +288,8 @@ class Linear:
 
     def __call__(self, input: Array, out: Array | None = None) -> Array:
         """Multiply rows; arguments and result are those of `fastconv.linear`."""
+        if holds_tensors(input):
+            return compute_tensors(self.__call__, (input, out), {})
         weight = self.weight
         x = _check_input(input, weight)
 

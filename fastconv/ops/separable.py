@@ -12,6 +12,7 @@ import numpy as np
 
 from ..arrays import Array, is_masked, plain
 from ..contract.arguments import Activation, Padding, Sizes
+from ..tensors import holds_tensors
 from .pair_calls import compute_pair
 from .pair_checks import PAIR, SEPARABLE
 from .pair_plan import PairOperands
@@ -24,6 +25,8 @@ POINTWISE = (1, 0, 1, 1)
 
 def pointwise_filters(weight: Any) -> Any:
     """Return a matrix as filters of one tap, anything else as it is."""
+    if holds_tensors(weight):
+        return weight[:, :, None, None] if weight.ndim == 2 else weight
     if not isinstance(weight, np.ndarray) or is_masked(weight):
         return weight
     matrix = plain(weight)

@@ -10,6 +10,7 @@ from ..contract.arguments import Activation, Padding, Sizes, canonical_activatio
 from ..contract.pair_problem import PairProblem
 from ..dense_problem import unbatch
 from ..packing import PackedWeights
+from ..tensors import compute_tensors, holds_tensors
 from .pair_calls import compute_pair, prepare_pair
 from .pair_checks import PAIR, SEPARABLE, Arguments, PairForm, canonical_pair, check_parameters
 from .pair_plan import PairOperands
@@ -29,6 +30,9 @@ class _Pair:
         activations: tuple[Activation, Activation], tune: bool,
     ) -> None:  # fmt: skip
         """Check what is given and keep private copies of it."""
+        if holds_tensors(*weights):
+            compute_tensors(self._set, (weights, biases, arguments, activations, tune), {})
+            return
         arguments = canonical_pair(self._form, arguments)
         checked = check_parameters(self._form, weights, biases, arguments, activations)
         first, second = (None if bias is None else private_copy(bias) for bias in biases)
@@ -91,6 +95,9 @@ class _Pair:
         str
             Names of the kernels that a call will run.
         """
+        if holds_tensors(input):
+            names: str = compute_tensors(self.prepare, (input, residual, out), {})
+            return names
         x, residual, out = self._batched(input, residual, out)
         call = prepare_pair(self._form, x, self._given, residual, out, True)
         self._packed.find(call.packing, lambda: call.pack(self._given.weights))
@@ -100,6 +107,8 @@ class _Pair:
         self, input: Array, residual: Array | None = None, out: Array | None = None
     ) -> Array:
         """Convolve `input`; arguments and result are those of the function of the same name."""
+        if holds_tensors(input):
+            return compute_tensors(self.__call__, (input, residual, out), {})
         return compute_pair(self._form, input, self._given, residual, out, self._packed)
 
 

@@ -212,7 +212,7 @@ CASES = (
     Case(
         "input_torch",
         DeviceError,
-        ("input", "PyTorch", r"detach\(\)\.numpy"),
+        ("weight|out", "PyTorch", r"torch\.from_numpy\((weight|out)\)"),
         {"input": torch.ones(1, 4, 8, 8)},
     ),
     Case("activation_number", ValueError, ("activation", "3"), {"activation": 3}),

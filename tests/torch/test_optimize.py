@@ -1,0 +1,359 @@
+"""Optimised models compute what they did, keep what they are, and say truly what was done."""
+
+from __future__ import annotations
+
+import copy
+import io
+import threading
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="package torch is not installed")
+
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+import fastconv  # noqa: E402
+import fastconv.torch  # noqa: E402
+
+pytestmark = pytest.mark.program
+
+
+class Block(nn.Module):
+    """A residual block, as in ResNet."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        down = nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+        self.down = nn.Sequential(*down) if stride > 1 else nn.Identity()
+
+    def forward(self, x: Any) -> Any:
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        out += self.down(x)
+        return self.relu(out)
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 5, 2, 2, bias=False), nn.BatchNorm2d(8)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.blocks = nn.Sequential(Block(8, 8), Block(8, 16, 2))
+        self.drop, self.last = nn.Dropout(), nn.Linear(16, 5)
+
+    def forward(self, x: Any) -> Any:
+        x = self.blocks(self.pool(F.relu(self.norm(self.stem(x)))))
+        return self.last(self.drop(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)))
+
+
+class Branching(Residual):
+    """Cannot be traced: what is computed depends on the input's values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tail = nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.PReLU(8), nn.Tanh())
+
+    def forward(self, x: Any) -> Any:
+        x = self.norm(self.stem(x))
+        return self.tail(x) if x.sum() > 0 else self.tail(-x)
+
+
+class Hourglass(nn.Module):
+    """Goes down and up again, beside what it was, as a U-Net does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.LeakyReLU(0.2))
+        self.deep = nn.Sequential(
+            nn.Conv2d(8, 8, 3, 1, 1, groups=8, padding_mode="reflect"), nn.BatchNorm2d(8),
+            nn.Hardswish(), nn.Conv2d(8, 16, 1), nn.ELU(0.5),
+        )  # fmt: skip
+        self.up, self.norm = nn.ConvTranspose2d(16, 8, 4, 2, 1, groups=4), nn.BatchNorm2d(8)
+        self.act, self.last = nn.PReLU(8), nn.Conv2d(11, 2, 1)
+
+    def forward(self, x: Any) -> Any:
+        up = self.act(self.norm(self.up(self.deep(self.down(x)))))
+        return self.last(torch.cat([up, x], 1)).sigmoid()
+
+
+class Traps(nn.Module):
+    """What must not be fused as it seems."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.relu, self.norm = nn.ReLU(inplace=True), nn.BatchNorm2d(4)
+
+    def forward(self, x: Any) -> Any:
+        x = x * 1
+        read_twice = self.a(x)
+        changed = self.b(x)
+        x.mul_(2)  # between the convolution and its sum
+        summed = torch.relu(changed + x)
+        broadcast = self.c(x) + x.mean((2, 3), keepdim=True)
+        x += self.norm(read_twice)  # its memory is read below
+        return summed + self.relu(read_twice) + torch.tanh(broadcast) + x
+
+
+def model_of(kind: Any, *args: Any) -> Any:
+    torch.manual_seed(0)
+    model = kind(*args).eval()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+    return model
+
+
+def same(made: Any, wanted: Any) -> None:
+    torch.testing.assert_close(made, wanted, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", [Residual, Branching, Hourglass])
+@pytest.mark.parametrize("order", ["contiguous_format", "channels_last"])
+@torch.no_grad()
+def test_networks(kind: Any, order: str) -> None:
+    model = model_of(kind)
+    fast = fastconv.torch.optimize(model)
+    assert type(fast) is kind and list(fast.state_dict()) == list(model.state_dict())
+    assert isinstance(fast.stem if kind is not Hourglass else fast.last, nn.Conv2d)
+    for size in (16, 24):
+        x = torch.randn(2, 3, size, size).contiguous(memory_format=getattr(torch, order))
+        wanted, kept = model(x), x.clone()
+        made = fast(x)
+        same(made, wanted)
+        assert torch.equal(x, kept) and made.stride() == wanted.stride()
+
+
+@torch.no_grad()
+def test_what_must_not_be_fused() -> None:
+    model = model_of(Traps)
+    fast, report = fastconv.torch.optimize(model, report=True)
+    x = torch.randn(2, 4, 6, 6)
+    same(fast(x), model(x))
+    assert report.left["norm"] == "2 read the output of the Conv2d before it"
+    assert "sum" not in report.swapped["b"]
+
+
+@torch.no_grad()
+def test_parts_of_a_model_stay_what_they_are() -> None:
+    model = model_of(Residual)
+    fast = fastconv.torch.optimize(model)
+    x = torch.randn(1, 8, 8, 8)
+    same(fast.blocks(x), model.blocks(x))
+    same(fast.norm(fast.stem(x[:, :3])), model.norm(model.stem(x[:, :3])))
+    tail = model_of(Branching)
+    fast_tail = fastconv.torch.optimize(tail)
+    same(fast_tail.tail[:2](x), tail.tail[:2](x))
+    same(fast_tail.tail[0](x), tail.tail[0](x))
+
+
+@torch.no_grad()
+def test_a_sum_of_other_shapes_broadcasts() -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(2, 3, 1)
+
+        def forward(self, x: Any, y: Any) -> Any:
+            return F.leaky_relu(self.conv(x) + y) + torch.relu(self.conv(x) + y)
+
+    model = model_of(Sum)
+    fast, report = fastconv.torch.optimize(model, report=True)
+    assert report.swapped["conv"].startswith("Conv2d + sum")
+    x = torch.randn(2, 2, 4, 4)
+    for y in (torch.randn(2, 3, 4, 4), torch.randn(3, 1, 1), torch.tensor(2.0)):
+        same(fast(x, y), model(x, y))
+    same(fast(x[0], torch.randn(3, 4, 4)).shape, torch.Size([3, 4, 4]))
+
+
+@torch.no_grad()
+def test_what_is_loaded_or_moved_counts() -> None:
+    model = model_of(Residual)
+    fast = fastconv.torch.optimize(model)
+    x = torch.randn(1, 3, 16, 16)
+    fast(x)
+    state = {k: v + 0.1 if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    model.load_state_dict(state)
+    fast.load_state_dict(state)
+    same(fast(x), model(x))
+    same(fast.double()(x.double()), model.double()(x.double()))
+    model.stem.weight.data.mul_(2)
+    fast.stem.weight.data.mul_(2)
+    assert not torch.equal(fast(x.double()), model(x.double()) * 2)
+
+
+@torch.no_grad()
+def test_copies_and_pickles() -> None:
+    for kind in (Residual, Branching):
+        model = model_of(kind)
+        fast = fastconv.torch.optimize(model)
+        x = torch.randn(1, 3, 16, 16)
+        wanted = fast(x)
+        file = io.BytesIO()
+        torch.save(fast, file)
+        file.seek(0)
+        loaded = torch.load(file, weights_only=False)
+        other = copy.deepcopy(fast)
+        fast.stem.weight.zero_()
+        assert torch.equal(loaded(x), wanted) and torch.equal(other(x), wanted)
+
+
+@torch.no_grad()
+def test_in_place_and_twice() -> None:
+    model = model_of(Residual)
+    x = torch.randn(1, 3, 16, 16)
+    wanted = model(x)
+    assert fastconv.torch.optimize(model, inplace=True) is model
+    same(model(x), wanted)
+    again = fastconv.torch.optimize(model)
+    assert again is not model
+    same(again(x), wanted)
+
+
+def test_around_it() -> None:
+    """Autocast, inference_mode, threads and torch.compile."""
+    model = model_of(Residual)
+    fast, x = fastconv.torch.optimize(model), torch.randn(1, 3, 16, 16)
+    with torch.inference_mode():
+        wanted = model(x)
+        same(fast(x), wanted)
+    with torch.no_grad(), torch.autocast("cpu"):
+        made, lower = fast(x), model(x)
+        assert made.dtype == lower.dtype == torch.bfloat16
+        assert (made - lower).abs().max() < 0.05 * lower.abs().max()
+    made, results = fast(x), []  # gradients are on, and nothing wants one
+    threads = [threading.Thread(target=lambda: results.append(fast(x))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4 and all(torch.equal(each, made) for each in results)
+    same(torch.compile(fast, backend="eager")(x), made)
+
+
+def test_no_result_is_detached_without_a_word() -> None:
+    fast, x = fastconv.torch.optimize(model_of(Residual)), torch.randn(1, 3, 16, 16)
+    with pytest.raises(fastconv.DTypeError, match=r"input: .*fastconv\.torch\.patch"):
+        fast(x.requires_grad_())
+    fast.blocks[0].conv1.weight.requires_grad_()
+    with pytest.raises(fastconv.DTypeError, match=r"weight: .*requires gradients"):
+        fast(x.detach())
+    with torch.no_grad():
+        fast(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "words"),
+    [
+        (3, fastconv.DTypeError, "model: got int"),
+        (nn.Conv2d(1, 1, 1), fastconv.ArgumentError, r"the model in training mode.*model\.eval"),
+        (nn.Sequential(nn.BatchNorm2d(1).eval()), fastconv.ArgumentError, "training mode"),
+        (torch.jit.script(nn.ReLU().eval()), fastconv.ArgumentError, "before torch.compile"),
+        (torch.compile(nn.ReLU().eval()), fastconv.ArgumentError, "before torch.compile"),
+    ],
+)
+def test_other_models_are_refused(model: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        fastconv.torch.optimize(model)
+
+
+def test_training_afterwards_is_refused() -> None:
+    fast = fastconv.torch.optimize(model_of(Residual)).train()
+    with pytest.raises(fastconv.ArgumentError, match="in training mode"):
+        fast(torch.ones(1, 3, 16, 16))
+
+
+class Own(nn.Conv2d):
+    """Is no plain convolution."""
+
+    def forward(self, input: Any) -> Any:
+        return super().forward(input) + 1
+
+
+class Parts(nn.Module):
+    """A part for each reason why one is left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.plain, self.unused = Own(2, 2, 1), nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+        self.hooked = nn.Conv2d(2, 2, 1)
+        self.hooked.register_forward_hook(lambda *given: None)
+        self.after_own, self.free = nn.BatchNorm2d(2), nn.BatchNorm2d(2, track_running_stats=False)
+        self.softplus, self.flat, self.rows = nn.Softplus(), nn.Linear(2, 2), nn.BatchNorm1d(2)
+        self.whole = nn.Conv2d(2, 2, 1).to(torch.complex64)
+
+    def forward(self, x: Any) -> Any:
+        x = self.softplus(self.free(self.plain(self.after_own(self.own(self.hooked(x))))))
+        return self.rows(self.flat(x.mean((2, 3))))
+
+
+def test_reasons_are_true() -> None:
+    model = Parts().eval()
+    fast, report = fastconv.torch.optimize(model, report=True)
+    assert report.traced and set(report.swapped) == {"plain", "flat"}
+    wanted = {
+        "own": "Own is no plain Conv2d, and may compute something else",
+        "hooked": "hooks are called with it",
+        "after_own": "its input comes from add, which takes in nothing",
+        "free": "it takes its statistics from the input",
+        "softplus": "fastconv has no layer for Softplus",
+        "rows": "after a dense layer it may normalise along another axis",
+        "whole": "its weight is of torch.complex64",
+        "unused": "the model does not call it",
+    }
+    assert set(report.left) == set(wanted)
+    for name, words in wanted.items():
+        assert report.left[name].startswith(words), (name, report.left[name])
+        assert f"  {name}: left, {words}" in str(report)
+    x = torch.randn(2, 2, 4, 4)
+    with torch.no_grad():
+        same(fast(x), model(x))
+
+
+def test_what_cannot_be_traced_says_why() -> None:
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.relu, self.calls = nn.Conv2d(1, 1, 1), nn.ReLU(), 0
+
+    class Types(Asks):
+        def forward(self, x: Any) -> Any:
+            return self.relu(self.conv(x)) if isinstance(x, torch.Tensor) else x
+
+    class Counts(Asks):
+        def forward(self, x: Any) -> Any:
+            self.calls += 1
+            return self.conv(x) * self.calls
+
+    class Draws(Asks):
+        def forward(self, x: Any) -> Any:
+            return self.conv(x) + torch.rand(1)
+
+    class Makes(Asks):
+        def forward(self, x: Any) -> Any:
+            return self.conv(x) + torch.arange(2.0).sum()
+
+    for kind, words in (
+        (Types, "asks for the types"),
+        (Counts, "changes the model's attributes"),
+        (Draws, "draws random numbers"),
+        (Makes, "its forward makes tensors"),
+        (Branching, "torch.fx cannot trace its control flow (TraceError"),
+    ):
+        _, report = fastconv.torch.optimize(model_of(kind), report=True)
+        assert not report.traced and words in report.note and words in str(report), report.note
+        assert report.swapped
+    assert report.left["norm"].startswith("it is in no Sequential")
+    assert report.fused["tail.1"] == report.fused["tail.2"] == "tail.0"
+    assert report.left["tail.3"].startswith("its input comes from PReLU")
+    one = fastconv.torch.optimize(nn.Conv2d(1, 1, 1).eval(), report=True)[1]
+    assert one.note == "the model is one Conv2d" and one.swapped == {"": "Conv2d"}
