@@ -10,7 +10,8 @@ import pytest
 
 import fastconv
 from fastconv import sparse
-from fastconv.contract.errors import ArgumentError, DTypeError, ShapeError
+from fastconv.array_libraries import EmulatedArray
+from fastconv.contract.errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from fastconv.kernels.reference import sparse_sets as reference
 from fastconv.sparse import SparseTensor
 from helpers import DTYPES
@@ -118,6 +119,51 @@ def test_batches(rng: np.random.Generator) -> None:
     assert joined.batch_size == 4 and np.array_equal(joined.dense(), x.dense())
     twice = sparse.join_batch([x, x])
     assert np.array_equal(twice.dense(), np.concatenate([x.dense(), x.dense()]))
+
+
+def emulated(x: SparseTensor) -> SparseTensor:
+    """The same tensor in what stands for a GPU's memory."""
+    parts = EmulatedArray(x.features), EmulatedArray(x.indices.copy())
+    return SparseTensor(*parts, x.spatial_shape, x.batch_size)
+
+
+def plain(made: Any) -> Any:
+    """The arrays of a result, in the host's memory."""
+    if isinstance(made, (list, tuple)):
+        return [plain(each) for each in made]
+    if isinstance(made, SparseTensor):
+        return [plain(made.features), plain(made.indices)]
+    assert isinstance(made, EmulatedArray)
+    return made.copy_to_host()
+
+
+@pytest.mark.parametrize("name", [*OPERATIONS, "union", "prune", "crop", "split_batch", "join"])
+def test_on_a_gpu_results_stay_there(name: str, rng: np.random.Generator) -> None:
+    x, y = pair(rng, 2)
+    mask = rng.random(len(x)) < 0.5
+    calls: dict[str, Callable[..., Any]] = {
+        "prune": lambda a, _: sparse.prune(a, mask),
+        "crop": lambda a, _: sparse.crop(a, 1, 5),
+        "split_batch": lambda a, _: sparse.split_batch(a),
+        "join": lambda a, b: sparse.join_batch([a, b]),
+    }
+    call = calls.get(name) or getattr(sparse, name)
+    made, expected = plain(call(emulated(x), emulated(y))), call(x, y)
+    parts = expected if isinstance(expected, (list, tuple)) else [expected]
+    found = made if isinstance(expected, (list, tuple)) else [made]
+    for arrays, part in zip(found, parts, strict=True):
+        assert np.array_equal(arrays[0], part.features)
+        assert np.array_equal(arrays[1], part.indices)
+
+
+def test_gradients_stay_on_a_gpu(rng: np.random.Generator) -> None:
+    x, y = pair(rng, 2)
+    grads = whole(rng, sparse.add(x, y).features.shape)
+    made = plain(sparse.grad.add_inputs(emulated(x), emulated(y), EmulatedArray(grads)))
+    for found, expected in zip(made, sparse.grad.add_inputs(x, y, grads), strict=True):
+        assert np.array_equal(found, expected)
+    with pytest.raises(DeviceError, match="y: got an array elsewhere"):
+        sparse.add(emulated(x), y)
 
 
 def inner(x: Any, y: Any) -> float:
