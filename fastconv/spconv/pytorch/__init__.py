@@ -40,8 +40,8 @@ from .conv_layers import (
     SubMConv4d,
 )
 from .core import ConvAlgo, SparseConvTensor
-from .identity import Identity
 from .modules import (
+    Identity,
     RemoveGrid,
     SparseBatchNorm,
     SparseIdentity,

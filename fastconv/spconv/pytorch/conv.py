@@ -14,9 +14,9 @@ from torch import nn
 
 from ...contract.arguments import whole_number
 from ...contract.errors import ArgumentError, DTypeError, ShapeError
+from .arrays import eager
 from .autograd import convolve, multiply_matrix
 from .core import ConvAlgo, SparseConvTensor, expand_nd
-from .eager import eager
 from .modules import SparseModule
 from .rulebooks import Step, Window, step_back, step_to
 
@@ -68,29 +68,14 @@ class SparseConvolution(SparseModule):
     """
 
     def __init__(
-        self,
-        ndim: int,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Any = 3,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-        bias: bool = True,
-        subm: bool = False,
-        output_padding: Any = 0,
-        transposed: bool = False,
-        inverse: bool = False,
-        indice_key: str | None = None,
-        algo: ConvAlgo | None = None,
-        fp32_accum: bool | None = None,
-        record_voxel_count: bool = False,
-        large_kernel_fast_algo: bool = False,
-        name: str | None = None,
-        device: Any = None,
+        self, ndim: int, in_channels: int, out_channels: int, kernel_size: Any = 3,
+        stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, bias: bool = True,
+        subm: bool = False, output_padding: Any = 0, transposed: bool = False,
+        inverse: bool = False, indice_key: str | None = None, algo: ConvAlgo | None = None,
+        fp32_accum: bool | None = None, record_voxel_count: bool = False,
+        large_kernel_fast_algo: bool = False, name: str | None = None, device: Any = None,
         dtype: Any = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(name=name)
         self.ndim = ndim
         self.in_channels, self.out_channels = in_channels, out_channels

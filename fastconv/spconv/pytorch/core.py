@@ -19,8 +19,7 @@ from ...sparse.frozen import same_memory
 from ...sparse.rulebook import Rulebook
 from ...sparse.sites import check_sites, check_unique
 from ...sparse.tensor import SparseTensor, trusted_tensor
-from .arrays import array_of
-from .eager import eager
+from .arrays import array_of, eager
 
 __all__ = ["ConvAlgo", "IndiceData", "Sites", "SparseConvTensor", "expand_nd"]
 

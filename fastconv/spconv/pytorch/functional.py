@@ -12,8 +12,8 @@ from ...contract.errors import DTypeError, ShapeError
 from ...sparse.frozen import freeze
 from ...sparse.matching import shared_rows, union_rows
 from ...sparse.tensor import SparseTensor, trusted_tensor
+from .arrays import eager
 from .core import Sites, SparseConvTensor
-from .eager import eager
 
 __all__ = ["sparse_add", "sparse_add_hash_based", "sparse_multiply"]
 

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from .arrays import eager
 from .core import SparseConvTensor
-from .eager import eager
 
 __all__ = [
+    "Identity",
     "RemoveGrid",
     "SparseBatchNorm",
     "SparseIdentity",
@@ -140,6 +141,14 @@ class SparseSequential(SparseModule):
             elif input.features.shape[0]:
                 input = input.replace_feature(module(input.features))
             number += 1
+        return input
+
+
+class Identity(nn.Module):
+    """Returns what it is given."""
+
+    def forward(self, input: Any) -> Any:
+        """Return the input."""
         return input
 
 

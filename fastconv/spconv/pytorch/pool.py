@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from ...contract.errors import DTypeError, ShapeError
+from .arrays import eager
 from .autograd import pool, pool_globally
 from .conv import MAX_VOXELS, record_voxels
 from .core import ConvAlgo, SparseConvTensor, expand_nd
-from .eager import eager
 from .modules import SparseModule
 from .rulebooks import Window, step_to
 
