@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from fastconv import sparse
 from fastconv.array_libraries import EmulatedArray
 from fastconv.contract.errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from fastconv.kernels.reference import sparse_sets as reference
-from fastconv.sparse import SparseTensor
+from fastconv.sparse import SparseTensor, parts, set_grad, sets
 from helpers import DTYPES
 from sparse_helpers import random_tensor, whole
 
@@ -27,6 +29,12 @@ def pair(
 ) -> tuple[SparseTensor, SparseTensor]:
     x, y = (random_tensor(rng, SHAPES[ndim], 3, share=0.4, dtype=dtype) for _ in range(2))
     return x, y
+
+
+@pytest.mark.parametrize("module", [sets, parts, set_grad])
+def test_the_examples_run(module: ModuleType) -> None:
+    result = doctest.testmod(module)
+    assert result.attempted > 0 and result.failed == 0
 
 
 def by_site(x: SparseTensor) -> reference.Values:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import subprocess
 import sys
 from collections import OrderedDict
@@ -23,6 +25,12 @@ from fastconv.contract.errors import (  # noqa: E402
 from spconv_helpers import order_of, random_parts  # noqa: E402
 
 SHAPE = (9, 8, 7)
+
+
+@pytest.mark.parametrize("name", ["", ".core", ".functional", ".modules", ".utils", ".weights"])
+def test_the_examples_run(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"fastconv.spconv.pytorch{name}"))
+    assert result.attempted > 0 and result.failed == 0
 
 
 @pytest.fixture
