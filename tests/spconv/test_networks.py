@@ -190,7 +190,7 @@ def test_the_same_bits_with_any_threads(name: str, rng: np.random.Generator) -> 
             y.square().sum().backward()
             grads = [
                 parameter.grad for module in net.modules() for parameter in module.parameters(False)
-                if isinstance(module, ours.SparseConvolution)
+                if isinstance(module, ours.conv.SparseConvolution)
             ]  # fmt: skip
             with torch.inference_mode():
                 made.append([y.detach(), x.grad, *grads, net(features, sites).features])

@@ -49,6 +49,26 @@ def test_neither_pytorch_nor_spconv_is_loaded_before() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_names_are_in_the_modules_that_spconv_has_them_in() -> None:
+    """Those that fastconv has; `tables`, `utils` and others hold names that spconv's do not."""
+    theirs = pytest.importorskip("spconv.pytorch", reason="spconv is not installed")
+    for module in ("conv", "core", "functional", "modules", "pool", "tables", "utils"):
+        like = importlib.import_module(f"spconv.pytorch.{module}")
+        ours = importlib.import_module(f"fastconv.spconv.pytorch.{module}")
+        missing = {
+            name for name, value in vars(like).items()
+            if isinstance(value, type) and issubclass(value, torch.nn.Module)
+            and value.__module__ == like.__name__ and not hasattr(ours, name)
+        }  # fmt: skip
+        assert missing <= {
+            "PrintCurrentTime", "PrintTensorMeta", "SparseGlobalMaxOrAvgPool",
+            "SparseSyncBatchNorm",
+        }  # fmt: skip
+    assert {name for name in spconv.__all__ if not hasattr(theirs, name)} == {
+        "SparseAvgPool4d", "load_state_dict"
+    }  # fmt: skip
+
+
 def test_dense_and_back(x: Any) -> None:
     dense = x.dense()
     assert dense.shape == (2, 4, *SHAPE)

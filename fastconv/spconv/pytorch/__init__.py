@@ -20,8 +20,7 @@ torch.Size([1, 32, 4, 4, 4])
 from __future__ import annotations
 
 from . import functional, utils
-from .conv import SparseConvolution
-from .conv_layers import (
+from .conv import (
     SparseConv1d,
     SparseConv2d,
     SparseConv3d,
@@ -87,7 +86,6 @@ __all__ = [
     "SparseConvTranspose2d",
     "SparseConvTranspose3d",
     "SparseConvTranspose4d",
-    "SparseConvolution",
     "SparseGlobalAvgPool",
     "SparseGlobalMaxPool",
     "SparseIdentity",

@@ -20,7 +20,7 @@ from ...folding import fold_batch_norm
 from ...sparse.calls import Filters, conv_call
 from .arrays import array_of, tensor_of
 from .autograd import rows_before
-from .conv import SparseConvolution, record_voxels
+from .convolution import SparseConvolution, record_voxels
 from .core import SparseConvTensor
 from .modules import SparseBatchNorm, SparseReLU
 

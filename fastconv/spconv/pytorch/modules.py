@@ -64,7 +64,7 @@ def is_spconv_module(module: nn.Module) -> bool:
 
 def is_sparse_conv(module: nn.Module) -> bool:
     """Whether a module is a sparse convolution."""
-    from .conv import SparseConvolution
+    from .convolution import SparseConvolution
 
     return isinstance(module, SparseConvolution)
 

@@ -9,7 +9,7 @@ import torch
 from ...contract.errors import DTypeError, ShapeError
 from .arrays import eager
 from .autograd import pool, pool_globally
-from .conv import MAX_VOXELS, record_voxels
+from .convolution import MAX_VOXELS, record_voxels
 from .core import ConvAlgo, SparseConvTensor, expand_nd
 from .modules import SparseModule
 from .rulebooks import Window, step_to

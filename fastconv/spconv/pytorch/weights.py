@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ...contract.errors import ArgumentError, ShapeError
-from .conv import SparseConvolution
+from .convolution import SparseConvolution
 
 __all__ = ["WEIGHT_LAYOUTS", "load_state_dict"]
 
