@@ -175,7 +175,7 @@ def conv2d(
     Parameters
     ----------
     input : array, shape (N, C, H, W) or (C, H, W)
-        Images, of NumPy, CuPy or PyTorch (CUDA), of any strides; the others are of the same kind
+        Images, of NumPy, PyTorch or CuPy, of any strides; the others are of the same kind
         and on the same device, and so is the result. float32, float64, float16 or bfloat16, and on
         the CPU uint8, uint16 and int16; halves and integers are summed in float32.
     weight : ndarray, shape (K, C / groups, kh, kw)

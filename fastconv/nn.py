@@ -96,7 +96,7 @@ class Conv2d(_Conv):
     Parameters
     ----------
     weight : array, shape (K, C / groups, kh, kw)
-        Filters, of NumPy, CuPy or PyTorch (CUDA), as inputs must be; copied.
+        Filters, of NumPy, PyTorch or CuPy; on a GPU as inputs must be; copied.
     bias : array, shape (K,), optional
         Added to each output channel; copied.
     stride, padding, dilation, groups, padding_mode, activation

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import threading
 from typing import Any
 
@@ -70,6 +72,12 @@ CASES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "interpolate, size": (norming.INTERPOLATE, ((2, 4, 5, 5), [7, 3], None, "nearest", None, None)),
     "prelu": (norming.PRELU, ((2, 4, 5, 5), (4,))),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["functional", "layers", "optimizing", "patching", "pooling"])
+def test_the_examples_run(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"fastconv.torch.{name}"))
+    assert result.attempted > 0 and result.failed == 0
 
 
 def arguments(given: tuple[Any, ...], last: bool = False, dtype: Any = torch.float32) -> list[Any]:
