@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from . import pooling
+from . import functional, pooling
 from .candidates import (
     has_hooks,
     product_axes,
@@ -39,6 +39,8 @@ _POOLS: dict[Any, Callable[..., Any]] = {
     for name in pooling.__all__
     if hasattr(place, name) and not (place is torch and name.startswith("adaptive_max"))
 }
+
+_PRODUCTS = frozenset(getattr(torch.nn.functional, name) for name in functional.__all__)
 
 
 class Calls:
@@ -103,6 +105,8 @@ class _Fusion:
             elif node.op == "call_function" and node.target in _POOLS:
                 node.target = _POOLS[node.target]
                 report.swapped[node.name] = f"fastconv.{node.target.__name__}"
+            elif node.op == "call_function" and node.target in _PRODUCTS:
+                report.left[node.name] = "a function, whose weight no module keeps packed"
         for node in graph.nodes:
             if node.op == "call_module" and str(node.target) in self._modules:
                 self._tell(node)
