@@ -237,7 +237,9 @@ def run(job: int, workers: int, operands: Operands, owner: Any = None) -> None:
         pool.wake()
         pool.submit(pool.state, job, id(operands), 1)
     if recorder is not None and owner is not None:
-        recorder(job, workers, operands, owner)
+        told = recorder  # which another thread may take away
+        if told is not None:
+            told(job, workers, operands, owner)
 
 
 @functools.cache
