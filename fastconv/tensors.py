@@ -40,11 +40,15 @@ def open_to_tensors(function: Function) -> Function:
 
     @functools.wraps(function)
     def opened(*args: Any, **kwargs: Any) -> Any:
-        if (args and type(args[0]) is np.ndarray) or "torch" not in sys.modules:
+        if args and type(args[0]) is np.ndarray:
             return function(*args, **kwargs)
-        if sys.modules["torch"].compiler.is_compiling():
+        # None, too, while another thread imports PyTorch: there are no tensors yet.
+        compiler = getattr(sys.modules.get("torch"), "compiler", None)
+        if compiler is None:
+            return function(*args, **kwargs)
+        if compiler.is_compiling():
             # torch.compile goes on behind this call: it would read all of fastconv, and NumPy.
-            return sys.modules["torch"].compiler.disable(compute_tensors)(function, args, kwargs)
+            return compiler.disable(compute_tensors)(function, args, kwargs)
         return compute_tensors(function, args, kwargs)
 
     # Where a pickle finds it again; the inner function has the name of its own module.

@@ -144,3 +144,10 @@ def test_import_loads_no_torch() -> None:
         "assert 'torch' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_torch_that_is_being_imported_has_no_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    size, w, out = (1, 2, 4, 4), np.ones((3, 2, 1, 1), np.float32), np.ones((1, 3, 4, 4), "f4")
+    wanted = grad.conv2d_input(size, w, out)
+    monkeypatch.setitem(sys.modules, "torch", type(sys)("torch"))
+    assert np.array_equal(grad.conv2d_input(size, w, out), wanted)
