@@ -7,5 +7,8 @@
                                   v     |      one process a library, all but one stopped
                                  worker.py -> peers.py, truth.py
 
+Rows of another kind have peers and truths of their own, as registry.py lists them; ``networks/``
+are whole networks, whose rows have processes of their own (network_worker.py).
+
 ``pytest bench/ --benchmark-only`` times the project's own kernels alone, for regressions.
 """

@@ -34,6 +34,7 @@ class NetworkOnnxRuntime(Peer):
     name = "onnxruntime"
     modules: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx")
     distribution = "onnxruntime"
+    setup_seconds = 120.0
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
@@ -66,6 +67,7 @@ class NetworkOpenVino(Peer):
     name = "openvino"
     modules: ClassVar[tuple[str, ...]] = ("openvino", "onnx")
     distribution = "openvino"
+    setup_seconds = 120.0
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
@@ -106,6 +108,7 @@ class NetworkNcnn(Peer):
     name = "ncnn"
     modules: ClassVar[tuple[str, ...]] = ("ncnn", "pnnx", "onnx")
     distribution = "ncnn"
+    setup_seconds = 120.0
     note = "ncnn: pnnx turns the ONNX model into ncnn's own; one image at a time"
 
     def __init__(self, threads: int) -> None:

@@ -49,6 +49,8 @@ class NetworkTorch(Peer):
     name = "torch"
     modules: ClassVar[tuple[str, ...]] = ("torch",)
     distribution = "torch"
+    #: A whole network is made and packed.
+    setup_seconds = 120.0
     channels_last: ClassVar[bool] = False
 
     def __init__(self, threads: int) -> None:

@@ -39,7 +39,7 @@ class Peer:
     #: Whether it is called on integers, too.
     integers: ClassVar[bool] = False
 
-    #: How much longer than other libraries it may take to set a row up.
+    #: Seconds beyond the runner's limit that it may take to set a row up.
     setup_seconds: ClassVar[float] = 0.0
 
     #: ``prepare(problem, *arrays)`` returns the call to be timed, or raises `Refusal`. The arrays

@@ -212,6 +212,21 @@ def test_column_is_right_or_says_why_not(name: str, tmp_path: Path) -> None:
                 process.close()
 
 
+@pytest.mark.parametrize("name", ["torch_compile", "torch_compile_channels_last"])
+def test_a_compiled_column_compiles_the_module(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(torch, "compile", lambda network: seen.append(network) or network)
+    settings = import_module("torch._inductor.config")
+    with settings.patch(freezing=False):
+        column = registry.PEERS["network"]["cpu"][name](1)
+        assert settings.freezing
+    run = parse_case(SMALL["torch"]).problem
+    call = column.prepare(run, *network_truth.arrays(run), Path("model.onnx"))
+    assert column.to_numpy(run, call()).shape == (1, 1000)
+    weight = seen[0][0][0].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) is ("last" in name)
+
+
 def test_ncnn_takes_one_image() -> None:
     ncnn = registry.PEERS["network"]["cpu"]["ncnn"]
     assert ncnn.declines(NetworkRun("resnet50", 1)) is None
