@@ -20,10 +20,13 @@ def peak_bytes() -> int | None:
     return _field("VmHWM")
 
 
-def restart_peak() -> None:
-    """Count the peak from here on; what was needed before is forgotten."""
-    if _CLEAR.exists():
+def restart_peak() -> bool:
+    """Count the peak from here on, what was needed before forgotten; tell whether that is so."""
+    try:
         _CLEAR.write_text(_PEAK_COMMAND)
+    except OSError:  # another system than Linux, or a container that does not let it
+        return False
+    return True
 
 
 def _field(name: str) -> int | None:

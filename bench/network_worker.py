@@ -46,8 +46,7 @@ class NetworkWorker(Worker):
     def prepared(self, case: Case, path: str) -> Call:
         """Set a row up: the library is loaded by now, and what it needs from here on counts."""
         assert self.peer is not None
-        memory.restart_peak()
-        self._before = memory.resident_bytes()
+        self._before = memory.resident_bytes() if memory.restart_peak() else None
         file = network_truth.model_file(Path(path).parent)
         return self.peer.prepare(case.problem, *network_truth.arrays(case.problem), file)
 

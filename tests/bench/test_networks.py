@@ -125,9 +125,8 @@ def test_suite_has_every_network_at_both_batches() -> None:
 
 
 def test_the_peak_of_memory_is_counted_from_where_it_is_told() -> None:
-    if memory.resident_bytes() is None:
-        pytest.skip("this system does not tell a process's memory as Linux does")
-    memory.restart_peak()
+    if not memory.restart_peak():
+        pytest.skip("this system does not count a process's memory anew as Linux does")
     before = memory.resident_bytes()
     assert before is not None
     held = np.ones(80 << 20, np.uint8)
@@ -231,6 +230,17 @@ def test_ncnn_takes_one_image() -> None:
     ncnn = registry.PEERS["network"]["cpu"]["ncnn"]
     assert ncnn.declines(NetworkRun("resnet50", 1)) is None
     assert ncnn.declines(NetworkRun("resnet50", 8)) == "ncnn computes one image at a time"
+
+
+def test_memory_that_is_not_counted_anew_is_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_CLEAR", tmp_path / "nowhere" / "clear_refs")
+    path = str(tmp_path / "truth.npy")
+    NetworkWorker(None).truth(SMALL["onnx"], path)
+    asked = NetworkWorker(Planted(1))
+    assert "reason" not in asked.prepare(SMALL["onnx"], path)
+    assert asked.memory() == {"bytes": None}
 
 
 def made_up() -> runner.Result:
