@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,10 @@ class NetworkFastconvTorch(_Loaded):
         super().__init__(threads)
         import torch
 
+        import fastconv.torch
+
         torch.set_num_threads(threads)
+        self._optimize = fastconv.torch.optimize
 
     @classmethod
     def declines(cls, run: NetworkRun) -> str | None:
@@ -81,8 +83,7 @@ class NetworkFastconvTorch(_Loaded):
         """Optimize the module; the call is ``module(x)``."""
         import torch
 
-        optimize = import_module("fastconv.torch").optimize
-        return inferring(optimize(built(run)), torch.from_numpy(x))
+        return inferring(self._optimize(built(run)), torch.from_numpy(x))
 
     def to_numpy(self, run: NetworkRun, result: Any) -> np.ndarray:
         """Return the tensor's values."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -182,7 +181,7 @@ def test_a_network_that_is_not_exported_says_so(
 #: Without what inductor compiles, which takes minutes.
 COLUMNS = [
     report.PACKED,
-    *([report.MODULE] if find_spec("fastconv.torch") else []),
+    report.MODULE,
     *(name for name in registry.installed_peers(kind="network") if "compile" not in name),
 ]
 
