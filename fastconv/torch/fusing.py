@@ -149,8 +149,8 @@ class _Fusion:
         user = _only_reader(node)
         if user is None or user.op != "call_module" or len(user.args) != 1:
             return [node], None
-        norm = self._modules[str(user.target)]
-        if type(norm) not in NORMS or why_not_folded(norm, layer):
+        norm = self._modules.get(str(user.target))  # None of a call that is fused by now
+        if norm is None or type(norm) not in NORMS or why_not_folded(norm, layer):
             return [node], None
         self._report.fused[str(user.target)] = str(node.target)
         return [node, user], norm
@@ -202,8 +202,8 @@ class _Fusion:
             return None
         what: Any = user.target
         if user.op == "call_module":
-            what = self._modules[str(user.target)]
-            if has_hooks(what) or "forward" in what.__dict__:
+            what = self._modules.get(str(user.target))
+            if what is None or has_hooks(what) or "forward" in what.__dict__:
                 return None
         elif user.op not in ("call_function", "call_method"):
             return None

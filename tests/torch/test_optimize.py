@@ -64,6 +64,17 @@ class Branching(Residual):
         return self.tail(x) if x.sum() > 0 else self.tail(-x)
 
 
+class Bottlenecks(Residual):
+    """Ends blocks without an activation, as MobileNet v2 does: a layer reads a layer's norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(
+            nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 16, 1), nn.BatchNorm2d(16),
+            nn.ReLU6(), nn.Conv2d(16, 16, 3, 1, 1, groups=16), nn.Conv2d(16, 16, 1), nn.ReLU6(),
+        )  # fmt: skip
+
+
 class Hourglass(nn.Module):
     """Goes down and up again, beside what it was, as a U-Net does."""
 
@@ -117,7 +128,7 @@ def same(made: Any, wanted: Any) -> None:
     torch.testing.assert_close(made, wanted, rtol=2e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("kind", [Residual, Branching, Hourglass])
+@pytest.mark.parametrize("kind", [Residual, Bottlenecks, Branching, Hourglass])
 @pytest.mark.parametrize("order", ["contiguous_format", "channels_last"])
 @torch.no_grad()
 def test_networks(kind: Any, order: str) -> None:
