@@ -54,8 +54,9 @@ def choices() -> Iterator[str]:
         for case in load(suite):
             sparse = isinstance(case.problem, SparseLayer)
             of = of_scan(case.problem) if sparse else case.problem
-            # Transposed convolutions, pairs and boundary modes are made of dense problems.
-            composed = of is None or of.op in ("conv_transpose", "conv_input_grad", "conv_pair")
+            # These, boundary modes and networks are made of dense problems.
+            many = ("conv_transpose", "conv_input_grad", "conv_pair", "network")
+            composed = of is None or of.op in many
             if not composed and not isinstance(of, BoundaryProblem):
                 yield f"{suite} {case.line} {cheapest(of)}"
 
