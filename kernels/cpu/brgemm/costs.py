@@ -26,6 +26,7 @@ PIXEL_ROWS, PIXEL_LANES = 0, 1
 #: Where channels lie a multiple of so many bytes apart, and nothing but channels is summed in a
 #: row, a tile's pixels share few sets of L1.
 _L1_STRIDE = 256
+_LINE = 64  # bytes of a cache line
 #: Most steps of the reduction, whose tap runs are listed, and bytes of a copied band.
 _MOST_STEPS, _MOST_BAND = 1 << 20, 32 << 20
 
@@ -62,6 +63,10 @@ class Blocks(NamedTuple):
     def pixels(self) -> int:
         """Output pixels of a tile."""
         return self.rows if self.side == PIXEL_ROWS else self.nv * self.lanes
+
+    def channels_of(self, rows: int, nv: int) -> int:
+        """Output channels of a tile of so many rows and vectors."""
+        return nv * self.lanes if self.side == PIXEL_ROWS else rows
 
     @property
     def channels(self) -> int:
@@ -144,6 +149,17 @@ def _tile_cycles(
     return costs.tile + stores + weights / costs.weights_cycle
 
 
+def _read_bytes(problem: ConvProblem, pixels: int) -> int:
+    """Return the bytes of L1 under the input of a tile: whole lines of each channel's rows."""
+    size, channels = problem.compute_itemsize, problem.in_channels // problem.groups
+    taps = (problem.kernel_size[-1] - 1) * problem.dilation[-1]
+    across = (pixels - 1) * problem.stride[-1] + taps
+    rows = channels * math.prod(problem.kernel_size[:-1])
+    if problem.layout == "channels_last":
+        return rows * (across + 1) * size
+    return rows * (_LINE + across * size)
+
+
 def _mean_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> float:
     """Return the cycles of a tile, averaged over a row's tiles and the panels."""
     steps = problem.in_channels // problem.groups * math.prod(problem.kernel_size)
@@ -158,7 +174,8 @@ def _mean_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> fl
     conflict, total = profile(device).brgemm.conflict if shares_sets else 1.0, 0.0
     for rows, row_count in ((blocks.rows, row_tiles - 1), (blocks.row_tail, 1)):
         for nv, count in ((blocks.nv, vector_tiles - 1), (blocks.vector_tail, 1)):
-            tile_bytes = steps * (rows + nv * blocks.lanes) * size
+            pixels = rows if blocks.side == PIXEL_ROWS else nv * blocks.lanes
+            tile_bytes = _read_bytes(problem, pixels) + steps * blocks.channels_of(rows, nv) * size
             cycles = conflict * steps * _step_cycles(rows, nv, blocks.side, device, tile_bytes)
             cycles += _tile_cycles(problem, blocks, device, rows, nv, steps)
             total += row_count * count * cycles
