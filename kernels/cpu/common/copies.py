@@ -15,6 +15,7 @@ from ..simd.intrinsics import (
     load_gather,
     load_masked,
     pick_even,
+    pick_even_met,
     range_mask,
     store,
 )
@@ -41,6 +42,9 @@ def make_read_vector(lanes: int, storage: int) -> Any:
             return load_masked(address, mask, storage, lanes)
         if step == 2 * item:
             second = address + lanes * item
+            if mask == full:  # up to the last element that is wanted, no mask is needed
+                low = load(address, storage, lanes)
+                return pick_even_met(low, load(second - item, storage, lanes))
             low = load_masked(address, pair & full, storage, lanes)
             high = load_masked(second, pair >> lanes, storage, lanes)
             return pick_even(low, high)

@@ -57,6 +57,7 @@ __all__ = [
     "merge_lanes",
     "multiply_add",
     "pick_even",
+    "pick_even_met",
     "range_mask",
     "set_word",
     "splat",
@@ -354,6 +355,19 @@ def pick_even(typingctx: Any, low: Any, high: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         lanes = low.lanes
         pattern = ir.Constant(ir.VectorType(I32, lanes), [I32(2 * i) for i in range(lanes)])
+        return builder.shuffle_vector(args[0], args[1], pattern)
+
+    return low(low, low), codegen
+
+
+@intrinsic
+def pick_even_met(typingctx: Any, low: Any, high: Any) -> Any:
+    """Return lanes 0, 2, 4, ... of two vectors whose last and first lane are the same element."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes = low.lanes
+        places = [I32(2 * i + int(2 * i >= lanes)) for i in range(lanes)]
+        pattern = ir.Constant(ir.VectorType(I32, lanes), places)
         return builder.shuffle_vector(args[0], args[1], pattern)
 
     return low(low, low), codegen
