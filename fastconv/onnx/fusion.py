@@ -1,4 +1,4 @@
-"""Which nodes become one step: norms, sums and activations behind layers."""
+"""Which nodes become one step: what stands behind layers, and chains of element-wise nodes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from .branches import Branches
+from .chains import Chain, find_chains
+from .elementwise import Expression, express
 from .gates import clipped, match_gate
 from .graph import Graph
 from .joining import Join
@@ -43,12 +45,28 @@ class _Planner:
 
     def steps(self) -> list[Step]:
         placed: dict[int, Step] = {}
+        elementwise: dict[int, Expression] = {}
         for place, proto in enumerate(self.graph.nodes):
             if place in self.taken:
                 continue
+            expression = self._express(proto)
+            if expression is not None:
+                elementwise[place] = expression
+                continue
             step, last = self._step(place, proto)
             placed[last] = step
+        for chain in find_chains(self.graph.nodes, elementwise, self.uses):
+            protos = [self.graph.nodes[place] for place in chain]
+            expressions = [elementwise[place] for place in chain]
+            placed[chain[-1]] = Chain(self.context, protos, expressions)
         return [placed[place] for place in sorted(placed)]
+
+    def _express(self, proto: Any) -> Expression:
+        """Return the formula of an element-wise node, None for any other."""
+        if proto.domain not in ("", "ai.onnx"):
+            return None
+        node = read_node(proto, self.context.version)
+        return express(node, proto.input, self.graph.constants)
 
     def _step(self, place: int, proto: Any) -> tuple[Step, int]:
         """Return the step that begins with a node, and where its last node is."""

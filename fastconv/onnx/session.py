@@ -79,7 +79,8 @@ class InferenceSession:
     """An ONNX model on fastconv's kernels, with the names of ONNX Runtime.
 
     Constants are computed once and weights packed once; batch norms, sums and activations behind
-    convolutions and matrix products become part of them. Nodes that fastconv has no operator for
+    convolutions and matrix products become part of them, and other element-wise nodes that lead to
+    one value are computed in one pass. Nodes that fastconv has no operator for
     run on ONNX's reference implementation, in NumPy, which may be slow: `explain` tells which.
 
     Parameters

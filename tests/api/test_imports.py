@@ -161,7 +161,8 @@ def test_folders_of_kernels_form_no_circle() -> None:
 
 
 #: What the library reaches of kernels beside the registry: code that is no kernel. Sites meet by
-#: rulebooks, which no problem is dispatched to; what lies between two kernels is borrowed as their
+#: rulebooks, which no problem is dispatched to, and element-wise nodes by formulas, of which there
+#: are no sizes to choose by; what lies between two kernels is borrowed as their
 #: workspaces are; commands measure, audit, forecast and emulate; the reference is the truth of
 #: whoever compares.
 BESIDE_THE_REGISTRY = {
@@ -181,6 +182,7 @@ BESIDE_THE_REGISTRY = {
     "fastconv.forecast": {"cuda.forecast.forecast"},
     "fastconv.fuzz": {"reference", "reference.sparse"},
     "fastconv.information": {"cpu.gemm.peak", "cpu.machine.seconds"},
+    "fastconv.onnx.chains": {"cpu.elementwise.plan"},
     "fastconv.onnx.job_list": {"cpu.runtime.recording"},
     "fastconv.ops.boundary_calls": {"cpu.runtime.scratch"},
     "fastconv.ops.pair_plan": {"cpu.runtime.scratch"},

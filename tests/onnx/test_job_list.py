@@ -103,7 +103,7 @@ def test_a_network(name: str, rng: np.random.Generator) -> None:
         own = session.run(None, fed)
         wanted = InferenceSession(made.SerializeToString()).run(None, fed)
         assert all(one.tobytes() == two.tobytes() for one, two in zip(own, wanted, strict=True))
-    assert {step.protos[0].op_type for step in jobs_of(session).python_steps} <= {"Relu"}
+    assert jobs_of(session).python_steps == []
 
 
 def test_sizes_that_follow_from_shapes_are_kept(rng: np.random.Generator) -> None:
