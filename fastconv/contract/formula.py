@@ -17,8 +17,7 @@ __all__ = ["OPERANDS", "Formula", "Operation"]
 OPERANDS = {
     "add": 2, "sub": 2, "mul": 2, "div": 2, "max": 2, "min": 2, "leaky_relu": 2, "pow": 2,
     "neg": 1, "abs": 1, "sqrt": 1, "floor": 1, "ceil": 1, "round": 1,
-    "exp": 1, "log": 1, "erf": 1, "softplus": 1,
-    "elu": 1, "silu": 1, "sigmoid": 1, "tanh": 1, "hardswish": 1,
+    "exp": 1, "log": 1, "erf": 1, "softplus": 1, "sigmoid": 1, "elu": 1, "tanh": 1, "hardswish": 1,
 }  # fmt: skip
 #: Those that are an instruction or two.
 _PLAIN = ("add", "sub", "mul", "max", "min", "leaky_relu", "neg", "abs", "floor", "ceil", "round")

@@ -142,8 +142,8 @@ class Chain(Step):
         planner = first_use.load("fastconv.kernels.cpu.elementwise.plan")
         dtypes = {known[name].dtype for name in self._operands}
         if len(dtypes) > 1 or not all(each.name in planner.DTYPES for each in dtypes):
-            names = ", ".join(sorted(str(each) for each in dtypes))
-            raise Refusal(f"computes arrays of one floating-point type; here {names}")
+            here = ", ".join(sorted(str(each) for each in dtypes))
+            raise Refusal(f"computes arrays of one floating-point type; here {here}")
         if not all(each.isnative for each in dtypes):
             raise Refusal("computes numbers in the machine's order of bytes")
         shapes = self._shapes(known)

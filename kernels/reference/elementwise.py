@@ -24,7 +24,6 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "pow": np.power,
     "leaky_relu": lambda x, slope: np.where(x > 0, x, x * slope),
     "elu": lambda x: np.where(x > 0, x, np.expm1(x)),
-    "silu": lambda x: x / (1 + np.exp(-x)),
     "hardswish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
     "neg": np.negative,
     "abs": np.abs,

@@ -24,8 +24,8 @@ from .lanes import SIMPLE, absolute, negative, pick_equal, pick_less, run_simple
 
 __all__ = ["CODES", "make_step"]
 
-_SPECIAL = ("exp", "log", "erf", "softplus", "pow")
-_ACTIVATIONS = ("elu", "silu", "sigmoid", "tanh", "hardswish")
+_SPECIAL = ("exp", "log", "erf", "softplus", "sigmoid", "pow")
+_ACTIVATIONS = ("elu", "tanh", "hardswish")
 #: Codes begin here of what is not simple, and of activations.
 _FIRST_SPECIAL, _FIRST_ACTIVATION = 100, 200
 #: Where the error function is no more computed as a series.
@@ -46,7 +46,7 @@ def _make_exponential(lanes: int, compute: int) -> Any:
     real = np.float64 if compute == F64 else np.float32
     one, half = real(1), real(-0.5)
 
-    @numba.njit
+    @numba.njit(inline="always")
     def exp(x: Any) -> Any:
         e = exp_negative(pick_positive(x, mul(x, splat(half, lanes)), x))
         inverse = divide(splat(one, lanes), e)
@@ -62,7 +62,7 @@ def _make_logarithm(lanes: int, compute: int) -> Any:
     zero, up, shift = real(0), real(2.0**64), real(64 * math.log(2))
     infinity, nan = real(np.inf), real(np.nan)
 
-    @numba.njit
+    @numba.njit(inline="always")
     def log(x: Any) -> Any:
         small, nothing = splat(least, lanes), splat(zero, lanes)
         value = log_positive(pick_less(x, small, mul(x, splat(up, lanes)), x))
@@ -74,12 +74,25 @@ def _make_logarithm(lanes: int, compute: int) -> Any:
     return log
 
 
+def _make_sigmoid(lanes: int, compute: int) -> Any:
+    """Return ``1 / (1 + e**-x)``: of the two exponentials the one that is at most 1."""
+    one = np.float64(1) if compute == F64 else np.float32(1)
+
+    @numba.njit(inline="always")
+    def sigmoid(x: Any) -> Any:
+        whole = splat(one, lanes)
+        e = exp_negative(negative(absolute(x)))
+        return divide(pick_positive(x, whole, e), add(e, whole))
+
+    return sigmoid
+
+
 def _make_softplus(lanes: int, compute: int) -> Any:
     """Return ``log(1 + e**x)``: log(u) times what u, which is 1 + e rounded, lost of e."""
     real = np.float64 if compute == F64 else np.float32
     zero, one = real(0), real(1)
 
-    @numba.njit
+    @numba.njit(inline="always")
     def softplus(x: Any) -> Any:
         nothing, whole = splat(zero, lanes), splat(one, lanes)
         e = exp_negative(negative(absolute(x)))
@@ -138,7 +151,7 @@ def _make_error_function(lanes: int, compute: int) -> Any:
     one, middle, last = real(1), real(_MIDDLE), real(end)
     scale, shift = real(2 / (end - _MIDDLE)), real(-(end + _MIDDLE) / (end - _MIDDLE))
 
-    @numba.njit
+    @numba.njit(inline="always")
     def erf(x: Any) -> Any:
         size, whole = absolute(x), splat(one, lanes)
         inside = pick_less(size, splat(last, lanes), size, splat(last, lanes))
@@ -156,13 +169,15 @@ def make_step(lanes: int, compute: int) -> Any:
     """Return ``step(code, a, a_step, b, b_step, out, vectors)``, which runs one operation.
 
     Operands lie `a_step` and `b_step` bytes a vector apart, results side by side. One of a single
-    operand does not look at the second.
+    operand does not look at the second. Functions are inlined: a call for each vector would take
+    ten cycles, as much as half an exponential.
     """
     exp, log = _make_exponential(lanes, compute), _make_logarithm(lanes, compute)
     erf, softplus = _make_error_function(lanes, compute), _make_softplus(lanes, compute)
+    sigmoid = _make_sigmoid(lanes, compute)
     size = lanes * ITEMSIZE[compute]
 
-    @numba.njit
+    @numba.njit(inline="always")
     def apply(code: int, x: Any, y: Any) -> Any:
         if code >= _FIRST_ACTIVATION:
             return activate(x, code - _FIRST_ACTIVATION, 1.0)
@@ -174,6 +189,8 @@ def make_step(lanes: int, compute: int) -> Any:
             return erf(x)
         if code == _FIRST_SPECIAL + 3:
             return softplus(x)
+        if code == _FIRST_SPECIAL + 4:
+            return sigmoid(x)
         return power(x, y)
 
     @numba.njit

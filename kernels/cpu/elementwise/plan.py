@@ -61,8 +61,8 @@ view = as_record(FIELDS)
 
 
 @functools.cache
-def _make_slots(lanes: int, storage: int) -> tuple[Any, Any]:
-    """Return functions that lay out a worker's slots, and point those of arrays at a tile's."""
+def _make_slots(lanes: int, storage: int) -> tuple[Any, Any, Any]:
+    """Return functions of a worker's slots: lay them out, tell and bring what a tile reads."""
     compute = compute_code(storage)
     real = np.float64 if compute == F64 else np.float32
     size, item = ITEMSIZE[compute], ITEMSIZE[storage]

@@ -40,7 +40,7 @@ def compile_formula(formula: Formula) -> Program:
     3
     """
     given, last = formula.arrays + len(formula.numbers), len(formula.operations) - 1
-    lasts = {}
+    lasts: dict[int, int] = {}
     for place, (_, operands) in enumerate(formula.operations):
         lasts |= dict.fromkeys(operands, place)
     slot_of = {value: value for value in range(given)}
