@@ -212,8 +212,10 @@ def test_shapes_that_do_not_fit_are_a_sentence(x: Any) -> None:
         session_of(made).run(None, {"x": x, "b": np.zeros(5, np.float32)})
 
 
-def test_sums_of_old_versions_are_the_references(x: Any) -> None:
-    nodes = [make_node("Add", ["x", "b"], ["y"], broadcast=1, axis=1)]
+@pytest.mark.parametrize("told", [{}, {"broadcast": 1, "axis": 1}])
+def test_sums_of_old_versions_are_the_references(told: dict[str, int]) -> None:
+    """Whose shapes broadcast by other rules, or not at all."""
+    nodes = [make_node("Add", ["x", "b"], ["y"], **told)]
     made = onnx_models.model(nodes, {"x": X}, ["y"], {"b": np.ones(3, np.float32)}, version=6)
     assert described(session_of(made)) == ["ONNX's reference"]
 
