@@ -130,12 +130,13 @@ class Chain(Step):
             None if out is None else out.strides,
             settings(),
         )
-        if key not in self._kept:
+        passes = self._kept.get(key)
+        if passes is None:
             passes = self._plan(known, out)
-            while len(self._kept) >= _MOST_KEPT:
-                self._kept.pop(next(iter(self._kept)), None)
+            if len(self._kept) >= _MOST_KEPT:  # other threads may look into it meanwhile
+                self._kept.clear()
             self._kept[key] = passes
-        return self._kept[key]
+        return passes
 
     def _plan(self, known: Mapping[str, Any], out: Any) -> list[_Pass]:
         """Return the passes, or raise where no code of fastconv's is for them."""

@@ -47,7 +47,7 @@ __all__ = ["DTYPES", "plan_formula"]
 
 #: Element types that there is code for.
 DTYPES = ("float32", "float64", "float16", "bfloat16")
-#: Elements of a task, of a tile at least and at most, and the bytes that all tiles share.
+#: Elements of a task at most, of a tile at least and at most, and the bytes that all tiles share.
 _TASK, _LEAST, _MOST, _BYTES = 1 << 14, 256, 2048, 24 << 10
 
 FIELDS = (
@@ -151,13 +151,31 @@ def _make_kernel(lanes: int, storage: int) -> Any:
     return task
 
 
-def _table(shape: Sequence[int], strides: Sequence[int]) -> list[int] | None:
-    """Return an array's table, None where it has too many axes."""
-    axes = collapse(shape, strides) or [(1, (0,))]
-    if len(axes) > MOST_AXES:
-        return None
-    words = [len(axes), *(word for size, (step,) in axes for word in (size, step))]
-    return words + [0] * (TABLE_WORDS - len(words))
+def _tables(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> list[list[int]] | None:
+    """Return the tables of arrays, None where one has too many axes.
+
+    Axes are in the output's order in memory, so that it is written in one run where it can be.
+    """
+    order = sorted(range(len(shape)), key=lambda axis: (-abs(strides[-1][axis]), axis))
+    sizes, tables = [shape[axis] for axis in order], []
+    for each in strides:
+        axes = collapse(sizes, [each[axis] for axis in order]) or [(1, (0,))]
+        if len(axes) > MOST_AXES:
+            return None
+        words = [len(axes), *(word for size, (step,) in axes for word in (size, step))]
+        tables.append(words + [0] * (TABLE_WORDS - len(words)))
+    return tables
+
+
+def _tiles(slots: int, numbers: int, lanes: int, storage: int) -> dict[str, int]:
+    """Return the elements of a tile, and where a worker's tiles lie, by field."""
+    size = ITEMSIZE[compute_code(storage)]
+    fitting = _BYTES // ((slots - numbers) * size)
+    tile = min(_MOST, max(_LEAST, fitting // lanes * lanes))
+    head = whole_lines(16 * slots)
+    # Tiles a line more than a power of two apart, and room for the vector that a copy overruns.
+    pitch = whole_lines((tile + lanes) * size) + LINE
+    return {"tile": tile, "head": head, "pitch": pitch, "worker_bytes": head + slots * pitch}
 
 
 def plan_formula(
@@ -185,26 +203,14 @@ def plan_formula(
         Its `run` takes the arrays and the output, which shares memory with none of them. None
         where strides make more axes than there is room for.
     """
-    # Axes in the output's order in memory, so that it is written in one run where it can be.
-    order = sorted(range(len(shape)), key=lambda axis: (-abs(strides[-1][axis]), axis))
-    sizes = [shape[axis] for axis in order]
-    tables = [_table(sizes, [each[axis] for axis in order]) for each in strides]
-    known = [each for each in tables if each is not None]
-    if len(known) < len(tables):
+    tables = _tables(shape, strides)
+    if tables is None:
         return None
-    program, device, total = compile_formula(formula), cpu_info(), math.prod(shape)
-    storage = storage_code(dtype)
-    size = ITEMSIZE[compute_code(storage)]
-    lanes = device.lanes(size)
-    tiles = program.slots - len(formula.numbers)
-    tile = min(_MOST, max(_LEAST, _BYTES // (tiles * size) // lanes * lanes))
-    each = -(-_TASK // tile) * tile
+    program, device, storage = compile_formula(formula), cpu_info(), storage_code(dtype)
+    total, lanes = math.prod(shape), device.lanes(ITEMSIZE[compute_code(storage)])
     workers = worth_helpers(total * formula.cost, device.threads)
-    head = whole_lines(16 * program.slots)
-    # Tiles a line more than a power of two apart, and room for the vector that a copy overruns.
-    pitch = whole_lines(tile * size + device.vector_bytes) + LINE
     kept = (
-        np.array(known, np.int64),
+        np.array(tables, np.int64),
         np.array([*formula.numbers, 0.0], np.float64),
         np.array(program.words, np.int64),
     )
@@ -212,13 +218,14 @@ def plan_formula(
         "arrays": formula.arrays, "numbers": len(formula.numbers), "slots": program.slots,
         "instructions": len(formula.operations), "tables": kept[0].ctypes.data,
         "values": kept[1].ctypes.data, "program": kept[2].ctypes.data, "total": total,
-        "each": each, "tile": tile, "head": head, "pitch": pitch,
-        "worker_bytes": head + program.slots * pitch,
     }  # fmt: skip
+    values |= _tiles(program.slots, len(formula.numbers), lanes, storage)
+    most = min(_TASK, -(-total // (4 * workers)))
+    values["each"] = -(-most // values["tile"]) * values["tile"]
     kernel = compile_kernel(_make_kernel(lanes, storage), "elementwise", lanes, storage)
     return ArrayPlan(
         record=array_record(FIELDS, values),
-        stages=(ArrayStage(kernel, -(-total // each)),),
+        stages=(ArrayStage(kernel, -(-total // values["each"])),),
         workers=workers,
         workspace_bytes=workers * values["worker_bytes"],
         flush=flush,
