@@ -179,6 +179,8 @@ def _by_channel(constant: Any, layer: Layer) -> Any:
     """Return a constant as one number a channel, None where it is none."""
     if constant.dtype.kind != "f" and constant.dtype.name != "bfloat16":
         return None
+    if not np.isfinite(constant).all():  # a weight of zero times infinity is no number
+        return None
     shape, channels = constant.shape, layer.channels
     if shape in ((), (1,)):
         return np.full(channels, float(constant.reshape(())))

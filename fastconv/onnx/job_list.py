@@ -53,6 +53,10 @@ def _is_plain(value: Any) -> bool:
     return type(value) is np.ndarray and not value.dtype.hasobject
 
 
+def _is_array(value: Any) -> bool:
+    return value is None or isinstance(value, (np.ndarray, np.generic))
+
+
 def _is_float(value: Any) -> bool:
     return _is_plain(value) and (value.dtype.kind == "f" or value.dtype.name == "bfloat16")
 
@@ -75,7 +79,7 @@ class JobList:
     ) -> None:
         constants = {**program.constants, **defaults}
         self._lock = threading.Lock()
-        #: Whether a step in Python has made a value of another shape than before.
+        #: Whether a step in Python has made a value of another shape than before, or no array.
         self._differs = False
         self._inputs = {name: np.array(value) for name, value in feed.items()}
         self._values: Values = constants | self._inputs
@@ -83,8 +87,10 @@ class JobList:
         self._recording = recording.Recording()
         self._static = set(constants) - set(feed)
         self._made = self._look(program)
-        memory, self.nbytes = place_values(program.steps, self._made, program.outputs)
         self._parts: list[_Part] = []
+        if self._differs:
+            return
+        memory, self.nbytes = place_values(program.steps, self._made, program.outputs)
         begun = 0
         with np.errstate(all="ignore"):
             for step in program.steps:
@@ -117,6 +123,8 @@ class JobList:
         for place, step in enumerate(program.steps):
             given = {name: values[name] for name in step.inputs}
             outputs = program.advance(place, values)
+            # A sequence holds on to arrays whose memory others would get.
+            self._differs |= not all(map(_is_array, outputs.values()))
             if self._is_static(step):
                 self._static.update(outputs)
                 self._values |= outputs

@@ -239,14 +239,22 @@ class Layer(Step):
         except (Refusal, FastconvError) as error:
             known |= {_WEIGHT: self._weight, _BIAS: self._bias}
             try:
-                (known[first.output[0]],) = self._own_reference().run(known)
-            except FastconvError:
+                if self._node.kind in ("Gemm", "MatMul"):
+                    known[first.output[0]] = self._product(given[0])
+                else:
+                    (known[first.output[0]],) = self._own_reference().run(known)
+            except (FastconvError, ValueError):
                 raise failure(self.protos[0], error) from None
         if len(self._references) < len(self._behind):
             self._references = [Reference(self._context, each) for each in self._behind]
         for reference in self._references:
             (known[reference.outputs[0]],) = reference.run(known)
         return known[self.outputs[0]]
+
+    def _product(self, x: Any) -> Any:
+        """Compute a product that no kernel takes, such as that of a vector."""
+        made = np.matmul(x.T if self._transposes else x, self._weight.T)
+        return made if self._bias is None else made + self._bias
 
     @property
     def _last_folded(self) -> Any:
@@ -257,8 +265,6 @@ class Layer(Step):
         proto = library("onnx").NodeProto()
         proto.CopyFrom(self.protos[0])
         places, names = _PLACES[self._node.kind], list(proto.input)
-        if self._node.kind in ("Gemm", "MatMul"):
-            raise FastconvError("a product that fastconv refuses has no other way")
         for place, name in zip(places, (_WEIGHT, _BIAS), strict=True):
             if place is not None and (name == _WEIGHT or self._bias is not None):
                 names.extend([""] * (place + 1 - len(names)))

@@ -50,6 +50,8 @@ def read_model(source: Any) -> Model:
             f"path_or_bytes: got {type(source).__name__}, want a path or the bytes of a model"
         )
     path = os.fspath(source)
+    if "\0" in os.fsdecode(path):
+        raise ArgumentError(f"path_or_bytes: got {path!r}, want a path without a zero in it")
     return _checked(_parsed(_content(path), repr(path)), repr(path), path)
 
 
@@ -78,6 +80,7 @@ def _parsed(content: bytes, shown: str) -> Any:
 def _checked(model: Any, shown: str, path: str | None) -> Model:
     """Return a model that ONNX's checker takes, with its external data in it."""
     checker = library("onnx.checker")
+    _check_version(model, shown)
     for tensor in _tensors(model):
         if tensor.data_location == tensor.EXTERNAL:
             _load(tensor, path)
@@ -92,6 +95,17 @@ def _checked(model: Any, shown: str, path: str | None) -> Model:
     # Before version 4 of the format every initialiser had to be an input, too.
     named = {each.name for each in model.graph.input} if model.ir_version >= 4 else set()
     return Model(outline, held, frozenset(named.intersection(held)))
+
+
+def _check_version(model: Any, shown: str) -> None:
+    """Raise where a model is for operators that the installed ``onnx`` does not know yet."""
+    newest = library("onnx.defs").onnx_opset_version()
+    for each in model.opset_import:
+        if each.domain in ("", "ai.onnx") and each.version > newest:
+            raise ArgumentError(
+                f"path_or_bytes: got {shown} of operator set {each.version}, want at most "
+                f"{newest}, the newest that the installed onnx knows"
+            )
 
 
 def initializers(graph: Any) -> dict[str, Any]:

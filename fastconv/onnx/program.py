@@ -42,11 +42,6 @@ class Program:
             lasts.append(sorted(ends))
         return lasts[::-1]
 
-    def every_constant(self) -> list[Any]:
-        """Return its constants and those of the programs within its steps."""
-        within = [value for inner in self.inner for value in inner.every_constant()]
-        return [*self.constants.values(), *within]
-
     def every_step(self) -> list[Step]:
         """Return its steps and those of the programs within them."""
         return [*self.steps, *(step for inner in self.inner for step in inner.every_step())]

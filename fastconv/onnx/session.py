@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..arrays import is_masked
 from ..contract.errors import ArgumentError, DTypeError, ShapeError
 from ..contract.settings import config
 from ..dispatch import settings
@@ -120,8 +121,6 @@ class InferenceSession:
         self._program = plan_program(graph)
         self._steps, self._constants = self._program.steps, self._program.constants
         self._defaults = graph.defaults
-        # An output is nobody's but the caller's, also where a node returned a view of its input.
-        self._held = [*self._program.every_constant(), *self._defaults.values()]
         #: Lists of jobs by what they are made for; None for what has run once.
         self._job_lists: dict[Any, JobList | None] = {}
 
@@ -163,6 +162,8 @@ class InferenceSession:
         ArgumentError, ShapeError, DTypeError
             For names that the model does not have, and inputs that do not fit.
         """
+        if isinstance(output_names, (str, bytes)) or not isinstance(output_names or (), Iterable):
+            raise ArgumentError(f"output_names: got {output_names!r}, want None or a list of names")
         names = list(self._outputs) if output_names is None else list(output_names)
         for name in names:
             if name not in self._outputs:
@@ -173,8 +174,7 @@ class InferenceSession:
             return made
         for place in range(len(self._steps)):
             self._program.advance(place, values)
-        held = [*self._held, *input_feed.values()]
-        return [_own(values[name], held) for name in names]
+        return [_own(values[name]) for name in names]
 
     def _run_jobs(self, values: dict[str, Any], names: list[str]) -> list[Any] | None:
         """Return outputs by the jobs for such inputs; None where there is none yet.
@@ -259,12 +259,11 @@ def _rows(program: Program, margin: str) -> Iterator[tuple[str, ...]]:
             yield from _rows(inner, f"{margin}    ")
 
 
-def _own(value: Any, held: list[Any]) -> Any:
-    """Return an output, copied where it may lie in memory that others hold."""
-    if not isinstance(value, np.ndarray):
-        return value
-    arrays = (each for each in held if isinstance(each, np.ndarray))
-    return value.copy() if any(np.may_share_memory(value, each) for each in arrays) else value
+def _own(value: Any) -> Any:
+    """Return a copy of an output, which may lie in memory that a node, or the caller, holds."""
+    if isinstance(value, (list, tuple)):
+        return [_own(each) for each in value]
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def _metadata(proto: Any) -> ModelMetadata:
@@ -308,7 +307,7 @@ def _check_input(name: str, value: Any, wanted: _Wanted) -> None:
     """Raise where an input has another element type or other sizes than the model says."""
     if wanted.dtype is None:
         return
-    if not isinstance(value, (np.ndarray, np.generic)):
+    if not isinstance(value, (np.ndarray, np.generic)) or is_masked(value):
         raise DTypeError(f"{name}: got {type(value).__name__}, want a NumPy array")
     if value.dtype != wanted.dtype and wanted.dtype.kind not in "OU":
         raise DTypeError(f"{name}: got {value.dtype}, want {wanted.dtype}")

@@ -21,7 +21,7 @@ from ..arrays import Array, empty_output, plain
 from ..calls import CONV, PreparedCall, prepare
 from ..contract.arguments import Activation
 from ..contract.transposed_problem import Stack, TransposedProblem
-from ..dispatch import predicted_seconds, steady_choice
+from ..dispatch import predicted_seconds, settings, steady_choice
 from .rearrange import interleave
 
 __all__ = ["PreparedStack", "find_stack", "prepare_stack"]
@@ -108,6 +108,8 @@ def find_stack(problem: TransposedProblem) -> Stack | None:
     stack = problem.stack()
     if stack is None or problem.is_product:
         return stack
+    if settings()[1] == "exact" and any((taps < 0).any() for taps in stack.taps):
+        return None  # a zero of the window times infinity is no number
     phases = [problem.dense(phase) for phase in problem.phases()]
     with steady_choice():
         apart = {dense: predicted_seconds(dense, packed=True) for dense in set(phases)}

@@ -357,3 +357,15 @@ def test_a_phase_that_no_sample_reaches_is_the_bias() -> None:
     x = np.full((1, 1, 2, 2), np.nan, np.float32)
     y = fastconv.conv_transpose2d(x, np.ones((1, 1, 1, 1), np.float32), bias, stride=2)
     assert np.isnan(y[0, 0, ::2, ::2]).all() and (y[0, 0, 1, :] == 3).all()
+
+
+def test_exact_precision_spreads_no_infinity() -> None:
+    """Its phases may not be made in one window, whose zeros would meet it."""
+    x, weight = np.ones((1, 4, 5, 5), np.float32), np.ones((4, 2, 3, 3), np.float32)
+    x[0, 0, 2, 2] = np.inf
+    with fastconv.precision("exact"):
+        made = fastconv.conv_transpose2d(x, weight, None, 2, 1, 1)
+    wanted = torch.nn.functional.conv_transpose2d(
+        torch.from_numpy(x), torch.from_numpy(weight), None, 2, 1, 1
+    )
+    assert np.array_equal(made, wanted.numpy())
