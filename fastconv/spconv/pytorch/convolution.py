@@ -79,10 +79,11 @@ class SparseConvolution(SparseModule):
         super().__init__(name=name)
         self.ndim = ndim
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size = expand_nd(ndim, kernel_size)
-        self.stride, self.padding = expand_nd(ndim, stride), expand_nd(ndim, padding)
-        self.dilation = expand_nd(ndim, dilation)
-        self.output_padding = expand_nd(ndim, output_padding)
+        self.kernel_size = expand_nd("kernel_size", ndim, kernel_size)
+        self.stride = expand_nd("stride", ndim, stride)
+        self.padding = expand_nd("padding", ndim, padding, least=0)
+        self.dilation = expand_nd("dilation", ndim, dilation)
+        self.output_padding = expand_nd("output_padding", ndim, output_padding, least=0)
         self.groups = whole_number("groups", groups)
         self.subm, self.transposed, self.inverse = subm, transposed, inverse
         self.indice_key, self.algo, self.fp32_accum = indice_key, algo, fp32_accum

@@ -6,7 +6,7 @@ Whoever holds that tensor may write to it, so its content is compared wherever s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -32,12 +32,24 @@ class ConvAlgo(Enum):
     MaskSplitImplicitGemm = 2
 
 
-def expand_nd(ndim: int, value: Any) -> list[int]:
-    """Return one whole number an axis, of one for all or of a sequence."""
-    given = [value] * ndim if isinstance(value, int) else list(value)
+def expand_nd(name: str, ndim: int, value: Any, least: int = 1) -> list[int]:
+    """Return one whole number an axis, of one for all or of a sequence.
+
+    Raises
+    ------
+    ShapeError
+        For others, and for numbers below `least`; it names the argument.
+    """
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        given = [value] * ndim
+    else:
+        given = list(value)
     if len(given) != ndim:
-        raise ShapeError(f"got {value!r}, want {ndim} whole numbers, or one for all axes")
-    return [whole_number("size", each) for each in given]
+        raise ShapeError(f"{name}: got {value!r}, want {ndim} whole numbers, or one for all axes")
+    numbers = [whole_number(name, each) for each in given]
+    if min(numbers) < least:
+        raise ShapeError(f"{name}: got {value!r}, want at least {least}")
+    return numbers
 
 
 class Sites:
@@ -223,13 +235,13 @@ class SparseConvTensor:
             raise ShapeError(f"features: got shape {tuple(features.shape)}, want (rows, channels)")
         self._features = features
         self.indices = indices
-        self.spatial_shape = [int(size) for size in spatial_shape]
+        self.spatial_shape = [whole_number("spatial_shape", size) for size in spatial_shape]
         if len(self.spatial_shape) != self.indices.shape[1] - 1:
             raise ShapeError(
                 f"spatial_shape: got {self.spatial_shape}, want {indices.shape[1] - 1} axes as "
                 "indices has columns behind the batch's"
             )
-        self.batch_size = int(batch_size)
+        self.batch_size = whole_number("batch_size", batch_size)
         self.grid = grid
         self.voxel_num = voxel_num
         self.indice_dict: dict[str, IndiceData] = {} if indice_dict is None else indice_dict

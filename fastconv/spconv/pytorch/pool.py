@@ -61,9 +61,12 @@ class _Pool(SparseModule):
     ) -> None:  # fmt: skip
         super().__init__(name=name)
         self.ndim = ndim
-        self.kernel_size = expand_nd(ndim, kernel_size)
-        self.stride = list(self.kernel_size) if stride is None else expand_nd(ndim, stride)
-        self.padding, self.dilation = expand_nd(ndim, padding), expand_nd(ndim, dilation)
+        self.kernel_size = expand_nd("kernel_size", ndim, kernel_size)
+        self.stride = list(self.kernel_size)
+        if stride is not None:
+            self.stride = expand_nd("stride", ndim, stride)
+        self.padding = expand_nd("padding", ndim, padding, least=0)
+        self.dilation = expand_nd("dilation", ndim, dilation)
         self.subm, self.indice_key, self.algo = subm, indice_key, algo
         self.record_voxel_count = record_voxel_count
         if record_voxel_count and not subm:

@@ -79,6 +79,11 @@ def step_back(x: SparseConvTensor, kernel_size: Sequence[int], key: str | None) 
     if known is None:
         names = ", ".join(map(repr, x.indice_dict)) or "there is none yet"
         raise ShapeError(f"indice_key: got {key!r}, want one that is known: {names}")
+    if known.is_subm:
+        raise ShapeError(
+            f"indice_key: got {key!r}, which a submanifold convolution named, want the name of one "
+            "that makes other sites: nothing leads back from the same"
+        )
     book = require_return(
         f"indice_key={key!r}", known.rulebook, tuple(kernel_size), x.checked_sites
     )
