@@ -136,7 +136,8 @@ class _Fusion:
             return
         ends, norm = self._norm(node, layer)
         residual = None
-        total = self._sum(node, ends[-1])
+        # A dense layer's object adds nothing to its rows.
+        total = None if product_axes(layer) == 0 else self._sum(node, ends[-1])
         if total is not None:
             ends.append(total[0])
             residual = total[1]

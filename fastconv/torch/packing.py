@@ -183,6 +183,8 @@ class Pack:
     def __call__(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """Compute the layer, plus `residual` where there is one, and the activation.
 
+        Dense layers take no residual.
+
         Raises
         ------
         ArgumentError
@@ -204,7 +206,7 @@ class Pack:
             if x.dim() != self._axes:
                 return self._apart(x, residual)
             try:
-                made = self._object(x.dtype, True)(x, residual)
+                made = self._object(x.dtype, True)(x, residual=residual)
             except (ShapeError, DTypeError):  # a sum of other shapes or types, raised before it
                 made = self._apart(x, residual)
             return made

@@ -186,6 +186,23 @@ def test_a_sum_of_other_shapes_broadcasts() -> None:
     same(fast(x[0], torch.randn(3, 4, 4)).shape, torch.Size([3, 4, 4]))
 
 
+@pytest.mark.parametrize("shape", [(4, 3), (2, 4, 3)])
+@torch.no_grad()
+def test_a_sum_behind_a_dense_layer(shape: tuple[int, ...]) -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flat = nn.Linear(3, 3)
+
+        def forward(self, x: Any) -> Any:
+            return torch.relu(self.flat(x) + x)
+
+    model, x = model_of(Sum), torch.randn(shape)
+    wanted, kept = model(x), x.clone()
+    same(fastconv.torch.optimize(model)(x), wanted)
+    assert torch.equal(x, kept)
+
+
 @torch.no_grad()
 def test_what_is_loaded_or_moved_counts() -> None:
     model = model_of(Residual)
