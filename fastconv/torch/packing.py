@@ -1,8 +1,8 @@
 """Layers of a model as objects of fastconv's, which keep their weights packed.
 
 A `Pack` belongs to one layer of PyTorch's, alone or with the norm, the sum and the activation that
-follow it. It watches the tensors that it was made from: what is loaded into them, or moved,
-is packed anew by the next call.
+follow it. It compares the tensors that it was made from: what is written into them, or put in
+their place, is packed anew by the next call.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import fastconv
 from ..contract.errors import ArgumentError, DTypeError, ShapeError
 from ..folding import fold_batch_norm
 from ..tensors import array_of
+from .contents import Contents
 from .operands import check_tensors, in_lower_type
 from .registry import untraced
 
@@ -166,8 +167,8 @@ class Pack:
         self._product = PRODUCTS[kind]
         of: Any = layer
         self._axes = of.weight.dim()
-        #: Objects by element type and by whether they have the activation, and what these are of.
-        self._made: dict[tuple[torch.dtype, bool], tuple[Any, Any]] = {}
+        #: Objects by element type and by whether they have the activation, with what these are of.
+        self._made: dict[tuple[torch.dtype, bool], tuple[Contents, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle holds: nothing that was packed."""
@@ -256,13 +257,20 @@ class Pack:
 
     def _object(self, dtype: torch.dtype, activated: bool) -> Any:
         """Return the object for inputs of a type, made anew where the model's tensors changed."""
-        now = tuple(map(_version, self._tensors()))
+        tensors, values = self._tensors(), self._values()
         known = self._made.get((dtype, activated))
-        if known is not None and known[0] == now:
+        if known is not None and known[0].are(tensors, values):
             return known[1]
+        contents = Contents(tensors, values)  # before: what changes meanwhile is seen by the next
         made = self._make(dtype, activated)
-        self._made[dtype, activated] = (now, made)
+        self._made[dtype, activated] = (contents, made)
         return made
+
+    def _values(self) -> tuple[Any, ...]:
+        """Return the numbers that the layer and the norm are computed with."""
+        given: Any = self.norm
+        told = tuple(_plain(getattr(self.layer, name)) for name in self._product.arguments)
+        return told if given is None else (*told, given.eps)
 
     def _make(self, dtype: torch.dtype, activated: bool) -> Any:
         layer: Any = self.layer
@@ -320,14 +328,6 @@ def _regrouped(weight: Tensor, groups: int) -> Tensor:
     return (
         weight.reshape(groups, -1, *rest).transpose(1, 2).reshape(groups * rest[0], -1, *rest[1:])
     )
-
-
-def _version(tensor: Tensor | None) -> Any:
-    """Return what tells a tensor's content from what it was: memory, type and changes in place."""
-    if tensor is None:
-        return None
-    changes = -1 if tensor.is_inference() else tensor._version
-    return tensor.data_ptr(), tensor.dtype, changes
 
 
 def _plain(value: Any) -> Any:

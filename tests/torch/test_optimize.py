@@ -220,6 +220,41 @@ def test_what_is_loaded_or_moved_counts() -> None:
 
 
 @torch.no_grad()
+def test_whatever_is_put_into_a_weight_counts() -> None:
+    layers = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
+    model, x = model_of(lambda: nn.Sequential(*layers)), torch.randn(1, 2, 6, 6)
+    fast = fastconv.torch.optimize(model)
+
+    def check() -> None:
+        same(fast(x), model(x))
+        same(fast[0](x), model[0](x))
+
+    check()
+    for _ in range(4):  # each is likely to lie where the one before the last did
+        fast[0].weight.data = (weight := torch.randn(4, 2, 3, 3)).clone()
+        model[0].weight.data = weight
+        check()
+    for number in (2.0, 3.0):
+        for each in (fast, model):
+            each[0].weight = nn.Parameter(torch.full((4, 2, 3, 3), number), requires_grad=False)
+        check()
+        for each in (fast, model):
+            each[0].weight.data.mul_(-number)
+        check()
+        for each in (fast, model):
+            each[1].running_var.data.mul_(4)
+            each[1].weight.data[1] = float("nan")
+        torch.testing.assert_close(fast(x), model(x), equal_nan=True)
+        for each in (fast, model):
+            state = {name: torch.full_like(t, number) for name, t in each.state_dict().items()}
+            each.load_state_dict(state, assign=True)
+        check()
+    for each in (fast, model):
+        each[1].eps, each[0].stride, each[0].padding = 1.0, (2, 1), (1, 1)
+    check()
+
+
+@torch.no_grad()
 def test_copies_and_pickles() -> None:
     for kind in (Residual, Branching):
         model = model_of(kind)
