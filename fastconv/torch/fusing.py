@@ -68,15 +68,20 @@ class Calls:
 
     def prepare(self, report: Report) -> bool:
         """Trace the model and fuse its layers; return whether it could be traced."""
+        own = self.model.__dict__.get("forward")
+        if own is not None and not isinstance(own, Calls):
+            report.note = "its forward was replaced"
+            return False
         graph, report.note = trace(self.model)
         if graph is None:
             return False
+        taken = [str(node.target) for node in graph.nodes if node.op == "placeholder"]
         report.traced = True
         packs = _Fusion(self.model, graph, report).packs
         code = graph.python_code("self")
         names = dict(code.globals)
         exec(code.src, names)
-        self.__dict__ |= packs | {"run": names["forward"]}
+        self.__dict__ |= packs | {"run": names["forward"], "taken": taken}
         return True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -84,11 +89,18 @@ class Calls:
         return untraced(self._compute, *args, **kwargs)
 
     def _compute(self, *args: Any, **kwargs: Any) -> Any:
-        run = self.__dict__.get("run")
-        if run is None:
-            self.prepare(Report())
-            run = self.run
-        return run(self, *args, **kwargs)
+        if "run" not in self.__dict__ and not self.prepare(Report()):
+            self.__dict__["run"] = None
+        if self.run is None or not self._is_as_traced(args, kwargs):
+            return type(self.model).forward(self.model, *args, **kwargs)
+        return self.run(self, *args, **kwargs)
+
+    def _is_as_traced(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Tell whether a call gives tensors where tracing had placeholders, and nothing more."""
+        given = (*args, *kwargs.values())
+        if not all(isinstance(each, torch.Tensor) for each in given):
+            return False
+        return len(given) == len(self.taken) and kwargs.keys() <= set(self.taken[len(args) :])
 
 
 class _Fusion:

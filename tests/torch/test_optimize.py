@@ -385,6 +385,86 @@ def test_reasons_are_true() -> None:
         same(fast(x), model(x))
 
 
+@torch.no_grad()
+def test_arguments_that_may_be_missing() -> None:
+    class Optional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.down = nn.Conv2d(1, 1, 1), None
+
+        def forward(self, x: Any, y: Any = None, double: Any = False, *, name: str = "a") -> Any:
+            x = torch.relu(self.conv(x)) if self.down is None else x
+            x = x if y is None else x + y
+            return (x * 2 if double else x) + len(name)
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Optional()
+
+        def forward(self, x: Any, y: Any) -> Any:
+            return self.inner(self.inner(x, double=True), y)
+
+    x, y = torch.randn(2, 1, 1, 2, 2)
+    model = model_of(Optional)
+    fast, report = fastconv.torch.optimize(model, report=True)
+    assert report.traced and report.swapped["conv"] == "Conv2d + relu"
+    for args, words in (
+        ((x,), {}), ((), {"x": x}), ((x, y), {}), ((x, None), {}), ((x,), {"y": y}),
+        ((x, y, True), {}), ((x,), {"double": True}), ((x,), {"name": "abc"}),
+    ):  # fmt: skip
+        same(fast(*args, **words), model(*args, **words))
+    model = model_of(Twice)
+    fast, report = fastconv.torch.optimize(model, report=True)
+    assert report.traced
+    same(fast(x, y), model(x, y))
+    same(fast(x, None), model(x, None))
+
+
+@pytest.mark.parametrize("what", ["buffer", "list", "dict", "append", "outside", "random"])
+@torch.no_grad()
+def test_what_a_run_changes_is_changed_by_every_call(what: str) -> None:
+    seen: list[int] = [0]
+
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.calls, self.all, self.feats = nn.Conv2d(1, 1, 1), [0], [], {}
+            self.register_buffer("n", torch.zeros(1))
+
+        def forward(self, x: Any) -> Any:
+            if what == "buffer":
+                self.n.add_(1)
+            elif what == "list":
+                self.calls[0] += 1
+            elif what == "append":
+                self.all.append(1)
+            elif what == "outside":
+                seen[0] += 1
+            elif what == "random":
+                torch.manual_seed(int(torch.empty(1).exponential_()[0]))
+            x = self.conv(x)
+            if what == "dict":
+                self.feats["conv"] = x
+            return x
+
+    model = model_of(Keeps)
+    before = torch.get_rng_state()
+    fast, report = fastconv.torch.optimize(model, inplace=True, report=True)
+    assert not report.traced and "changes what" in report.note.replace("the model's", "what")
+    assert torch.equal(before, torch.get_rng_state())
+    assert (
+        not fast.n.any() and fast.calls == [0] and not fast.all and not fast.feats and seen == [0]
+    )
+    for _ in range(2):
+        made = fast(torch.ones(1, 1, 2, 2))
+    found = {
+        "buffer": int(fast.n[0]), "list": fast.calls[0], "append": len(fast.all),
+        "outside": seen[0], "random": 2, "dict": 2 * (fast.feats.get("conv") is made),
+    }  # fmt: skip
+    assert found[what] == 2
+
+
 def test_what_cannot_be_traced_says_why() -> None:
     class Asks(nn.Module):
         def __init__(self) -> None:
@@ -404,6 +484,25 @@ def test_what_cannot_be_traced_says_why() -> None:
         def forward(self, x: Any) -> Any:
             return self.conv(x) + torch.rand(1)
 
+    class Member(Asks):
+        def forward(self, x: Any) -> Any:
+            return self.conv(x) if x.dim() in {4} else x
+
+    class Grad(Asks):
+        def forward(self, x: Any) -> Any:
+            return self.conv(x) if x.grad is None else x
+
+    class Helper(Asks):
+        def rows(self, x: Any) -> Any:
+            return self.conv(x) if (x.dim() == 4) is True else x
+
+        def forward(self, x: Any) -> Any:
+            return self.rows(x)
+
+    class Sure(Asks):
+        def forward(self, x: Any, double: Any = False) -> Any:
+            return self.conv(x) if double is True else x
+
     class Makes(Asks):
         def forward(self, x: Any) -> Any:
             return self.conv(x) + torch.arange(2.0).sum()
@@ -412,6 +511,10 @@ def test_what_cannot_be_traced_says_why() -> None:
         (Types, "asks for the types"),
         (Counts, "changes the model's attributes"),
         (Draws, "draws random numbers"),
+        (Member, "by `is` or `in`"),
+        (Grad, "by `is` or `in`"),
+        (Sure, "by `is` or `in`"),
+        (Helper, "by `is` or `in`"),
         (Makes, "its forward makes tensors"),
         (Branching, "torch.fx cannot trace its control flow (TraceError"),
     ):
