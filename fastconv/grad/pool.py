@@ -101,6 +101,7 @@ def _norm_gradient(
         if means.shape != grads.shape:
             raise ShapeError(f"grad_output: got shape {grad.shape}, want {means.shape}")
         outer = grads * (taps / power) * (means * taps) ** (1 / power - 1)
+        outer[means == 0] = 0  # a norm has no slope there, and 0 is one of those it may be given
         shared = _SHARES[ndim](x.shape, outer, kernel_size, stride, 0, ceil_mode)
         made = (shared * power * samples ** (power - 1)).astype(x.dtype)
     if out is None:

@@ -11,7 +11,7 @@ import fastconv
 
 from ..contract.resize_problem import scaled_size
 from ..ops.resize import resize_settings
-from .registry import define, in_order_of, like, on_arrays
+from .registry import define, derived, in_order_of, like, on_arrays
 
 __all__ = [
     "BATCH_NORM",
@@ -38,6 +38,8 @@ class _Norm(NamedTuple):
     forward, for_input, for_weight, for_bias : callable
         Compute: of ``(input, told, weight, bias, eps)``, ``(input, told, weight, grad_output,
         eps)``, ``(input, told, grad_output, eps)`` and ``(told, grad_output)``.
+    theirs : callable
+        PyTorch's, as `forward`, whose gradients have gradients.
     """
 
     name: str
@@ -46,6 +48,7 @@ class _Norm(NamedTuple):
     for_input: Callable[..., Tensor]
     for_weight: Callable[..., Tensor]
     for_bias: Callable[..., Tensor]
+    theirs: Callable[..., Tensor]
 
 
 def _define(norm: _Norm) -> Any:
@@ -83,6 +86,14 @@ def _define(norm: _Norm) -> Any:
         between = tensors or ctx.told
         wanted = (ctx.needs_input_grad[0], *ctx.needs_input_grad[ctx.count + 1 : ctx.count + 3])
         (weight_size, bias_size), eps = ctx.sizes, ctx.eps
+        if torch.is_grad_enabled():
+            # Of a bias the gradients tell nothing but that there is one.
+            bias = None if bias_size is None else grads.new_zeros(bias_size)
+            if weight is None and bias is not None:
+                weight = torch.ones_like(bias)  # without, PyTorch forgets the bias in second ones
+            given = (input, weight, bias.requires_grad_() if wanted[2] else bias)
+            first, *rest = derived(lambda x, w, b: norm.theirs(x, between, w, b, eps), given, grads)
+            return first, *(None for _ in between), *rest, None
         return (
             for_input(input, *between, weight, grads, eps) if wanted[0] else None,
             *(None for _ in between),
@@ -108,6 +119,7 @@ BATCH_NORM = _define(
         lambda x, told, w, g, eps: on_arrays(grad.batch_norm_input, x, *told, w, g, eps=eps),
         lambda x, told, g, eps: on_arrays(grad.batch_norm_weight, x, *told, g, eps=eps),
         lambda told, g: on_arrays(grad.batch_norm_bias, g),
+        lambda x, told, w, b, eps: torch.batch_norm(x, w, b, *told, False, 0.0, eps, False),
     )
 )
 GROUP_NORM = _define(
@@ -118,6 +130,7 @@ GROUP_NORM = _define(
         lambda x, told, w, g, eps: on_arrays(grad.group_norm_input, x, w, g, *told, eps),
         lambda x, told, g, eps: on_arrays(grad.group_norm_weight, x, g, *told, eps),
         lambda told, g: on_arrays(grad.group_norm_bias, g),
+        lambda x, told, w, b, eps: torch.group_norm(x, *told, w, b, eps),
     )
 )
 INSTANCE_NORM = _define(
@@ -128,6 +141,7 @@ INSTANCE_NORM = _define(
         lambda x, told, w, g, eps: on_arrays(grad.instance_norm_input, x, w, g, eps),
         lambda x, told, g, eps: on_arrays(grad.instance_norm_weight, x, g, eps),
         lambda told, g: on_arrays(grad.instance_norm_bias, g),
+        lambda x, told, w, b, eps: torch.instance_norm(x, w, b, None, None, True, 0.0, eps, False),
     )
 )
 LAYER_NORM = _define(
@@ -138,12 +152,13 @@ LAYER_NORM = _define(
         lambda x, told, w, g, eps: on_arrays(grad.layer_norm_input, x, w, g, *told, eps),
         lambda x, told, g, eps: on_arrays(grad.layer_norm_weight, x, g, *told, eps),
         lambda told, g: on_arrays(grad.layer_norm_bias, g, *told),
+        lambda x, told, w, b, eps: torch.layer_norm(x, *told, w, b, eps),
     )
 )
 
 
-def _define_softmax(name: str) -> Any:
-    """Register a softmax, whose gradient is told by its output."""
+def _define_softmax(name: str, theirs: Callable[[Tensor, Tensor, int], Tensor]) -> Any:
+    """Register a softmax, whose gradient is told by its output, and by PyTorch's means, too."""
     for_input = define(
         f"{name}_input(Tensor output, Tensor grad_output, int dim) -> Tensor",
         lambda output, grads, dim: in_order_of(
@@ -156,16 +171,25 @@ def _define_softmax(name: str) -> Any:
         ctx.save_for_backward(output)
         ctx.dim = inputs[1]
 
+    def backward(ctx: Any, grads: Tensor) -> tuple[Any, ...]:
+        input_gradient = theirs if torch.is_grad_enabled() else for_input
+        return input_gradient(*ctx.saved_tensors, grads, ctx.dim), None
+
     return define(
         f"{name}(Tensor input, int dim) -> Tensor",
         lambda input, dim: in_order_of(input, on_arrays(getattr(fastconv, name), input, dim)),
         lambda input, dim: like(input, input.shape),
         keep,
-        lambda ctx, grads: (for_input(*ctx.saved_tensors, grads, ctx.dim), None),
+        backward,
     )
 
 
-SOFTMAX, LOG_SOFTMAX = _define_softmax("softmax"), _define_softmax("log_softmax")
+SOFTMAX = _define_softmax(
+    "softmax", lambda made, grads, dim: made * (grads - (grads * made).sum(dim, keepdim=True))
+)
+LOG_SOFTMAX = _define_softmax(
+    "log_softmax", lambda made, grads, dim: grads - made.exp() * grads.sum(dim, keepdim=True)
+)
 
 _RESIZED = (
     "SymInt[]? size, float[]? scale_factor, str mode, bool? align_corners, "
@@ -191,6 +215,8 @@ _interpolate_input = define(
     f"interpolate_input(SymInt[] input_size, Tensor grad_output, {_RESIZED}) -> Tensor",
     lambda *given: on_arrays(grad.interpolate_input, *given),
     lambda size, grads, *told: like(grads, size),
+    lambda ctx, inputs, output: setattr(ctx, "told", inputs[2:]),
+    lambda ctx, grads: (None, INTERPOLATE(grads, *ctx.told), *(None for _ in ctx.told)),
 )
 INTERPOLATE = define(
     f"interpolate(Tensor input, {_RESIZED}) -> Tensor",
@@ -216,6 +242,8 @@ _prelu_weight = define(
 
 
 def _prelu_backward(ctx: Any, grads: Tensor) -> tuple[Any, ...]:
+    if torch.is_grad_enabled():
+        return derived(torch.prelu, ctx.saved_tensors, grads)
     return tuple(
         operator(*ctx.saved_tensors, grads) if wanted else None
         for operator, wanted in zip(

@@ -17,7 +17,7 @@ from torch._compile import _disable_dynamo  # imports the compiler at the first 
 from ..arrays import memory_layout
 from ..tensors import compute_tensors
 
-__all__ = ["by_axes", "define", "in_order_of", "like", "on_arrays", "pairs", "untraced"]
+__all__ = ["by_axes", "define", "derived", "in_order_of", "like", "on_arrays", "pairs", "untraced"]
 
 Tensor = torch.Tensor
 
@@ -69,6 +69,26 @@ def _apart(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
 
 
+def derived(
+    function: Callable[..., Tensor], tensors: Sequence[Tensor | None], grads: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Return PyTorch's gradients, None of what wants none; of them gradients may be taken in turn.
+
+    Parameters
+    ----------
+    function : callable
+        Computes what an operator does, of the tensors, by PyTorch's means.
+    tensors : sequence of tensor or None
+        What the operator was given.
+    grads : tensor
+        The gradient for its output.
+    """
+    wanted = [each for each in tensors if each is not None and each.requires_grad]
+    made = iter(torch.autograd.grad(function(*tensors), wanted, grads, create_graph=True))
+    asks = (each is not None and each.requires_grad for each in tensors)
+    return tuple(next(made) if asked else None for asked in asks)
+
+
 def define(
     schema: str,
     compute: Callable[..., Any],
@@ -89,7 +109,8 @@ def define(
     keep : callable, optional
         ``keep(ctx, inputs, output)`` stores what the gradient needs.
     backward : callable, optional
-        ``backward(ctx, *grads)`` returns a gradient, or None, for every argument.
+        ``backward(ctx, *grads)`` returns a gradient, or None, for every argument. Gradients are
+        recorded in it where gradients of its results will be taken.
     """
     name, bracket, rest = schema.partition("(")
     made = torch.library.custom_op(

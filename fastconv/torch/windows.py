@@ -6,6 +6,7 @@ where a gradient may be wanted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 import fastconv
 
 from ..contract.pool_problem import pooled_size
-from .registry import by_axes, define, like, on_arrays
+from .registry import by_axes, define, derived, like, on_arrays
 
 __all__ = [
     "ADAPTIVE_AVG_POOL",
@@ -186,13 +187,31 @@ _norm_input = define(
     _calling(fastconv.grad, "lp_pool{}d_input"),
     lambda input, grad, *told: like(grad, input.shape),
 )
+
+
+def _norm(
+    input: Tensor, norm_type: float, kernel_size: Sequence[int], stride: Sequence[int],
+    ceil_mode: bool,
+) -> Tensor:  # fmt: skip
+    """Return a pool of norms by means of powers, whose gradients have gradients."""
+    padding = (0,) * len(kernel_size)
+    means = AVG_POOL(input**norm_type, kernel_size, stride, padding, ceil_mode, True, None)
+    # As PyTorch has it, where the powers add up to nothing no gradient passes.
+    sums = torch.sign(means) * torch.relu(means.abs()) * math.prod(kernel_size)
+    return sums ** (1 / norm_type)
+
+
+def _norm_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    rest = (None for _ in ctx.told)
+    if torch.is_grad_enabled():
+        return *derived(lambda x: _norm(x, *ctx.told), ctx.saved_tensors, grad), *rest
+    return _norm_input(*ctx.saved_tensors, grad, *ctx.told), *rest
+
+
 LP_POOL = define(
     f"lp_pool(Tensor input, {_NORM}) -> Tensor",
     _calling(fastconv, "lp_pool{}d"),
     lambda input, *told: like(input, _norm_shape(input, *told)),
     _keep_all,
-    lambda ctx, grad: (
-        _norm_input(*ctx.saved_tensors, grad, *ctx.told),
-        *(None for _ in ctx.told),
-    ),
+    _norm_backward,
 )

@@ -28,8 +28,6 @@ def draw(*shape: int, last: bool = False, dtype: Any = torch.float32) -> Any:
 
 
 MEAN, VAR = [torch.tensor([-1.0, 0.0, 0.5, 2.0]), torch.tensor([0.5, 1.0, 2.0, 3.0])]
-#: Operators whose gradients have none of their own.
-ONCE = ("lp", "batch", "group", "instance", "layer", "softmax", "log", "prelu", "interpolate")
 #: An operator's arguments by a name: what `draw` makes of shapes, the first in both memory orders.
 CASES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "conv": (products.CONV, ((2, 4, 7, 7), (6, 2, 3, 3), (6,), [2, 1], [1, 2, 0, 0], [1, 2], 2)),
@@ -112,8 +110,20 @@ def test_gradients_are_central_differences_twice(name: str) -> None:
     torch.manual_seed(0)
     told = arguments(given, dtype=torch.float64)
     assert torch.autograd.gradcheck(operator, told, fast_mode=True)
-    if not name.startswith(ONCE):
-        assert torch.autograd.gradgradcheck(operator, told, fast_mode=True)
+    assert torch.autograd.gradgradcheck(operator, told, fast_mode=True)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
+def test_norms_of_nothing_have_the_slope_of_pytorchs(power: float) -> None:
+    x = draw(1, 2, 6, 6)
+    x.data[:, :, :3] = 0
+    for stride, again in ((2, False), (1, False), (2, True)):
+        made, wanted = (
+            torch.autograd.grad(call(x, power, 2, stride).sum(), x, create_graph=again)[0]
+            for call in (fastconv.torch.lp_pool2d, F.lp_pool2d)
+        )
+        torch.testing.assert_close(made, wanted, equal_nan=True)
+        assert not made[:, :, 0].any()
 
 
 def test_unusual_arguments_are_pytorchs() -> None:
