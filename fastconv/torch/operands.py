@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from ..contract.arguments import per_axis
 from ..contract.errors import DeviceError, DTypeError, ShapeError
@@ -31,14 +32,22 @@ def check_tensors(**tensors: Any) -> None:
     Raises
     ------
     DeviceError, DTypeError
-        For those elsewhere, without memory in rows, or of other element types.
+        For those elsewhere, without memory in rows, or of other element types; and for those whose
+        derivatives are taken forward or by ``torch.func``, which operators do not know.
     """
     first, kind = "", None
+    derived = _forward_or_func()
     for name, tensor in tensors.items():
         if tensor is None:
             continue
         if not isinstance(tensor, Tensor):
             raise DTypeError(f"{name}: got {type(tensor).__name__}, want a PyTorch tensor")
+        if derived == "func" or (derived and forward_ad.unpack_dual(tensor).tangent is not None):
+            raise DTypeError(
+                f"{name}: got a tensor within torch.func or with a tangent of forward-mode AD, "
+                "want one whose gradients, if any, are taken backward: others are PyTorch's, to "
+                "which fastconv.torch.patch() leaves them"
+            )
         if tensor.device.type not in ("cpu", "meta") or tensor.layout != torch.strided:
             raise DeviceError(
                 f"{name}: got a {tensor.layout} tensor on {tensor.device}, want a strided one on "
@@ -52,6 +61,15 @@ def check_tensors(**tensors: Any) -> None:
             first, kind = name, tensor.dtype
         elif tensor.dtype != kind:
             raise DTypeError(f"{name}: got {tensor.dtype}, want {kind} as the {first} has")
+
+
+def _forward_or_func() -> str:
+    """Return "func" within transforms of ``torch.func``, "forward" where tangents may be; or ""."""
+    if torch.compiler.is_compiling():
+        return ""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "func"
+    return "forward" if forward_ad._current_level >= 0 else ""
 
 
 def _cast(dtype: torch.dtype, tensors: tuple[Any, ...]) -> tuple[Any, ...]:

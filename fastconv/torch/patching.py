@@ -75,8 +75,9 @@ def patch() -> Iterator[None]:
     """Let functions of ``torch.nn.functional`` be fastconv's within a block.
 
     Those of the same name in ``torch`` are, too. What fastconv does not support, of element types,
-    devices, arguments or subclasses of tensors, PyTorch goes on computing. Blocks may lie within
-    one another; they hold for all threads, until the last one ends.
+    devices, arguments or subclasses of tensors, PyTorch goes on computing; so it does whatever is
+    derived by forward-mode AD or ``torch.func``. Blocks may lie within one another; they hold for
+    all threads, until the last one ends.
 
     Weights are packed anew in most calls: where a model is only evaluated, `optimize` gains more.
 

@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="package torch is not installed")
 pytest.importorskip("expecttest", reason="package expecttest, which torch's samples want, is not")
 
+from torch.autograd import forward_ad  # noqa: E402
 from torch.testing._internal.common_modules import module_db  # noqa: E402
 
 import fastconv.torch  # noqa: E402
@@ -93,6 +94,43 @@ def test_module_samples(name: str, dtype: str, calls: list[str]) -> None:
     assert ran > 0
     if not any(each in name for each in THEIRS):
         assert len(calls) >= ran, "PyTorch computed what fastconv should have"
+
+
+def _calls(x: Any) -> Any:
+    """Return what functions of each kind make of images, as one sum for each of them."""
+    w, ones = torch.linspace(-1, 1, 27, dtype=x.dtype).reshape(1, 3, 3, 3), x.new_ones(3)
+    made = (
+        F.conv2d(x, w), F.conv_transpose2d(x, w.transpose(0, 1)), F.linear(x, w[0, 0]),
+        F.max_pool2d(x, 2), F.avg_pool2d(x, 2), F.lp_pool2d(x, 2, 2), F.adaptive_avg_pool2d(x, 1),
+        F.softmax(x, 1), F.batch_norm(x, 0 * ones, ones), F.group_norm(x, 1), F.prelu(x, ones / 2),
+        F.layer_norm(x, x.shape[2:]), F.interpolate(x, scale_factor=2), torch.conv2d(x, w),
+    )  # fmt: skip
+    return torch.stack([each.square().sum() for each in made])
+
+
+def test_other_ways_to_derive_are_pytorchs() -> None:
+    x, direction = torch.randn(2, 1, 3, 4, 3, dtype=torch.float64)
+    ways: dict[str, Any] = {
+        "jvp": lambda: torch.func.jvp(_calls, (x,), (direction,)),
+        "jacrev": lambda: torch.func.jacrev(_calls)(x),
+        "grad": lambda: torch.func.grad(lambda x: _calls(x).sum())(x),
+        "vmap": lambda: torch.func.vmap(_calls)(torch.stack([x, direction])),
+        "jacobian": lambda: torch.autograd.functional.jacobian(_calls, x),
+    }
+
+    def dual() -> Any:
+        with forward_ad.dual_level():
+            return forward_ad.unpack_dual(_calls(forward_ad.make_dual(x, direction))).tangent
+
+    for name, way in {**ways, "dual": dual}.items():
+        wanted = way()
+        with fastconv.torch.patch():
+            made = way()
+        torch.testing.assert_close(made, wanted, msg=lambda text, name=name: f"{name}: {text}")
+    with forward_ad.dual_level():
+        assert fastconv.torch.linear(x, x[0, 0]).shape == (1, 3, 4, 4)  # has no tangent
+        with pytest.raises(fastconv.DTypeError, match=r"input: .* tangent"):
+            fastconv.torch.softmax(forward_ad.make_dual(x, direction), 1)
 
 
 def test_everything_is_put_back() -> None:
