@@ -191,12 +191,12 @@ class Pack:
         ArgumentError
             Where the layer or its norm has been set to training.
         DTypeError
-            For an input that requires gradients while these are recorded.
+            For an input or a residual that requires gradients while these are recorded.
         """
         return untraced(self._compute, input, residual)
 
     def _compute(self, input: Tensor, residual: Tensor | None) -> Tensor:
-        self._check(input)
+        self._check(input, residual)
         layer: Any = self.layer
         (x, weight) = in_lower_type(input, layer.weight)
         check_tensors(input=x, weight=weight)
@@ -212,7 +212,7 @@ class Pack:
                 made = self._apart(x, residual)
             return made
 
-    def _check(self, input: Tensor) -> None:
+    def _check(self, input: Tensor, residual: Tensor | None) -> None:
         layer: Any = self.layer
         if self.layer.training or (self.norm is not None and self.norm.training):
             raise ArgumentError(
@@ -221,8 +221,9 @@ class Pack:
             )
         if not torch.is_grad_enabled():
             return
-        for name, tensor in (("input", input), ("weight", layer.weight)):
-            if tensor.requires_grad:
+        given = {"input": input, "weight": layer.weight, "bias": layer.bias, "residual": residual}
+        for name, tensor in given.items():
+            if tensor is not None and tensor.requires_grad:
                 raise DTypeError(
                     f"{name}: got a tensor that requires gradients, which an optimized model does "
                     "not record, want torch.no_grad() around the call, or the model as it was "

@@ -313,6 +313,23 @@ def test_no_result_is_detached_without_a_word() -> None:
     with torch.no_grad():
         fast(x)
 
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 1, 1)
+
+        def forward(self, x: Any, y: Any) -> Any:
+            return self.conv(x) + y
+
+    fast, report = fastconv.torch.optimize(model_of(Sum), report=True)
+    assert report.swapped["conv"] == "Conv2d + sum"
+    x, y = torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2, requires_grad=True)
+    with pytest.raises(fastconv.DTypeError, match=r"residual: .*requires gradients"):
+        fast(x, y)
+    fast.conv.bias.requires_grad_()
+    with pytest.raises(fastconv.DTypeError, match=r"bias: .*requires gradients"):
+        fast(x, y.detach())
+
 
 @pytest.mark.parametrize(
     ("model", "error", "words"),
