@@ -50,7 +50,8 @@ def optimize(model: nn.Module, inplace: bool = False, report: bool = False) -> A
     DTypeError
         For what is no model.
     ArgumentError
-        For a model in training mode, or one that was compiled or scripted.
+        For a model in training mode, one that was compiled or scripted, and one that cannot be
+        copied where a copy is wanted.
 
     Examples
     --------
@@ -70,7 +71,7 @@ def optimize(model: nn.Module, inplace: bool = False, report: bool = False) -> A
       3: left, fastconv has no layer for Dropout
     """
     _check(model)
-    made = model if flag("inplace", inplace) else copy.deepcopy(model)
+    made = model if flag("inplace", inplace) else _copied(model)
     told = Report()
     reasons = {name: why_not_swapped(each) for name, each in made.named_modules()}
     calls = Calls(made)
@@ -100,6 +101,18 @@ def _check(model: Any) -> None:
             f"model: got {', '.join(training[:3])}{more} in training mode, want model.eval(): "
             "batch norms are folded by the statistics that they have"
         )
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:  # tensors made by others, locks, open files
+        reason = str(error).splitlines()[0]
+        raise ArgumentError(
+            f"model: got a {type(model).__name__} that cannot be copied ({reason}), want "
+            "inplace=True, or one without torch.nn.utils.weight_norm and the like, which "
+            "remove_weight_norm takes away"
+        ) from error
 
 
 def _swap(model: nn.Module, reasons: dict[str, str], report: Report) -> None:

@@ -346,6 +346,19 @@ def test_other_models_are_refused(model: Any, error: type[Exception], words: str
         fastconv.torch.optimize(model)
 
 
+def test_a_model_that_cannot_be_copied_is_refused_or_left() -> None:
+    with pytest.warns(FutureWarning):
+        model = nn.Sequential(nn.utils.weight_norm(nn.Conv2d(1, 2, 1)), nn.Conv2d(2, 2, 1)).eval()
+    with pytest.raises(fastconv.ArgumentError, match=r"model: .*cannot be copied.*inplace=True"):
+        fastconv.torch.optimize(model)
+    x = torch.randn(1, 1, 2, 2)
+    with torch.no_grad():
+        wanted = model(x)
+        fast, report = fastconv.torch.optimize(model, inplace=True, report=True)
+        assert set(report.swapped) == {"1"} and report.left["0"] == "hooks are called with it"
+        same(fast(x), wanted)
+
+
 def test_training_afterwards_is_refused() -> None:
     fast = fastconv.torch.optimize(model_of(Residual)).train()
     with pytest.raises(fastconv.ArgumentError, match="in training mode"):
