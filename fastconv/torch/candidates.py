@@ -31,9 +31,8 @@ def has_hooks(module: nn.Module) -> bool:
 def why_not_swapped(module: nn.Module) -> str:
     """Return why a module stays PyTorch's; "" where fastconv may compute it."""
     kind = type(module)
-    if kind in SWAPPED.values():
-        return ""
-    if kind not in SWAPPED:
+    ours = kind in SWAPPED.values()
+    if not ours and kind not in SWAPPED:
         like = next((each.__name__ for each in SWAPPED if isinstance(module, each)), "")
         if like:
             return f"{kind.__name__} is no plain {like}, and may compute something else"
@@ -42,7 +41,7 @@ def why_not_swapped(module: nn.Module) -> str:
         return "hooks are called with it"
     if "forward" in module.__dict__:
         return "its forward was replaced"
-    return _why_not_computed(module)
+    return "" if ours else _why_not_computed(module)
 
 
 def _why_not_computed(module: nn.Module) -> str:

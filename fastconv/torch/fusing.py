@@ -28,6 +28,7 @@ from .packing import NORMS, Activation, Pack, activation_of
 from .registry import untraced
 from .report import Report
 from .tracing import trace
+from .watching import Watch
 
 __all__ = ["Calls"]
 
@@ -84,14 +85,21 @@ class Calls:
         self.__dict__ |= packs | {"run": names["forward"], "taken": taken}
         return True
 
+    def watch(self) -> None:
+        """Note what the modules are, now that they have their classes."""
+        self.__dict__["watched"] = Watch(self.model, self.model.modules())
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the model."""
         return untraced(self._compute, *args, **kwargs)
 
     def _compute(self, *args: Any, **kwargs: Any) -> Any:
-        if "run" not in self.__dict__ and not self.prepare(Report()):
-            self.__dict__["run"] = None
-        if self.run is None or not self._is_as_traced(args, kwargs):
+        if "run" not in self.__dict__:
+            self.watch()
+            if not self.prepare(Report()):
+                self.__dict__["run"] = None
+        traced = self.run is not None and self._is_as_traced(args, kwargs)
+        if not traced or not self.watched.holds():
             return type(self.model).forward(self.model, *args, **kwargs)
         return self.run(self, *args, **kwargs)
 

@@ -29,6 +29,11 @@ def optimize(model: nn.Module, inplace: bool = False, report: bool = False) -> A
     their outputs; where it cannot, this is done within each ``torch.nn.Sequential``. The keys of
     the state stay, and what is loaded into it counts from the next call on.
 
+    Modules that are replaced later, hooks that are registered, and numbers that are set, in modules
+    and as attributes, are seen: a traced model then runs module by module. So it does in calls
+    that give other arguments than a tensor for each that has no default. Whatever else its own
+    code decides by, such as a list's entries or a global's value, stays as `optimize` has found it.
+
     Parameters
     ----------
     model : Module
@@ -79,6 +84,7 @@ def optimize(model: nn.Module, inplace: bool = False, report: bool = False) -> A
         fuse_sequences(made, told)
     _swap(made, reasons, told)
     if told.traced:
+        calls.watch()
         made.__dict__["forward"] = calls
     _tell_left(made, reasons, told)
     told.sort(list(reasons))

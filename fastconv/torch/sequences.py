@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from .candidates import (
     has_hooks,
@@ -19,6 +20,7 @@ from .candidates import (
 )
 from .packing import NORMS, Pack, activation_of
 from .report import Report
+from .watching import Watch
 
 __all__ = ["FusedSequential", "fuse_sequences"]
 
@@ -28,10 +30,12 @@ class FusedSequential(nn.Sequential):
 
     def forward(self, input: Any) -> Any:
         """Call the modules, as many of them as may be in one."""
-        modules = tuple(self)
         known = self.__dict__.get("_fastconv_steps")
-        if known is None or known[0] != modules:
-            known = self.__dict__["_fastconv_steps"] = (modules, _steps(modules))
+        if known is None or not known[0].holds():
+            if _has_any_global_hook():
+                return super().forward(input)
+            modules = tuple(self)
+            known = self.__dict__["_fastconv_steps"] = (Watch(self, modules), _steps(modules))
         for step, _ in known[1]:
             input = step(input)
         return input

@@ -254,6 +254,70 @@ def test_whatever_is_put_into_a_weight_counts() -> None:
     check()
 
 
+class InSequence(nn.Module):
+    """A sequence in what cannot be traced."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def __getitem__(self, place: int) -> nn.Module:
+        return self.layers[place]
+
+    def forward(self, x: Any) -> Any:
+        return self.layers(x if x.sum() > 0 else -x)
+
+
+@pytest.mark.parametrize("whole", [nn.Sequential, InSequence])
+@torch.no_grad()
+def test_what_becomes_of_fused_modules_is_seen(whole: Any) -> None:
+    layers = nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.LeakyReLU(0.1)
+    model, x = model_of(lambda: whole(*layers)), torch.randn(1, 2, 4, 4)
+    fast, report = fastconv.torch.optimize(model, report=True)
+    (what,) = report.swapped.values()
+    assert what.startswith("Conv2d + BatchNorm2d + ")
+    same(fast(x), model(x))
+    seen: list[str] = []
+    for place in range(3):  # of what is fused no module is called itself
+        handle = fast[place].register_forward_hook(lambda *given: seen.append("seen"))
+        same(fast(x), model(x))
+        same(copy.deepcopy(fast)(x), model(x))
+        handle.remove()
+        same(fast(x), model(x))
+        assert len(seen) == 2 * (place + 1)
+    with nn.modules.module.register_module_forward_hook(lambda *given: seen.append("all")):
+        fast(x)
+    assert seen.count("all") >= 3
+    for each in (fast, model):
+        each[2].negative_slope = 0.9
+    same(fast(x), model(x))
+    for each in (fast, model):
+        (each if whole is nn.Sequential else each.layers)[2] = nn.Sigmoid()
+    same(fast(x), model(x))
+
+
+@torch.no_grad()
+def test_numbers_of_a_model_are_seen() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.scale, self.down = nn.Conv2d(1, 1, 1), 2.0, None
+
+        def forward(self, x: Any) -> Any:
+            x = torch.relu(self.conv(x)) * self.scale
+            return x if self.down is None else self.down(x)
+
+    model, x = model_of(Scaled), torch.randn(1, 1, 2, 2)
+    fast, report = fastconv.torch.optimize(model, report=True)
+    assert report.traced
+    for each in (fast, model):
+        each.scale = 3.0
+    same(fast(x), model(x))
+    for each in (fast, model):
+        each.down = nn.MaxPool2d(2)
+    same(fast(x), model(x))
+
+
 @torch.no_grad()
 def test_copies_and_pickles() -> None:
     for kind in (Residual, Branching):
