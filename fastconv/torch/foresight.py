@@ -30,7 +30,8 @@ def named_functions(module: nn.Module) -> list[FunctionType]:
     while waiting:
         function = waiting.pop()
         function = function.fget if isinstance(function, property) else function
-        function = inspect.unwrap(getattr(function, "__func__", function))
+        function = getattr(function, "__func__", function)
+        function = inspect.unwrap(function) if callable(function) else function
         if not isinstance(function, FunctionType) or function in found:
             continue
         if f"{function.__module__}.".startswith("torch."):

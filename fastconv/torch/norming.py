@@ -26,6 +26,8 @@ __all__ = [
 
 Tensor = torch.Tensor
 grad = fastconv.grad
+INTERPOLATE: Any
+_theirs: Any = torch  # whose stubs do not know the arguments of its norms
 
 
 class _Norm(NamedTuple):
@@ -88,7 +90,7 @@ def _define(norm: _Norm) -> Any:
         (weight_size, bias_size), eps = ctx.sizes, ctx.eps
         if torch.is_grad_enabled():
             # Of a bias the gradients tell nothing but that there is one.
-            bias = None if bias_size is None else grads.new_zeros(bias_size)
+            bias: Any = None if bias_size is None else grads.new_zeros(bias_size)
             if weight is None and bias is not None:
                 weight = torch.ones_like(bias)  # without, PyTorch forgets the bias in second ones
             given = (input, weight, bias.requires_grad_() if wanted[2] else bias)
@@ -119,7 +121,7 @@ BATCH_NORM = _define(
         lambda x, told, w, g, eps: on_arrays(grad.batch_norm_input, x, *told, w, g, eps=eps),
         lambda x, told, g, eps: on_arrays(grad.batch_norm_weight, x, *told, g, eps=eps),
         lambda told, g: on_arrays(grad.batch_norm_bias, g),
-        lambda x, told, w, b, eps: torch.batch_norm(x, w, b, *told, False, 0.0, eps, False),
+        lambda x, told, w, b, eps: _theirs.batch_norm(x, w, b, *told, False, 0.0, eps, False),
     )
 )
 GROUP_NORM = _define(
@@ -130,7 +132,7 @@ GROUP_NORM = _define(
         lambda x, told, w, g, eps: on_arrays(grad.group_norm_input, x, w, g, *told, eps),
         lambda x, told, g, eps: on_arrays(grad.group_norm_weight, x, g, *told, eps),
         lambda told, g: on_arrays(grad.group_norm_bias, g),
-        lambda x, told, w, b, eps: torch.group_norm(x, *told, w, b, eps),
+        lambda x, told, w, b, eps: _theirs.group_norm(x, *told, w, b, eps),
     )
 )
 INSTANCE_NORM = _define(
@@ -141,7 +143,9 @@ INSTANCE_NORM = _define(
         lambda x, told, w, g, eps: on_arrays(grad.instance_norm_input, x, w, g, eps),
         lambda x, told, g, eps: on_arrays(grad.instance_norm_weight, x, g, eps),
         lambda told, g: on_arrays(grad.instance_norm_bias, g),
-        lambda x, told, w, b, eps: torch.instance_norm(x, w, b, None, None, True, 0.0, eps, False),
+        lambda x, told, w, b, eps: _theirs.instance_norm(
+            x, w, b, None, None, True, 0.0, eps, False
+        ),
     )
 )
 LAYER_NORM = _define(
@@ -152,7 +156,7 @@ LAYER_NORM = _define(
         lambda x, told, w, g, eps: on_arrays(grad.layer_norm_input, x, w, g, *told, eps),
         lambda x, told, g, eps: on_arrays(grad.layer_norm_weight, x, g, *told, eps),
         lambda told, g: on_arrays(grad.layer_norm_bias, g, *told),
-        lambda x, told, w, b, eps: torch.layer_norm(x, *told, w, b, eps),
+        lambda x, told, w, b, eps: _theirs.layer_norm(x, *told, w, b, eps),
     )
 )
 

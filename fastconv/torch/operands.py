@@ -42,7 +42,7 @@ def check_tensors(**tensors: Any) -> None:
             continue
         if not isinstance(tensor, Tensor):
             raise DTypeError(f"{name}: got {type(tensor).__name__}, want a PyTorch tensor")
-        if derived == "func" or (derived and forward_ad.unpack_dual(tensor).tangent is not None):
+        if derived == "func" or (derived and _has_tangent(tensor)):
             raise DTypeError(
                 f"{name}: got a tensor within torch.func or with a tangent of forward-mode AD, "
                 "want one whose gradients, if any, are taken backward: others are PyTorch's, to "
@@ -70,6 +70,11 @@ def _forward_or_func() -> str:
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return "func"
     return "forward" if forward_ad._current_level >= 0 else ""
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    parts: Any = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
+    return parts.tangent is not None
 
 
 def _cast(dtype: torch.dtype, tensors: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook
 
 from .candidates import (
     has_hooks,
@@ -20,7 +19,7 @@ from .candidates import (
 )
 from .packing import NORMS, Pack, activation_of
 from .report import Report
-from .watching import Watch
+from .watching import Watch, has_global_hooks
 
 __all__ = ["FusedSequential", "fuse_sequences"]
 
@@ -32,8 +31,8 @@ class FusedSequential(nn.Sequential):
         """Call the modules, as many of them as may be in one."""
         known = self.__dict__.get("_fastconv_steps")
         if known is None or not known[0].holds():
-            if _has_any_global_hook():
-                return super().forward(input)
+            if has_global_hooks():
+                return nn.Sequential.forward(self, input)
             modules = tuple(self)
             known = self.__dict__["_fastconv_steps"] = (Watch(self, modules), _steps(modules))
         for step, _ in known[1]:

@@ -10,15 +10,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as hooking
 
 from .candidates import has_hooks
 from .modules import SWAPPED
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "has_global_hooks"]
 
 #: What of a module's attributes is compared: lists and the like may be changed by every call.
-_NUMBERS = (bool, int, float, complex, str, tuple, type(None))
+_NUMBERS = (bool, int, float, complex, str, type(None))
 _READ_ANEW = frozenset(SWAPPED.values())
 
 
@@ -34,17 +34,28 @@ class Watch:
     """
 
     def __init__(self, root: nn.Module, modules: Iterable[nn.Module]) -> None:
-        self._root = _state(root)
-        self._seen = [(each, _state(each), _calls(each)) for each in modules if each is not root]
-        self._of = root
+        self._root = root, _parts(root), _numbers(root)
+        self._seen = [
+            (each, _parts(each), _numbers(each), _calls(each))
+            for each in modules
+            if each is not root
+        ]
 
     def holds(self) -> bool:
         """Tell whether modules have the parts, numbers and hooks that they had."""
-        if _has_any_global_hook() or _state(self._of) != self._root:
+        root, parts, numbers = self._root
+        if has_global_hooks() or _parts(root) != parts or not _has(root, numbers):
             return False
         return all(
-            _state(each) == state and _calls(each) == calls for each, state, calls in self._seen
+            _parts(each) == parts and _calls(each) == calls and _has(each, numbers)
+            for each, parts, numbers, calls in self._seen
         )
+
+
+def has_global_hooks() -> bool:
+    """Tell whether something is called with every module."""
+    found: Any = hooking._has_any_global_hook
+    return bool(found())
 
 
 def _calls(module: nn.Module) -> tuple[bool, Any]:
@@ -52,11 +63,27 @@ def _calls(module: nn.Module) -> tuple[bool, Any]:
     return has_hooks(module), module.__dict__.get("forward")
 
 
-def _state(module: nn.Module) -> tuple[Any, ...]:
-    """Return a module's class and parts, and its numbers where no call reads them anew."""
-    kind = type(module)
-    parts = tuple(module._modules.values())
-    if kind in _READ_ANEW:
-        return kind, parts
-    held = module.__dict__.items()
-    return kind, parts, [(name, value) for name, value in held if type(value) in _NUMBERS]
+def _parts(module: nn.Module) -> tuple[Any, ...]:
+    return type(module), *module._modules.values()
+
+
+def _numbers(module: nn.Module) -> list[tuple[str, Any]]:
+    """Return a module's numbers by their names, but those that each call reads anew."""
+    if type(module) in _READ_ANEW:
+        return []
+    return [(name, value) for name, value in module.__dict__.items() if _is_number(value)]
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_number, value))
+    return type(value) in _NUMBERS
+
+
+def _has(module: nn.Module, numbers: list[tuple[str, Any]]) -> bool:
+    """Tell whether a module has the same numbers; others may have come, as compilers add some."""
+    held = module.__dict__
+    return all(
+        held.get(name) is value or (_is_number(held.get(name)) and held.get(name) == value)
+        for name, value in numbers
+    )
