@@ -176,7 +176,7 @@ def _define_softmax(name: str, theirs: Callable[[Tensor, Tensor, int], Tensor]) 
         ctx.dim = inputs[1]
 
     def backward(ctx: Any, grads: Tensor) -> tuple[Any, ...]:
-        input_gradient = theirs if torch.is_grad_enabled() else for_input
+        input_gradient: Any = theirs if torch.is_grad_enabled() else for_input
         return input_gradient(*ctx.saved_tensors, grads, ctx.dim), None
 
     return define(

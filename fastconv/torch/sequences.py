@@ -32,7 +32,8 @@ class FusedSequential(nn.Sequential):
         known = self.__dict__.get("_fastconv_steps")
         if known is None or not known[0].holds():
             if has_global_hooks():
-                return nn.Sequential.forward(self, input)
+                plain: Any = super()
+                return plain.forward(input)
             modules = tuple(self)
             known = self.__dict__["_fastconv_steps"] = (Watch(self, modules), _steps(modules))
         for step, _ in known[1]:
