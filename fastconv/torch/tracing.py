@@ -21,11 +21,25 @@ from .states import State
 __all__ = ["trace"]
 
 
+class _Placeholder(fx.Proxy):
+    """Stands for a value, and is neither looked up nor written out in its place."""
+
+    def __hash__(self) -> int:
+        raise fx.proxy.TraceError("values are looked up")
+
+    def __format__(self, spec: str) -> str:
+        raise fx.proxy.TraceError("values are written out")
+
+
 class _Tracer(fx.Tracer):
     """Sees calls of layers, PyTorch's and those that took their place, and nothing within them."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m) in SWAPPED.values() or super().is_leaf_module(m, module_qualified_name)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Return what stands for a node's value."""
+        return _Placeholder(node, self)
 
     def create_args_for_root(
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None

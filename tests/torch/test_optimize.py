@@ -597,6 +597,14 @@ def test_what_cannot_be_traced_says_why() -> None:
         def forward(self, x: Any, double: Any = False) -> Any:
             return self.conv(x) if double is True else x
 
+    class Looks(Asks):
+        def forward(self, x: Any) -> Any:
+            return self.conv(x) * {3: 2.0}.get(x.dim(), 1.0)
+
+    class Names(Asks):
+        def forward(self, x: Any) -> Any:
+            return self.conv(x) * {"3": 2.0}.get(f"{x.dim()}", 1.0)
+
     class Makes(Asks):
         def forward(self, x: Any) -> Any:
             return self.conv(x) + torch.arange(2.0).sum()
@@ -609,6 +617,8 @@ def test_what_cannot_be_traced_says_why() -> None:
         (Grad, "by `is` or `in`"),
         (Sure, "by `is` or `in`"),
         (Helper, "by `is` or `in`"),
+        (Looks, "values are looked up"),
+        (Names, "values are written out"),
         (Makes, "its forward makes tensors"),
         (Branching, "torch.fx cannot trace its control flow (TraceError"),
     ):
