@@ -189,6 +189,7 @@ BESIDE_THE_REGISTRY = {
     "fastconv.recall": {"cpu.runtime.compare"},
     "fastconv.sparse.rulebook": {"*.rulebook.build"},
     "fastconv.sparse.sites": {"cpu.rulebook.build", "cpu.rulebook.join"},
+    "fastconv.torch.contents": {"cpu.runtime.compare"},
     "fastconv.warmup": {
         "cpu.rulebook.build",
         "cpu.rulebook.join",
