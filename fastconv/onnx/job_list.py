@@ -255,4 +255,4 @@ def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
 
 
 def _copy(value: Any) -> Any:
-    return value.copy() if isinstance(value, np.ndarray) else value
+    return value.copy("K") if isinstance(value, np.ndarray) else value

@@ -263,7 +263,7 @@ def _own(value: Any) -> Any:
     """Return a copy of an output, which may lie in memory that a node, or the caller, holds."""
     if isinstance(value, (list, tuple)):
         return [_own(each) for each in value]
-    return value.copy() if isinstance(value, np.ndarray) else value
+    return value.copy("K") if isinstance(value, np.ndarray) else value
 
 
 def _metadata(proto: Any) -> ModelMetadata:
