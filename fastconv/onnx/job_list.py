@@ -22,7 +22,7 @@ from ..contract import first_use
 from ..contract.errors import FastconvError
 from .graph import is_random
 from .memory_plan import Made, place_values
-from .program import Program
+from .program import Program, own
 from .steps import Step
 
 __all__ = ["JobList", "key_of"]
@@ -205,7 +205,7 @@ class JobList:
                 if part.step is not None and not self._settle(part.step):
                     self._differs = True
                     return None
-            return [_copy(self._values[name]) for name in names]
+            return [own(self._values[name]) for name in names]
         finally:
             self._lock.release()
 
@@ -252,7 +252,3 @@ def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
     """Tell whether arrays hold the same bits."""
     alike = one.shape == other.shape and one.dtype == other.dtype
     return alike and one.tobytes() == np.ascontiguousarray(other).tobytes()
-
-
-def _copy(value: Any) -> Any:
-    return value.copy("K") if isinstance(value, np.ndarray) else value

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from .graph import Graph
 from .steps import Step
 
-__all__ = ["Program"]
+__all__ = ["Program", "own"]
 
 
 class Program:
@@ -69,3 +71,10 @@ class Program:
         for place in range(len(self.steps)):
             self.advance(place, values)
         return [values[name] for name in self.outputs]
+
+
+def own(value: Any) -> Any:
+    """Return a copy of an output, which may lie in memory that a node, or the caller, holds."""
+    if isinstance(value, (list, tuple)):
+        return [own(each) for each in value]
+    return value.copy("K") if isinstance(value, np.ndarray) else value

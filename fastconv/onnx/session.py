@@ -18,7 +18,7 @@ from .fusion import plan_program
 from .graph import Graph
 from .job_list import JobList, key_of
 from .model import element_type, read_model
-from .program import Program
+from .program import Program, own
 
 __all__ = ["InferenceSession", "ModelMetadata", "NodeArg"]
 
@@ -174,7 +174,7 @@ class InferenceSession:
             return made
         for place in range(len(self._steps)):
             self._program.advance(place, values)
-        return [_own(values[name]) for name in names]
+        return [own(values[name]) for name in names]
 
     def _run_jobs(self, values: dict[str, Any], names: list[str]) -> list[Any] | None:
         """Return outputs by the jobs for such inputs; None where there is none yet.
@@ -257,13 +257,6 @@ def _rows(program: Program, margin: str) -> Iterator[tuple[str, ...]]:
         for word, inner in step.programs.items():
             yield f"{margin}  {word}", "", "", "", ""
             yield from _rows(inner, f"{margin}    ")
-
-
-def _own(value: Any) -> Any:
-    """Return a copy of an output, which may lie in memory that a node, or the caller, holds."""
-    if isinstance(value, (list, tuple)):
-        return [_own(each) for each in value]
-    return value.copy("K") if isinstance(value, np.ndarray) else value
 
 
 def _metadata(proto: Any) -> ModelMetadata:

@@ -6,7 +6,7 @@ come out follows from the order of those that come in, and from nothing else.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,15 @@ from .geometry import require_tensor
 from .sites import check_rows, group_sites
 from .tensor import SparseTensor
 
-__all__ = ["Rows", "Union", "check_alike", "check_grids", "shared_rows", "union_rows"]
+__all__ = [
+    "Rows",
+    "Union",
+    "check_alike",
+    "check_grids",
+    "shared_rows",
+    "spread_rows",
+    "union_rows",
+]
 
 Rows = NDArray[np.int64]
 
@@ -132,3 +140,10 @@ def _groups(x: SparseTensor, y: SparseTensor) -> tuple[Rows, NDArray[np.int32], 
     sites = np.concatenate([on_host(x._indices), on_host(y._indices)])
     order, starts = group_sites(sites, x.spatial_shape, x.batch_size)
     return np.repeat(np.arange(len(starts) - 1), np.diff(starts)), order, starts
+
+
+def spread_rows(values: NDArray[Any], rows: Rows, count: int) -> NDArray[Any]:
+    """Return values at some of `count` rows, 0 at the others."""
+    made = np.zeros((count, values.shape[1]), values.dtype)
+    made[rows] = values
+    return made

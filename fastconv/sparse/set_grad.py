@@ -16,7 +16,7 @@ from ..array_libraries import view_array, view_beside
 from ..arrays import beside, on_host, unwrap
 from ..contract.errors import DTypeError, ShapeError
 from ..device_arrays import DeviceArray
-from .matching import Rows, check_alike, check_grids, shared_rows, union_rows
+from .matching import Rows, check_alike, check_grids, shared_rows, spread_rows, union_rows
 from .parts import batch_rows, box_rows, mask_rows
 from .tensor import SparseTensor, require_features
 
@@ -85,10 +85,8 @@ def add_inputs(x: SparseTensor, y: SparseTensor, grad_output: Any) -> tuple[Any,
     >>> [grad.tolist() for grad in sparse.grad.add_inputs(x, y, np.float32([[1], [2]]))]
     [[[1.0]], [[2.0]]]
     """
-    check_alike(x, y)
-    both = union_rows(x, y)
-    grads = _grads("grad_output", grad_output, x, both.rows, x.channels)
-    return _given(x, grads[both.first]), _given(x, grads[both.second])
+    first, second = _parted(x, y, grad_output)
+    return _given(x, first), _given(x, second)
 
 
 def subtract_inputs(x: SparseTensor, y: SparseTensor, grad_output: Any) -> tuple[Any, Any]:
@@ -102,10 +100,8 @@ def subtract_inputs(x: SparseTensor, y: SparseTensor, grad_output: Any) -> tuple
     >>> [grad.tolist() for grad in sparse.grad.subtract_inputs(x, y, np.float32([[1], [2]]))]
     [[[1.0]], [[-2.0]]]
     """
-    check_alike(x, y)
-    both = union_rows(x, y)
-    grads = _grads("grad_output", grad_output, x, both.rows, x.channels)
-    return _given(x, grads[both.first]), _given(x, -grads[both.second])
+    first, second = _parted(x, y, grad_output)
+    return _given(x, first), _given(x, -second)
 
 
 def multiply_inputs(x: SparseTensor, y: SparseTensor, grad_output: Any) -> tuple[Any, Any]:
@@ -135,8 +131,8 @@ def multiply_inputs(x: SparseTensor, y: SparseTensor, grad_output: Any) -> tuple
     grads = _grads("grad_output", grad_output, x, len(mine), x.channels)
     of_x, of_y = on_host(x.feature_array), on_host(y.feature_array)
     return (
-        _given(x, _scatter(grads * of_y[other], mine, len(x))),
-        _given(x, _scatter(grads * of_x[mine], other, len(y))),
+        _given(x, spread_rows(grads * of_y[other], mine, len(x))),
+        _given(x, spread_rows(grads * of_x[mine], other, len(y))),
     )
 
 
@@ -285,16 +281,19 @@ def join_batch_inputs(tensors: Sequence[SparseTensor], grad_output: Any) -> list
     return [_given(tensors[0], part.copy()) for part in np.split(grads, np.cumsum(sizes)[:-1])]
 
 
+def _parted(
+    x: SparseTensor, y: SparseTensor, grad_output: Any
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return a gradient at the sites of either tensor, at those of each."""
+    check_alike(x, y)
+    both = union_rows(x, y)
+    grads = _grads("grad_output", grad_output, x, both.rows, x.channels)
+    return grads[both.first], grads[both.second]
+
+
 def _selected(x: SparseTensor, rows: Rows, grad_output: Any) -> Any:
     grads = _grads("grad_output", grad_output, x, len(rows), x.channels)
-    return _given(x, _scatter(grads, rows, len(x)))
-
-
-def _scatter(values: NDArray[Any], rows: Rows, count: int) -> NDArray[Any]:
-    """Return values at some of `count` rows, 0 at the others."""
-    made = np.zeros((count, values.shape[1]), values.dtype)
-    made[rows] = values
-    return made
+    return _given(x, spread_rows(grads, rows, len(x)))
 
 
 def _given(x: SparseTensor, values: NDArray[Any]) -> Any:

@@ -6,13 +6,11 @@ tensors' own type, so results are the same bits for any number of threads.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..arrays import Array, beside, on_host
 from .frozen import freeze
-from .matching import Rows, Union, check_alike, check_grids, shared_rows, union_rows
+from .matching import Rows, Union, check_alike, check_grids, shared_rows, spread_rows, union_rows
 from .tensor import SparseTensor, derived_tensor, trusted_tensor
 
 __all__ = ["add", "concat", "multiply", "subtract", "union"]
@@ -157,16 +155,14 @@ def _combine(operation: np.ufunc, x: SparseTensor, y: SparseTensor) -> SparseTen
     """Return the operation at the sites of either tensor, on 0 where one has none."""
     check_alike(x, y)
     both = union_rows(x, y)
-    made = on_host(_spread(x, both.first, both.rows))
+    made = spread_rows(on_host(x.feature_array), both.first, both.rows)
     made[both.second] = operation(made[both.second], on_host(y.feature_array))
     return _at(both, x, beside(x.feature_array, made))
 
 
 def _spread(x: SparseTensor, rows: Rows, count: int) -> Array:
     """Return a tensor's features at some of `count` rows, 0 at the others."""
-    made: Any = np.zeros((count, x.channels), x.dtype)
-    made[rows] = on_host(x.feature_array)
-    return beside(x.feature_array, made)
+    return beside(x.feature_array, spread_rows(on_host(x.feature_array), rows, count))
 
 
 def _at(both: Union, x: SparseTensor, features: Array) -> SparseTensor:
