@@ -168,6 +168,9 @@ def torch(monkeypatch: pytest.MonkeyPatch) -> Any:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     monkeypatch.setattr(torch, "inference_mode", contextlib.nullcontext)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    # PyTorch's own samples, once another test has imported them, forbid the process these flags.
+    flags = torch.backends.flags_frozen.__globals__
+    monkeypatch.setitem(flags, "__allow_nonbracketed_mutation_flag", True)
     return torch
 
 
