@@ -19,7 +19,7 @@ from fastconv.contract.spec import DeviceInfo
 from fastconv.kernels.cpu.calibration import measure as calibration
 from fastconv.kernels.cpu.machine import in_force, measured, scaling, seconds
 from fastconv.kernels.cpu.machine.fields import Fields
-from fastconv.kernels.cpu.machine.figures import Figures
+from fastconv.kernels.cpu.machine.figures import Figures, better
 from fastconv.kernels.cpu.machine.shipped import SHIPPED, ZEN4_FIGURES, nearest
 from fastconv.kernels.cpu.machine.zen4 import ZEN4
 
@@ -149,6 +149,21 @@ def test_a_busy_moment_spoils_no_figure(folder: Path) -> None:
         assert found is not None and vars(kept) == vars(found) == vars(quiet)
         assert path is not None
         path.unlink()
+
+
+@pytest.mark.parametrize("figure", vars(ZEN4_FIGURES[64]))
+def test_a_clock_that_was_measured_too_low_makes_nothing_else_look_better(figure: str) -> None:
+    """What is told in cycles is a quotient with it."""
+    right = ZEN4_FIGURES[64]
+    by_cycle = ("multiply_adds", "loads", "stores", "far_loads", "l2", "l3")
+    changes = {"clock": right.clock / 8, **{name: 8 * getattr(right, name) for name in by_cycle}}
+    for name in ("latency", "gather", "transposition"):
+        changes[name] = getattr(right, name) / 8
+    low = Figures(**{**vars(right), **changes})
+    for first, second in ((right, low), (low, right)):
+        kept = better(first, second)
+        assert getattr(kept, figure) == pytest.approx(getattr(right, figure), rel=1e-12)
+    assert vars(better(low, low)) == vars(low)
 
 
 @pytest.mark.parametrize("content", [

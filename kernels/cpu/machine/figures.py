@@ -8,6 +8,9 @@ __all__ = ["Figures", "better"]
 
 #: What is better where there is less of it; of all else more is better.
 _TIMES = {"latency", "gather", "transposition", "task", "handover", "wake"}
+#: What is told by the cycle, and what in cycles: quotients with the clock of their measurement.
+_BY_CYCLE = {"multiply_adds", "loads", "stores", "far_loads", "l2", "l3"}
+_IN_CYCLES = {"latency", "gather", "transposition"}
 
 
 class Figures(Fields):
@@ -70,10 +73,29 @@ class Figures(Fields):
 def better(first: Figures, second: Figures) -> Figures:
     """Return the better of two measurements of one machine, figure by figure.
 
-    What else runs on a machine makes it slower and never faster.
+    What else runs on a machine makes it slower and never faster. That holds for what was timed, so
+    rates and times are compared: a clock that was measured too low, alone, makes every number of
+    cycles beside it look too good.
+
+    Examples
+    --------
+    >>> from fastconv.kernels.cpu.machine.shipped import ZEN4_FIGURES
+    >>> right = ZEN4_FIGURES[64]
+    >>> low = {"clock": right.clock / 2, "multiply_adds": 2 * right.multiply_adds}
+    >>> better(right, Figures(**{**vars(right), **low})).multiply_adds
+    1.0
     """
-    values = vars(second)
-    return Figures(**{
-        name: min(value, values[name]) if name in _TIMES else max(value, values[name])
-        for name, value in vars(first).items()
-    })  # fmt: skip
+    clock = max(first.clock, second.clock)
+    values = {}
+    for name in vars(first):
+        kept = [_timed(name, figures, clock) for figures in (first, second)]
+        values[name] = min(kept) if name in _TIMES else max(kept)
+    return Figures(**values)
+
+
+def _timed(name: str, figures: Figures, clock: float) -> float:
+    """Return a figure as it is of the same time, or rate, at another clock."""
+    value: float = getattr(figures, name)
+    if name in _BY_CYCLE:
+        return value * (figures.clock / clock)
+    return value * (clock / figures.clock) if name in _IN_CYCLES else value
