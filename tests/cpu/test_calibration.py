@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from fastconv.cli import main
 from fastconv.contract.cpu import cpu_info
 from fastconv.kernels.cpu.calibration import measure as calibration
 from fastconv.kernels.cpu.calibration.loops import LOOPS
+from fastconv.kernels.cpu.machine import measured
 from fastconv.kernels.cpu.runtime import jit, pool
 
 DEVICE = cpu_info()
@@ -80,9 +83,57 @@ def test_walks_write_all_of_their_memory_and_none_beside_it(name: str) -> None:
     np.testing.assert_array_equal(memory[8 * step // 4 :], before)
 
 
-def test_the_command_prints_every_figure(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("threads", [1, 2, 8, 56, 256])
+@pytest.mark.parametrize("l3", [0, 32 << 20, 105 << 20, 320 << 20])
+def test_walks_in_memory_outgrow_l3_and_many_threads_share_it(l3: int, threads: int) -> None:
+    device = replace(DEVICE, l3=l3, threads=threads)
+    in_l3, alone, shared = calibration._walks(device)
+    assert alone >= 2 * l3 and alone >= 48 << 20
+    assert alone >= shared and shared * threads <= 2 << 30
+    assert shared * threads >= 2 * l3 and shared > 2 * device.l2
+    assert shared % 4096 == 0 and in_l3 > device.l2
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, clocks: list[float], helped: float) -> None:
+    """Let the clock look as told, one look after the other, and two threads move `helped` times."""
+    looks = iter(clocks)
+    rates = {"multiply_add": 8e9, "latency": 1e9}
+
+    def rate(self: calibration._Bench, name: str) -> float:
+        return next(looks, clocks[-1]) if name == "addition" else rates.get(name, 4e9)
+
+    def stream(self: calibration._Bench, name: str, size: int, threads: int) -> float:
+        return 30e9 * (1 if threads == 1 else helped)
+
+    monkeypatch.setattr(calibration, "_walks", lambda device: (4096, 4096, 4096))
+    monkeypatch.setattr(calibration._Bench, "rate", rate)
+    monkeypatch.setattr(calibration._Bench, "stream", stream)
+
+
+def test_a_clock_that_looks_low_at_first_makes_no_core_look_wide(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    planted(monkeypatch, [4e9, 0.5e9, 1e9, 4e9], 1.5)
+    found = calibration.measure(replace(DEVICE, threads=2))
+    assert (found.clock, found.multiply_adds, found.latency) == (4e9, 2.0, 4.0)
+    assert found.l2 == 7.5
+
+
+@pytest.mark.parametrize(("helped", "shown"), [(1.5, 45e9), (0.6, 30e9)])
+def test_threads_together_move_no_less_than_one(
+    monkeypatch: pytest.MonkeyPatch, helped: float, shown: float
+) -> None:
+    planted(monkeypatch, [4e9], helped)
+    found = calibration.measure(replace(DEVICE, threads=2))
+    assert found.memory_all == found.written_all == found.past_all == found.l3_all == shown
+    assert found.memory == found.written == 30e9
+
+
+def test_the_command_prints_every_figure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    # One short run each is not what this machine's costs should be from.
+    monkeypatch.setattr(measured, "cache_dir", lambda: tmp_path)
     monkeypatch.setattr(calibration, "_MEMORY", 1 << 20)
     monkeypatch.setattr(calibration, "_RUNS", 1)
     assert main(["calibrate"]) == 0
@@ -90,3 +141,4 @@ def test_the_command_prints_every_figure(
     for word in ("GHz", "multiply-adds", "gather", "L2", "memory", "ns", "helpers", DEVICE.isa):
         assert word in shown
     assert "nan" not in shown and "inf" not in shown
+    assert [path.parent for path in tmp_path.iterdir()] == [tmp_path]
