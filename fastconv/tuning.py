@@ -151,14 +151,18 @@ class Memory:
         try:
             text = private_files.read(self.path, _LARGEST).decode()
             content = first_use.load("json").loads(text)
+            if not isinstance(content, dict):
+                raise ValueError("it holds no choices by problem")
             return {key: _choice(entry) for key, entry in content.items()}, None
         except FileNotFoundError:
             return {}, None
         except Exception as error:  # noqa: BLE001 - whatever it holds, it can be measured again
-            return {}, f"{self.path}: {error}"[:500]
+            return {}, private_files.damage(self.path, error)
 
 
-def _choice(entry: dict[str, Any]) -> Choice:
+def _choice(entry: Any) -> Choice:
+    if not isinstance(entry, dict) or not {"kernel", "milliseconds"} <= entry.keys():
+        raise ValueError(f"{str(entry)[:100]!r} is no choice: it has no kernel and milliseconds")
     times = {str(name): float(taken) for name, taken in entry["milliseconds"].items()}
     if not isinstance(entry["kernel"], str) or not all(0 <= t < math.inf for t in times.values()):
         raise ValueError("an entry is no choice")

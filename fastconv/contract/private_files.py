@@ -14,7 +14,7 @@ import shlex
 import stat
 from pathlib import Path
 
-__all__ = ["NotPrivate", "make_folder", "read", "why_not", "write"]
+__all__ = ["NotPrivate", "damage", "make_folder", "read", "why_not", "write"]
 
 # Where links are not followed; a pipe that nobody writes to opens at once instead of waiting. What
 # a system does not know is 0.
@@ -104,6 +104,20 @@ def read(path: Path, most: int) -> bytes:
         if status.st_size > most:
             raise NotPrivate(f"{path} has {status.st_size} bytes, more than {most}")
         return file.read()
+
+
+def damage(path: Path, error: Exception) -> str:
+    """Return what is wrong with a file that could not be read, for a sentence; it is named once.
+
+    Examples
+    --------
+    >>> damage(Path("tuned.json"), ValueError("it is empty"))
+    'tuned.json: it is empty'
+    """
+    told = str(error)
+    if isinstance(error, OSError) and error.strerror is not None:
+        told = error.strerror
+    return (told if str(path) in told else f"{path}: {told}")[:500]
 
 
 def write(path: Path, content: bytes) -> None:

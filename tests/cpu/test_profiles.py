@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fastconv
@@ -15,6 +17,7 @@ from fastconv import dispatch
 from fastconv.cli import main
 from fastconv.contract.cpu import cpu_info
 from fastconv.contract.problem_line import parse_line
+from fastconv.contract.settings import config
 from fastconv.contract.spec import DeviceInfo
 from fastconv.kernels.cpu.calibration import measure as calibration
 from fastconv.kernels.cpu.machine import in_force, measured, scaling, seconds
@@ -166,19 +169,64 @@ def test_a_clock_that_was_measured_too_low_makes_nothing_else_look_better(figure
     assert vars(better(low, low)) == vars(low)
 
 
+#: What is right of one number of threads.
+RECORD = json.dumps(vars(ZEN4_FIGURES[64])).encode()
+
+
 @pytest.mark.parametrize("content", [
     b"", b"[]", b"{", b'{"2": {}}', b'{"two": {}}', b'{"2": {"clock": 1}}', b"\xff",
-    b'{"2": null}',
+    b'{"2": null}', b"null", b"3", b'{"2": [1]}',
+    *(b'{"%s": %s}' % (key, RECORD) for key in (b"0", b"-5", b"1.5", b"two")),
+    b'{"2": %s}' % RECORD.replace(b"{", b'{"self": 1, '),
 ])  # fmt: skip
 def test_a_damaged_file_is_a_warning_and_is_measured_again(folder: Path, content: bytes) -> None:
     _, path = measured.keep(ZEN4.device, varied(1.0))
     assert path is not None
     path.write_bytes(content)
-    with pytest.warns(UserWarning, match="figures are lost"):
+    with pytest.warns(UserWarning, match="figures are lost") as told:
         assert measured.read(ZEN4.device) is None
-    with pytest.warns(UserWarning, match="figures are lost"):
-        measured.keep(ZEN4.device, varied(2.0))
-    assert measured.read(ZEN4.device) is not None
+    (warning,) = told
+    text = str(warning.message)
+    assert text.count(str(path)) == 1 and "calibrate" in text and "object" not in text
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert measured.read(ZEN4.device) is None, "it was told"
+        assert measured.keep(ZEN4.device, varied(2.0))[1] == path
+        assert measured.read(ZEN4.device) is not None
+
+
+@pytest.mark.parametrize("what", ["open to others", "a folder", "a link"])
+def test_a_file_that_is_not_the_users_own_is_named_once(folder: Path, what: str) -> None:
+    _, path = measured.keep(ZEN4.device, varied(1.0))
+    assert path is not None
+    if what == "open to others":
+        path.chmod(0o666)
+    else:
+        path.rename(folder / "other")
+        path.mkdir() if what == "a folder" else path.symlink_to(folder / "other")
+    with pytest.warns(UserWarning, match="figures are lost") as told:
+        assert measured.read(ZEN4.device) is None
+    text = str(told[0].message)
+    # What mends a file that others may write to names it again.
+    assert text.count(str(path)) == (2 if what == "open to others" else 1)
+
+
+def test_a_warning_that_is_an_error_ends_one_call_and_no_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = cpu_info()
+    _, path = measured.keep(device, ZEN4_FIGURES[device.vector_bytes])
+    assert path is not None
+    path.write_text("damaged")
+    monkeypatch.setattr(dispatch, "_chosen", {})
+    x, w = np.ones((1, 2, 9, 9), np.float32), np.ones((2, 2, 3, 3), np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="figures are lost"):
+            fastconv.conv2d(x, w)
+        for threads in (1, 2, 3):
+            monkeypatch.setattr(config, "num_threads", threads)
+            assert fastconv.conv2d(x, w)[0, 0, 0, 0] == 18
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "NaN", "Infinity", "1e999", "5e-324", '"fast"'])

@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from fastconv.contract import first_use, private_files
+from fastconv.contract import first_use, private_files, processors
 from fastconv.contract.cache import cache_dir
 from fastconv.contract.spec import DeviceInfo
 
@@ -38,35 +38,61 @@ def _path(device: DeviceInfo) -> Path | None:
 
 
 def _figures(record: Any) -> Figures:
-    values = {str(name): float(value) for name, value in record.items()}
-    figures, known = Figures(**values), vars(ZEN4_FIGURES[64])
+    if not isinstance(record, dict):
+        raise ValueError(f"a record is {record!r}, want the figures of a machine by name")
+    values = {name: float(value) for name, value in record.items()}
+    known = vars(ZEN4_FIGURES[64])
+    if values.keys() != known.keys():
+        raise ValueError(f"{', '.join(sorted(values.keys() ^ known.keys()))} missing or unknown")
     for name, value in values.items():
         if value == 0 and name in _MAY_BE_ZERO:
             continue
         if not 1 / _PLAUSIBLE < value / known[name] < _PLAUSIBLE:
             raise ValueError(f"{name} is {value}")
-    return figures
+    return Figures(**values)
 
 
-def _records(path: Path | None) -> dict[int, Figures]:
-    """Return the figures by the number of threads; a damaged file counts as empty."""
+def _threads(key: str) -> int:
+    threads = processors.whole_number(key)
+    if threads is None:
+        raise ValueError(f"figures are of {key[:40]!r} threads, want a whole number of at least 1")
+    return threads
+
+
+def _records(path: Path | None) -> tuple[dict[int, Figures], str | None]:
+    """Return figures by the number of threads; of a damaged file none, and what is wrong with it.
+
+    What one process has damaged, or another version has written, can be measured again.
+    """
     if path is None:
-        return {}
+        return {}, None
     try:
-        text = private_files.read(path, _LARGEST)
-        content = first_use.load("json").loads(text)
-        return {int(threads): _figures(record) for threads, record in content.items()}
+        content = first_use.load("json").loads(private_files.read(path, _LARGEST))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no figures by numbers of threads")
+        return {_threads(key): _figures(record) for key, record in content.items()}, None
     except FileNotFoundError:
-        return {}
+        return {}, None
     except Exception as error:  # noqa: BLE001 - whatever it holds, it can be measured again
-        told = f"{path}: {error}"[:500]
-        warnings.warn(f"fastconv: the machine's measured figures are lost: {told}", stacklevel=2)
-        return {}
+        return {}, private_files.damage(path, error)
+
+
+#: What was told of damaged files: costs are looked up again and again.
+_told: set[str] = set()
 
 
 def read(device: DeviceInfo) -> Figures | None:
-    """Return what was measured of a machine, on the nearest number of threads; None if nothing."""
-    records = _records(_path(device))
+    """Return what was measured of a machine, on the nearest number of threads; None if nothing.
+
+    A damaged file holds nothing, and costs one warning in a process.
+    """
+    records, damage = _records(_path(device))
+    if damage is not None and damage not in _told:
+        _told.add(damage)  # before the warning, which may be an error
+        again = "python -m fastconv calibrate measures them again"
+        warnings.warn(
+            f"fastconv: the machine's measured figures are lost ({again}): {damage}", stacklevel=2
+        )
     if not records:
         return None
     return records[min(records, key=lambda threads: (abs(threads - device.threads), threads))]
@@ -83,7 +109,7 @@ def keep(device: DeviceInfo, figures: Figures) -> tuple[Figures, Path | None]:
         What is kept, and the file; None where there is none.
     """
     path = _path(device)
-    records = _records(path)
+    records, _ = _records(path)
     if device.threads in records:
         figures = better(records[device.threads], figures)
     if path is None:
