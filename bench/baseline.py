@@ -9,6 +9,7 @@ reports: each row's ratio is divided by the median of theirs.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -71,7 +72,8 @@ def read(path: Path) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        Where the file is missing or is no report.
+        Where the file is missing or is no report: what is compared after minutes of measuring is
+        looked at here.
     """
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -79,7 +81,37 @@ def read(path: Path) -> dict[str, Any]:
         raise ValueError(f"--against: cannot read {path}: {error}") from error
     if not isinstance(report, dict) or not {"rows", "machine", "suite"} <= report.keys():
         raise ValueError(f"--against: {path} is no report that --json wrote")
+    if not isinstance(report["machine"], dict) or not isinstance(report["rows"], list):
+        raise ValueError(f"--against: {path} has no list of rows, or no machine")
+    for number, row in enumerate(report["rows"], 1):
+        if reason := _why_no_row(row):
+            raise ValueError(f"--against: row {number} of {path} {reason}")
     return report
+
+
+def _why_no_row(row: Any) -> str | None:
+    """Return why a row cannot be compared, None where it can."""
+    wanted: dict[str, type | tuple[type, ...]] = {
+        "problem": str, "name": str, "kernel": (str, type(None)), "times_ms": dict,
+        "quartiles_ms": dict,
+    }  # fmt: skip
+    for key, kind in wanted.items():
+        if not isinstance(row, dict) or not isinstance(row.get(key, ...), kind):
+            return f"has no {key}"
+    for name, taken in row["times_ms"].items():
+        if not _is_time(taken):
+            return f"has a median of {taken!r} ms for {name}, want more than 0"
+        quartiles = row["quartiles_ms"].get(name)
+        if not isinstance(quartiles, list) or len(quartiles) != 2:
+            return f"has no two quartiles for {name}"
+        if not all(map(_is_time, quartiles)) or quartiles[0] > quartiles[1]:
+            return f"has quartiles of {quartiles} ms for {name}, want a lower and an upper one"
+    return None
+
+
+def _is_time(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value > 0
 
 
 def compare(report: dict[str, Any], before: dict[str, Any]) -> Comparison:
