@@ -10,6 +10,7 @@ weight the total at the end of the report.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -161,7 +162,7 @@ def load(suite: str) -> list[Case]:
     """
     if suite in suite_names():
         return _read(_FOLDER / f"{suite}.txt")
-    if "\n" not in suite and Path(suite).is_file():
+    if os.path.isfile(suite):  # False of a long line, too, of which pathlib raises
         return _read(Path(suite))
     if is_network_line(suite) or re.search(r"ic\d", suite):
         return [parse_case(suite)]
@@ -171,8 +172,12 @@ def load(suite: str) -> list[Case]:
 
 
 def _read(path: Path) -> list[Case]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"suite: cannot read {path}: {error}") from error
     cases = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastconv.contract.errors import DeviceError, DTypeError, FastconvError
 from fastconv.contract.problem import DTYPES
+from fastconv.contract.processors import MOST_THREADS
 from fastconv.cuda_device import cuda_info
 
 from .baseline import compare, print_comparison, read
@@ -29,6 +30,8 @@ __all__ = ["add_arguments", "run"]
 ALL = "all"
 
 _TABLE_WIDTH = 200
+#: Seconds of the longest limit: a day.
+_LONGEST = 86_400
 #: Seconds of timing for one library on one case, by kind of row where it is not 0.45.
 _BUDGETS = {"network": 1.5}
 
@@ -160,7 +163,6 @@ def run(args: argparse.Namespace) -> int:
 def _runs(args: argparse.Namespace) -> list[_Run]:
     """Return what to measure: one suite, or every one."""
     if args.suite != ALL:
-        _check_json(args.json)
         return [_planned(args, args.suite, args.json, args.against)]
     for option, path in (("--json", args.json), ("--against", args.against)):
         if path is not None and not path.is_dir():
@@ -186,6 +188,7 @@ def _planned(
     args: argparse.Namespace, suite: str, json_path: Path | None, against: Path | None
 ) -> _Run:
     """Check one suite's arguments."""
+    _check_json(json_path)
     cases = _cases(suite, args.rows, args.dtype)
     kind = _kind(suite, cases, args)
     own = [PACKED, FUNCTIONAL, MODULE, *([BEST] if args.best else [])]
@@ -210,7 +213,10 @@ def _measure(one: _Run, args: argparse.Namespace) -> dict[str, Any]:
     console = _console()
     print_report(report, one.libraries, console)
     if one.json is not None:
-        one.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        try:
+            one.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"--json: cannot write {one.json}: {error.strerror}") from None
     if one.baseline is not None:
         print_comparison(compare(report, one.baseline), str(args.against), console)
     return report
@@ -278,11 +284,11 @@ def _peers(args: argparse.Namespace, kind: str) -> list[str]:
 
 def _options(args: argparse.Namespace, kind: str) -> Options:
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = (available or 1) if args.threads is None else args.threads
-    if threads < 1:
-        raise ValueError(f"--threads: got {threads}, want at least 1")
-    if args.limit <= 0:
-        raise ValueError(f"--limit: got {args.limit}, want more than 0")
+    threads = min(available or 1, MOST_THREADS) if args.threads is None else args.threads
+    if not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"--threads: got {threads}, want 1 to {MOST_THREADS}")
+    if not 0 < args.limit <= _LONGEST:  # nor NaN
+        raise ValueError(f"--limit: got {args.limit}, want more than 0 and at most {_LONGEST}")
     budget, rounds = (0.08, 1) if args.quick else (_BUDGETS.get(kind, 0.45), 3)
     networks = kind == "network"
     return Options(
@@ -293,8 +299,14 @@ def _options(args: argparse.Namespace, kind: str) -> Options:
 
 def _check_json(path: Path | None) -> None:
     """Raise before minutes of measuring where the report could not be written after them."""
-    if path is not None and not path.absolute().parent.is_dir():
+    if path is None:
+        return
+    if not path.absolute().parent.is_dir():
         raise ValueError(f"--json: got {path}, whose folder does not exist")
+    if path.is_dir():
+        raise ValueError(f"--json: got {path}, which is a folder, want a file")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise ValueError(f"--json: got {path}, which cannot be written to")
 
 
 def _with_progress(cases: list[Case], libraries: Sequence[str], options: Options) -> Result:

@@ -159,6 +159,10 @@ def _tune(arguments: argparse.Namespace) -> int:
         raise FastconvError(str(error)) from None
     if any(case.kind != "dense" for case in rows):
         raise FastconvError(f"suite: got {arguments.suite}, want dense convolutions alone to tune")
+    if not rows:
+        raise FastconvError(
+            f"--rows: got {arguments.rows!r}, which matches no row of {arguments.suite}"
+        )
     right = []
     for case in rows:
         kernel, times = _tune_problem(case.problem)

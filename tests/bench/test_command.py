@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +208,10 @@ def test_a_share_of_the_peak_above_all_of_it_is_explained(
     assert "a kernel that needs fewer, as Winograd's do, passes 100%" in capsys.readouterr().out
 
 
+#: Seconds that are no limit.
+LIMITS = ("-1", "nan", "inf", "1e300")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -216,6 +222,9 @@ def test_a_share_of_the_peak_above_all_of_it_is_explained(
         (["core", "--peers", "none", "--threads", "0"], "--threads"),
         (["core", "--peers", "none", "--limit", "0"], "--limit"),
         (["core", "--peers", "none", "--json", "/no/such/folder/x.json"], "--json"),
+        (["core", "--peers", "none", "--json", "/"], "--json: got /, which is a folder"),
+        (["core", "--peers", "none", "--threads", "257"], "--threads: got 257, want 1 to 256"),
+        *((["core", "--peers", "none", "--limit", word], "--limit") for word in LIMITS),
         (["core", "--peers", "none", "--rows", "("], "--rows"),
         (["core", "--peers", "none", "--against", "/no/such/file.json"], "--against"),
         (["all", "--peers", "none", "--json", "/no/such/folder"], "--json"),
@@ -229,11 +238,105 @@ def test_a_share_of_the_peak_above_all_of_it_is_explained(
     ],
 )
 def test_command_names_the_bad_argument(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(command, "measure", lambda *_: pytest.fail("measured"))
     assert main(["bench", *words]) == 2
     error = capsys.readouterr().err
     assert error.startswith("fastconv: ") and said in error
+
+
+@pytest.mark.parametrize("command_", ["bench", "tune"])
+def test_a_suite_that_can_not_be_read_is_named(
+    command_: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "suite.txt"
+    file.write_bytes(b"\xff\xfe")
+    assert main([command_, str(file)]) == 2
+    assert f"suite: cannot read {file}" in capsys.readouterr().err
+
+
+def test_a_line_that_is_longer_than_a_files_name_may_be_is_a_line() -> None:
+    (case,) = load(f'ic4ih8oc6kh3n"{"a" * 5000}"')
+    assert case.problem.in_channels == 4
+
+
+def test_tune_says_that_no_row_matches(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", "core", "--rows", "nothing"]) == 2
+    assert "--rows: got 'nothing', which matches no row of core" in capsys.readouterr().err
+
+
+def test_a_report_that_can_not_be_written_after_all_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The disk may be full, or the folder gone, after minutes of measuring."""
+    folder = tmp_path / "reports"
+    folder.mkdir()
+
+    def measure(*_: Any) -> Result:
+        folder.rmdir()
+        return made_up()
+
+    monkeypatch.setattr(command, "measure", measure)
+    words = ["core", "--peers", "none", "--threads", "1", "--json", str(folder / "core.json")]
+    assert main(["bench", *words]) == 2
+    error = capsys.readouterr().err
+    assert f"fastconv: --json: cannot write {folder / 'core.json'}: " in error
+
+
+def test_no_suite_is_measured_where_one_report_could_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "measure", lambda *_: pytest.fail("measured"))
+    (tmp_path / "vgg16.json").mkdir()
+    words = ["all", "--peers", "none", "--threads", "1", "--json", str(tmp_path)]
+    assert main(["bench", *words]) == 2
+    assert f"{tmp_path / 'vgg16.json'}, which is a folder" in capsys.readouterr().err
+
+
+def places(part: Any, *path: Any) -> Iterator[tuple[Any, ...]]:
+    """The way to every value of a report, itself among them."""
+    yield path
+    inside = dict(enumerate(part)) if isinstance(part, list) else part
+    for key, value in inside.items() if isinstance(inside, dict) else ():
+        yield from places(value, *path, key)
+
+
+def with_value(part: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A report with another value at one place, or, for `...`, without it."""
+    if not path:
+        return value
+    key, *rest = path
+    again = part.copy()
+    if not rest and value is ...:
+        del again[key]
+    else:
+        again[key] = with_value(part[key], tuple(rest), value)
+    return again
+
+
+@pytest.mark.parametrize("value", [..., None, 0, -1, np.nan, np.inf, True, "x", [], {}, [{}], [1]])
+def test_a_damaged_baseline_is_refused_or_does_no_harm(value: Any, tmp_path: Path) -> None:
+    """Whatever is wrong with it: before anything is measured, or never."""
+    made = report.build("made_up", made_up())
+    file, console, refused = tmp_path / "old.json", Console(file=io.StringIO()), 0
+    for path in places(made):
+        if value is ... and not path:
+            continue
+        file.write_text(json.dumps(with_value(made, path, value)), encoding="utf-8")
+        try:
+            before = baseline.read(file)
+        except ValueError as error:
+            assert str(error).startswith("--against: ") and str(file) in str(error)
+            refused += 1
+            continue
+        compared = baseline.compare(made, before)
+        baseline.print_comparison(compared, "old.json", console)
+        assert np.isfinite(compared.drift) and np.isfinite(compared.mean or 1.0)
+    assert refused > 10
 
 
 def test_command_takes_an_element_type(
