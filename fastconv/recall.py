@@ -111,13 +111,16 @@ class Recall:
         copy = weight.copy("K")
         kept = _Kept(copy, pack(copy))  # of the copy, whatever another thread writes meanwhile
         if kept.nbytes <= _MOST_BYTES:
-            self._make_room(kept.nbytes)
             self._kept[key] = kept
+            self._make_room()
         return kept.packed
 
-    def _make_room(self, size: int) -> None:
-        """Forget the weights used longest ago, until `size` more bytes may be kept."""
-        total = self.nbytes + size
+    def _make_room(self) -> None:
+        """Forget the weights used longest ago, until those that are left may be kept.
+
+        The new one is among them: of calls that add some at once, the last one counts all.
+        """
+        total = self.nbytes
         for key, kept in tuple(self._kept.items()):
             if total <= _MOST_BYTES:
                 return

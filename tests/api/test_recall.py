@@ -151,6 +151,30 @@ def test_memory_is_bounded_and_the_weights_used_last_stay(
     assert count == 12
 
 
+def test_calls_that_add_at_once_keep_the_bound(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between any two steps of a call another thread's may run from start to end."""
+    monkeypatch.setattr(recall, "_MOST_BYTES", 1 << 20)
+    weights = [make(rng, 1 << 16) for _ in range(6)]  # 512 KiB each, packed
+    kept, waiting = recall.Recall(), list(weights)
+
+    class Crowded(dict[Any, Any]):
+        def __setitem__(self, key: Any, value: Any) -> None:
+            add_next()
+            super().__setitem__(key, value)
+
+    def add_next() -> None:
+        if waiting:
+            weight = waiting.pop()
+            for _ in range(2):
+                kept.find("order", weight, np.copy)
+
+    kept._kept = Crowded()
+    add_next()
+    assert not waiting and kept.nbytes == 1 << 20
+
+
 @pytest.mark.parametrize("axes", [(0, 3, 1, 2), (3, 2, 0, 1), (1, 0, 2, 3)])
 def test_a_weight_whose_axes_lie_in_another_order(
     rng: np.random.Generator, axes: tuple[int, ...]
