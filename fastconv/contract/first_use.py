@@ -152,7 +152,17 @@ def _after_fork() -> None:
         _held.pop().release()
 
 
+def _let_handlers_run() -> None:
+    """Do nothing, before `_after_fork`: a signal that comes amid a fork is handled here.
+
+    The system takes milliseconds to fork, and the first Python code after that runs the handlers.
+    Python ignores what they raise in such a function, but the function ends by it, and were it
+    `_after_fork`, the locks would stay with this thread for good.
+    """
+
+
 if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_parent=_let_handlers_run)  # in the child no signal is pending
     os.register_at_fork(
         before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
     )

@@ -18,7 +18,8 @@ from helpers import run_child
 pytestmark = pytest.mark.program
 
 FORKS = ("fork_amid_the_first_call", "fork_amid_the_first_sparse_call",
-         "fork_when_logging_is_loaded", "fork_in_a_thread", "processes")  # fmt: skip
+         "fork_when_logging_is_loaded", "fork_in_a_thread", "processes",
+         "interrupted_forks")  # fmt: skip
 LOCK = ("what_is_loaded_is_guarded", "no_body_of_a_module_takes_the_lock")
 
 

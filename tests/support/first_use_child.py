@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import multiprocessing
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -71,6 +72,37 @@ def fork_when_logging_is_loaded() -> None:
         forks += 1
     thread.join()
     print(forks, "forks")
+
+
+#: A program whose forks are each met by a signal whose handler raises.
+INTERRUPTED = """
+import _thread, functools, os, signal, threading
+
+note = functools.partial(_thread.interrupt_main, signal.SIGUSR1)
+os.register_at_fork(before=note)  # called last, as what is registered first is: amid the fork
+from fastconv.contract import first_use
+
+def stop(number, frame):
+    raise OSError("planted")
+
+signal.signal(signal.SIGUSR1, stop)
+for _ in range(3):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+done = threading.Event()
+threading.Thread(target=first_use.run, args=(done.set,), daemon=True).start()
+assert done.wait(30), f"the lock stays with the thread that forked: {first_use.lock}"
+"""
+
+
+def interrupted_forks() -> None:
+    """A signal that comes amid the system's fork runs its handler in the first hook behind it."""
+    words = [sys.executable, "-c", INTERRUPTED]
+    child = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert child.returncode == 0, child.stderr
+    assert child.stderr.count("planted") == 3, child.stderr  # the handlers ran
 
 
 def fork_in_a_thread() -> None:
@@ -250,6 +282,7 @@ SCENARIOS = {
         fork_amid_the_first_sparse_call,
         fork_when_logging_is_loaded,
         fork_in_a_thread,
+        interrupted_forks,
         processes,
         interrupted_first_calls,
         calls_amid_the_first_call,
