@@ -27,6 +27,8 @@ PIXEL_ROWS, PIXEL_LANES = 0, 1
 #: row, a tile's pixels share few sets of L1.
 _L1_STRIDE = 256
 _LINE = 64  # bytes of a cache line
+#: Part of L2 that a band's pixels and a panel of weights stay in together.
+_RESIDENT_SHARE = 0.75
 #: Most steps of the reduction, whose tap runs are listed, and bytes of a copied band.
 _MOST_STEPS, _MOST_BAND = 1 << 20, 32 << 20
 
@@ -125,17 +127,20 @@ def _tiles(problem: ConvProblem, device: DeviceInfo) -> Iterator[Blocks]:
             yield Blocks(side, rows, nv, lanes, row_tail, vectors - (vectors - 1) // nv * nv)
 
 
-def _step_cycles(rows: int, nv: int, side: int, device: DeviceInfo, tile_bytes: int) -> float:
-    """Return the cycles of one step: multiply-adds, or loads, or their latency.
+def _step_cycles(
+    rows: int, nv: int, side: int, device: DeviceInfo, tile_bytes: int, arriving: float
+) -> float:
+    """Return the cycles of one step: multiply-adds, or loads, or their latency, or bytes.
 
-    Loads are fewer a cycle where the operands of a tile's steps, `tile_bytes`, outgrow L1.
+    Where the operands of a tile's steps, `tile_bytes`, outgrow L1, loads are fewer a cycle, and the
+    step's bytes take `arriving` cycles.
     """
     core, wide = profile(device).core, device.vector_bytes == 64
     products = rows * nv / (core.multiply_adds * (1.0 if device.fma else 0.5))
     crossing = 2 if side == PIXEL_LANES and wide else 1  # a vector that is in two cache lines
     rate = core.loads if tile_bytes <= device.l1 else min(core.loads, core.far_loads)
     loads = (rows + nv * crossing) / rate
-    return max(products, loads, core.latency)
+    return max(products, loads, core.latency, arriving if tile_bytes > device.l1 else 0.0)
 
 
 def _tile_cycles(
@@ -152,12 +157,14 @@ def _tile_cycles(
 def _read_bytes(problem: ConvProblem, pixels: int) -> int:
     """Return the bytes of L1 under the input of a tile: whole lines of each channel's rows."""
     size, channels = problem.compute_itemsize, problem.in_channels // problem.groups
-    taps = (problem.kernel_size[-1] - 1) * problem.dilation[-1]
-    across = (pixels - 1) * problem.stride[-1] + taps
+    pixel_span = (pixels - 1) * problem.stride[-1] + 1
+    across = pixel_span + (problem.kernel_size[-1] - 1) * problem.dilation[-1]
     rows = channels * math.prod(problem.kernel_size[:-1])
     if problem.layout == "channels_last":
-        return rows * (across + 1) * size
-    return rows * (_LINE + across * size)
+        return rows * across * size
+    # Taps far apart do not read what lies between them.
+    apart = problem.kernel_size[-1] * (_LINE + (pixel_span - 1) * size)
+    return rows * min(_LINE + (across - 1) * size, apart)
 
 
 def _mean_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> float:
@@ -171,12 +178,19 @@ def _mean_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> fl
     in_place = problem.layout == "channels_first" and max(problem.kernel_size[-2:]) == 1
     shares_sets = in_place and math.prod(problem.in_size) * size % _L1_STRIDE == 0
     shares_sets = shares_sets and blocks.side == PIXEL_ROWS
-    conflict, total = profile(device).brgemm.conflict if shares_sets else 1.0, 0.0
+    costs, total = profile(device).brgemm, 0.0
+    conflict = costs.conflict if shares_sets else 1.0
+    # A panel of weights meets the pixels of a band, which are at most half of L2.
+    input_bytes = min(math.prod(problem.x_shape[1:]) // problem.groups * size, device.l2 // 2)
+    panel, reach = steps * blocks.channels * size, device.l2 * _RESIDENT_SHARE
     for rows, row_count in ((blocks.rows, row_tiles - 1), (blocks.row_tail, 1)):
         for nv, count in ((blocks.nv, vector_tiles - 1), (blocks.vector_tail, 1)):
             pixels = rows if blocks.side == PIXEL_ROWS else nv * blocks.lanes
             tile_bytes = _read_bytes(problem, pixels) + steps * blocks.channels_of(rows, nv) * size
-            cycles = conflict * steps * _step_cycles(rows, nv, blocks.side, device, tile_bytes)
+            arriving = tile_bytes / steps / (costs.l3 if input_bytes + panel > reach else costs.l2)
+            cycles = (
+                conflict * steps * _step_cycles(rows, nv, blocks.side, device, tile_bytes, arriving)
+            )
             cycles += _tile_cycles(problem, blocks, device, rows, nv, steps)
             total += row_count * count * cycles
     return total / (row_tiles * vector_tiles)

@@ -83,6 +83,8 @@ class Brgemm(Fields):
         them.
     weights_cycle : float
         Bytes of a tile's weights for which it takes a cycle more.
+    l2, l3 : float
+        Bytes a cycle of a tile's operands that come from there: whole lines of L1.
     conflict : float
         Of steps whose channels share few sets of L1, times those of others.
     wait : float
@@ -96,6 +98,8 @@ class Brgemm(Fields):
     copied: float
     weights: float
     weights_cycle: float
+    l2: float
+    l3: float
     conflict: float
     wait: float
 

@@ -63,6 +63,8 @@ FOLLOWS: dict[type[Fields], dict[str, str]] = {
         "transposed_lane": "transposition",
         "weights": "l3",
         "weights_cycle": "l2",
+        "l2": "l2",
+        "l3": "l3",
         "wait": "-clock",
     },
     Winograd: {"start": "-clock"},
