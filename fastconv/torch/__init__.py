@@ -14,6 +14,16 @@ imported with this module alone; ``pip install 'fastconv[torch]'`` brings it.
 
 from __future__ import annotations
 
+try:
+    import torch as _torch  # noqa: F401 - the modules below need it; here its absence is told of
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ModuleNotFoundError(
+        "fastconv.torch needs torch, which is not installed: pip install 'fastconv[torch]'",
+        name="torch",
+    ) from None
+
 from .functional import (
     conv1d,
     conv2d,

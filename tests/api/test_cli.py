@@ -235,6 +235,13 @@ def test_demo_names_missing_packages(
     assert expected in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["fastconv.torch", "fastconv.spconv.pytorch"])
+def test_an_import_without_pytorch_says_how_to_get_it(name: str) -> None:
+    done = _python(f"import sys; sys.modules['torch'] = None; import {name}")
+    wanted = f"{name} needs torch, which is not installed: pip install 'fastconv[torch]'"
+    assert done.stderr.splitlines()[-1] == f"ModuleNotFoundError: {wanted}"
+
+
 def test_help_of_explain_lists_the_keys_of_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["explain", "--help"])

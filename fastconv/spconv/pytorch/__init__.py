@@ -19,6 +19,17 @@ torch.Size([1, 32, 4, 4, 4])
 
 from __future__ import annotations
 
+try:
+    import torch as _torch  # noqa: F401 - the modules below need it; here its absence is told of
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ModuleNotFoundError(
+        "fastconv.spconv.pytorch needs torch, which is not installed: "
+        "pip install 'fastconv[torch]'",
+        name="torch",
+    ) from None
+
 from . import functional, utils
 from .conv import (
     SparseConv1d,
