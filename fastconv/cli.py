@@ -360,7 +360,9 @@ _COMMANDS = {
     ),
     "onnx": _Command("what runs an ONNX model, and how fast", _configure_onnx, _onnx),
     "fuzz": _Command("random problems in search of failures", _configure_fuzz, _fuzz),
-    "warmup": _Command("compile every CPU kernel now", _configure_warmup, _warmup),
+    "warmup": _Command(
+        "compile the CPU kernels of common convolutions now", _configure_warmup, _warmup
+    ),
     "cache": _Command(
         "where compiled kernels and tuned choices are kept", _configure_cache, _cache
     ),

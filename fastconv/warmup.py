@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from .arrays import dtype_of
-from .contract.errors import NoKernelError
 from .contract.geometry import KINDS, Geometry
 from .contract.problem import DTYPES, ConvProblem
 from .contract.problem_line import parse_line
 from .contract.spec import dense_binding
-from .dispatch import kernels, make_plan, use_kernel
+from .dispatch import list_candidates, plan_of
 from .kernels.cpu.rulebook import build as rulebook
 from .kernels.cpu.rulebook.join import join_rows
 from .kernels.cpu.runtime import jit
@@ -69,7 +68,7 @@ def warmup(
     dtypes : iterable of str
         Element types to compile for.
     progress : callable, optional
-        Told each kernel and problem before it is compiled.
+        Told each kernel and problem before it is compiled, and how many there are.
 
     Returns
     -------
@@ -82,13 +81,14 @@ def warmup(
     dtypes = tuple(dtypes)
     _build_rulebooks(dtypes)
     same_bits(np.zeros(1), np.zeros(1))
-    for problem in _problems(dtypes):
-        for spec in kernels("conv", "cpu"):
-            if progress is not None:
-                progress(f"{spec.name} {problem.line()}")
-            try:
-                with use_kernel(spec.name):
-                    make_plan(problem, dense_binding(problem))
-            except NoKernelError:
-                continue  # this kernel does not run this problem: nothing to compile
+    pairs = [
+        (candidate.spec, problem)
+        for problem in _problems(dtypes)
+        for candidate in list_candidates(problem, packed=True)
+        if not candidate.reasons
+    ]
+    for number, (spec, problem) in enumerate(pairs, 1):
+        if progress is not None:
+            progress(f"{number} of {len(pairs)}: {spec.name} {problem.line()}")
+        plan_of(spec, problem, dense_binding(problem))
     return jit.statistics.compiled - before

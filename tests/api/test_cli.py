@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -205,6 +206,19 @@ def test_cache_and_warmup_tell_that_there_is_none_and_why(tmp_path: Path) -> Non
     (refused,) = done.stderr.splitlines()
     assert refused.startswith("fastconv: warmup: kernels would be kept nowhere: none (others may")
     assert not list(folder.iterdir())
+
+
+def test_warmup_counts_what_it_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("fastconv.warmup")
+    monkeypatch.setattr(module, "_LINES", ("ic3ih16oc3kh3ph1",))
+    told: list[str] = []
+    module.warmup(["float32"], told.append)
+    _, *pairs = told
+    assert [text.partition(":")[0] for text in pairs] == [
+        f"{number} of {len(pairs)}" for number in range(1, len(pairs) + 1)
+    ]
+    assert any("cpu.direct ic3" in text for text in pairs)
+    assert not any("cpu.dilated" in text for text in pairs)  # it does not run this problem
 
 
 def test_without_the_compiler_info_works_and_a_call_is_one_sentence() -> None:
