@@ -36,20 +36,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=N",
-        help="a size that the model leaves open (of a first axis 1, if nothing is said)",
+        help="a size that the model leaves open, as its shapes name it, one an option (of a first "
+        "axis 1, if nothing is said)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     session = InferenceSession(arguments.model)
+    sizes = _sizes(arguments.size, session.get_inputs())
     for word, each in _arguments_of(session):
         shape = ", ".join("?" if size is None else str(size) for size in each.shape)
         print(f"{word:<7} {each.name}: {each.type} ({shape})")
     if not (arguments.explain or arguments.bench):
         print(session.explain().partition("\n")[0])
         return 0
-    feed = random_inputs(session.get_inputs(), _sizes(arguments.size))
+    feed = random_inputs(session.get_inputs(), sizes)
     session.run(None, feed)  # which tells what is handed on, and compiles
     if arguments.explain:
         print(session.explain())
@@ -63,13 +65,17 @@ def _arguments_of(session: InferenceSession) -> list[tuple[str, NodeArg]]:
     return inputs + [("output", each) for each in session.get_outputs()]
 
 
-def _sizes(words: list[str]) -> dict[str, int]:
+def _sizes(words: list[str], inputs: list[NodeArg]) -> dict[str, int]:
     """Return the sizes that are told by name."""
+    names = {size for each in inputs for size in each.shape if isinstance(size, str)}
     sizes = {}
     for word in words:
         name, _, number = word.partition("=")
         if not number.isdecimal():
-            raise ArgumentError(f"--size: got {word!r}, want NAME=N")
+            raise ArgumentError(f"--size: got {word!r}, want NAME=N, N a whole number")
+        if name not in names:
+            known = f"one of {', '.join(sorted(names))}" if names else "none: it leaves none open"
+            raise ArgumentError(f"--size: got no size {name!r} in this model, want {known}")
         sizes[name] = int(number)
     return sizes
 
@@ -126,12 +132,17 @@ def _bench(path: str, session: InferenceSession, feed: dict[str, Any]) -> str:
             call()
             times[name] += [_milliseconds(call) for _ in range(_RUNS)]
     lines = [f"{name:<13} {statistics.median(taken):8.3f} ms" for name, taken in times.items()]
+    if len(calls) == 1:
+        lines.append("ONNX Runtime  not installed")
     steps: dict[str, list[float]] = {}
     for _ in range(_RUNS):
         for name, taken in session.profile(feed):
             steps.setdefault(name, []).append(taken)
     slowest = sorted(((statistics.median(taken), name) for name, taken in steps.items()))[-10:]
-    lines += ["slowest steps:", *(f"  {taken:8.3f} ms  {name}" for taken, name in slowest[::-1])]
+    lines += [
+        "slowest steps, each run by itself:",
+        *(f"  {taken:8.3f} ms  {name}" for taken, name in slowest[::-1]),
+    ]
     return "\n".join(lines)
 
 

@@ -167,7 +167,7 @@ class InferenceSession:
         names = list(self._outputs) if output_names is None else list(output_names)
         for name in names:
             if name not in self._outputs:
-                raise ArgumentError(f"output_names: got {name!r}, want of {list(self._outputs)}")
+                raise ArgumentError(f"output_names: got {name!r}, want {list(self._outputs)}")
         values = self._values(input_feed)
         made = self._run_jobs(values, names)
         if made is not None:
@@ -217,7 +217,7 @@ class InferenceSession:
             raise DTypeError(f"input_feed: got {type(feed).__name__}, want inputs by name")
         for name in feed:
             if name not in self._inputs:
-                raise ArgumentError(f"input_feed: got {name!r}, want of {list(self._inputs)}")
+                raise ArgumentError(f"input_feed: got {name!r}, want {list(self._inputs)}")
         for name in self._inputs:
             if name not in feed and name not in self._defaults:
                 raise ArgumentError(f"input_feed: got no {name!r}, want {list(self._inputs)}")

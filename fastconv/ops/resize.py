@@ -81,8 +81,8 @@ def resize_settings(
         "recompute_scale_factor", recompute_scale_factor
     )
     if (size is None) == (scale_factor is None):
-        got = "neither" if size is None else "both"
-        raise ArgumentError(f"size: got {got} size and scale_factor, want one of them")
+        got = "neither size nor" if size is None else "both size and"
+        raise ArgumentError(f"size: got {got} scale_factor, want one of them")
     made = {"mode": mode, "align_corners": aligned}
     if size is not None:
         if anew:

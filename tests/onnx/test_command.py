@@ -40,7 +40,7 @@ def test_it_explains_and_times(path: str, capsys: pytest.CaptureFixture[str]) ->
     told = capsys.readouterr().out
     assert "first  Conv+Relu  fastconv.Conv1d, relu" in told
     assert "last   Sin        ONNX's reference" in told
-    assert "slowest steps:" in told and "fastconv  " in told
+    assert "slowest steps, each run by itself:" in told and "fastconv  " in told
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,7 @@ def test_it_explains_and_times(path: str, capsys: pytest.CaptureFixture[str]) ->
     [
         (["--explain"], "axis 2 has an open size, want it told by --size l=N"),
         (["--explain", "--size", "l"], "--size: got 'l', want NAME=N"),
+        (["--size", "m=9"], "--size: got no size 'm' in this model, want one of l, n"),
         (["--explain", "--size", "l=1"], "node 'first' (Conv)"),
     ],
 )

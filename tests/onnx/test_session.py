@@ -337,9 +337,9 @@ def test_what_a_file_says_of_its_model(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize(
     ("names", "fed", "error", "message"),
     [
-        (["q"], {"x": (1, 2, 9)}, ArgumentError, "output_names: got 'q', want of ['y']"),
+        (["q"], {"x": (1, 2, 9)}, ArgumentError, "output_names: got 'q', want ['y']"),
         (None, {}, ArgumentError, "input_feed: got no 'x', want ['x']"),
-        (None, {"z": (1,)}, ArgumentError, "input_feed: got 'z', want of ['x']"),
+        (None, {"z": (1,)}, ArgumentError, "input_feed: got 'z', want ['x']"),
         (None, {"x": (1, 3, 9)}, ShapeError, "x: got shape (1, 3, 9), want (n, 2, any)"),
         (None, {"x": (1, 2)}, ShapeError, "x: got shape (1, 2), want (n, 2, any)"),
         (None, {"x": (1, 2, 1)}, FastconvError, "node 'y' (Conv): "),
