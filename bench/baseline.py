@@ -77,8 +77,10 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--against: cannot read {path}: {error}") from error
+    except OSError as error:
+        raise ValueError(f"--against: cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"--against: {path} is no report that --json wrote: {error}") from error
     if not isinstance(report, dict) or not {"rows", "machine", "suite"} <= report.keys():
         raise ValueError(f"--against: {path} is no report that --json wrote")
     if not isinstance(report["machine"], dict) or not isinstance(report["rows"], list):

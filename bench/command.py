@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "suite",
         metavar="SUITE",
-        help=f"{', '.join(suite_names())}; {ALL} of them, with one table at the end; a text file "
-        "of problem lines; or one problem line",
+        help=f"{', '.join(suite_names())}; '{ALL}': each of them, with one table at the end; a "
+        "text file of problem lines; or one problem line",
     )
     parser.add_argument(
         "--peers",
@@ -277,7 +277,7 @@ def _peers(args: argparse.Namespace, kind: str) -> list[str]:
                 f"{args.device} for {kind} rows"
             )
         if name not in installed:
-            need = ", ".join(PEERS[kind][args.device][name].modules)
+            need = ", ".join(missing_modules(name, args.device, kind))
             raise ValueError(f"--peers: {name} needs the module {need}, which is not installed")
     return list(dict.fromkeys(names))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import io
 import json
 from collections.abc import Iterator
@@ -368,9 +369,18 @@ def test_command_takes_an_element_type(
 def test_command_says_which_package_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "installed_peers", lambda device, kind: [])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name != "openvino" or None)
     assert main(["bench", "core", "--peers", "openvino"]) == 2
-    assert "openvino, onnx" in capsys.readouterr().err
+    assert "openvino needs the module openvino, which is not installed" in capsys.readouterr().err
+
+
+def test_against_a_file_that_is_no_report_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "script.py").write_text("import fastconv\n")
+    words = ["bench", "core", "--peers", "none", "--against", str(tmp_path / "script.py")]
+    assert main(words) == 2
+    assert "script.py is no report that --json wrote" in capsys.readouterr().err
 
 
 def with_times(made: dict[str, Any], name: str, *milliseconds: float) -> dict[str, Any]:
