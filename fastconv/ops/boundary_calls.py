@@ -140,7 +140,8 @@ def make_boundary_problem(
     if sizes.dtype in INTEGERS or sizes.result_dtype != sizes.dtype:
         raise DTypeError(
             f"input: got {sizes.dtype} to {sizes.result_dtype} with padding_mode={problem.word!r}, "
-            "want floating point: integers are padded with zeros alone"
+            "want floating point on both sides: integers are padded with zeros alone, or "
+            "before the call, by numpy.pad"
         )
     check_memory("input", x, f"padding_mode={problem.word!r}")
     return problem
