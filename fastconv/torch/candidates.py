@@ -20,6 +20,11 @@ __all__ = [
 ]
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+#: What hands its input on in evaluation, and leaves nothing to compute.
+_IDLE = (
+    nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)  # fmt: skip
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -36,6 +41,8 @@ def why_not_swapped(module: nn.Module) -> str:
         like = next((each.__name__ for each in SWAPPED if isinstance(module, each)), "")
         if like:
             return f"{kind.__name__} is no plain {like}, and may compute something else"
+        if kind in _IDLE:
+            return f"{kind.__name__} hands its input on, there is nothing to compute"
         return f"fastconv has no layer for {kind.__name__}"
     if has_hooks(module):
         return "hooks are called with it"

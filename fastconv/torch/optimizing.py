@@ -73,7 +73,7 @@ def optimize(model: nn.Module, inplace: bool = False, report: bool = False) -> A
       0: Conv2d + BatchNorm2d + relu
       1: in 0
       2: in 0
-      3: left, fastconv has no layer for Dropout
+      3: left, Dropout hands its input on, there is nothing to compute
     """
     _check(model)
     made = model if flag("inplace", inplace) else _copied(model)

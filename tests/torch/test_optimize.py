@@ -447,8 +447,10 @@ class Parts(nn.Module):
         self.after_own, self.free = nn.BatchNorm2d(2), nn.BatchNorm2d(2, track_running_stats=False)
         self.softplus, self.flat, self.rows = nn.Softplus(), nn.Linear(2, 2), nn.BatchNorm1d(2)
         self.whole = nn.Conv2d(2, 2, 1).to(torch.complex64)
+        self.idle = nn.Dropout()
 
     def forward(self, x: Any) -> Any:
+        x = self.idle(x)
         x = self.softplus(self.free(self.plain(self.after_own(self.own(self.hooked(x))))))
         x = F.conv2d(x, self.plain.weight)
         return self.rows(self.flat(F.max_pool2d(x, 2).mean((2, 3))))
@@ -465,6 +467,7 @@ def test_reasons_are_true() -> None:
         "free": "it takes its statistics from the input",
         "softplus": "fastconv has no layer for Softplus",
         "rows": "after a dense layer it may normalise along another axis",
+        "idle": "Dropout hands its input on",
         "whole": "its weight is of torch.complex64",
         "unused": "the model does not call it",
         "conv2d": "a function, whose weight no module keeps packed",  # within `own`
