@@ -81,10 +81,18 @@ def describe() -> str:
         "versions": _versions(),
         "machine": machine | peaks,
         "kernel cache": cache_facts(cache.place(warn=False)),
-        "variables": {name: os.environ.get(name) or "not set" for name in settings.VARIABLES},
+        "variables": _variables(),
         "kernels": _said_once(usable_kernels()),
     }
     return "\n".join(titled(title, facts) for title, facts in blocks.items())
+
+
+def _variables() -> dict[str, str]:
+    """Return what each variable is set to, and which of those set has a name that nothing reads."""
+    told = {name: os.environ.get(name) or "not set" for name in settings.VARIABLES}
+    known = (*told, "FASTCONV_SCAN")  # the benchmark of sparse layers reads it
+    unread = (name for name in sorted(os.environ) if name.startswith("FASTCONV_"))
+    return told | {name: "set, but nothing reads it" for name in unread if name not in known}
 
 
 def _peak(dtype: str, threads: int) -> str:

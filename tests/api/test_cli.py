@@ -86,8 +86,12 @@ def test_info_reports_machine_and_kernels(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(information, "measure_peak", lambda dtype, threads: 123e9)
+    monkeypatch.setenv("FASTCONV_THREADS", "2")
+    monkeypatch.setenv("FASTCONV_SCAN", "scan.npy")
     assert main(["info"]) == 0
     printed = capsys.readouterr().out
+    (unread,) = (line for line in printed.splitlines() if "but nothing reads it" in line)
+    assert unread.split()[0] == "FASTCONV_THREADS"
     cpu = cpu_info()
     for expected in ("numba", "llvmlite", "numpy", cpu.name, cpu.isa, "123 GFLOP/s measured"):
         assert expected in printed
