@@ -12,6 +12,7 @@ apart both are; the picture shows the photograph, the rule and what the network 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -95,6 +96,10 @@ def train(network: nn.Module, x: Tensor, sky: Tensor, steps: int) -> None:
         loss = nn.functional.binary_cross_entropy_with_logits(network(seen)[:, 0], wanted)
         loss.backward()
         optimizer.step()
+        if step % 10 == 9:
+            print(
+                f"step {step + 1} of {steps}, loss {loss.item():.3f}", file=sys.stderr, flush=True
+            )
 
 
 def agreement(found: np.ndarray, sky: np.ndarray) -> float:
