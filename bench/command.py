@@ -81,7 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "dispatcher's choice",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="one short round: a first look, not a figure"
+        "--quick",
+        action="store_true",
+        help="one short round: a first look, neither a figure nor one for --against",
     )
     parser.add_argument(
         "--limit",
