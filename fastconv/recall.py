@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .contract import first_use
+from .fingerprint import Fingerprint, is_dense
 from .packing import packed_bytes
 
 __all__ = ["Recall", "calls", "recall"]
 
 #: Bytes of a weight below which packing is as fast as looking it up.
 _LEAST = 32 << 10
-#: Most bytes of copies and packed weights, and most weights and orders that are noted.
+#: Most bytes of packed weights, and most weights and orders that are noted.
 _MOST_BYTES, _MOST_SEEN = 256 << 20, 1024
 #: Calls with one weight that a choice of a kernel reckons with.
 _CALLS = 10
@@ -37,12 +37,12 @@ _Key = tuple[Hashable, int, tuple[int, ...], tuple[int, ...], np.dtype[Any]]
 class _Kept(NamedTuple):
     """A weight that was seen twice."""
 
-    copy: np.ndarray
+    seen: Fingerprint
     packed: Any
 
     @property
     def nbytes(self) -> int:
-        return self.copy.nbytes + packed_bytes(self.packed)
+        return packed_bytes(self.packed)
 
 
 class Recall:
@@ -66,7 +66,7 @@ class Recall:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all copies and packed weights."""
+        """Bytes of all packed weights."""
         return sum(kept.nbytes for kept in tuple(self._kept.values()))
 
     def find(self, order: Hashable, weight: Any, pack: Callable[[Any], Any]) -> Any:
@@ -83,13 +83,12 @@ class Recall:
         """
         if type(weight) is not np.ndarray or weight.nbytes < _LEAST or order in self._in_place:
             return pack(weight)
-        if not _is_dense(weight):
+        if not is_dense(weight.shape, weight.strides, weight.itemsize):
             return pack(weight)
         key = (order, weight.ctypes.data, weight.shape, weight.strides, weight.dtype)
         kept = self._kept.get(key)
         if kept is not None:
-            compare = first_use.load("fastconv.kernels.cpu.runtime.compare")
-            if compare.same_bits(weight, kept.copy):
+            if kept.seen.holds([weight]):
                 self._kept.pop(key, None)
                 self._kept[key] = kept
                 return kept.packed
@@ -108,8 +107,8 @@ class Recall:
             else:
                 _note(self._seen, key, samples)
             return packed
-        copy = weight.copy("K")
-        kept = _Kept(copy, pack(copy))  # of the copy, whatever another thread writes meanwhile
+        copy = weight.copy("K")  # of which both are, whatever another thread writes meanwhile
+        kept = _Kept(Fingerprint([copy]), pack(copy))
         if kept.nbytes <= _MOST_BYTES:
             self._kept[key] = kept
             self._make_room()
@@ -126,17 +125,6 @@ class Recall:
                 return
             self._kept.pop(key, None)
             total -= kept.nbytes
-
-
-def _is_dense(weight: np.ndarray) -> bool:
-    """Tell whether no gaps are between a weight's elements, in whatever order its axes lie."""
-    expected = weight.itemsize
-    steps = zip(weight.strides, weight.shape, strict=True)
-    for step, size in sorted(axis for axis in steps if axis[1] > 1):
-        if step != expected:
-            return False
-        expected *= size
-    return True
 
 
 def calls(nbytes: int) -> int:

@@ -15,7 +15,7 @@ from .dispatch import list_candidates, plan_of
 from .kernels.cpu.rulebook import build as rulebook
 from .kernels.cpu.rulebook.join import join_rows
 from .kernels.cpu.runtime import jit
-from .kernels.cpu.runtime.compare import same_bits
+from .kernels.cpu.runtime.fingerprint import Parts
 from .sparse.rulebook import Rulebook
 
 __all__ = ["warmup"]
@@ -80,7 +80,8 @@ def warmup(
         progress("cpu.rulebook")
     dtypes = tuple(dtypes)
     _build_rulebooks(dtypes)
-    same_bits(np.zeros(1), np.zeros(1))
+    nothing = np.zeros(1)
+    Parts([(nothing.ctypes.data, nothing.nbytes)]).fingerprints()
     pairs = [
         (candidate.spec, problem)
         for problem in _problems(dtypes)

@@ -27,7 +27,9 @@ def optimize(model: nn.Module, inplace: bool = False, report: bool = False) -> A
     packed by the first call and kept. Where ``torch.fx`` can trace the model, batch norms are
     folded into the convolutions before them, and sums and activations applied as these write
     their outputs; where it cannot, this is done within each ``torch.nn.Sequential``. The keys of
-    the state stay, and what is loaded into it counts from the next call on.
+    the state stay, and what is written into parameters, by whatever way, counts from the next call
+    on: each reads all their bits, since PyTorch's counter of changes misses writes through
+    ``.data``, a NumPy view or an optimizer with ``fused=True``.
 
     Modules that are replaced later, hooks that are registered, and numbers that are set, in modules
     and as attributes, are seen: a traced model then runs module by module. So it does in calls

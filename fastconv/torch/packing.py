@@ -1,8 +1,8 @@
 """Layers of a model as objects of fastconv's, which keep their weights packed.
 
 A `Pack` belongs to one layer of PyTorch's, alone or with the norm, the sum and the activation that
-follow it. It compares the tensors that it was made from: what is written into them, or put in
-their place, is packed anew by the next call.
+follow it. Each call reads the tensors that it was made from: what is written into them, by whatever
+way, or put in their place, is packed anew. `fastconv.fingerprint` says why, and what that costs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch.nn import functional as F
 import fastconv
 
 from ..contract.errors import ArgumentError, DTypeError, ShapeError
+from ..fingerprint import Fingerprint
 from ..folding import fold_batch_norm
 from ..tensors import array_of
-from .contents import Contents
 from .operands import check_tensors, in_lower_type
 from .registry import untraced
 
@@ -168,7 +168,7 @@ class Pack:
         of: Any = layer
         self._axes = of.weight.dim()
         #: Objects by element type and by whether they have the activation, with what these are of.
-        self._made: dict[tuple[torch.dtype, bool], tuple[Contents, Any]] = {}
+        self._made: dict[tuple[torch.dtype, bool], tuple[Fingerprint, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle holds: nothing that was packed."""
@@ -260,11 +260,11 @@ class Pack:
         """Return the object for inputs of a type, made anew where the model's tensors changed."""
         tensors, values = self._tensors(), self._values()
         known = self._made.get((dtype, activated))
-        if known is not None and known[0].are(tensors, values):
+        if known is not None and known[0].holds(tensors, values):
             return known[1]
-        contents = Contents(tensors, values)  # before: what changes meanwhile is seen by the next
+        seen = Fingerprint(tensors, values)  # before: what changes meanwhile is seen by the next
         made = self._make(dtype, activated)
-        self._made[dtype, activated] = (contents, made)
+        self._made[dtype, activated] = (seen, made)
         return made
 
     def _values(self) -> tuple[Any, ...]:

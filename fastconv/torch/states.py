@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .contents import Contents
+from ..fingerprint import Fingerprint
 from .foresight import captured, named_functions
 
 __all__ = ["State"]
@@ -54,7 +54,7 @@ class State:
             return
         if isinstance(what, Tensor):
             if _is_plain(what):
-                self._held[id(what)] = what, (Contents([what], None), what.detach().clone())
+                self._held[id(what)] = what, (Fingerprint([what]), what.detach().clone())
         elif isinstance(what, (list, deque, set, dict)):
             self._held[id(what)] = what, what.copy()
             for each in what.values() if isinstance(what, dict) else what:
@@ -76,7 +76,7 @@ class State:
             random.setstate(self._random[1])
         for what, copy in self._held.values():
             if isinstance(what, Tensor):
-                if not copy[0].are([what], None):
+                if not copy[0].holds([what]):
                     changed = "the model's tensors in place"
                     what.detach().copy_(copy[1])
             elif not _same_items(what, copy):

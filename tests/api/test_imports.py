@@ -179,6 +179,7 @@ BESIDE_THE_REGISTRY = {
         "cuda.audit.listing",
     },
     "fastconv.explanation": {"cpu.machine.seconds"},
+    "fastconv.fingerprint": {"cpu.runtime.fingerprint"},
     "fastconv.forecast": {"cuda.forecast.forecast"},
     "fastconv.fuzz": {"reference", "reference.sparse"},
     "fastconv.information": {"cpu.gemm.peak", "cpu.machine.seconds"},
@@ -186,14 +187,12 @@ BESIDE_THE_REGISTRY = {
     "fastconv.onnx.job_list": {"cpu.runtime.recording"},
     "fastconv.ops.boundary_calls": {"cpu.runtime.scratch"},
     "fastconv.ops.pair_plan": {"cpu.runtime.scratch"},
-    "fastconv.recall": {"cpu.runtime.compare"},
     "fastconv.sparse.rulebook": {"*.rulebook.build"},
     "fastconv.sparse.sites": {"cpu.rulebook.build", "cpu.rulebook.join"},
-    "fastconv.torch.contents": {"cpu.runtime.compare"},
     "fastconv.warmup": {
         "cpu.rulebook.build",
         "cpu.rulebook.join",
-        "cpu.runtime.compare",
+        "cpu.runtime.fingerprint",
         "cpu.runtime.jit",
     },
 }

@@ -11,7 +11,6 @@ import pytest
 import fastconv
 from fastconv import functional, recall
 from fastconv.calls import PreparedCall
-from fastconv.kernels.cpu.runtime.compare import same_bits
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ def test_parts_of_a_weight_are_remembered(
     results = [fastconv.conv_transpose2d(x, w, stride=stride) for _ in range(4)]
     for result in results[1:]:
         np.testing.assert_array_equal(result, results[0])
-    assert kept.nbytes > w.nbytes
+    assert kept.nbytes >= w.nbytes
     layer = fastconv.ConvTranspose2d(w, stride=stride)
     for rows in (14, 9, 14):  # the bytes of more than one order are counted
         made = layer(x[:, :, :rows])[:, :, :5]
@@ -131,7 +130,7 @@ def test_memory_is_bounded_and_the_weights_used_last_stay(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recall, "_MOST_BYTES", 1 << 20)
-    kept, weights = recall.Recall(), [make(rng, 1 << 16) for _ in range(5)]  # 512 KiB each, packed
+    kept, weights = recall.Recall(), [make(rng, 1 << 17) for _ in range(5)]  # 512 KiB each, packed
     count = 0
 
     def pack(weight: np.ndarray) -> np.ndarray:
@@ -146,9 +145,10 @@ def test_memory_is_bounded_and_the_weights_used_last_stay(
     for weight in weights[-2:]:
         kept.find("order", weight, pack)
     assert count == 10
-    kept.find("order", make(rng, 1 << 20), pack)
-    kept.find("order", weights[0], pack)
-    assert count == 12
+    large = make(rng, (1 << 18) + 1)
+    for _ in range(3):
+        kept.find("order", large, pack)
+    assert count == 13 and kept.nbytes == 1 << 20
 
 
 def test_calls_that_add_at_once_keep_the_bound(
@@ -203,28 +203,3 @@ def test_what_is_not_remembered(rng: np.random.Generator, what: str) -> None:
     assert kept.nbytes == 0
     if what == "in place":
         assert all(p is weight for p in packed)
-
-
-@pytest.mark.parametrize("size", [8, 15, 16, 17, 131_071, 131_072, 131_073, 131_080, 1_000_003])
-def test_same_bits(rng: np.random.Generator, size: int) -> None:
-    one = rng.integers(0, 256, size, np.uint8)
-    other = one.copy()
-    assert same_bits(one, other)
-    for place in {
-        0,
-        size - 1,
-        size // 2,
-        size // 8 * 8 - 1,
-        max(0, size - 8),
-        min(131_072, size - 1),
-    }:
-        other[place] ^= 1
-        assert not same_bits(one, other), place
-        other[place] ^= 1
-    assert same_bits(one, other)
-
-
-def test_same_bits_tells_zeros_of_other_signs_and_takes_a_nan_for_itself() -> None:
-    zeros, nans = np.zeros(100, np.float32), np.full(100, np.nan, np.float32)
-    assert same_bits(nans, nans.copy())
-    assert not same_bits(zeros, -zeros)

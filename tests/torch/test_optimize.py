@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import io
 import threading
 from typing import Any
@@ -252,6 +253,61 @@ def test_whatever_is_put_into_a_weight_counts() -> None:
     for each in (fast, model):
         each[1].eps, each[0].stride, each[0].padding = 1.0, (2, 1), (1, 1)
     check()
+
+
+def _fused_step(weight: Any) -> None:
+    weight.grad = torch.zeros_like(weight)
+    weight.grad[5, 7, 1, 1] = 1
+    torch.optim.SGD([weight], lr=1.0, fused=True).step()
+    weight.grad = None
+
+
+def _set_one(values: Any) -> None:
+    values[5, 7, 1, 1] = 3
+
+
+#: Ways to write into a weight, and whether PyTorch's counter of its changes is raised.
+_WAYS: dict[str, tuple[Any, bool]] = {
+    "operator": (_set_one, True),
+    "data": (lambda weight: _set_one(weight.data), False),
+    "numpy": (lambda weight: _set_one(weight.detach().numpy()), False),
+    "dlpack": (lambda weight: _set_one(torch.from_dlpack(weight.detach())), False),
+    "fused": (_fused_step, False),
+    "C": (lambda weight: ctypes.memset(weight.data_ptr() + 4 * 4711, 0, 4), False),
+}
+
+
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("way", _WAYS)
+@torch.no_grad()
+def test_one_element_written_by_any_way_counts(way: str, normed: bool) -> None:
+    """Of a large weight; that some ways raise no counter is why all bits are read."""
+    model = nn.Sequential(nn.Conv2d(32, 64, 3), *([nn.BatchNorm2d(64)] if normed else [])).eval()
+    fast, x = fastconv.torch.optimize(model), torch.randn(1, 32, 6, 6)
+    before = fast(x)
+    write, raises = _WAYS[way]
+    for each in (model, fast):
+        weight = each[0].weight.requires_grad_(False)
+        version, place = weight._version, weight.data_ptr()
+        write(weight)
+        assert (weight._version > version, weight.data_ptr()) == (raises, place)
+    after = fast(x)
+    same(after, model(x))
+    assert not torch.equal(after, before)
+    assert torch.equal(fast(x), after)
+
+
+@torch.no_grad()
+def test_a_weight_is_packed_once() -> None:
+    """And again where its bits differ alone, not where they were written as they are."""
+    fast = fastconv.torch.optimize(nn.Sequential(nn.Conv2d(32, 64, 3), nn.BatchNorm2d(64)).eval())
+    x, pack = torch.randn(1, 32, 6, 6), fast.__dict__["forward"].fused_0
+    objects = []
+    for number in (0, 0, 1, 0):
+        fast[0].weight.data[0] += number
+        fast(x)
+        objects.append(pack._made[torch.float32, True][1])
+    assert objects[0] is objects[1] is not objects[2] and objects[2] is objects[3]
 
 
 class InSequence(nn.Module):

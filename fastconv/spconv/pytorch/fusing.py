@@ -2,8 +2,8 @@
 
 Where no gradient is wanted, a batch normalisation in evaluation mode is a factor and a shift of
 each output channel, which weight and bias take up, and a rectifier is computed where the sums are
-stored. What is folded is kept with the convolution, packed, together with copies of all that it was
-made of: a parameter that changes, by whatever way, is seen by its content.
+stored. What is folded is kept with the convolution, packed, together with a fingerprint of all that
+it was made of: a parameter that changes, by whatever way, is seen by its content.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import nn
 
+from ...fingerprint import Fingerprint
 from ...folding import fold_batch_norm
 from ...sparse.calls import Filters, conv_call
 from .arrays import array_of, tensor_of
@@ -43,8 +43,7 @@ class Run(NamedTuple):
 class _Folded(NamedTuple):
     """A convolution's filters, and what they were made of."""
 
-    kind: tuple[float | None, bool]
-    sources: list[np.ndarray[Any, Any]]
+    seen: Fingerprint
     filters: Filters
 
 
@@ -104,37 +103,27 @@ def _filters(run: Run) -> Filters:
     kind = (None if run.norm is None else run.norm.eps, run.rectifies)
     sources = _sources(run)
     known = _FOLDED.get(run.conv)
-    if known is not None and known.kind == kind and _are_same(known.sources, sources):
+    if known is not None and known.seen.holds(sources, kind):
         return known.filters
-    copies = [np.array(each, order="C") for each in sources]
-    made = _Folded(kind, copies, _fold(run, copies))
+    seen = Fingerprint(sources, kind)  # before: what changes meanwhile is seen by the next call
+    made = _Folded(seen, _fold(run, [None if each is None else each.copy() for each in sources]))
     _FOLDED[run.conv] = made
     return made.filters
 
 
-def _sources(run: Run) -> list[np.ndarray[Any, Any]]:
-    """Return the arrays that a run's filters are made of, an empty one for what there is not."""
+def _sources(run: Run) -> list[Any]:
+    """Return the arrays that a run's filters are made of, None for what there is not."""
     norm = run.norm
     tensors: list[torch.Tensor | None] = [run.conv.weight, run.conv.bias]
     if norm is not None:
         tensors += [norm.running_mean, norm.running_var, norm.weight, norm.bias]
-    nothing = np.empty(0)
-    return [nothing if each is None else array_of("weight", each) for each in tensors]
+    return [None if each is None else array_of("weight", each) for each in tensors]
 
 
-def _are_same(known: list[np.ndarray[Any, Any]], now: list[np.ndarray[Any, Any]]) -> bool:
-    return len(known) == len(now) and all(
-        one.dtype == two.dtype and np.array_equal(one, two)
-        for one, two in zip(known, now, strict=True)
-    )
-
-
-def _fold(run: Run, sources: list[np.ndarray[Any, Any]]) -> Filters:
-    weight, *others = sources
-    bias, *statistics = (each if each.size else None for each in others)
+def _fold(run: Run, sources: list[Any]) -> Filters:
+    weight, bias, *statistics = sources
     if run.norm is not None:
         mean, var, gamma, beta = statistics
-        assert mean is not None and var is not None
         weight, bias = fold_batch_norm(weight, bias, mean, var, gamma, beta, run.norm.eps)
     packed: dict[Hashable, Any] = {}
     activation = "relu" if run.rectifies else None
