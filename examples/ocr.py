@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from unittest.mock import patch
 
 import numpy as np
@@ -36,11 +36,7 @@ def make_reader(runtime: str = "fastconv") -> RapidOCR:
     """Return rapidocr's reader, on the sessions of fastconv or of ONNX Runtime."""
     if runtime != "fastconv":
         return RapidOCR()
-
-    def session(path: str, **settings: Any) -> fastconv.onnx.InferenceSession:
-        return fastconv.onnx.InferenceSession(path)  # the settings are of ONNX Runtime's threads
-
-    with patch.object(infer_engine, "InferenceSession", session):
+    with patch.object(infer_engine, "InferenceSession", fastconv.onnx.InferenceSession):
         return RapidOCR()
 
 

@@ -41,11 +41,7 @@ def load_model(runtime: str = "fastconv") -> Any:
     """Return Silero's model, on the session of fastconv or of ONNX Runtime."""
     if runtime != "fastconv":
         return silero_vad.load_silero_vad(onnx=True)
-
-    def session(path: str, **settings: Any) -> fastconv.onnx.InferenceSession:
-        return fastconv.onnx.InferenceSession(path)  # the settings are of ONNX Runtime's threads
-
-    with patch.object(onnxruntime, "InferenceSession", session):
+    with patch.object(onnxruntime, "InferenceSession", fastconv.onnx.InferenceSession):
         return silero_vad.load_silero_vad(onnx=True)
 
 

@@ -19,6 +19,7 @@ from .graph import Graph
 from .job_list import JobList, key_of
 from .model import element_type, read_model
 from .program import Program, own
+from .providers import CPU, check_provider_options, check_providers, check_session_options
 
 __all__ = ["InferenceSession", "ModelMetadata", "NodeArg"]
 
@@ -88,9 +89,21 @@ class InferenceSession:
     ----------
     path_or_bytes : str, path or bytes
         A file, whose external data must lie in its folder, or what such a file holds.
+    sess_options : object, optional
+        One like ``onnxruntime.SessionOptions``. Nothing in it is used: models are optimised as
+        told above, and `fastconv.set_num_threads` says how many threads run them.
+    providers : sequence of str or (str, dict), optional
+        Where the model may run, as ONNX Runtime calls it: ``"CPUExecutionProvider"``, and any other
+        of ONNX Runtime's beside it, with a warning.
+    provider_options : sequence of dict, optional
+        One for each provider. Nothing in them is used: those of the CPU are of its memory.
 
     Raises
     ------
+    DeviceError
+        For providers without the CPU among them.
+    ArgumentError, DTypeError
+        For providers that ONNX Runtime does not know, and options that are none.
     FastconvError
         For a model that cannot be read, is not valid, or has operators that neither fastconv nor
         the reference knows; the message says which node.
@@ -111,7 +124,16 @@ class InferenceSession:
     (2, 3, 1, 1)
     """
 
-    def __init__(self, path_or_bytes: str | PathLike[str] | bytes) -> None:
+    def __init__(
+        self,
+        path_or_bytes: str | PathLike[str] | bytes,
+        sess_options: Any = None,
+        providers: Sequence[str | tuple[str, dict[Any, Any]]] | None = None,
+        provider_options: Sequence[dict[Any, Any]] | None = None,
+    ) -> None:
+        check_session_options(sess_options)
+        check_providers(providers)
+        check_provider_options(providers, provider_options)
         model = read_model(path_or_bytes)
         graph = Graph(model)
         self._metadata = _metadata(model.proto)
@@ -140,7 +162,7 @@ class InferenceSession:
 
     def get_providers(self) -> list[str]:
         """Return what ONNX Runtime calls that on which models run: the CPU."""
-        return ["CPUExecutionProvider"]
+        return [CPU]
 
     def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[Any]:
         """Run the model.
