@@ -30,7 +30,8 @@ except ModuleNotFoundError as error:
         name="torch",
     ) from None
 
-from . import functional, utils
+from . import functional, hash, ops, utils
+from .activations import Activation
 from .conv import (
     SparseConv1d,
     SparseConv2d,
@@ -77,6 +78,7 @@ from .tables import AddTable, ConcatTable, JoinTable
 from .weights import load_state_dict
 
 __all__ = [
+    "Activation",
     "AddTable",
     "ConcatTable",
     "ConvAlgo",
@@ -118,6 +120,8 @@ __all__ = [
     "ToDense",
     "assign_name_for_sparse_modules",
     "functional",
+    "hash",
     "load_state_dict",
+    "ops",
     "utils",
 ]

@@ -14,6 +14,7 @@ from torch import nn
 
 from ...contract.arguments import whole_number
 from ...contract.errors import ArgumentError, DTypeError, ShapeError
+from .activations import Activation, activate, activation_of
 from .arrays import eager
 from .autograd import convolve, multiply_matrix
 from .core import ConvAlgo, SparseConvTensor, expand_nd
@@ -57,10 +58,14 @@ class SparseConvolution(SparseModule):
         Positions that a transposed convolution's grid has more at its high side.
     indice_key : str, optional
         Name of the rulebook.
-    algo, fp32_accum, large_kernel_fast_algo
+    algo, fp32_accum, large_kernel_fast_algo, act_beta
         As spconv has them for a GPU: without an effect.
     record_voxel_count : bool
         Whether a buffer keeps the most sites that were made.
+    act_type : Activation, optional
+        What is applied last, in training too.
+    act_alpha : float
+        The slope of LeakyReLU below 0.
     name : str, optional
         Of the module.
     device, dtype
@@ -72,9 +77,9 @@ class SparseConvolution(SparseModule):
         stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, bias: bool = True,
         subm: bool = False, output_padding: Any = 0, transposed: bool = False,
         inverse: bool = False, indice_key: str | None = None, algo: ConvAlgo | None = None,
-        fp32_accum: bool | None = None, record_voxel_count: bool = False,
-        large_kernel_fast_algo: bool = False, name: str | None = None, device: Any = None,
-        dtype: Any = None,
+        fp32_accum: bool | None = None, record_voxel_count: bool = False, act_type: Any = None,
+        act_alpha: float = 0, act_beta: float = 0, large_kernel_fast_algo: bool = False,
+        name: str | None = None, device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(name=name)
         self.ndim = ndim
@@ -88,6 +93,7 @@ class SparseConvolution(SparseModule):
         self.subm, self.transposed, self.inverse = subm, transposed, inverse
         self.indice_key, self.algo, self.fp32_accum = indice_key, algo, fp32_accum
         self.record_voxel_count = record_voxel_count
+        self.act_type, self.act_alpha = activation_of(act_type), float(act_alpha)
         self._check()
         is_point = math.prod(self.kernel_size) == 1
         self.conv1x1 = is_point and (subm or math.prod(self.stride) == 1) and self.groups == 1
@@ -134,6 +140,7 @@ class SparseConvolution(SparseModule):
             words += [f"{name}={value}"] if value != [usual] * self.ndim else []
         words += [f"groups={self.groups}"] if self.groups > 1 else []
         words += ["bias=False"] if self.bias is None else []
+        words += [f"act={self.act_type.name}"] if self.act_type is not Activation.None_ else []
         words += [f"indice_key={self.indice_key!r}"] if self.indice_key else []
         return ", ".join(words)
 
@@ -149,7 +156,7 @@ class SparseConvolution(SparseModule):
     def forward(
         self, input: SparseConvTensor, add_input: SparseConvTensor | None = None
     ) -> SparseConvTensor:
-        """Convolve, and add the features of another tensor at the same sites."""
+        """Convolve, add the features of another tensor at the same sites, and activate."""
         self.check_input(input)
         if self.conv1x1:
             matrix = self.weight.view(self.in_channels, self.out_channels).t()
@@ -160,9 +167,11 @@ class SparseConvolution(SparseModule):
                 convolve(input.features, self.weight, self.bias, step.rulebook, self.groups)
             )
             record_voxels(self, step.rulebook.out_rows)
-        if add_input is None:
+        if add_input is not None:
+            made = made.replace_feature(made.features + add_input.features)
+        if self.act_type is Activation.None_:
             return made
-        return made.replace_feature(made.features + add_input.features)
+        return made.replace_feature(activate(made.features, self.act_type, self.act_alpha))
 
     def check_input(self, x: Any) -> None:
         """Raise where a tensor is none for this layer."""

@@ -20,6 +20,7 @@ from ...sparse.rulebook import Rulebook
 from ...sparse.sites import check_sites, check_unique
 from ...sparse.tensor import SparseTensor, trusted_tensor
 from .arrays import array_of, eager
+from .pair_tables import pairs_of
 
 __all__ = ["ConvAlgo", "IndiceData", "Sites", "SparseConvTensor", "expand_nd"]
 
@@ -176,13 +177,7 @@ class IndiceData:
     @property
     def indice_pairs(self) -> torch.Tensor:
         """Rows before and after that meet, (2, volume, rows before) int32, -1 behind the last."""
-        table = self.rulebook.neighbours
-        pairs = np.full((2, len(table), self.rulebook.in_rows), -1, np.int32)
-        for offset, rows in enumerate(table):
-            after = np.flatnonzero(rows >= 0)
-            pairs[0, offset, : len(after)] = rows[after]
-            pairs[1, offset, : len(after)] = after
-        return torch.from_numpy(pairs)
+        return pairs_of(self.rulebook)
 
 
 class SparseConvTensor:

@@ -1,4 +1,4 @@
-"""Sums and products of sparse tensors with different sites, by spconv's names."""
+"""Functions of spconv's with gradients: by tables of pairs, and of tensors with different sites."""
 
 from __future__ import annotations
 
@@ -8,14 +8,80 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...contract.errors import DTypeError, ShapeError
+from ...contract.errors import DTypeError, NoKernelError, ShapeError
 from ...sparse.frozen import freeze
 from ...sparse.matching import shared_rows, union_rows
 from ...sparse.tensor import SparseTensor, trusted_tensor
 from .arrays import eager
-from .core import Sites, SparseConvTensor
+from .core import ConvAlgo, Sites, SparseConvTensor
+from .ops import convolve_by_pairs, pool_by_pairs
 
-__all__ = ["sparse_add", "sparse_add_hash_based", "sparse_multiply"]
+__all__ = [
+    "indice_conv",
+    "indice_inverse_conv",
+    "indice_maxpool",
+    "indice_subm_conv",
+    "sparse_add",
+    "sparse_add_hash_based",
+    "sparse_multiply",
+]
+
+Tensor = torch.Tensor
+
+
+def __getattr__(name: str) -> Any:
+    if name.endswith("implicit_gemm"):
+        raise NoKernelError(
+            f"{name}: spconv has it for a GPU alone, want indice_conv or indice_maxpool, or the "
+            "modules, which choose kernels themselves"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def indice_conv(
+    features: Tensor, filters: Tensor, indice_pairs: Tensor, indice_pair_num: Tensor,
+    num_activate_out: int, algo: ConvAlgo = ConvAlgo.Native, timer: Any = None,
+    bias: Tensor | None = None, act_alpha: float = 0.0, act_beta: float = 0.0,
+    act_type: Any = None,
+) -> Tensor:  # fmt: skip
+    """Return the features behind a convolution by a table of pairs; see `ops.indice_conv`."""
+    pairs = indice_pairs, indice_pair_num
+    return convolve_by_pairs(
+        features, filters, pairs, num_activate_out, False, False, bias, act_type, act_alpha
+    )
+
+
+def indice_inverse_conv(
+    features: Tensor, filters: Tensor, indice_pairs: Tensor, indice_pair_num: Tensor,
+    num_activate_out: int, algo: ConvAlgo = ConvAlgo.Native, timer: Any = None,
+    bias: Tensor | None = None, act_alpha: float = 0.0, act_beta: float = 0.0,
+    act_type: Any = None,
+) -> Tensor:  # fmt: skip
+    """Return the features before the operator that a table of pairs is of; see `indice_conv`."""
+    pairs = indice_pairs, indice_pair_num
+    return convolve_by_pairs(
+        features, filters, pairs, num_activate_out, True, False, bias, act_type, act_alpha
+    )
+
+
+def indice_subm_conv(
+    features: Tensor, filters: Tensor, indice_pairs: Tensor, indice_pair_num: Tensor,
+    num_activate_out: int, algo: ConvAlgo = ConvAlgo.Native, timer: Any = None,
+    bias: Tensor | None = None, act_alpha: float = 0.0, act_beta: float = 0.0,
+    act_type: Any = None,
+) -> Tensor:  # fmt: skip
+    """Return the features behind a submanifold convolution; see `indice_conv`."""
+    pairs = indice_pairs, indice_pair_num
+    return convolve_by_pairs(
+        features, filters, pairs, num_activate_out, False, True, bias, act_type, act_alpha
+    )
+
+
+def indice_maxpool(
+    features: Tensor, indice_pairs: Tensor, indice_pair_num: Tensor, num_activate_out: int
+) -> Tensor:
+    """Return the largest features that meet; see `ops.indice_maxpool`."""
+    return pool_by_pairs(features, indice_pairs, indice_pair_num, num_activate_out)
 
 
 @eager

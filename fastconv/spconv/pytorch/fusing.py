@@ -18,6 +18,7 @@ from torch import nn
 from ...fingerprint import Fingerprint
 from ...folding import fold_batch_norm
 from ...sparse.calls import Filters, conv_call
+from .activations import Activation
 from .arrays import array_of, tensor_of
 from .autograd import rows_before
 from .convolution import SparseConvolution, record_voxels
@@ -54,6 +55,8 @@ def find_run(modules: Sequence[Any]) -> Run | None:
     """Return what of a sequence's beginning is computed in one pass; None where that is no run."""
     conv = modules[0]
     if not isinstance(conv, SparseConvolution) or conv.conv1x1:
+        return None
+    if conv.act_type is not Activation.None_:  # between the convolution and what is behind it
         return None
     if not _is_plain(conv, SparseConvolution.forward):
         return None
