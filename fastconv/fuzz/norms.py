@@ -13,9 +13,16 @@ from .array_ops import array_operator
 from .drawing import Draw
 from .operators import Operator, Params, Shapes
 
-__all__ = ["OPERATORS"]
+__all__ = [
+    "DEFAULTS",
+    "OPERATORS",
+    "draw_groups",
+    "draw_image",
+    "draw_layers",
+    "draw_pixels",
+]
 
-_DEFAULTS = {
+DEFAULTS = {
     "shape": [1, 1, 2], "dim": 1, "groups": 1, "axes": 1, "shared": False, "window": 1,
     "response": [1e-4, 0.75, 1.0],
 }  # fmt: skip
@@ -32,13 +39,14 @@ def _shape(draw: Draw, least: int, most: int) -> list[int]:
     return shape
 
 
-def _image(draw: Draw) -> list[int]:
+def draw_image(draw: Draw) -> list[int]:
     """Draw the sizes of images of some channels."""
     pixels = _shape(draw, 1, 4) if draw(st.booleans()) else []
     return [draw(st.sampled_from((1, 2, 5, 0))), draw(st.sampled_from(_CHANNELS)), *pixels]
 
 
-def _softmax_sizes(draw: Draw) -> dict[str, Any]:
+def draw_softmax(draw: Draw) -> dict[str, Any]:
+    """Draw the sizes of an array, and one of its axes."""
     shape = _shape(draw, 1, 5)
     return {"shape": shape, "dim": draw(st.integers(-len(shape), len(shape) - 1))}
 
@@ -58,7 +66,7 @@ def _softmax(name: str) -> Operator:
         return getattr(reference, name)(arrays["input"], dim=params["dim"])
 
     return array_operator(
-        name, op=name, axes=None, defaults=_DEFAULTS, sizes=_softmax_sizes, shapes=_same,
+        name, op=name, axes=None, defaults=DEFAULTS, sizes=draw_softmax, shapes=_same,
         keywords=lambda params: {"dim": params["dim"]}, truth=truth, rounds=True,
         bad={"dim": "axis", "input": "type", "out": "output"},
     )  # fmt: skip
@@ -71,16 +79,17 @@ def _batch_norm() -> Operator:
         return reference.batch_norm(arrays["input"], *map(arrays.get, names))
 
     return array_operator(
-        "batch_norm", op="batch_norm", axes=None, defaults=_DEFAULTS,
-        sizes=lambda draw: {"shape": _image(draw)},
+        "batch_norm", op="batch_norm", axes=None, defaults=DEFAULTS,
+        sizes=lambda draw: {"shape": draw_image(draw)},
         shapes=lambda params: _with_channels(params, *names), keywords=lambda params: {},
         required=("input", *names[:2]), optional=names[2:], truth=truth, rounds=True,
         bad={"input": "type", "running_var": "type", "out": "output"},
     )  # fmt: skip
 
 
-def _group_sizes(draw: Draw) -> dict[str, Any]:
-    shape = _image(draw)
+def draw_groups(draw: Draw) -> dict[str, Any]:
+    """Draw the sizes of images, and a number of groups of their channels."""
+    shape = draw_image(draw)
     groups = draw(st.sampled_from([g for g in range(1, shape[1] + 1) if shape[1] % g == 0]))
     return {"shape": shape, "groups": groups}
 
@@ -91,7 +100,7 @@ def _group_norm() -> Operator:
         return reference.group_norm(*given, num_groups=params["groups"])
 
     return array_operator(
-        "group_norm", op="group_norm", axes=None, defaults=_DEFAULTS, sizes=_group_sizes,
+        "group_norm", op="group_norm", axes=None, defaults=DEFAULTS, sizes=draw_groups,
         shapes=lambda params: _with_channels(params, "weight", "bias"),
         keywords=lambda params: {"num_groups": params.get("num_groups", params["groups"])},
         optional=("weight", "bias"), truth=truth, rounds=True,
@@ -99,9 +108,9 @@ def _group_norm() -> Operator:
     )  # fmt: skip
 
 
-def _pixels(draw: Draw) -> dict[str, Any]:
+def draw_pixels(draw: Draw) -> dict[str, Any]:
     """Draw the sizes of images that have a spatial axis, and two pixels at least."""
-    shape = _image(draw)
+    shape = draw_image(draw)
     return {"shape": shape if math.prod(shape[2:]) > 1 else [*shape, 2]}
 
 
@@ -111,7 +120,7 @@ def _instance_norm() -> Operator:
         return reference.instance_norm(*given)
 
     return array_operator(
-        "instance_norm", op="instance_norm", axes=None, defaults=_DEFAULTS, sizes=_pixels,
+        "instance_norm", op="instance_norm", axes=None, defaults=DEFAULTS, sizes=draw_pixels,
         shapes=lambda params: _with_channels(params, "weight", "bias"),
         keywords=lambda params: {}, optional=("weight", "bias"), truth=truth, rounds=True,
         bad={"input": "type", "out": "output"},
@@ -120,7 +129,7 @@ def _instance_norm() -> Operator:
 
 def _response_sizes(draw: Draw) -> dict[str, Any]:
     response = [draw(st.floats(least, 2.0)) for least in (1e-4, 0.25, 0.5)]
-    return _pixels(draw) | {"window": draw(st.integers(1, 9)), "response": response}
+    return draw_pixels(draw) | {"window": draw(st.integers(1, 9)), "response": response}
 
 
 def _response_keywords(params: Params) -> dict[str, Any]:
@@ -134,7 +143,7 @@ def _local_response_norm() -> Operator:
         return reference.local_response_norm(arrays["input"], **_response_keywords(params))
 
     return array_operator(
-        "local_response_norm", op="local_response_norm", axes=None, defaults=_DEFAULTS,
+        "local_response_norm", op="local_response_norm", axes=None, defaults=DEFAULTS,
         sizes=_response_sizes, shapes=_same, keywords=_response_keywords, truth=truth,
         rounds=True, bad={"size": "positive", "input": "type", "out": "output"},
         spared=("huge", "tiny", "minute"),
@@ -147,7 +156,8 @@ def _layer_shapes(params: Params) -> Shapes:
     return shapes | {"weight": own, "bias": own}
 
 
-def _layer_sizes(draw: Draw) -> dict[str, Any]:
+def draw_layers(draw: Draw) -> dict[str, Any]:
+    """Draw the sizes of an array, and how many of its last axes are normalised."""
     shape = _shape(draw, 1, 5)
     return {"shape": shape, "axes": draw(st.integers(1, len(shape)))}
 
@@ -161,7 +171,7 @@ def _layer_norm() -> Operator:
         return reference.layer_norm(*given, normalized_shape=own(params))
 
     return array_operator(
-        "layer_norm", op="layer_norm", axes=None, defaults=_DEFAULTS, sizes=_layer_sizes,
+        "layer_norm", op="layer_norm", axes=None, defaults=DEFAULTS, sizes=draw_layers,
         shapes=_layer_shapes, keywords=lambda params: {"normalized_shape": own(params)},
         optional=("weight", "bias"), truth=truth, rounds=True,
         bad={"input": "type", "out": "output"},
@@ -174,12 +184,12 @@ def _slope_shapes(params: Params) -> Shapes:
 
 
 def _prelu_sizes(draw: Draw) -> dict[str, Any]:
-    return {"shape": _image(draw), "shared": draw(st.booleans())}
+    return {"shape": draw_image(draw), "shared": draw(st.booleans())}
 
 
 def _prelu() -> Operator:
     return array_operator(
-        "prelu", op="prelu", axes=None, defaults=_DEFAULTS, sizes=_prelu_sizes,
+        "prelu", op="prelu", axes=None, defaults=DEFAULTS, sizes=_prelu_sizes,
         shapes=_slope_shapes, keywords=lambda params: {}, required=("input", "weight"),
         truth=lambda arrays, params: reference.prelu(arrays["input"], arrays["weight"]),
         bad={"input": "type", "out": "output"},

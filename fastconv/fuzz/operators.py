@@ -38,12 +38,15 @@ _TABLES = tuple(
         "deforms",
         "linear",
         "norms",
+        "norm_grads",
         "pairs",
         "pools",
         "rearrange",
         "resizes",
         "sparse",
         "sparse_grad",
+        "sparse_sets",
+        "unpools",
     )
 )
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from .case import Case
 from .drawing import Draw, Options, draw_activation, draw_calls, draw_dtype, plain
 
-__all__ = ["draw_case"]
+__all__ = ["draw_case", "draw_channels", "draw_size"]
 
 _CHANNELS = st.one_of(st.integers(1, 4), st.sampled_from((1, 8, 16, 5, 17, 32, 33)))
 _SIZES = st.one_of(st.integers(1, 14), st.integers(1, 14), st.integers(15, 2**20))
@@ -21,7 +21,13 @@ _HUGE = st.sampled_from((2**20, 2**31 - 1, 2**15, 3037000499))
 _MOST_PAIRS = 1500
 
 
-def _size(draw: Draw, ndim: int) -> list[int]:
+def draw_channels(draw: Draw) -> int:
+    """Draw a number of channels."""
+    return int(draw(_CHANNELS))
+
+
+def draw_size(draw: Draw, ndim: int) -> list[int]:
+    """Draw a grid, now and then one as long as a grid may be."""
     size = [draw(_SIZES) for _ in range(ndim)]
     if draw(st.integers(0, 15)) == 15:
         size[draw(st.integers(0, ndim - 1))] = draw(_HUGE)
@@ -58,13 +64,13 @@ def _window(draw: Draw, name: str, size: list[int]) -> dict[str, Any]:
 
 def draw_case(draw: Draw, name: str, options: Options) -> Case:
     """Draw a case of a sparse operator or of a gradient."""
-    size = _size(draw, draw(st.sampled_from((3, 2, 1, 4))))
+    size = draw_size(draw, draw(st.sampled_from((3, 2, 1, 4))))
     params: dict[str, Any] = {
         "size": size,
         "batch": draw(st.sampled_from((1, 2, 3))),
         "place": draw(st.integers(0, 99)),
         "corner": draw(st.sampled_from(("low", "high"))),
-        "channels": draw(_CHANNELS),
+        "channels": draw_channels(draw),
     }
     taps = 1
     if not name.removeprefix("grad.").startswith("global"):
@@ -75,7 +81,7 @@ def draw_case(draw: Draw, name: str, options: Options) -> Case:
     params["sites"] = draw(st.integers(0, max(2, min(150, _MOST_PAIRS // taps))))
     if "conv" in name:
         params["groups"] = draw(st.sampled_from((1, 1, 1, 2, 4)))
-        params["filters"] = draw(_CHANNELS)
+        params["filters"] = draw_channels(draw)
         if draw(st.integers(0, 3)) == 3:  # depthwise
             params |= {"groups": params["channels"], "channels": 1, "filters": 1}
         if not name.startswith("grad"):

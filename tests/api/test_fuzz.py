@@ -208,6 +208,19 @@ def test_one_case_of_each_kind_of_operator_is_right() -> None:
         Case("sparse_inverse_conv", {**window, "stride": 2, "padding": 1}),
         Case("grad.conv_weight", window),
         Case("grad.global_max_pool_input", {"size": [4, 5], "sites": 6}),
+        *(
+            Case(name, {"size": [4, 5], "sites": 6, "others": 9, "cut": [1, 1], "channels": 2},
+                 values="gaussian")
+            for name in operators.operators() if name.startswith(("sparse_", "grad."))
+            and operators.find_operator(name).op == ""
+        ),
+        *(
+            Case(f"max_unpool{ndim}d", {"size": 3, "stride": 2, "kernel": 2, "excess": 1})
+            for ndim in (1, 2, 3)
+        ),
+        Case("max_unpool2d_input", {"size": 3, "stride": 2, "kernel": 2}),
+        Case("adaptive_max_pool2d_input", {"size": 3, "stride": 2, "kernel": 2}),
+        Case("layer_norm_input", {"shape": [2, 3, 4], "axes": 2}, values="gaussian"),
     ]  # fmt: skip
     for case in cases:
         report = run_case(case)

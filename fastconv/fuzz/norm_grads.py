@@ -1,0 +1,71 @@
+"""Gradients of normalisations for their input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fastconv.grad as grad
+from fastconv.kernels import reference
+
+from .array_ops import array_operator
+from .norms import DEFAULTS, draw_groups, draw_layers, draw_pixels
+from .operators import Operator, Params, Shapes
+
+__all__ = ["OPERATORS"]
+
+#: Values whose squares or powers are beyond an element type.
+_SPARED = ("huge", "tiny", "minute")
+
+
+def _shapes(params: Params, *factors: str) -> Shapes:
+    """Return shapes of an input, the gradient of what is made of it, and factors a channel."""
+    shape = tuple(params["shape"])
+    return {"input": shape, "grad_output": shape, "out": shape} | dict.fromkeys(factors, shape[1:2])
+
+
+def _group_norm() -> Operator:
+    def truth(arrays: dict[str, Any], params: Params) -> Any:
+        given = arrays["input"], arrays["weight"], arrays["grad_output"]
+        return reference.group_norm_grad(*given, num_groups=params["groups"])
+
+    return array_operator(
+        "group_norm_input", op="group_norm_grad", axes=None, defaults=DEFAULTS, sizes=draw_groups,
+        shapes=lambda params: _shapes(params, "weight"), module=grad, truth=truth, rounds=True,
+        keywords=lambda params: {"num_groups": params.get("num_groups", params["groups"])},
+        required=("input", "grad_output", "weight"), spared=_SPARED, outputs=False,
+        bad={"num_groups": "count", "input": "type", "grad_output": "type"},
+    )  # fmt: skip
+
+
+def _instance_norm() -> Operator:
+    def truth(arrays: dict[str, Any], params: Params) -> Any:
+        given = arrays["input"], arrays["weight"], arrays["grad_output"]
+        return reference.group_norm_grad(*given, num_groups=params["shape"][1])
+
+    return array_operator(
+        "instance_norm_input", op="group_norm_grad", axes=None, defaults=DEFAULTS,
+        sizes=draw_pixels, shapes=lambda params: _shapes(params, "weight"), module=grad,
+        truth=truth, rounds=True, keywords=lambda params: {}, spared=_SPARED, outputs=False,
+        required=("input", "grad_output", "weight"),
+        bad={"input": "type", "grad_output": "type"},
+    )  # fmt: skip
+
+
+def _layer_norm() -> Operator:
+    def own(params: Params) -> tuple[int, ...]:
+        return tuple(params["shape"][len(params["shape"]) - params["axes"] :])
+
+    def truth(arrays: dict[str, Any], params: Params) -> Any:
+        given = arrays["input"], arrays["weight"], arrays["grad_output"]
+        return reference.layer_norm_grad(*given, normalized_shape=own(params))
+
+    return array_operator(
+        "layer_norm_input", op="layer_norm_grad", axes=None, defaults=DEFAULTS, sizes=draw_layers,
+        shapes=lambda params: _shapes(params) | {"weight": own(params)}, module=grad, truth=truth,
+        rounds=True, keywords=lambda params: {"normalized_shape": own(params)}, spared=_SPARED,
+        outputs=False, required=("input", "grad_output", "weight"),
+        bad={"input": "type", "grad_output": "type"},
+    )  # fmt: skip
+
+
+OPERATORS = (_group_norm(), _instance_norm(), _layer_norm())
