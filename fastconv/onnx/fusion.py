@@ -16,6 +16,8 @@ from .graph import Graph
 from .joining import Join
 from .layers import Layer, start_layer
 from .node import Node, read_node
+from .picking import Gather
+from .products import Product
 from .program import Program
 from .reshaping import Reshape
 from .scaling import Scale
@@ -91,7 +93,8 @@ class _Planner:
             self.taken.update(taken)
             last = max(last, *taken)
         if layer is None or (isinstance(layer, Scale) and last == place):
-            return Translated(self.context, proto, node), place
+            make = Product if proto.op_type == "MatMul" else Translated
+            return make(self.context, proto, node), place
         return layer, last
 
     def _behind(self, layer: Layer) -> list[int]:
@@ -196,7 +199,11 @@ def _by_channel(constant: Any, layer: Layer) -> Any:
     return constant.reshape(-1).astype(np.float64) if fits else None
 
 
-_MOVES: dict[str, Callable[[Context, Any, Node], Step]] = {"Concat": Join, "Reshape": Reshape}
+_MOVES: dict[str, Callable[[Context, Any, Node], Step]] = {
+    "Concat": Join,
+    "Gather": Gather,
+    "Reshape": Reshape,
+}
 _ACTIVATIONS: dict[str, Callable[[Node, list[Any]], Any]] = {
     "Clip": clipped,
     "Elu": lambda node, _: ("elu", float(node.get("alpha", 1.0))),

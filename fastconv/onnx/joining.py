@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-import fastconv
-
-from ..contract.errors import FastconvError
 from .node import Node
+from .rearranging import copy_part
 from .steps import Context, Reference, Step
 
 __all__ = ["Join"]
@@ -37,7 +34,7 @@ class Join(Step):
         made = np.empty(self._shape(arrays), arrays[0].dtype) if out is None else out
         for array, place in zip(arrays, self.places(made, arrays), strict=True):
             if place.ctypes.data != array.ctypes.data or place.strides != array.strides:
-                _copy(array, place, self.axis % made.ndim)
+                copy_part(array, place, self.axis % made.ndim)
         return (made,)
 
     def _shape(self, arrays: Sequence[Any]) -> tuple[int, ...]:
@@ -72,17 +69,3 @@ def _are_joined(arrays: Sequence[Any], axis: int) -> bool:
         return array.ndim, array.dtype, tuple(rest)
 
     return len(set(map(key, arrays))) == 1
-
-
-def _copy(array: Any, place: Any, axis: int) -> None:
-    """Copy an array to its place in another, which goes on along an axis."""
-    if not 3 <= array.ndim <= 5:
-        lead, rest = math.prod(array.shape[:axis]), math.prod(array.shape[axis + 1 :])
-        shape = lead, array.shape[axis], rest
-        folded = place.reshape(shape)
-        if np.may_share_memory(folded, place):  # its axes lie as if they were three
-            array, place = array.reshape(shape), folded
-    try:
-        fastconv.channel_shuffle(array, 1, out=place)
-    except FastconvError:  # of other axes, or of elements that no kernel has
-        place[...] = array

@@ -15,6 +15,9 @@ from .windows import Windows, pad_spatial, read_pads, read_windows, spatial_axes
 
 __all__ = ["POOLS"]
 
+#: Most axes that a pool goes over.
+_MOST_AXES = 3
+
 
 def _windows(node: Node, x: Any) -> Windows:
     """Return the windows of a pool over an input of floating point."""
@@ -171,6 +174,33 @@ def _col2im(node: Node, x: Any, image_shape: Any, block_shape: Any) -> tuple[Any
     return (made[(..., *within)],)
 
 
+def _reduce_mean(node: Node, x: Any, axes: Any = None) -> tuple[Any, ...]:
+    """Compute a mean over the last axes: a pool over everything that is there."""
+    if x.dtype.kind != "f" and x.dtype.name != "bfloat16":
+        raise Refusal(f"fastconv has means of floating point, the input is {x.dtype}")
+    given = node.get("axes", None) if axes is None else np.ravel(axes).tolist()
+    if not given:
+        if node.get("noop_with_empty_axes", 0):
+            raise Refusal("without axes nothing is to be done")
+        given = list(range(x.ndim))
+    last = sorted(axis % x.ndim if -x.ndim <= axis < x.ndim else axis for axis in given)
+    count = len(last)
+    if last != list(range(x.ndim - count, x.ndim)) or x.size == 0:
+        raise Refusal(f"fastconv has means over the last axes, not over {given} of {x.ndim}")
+    front = x.shape[: x.ndim - count]
+    taken = x
+    if count > _MOST_AXES:
+        taken = x.reshape(*front, -1)
+    elif x.ndim == count:
+        taken = x[None]
+    pooled = min(count, _MOST_AXES) if count <= _MOST_AXES else 1
+    if taken.ndim not in (pooled + 1, pooled + 2):
+        taken = taken.reshape(-1, *taken.shape[taken.ndim - pooled :])
+    made = getattr(fastconv, f"adaptive_avg_pool{pooled}d")(taken, 1)
+    behind = (1,) * count if node.get("keepdims", 1) else ()
+    return (made.reshape(front + behind),)
+
+
 POOLS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "AveragePool": _average_pool,
     "Col2Im": _col2im,
@@ -179,4 +209,5 @@ POOLS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "LpPool": _lp_pool,
     "MaxPool": _max_pool,
     "MaxUnpool": _max_unpool,
+    "ReduceMean": _reduce_mean,
 }

@@ -1,15 +1,19 @@
-"""Channels that become pixels, and back."""
+"""Channels that become pixels and back, and arrays that are copied to their places in others."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 import fastconv
 
+from ..contract.errors import FastconvError
 from .node import Node, Refusal
 
-__all__ = ["REARRANGING"]
+__all__ = ["REARRANGING", "copy_part"]
 
 
 def _block(node: Node, x: Any) -> int:
@@ -43,3 +47,17 @@ REARRANGING: dict[str, Callable[..., tuple[Any, ...]]] = {
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,
 }
+
+
+def copy_part(array: Any, place: Any, axis: int) -> None:
+    """Copy an array to its place in another, which goes on along an axis."""
+    if not 3 <= array.ndim <= 5:
+        lead, rest = math.prod(array.shape[:axis]), math.prod(array.shape[axis + 1 :])
+        shape = lead, array.shape[axis], rest
+        folded = place.reshape(shape)
+        if np.may_share_memory(folded, place):  # its axes lie as if they were three
+            array, place = array.reshape(shape), folded
+    try:
+        fastconv.channel_shuffle(array, 1, out=place)
+    except FastconvError:  # of other axes, or of elements that no kernel has
+        place[...] = array

@@ -43,6 +43,7 @@ _ATTRIBUTES = {
     "MaxPool": f"{_WINDOW} ceil_mode storage_order",
     "MaxUnpool": "kernel_shape pads strides",
     "PRelu": "consumed_inputs",
+    "ReduceMean": "axes keepdims noop_with_empty_axes",
     "Resize": "antialias axes coordinate_transformation_mode cubic_coeff_a exclude_outside "
     "extrapolation_value keep_aspect_ratio_policy mode nearest_mode",
     "Softmax": "axis",
