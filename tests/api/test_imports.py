@@ -181,7 +181,7 @@ BESIDE_THE_REGISTRY = {
     "fastconv.explanation": {"cpu.machine.seconds"},
     "fastconv.fingerprint": {"cpu.runtime.fingerprint"},
     "fastconv.forecast": {"cuda.forecast.forecast"},
-    "fastconv.fuzz": {"reference", "reference.sparse"},
+    "fastconv.fuzz": {"reference", "reference.sparse", "reference.sparse_sets"},
     "fastconv.information": {"cpu.gemm.peak", "cpu.machine.seconds"},
     "fastconv.onnx.chains": {"cpu.elementwise.plan"},
     "fastconv.onnx.job_list": {"cpu.runtime.recording"},
