@@ -1,14 +1,16 @@
-"""Gradients of normalisations for their input."""
+"""Gradients of normalisations, of softmax and of PReLU, for their input."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 import fastconv.grad as grad
 from fastconv.kernels import reference
 
 from .array_ops import array_operator
-from .norms import DEFAULTS, draw_groups, draw_layers, draw_pixels
+from .norms import DEFAULTS, draw_groups, draw_image, draw_layers, draw_pixels, draw_softmax
 from .operators import Operator, Params, Shapes
 
 __all__ = ["OPERATORS"]
@@ -68,4 +70,43 @@ def _layer_norm() -> Operator:
     )  # fmt: skip
 
 
-OPERATORS = (_group_norm(), _instance_norm(), _layer_norm())
+def _softmax(name: str) -> Operator:
+    def truth(arrays: dict[str, Any], params: Params) -> Any:
+        made, grads = arrays["output"], arrays["grad_output"]
+        axis = {"axis": params["dim"], "keepdims": True}
+        with np.errstate(all="ignore"):
+            if name == "softmax":
+                return made * (grads - (grads * made).sum(**axis))
+            return grads - np.exp(made) * grads.sum(**axis)
+
+    def shapes(params: Params) -> Shapes:
+        return dict.fromkeys(("output", "grad_output", "out"), tuple(params["shape"]))
+
+    return array_operator(
+        f"{name}_input", op=name, axes=None, defaults=DEFAULTS, sizes=draw_softmax, shapes=shapes,
+        keywords=lambda params: {"dim": params["dim"]}, truth=truth, rounds=True, module=grad,
+        required=("output", "grad_output"), spared=_SPARED, outputs=False,
+        bad={"dim": "axis", "output": "type", "grad_output": "type"},
+    )  # fmt: skip
+
+
+def _prelu() -> Operator:
+    def truth(arrays: dict[str, Any], params: Params) -> Any:
+        x, grads = arrays["input"], arrays["grad_output"]
+        slopes = arrays["weight"].reshape(1, -1, *(1,) * (x.ndim - 2))
+        with np.errstate(all="ignore"):
+            return np.where(x > 0, grads, grads * slopes)
+
+    return array_operator(
+        "prelu_input", op="prelu", axes=None, defaults=DEFAULTS,
+        sizes=lambda draw: {"shape": draw_image(draw)},
+        shapes=lambda params: _shapes(params, "weight"), keywords=lambda params: {}, truth=truth,
+        module=grad, required=("input", "grad_output", "weight"), outputs=False,
+        bad={"input": "type", "grad_output": "type"},
+    )  # fmt: skip
+
+
+OPERATORS = (
+    _group_norm(), _instance_norm(), _layer_norm(), _softmax("softmax"), _softmax("log_softmax"),
+    _prelu(),
+)  # fmt: skip

@@ -20,6 +20,7 @@ __all__ = [
     "draw_image",
     "draw_layers",
     "draw_pixels",
+    "draw_softmax",
 ]
 
 DEFAULTS = {
