@@ -1,9 +1,9 @@
 """Packed weights that the functional form remembers from call to call.
 
 ``conv2d(x, w)`` is given the weight anew in each call, and nothing tells whether it has changed
-since the last one but its content. Reading it for a fingerprint takes a tenth of the time of packing
-it and less: of a weight that is seen for the second time the packed form is kept, and one that
-changes from call to call, as in training, costs a look at a few of its elements.
+since the last one but its content. Reading it for a fingerprint takes a tenth of the time of
+packing it and less: of a weight that is seen for the second time the packed form is kept, and one
+that changes from call to call, as in training, costs a look at a few of its elements.
 
 What is remembered is what packing would make: results are the same bits.
 """
