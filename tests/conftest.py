@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--matrix",
         type=int,
-        default=6,
+        default=4,
         metavar="PERCENT",
         help="how much of the generated matrix to run (default: %(default)s)",
     )
