@@ -1,4 +1,4 @@
-"""Every array of an operator without a weight against a page that may not be touched.
+"""Every array of an operator without a weight, and its workspace, against a forbidden page.
 
     python tests/support/array_guard_child.py OPERATOR before|after
 
@@ -16,10 +16,11 @@ import numpy as np
 import fastconv
 from array_matrix import draw, problems
 from fastconv import dispatch
-from guard_child import guarded
+from guard_child import guard_workspaces, guarded
 
 
 def main(op: str, side: str) -> None:
+    guard_workspaces(side)
     rng, count = np.random.default_rng(7), 0
     for of in problems(op):
         if of.layout == "strided":

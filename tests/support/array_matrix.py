@@ -35,6 +35,9 @@ _POOLS = [
     "ic3iw9kw9sw2pw4",
     "ic2id5ih6iw18kd3kh2kw3sd2sh2sw1pd1ph1pw1",
     "ic33id3ih4iw5kd2kh2kw2sd1sh1sw1",
+    "ic3ih9iw40kh3sh17ph1",
+    "ic2ih30iw50kh2sh23",
+    "ic2ih6iw7kh2sh2147483648",
 ]
 
 _ADAPTIVE = [

@@ -1,9 +1,9 @@
-"""Every array of a call against a page that may not be touched; run by cpu/test_guard_pages.py.
+"""Every array of a call, and its workspace, against a page that may not be touched.
 
     python tests/support/guard_child.py KERNEL before|after
 
 A kernel that reads or writes a single byte outside an array ends the process with SIGSEGV; the
-last line printed is the call that did it.
+last line printed is the call that did it. Run by cpu/test_guard_pages.py.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import sys
 import numpy as np
 
 from fastconv import dispatch
+from fastconv.kernels.cpu.machine.lines import whole_lines
+from fastconv.kernels.cpu.runtime import scratch
 from helpers import (
     assert_close,
     assert_exact,
@@ -49,7 +51,14 @@ def guarded(values: np.ndarray, side: str) -> np.ndarray:
     return array
 
 
+def guard_workspaces(side: str) -> None:
+    """Let calls borrow nothing but memory against such a page, each its own; to whole lines."""
+    scratch._MOST_KEPT = 0
+    scratch.aligned = lambda size: guarded(np.zeros(whole_lines(size), np.uint8), side)
+
+
 def main(kernel: str, side: str) -> None:
+    guard_workspaces(side)
     rng = np.random.default_rng(5)
     spec = next(spec for spec in dispatch.kernels(device="cpu") if spec.name == kernel)
     count = 0

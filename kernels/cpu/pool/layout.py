@@ -138,5 +138,6 @@ def spread_memory(problem: AnyPool, device: DeviceInfo) -> Workspace:
     parts = Workspace()
     parts.add("row", (longest + 2 * pad + 3 * lanes) * size)
     parts.add("shares", (outputs + lanes) * size)
-    parts.add("joined", (samples + (step + 1) * lanes) * size)
+    # Up to two vectors are stored at once; phases of a longer stride end with the row.
+    parts.add("joined", (samples + 3 * lanes) * size)
     return parts

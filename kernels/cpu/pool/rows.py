@@ -46,26 +46,27 @@ __all__ = ["make_finish", "make_put", "make_rows", "make_tell_shares"]
 
 @functools.cache
 def _make_join_columns(rule: int, degree: int, taps: int, step: int, lanes: int, code: int) -> Any:
-    """Return a function that joins the row buffer's columns for a vector of outputs.
+    """Return a function that joins the row buffer's columns for `left` outputs, at most a vector.
 
-    `taps` and `step` are the window's width and its stride where they are small, else 0.
+    Of a long stride the buffer has columns for these alone. `taps` and `step` are the window's
+    width and its stride where they are small, else 0.
     """
-    size, full = ITEMSIZE[code], (1 << lanes) - 1
+    size = ITEMSIZE[code]
     join = make_rule(rule, degree).join_2
 
     @numba.njit
-    def take(g: Any, address: int) -> Any:
+    def take(g: Any, address: int, left: int) -> Any:
         if step == 1:
             return load(address, code, lanes)
         if step:
             return load_step(address, step, code, lanes)
-        return load_gather(address, g.sw * size, full, code, lanes)
+        return load_gather(address, g.sw * size, range_mask(0, min(left, lanes)), code, lanes)
 
     @numba.njit
-    def join_columns(g: Any, address: int) -> Any:
-        value = take(g, address)
+    def join_columns(g: Any, address: int, left: int) -> Any:
+        value = take(g, address, left)
         for tap in range(1, taps if taps else g.kw):
-            value = join(value, take(g, address + tap * g.dw * size))
+            value = join(value, take(g, address + tap * g.dw * size, left))
         return value
 
     return join_columns
@@ -181,7 +182,7 @@ def _make_row(
             if unequal:
                 value = load(row + g.joined_at + j * size, compute, lanes)
             else:
-                value = join_columns(g, row + j * g.sw * size)
+                value = join_columns(g, row + j * g.sw * size, count - j)
             value = finish(g, value, table + j * size, share)
             put(g, out + (first + j) * g.yw, value, count - j)
 

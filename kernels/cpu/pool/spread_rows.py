@@ -130,11 +130,12 @@ def _make_columns(unequal: int, step: int, lanes: int, code: int) -> Any:
                     target + 2 * q * size, phase_sum(g, row, 0, q), phase_sum(g, row, 1, q), code
                 )  # fmt: skip
         else:
-            for phase in range(g.sw):
-                for q in range(0, (g.iw - phase + g.sw - 1) // g.sw, lanes):
+            for phase in range(min(g.sw, g.iw)):
+                columns = (g.iw - phase + g.sw - 1) // g.sw
+                for q in range(0, columns, lanes):
                     store_scatter(
                         target + (q * g.sw + phase) * size, g.sw * size,
-                        phase_sum(g, row, phase, q), range_mask(0, lanes), code,
+                        phase_sum(g, row, phase, q), range_mask(0, min(lanes, columns - q)), code,
                     )  # fmt: skip
 
     return add_columns
