@@ -79,6 +79,16 @@ def _shared(
     return made
 
 
+def _check_normed(
+    ndim: int, x: Array, grad: Array, sizes: tuple[Any, Any, Any, Any, Any], power: float
+) -> None:
+    """Raise where there is no such pool, or a gradient has not the shape of its output."""
+    images = x[None] if x.ndim == ndim + 1 else x
+    check_axes("input", images, ndim)
+    pooled = pool_problem("lp_pool", ndim, images, images.shape, sizes, norm_type=power).out_shape
+    _check_pooled(grad, pooled[1:] if x.ndim == ndim + 1 else pooled, x.shape)
+
+
 def _norm_gradient(
     ndim: int, grad: Array, x: Array, pool: tuple[Any, ...], out: Array | None
 ) -> Array:
@@ -94,12 +104,11 @@ def _norm_gradient(
                 f"out: got {out.dtype} of shape {out.shape}, want {x.dtype} of {x.shape}"
             )
     power, wide = norm_number(norm_type), np.float64 if x.itemsize == 8 else np.float32
+    _check_normed(ndim, x, grad, (kernel_size, stride, 0, 1, ceil_mode), power)
     samples, grads = x.astype(wide), grad.astype(wide)
     taps = math.prod(per_axis("kernel_size", kernel_size, ndim))
     with np.errstate(all="ignore"):
         means = _AVERAGES[ndim](samples**power, kernel_size, stride, 0, ceil_mode)
-        if means.shape != grads.shape:
-            raise ShapeError(f"grad_output: got shape {grad.shape}, want {means.shape}")
         outer = grads * (taps / power) * (means * taps) ** (1 / power - 1)
         outer[means == 0] = 0  # a norm has no slope there, and 0 is one of those it may be given
         shared = _SHARES[ndim](x.shape, outer, kernel_size, stride, 0, ceil_mode)

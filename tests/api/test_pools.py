@@ -227,6 +227,13 @@ def test_norms_of_any_power(power: float, rng: np.random.Generator) -> None:
     np.testing.assert_allclose(fastconv.lp_pool2d(x, power, 3, 2), theirs.numpy(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 3, 4, 5), (2, 3, 1 << 30, 1 << 20), (3, 3, 4)])
+def test_a_norm_s_gradient_looks_at_shapes_first(shape: tuple[int, ...]) -> None:
+    grad = np.broadcast_to(np.float32(1), shape)
+    with pytest.raises(ShapeError, match=r"grad_output: got shape .* want \(2, 3, 3, 4\)"):
+        fastconv.grad.lp_pool2d_input(X, grad, 2, 2)
+
+
 def test_without_a_batch_and_with_an_empty_one() -> None:
     y, places = fastconv.max_pool2d(X[0], 2, return_indices=True)
     assert y.shape == places.shape == (3, 3, 4)
