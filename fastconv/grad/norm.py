@@ -18,7 +18,7 @@ from ..contract.arguments import flag, real_number, whole_number
 from ..contract.norm_problem import NormProblem
 from ..ops.array_calls import ArrayOp
 from ..ops.norm import batch_norm
-from ..ops.reshaped import channels_shape, compute_reshaped
+from ..ops.reshaped import channels_shape, compute_reshaped, rows_shape
 from .statistics import (
     Grouping,
     by_channel,
@@ -68,8 +68,6 @@ def _input_gradient(
     shape: tuple[int, ...],
 ) -> Array:  # fmt: skip
     """Return the gradient for an input that statistics are taken from."""
-    if x.size == 0:
-        return np.empty(x.shape, x.dtype) if out is None else out
     arrays = (x, weight, grads.reshape(shape))
     made: Array = compute_reshaped(_INPUT, arrays, (op, groups, eps), out, shape)
     return made
@@ -299,7 +297,7 @@ def layer_norm_input(
         weight = require_array("weight", weight)
         check_like("weight", weight, grouping.parameters, x)
         weight = weight.reshape(-1)
-    shape = (1, grouping.shape[0], grouping.shape[3])
+    shape = rows_shape(grouping.shape[0], grouping.shape[3])
     return _input_gradient("layer_norm_grad", x, weight, grads, 1, eps, out, shape)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import Array, require_array
-from ..contract.arguments import real_number, whole_number
+from ..contract.arguments import real_number
 from ..contract.errors import ArgumentError, DTypeError, ShapeError
+from ..ops.norm import row_sizes
 
 __all__ = [
     "Grouping",
@@ -76,10 +77,7 @@ def by_channel(x: Array, groups: int, images: bool) -> Grouping:
 
 def by_row(x: Array, normalized_shape: Any) -> Grouping:
     """Return the grouping of rows of so many elements."""
-    given = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
-    sizes = tuple(whole_number("normalized_shape", size) for size in given)
-    if not sizes or x.shape[-len(sizes) :] != sizes:
-        raise ShapeError(f"normalized_shape: got {sizes}, want the last sizes of {x.shape}")
+    sizes = row_sizes(x, normalized_shape)
     rows, length = math.prod(x.shape[: -len(sizes)]), math.prod(sizes)
     return Grouping((rows, 1, 1, length), (3,), (1, 1, 1, length), sizes)
 
@@ -88,10 +86,16 @@ def normalised(x: Array, grouping: Grouping, eps: Any) -> tuple[Reals, Reals]:
     """Return the normalised input and one over its deviations."""
     values = x.astype(np.float64).reshape(grouping.shape)
     with np.errstate(all="ignore"):
-        away = values - values.mean(axis=grouping.taken, keepdims=True)
-        variance = (away * away).mean(axis=grouping.taken, keepdims=True)
+        away = values - _means(values, grouping.taken)
+        variance = _means(away * away, grouping.taken)
         factor = 1.0 / np.sqrt(variance + real_number("eps", eps))
         return away * factor, factor
+
+
+def _means(values: Reals, axes: tuple[int, ...]) -> Reals:
+    """Return means along axes; of nothing they are not numbers, of which NumPy's warns."""
+    means: Reals = values.sum(axis=axes, keepdims=True)
+    return means / math.prod(values.shape[axis] for axis in axes)
 
 
 def weighted(grads: Array, weight: Any, grouping: Grouping, x: Array) -> Reals:

@@ -13,9 +13,9 @@ from ..contract.arguments import flag, real_number, whole_number
 from ..contract.errors import ArgumentError, DTypeError, ShapeError
 from ..contract.norm_problem import NormProblem
 from .array_calls import ArrayOp
-from .reshaped import channels_shape, compute_reshaped
+from .reshaped import channels_shape, compute_reshaped, rows_shape
 
-__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm"]
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "row_sizes"]
 
 
 def _problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> NormProblem:
@@ -250,6 +250,17 @@ def group_norm(
     return made
 
 
+def row_sizes(x: Array, normalized_shape: Any) -> tuple[int, ...]:
+    """Return the sizes of the last axes of an array, over which a layer norm goes."""
+    given = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+    sizes = tuple(whole_number("normalized_shape", size) for size in given)
+    if not sizes or x.shape[-len(sizes) :] != sizes:
+        raise ShapeError(f"normalized_shape: got {sizes}, want the last sizes of {x.shape}")
+    if math.prod(sizes) == 0:
+        raise ShapeError(f"normalized_shape: got {sizes}, want every size to be at least 1")
+    return sizes
+
+
 def layer_norm(
     input: Array,
     normalized_shape: int | Sequence[int],
@@ -293,12 +304,7 @@ def layer_norm(
            [-1.,  1.]], dtype=float32)
     """
     x = require_array("input", input)
-    given = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
-    sizes = tuple(whole_number("normalized_shape", size) for size in given)
-    if not sizes or x.shape[-len(sizes) :] != sizes:
-        raise ShapeError(f"normalized_shape: got {sizes}, want the last sizes of {x.shape}")
-    if math.prod(sizes) == 0:
-        raise ShapeError(f"normalized_shape: got {sizes}, want every size to be at least 1")
+    sizes = row_sizes(x, normalized_shape)
     vectors = {}
     for name, vector in (("weight", weight), ("bias", bias)):
         if vector is None:
@@ -309,8 +315,6 @@ def layer_norm(
         vectors[name] = checked.reshape(-1)
     arguments = ("layer_norm", 1, False, eps)
     arrays = (x, None, None, vectors.get("weight"), vectors.get("bias"))
-    rows = math.prod(x.shape[: -len(sizes)])
-    if rows == 0:
-        return np.empty(x.shape, x.dtype) if out is None else out
-    made: Array = compute_reshaped(_OP, arrays, arguments, out, (1, rows, math.prod(sizes)))
+    shape = rows_shape(math.prod(x.shape[: -len(sizes)]), math.prod(sizes))
+    made: Array = compute_reshaped(_OP, arrays, arguments, out, shape)
     return made

@@ -76,9 +76,8 @@ def prelu(input: Array, weight: Array, *, out: Array | None = None) -> Array:
         )
     if slopes.dtype != x.dtype:
         raise DTypeError(f"weight: got {slopes.dtype}, want {x.dtype} as the input has")
-    shape = channels_shape(x) if x.ndim > 1 else (1, 1, max(1, x.size))
-    if math.prod(shape) == 1:
-        shape = (1, 1)
+    row = (1, 1, x.size) if x.size > 1 else (x.size, 1)
+    shape = channels_shape(x) if x.ndim > 1 else row
     made: Array = compute_reshaped(_PRELU, (x, slopes), (), out, shape)
     return made
 
@@ -130,6 +129,9 @@ def local_response_norm(
         )
     window = whole_number("size", size)
     reals = (real_number("alpha", alpha), real_number("beta", beta), real_number("k", k))
-    shape = x.shape if x.ndim <= 5 else (*x.shape[:2], math.prod(x.shape[2:]))
+    pixels = math.prod(x.shape[2:])
+    shape = (*x.shape[:2], pixels) if x.ndim > 5 else x.shape
+    if pixels == 0:
+        shape = 0, x.shape[1], 1
     made: Array = compute_reshaped(_RESPONSE, (x,), (window, *reals), out, shape)
     return made

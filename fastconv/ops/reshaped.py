@@ -12,7 +12,7 @@ from ..contract.arguments import whole_number
 from ..contract.errors import DTypeError, ShapeError
 from .array_calls import ArrayOp, compute
 
-__all__ = ["axis_of", "channels_shape", "compute_reshaped", "split_at"]
+__all__ = ["axis_of", "channels_shape", "compute_reshaped", "rows_shape", "split_at"]
 
 
 def axis_of(name: str, value: Any, ndim: int) -> int:
@@ -33,13 +33,15 @@ def split_at(name: str, value: Any, dim: Any) -> tuple[int, ...]:
     """Return the shape that an array has for a kernel whose axis 1 is the axis `dim`.
 
     An axis 1 before one to three others stays. Else all axes before it are one, and those behind
-    it, if they have several elements.
+    it, if they have several elements. An empty array is one of no images.
     """
     array = value if type(value) is np.ndarray else require_array(name, value)
     if array.ndim == 0:
         raise ShapeError(f"{name}: got an array without an axis, want one axis or more")
     axis = axis_of("dim", dim, array.ndim)
     shape: tuple[int, ...] = array.shape
+    if array.size == 0:
+        return 0, max(1, shape[axis])
     behind = math.prod(shape[axis + 1 :])
     if behind == 1:
         return math.prod(shape[:axis]), shape[axis]
@@ -49,7 +51,10 @@ def split_at(name: str, value: Any, dim: Any) -> tuple[int, ...]:
 
 
 def channels_shape(input: Any) -> tuple[int, ...]:
-    """Return the shape of an array of channels for a kernel: 0 to 3 spatial axes."""
+    """Return the shape of an array of channels for a kernel: 0 to 3 spatial axes.
+
+    Channels without pixels are those of no images, which have two: one were no statistic.
+    """
     array = input if type(input) is np.ndarray else require_array("input", input)
     if array.ndim < 2:
         raise ShapeError(
@@ -57,9 +62,16 @@ def channels_shape(input: Any) -> tuple[int, ...]:
         )
     shape: tuple[int, ...] = array.shape
     pixels = math.prod(shape[2:])
+    if pixels == 0:
+        return 0, shape[1], 2
     if pixels == 1:
         return shape[:2]
     return shape if array.ndim <= 5 else (*shape[:2], pixels)
+
+
+def rows_shape(rows: int, length: int) -> tuple[int, ...]:
+    """Return the shape for a kernel of rows of so many elements: one image's, or none's."""
+    return (1, rows, length) if rows else (0, 1, length)
 
 
 def compute_reshaped(

@@ -345,11 +345,73 @@ def test_bad_arguments_are_named(name: str) -> None:
         call()
 
 
-def test_an_empty_batch() -> None:
-    none = X[:0]
-    assert fastconv.softmax(none, 1).shape == none.shape
-    assert fastconv.batch_norm(none, C, C).shape == none.shape
-    assert fastconv.group_norm(none, 2).shape == none.shape
-    assert fastconv.layer_norm(none, 6).shape == none.shape
-    assert fastconv.prelu(none, C).shape == none.shape
-    assert fastconv.local_response_norm(none, 3).shape == none.shape
+#: Calls and gradients of an array that may be empty, of 4 channels.
+EMPTY: dict[str, Callable[[Array], Array]] = {
+    "softmax": lambda x: fastconv.softmax(x, 1),
+    "log_softmax": lambda x: fastconv.log_softmax(x, -1),
+    "batch_norm": lambda x: fastconv.batch_norm(x, C, C),
+    "batch_norm, training": lambda x: fastconv.batch_norm(x, None, None, training=True),
+    "group_norm": lambda x: fastconv.group_norm(x, 2),
+    "instance_norm": fastconv.instance_norm,
+    "prelu": lambda x: fastconv.prelu(x, C),
+    "local_response_norm": lambda x: fastconv.local_response_norm(x, 3),
+    "batch_norm_input": lambda x: grad.batch_norm_input(x, None, None, C, x, training=True),
+    "batch_norm_input, given": lambda x: grad.batch_norm_input(x, C, C, C, x),
+    "group_norm_input": lambda x: grad.group_norm_input(x, C, x, 2),
+    "instance_norm_input": lambda x: grad.instance_norm_input(x, C, x),
+    "prelu_input": lambda x: grad.prelu_input(x, C, x),
+    "local_response_norm_input": lambda x: grad.local_response_norm_input(x, x, 3),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+@pytest.mark.parametrize("shape", [(0, 4, 5, 6), (2, 4, 0), (2, 4, 0, 6), (2, 4, 3, 1, 0, 2)])
+def test_an_empty_array_gives_one(name: str, shape: tuple[int, ...]) -> None:
+    made = EMPTY[name](np.empty(shape, X.dtype))
+    assert made.shape == shape and made.dtype == X.dtype
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(0, 4, 5, 6), (2, 4, 0)])
+def test_parameters_of_an_empty_array_have_no_gradient(shape: tuple[int, ...]) -> None:
+    none = np.empty(shape, X.dtype)
+    gradients = (
+        grad.batch_norm_weight(none, None, None, none, training=True),
+        grad.batch_norm_weight(none, C, C, none), grad.batch_norm_bias(none),
+        grad.group_norm_weight(none, none, 2), grad.instance_norm_weight(none, none),
+        grad.prelu_weight(none, C, none),
+    )  # fmt: skip
+    for made in gradients:
+        np.testing.assert_array_equal(made, np.zeros(4, X.dtype))
+
+
+def test_nothing_along_the_axis_and_no_channels() -> None:
+    none = np.empty((2, 0), np.float32)
+    assert fastconv.softmax(none, 1).shape == (2, 0)
+    assert fastconv.prelu(none[0], C[:1].astype(np.float32)).shape == (0,)
+
+
+#: An empty array's calls whose other arguments do not fit.
+BAD_EMPTY: dict[str, tuple[Callable[[Array], Any], type[Exception], str]] = {
+    "out": (lambda x: fastconv.layer_norm(x, 6, out=X), ShapeError, "out: got shape"),
+    "out's type": (lambda x: fastconv.layer_norm(x, 6, out=[x]), DTypeError, "out: got list"),
+    "eps": (lambda x: fastconv.layer_norm(x, 6, eps="1"), ArgumentError, "eps: got '1'"),
+    "weight's type": (
+        lambda x: fastconv.layer_norm(x, 6, np.ones(6, np.float16)), DTypeError,
+        "weight: got float16",
+    ),
+    "gradient's out": (
+        lambda x: grad.layer_norm_input(x, None, x, 6, out=X), ShapeError, "out: got shape",
+    ),
+    "gradient's groups": (
+        lambda x: grad.group_norm_input(x, None, x, 3), ShapeError, "num_groups: got 3",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_EMPTY)
+def test_bad_arguments_beside_an_empty_array_are_named(name: str) -> None:
+    call, error, message = BAD_EMPTY[name]
+    with pytest.raises(error, match=message):
+        call(X[:0])
+    assert fastconv.layer_norm(X[:0], 6).shape == X[:0].shape
