@@ -39,7 +39,7 @@ def resize_axes(ndim: int, size: Any, scale_factor: Any, mode: Any) -> int:
 
 
 def _check_mode(mode: Any) -> None:
-    if mode == "area":
+    if isinstance(mode, str) and mode == "area":
         raise ArgumentError(
             "mode: got 'area', want adaptive average pooling to the same size, which it is"
         )

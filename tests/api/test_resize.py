@@ -181,6 +181,7 @@ BAD: list[tuple[dict[str, Any], type[FastconvError], str]] = [
     ({"size": 3, "mode": "area"}, ArgumentError, "mode: got 'area'"),
     ({"size": 3, "mode": "cubic"}, ArgumentError, "mode: got 'cubic'"),
     ({"size": 3, "mode": None}, ArgumentError, "mode: got None"),
+    ({"size": 3, "mode": np.array(["nearest", "linear"])}, ArgumentError, "mode: got array"),
     ({"size": 3, "mode": "linear"}, ShapeError, "input: got 4 axes"),
     ({"size": 3, "align_corners": False}, ArgumentError, "align_corners: got False"),
     ({"size": 3, "mode": "bilinear", "align_corners": 1}, ArgumentError, "align_corners: got 1"),
