@@ -6,6 +6,9 @@ written.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
+
 __all__ = [
     "ArgumentError",
     "DTypeError",
@@ -13,6 +16,7 @@ __all__ = [
     "FastconvError",
     "NoKernelError",
     "ShapeError",
+    "renamed",
 ]
 
 
@@ -38,3 +42,15 @@ class DeviceError(FastconvError, RuntimeError):
 
 class NoKernelError(FastconvError, NotImplementedError):
     """No registered kernel can run the problem; the message holds every kernel's reasons."""
+
+
+@contextlib.contextmanager
+def renamed(names: Mapping[str, str]) -> Iterator[None]:
+    """Let errors inside the block name arguments as the caller knows them."""
+    try:
+        yield
+    except FastconvError as error:
+        name, colon, text = str(error).partition(":")
+        if name not in names:
+            raise
+        raise type(error)(names[name] + colon + text) from None

@@ -16,7 +16,7 @@ from ..arrays import Array, dtype_name, empty_output, memory_layout, normal_stri
 from ..companions import check_groups, check_weight
 from ..contract.arguments import Padding, PaddingMode, Sizes, canonical_arguments, is_plain
 from ..contract.boundary_problem import NO_BOUNDARY, Boundary, BoundaryProblem, canonical_mode
-from ..contract.errors import ShapeError
+from ..contract.errors import ShapeError, renamed
 from ..contract.problem import ConvProblem
 from ..contract.spec import Binding, ConvPlan, dense_strides
 from ..contract.transposed_problem import input_gradient
@@ -107,7 +107,9 @@ def _input_call(
     size = check_shape("input_size", input_size, ndim)
     told = canonical_arguments(ndim, arguments)
     dtype = dtype_name("grad_output", grad_output.dtype)
-    problem = _problem(size, weight.shape, grad_output.shape, told, "conv", dtype, "channels_first")
+    shapes = size, weight.shape, grad_output.shape
+    with renamed({"in_size": "input_size"}):
+        problem = _problem(*shapes, told, "conv", dtype, "channels_first")
     if boundary != NO_BOUNDARY:
         of = BoundaryProblem(problem, *boundary)
         padded = padded_shape(of)
@@ -130,7 +132,8 @@ def _weight_call(
     size = check_shape("weight_size", weight_size, ndim)
     told = canonical_arguments(ndim, arguments)
     where = "conv_weight_grad", dtype_name("grad_output", grad_output.dtype), memory_layout(x)
-    problem = _problem(x.shape, size, grad_output.shape, told, *where)
+    with renamed({"in_size": "input", "weight": "weight_size"}):
+        problem = _problem(x.shape, size, grad_output.shape, told, *where)
     if boundary != NO_BOUNDARY:
         of = BoundaryProblem(problem.with_(op="conv"), *boundary)
         padded = empty_output(x, padded_shape(of), memory_layout(x))

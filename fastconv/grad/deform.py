@@ -80,6 +80,7 @@ def _weight_problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> Defo
 _INPUT = ArrayOp(
     "the gradient of deform_conv2d for its input", ("grad_output", "offset", "weight", "mask"),
     _input_problem, optional=("mask",),
+    names=(("input", "input_size"), ("in_size", "input_size")),
 )  # fmt: skip
 _OFFSET = ArrayOp(
     "the gradient of deform_conv2d for its offset",
@@ -88,6 +89,7 @@ _OFFSET = ArrayOp(
 _WEIGHT = ArrayOp(
     "the gradient of deform_conv2d for its weight", ("grad_output", "input", "offset", "mask"),
     _weight_problem, optional=("mask",),
+    names=(("in_size", "input"), ("weight", "weight_size")),
 )  # fmt: skip
 
 

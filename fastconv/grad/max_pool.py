@@ -72,8 +72,14 @@ def _unpool_problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> Unpo
 
 
 _PLACED = ("grad_output", "indices")
-_MAX = ArrayOp("max_pool_grad", _PLACED, _max_problem, ("indices",), check_indices)
-_UNPOOL = ArrayOp("max_unpool_grad", _PLACED, _unpool_problem, ("indices",), check_indices)
+_MAX = ArrayOp(
+    "max_pool_grad", _PLACED, _max_problem, ("indices",), check_indices,
+    names=(("in_size", "grad_output"), ("out_size", "input_size")),
+)  # fmt: skip
+_UNPOOL = ArrayOp(
+    "max_unpool_grad", _PLACED, _unpool_problem, ("indices",), check_indices,
+    names=(("in_size", "indices"), ("out_size", "grad_output")),
+)  # fmt: skip
 
 
 def _placed(

@@ -68,8 +68,9 @@ def _adaptive_problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> Ad
     )  # fmt: skip
 
 
-_AVG = ArrayOp("avg_pool_grad", ("grad_output",), _avg_problem)
-_ADAPTIVE = ArrayOp("adaptive_avg_pool_grad", ("grad_output",), _adaptive_problem)
+_NAMES = (("in_size", "input_size"), ("out_size", "grad_output"))
+_AVG = ArrayOp("avg_pool_grad", ("grad_output",), _avg_problem, names=_NAMES)
+_ADAPTIVE = ArrayOp("adaptive_avg_pool_grad", ("grad_output",), _adaptive_problem, names=_NAMES)
 
 
 def _shared(

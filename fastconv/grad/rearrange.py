@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ..arrays import Array, require_array
 from ..contract.arguments import Sizes, per_axis, whole_number
-from ..contract.errors import FastconvError, ShapeError
+from ..contract.errors import ShapeError, renamed
 from ..ops.rearrange import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from ..ops.unfold import fold, unfold
 
@@ -21,18 +20,6 @@ __all__ = [
 ]
 
 
-@contextlib.contextmanager
-def _named_here(**names: str) -> Iterator[None]:
-    """Let errors inside the block name arguments as the caller knows them."""
-    try:
-        yield
-    except FastconvError as error:
-        name, colon, text = str(error).partition(":")
-        if name not in names:
-            raise
-        raise type(error)(names[name] + colon + text) from None
-
-
 def pixel_shuffle_input(grad_output: Array, upscale_factor: int) -> Array:
     """Return the gradient of `fastconv.pixel_shuffle` for its input.
 
@@ -42,7 +29,7 @@ def pixel_shuffle_input(grad_output: Array, upscale_factor: int) -> Array:
     >>> fastconv.grad.pixel_shuffle_input(np.ones((1, 3, 4, 6), np.float32), 2).shape
     (1, 12, 2, 3)
     """
-    with _named_here(input="grad_output", downscale_factor="upscale_factor"):
+    with renamed({"input": "grad_output", "downscale_factor": "upscale_factor"}):
         return pixel_unshuffle(grad_output, upscale_factor)
 
 
@@ -55,7 +42,7 @@ def pixel_unshuffle_input(grad_output: Array, downscale_factor: int) -> Array:
     >>> fastconv.grad.pixel_unshuffle_input(np.ones((1, 12, 2, 3), np.float32), 2).shape
     (1, 3, 4, 6)
     """
-    with _named_here(input="grad_output", upscale_factor="downscale_factor"):
+    with renamed({"input": "grad_output", "upscale_factor": "downscale_factor"}):
         return pixel_shuffle(grad_output, downscale_factor)
 
 
@@ -76,7 +63,7 @@ def channel_shuffle_input(grad_output: Array, groups: int) -> Array:
             f"groups: got {groups} with an output of {channels} channels, want a divisor of the "
             "channels"
         )
-    with _named_here(input="grad_output"):
+    with renamed({"input": "grad_output"}):
         return channel_shuffle(grad_output, max(1, channels // number))
 
 
@@ -137,7 +124,7 @@ def unfold_input(
             f"grad_output: got shape {grad.shape} with a window of {taps} taps, want columns of "
             f"an input of shape {shape}"
         )
-    with _named_here(input="grad_output", output_size="input_size"):
+    with renamed({"input": "grad_output", "output_size": "input_size"}):
         return fold(grad_output, size, kernel_size, dilation, padding, stride)
 
 
@@ -172,5 +159,5 @@ def fold_input(
     >>> fastconv.grad.fold_input(np.ones((1, 1, 3, 3), np.float32), 2).shape
     (1, 4, 4)
     """
-    with _named_here(input="grad_output"):
+    with renamed({"input": "grad_output"}):
         return unfold(grad_output, kernel_size, dilation, padding, stride)

@@ -51,7 +51,10 @@ def _problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> ResizeProbl
     return problem
 
 
-_GRADIENT = ArrayOp("interpolate_grad", ("grad_output",), _problem)
+_GRADIENT = ArrayOp(
+    "interpolate_grad", ("grad_output",), _problem,
+    names=(("in_size", "input_size"), ("out_size", "size")),
+)  # fmt: skip
 
 
 def interpolate_input(

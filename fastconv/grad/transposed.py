@@ -17,7 +17,7 @@ from ..arrays import Array, dtype_name, memory_layout
 from ..calls import CONV
 from ..companions import check_groups, check_weight
 from ..contract.arguments import Padding, Sizes
-from ..contract.errors import ShapeError
+from ..contract.errors import ShapeError, renamed
 from ..contract.padding import Pads
 from ..contract.transposed_problem import TransposedProblem
 from ..dispatch import steady_choice
@@ -89,7 +89,8 @@ def _input_gradient(
     check_weight(weight, ndim, "input channels, output channels / groups, kernel size")
     check_groups(arguments[3], weight, "input")
     size = check_shape("input_size", input_size, ndim)
-    problem = _problem(ndim, size, weight.shape, grads, arguments)
+    with renamed({"in_size": "input_size"}):
+        problem = _problem(ndim, size, weight.shape, grads, arguments)
     read, pads = _convolved(problem, grads)
     if read is None:
         return np.zeros(size, grads.dtype)
@@ -103,7 +104,8 @@ def _weight_gradient(
 ) -> Array:
     x, grads = check_operands(ndim, "input", x, grad_output)
     size = check_shape("weight_size", weight_size, ndim)
-    problem = _problem(ndim, x.shape, size, grads, arguments)
+    with renamed({"in_size": "input", "weight": "weight_size"}):
+        problem = _problem(ndim, x.shape, size, grads, arguments)
     read, pads = _convolved(problem, grads)
     if read is None:
         return np.zeros(size, grads.dtype)

@@ -58,8 +58,9 @@ def _avg_problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> Adaptiv
     return _make_problem("adaptive_avg_pool", arrays[0], (*arguments, False))
 
 
-_MAX = ArrayOp("adaptive_max_pool", ("input",), _max_problem)
-_AVG = ArrayOp("adaptive_avg_pool", ("input",), _avg_problem)
+_NAMES = (("in_size", "input"), ("out_size", "output_size"))
+_MAX = ArrayOp("adaptive_max_pool", ("input",), _max_problem, names=_NAMES)
+_AVG = ArrayOp("adaptive_avg_pool", ("input",), _avg_problem, names=_NAMES)
 
 
 def adaptive_max_pool1d(

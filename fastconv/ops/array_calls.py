@@ -32,7 +32,7 @@ from ..arrays import (
 )
 from ..companions import check_memory
 from ..contract.array_problem import ArrayBinding, ArrayProblem, Operand
-from ..contract.errors import DTypeError, ShapeError
+from ..contract.errors import DTypeError, ShapeError, renamed
 from ..contract.settings import config
 from ..contract.spec import ArrayPlan, KernelSpec
 from ..dispatch import make_plan, plan_of, settings, steady_choice
@@ -95,6 +95,8 @@ class ArrayOp(NamedTuple):
         Those that may be None.
     weight : str
         The operand that is packed, once for many calls; "" where there is none.
+    names : tuple of (str, str)
+        Sizes of the problem, and the arguments that tell them, which messages name.
     """
 
     name: str
@@ -104,6 +106,7 @@ class ArrayOp(NamedTuple):
     check: Callable[[Any, tuple[Any, ...]], None] | None = None
     optional: tuple[str, ...] = ()
     weight: str = ""
+    names: tuple[tuple[str, str], ...] = (("in_size", "input"),)
 
 
 class _Output(NamedTuple):
@@ -314,7 +317,8 @@ def _check(op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out
         None if array is None and name in op.optional else _require_operand(op, name, array)
         for name, array in zip(op.operands, arrays, strict=True)
     )
-    problem = op.problem(checked, arguments)
+    with renamed(dict(op.names)):
+        problem = op.problem(checked, arguments)
     tell(problem)
     given = tuple(array for array in checked if array is not None)
     for operand, array in zip(problem.inputs, given, strict=True):
@@ -323,7 +327,7 @@ def _check(op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out
     if out is not None:
         target = require_array("out", out)
         check_memory("out", target, op.name)
-        _check_operand(problem.outputs[0], target, problem)
+        _check_operand(problem.outputs[0]._replace(name="out"), target, problem)
         check_writable("out", target)
     makes = tuple(_output(each, problem, given[0].dtype) for each in problem.outputs)
     if math.prod(problem.out_shape) == 0:

@@ -115,7 +115,9 @@ def _problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> ResizeProbl
     )  # fmt: skip
 
 
-_INTERPOLATE = ArrayOp("interpolate", ("input",), _problem)
+_INTERPOLATE = ArrayOp(
+    "interpolate", ("input",), _problem, names=(("in_size", "input"), ("out_size", "size"))
+)
 
 
 def interpolate(

@@ -73,7 +73,7 @@ def _fold_problem(arrays: tuple[Any, ...], arguments: tuple[Any, ...]) -> Unfold
 
 
 _UNFOLD = ArrayOp("unfold", ("input",), _unfold_problem)
-_FOLD = ArrayOp("fold", ("input",), _fold_problem)
+_FOLD = ArrayOp("fold", ("input",), _fold_problem, names=(("in_size", "output_size"),))
 
 
 def _compute(

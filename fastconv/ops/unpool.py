@@ -76,7 +76,10 @@ def check_indices(problem: UnpoolProblem, given: tuple[Any, ...]) -> None:
     _check_places(given[1], math.prod(large[2:]))
 
 
-_MAX_UNPOOL = ArrayOp("max_unpool", ("input", "indices"), _problem, ("indices",), check_indices)
+_MAX_UNPOOL = ArrayOp(
+    "max_unpool", ("input", "indices"), _problem, ("indices",), check_indices,
+    names=(("in_size", "input"), ("out_size", "output_size")),
+)  # fmt: skip
 
 
 def _unpool(ndim: int, arrays: tuple[Any, Any], arguments: tuple[Any, ...], out: Any) -> Array:
