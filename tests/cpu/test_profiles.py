@@ -37,7 +37,9 @@ def machine(model: str, isa: str = "avx512") -> DeviceInfo:
     [
         ("AuthenticAMD 25.17.1", "avx512", "Zen 4", True),
         ("AuthenticAMD 25.17.1", "avx2", "Zen 4", True),
-        ("AuthenticAMD 25.33.2", "avx2", "Zen 4", False),  # Zen 3
+        ("AuthenticAMD 25.1.1", "avx2", "Zen 3", True),
+        ("AuthenticAMD 25.33.2", "avx2", "Zen 3", True),
+        ("AuthenticAMD 23.49.0", "avx2", "Zen 3", False),  # Zen 2
         ("AuthenticAMD 26.2.1", "avx512", "Zen 5", True),
         ("AuthenticAMD 26.36.0", "avx512", "Zen 5", False),  # datapaths half as wide
         ("AuthenticAMD 27.1.0", "avx512", "Zen 5", False),
@@ -66,9 +68,10 @@ def test_nearest(model: str, isa: str, name: str, is_it: bool) -> None:
 
 def test_patterns_leave_no_machine_to_two() -> None:
     """A model is of one machine; nothing but its own pattern says that it is it."""
-    models = ["AuthenticAMD 25.17.1", "AuthenticAMD 26.2.1", "GenuineIntel 6.63.2",
-              "GenuineIntel 6.85.7", "GenuineIntel 6.106.6", "GenuineIntel 6.143.8", "arm",
-              "0x41 0xd40.0x1.0x1", "0x41 0xd0c.0x3.0x1"]  # fmt: skip
+    models = ["AuthenticAMD 25.17.1", "AuthenticAMD 25.1.1", "AuthenticAMD 26.2.1",
+              "GenuineIntel 6.63.2", "GenuineIntel 6.85.7", "GenuineIntel 6.106.6",
+              "GenuineIntel 6.143.8", "arm", "0x41 0xd40.0x1.0x1",
+              "0x41 0xd0c.0x3.0x1"]  # fmt: skip
     matches = [[bool(re.match(made.models, model)) for made in SHIPPED] for model in models]
     assert matches == [[i == j for j in range(len(SHIPPED))] for i in range(len(models))]
 

@@ -1,6 +1,6 @@
 """Machines that figures are shipped of, and which of them a CPU is, or is nearest to.
 
-Zen 4 and Zen 5 were measured; the others are put together from what is published of them:
+Zen 3, Zen 4 and Zen 5 were measured; the others are put together from what is published of them:
 
 - [I] Intel 64 and IA-32 Architectures Optimization Reference Manual, the chapters on each core:
   ports, vectors loaded and stored a cycle, peak and sustained bytes a cycle of the caches;
@@ -94,6 +94,18 @@ ZEN4_FIGURES = {
     ),
 }
 
+# Two of its cores, which others use as well: the best of several runs of `calibrate`.
+_ZEN3 = _figures(
+    3.2e9, 20e9, l3=22, multiply_adds=2.0, loads=2.0, stores=1.0, latency=4.0, gather=7.3,
+    transposition=27, far_loads=1.55, l2=32, l3_all=125e9, memory_all=35e9, written=17e9,
+    written_all=28e9, past_all=77e9, handover=10e-6, wake=120e-6,
+)  # fmt: skip
+_ZEN3_FIGURES = {
+    32: _ZEN3,
+    # As on Zen 4, a product and a sum count for a multiply-add.
+    16: _varied(_ZEN3, latency=3.0, gather=2.4, transposition=4, far_loads=1.0),
+}
+
 # A register tile's loads from L2: of 25 and 29 rows and one vector, 2048 and 768 channels.
 _ZEN5 = _figures(
     4.253e9, 40.9e9, l3=27.2, multiply_adds=1.91, loads=1.99, stores=0.99, latency=4.01,
@@ -143,7 +155,9 @@ _AMD, _INTEL = "AuthenticAMD", "GenuineIntel"
 #: A machine's kin are looked for in this order, so that the widest pattern comes last.
 SHIPPED = (
     Shipped("Zen 4", _AMD + r" 25\.(1[6-9]|2\d|3[01]|9[6-9]|1[0-2]\d|16\d|17[0-5])\.",
-            _AMD + r" (2[0-5]|1\d)\.", ZEN4_FIGURES),
+            _AMD + r" (2[45]|1\d)\.", ZEN4_FIGURES),
+    Shipped("Zen 3", _AMD + r" 25\.(\d|1[0-5]|3[2-9]|4[0-7]|6[4-9]|[78]\d|9[0-5])\.",
+            _AMD + r" 2[0-3]\.", _ZEN3_FIGURES),
     Shipped("Zen 5", _AMD + r" 26\.([0-9]|[12]\d|3[01]|6[4-9]|7\d)\.", _AMD, _ZEN5_FIGURES),
     Shipped("Haswell", _INTEL + r" 6\.(60|61|63|69|70|71|79|86)\.", _INTEL, {32: _HASWELL}),
     Shipped("Skylake-X", _INTEL + r" 6\.85\.", _INTEL + r" 6\.102\.", {64: _SKYLAKE}),
