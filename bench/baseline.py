@@ -19,12 +19,14 @@ from .report import FUNCTIONAL, MODULE, PACKED, geometric_mean
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Comparison", "compare", "print_comparison", "read"]
+__all__ = ["QUICK", "Comparison", "compare", "print_comparison", "read"]
 
 #: How far apart the medians of fresh processes lie that run the same code.
 _NOISE = 1.07
 #: What makes figures incomparable where it differs.
 _MACHINE = ("cpu", "model", "isa", "l1", "l2", "l3", "threads", "gpu")
+#: What a report of one short round says of itself.
+QUICK = "one short round a library (--quick): a first look, not figures to compare"
 _FORMS = {PACKED: "packed", FUNCTIONAL: "functional", MODULE: "module"}
 
 
@@ -85,6 +87,8 @@ def read(path: Path) -> dict[str, Any]:
         raise ValueError(f"--against: {path} is no report that --json wrote")
     if not isinstance(report["machine"], dict) or not isinstance(report["rows"], list):
         raise ValueError(f"--against: {path} has no list of rows, or no machine")
+    if not isinstance(report.get("setting", []), list):
+        raise ValueError(f"--against: {path} has no list of sentences as its setting")
     for number, row in enumerate(report["rows"], 1):
         if reason := _why_no_row(row):
             raise ValueError(f"--against: row {number} of {path} {reason}")
@@ -150,7 +154,7 @@ def compare(report: dict[str, Any], before: dict[str, Any]) -> Comparison:
         geometric_mean(ratios),
         drift,
         kernels,
-        _warnings(report["machine"], before["machine"]),
+        _warnings(report, before),
     )
 
 
@@ -179,11 +183,16 @@ def _change(form: str, then: dict[str, Any], now: dict[str, Any], drift: float) 
 
 
 def _warnings(now: dict[str, Any], then: dict[str, Any]) -> list[str]:
-    return [
-        f"another {key}: {then.get(key)} then, {now.get(key)} now"
+    """Return what keeps two reports from being compared."""
+    machines = then["machine"], now["machine"]
+    told = [
+        f"another {key}: {machines[0].get(key)} then, {machines[1].get(key)} now"
         for key in _MACHINE
-        if then.get(key) != now.get(key)
+        if machines[0].get(key) != machines[1].get(key)
     ]
+    reports = {"then": then, "now": now}
+    hurried = [when for when, each in reports.items() if QUICK in each.get("setting", [])]
+    return [*told, f"{' and '.join(hurried)}: {QUICK}"] if hurried else told
 
 
 def print_comparison(comparison: Comparison, against: str, console: Console) -> None:

@@ -10,6 +10,7 @@ weight the total at the end of the report.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Iterable
@@ -166,8 +167,11 @@ def load(suite: str) -> list[Case]:
         return _read(Path(suite))
     if is_network_line(suite) or re.search(r"ic\d", suite):
         return [parse_case(suite)]
+    near = difflib.get_close_matches(suite, suite_names())
+    meant = f" (do you mean {' or '.join(near)}?)" if near else ""
     raise ValueError(
-        f"suite: got {suite!r}, want a problem line, a file, or one of {', '.join(suite_names())}"
+        f"suite: got {suite!r}{meant}, want a problem line, a file, or one of "
+        f"{', '.join(suite_names())}"
     )
 
 

@@ -14,7 +14,7 @@ from fastconv.contract.problem import DTYPES
 from fastconv.contract.processors import MOST_THREADS
 from fastconv.cuda_device import cuda_info
 
-from .baseline import compare, print_comparison, read
+from .baseline import QUICK, compare, print_comparison, read
 from .cases import Case, in_dtype, load, select, suite_names
 from .registry import PEERS, TRUTHS, devices, installed_peers, missing_modules, other_peers
 from .report import BEST, FUNCTIONAL, MODULE, PACKED, build, print_overview, print_report
@@ -201,6 +201,7 @@ def _planned(
     # Asked for first: a scan that is not there is told before anything is measured.
     notes = [TRUTHS[kind].setting(), *(PEERS[kind][args.device][name].note for name in libraries)]
     notes += [f"every row in {args.dtype}"] if args.dtype else []
+    notes += [QUICK] if args.quick else []
     options = _options(args, kind)
     baseline = None if against is None else read(against)
     return _Run(

@@ -53,7 +53,10 @@ def check_arrays(
         if weight.dtype != np.float32:
             raise DTypeError(f"weight: got {weight.dtype} with an input of {x.dtype}, want float32")
     elif weight.dtype != x.dtype:
-        raise DTypeError(f"input: got {x.dtype} with a weight of {weight.dtype}, want one type")
+        raise DTypeError(
+            f"input: got {x.dtype} with a weight of {weight.dtype}, want one type: "
+            f"weight.astype('{x.dtype}')"
+        )
     return x, weight
 
 

@@ -53,7 +53,10 @@ def _check_input(x: Any, weight: Array) -> Array:
             f"(..., {weight.shape[1]})"
         )
     if x.dtype != weight.dtype:
-        raise DTypeError(f"input: got {x.dtype} with a weight of {weight.dtype}, want one type")
+        raise DTypeError(
+            f"input: got {x.dtype} with a weight of {weight.dtype}, want one type: "
+            f"weight.astype('{x.dtype}')"
+        )
     return x
 
 

@@ -132,7 +132,7 @@ CASES = (
     Case(
         "weight_dtype",
         DTypeError,
-        ("weight", "float64", "float32"),
+        ("input", "weight of float64", "want one type: weight.astype"),
         {"weight": array(6, 4, 3, 3, dtype=np.float64)},
     ),
     Case(

@@ -444,6 +444,18 @@ def test_another_machine_kernel_or_suite_is_told(capsys: pytest.CaptureFixture[s
     assert "no row in common" in capsys.readouterr().out
 
 
+def test_a_quick_report_is_none_to_compare() -> None:
+    full, quick = (report.build("made_up", made_up(), told) for told in ([], [baseline.QUICK]))
+    assert baseline.compare(full, full).warnings == []
+    assert baseline.compare(full, quick).warnings == [f"then: {baseline.QUICK}"]
+    assert baseline.compare(quick, quick).warnings == [f"then and now: {baseline.QUICK}"]
+
+
+def test_a_misspelt_suite_is_answered_with_the_one_meant() -> None:
+    with pytest.raises(ValueError, match=r"got 'cor' \(do you mean core\?\)"):
+        load("cor")
+
+
 def test_all_suites_in_one_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
