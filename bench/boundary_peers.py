@@ -18,7 +18,8 @@ __all__ = ["BOUNDARY_PEERS"]
 def _arguments(problem: BoundaryProblem) -> dict[str, Any]:
     names = ("stride", "padding", "dilation", "groups")
     mode = problem.mode if problem.mode != "constant" else (problem.mode, problem.value)
-    return {name: getattr(problem, name) for name in names} | {"padding_mode": mode}
+    told = {"out_dtype": problem.out_dtype} if problem.out_dtype else {}
+    return {name: getattr(problem, name) for name in names} | {"padding_mode": mode} | told
 
 
 class BoundaryFastconv(Fastconv):

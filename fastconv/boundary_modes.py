@@ -52,5 +52,7 @@ def conv_problem(
     if (mode, value) == NO_BOUNDARY:
         return make_problem(ndim, x, weight, arguments, out)
     calls = first_use.load("fastconv.ops.boundary_calls")
-    problem: BoundaryProblem = calls.make_boundary_problem(ndim, x, weight, arguments, mode, value)
+    problem: BoundaryProblem = calls.make_boundary_problem(
+        ndim, x, weight, arguments, mode, value, out
+    )
     return problem

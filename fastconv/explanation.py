@@ -136,7 +136,7 @@ def _facts(problem: _Explained, packed: bool) -> list[str]:
     """Return what stands beside a problem's line."""
     facts = [problem.dtype]
     if (
-        isinstance(problem, ConvProblem)
+        isinstance(problem, (ConvProblem, BoundaryProblem))
         and not problem.dtype == problem.weight_dtype == problem.result_dtype
     ):
         facts = [f"{problem.dtype} to {problem.result_dtype}"]

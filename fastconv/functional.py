@@ -194,8 +194,9 @@ def conv2d(
     padding_mode : str or ("constant", float)
         What the padding holds instead of zeros: "reflect" mirrors the input at its first and last
         pixel, "symmetric" beside them, so that they are repeated, "replicate" repeats them alone,
-        "circular" goes on at the other side; or a number. Pads are at most as wide as the input
-        for "symmetric" and "circular", one less for "reflect". On the CPU.
+        "circular" goes on at the other side; or a number, which an input of integers must be able
+        to hold. Pads are at most as wide as the input for "symmetric" and "circular", one less for
+        "reflect". On the CPU.
     activation : str, (str, float) or ("prelu", ndarray), optional
         relu, leaky_relu, elu, silu, sigmoid, tanh, relu6, hardswish or gelu; the number is
         the parameter of leaky_relu (0.01) and elu (1). Of prelu, for arrays of NumPy, it is an
@@ -264,7 +265,8 @@ def conv2d(
     >>> photo = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     >>> box = np.full((3, 1, 5, 5), 1 / 25, np.float32)
     >>> smooth = fastconv.conv2d(
-    ...     np.moveaxis(photo, -1, 0), box, padding="same", groups=3, out_dtype=photo.dtype
+    ...     np.moveaxis(photo, -1, 0), box, padding="same", groups=3, padding_mode="reflect",
+    ...     out_dtype=photo.dtype,
     ... )
     >>> np.moveaxis(smooth, 0, -1).shape, smooth.dtype
     ((48, 64, 3), dtype('uint8'))

@@ -11,7 +11,7 @@ from typing import Any
 
 from .array_problem import ARRAY_OPS, ArrayProblem
 from .errors import ShapeError
-from .problem import DTYPES, LAYOUTS
+from .problem import LAYOUTS
 
 __all__ = ["format_array_line", "problem_class", "read_array_line"]
 
@@ -40,7 +40,7 @@ def format_array_line(problem: Any, name: str = "") -> str:
     """Return a problem as one line; `read_array_line` reads it back."""
     flags, keys = [f"--op={problem.op} "], []
     if problem.dtype != "float32":
-        flags.append(f"--dt={DTYPES[problem.dtype]} ")
+        flags.append(f"--dt={problem._element_types[problem.dtype]} ")
     if problem.layout != "channels_first":
         flags.append(f"--tag={LAYOUTS[problem.layout]} ")
     for field in _fields(problem):

@@ -12,7 +12,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from . import first_use
 from .errors import ArgumentError, DeviceError, DTypeError, ShapeError
@@ -197,6 +197,7 @@ class ArrayProblem(ElementSizes):
     """
 
     __slots__ = ()
+    _element_types: ClassVar[dict[str, str]] = DTYPES
     op: str
     dtype: str
     layout: str
@@ -321,8 +322,9 @@ class ArrayProblem(ElementSizes):
         """Raise where operator, element type, memory order or device are none."""
         if self.op not in ARRAY_OPS:
             raise ShapeError(f"op: got {self.op!r}, want one of {', '.join(ARRAY_OPS)}")
-        if self.dtype not in DTYPES:
-            raise DTypeError(f"dtype: got {self.dtype}, want one of {', '.join(DTYPES)}")
+        if self.dtype not in self._element_types:
+            wanted = ", ".join(self._element_types)
+            raise DTypeError(f"dtype: got {self.dtype}, want one of {wanted}")
         if self.layout not in LAYOUTS:
             raise ShapeError(f"layout: got {self.layout!r}, want one of {', '.join(LAYOUTS)}")
         if self.device != "cpu":

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import first_use
 from .errors import ArgumentError, ShapeError
-from .pad_problem import MODES, MOST_OUTSIDE, PadProblem
+from .pad_problem import MODES, MOST_OUTSIDE, PadProblem, check_constant
 from .padding import Pads
 from .problem import ConvProblem, DenseSizes
 
@@ -200,6 +200,8 @@ class BoundaryProblem(DenseSizes):
     ------
     ShapeError
         For pads that `check_pads` refuses.
+    ArgumentError
+        For a constant that an input of integers cannot hold.
 
     Examples
     --------
@@ -222,10 +224,21 @@ class BoundaryProblem(DenseSizes):
 
     def __post_init__(self) -> None:
         check_pads(self.sizes.padding, self.in_size, self.mode)
+        check_constant("padding_mode", self.value, self.sizes.dtype)
 
     def __getattr__(self, name: str) -> Any:
         """Return a size of the convolution with zeros."""
         return getattr(object.__getattribute__(self, "sizes"), name)
+
+    @property
+    def weight_dtype(self) -> str:
+        """Element type of weight and bias."""
+        return self.sizes.weight_dtype
+
+    @property
+    def result_dtype(self) -> str:
+        """Element type of the output, and of a residual."""
+        return self.sizes.result_dtype
 
     @property
     def out_size(self) -> tuple[int, ...]:

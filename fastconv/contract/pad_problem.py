@@ -19,16 +19,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .array_problem import ArrayProblem, Call, Operand, number, option, per_axis_size
-from .errors import ShapeError
-from .problem import MOST
+from .errors import ArgumentError, ShapeError
+from .problem import DTYPES, INTEGERS, MOST
 
-__all__ = ["MODES", "MOST_OUTSIDE", "AxisMap", "PadProblem", "map_axis", "source_indices"]
+__all__ = [
+    "MODES",
+    "MOST_OUTSIDE",
+    "AxisMap",
+    "PadProblem",
+    "check_constant",
+    "map_axis",
+    "source_indices",
+]
 
 MODES = ("constant", "reflect", "symmetric", "replicate", "circular")
 #: Positions outside at one side of an axis: each is an entry of a table.
@@ -58,6 +66,37 @@ def source_indices(mode: str, size: int, start: int, count: int) -> NDArray[np.i
     period = max(2 * (size - 1), 1)  # one sample is its own mirror image
     places %= period
     return np.minimum(places, period - places)
+
+
+def check_constant(name: str, value: float, dtype: str) -> None:
+    """Raise where integers cannot hold a constant that is put among them.
+
+    Parameters
+    ----------
+    name : str
+        The argument that told it, for the message.
+    value : float
+        The constant.
+    dtype : str
+        Element type of the samples; floating point holds every constant, rounded.
+
+    Raises
+    ------
+    ArgumentError
+        For what is no whole number, or beyond the ends of an integer type.
+
+    Examples
+    --------
+    >>> check_constant("padding_mode", 255.0, "uint8")
+    """
+    if dtype not in INTEGERS:
+        return
+    limits = np.iinfo(dtype)
+    if not (limits.min <= value <= limits.max and value == int(value)):
+        raise ArgumentError(
+            f"{name}: got a constant of {value!r} with an input of {dtype}, want a whole number "
+            f"from {limits.min} to {limits.max}, or an input of float32"
+        )
 
 
 class AxisMap(NamedTuple):
@@ -112,8 +151,8 @@ class PadProblem(ArrayProblem):
 
     Raises
     ------
-    ShapeError, DTypeError
-        Where the sizes or the element type do not fit.
+    ShapeError, DTypeError, ArgumentError
+        Where the sizes, the element type or the constant do not fit.
 
     Examples
     --------
@@ -134,6 +173,8 @@ class PadProblem(ArrayProblem):
     layout: str = "channels_first"
     device: str = "cpu"
 
+    _element_types: ClassVar[dict[str, str]] = DTYPES | INTEGERS
+
     def __post_init__(self) -> None:
         self._fill(padding=0)
         self._check_kind()
@@ -150,6 +191,7 @@ class PadProblem(ArrayProblem):
             raise ShapeError(f"mode: got {self.mode!r}, want one of {', '.join(MODES)}")
         if self.mode != "constant" and self.value != 0:
             raise ShapeError(f"value: got {self.value} for {self.mode}, want 0")
+        check_constant("value", self.value, self.dtype)
         outside = [
             count - along.inside for along, count in zip(self.maps, self.out_size, strict=True)
         ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .array_line import format_array_line, read_array_line
+from .array_line import format_array_line, problem_class, read_array_line
 from .array_problem import ARRAY_OPS, ArrayProblem
 from .boundary_problem import NO_BOUNDARY, BoundaryProblem, parse_mode
 from .errors import ShapeError
@@ -135,6 +135,7 @@ def parse_any_line(text: str) -> tuple[AnyProblem, str]:
         options first, then keys and numbers in benchdnn's grammar, as the notes list them for
         convolutions. Of a convolution of or to integers the types of input, weight and output:
         ``--dt=u8:f32:u8``, where ``u16``, ``s16`` and, for the output, ``f32`` may stand, too.
+        Of a copy with a boundary (``--op=pad``) one of them stands alone: ``--dt=u8``.
 
     Returns
     -------
@@ -171,8 +172,7 @@ def parse_any_line(text: str) -> tuple[AnyProblem, str]:
     >>> problem.dtype, problem.weight_dtype, problem.result_dtype
     ('uint8', 'float32', 'int16')
     """
-    op, dtype, layout, descriptor = "conv", "float32", "channels_first", text.strip()
-    result = ""
+    op, types, layout, descriptor = "conv", "f32", "channels_first", text.strip()
     options: dict[str, str] = {}
     while descriptor.startswith("--"):
         flag, _, descriptor = descriptor.partition(" ")
@@ -181,11 +181,12 @@ def parse_any_line(text: str) -> tuple[AnyProblem, str]:
         if key == "--op":
             op = _lookup("op", value, _OPS)
         elif key == "--dt":
-            dtype, result = _lookup_types(value)
+            types = value
         elif key in ("--tag", "--stag"):
             layout = _lookup("tag", value, LAYOUTS)
         else:
             options[key.removeprefix("--")] = value
+    dtype, result = _lookup_types(op, types)
     first = ""
     if op == "conv_pair":  # names, which may hold anything, stand behind the second
         first, _, descriptor = descriptor.partition("+")
@@ -211,11 +212,12 @@ def parse_any_line(text: str) -> tuple[AnyProblem, str]:
     return BoundaryProblem(problem, *number), name
 
 
-def _lookup_types(value: str) -> tuple[str, str]:
+def _lookup_types(op: str, value: str) -> tuple[str, str]:
     """Return the types of the input and, where one of both is integers, of the output."""
     types = value.split(":")
     if len(types) != 3:
-        return _lookup("dt", value, DTYPES), ""
+        known = problem_class(op)._element_types if op in ARRAY_OPS else DTYPES
+        return _lookup("dt", value, known), ""
     dtype, weight, result = (_lookup("dt", each, _TYPES) for each in types)
     wanted = "float32" if dtype in INTEGERS else dtype
     if weight != wanted or result not in result_dtypes(dtype):

@@ -144,7 +144,6 @@ def draw_case(
     if "out_dtype" in find_operator(name).defaults and draw(st.integers(0, 4)) == 4:
         dtype = draw(st.sampled_from(("float32", *INTEGERS)))
         params["out_dtype"] = draw(st.sampled_from((None, "float32", *INTEGERS)))
-        params["padding_mode"] = "zeros"
     calls = draw_calls(
         draw, options, name,
         sizes=None if flavour == "long" or "out" not in optional

@@ -161,8 +161,9 @@ class _Program:
         if not self.operator.inside:
             return found[0] if found else None
         exact = self._precision(call.step) == "exact"
-        able = [each for each in found if each.exact or not exact]
-        return max(able, key=lambda each: each.tolerance[self.case.dtype].relative)
+        dtype = self.case.dtype
+        able = [each for each in found if (each.exact or not exact) and dtype in each.tolerance]
+        return max(able, key=lambda each: each.tolerance[dtype].relative)
 
     def _refuse(self, call: _Call) -> None:
         """Make a call that must raise one of fastconv's errors before anything is written."""

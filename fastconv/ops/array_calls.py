@@ -97,6 +97,8 @@ class ArrayOp(NamedTuple):
         The operand that is packed, once for many calls; "" where there is none.
     names : tuple of (str, str)
         Sizes of the problem, and the arguments that tell them, which messages name.
+    whole : bool
+        Whether the others may hold integers of 8 and 16 bits.
     """
 
     name: str
@@ -107,6 +109,7 @@ class ArrayOp(NamedTuple):
     optional: tuple[str, ...] = ()
     weight: str = ""
     names: tuple[tuple[str, str], ...] = (("in_size", "input"),)
+    whole: bool = False
 
 
 class _Output(NamedTuple):
@@ -161,7 +164,10 @@ def compute_batch(
         if array is None or (name not in batched and name != "out"):
             made[name] = array
             continue
-        array = require_array(name, array) if name == "out" else _require_operand(op, name, array)
+        if name == "out":
+            array = require_array(name, array, op.whole)
+        else:
+            array = _require_operand(op, name, array)
         if array.ndim != ndim + 1:
             raise ShapeError(
                 f"{name}: got {array.ndim} axes {array.shape}, want {ndim + 1} as the "
@@ -322,12 +328,12 @@ def _check(op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out
     tell(problem)
     given = tuple(array for array in checked if array is not None)
     for operand, array in zip(problem.inputs, given, strict=True):
-        _check_operand(operand, array, problem)
+        _check_operand(operand, array, problem, op.whole)
     target = None
     if out is not None:
-        target = require_array("out", out)
+        target = require_array("out", out, op.whole)
         check_memory("out", target, op.name)
-        _check_operand(problem.outputs[0]._replace(name="out"), target, problem)
+        _check_operand(problem.outputs[0]._replace(name="out"), target, problem, op.whole)
         check_writable("out", target)
     makes = tuple(_output(each, problem, given[0].dtype) for each in problem.outputs)
     if math.prod(problem.out_shape) == 0:
@@ -356,7 +362,7 @@ def _check(op: ArrayOp, arrays: tuple[Any, ...], arguments: tuple[Any, ...], out
 def _require_operand(op: ArrayOp, name: str, array: Any) -> Array:
     """Return an operand as memory of the CPU's that NumPy knows, else raise."""
     if name not in op.integers:
-        checked = require_array(name, array)
+        checked = require_array(name, array, op.whole)
         check_memory(name, checked, op.name)
         return checked
     if not isinstance(array, np.ndarray):
@@ -371,10 +377,10 @@ def _strides(array: Array) -> tuple[int, ...]:
     return normal_strides(array) if array.ndim > 2 else tuple(array.strides)
 
 
-def _check_operand(operand: Operand, array: Array, problem: ArrayProblem) -> None:
+def _check_operand(operand: Operand, array: Array, problem: ArrayProblem, whole: bool) -> None:
     """Raise where an array has another shape or type than its problem says."""
     wanted = operand.dtype or problem.dtype
-    name = array.dtype.name if operand.dtype else dtype_name(operand.name, array.dtype)
+    name = array.dtype.name if operand.dtype else dtype_name(operand.name, array.dtype, whole)
     if name != wanted:
         like = "" if operand.dtype else f" as the {problem.inputs[0].name} has"
         raise DTypeError(f"{operand.name}: got {array.dtype}, want {wanted}{like}")

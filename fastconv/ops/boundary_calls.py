@@ -17,15 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, empty_output, normal_strides, plain
+from ..arrays import Array, dtype_of, empty_output, normal_strides, plain
 from ..calls import CONV, Family, PreparedCall, prepare
 from ..companions import check_memory
 from ..contract import first_use
 from ..contract.arguments import Activation, canonical_arguments, flag
 from ..contract.array_problem import ArrayBinding
 from ..contract.boundary_problem import BoundaryProblem, Part
-from ..contract.errors import DTypeError
-from ..contract.problem import INTEGERS
 from ..contract.settings import config
 from ..contract.spec import ArrayPlan
 from ..dense_problem import check_companions, make_problem
@@ -91,6 +89,7 @@ class PreparedBoundary:
     packing: Hashable
     plain: bool = True
     remembers: bool = False
+    dtype: np.dtype[Any] | None = None
 
     @property
     def plan(self) -> Any:
@@ -111,7 +110,7 @@ class PreparedBoundary:
     ) -> Array:
         """Compute, into `out` if there is one."""
         if out is None:
-            out = empty_output(x, self.out_shape, self.layout)
+            out = empty_output(x, self.out_shape, self.layout, self.dtype)
         for part in self.parts:
             added = None if residual is None else residual[part.outputs]
             target, read = out[part.outputs], x
@@ -132,17 +131,11 @@ def _turned(array: Array) -> Array:
 
 
 def make_boundary_problem(
-    ndim: int, x: Any, weight: Any, arguments: tuple[Any, ...], mode: str, value: float
-) -> BoundaryProblem:
+    ndim: int, x: Any, weight: Any, arguments: tuple[Any, ...], mode: str, value: float,
+    out: Any = None,
+) -> BoundaryProblem:  # fmt: skip
     """Check input, weight and arguments and return the problem that they describe."""
-    sizes = make_problem(ndim, x, weight, arguments)
-    problem = BoundaryProblem(sizes, mode, value)
-    if sizes.dtype in INTEGERS or sizes.result_dtype != sizes.dtype:
-        raise DTypeError(
-            f"input: got {sizes.dtype} to {sizes.result_dtype} with padding_mode={problem.word!r}, "
-            "want floating point on both sides: integers are padded with zeros alone, or "
-            "before the call, by numpy.pad"
-        )
+    problem = BoundaryProblem(make_problem(ndim, x, weight, arguments, out), mode, value)
     check_memory("input", x, f"padding_mode={problem.word!r}")
     return problem
 
@@ -199,7 +192,8 @@ def _prepare_part(
         copy = _prepare_copy(problem, part, x, read)
         if tune:  # which measures on what the part will read
             copy.plan.run(x, read)
-    arguments = dense.stride, dense.padding, dense.dilation, dense.groups
+    told = (dense.out_dtype,) if dense.out_dtype else ()
+    arguments = (dense.stride, dense.padding, dense.dilation, dense.groups, *told)
     call = prepare(
         CONV, problem.ndim, read, weight, bias, arguments, activation, added, written, packed, tune
     )
@@ -211,12 +205,13 @@ def _prepare(
     arguments: tuple[Any, ...], activation: Activation, residual: Any, out: Any, packed: bool,
     tune: bool,
 ) -> PreparedBoundary:  # fmt: skip
-    problem = make_boundary_problem(ndim, x, weight, arguments, mode, value)
+    problem = make_boundary_problem(ndim, x, weight, arguments, mode, value, out)
     check_companions(problem, x, weight, bias, residual, out, activation)
     shape, layout = problem.out_shape, problem.layout
+    dtype = dtype_of(problem.result_dtype) if problem.result_dtype != problem.dtype else None
     if math.prod(shape) == 0:
-        return PreparedBoundary((), "", shape, layout, None)
-    target = empty_output(x, shape, layout) if out is None else out
+        return PreparedBoundary((), "", shape, layout, None, dtype=dtype)
+    target = empty_output(x, shape, layout, dtype) if out is None else out
     measured = flag("tune", tune) or config.tune
     parts = []
     with contextlib.nullcontext() if measured else steady_choice():
@@ -226,7 +221,9 @@ def _prepare(
     kernels = ", ".join(sorted({part.call.kernel for part in parts}))
     packing = "boundary", tuple(dict.fromkeys(part.packing for part in parts))
     remembers = any(part.call.remembers for part in parts)
-    return PreparedBoundary(tuple(parts), kernels, shape, layout, packing, remembers=remembers)
+    return PreparedBoundary(
+        tuple(parts), kernels, shape, layout, packing, remembers=remembers, dtype=dtype
+    )
 
 
 def make_family(mode: str, value: float) -> Family:

@@ -17,11 +17,11 @@ def _problem(arrays: Any, arguments: Any) -> PadProblem:
     check_axes("input", x, len(padding))
     return PadProblem(
         "pad", x.shape[0], x.shape[1], x.shape[2:], padding, out_size, mode, value,
-        dtype_name("input", x.dtype), memory_layout(x),
+        dtype_name("input", x.dtype, integers=True), memory_layout(x),
     )  # fmt: skip
 
 
-PAD = ArrayOp("pad", ("input",), _problem)
+PAD = ArrayOp("pad", ("input",), _problem, whole=True)
 
 
 def pad(
@@ -33,7 +33,7 @@ def pad(
     Parameters
     ----------
     input : ndarray, shape (N, C, *size)
-        Of one to three axes and any strides.
+        Of one to three axes and any strides; uint8, uint16 and int16, too.
     padding : tuple of int
         Positions before the first sample along each axis; negative where the box begins behind it.
     out_size : tuple of int
@@ -41,7 +41,7 @@ def pad(
     mode : {"constant", "reflect", "symmetric", "replicate", "circular"}
         See `fastconv.contract.pad_problem`.
     value : float
-        The constant.
+        The constant, which integers must be able to hold.
     out : ndarray, optional
         Where to write.
 

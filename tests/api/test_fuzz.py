@@ -228,6 +228,20 @@ def test_one_case_of_each_kind_of_operator_is_right() -> None:
         assert report.problems == len(case.steps)
 
 
+def test_integers_with_a_boundary_mode_are_right() -> None:
+    told = {"size": [9, 14], "kernel": 3, "padding": 2, "groups": 2, "batch": None}
+    for dtype, result, mode in (
+        ("uint8", "uint8", "reflect"), ("int16", None, ["constant", 1.0]),
+        ("uint16", "int16", "circular"), ("float32", "uint8", "symmetric"),
+    ):  # fmt: skip
+        steps = [Step(layouts={"out": ""}), Step(form="object", precision="exact")]
+        for values in ("integers", "gaussian"):
+            params = {**told, "padding_mode": mode, "out_dtype": result}
+            report = run_case(Case("conv2d", params, dtype, values, steps=steps))
+            assert report.failure is None, report.failure
+            assert report.problems == len(steps)
+
+
 def test_the_truth_without_padding_agrees_with_the_reference() -> None:
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((2, 4, 9, 7)), rng.standard_normal((6, 2, 3, 2))

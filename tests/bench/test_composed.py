@@ -10,6 +10,7 @@ from fastconv.bench.cases import parse_case
 LINES = {
     "transposed": '--op=conv_transpose ic4ih5oc6oh10kh4sh2ph1n"small"',
     "boundary": '--padding_mode=reflect ic4ih9oc6oh9kh3ph1n"small"',
+    "boundary integers": '--padding_mode=reflect --dt=u8:f32:u8 ic2ih20oc3oh20kh5ph2n"small"',
     "boundary filter": '--padding_mode=symmetric ic1ih20oc1oh20kh5ph2n"small"',
 }
 

@@ -18,11 +18,21 @@ import fastconv
 from array_matrix import LINES, PLANAR, ROUNDED, draw, problems
 from fastconv import dispatch
 from fastconv.contract.array_problem import ARRAY_OPS, ArrayProblem
+from fastconv.contract.problem import INTEGERS
 from fastconv.contract.problem_line import parse_any_line
 from fastconv.contract.settings import get_num_threads, set_num_threads
 from fastconv.contract.spec import KernelSpec
 from fastconv.kernels import reference
-from helpers import DTYPES, assert_close, assert_exact, bits, in_layout, memory_orders, run_child
+from helpers import (
+    ALL_DTYPES,
+    DTYPES,
+    assert_close,
+    assert_exact,
+    bits,
+    in_layout,
+    memory_orders,
+    run_child,
+)
 
 PROBLEMS = [of for op in LINES for of in problems(op)]
 PAIRS = [
@@ -53,7 +63,8 @@ def run(spec: KernelSpec, of: ArrayProblem, given: tuple[np.ndarray, ...]) -> An
     row = next(row for row in fastconv.explain(of).rows if row.kernel == spec.name)
     if row.milliseconds is None:
         pytest.skip(f"{spec.name}: {'; '.join(row.reasons)}")
-    out = np.full(of.out_shape, np.nan, DTYPES[of.dtype])
+    fill = 0xA5 if of.dtype in INTEGERS else np.nan
+    out = np.full(of.out_shape, fill, ALL_DTYPES[of.dtype])
     out = in_layout(out, "channels_last") if of.layout == "channels_last" else out
     with dispatch.use_kernel(spec.name):
         made = call(of, given, out=out)

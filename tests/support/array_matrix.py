@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from fastconv.contract.array_problem import ARRAY_OPS, ArrayProblem, Operand
+from fastconv.contract.problem import INTEGERS
 from fastconv.contract.problem_line import parse_any_line
-from helpers import DTYPES, in_layout
+from helpers import ALL_DTYPES, DTYPES, in_layout
 
 __all__ = ["LINES", "PLANAR", "ROUNDED", "SPECIAL", "draw", "problems"]
 
@@ -191,6 +192,12 @@ LINES: dict[str, list[str]] = {
         "ic1ih1iw1ph0", "--mode=replicate ic7ih4iw33ph0pw-33oh4ow4",
         "--mode=reflect mb2ic9ih70iw90ph3pw2oh76ow6", "--mode=circular ic5ih40iw50ph2pw-46oh44ow8",
         "--value=1.5 ic3id4ih30iw40pd1ph1pw-39od6oh32ow4",
+        # Integers: rows of every rest modulo four bytes, pixels, a strip, and of 16 bits.
+        *(f"--dt=u8 --mode=reflect mb2ic3ih5iw{30 + n}ph2pw{n}" for n in range(1, 8)),
+        "--dt=u8 --value=200.0 ic7ih4iw61ph1pw3",
+        "--dt=u8 --mode=circular ic5ih40iw50ph2pw-46oh44ow7",
+        "--dt=u8 --value=3.0 mb2ic19id3ih5iw6pd1ph2pw1", "--dt=u8 --mode=symmetric ic1iw3001pw70",
+        "--dt=u16 --mode=replicate ic3ih9iw45ph1pw2", "--dt=s16 --value=-300.0 ic2ih9iw35ph3",
     ],
     "batch_norm_grad": [*_CHANNELS, "--weight=0 mb2ic33ih5iw7", "--eps=0.25 ic9iw400"],
     "group_norm_grad": [
@@ -307,8 +314,9 @@ def _draw(
     if special is not None:
         return special(of, operand, rng)
     shape = operand.shape
-    values = rng.integers(-9, 10, shape) if integers else rng.standard_normal(shape)
-    made = values.astype(operand.dtype or DTYPES[of.dtype])
+    whole = integers or of.dtype in INTEGERS
+    values = rng.integers(-9, 10, shape) if whole else rng.standard_normal(shape)
+    made = values.astype(operand.dtype or ALL_DTYPES[of.dtype])
     return in_layout(made, of.layout) if len(shape) > 2 else made
 
 

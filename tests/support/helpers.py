@@ -55,7 +55,8 @@ def in_layout(array: np.ndarray, layout: str) -> np.ndarray:
 
 def memory_orders(array: np.ndarray) -> dict[str, np.ndarray]:
     """The same values over many memory orders."""
-    wide = np.full([3 * size + 1 for size in array.shape], np.nan, array.dtype)
+    fill = 0xA5 if array.dtype.name in INTEGERS else np.nan
+    wide = np.full([3 * size + 1 for size in array.shape], fill, array.dtype)
     sliced = wide[tuple(slice(1, 3 * size, 3) for size in array.shape)]
     sliced[...] = array
     reverse = tuple(slice(None, None, -1) for _ in array.shape)

@@ -12,6 +12,7 @@ from fastconv.contract.rearrange_problem import Axis, RearrangeProblem
 from fastconv.contract.spec import DeviceInfo, dense_strides
 from fastconv.contract.unfold_problem import UnfoldProblem
 
+from ...tolerance import INTEGER_TOLERANCE
 from ..common.specs import array_bytes, array_seconds, array_spec
 from ..machine.lines import LINE
 from ..machine.seconds import call_seconds, profile
@@ -238,5 +239,5 @@ SPECS = (
     ),
     array_spec("unfold", "rearrange.unfold", "unfold", _unfold_reasons, _unfold_seconds),
     array_spec("fold", "rearrange.fold", "fold", _fold_reasons, _fold_seconds),
-    array_spec("pad", "rearrange.pad", "pad", _reasons, _pad_seconds),
+    array_spec("pad", "rearrange.pad", "pad", _reasons, _pad_seconds, tolerance=INTEGER_TOLERANCE),
 )

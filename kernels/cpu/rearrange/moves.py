@@ -10,6 +10,7 @@ from typing import Any
 
 import numba
 
+from ..simd.bits import copy_bits
 from ..simd.intrinsics import (
     load,
     load_masked,
@@ -31,7 +32,7 @@ _CODES = {2: HALF_BITS, 4: F32, 8: F64}
 
 
 def _make_runs(item: int, lanes: int) -> Any:
-    """Return what copies contiguous bytes: vectors of so many 32-bit words, and a half at last."""
+    """Return what copies contiguous bytes: vectors of so many 32-bit words, a half and a byte."""
     size = lanes * ITEMSIZE[F32]
 
     @numba.njit
@@ -44,9 +45,12 @@ def _make_runs(item: int, lanes: int) -> Any:
         if words > 0:
             mask = range_mask(0, words)
             store_masked(target + place, load_masked(source + place, mask, F32, lanes), mask, F32)
-        if end & 2:
-            bits = load_scalar(source + end - 2, HALF_BITS)
-            store_scalar(target + end - 2, bits, HALF_BITS)
+        place += words << 2
+        if item < 4 and (end - place) & 2:
+            copy_bits(source + place, target + place, 2)
+            place += 2
+        if item < 2 and place < end:
+            copy_bits(source + place, target + place, 1)
 
     return move
 
@@ -146,7 +150,10 @@ def _make_elements(item: int) -> Any:
 
 
 def make_move(moves: int, ways: int, item: int, vector_bytes: int) -> Any:
-    """Return the move of a kind; `ways` counts for EVERY, WEAVE and UNWEAVE."""
+    """Return the move of a kind; `ways` counts for EVERY, WEAVE and UNWEAVE.
+
+    RUNS move elements of one byte, too.
+    """
     lanes = square_lanes(item, vector_bytes)
     if moves == RUNS:
         return _make_runs(item, square_lanes(4, vector_bytes))

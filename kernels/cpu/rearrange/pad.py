@@ -33,16 +33,9 @@ from ...axes import name_axes
 from ..runtime.array_plan import ArrayPlan, ArrayStage, array_record, name_strides
 from ..runtime.plan import compile_kernel, worth_helpers
 from ..runtime.record import as_record
-from ..simd.intrinsics import (
-    get_word,
-    load,
-    load_scalar,
-    range_mask,
-    store,
-    store_masked,
-    store_scalar,
-)
-from ..simd.ir import F32, F64, HALF_BITS, ITEMSIZE
+from ..simd.bits import copy_bits
+from ..simd.intrinsics import get_word, load, range_mask, store, store_masked
+from ..simd.ir import F32, ITEMSIZE
 from .costs import is_narrow, pad_cut
 from .forms import RUNS
 from .moves import make_move
@@ -102,8 +95,12 @@ def _make_fill(item: int, lanes: int) -> Any:
         words = (end - place) >> 2
         if words > 0:
             store_masked(target + place, vector, range_mask(0, words), F32)
-        if end & 2:
-            store_scalar(target + end - 2, load_scalar(value, HALF_BITS), HALF_BITS)
+        place += words << 2
+        if item < 4 and (end - place) & 2:
+            copy_bits(value, target + place, 2)
+            place += 2
+        if item < 2 and place < end:
+            copy_bits(value, target + place, 1)
 
     return fill
 
@@ -111,7 +108,6 @@ def _make_fill(item: int, lanes: int) -> Any:
 @functools.cache
 def _make_line(item: int, vector_bytes: int) -> tuple[Any, Any]:
     """Return what copies the columns of a line from `begin` to `end`, and what fills them."""
-    code = {2: HALF_BITS, 4: F32, 8: F64}[item]
     move = make_move(RUNS, 0, item, vector_bytes)
     fill = _make_fill(item, vector_bytes // 4)
 
@@ -126,7 +122,7 @@ def _make_line(item: int, vector_bytes: int) -> tuple[Any, Any]:
     @numba.njit
     def column(g: Any, source: int, target: int) -> None:
         if g.unit == 1:
-            store_scalar(target, load_scalar(source, code), code)
+            copy_bits(source, target, item)
         else:
             move(g, source, target, 0, g.unit)
 
@@ -198,7 +194,6 @@ def _make_kernel(item: int, vector_bytes: int) -> Any:
 @functools.cache
 def _make_narrow(item: int) -> Any:
     """Return the task of a narrow box, whose columns are elements."""
-    code = {2: HALF_BITS, 4: F32, 8: F64}[item]
 
     @numba.njit
     def copy_columns(
@@ -207,7 +202,7 @@ def _make_narrow(item: int) -> Any:
         for w in range(count):
             offset = get_word(columns, w)
             place = value if offset == _NOWHERE or source < 0 else source + offset
-            store_scalar(target + w * step, load_scalar(place, code), code)
+            copy_bits(place, target + w * step, item)
 
     def task(
         geometry: int, x: int, second: int, third: int, fourth: int, out: int,
