@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
 import pickle
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 import torch
 
 import fastconv
+from boundary_cases import ALL, CASES, WORDS, Case, drawn, truth, word
 from fastconv import calls
 from fastconv.array_libraries import EmulatedArray
 from fastconv.contract.boundary_problem import BoundaryProblem, Part
@@ -24,97 +23,11 @@ from fastconv.contract.errors import (
     ShapeError,
 )
 from fastconv.contract.pad_problem import MODES, source_indices
-from fastconv.contract.padding import normalise_padding
 from fastconv.contract.problem_line import parse_any_line
 from fastconv.contract.settings import get_num_threads, set_num_threads
-from fastconv.kernels import reference
 from fastconv.kernels.tolerance import TOLERANCE
 from fastconv.ops import boundary_calls
 from helpers import DTYPES, FUNCTIONS, MODULES, bits, in_layout, memory_orders
-
-WORDS = {"replicate": "edge", "circular": "wrap"}
-ALL = ("reflect", "symmetric", "replicate", "circular", ("constant", 1.5))
-
-
-@dataclass(frozen=True)
-class Case:
-    """A convolution, small enough for the definition."""
-
-    size: tuple[int, ...]
-    kernel: tuple[int, ...]
-    padding: Any = 1
-    stride: Any = 1
-    dilation: Any = 1
-    channels: tuple[int, int, int] = (3, 4, 1)  # of a group, filters of a group, groups
-    batch: int = 2
-    layout: str = "channels_first"
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        told = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
-        return told | {"groups": self.channels[2]}
-
-    def sides(self) -> dict[str, Any]:
-        ndim = len(self.size)
-        steps = {
-            name: value if isinstance(value, tuple) else (value,) * ndim
-            for name, value in (("stride", self.stride), ("dilation", self.dilation))
-        }
-        pads = normalise_padding(self.padding, self.size, self.kernel, **steps)
-        return steps | {"padding": pads, "groups": self.channels[2]}
-
-
-CASES = (
-    Case((9, 11), (3, 3)),
-    Case((23, 40), (3, 3), batch=1),
-    Case((12, 31), (5, 7), (2, 3), channels=(1, 1, 1), batch=1),
-    Case((20, 33), (3, 3), 1, 2, channels=(5, 7, 2)),
-    Case((9, 8), (3, 3), ((1, 0), (0, 2))),
-    Case((9, 8), (2, 4), "same", dilation=(2, 1)),
-    Case((14, 17), (3, 3), 2, dilation=2, channels=(4, 3, 2)),
-    Case((14, 35), (3, 3), 1, channels=(1, 2, 9)),
-    Case((9, 10), (3, 3), layout="channels_last", channels=(20, 6, 1)),
-    Case((9, 10), (3, 3), layout="channels_last", channels=(1, 1, 18)),
-    Case((9, 10), (3, 3), layout="strided"),
-    Case((3, 2), (3, 3), (2, 1)),  # no wider pads can be mirrored
-    Case((6, 7), (1, 1), 2, 3),
-    Case((70,), (9,), 4, channels=(2, 3, 1)),
-    Case((300,), (16,), (((5, 9),)), 3, channels=(1, 1, 5)),
-    Case((4, 6, 9), (3, 3, 3), 1, channels=(4, 4, 1)),
-    Case((4, 6, 9), (2, 1, 3), (1, 0, 2), (1, 2, 2), channels=(2, 2, 3)),
-    Case((5, 6), (3, 3), batch=0),
-)
-
-
-def word(mode: Any) -> str:
-    return mode if isinstance(mode, str) else f"constant {mode[1]}"
-
-
-def drawn(
-    case: Case, rng: np.random.Generator, dtype: str = "float32", integers: bool = True
-) -> Any:
-    c, k, groups = case.channels
-
-    def draw(shape: tuple[int, ...]) -> np.ndarray:
-        values = rng.integers(-4, 5, shape) if integers else rng.standard_normal(shape)
-        return values.astype(DTYPES[dtype])
-
-    x = in_layout(draw((case.batch, c * groups, *case.size)), case.layout)
-    return x, draw((k * groups, c, *case.kernel)), draw((k * groups,))
-
-
-def padded(x: np.ndarray, pads: Any, mode: Any) -> np.ndarray:
-    """The input with its boundary, as NumPy makes it."""
-    told: dict[str, Any] = {} if isinstance(mode, str) else {"constant_values": mode[1]}
-    name: Any = WORDS.get(mode, mode) if isinstance(mode, str) else "constant"
-    return np.pad(np.asarray(x, np.float64), ((0, 0), (0, 0), *pads), name, **told)
-
-
-def truth(case: Case, mode: Any, x: Any, w: Any, bias: Any, **more: Any) -> np.ndarray:
-    sides = case.sides()
-    around = padded(x, sides.pop("padding"), mode)
-    nothing = ((0, 0),) * len(case.size)
-    return reference.conv(around, w, bias, padding=nothing, **sides, **more)
 
 
 @pytest.fixture(params=["chosen", "frame", "turned"])
@@ -372,114 +285,3 @@ def test_other_bad_input() -> None:
     for line in ("--padding_mode=mirror ic4ih9oc4kh3", "--padding_mode=constant:x ic4ih9oc4kh3"):
         with pytest.raises(ShapeError, match=r"problem line: got --padding_mode="):
             parse_any_line(line)
-
-
-POOLS = {
-    f"{op}_pool{ndim}d": (op, ndim) for op in ("max", "avg") for ndim in (1, 2, 3)
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("mode", ALL, ids=word)
-@pytest.mark.parametrize("name", POOLS)
-def test_pools(name: str, mode: Any, rng: np.random.Generator) -> None:
-    _, ndim = POOLS[name]
-    function = getattr(fastconv, name)
-    for layout, pad in (("channels_first", 1), ("channels_last", 4), ("strided", 0)):
-        values = rng.integers(-40, 40, (2, 5, 9, 7, 6)[: ndim + 2]).astype(np.float32)
-        x = in_layout(values, layout)
-        around = padded(x, ((pad, pad),) * ndim, mode).astype(np.float32)
-        told = {"kernel_size": 3, "stride": 2, "ceil_mode": True}
-        wanted = function(around, **told)
-        out = np.full(wanted.shape, np.nan, np.float32)
-        made = function(x, padding=pad, padding_mode=mode, out=out, **told)
-        assert made is out
-        np.testing.assert_array_equal(out, wanted)
-        one = function(x[0], padding=pad, padding_mode=mode, **told)
-        np.testing.assert_array_equal(one, wanted[0])
-    explained = fastconv.explain(function, x, 3, padding=1, padding_mode=mode)
-    assert explained.problem.x_shape == (2, 5, *(n + 2 for n in x.shape[2:]))
-    assert "of a copy of the input with its boundary: cpu.pad" in str(explained)
-
-
-def test_places_of_maxima_are_samples(rng: np.random.Generator) -> None:
-    x = rng.permutation(2 * 3 * 8 * 9).reshape(2, 3, 8, 9).astype(np.float32)
-    for mode in ALL[:4]:
-        made, places = fastconv.max_pool2d(
-            x, 3, 1, 5, return_indices=True, padding_mode=mode
-        )  # fmt: skip
-        found = np.take_along_axis(x.reshape(2, 3, -1), places.reshape(2, 3, -1), 2)
-        np.testing.assert_array_equal(found.reshape(made.shape), made)
-
-
-def test_bad_pools() -> None:
-    x = np.ones((1, 2, 5, 5), np.float32)
-    with pytest.raises(ArgumentError, match=r"return_indices: got True.*constant"):
-        fastconv.max_pool2d(x, 3, return_indices=True, padding_mode=("constant", 1.0))
-    with pytest.raises(ArgumentError, match=r"count_include_pad: got False.*reflect"):
-        fastconv.avg_pool2d(x, 3, count_include_pad=False, padding_mode="reflect")
-    with pytest.raises(ArgumentError, match=r"padding_mode: got 'mirror'"):
-        fastconv.avg_pool2d(x, 3, padding_mode="mirror")
-    with pytest.raises(ShapeError, match=r"padding: got \(-1, -1\)"):
-        fastconv.max_pool2d(x, 3, padding=-1, padding_mode="reflect")
-    with pytest.raises(ShapeError, match=r"input: got a size of \(0, 5\)"):
-        fastconv.max_pool2d(x[:, :, :0], 3, padding=2, padding_mode="reflect")
-
-
-@pytest.mark.parametrize("mode", ALL, ids=word)
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_gradients_are_those_of_pytorch(case: Case, mode: Any, rng: np.random.Generator) -> None:
-    x, w, _ = drawn(case, rng, "float64", integers=False)
-    sides, ndim = case.sides(), len(case.size)
-    grad = rng.standard_normal(truth(case, mode, x, w, None).shape)
-    # PyTorch knows the gradient of an index: 0 is the constant, then come the samples.
-    places = np.arange(1, 1 + math.prod(case.size)).reshape(1, 1, *case.size)
-    index = padded(places, sides["padding"], mode if isinstance(mode, str) else ("constant", 0))
-    xt, wt = (torch.from_numpy(np.ascontiguousarray(a)).requires_grad_() for a in (x, w))
-    flat = torch.cat([torch.full((*x.shape[:2], 1), 1.5).double(), xt.flatten(2)], 2)
-    around = flat[:, :, torch.from_numpy(index[0, 0].astype(np.int64))]
-    conv = getattr(torch.nn.functional, f"conv{ndim}d")
-    y = conv(around, wt, None, sides["stride"], 0, sides["dilation"], case.channels[2])
-    y.backward(torch.from_numpy(grad))
-    told = {"padding_mode": mode, **case.arguments}
-    grad_x = getattr(fastconv.grad, f"conv{ndim}d_input")(x.shape, w, grad, **told)
-    grad_w = getattr(fastconv.grad, f"conv{ndim}d_weight")(x, w.shape, grad, **told)
-    np.testing.assert_allclose(grad_x, xt.grad.numpy(), rtol=1e-10, atol=1e-10)
-    np.testing.assert_allclose(grad_w, wt.grad.numpy(), rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("mode", ALL, ids=word)
-def test_gradients_are_central_differences(mode: Any, rng: np.random.Generator) -> None:
-    case = Case((4, 5), (3, 3), ((1, 2), (3, 0)), (2, 1), channels=(2, 1, 2), batch=1)
-    x, w, _ = drawn(case, rng, "float64", integers=False)
-    told = {"padding_mode": mode, **case.arguments}
-    grad = rng.standard_normal(fastconv.conv2d(x, w, **told).shape)
-    made = {
-        0: fastconv.grad.conv2d_input(x.shape, w, grad, **told),
-        1: fastconv.grad.conv2d_weight(x, w.shape, grad, **told),
-    }
-    for operand, gradient in made.items():
-        for place in rng.integers(0, gradient.size, 12):
-            values = []
-            for step in (1e-3, -1e-3):
-                moved = [x.copy(), w.copy()]
-                moved[operand].flat[place] += step
-                values.append((fastconv.conv2d(*moved, **told) * grad).sum())
-            difference = (values[0] - values[1]) / 2e-3
-            assert gradient.flat[place] == pytest.approx(difference, rel=1e-8, abs=1e-8)
-
-
-def test_gradients_of_halves_and_bad_ones(rng: np.random.Generator) -> None:
-    case = Case((9, 11), (5, 5), 9)
-    x, w, _ = drawn(case, rng, "float16")
-    grad = rng.integers(-1, 2, (2, 4, 23, 25)).astype(np.float16)
-    told = {"padding": 9, "padding_mode": "circular"}
-    made = fastconv.grad.conv2d_input(x.shape, w, grad, **told)
-    wide = fastconv.grad.conv2d_input(x.shape, w.astype("f8"), grad.astype("f8"), **told)
-    assert made.dtype == np.float16
-    np.testing.assert_allclose(made, wide, rtol=2e-3, atol=1e-2)
-    told["padding_mode"] = "mirror"
-    with pytest.raises(ArgumentError, match=r"padding_mode: got 'mirror'"):
-        fastconv.grad.conv2d_weight(x, w.shape, grad, **told)
-    told["padding_mode"] = "reflect"
-    with pytest.raises(ShapeError, match=r"padding: got \(\(9, 9\), \(9, 9\)\).*\(8, 10\)"):
-        fastconv.grad.conv2d_input(x.shape, w, grad, **told)
