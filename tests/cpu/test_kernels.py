@@ -66,7 +66,8 @@ def epilogue_of(of: ConvProblem) -> object:
 
 def prelu_of(of: ConvProblem) -> object:
     """PReLU with slopes that are powers of two and enlarge no error, neighbours' different."""
-    return "prelu", np.resize([0.25, -1.0, 0.5, -0.125], of.out_channels).astype(DTYPES[of.dtype])
+    slopes = np.resize([0.25, -1.0, 0.5, -0.125], of.out_channels)
+    return "prelu", slopes.astype(DTYPES[of.weight_dtype])
 
 
 def with_slopes(of: ConvProblem, name: str) -> tuple[Any, Any]:
