@@ -1,9 +1,10 @@
 """Every array of a call, and its workspace, against a page that may not be touched.
 
-    python tests/support/guard_child.py KERNEL before|after
+    python tests/support/guard_child.py KERNEL before|after PERCENT SEED
 
 A kernel that reads or writes a single byte outside an array ends the process with SIGSEGV; the
-last line printed is the call that did it. Run by cpu/test_guard_pages.py.
+last line printed is the call that did it. PERCENT of the matrix is drawn by SEED. Run by
+cpu/test_guard_pages.py.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+import zlib
 
 import numpy as np
 
@@ -57,12 +59,14 @@ def guard_workspaces(side: str) -> None:
     scratch.aligned = lambda size: guarded(np.zeros(whole_lines(size), np.uint8), side)
 
 
-def main(kernel: str, side: str) -> None:
+def main(kernel: str, side: str, percent: str, seed: str) -> None:
     guard_workspaces(side)
     rng = np.random.default_rng(5)
     spec = next(spec for spec in dispatch.kernels(device="cpu") if spec.name == kernel)
     count = 0
     for of in matrix():
+        if zlib.crc32(f"{seed} {of.line()}".encode()) % 100 >= int(percent):
+            continue
         if refusals(spec, of) or of.layout == "strided" or of.batch == 0:
             continue
         print(of.line(), flush=True)
