@@ -23,6 +23,7 @@ from ..arrays import (
 )
 from ..companions import check_companion, check_memory
 from ..contract.arguments import canonical_activation, flag, is_plain
+from ..contract.errors import renamed
 from ..contract.settings import config
 from ..dense_problem import unbatch
 from ..dispatch import settings, steady_choice
@@ -32,7 +33,6 @@ from .pair_checks import (
     canonical_pair,
     check_parameters,
     make_pair_problem,
-    naming,
 )
 from .pair_plan import PairOperands, PreparedPair, plan_pair
 from .telling import asked, tell
@@ -86,7 +86,7 @@ def _canonical(form: PairForm, given: PairOperands) -> PairOperands:
     if any(each is not None and type(each) is not str for each in given.activations):
         made = []
         for names, each in zip(form.names, given.activations, strict=True):
-            with naming(names):
+            with renamed(names):
                 made.append(canonical_activation(each))
         given = given._replace(activations=(made[0], made[1]))
     if type(given.tune) is not bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..arrays import Array, dtype_name, require_array
 from ..companions import check_companion, check_groups, check_memory, check_weight
 from ..contract.arguments import Activation, canonical_arguments, parse_activation
-from ..contract.errors import DTypeError, FastconvError, ShapeError
+from ..contract.errors import DTypeError, ShapeError, renamed
 from ..contract.pair_problem import PairProblem
 from ..contract.problem import ConvProblem
 from ..dense_problem import check_arrays, make_problem, problem_of_shapes
@@ -22,7 +21,6 @@ __all__ = [
     "canonical_pair",
     "check_parameters",
     "make_pair_problem",
-    "naming",
 ]
 
 #: Of each convolution stride, padding, dilation and groups.
@@ -70,23 +68,11 @@ PAIR = PairForm(
 )
 
 
-@contextlib.contextmanager
-def naming(names: Mapping[str, str]) -> Iterator[None]:
-    """Let the errors of a block name arguments as the caller does."""
-    try:
-        yield
-    except FastconvError as error:
-        argument, _, rest = str(error).partition(":")
-        if argument not in names:
-            raise
-        raise type(error)(f"{names[argument]}:{rest}") from None
-
-
 def canonical_pair(form: PairForm, arguments: Arguments) -> Arguments:
     """Check what stands beside the arrays and return it as integers, tuples and words."""
     made = []
     for names, each in zip(form.names, arguments, strict=True):
-        with naming(names):
+        with renamed(names):
             made.append(canonical_arguments(2, each))
     return made[0], made[1]
 
@@ -100,7 +86,7 @@ def check_parameters(
     for number, (weight, bias, told, activation) in enumerate(
         zip(weights, biases, arguments, activations, strict=True)
     ):
-        with naming(form.names[number]):
+        with renamed(form.names[number]):
             weight = require_array("weight", weight)
             check_memory("weight", weight, form.name)
             check_weight(weight, 2, "output channels, input channels / groups, height, width")
@@ -147,7 +133,7 @@ def make_pair_problem(
 ) -> PairProblem:
     """Return the problem of an input with a batch axis; the rest is checked and canonical."""
     first, second = weights
-    with naming(form.names[0]):
+    with renamed(form.names[0]):
         x, _ = check_arrays(2, x, first, "output channels, input channels / groups")
         check_memory("input", x, form.name)
         stride, padding, dilation, groups = arguments[0]
@@ -165,7 +151,7 @@ def make_pair_problem(
 def _second_problem(
     form: PairForm, before: ConvProblem, weight: Array, arguments: tuple[Any, Any, Any, Any]
 ) -> ConvProblem:
-    with naming(form.names[1]):
+    with renamed(form.names[1]):
         return problem_of_shapes(
             before.out_shape, weight.shape, arguments, dtype_name("weight", weight.dtype),
             before.layout, before.device,
