@@ -15,7 +15,7 @@ from fastconv.contract.problem import ConvProblem
 from fastconv.contract.spec import DeviceInfo
 
 from ..common.specs import cpu_spec, extent_reasons, operand_bytes
-from ..gemm.split import halvings
+from ..gemm.split import RESIDENT_SHARE, halvings
 from ..machine.seconds import call_seconds, profile
 
 __all__ = ["PIXEL_LANES", "PIXEL_ROWS", "SPECS", "Blocks", "as_row", "choose_blocks"]
@@ -27,8 +27,6 @@ PIXEL_ROWS, PIXEL_LANES = 0, 1
 #: row, a tile's pixels share few sets of L1.
 _L1_STRIDE = 256
 _LINE = 64  # bytes of a cache line
-#: Part of L2 that a band's pixels and a panel of weights stay in together.
-_RESIDENT_SHARE = 0.75
 #: Most steps of the reduction, whose tap runs are listed, and bytes of a copied band.
 _MOST_STEPS, _MOST_BAND = 1 << 20, 32 << 20
 
@@ -182,7 +180,7 @@ def _mean_cycles(problem: ConvProblem, blocks: Blocks, device: DeviceInfo) -> fl
     conflict = costs.conflict if shares_sets else 1.0
     # A panel of weights meets the pixels of a band, which are at most half of L2.
     input_bytes = min(math.prod(problem.x_shape[1:]) // problem.groups * size, device.l2 // 2)
-    panel, reach = steps * blocks.channels * size, device.l2 * _RESIDENT_SHARE
+    panel, reach = steps * blocks.channels * size, device.l2 * RESIDENT_SHARE
     for rows, row_count in ((blocks.rows, row_tiles - 1), (blocks.row_tail, 1)):
         for nv, count in ((blocks.nv, vector_tiles - 1), (blocks.vector_tail, 1)):
             pixels = rows if blocks.side == PIXEL_ROWS else nv * blocks.lanes

@@ -23,6 +23,7 @@ from ..simd.register_tiles import RegisterTile
 __all__ = [
     "LONGEST_SUM",
     "REDUCTION",
+    "RESIDENT_SHARE",
     "Split",
     "TaskCosts",
     "channel_block",
@@ -45,7 +46,7 @@ LONGEST_SUM = 1024
 #: Bytes of pixels that one task works on, as a part of L2.
 _BLOCK_SHARE = 2
 #: Part of L2 that weights and pixels share, and stay in from task to task, if they fit.
-_RESIDENT_SHARE = 0.75
+RESIDENT_SHARE = 0.75
 #: Split among so many tasks exactly, beyond by an estimate.
 _FEW_TASKS = 64
 #: Blocks a thread from which on threads work far apart.
@@ -217,7 +218,7 @@ def choose_split(
         steps = words * taps
         weights = part_rows * steps * size
         panels = block_pixels * min(steps, block * taps) * size
-        resident = weights + panels <= device.l2 * _RESIDENT_SHARE
+        resident = weights + panels <= device.l2 * RESIDENT_SHARE
         return (
             steps * (step + block_pixels * task.pack)
             + tiles * costs.tile * -(-words // block)
