@@ -193,7 +193,7 @@ def _reduce_mean(node: Node, x: Any, axes: Any = None) -> tuple[Any, ...]:
         taken = x.reshape(*front, -1)
     elif x.ndim == count:
         taken = x[None]
-    pooled = min(count, _MOST_AXES) if count <= _MOST_AXES else 1
+    pooled = count if count <= _MOST_AXES else 1
     if taken.ndim not in (pooled + 1, pooled + 2):
         taken = taken.reshape(-1, *taken.shape[taken.ndim - pooled :])
     made = getattr(fastconv, f"adaptive_avg_pool{pooled}d")(taken, 1)

@@ -209,8 +209,8 @@ class VoxelGeneratorV2(VoxelGenerator):
 
 def _points(points: Any) -> NDArray[np.float32]:
     """Return points as an array of float32."""
-    given = points if isinstance(points, np.ndarray) or not hasattr(points, "numpy") else None
-    array = points.numpy() if given is None else given
+    has_array = not isinstance(points, np.ndarray) and hasattr(points, "numpy")
+    array = points.numpy() if has_array else points
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         kind = array.dtype if isinstance(array, np.ndarray) else type(points).__name__
         raise DTypeError(f"points: got {kind}, want an array of float32")
