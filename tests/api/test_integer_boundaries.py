@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import calls
-from fastconv.contract.boundary_problem import BoundaryProblem, Part
+from boundary_cases import WORDS, by_parts
+from fastconv.contract.boundary_problem import BoundaryProblem
 from fastconv.contract.errors import ArgumentError, DTypeError, NoKernelError, ShapeError
 from fastconv.contract.problem import INTEGERS
 from fastconv.contract.problem_line import parse_any_line
-from fastconv.ops import boundary_calls
 from helpers import FUNCTIONS, MODULES, bits, in_layout, memory_orders
 
-WORDS = {"replicate": "edge", "circular": "wrap"}
 MODES = ("reflect", "symmetric", "replicate", "circular", ("constant", 200), "zeros")
 #: Element types of input and output; None is the default.
 TYPES = (
@@ -75,18 +73,9 @@ def image(shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> np.nd
 
 @pytest.fixture(params=["chosen", "frame", "turned"])
 def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """By the parts of the lowest cost, by a frame wherever there is one, and by turned slabs."""
-
-    def framed(of: BoundaryProblem, packed: bool) -> list[Part]:
-        made = of.frame() or [of.whole()]
-        turn = request.param == "turned"
-        return [part._replace(turned=turn and of.can_turn(part)) for part in made]
-
-    if request.param != "chosen":
-        monkeypatch.setattr(boundary_calls, "choose_parts", framed)
-    calls._prepared.clear()
-    yield request.param
-    calls._prepared.clear()
+    """How a call is parted, see `by_parts`."""
+    with by_parts(request.param, monkeypatch):
+        yield request.param
 
 
 #: Every case in every mode, by types and parts that differ from one to the next.

@@ -12,10 +12,9 @@ import pytest
 import torch
 
 import fastconv
-from boundary_cases import ALL, CASES, WORDS, Case, drawn, truth, word
-from fastconv import calls
+from boundary_cases import ALL, CASES, WORDS, Case, by_parts, drawn, truth, word
 from fastconv.array_libraries import EmulatedArray
-from fastconv.contract.boundary_problem import BoundaryProblem, Part
+from fastconv.contract.boundary_problem import BoundaryProblem
 from fastconv.contract.errors import (
     ArgumentError,
     DeviceError,
@@ -26,25 +25,14 @@ from fastconv.contract.pad_problem import MODES, source_indices
 from fastconv.contract.problem_line import parse_any_line
 from fastconv.contract.settings import get_num_threads, set_num_threads
 from fastconv.kernels.tolerance import TOLERANCE
-from fastconv.ops import boundary_calls
 from helpers import DTYPES, FUNCTIONS, MODULES, bits, in_layout, memory_orders
 
 
 @pytest.fixture(params=["chosen", "frame", "turned"])
 def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """By the parts of the lowest cost, by a frame wherever there is one, and by turned slabs."""
-
-    def framed(of: BoundaryProblem, packed: bool) -> list[Part]:
-        parts = of.frame() or [of.whole()]
-        if request.param == "frame":
-            return parts
-        return [part._replace(turned=of.can_turn(part)) for part in parts]
-
-    if request.param != "chosen":
-        monkeypatch.setattr(boundary_calls, "choose_parts", framed)
-    calls._prepared.clear()
-    yield request.param
-    calls._prepared.clear()
+    """How a call is parted, see `by_parts`."""
+    with by_parts(request.param, monkeypatch):
+        yield request.param
 
 
 #: Every case in every mode, and by parts that are not chosen in one.

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 
+from fastconv import calls
+from fastconv.contract.boundary_problem import BoundaryProblem, Part
 from fastconv.contract.padding import normalise_padding
 from fastconv.kernels import reference
+from fastconv.ops import boundary_calls
 from helpers import DTYPES, in_layout
 
 WORDS = {"replicate": "edge", "circular": "wrap"}
@@ -94,3 +100,20 @@ def truth(case: Case, mode: Any, x: Any, w: Any, bias: Any, **more: Any) -> np.n
     around = padded(x, sides.pop("padding"), mode)
     nothing = ((0, 0),) * len(case.size)
     return reference.conv(around, w, bias, padding=nothing, **sides, **more)
+
+
+@contextlib.contextmanager
+def by_parts(how: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Compute by parts: those "chosen", a "frame" wherever there is one, or by "turned" slabs."""
+
+    def framed(of: BoundaryProblem, packed: bool) -> list[Part]:
+        parts = of.frame() or [of.whole()]
+        if how == "frame":
+            return parts
+        return [part._replace(turned=of.can_turn(part)) for part in parts]
+
+    if how != "chosen":
+        monkeypatch.setattr(boundary_calls, "choose_parts", framed)
+    calls._prepared.clear()
+    yield
+    calls._prepared.clear()
